@@ -1,0 +1,421 @@
+"""Where the products are: one equation, and from it the groups of dense GEMMs of every operator.
+
+Along one spatial axis input index ``i``, filter tap ``f`` and output index ``o`` meet in one
+product exactly when::
+
+    i = o*stride - padding + f*dilation,   0 <= i < I,  0 <= f < F,  0 <= o < O
+
+Such an (i, f, o) is a *real triple*. Each operator fixes one of the three and sums over the others:
+
+=================  =====  ========  =====================================================
+operator           fixes  sums      the paper's name, and the zeros that it skips
+=================  =====  ========  =====================================================
+``conv2d``         o      f         ConvV2: padding around x
+``conv2d_input``   i      f and o   KS-deconv: zeros between the elements of dy, padding
+``conv2d_weight``  f      o         Sk-dilated: zeros between the elements of dy, padding
+=================  =====  ========  =====================================================
+
+A *run* is a set of fixed indices of one axis that share their summed indices. Inside a run all
+three indices are affine in (k, t), the k-th fixed index and the t-th term of the sum, so a run is
+eleven integers. A *group* is a run of rows times a run of columns: no zero in it, no bounds test
+needed, one dense GEMM. A *plan* is the list of groups of an operator. Every backend, every count
+and every drawing is made from it.
+
+This module knows nothing of arrays, threads or GPUs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from math import gcd
+from typing import Any, NamedTuple
+
+from . import checks
+
+OPERATORS = ("conv2d", "conv2d_input", "conv2d_weight")
+
+
+# --- the equation, solved for each operator; plain integers, so that kernels inline these too ----
+def taps_of_output(o, size, taps, stride, padding, dilation):
+    """First and past-the-last tap f of output o whose input lies inside [0, size)."""
+    origin = o * stride - padding
+    return max(0, -(origin // dilation)), min(taps, (size - 1 - origin) // dilation + 1)
+
+
+def outputs_of_tap(f, size, outputs, stride, padding, dilation):
+    """First and past-the-last output o of tap f whose input lies inside [0, size)."""
+    origin = f * dilation - padding
+    return max(0, -(origin // stride)), min(outputs, (size - 1 - origin) // stride + 1)
+
+
+def terms_of_input(o0, taps_left, outputs, o_step):
+    """First and past-the-last term t with output o0 - t*o_step inside [0, outputs)."""
+    return max(0, -((outputs - 1 - o0) // o_step)), min(taps_left, o0 // o_step + 1)
+
+
+class Affine(NamedTuple):
+    """An index as a function of the k-th fixed index and the t-th term: base + k*fixed + t*term."""
+
+    base: int
+    fixed: int
+    term: int
+
+    def at(self, k: int, t: int) -> int:
+        return self.base + k * self.fixed + t * self.term
+
+
+class Run(NamedTuple):
+    """`count` fixed indices of one axis, each the sum of the same `terms` terms (perhaps none)."""
+
+    count: int
+    terms: int
+    i: Affine
+    f: Affine
+    o: Affine
+
+    def triples(self) -> Iterator[tuple[int, int, int]]:
+        """All real triples (i, f, o) of the run."""
+        for k in range(self.count):
+            for t in range(self.terms):
+                yield self.i.at(k, t), self.f.at(k, t), self.o.at(k, t)
+
+
+NOWHERE = Affine(0, 0, 0)  # an index that no term of an empty run uses
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One spatial axis of a convolution.
+
+    Examples
+    --------
+    >>> axis = Axis(size=4, taps=3, stride=1, before=1, after=1, dilation=1)
+    >>> axis.outputs
+    4
+    >>> [(run.count, run.terms) for run in axis.runs("conv2d")]
+    [(1, 2), (2, 3), (1, 2)]
+    """
+
+    size: int
+    taps: int
+    stride: int
+    before: int
+    after: int
+    dilation: int
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs, O."""
+        return (self.size + self.before + self.after - self.span) // self.stride + 1
+
+    @property
+    def span(self) -> int:
+        """Input positions under the filter, from the first tap to the last."""
+        return (self.taps - 1) * self.dilation + 1
+
+    @property
+    def phase_step(self) -> int:
+        """Distance between the taps that one input index meets: stride / gcd(stride, dilation)."""
+        return self.stride // gcd(self.stride, self.dilation)
+
+    @property
+    def output_step(self) -> int:
+        """How far the output moves back from one such tap to the next: dilation / gcd."""
+        return self.dilation // gcd(self.stride, self.dilation)
+
+    @property
+    def triples(self) -> int:
+        """Number of real triples, T."""
+        return sum(run.count * run.terms for run in self.runs("conv2d_weight"))
+
+    def first_taps(self) -> tuple[int, ...]:
+        """First tap of each phase (i + padding) mod stride; `taps` where the phase has none."""
+        hits = ((f for f in range(self.taps) if f * self.dilation % self.stride == phase) for phase in range(self.stride))
+        return tuple(next(found, self.taps) for found in hits)
+
+    def runs(self, operator: str) -> tuple[Run, ...]:
+        """Runs of the axis, which cover every fixed index of the operator exactly once."""
+        singles = {"conv2d": self._of_output, "conv2d_input": self._of_input, "conv2d_weight": self._of_tap}
+        return tuple(_merge(singles[operator]()))
+
+    def _of_output(self) -> Iterator[list[Run]]:
+        s, d = self.stride, self.dilation
+        singles = []
+        for o in range(self.outputs):
+            lo, hi = taps_of_output(o, self.size, self.taps, s, self.before, d)
+            i = o * s - self.before + lo * d
+            singles.append(_run(hi - lo, Affine(i, s, d), Affine(lo, 0, 1), Affine(o, 1, 0), fixed=2))
+        yield singles
+
+    def _of_tap(self) -> Iterator[list[Run]]:
+        s, d = self.stride, self.dilation
+        singles = []
+        for f in range(self.taps):
+            lo, hi = outputs_of_tap(f, self.size, self.outputs, s, self.before, d)
+            i = lo * s - self.before + f * d
+            singles.append(_run(hi - lo, Affine(i, d, s), Affine(f, 1, 0), Affine(lo, 0, 1), fixed=1))
+        yield singles
+
+    def _of_input(self) -> Iterator[list[Run]]:
+        s, d, f_step, o_step = self.stride, self.dilation, self.phase_step, self.output_step
+        first = self.first_taps()
+        for start in range(min(s, self.size)):  # the phases: i, i + s, i + 2s, ... meet the same taps
+            f0 = first[(start + self.before) % s]
+            taps_left = -(-(self.taps - f0) // f_step)
+            singles = []
+            for i in range(start, self.size, s):
+                o0 = (i + self.before - f0 * d) // s
+                lo, hi = terms_of_input(o0, taps_left, self.outputs, o_step)
+                f, o = Affine(f0 + lo * f_step, 0, f_step), Affine(o0 - lo * o_step, 1, -o_step)
+                singles.append(_run(hi - lo, Affine(i, s, 0), f, o, fixed=0))
+            yield singles
+
+
+def _run(terms: int, i: Affine, f: Affine, o: Affine, fixed: int) -> Run:
+    """A run of one fixed index; where nothing meets it, only the fixed index itself is kept."""
+    if terms > 0:
+        return Run(1, terms, i, f, o)
+    kept = [index if place == fixed else NOWHERE for place, index in enumerate((i, f, o))]
+    return Run(1, 0, *kept)
+
+
+def _merge(families: Iterable[list[Run]]) -> Iterator[Run]:
+    """Join neighbours that share their terms: each must be the next one of the run before."""
+    for singles in families:
+        current: Run | None = None
+        for single in singles:
+            if current is not None and single == _next(current):
+                current = current._replace(count=current.count + 1)
+                continue
+            if current is not None:
+                yield current
+            current = single
+        if current is not None:
+            yield current
+
+
+def _next(run: Run) -> Run:
+    """The single fixed index that would lengthen `run` by one."""
+    i, f, o = (index._replace(base=index.at(run.count, 0)) for index in (run.i, run.f, run.o))
+    return Run(1, run.terms, i, f, o)
+
+
+class Group(NamedTuple):
+    """One dense GEMM: a run of rows (h) times a run of columns (w)."""
+
+    h: Run
+    w: Run
+
+    @property
+    def positions(self) -> int:
+        """Fixed indices of the group, per image or per channel pair."""
+        return self.h.count * self.w.count
+
+    @property
+    def terms(self) -> int:
+        """Pairs of summed indices of every fixed index; 0 means that the result is exactly 0."""
+        return self.h.terms * self.w.terms
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The groups of an operator for one shape, longest sums first."""
+
+    operator: str
+    shape: ConvShape
+    groups: tuple[Group, ...]
+
+    @property
+    def empty(self) -> tuple[Group, ...]:
+        """Groups that no product reaches: their results must still be written, as 0."""
+        return tuple(group for group in self.groups if group.terms == 0)
+
+    @property
+    def useful(self) -> int:
+        """Multiply-adds of the whole operator: N * IC/groups * OC * T_h * T_w."""
+        pairs = sum(group.positions * group.terms for group in self.groups)
+        return self.shape.n * (self.shape.ic // self.shape.groups) * self.shape.oc * pairs
+
+    def __str__(self) -> str:
+        s = self.shape
+        lines = [f"{self.operator} {s}", f"{len(self.groups)} groups, {self.useful:,} useful multiply-adds"]
+        lines.append("  rows x columns   sum over (rows x columns)   first (i, f, o) of rows; of columns")
+        for h, w in self.groups:
+            firsts = "; ".join(f"({run.i.base}, {run.f.base}, {run.o.base})" for run in (h, w))
+            if h.terms * w.terms == 0:
+                firsts = "no product: written as 0"
+            lines.append(f"  {h.count:>4} x {w.count:<8} {h.terms:>10} x {w.terms:<14} {firsts}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, init=False)
+class ConvShape:
+    """Sizes of one convolutional layer: everything that a plan depends on.
+
+    Parameters
+    ----------
+    n, ih, iw, ic : int
+        Images (0 allowed), rows, columns and channels of the input x.
+    oc, fh, fw : int
+        Output channels, rows and columns of the filter.
+    stride, dilation : int or (int, int)
+        Vertical, horizontal; at least 1.
+    padding : int, (int, int), ((top, bottom), (left, right)), four ints, "same" or "valid"
+        Zeros around x; at least 0. "same" needs stride 1; an odd total puts one more at the end.
+    groups : int
+        Channel groups; divides `ic` and `oc`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an impossible size; the message names the argument.
+
+    Examples
+    --------
+    >>> shape = ConvShape(n=1, ih=5, iw=5, ic=3, oc=8, fh=3, fw=3, stride=2, padding=1)
+    >>> shape.oh, shape.ow
+    (3, 3)
+    >>> plan("conv2d", shape).useful == plan("conv2d_weight", shape).useful
+    True
+    """
+
+    n: int
+    h: Axis
+    w: Axis
+    ic: int
+    oc: int
+    groups: int
+
+    def __init__(
+        self,
+        *,
+        n: int,
+        ih: int,
+        iw: int,
+        ic: int,
+        oc: int,
+        fh: int,
+        fw: int,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> None:
+        sizes = {"ih": ih, "iw": iw, "ic": ic, "oc": oc, "fh": fh, "fw": fw, "groups": groups}
+        sizes = {name: checks.integer(name, value, 1) for name, value in sizes.items()}
+        filter_size = sizes["fh"], sizes["fw"]
+        strides, dilations = checks.pair("stride", stride, 1), checks.pair("dilation", dilation, 1)
+        pads = checks.paddings(padding, filter_size, strides, dilations)
+        for name in ("ic", "oc"):
+            if sizes[name] % sizes["groups"]:
+                raise ValueError(f"groups must divide {name}, got groups={sizes['groups']} and {name}={sizes[name]}")
+        axes = []
+        for k, (name, size) in enumerate((("ih", sizes["ih"]), ("iw", sizes["iw"]))):
+            axis = Axis(size, filter_size[k], strides[k], *pads[k], dilations[k])
+            if axis.outputs < 1:
+                raise ValueError(
+                    f"filter is larger than the padded input: {'fh' if k == 0 else 'fw'}={axis.taps} with dilation "
+                    f"{axis.dilation} spans {axis.span}, {name}={size} padded is {size + axis.before + axis.after}"
+                )
+            axes.append(axis)
+        values = (checks.integer("n", n, 0), axes[0], axes[1], sizes["ic"], sizes["oc"], sizes["groups"])
+        for field, value in zip(("n", "h", "w", "ic", "oc", "groups"), values, strict=True):
+            object.__setattr__(self, field, value)
+
+    @property
+    def ih(self) -> int:
+        return self.h.size
+
+    @property
+    def iw(self) -> int:
+        return self.w.size
+
+    @property
+    def fh(self) -> int:
+        return self.h.taps
+
+    @property
+    def fw(self) -> int:
+        return self.w.taps
+
+    @property
+    def oh(self) -> int:
+        return self.h.outputs
+
+    @property
+    def ow(self) -> int:
+        return self.w.outputs
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        return self.h.stride, self.w.stride
+
+    @property
+    def dilation(self) -> tuple[int, int]:
+        return self.h.dilation, self.w.dilation
+
+    @property
+    def padding(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """((top, bottom), (left, right))."""
+        return (self.h.before, self.h.after), (self.w.before, self.w.after)
+
+    @property
+    def x_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the input x: (N, IH, IW, IC)."""
+        return self.n, self.ih, self.iw, self.ic
+
+    @property
+    def w_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the filter w: (OC, FH, FW, IC/groups)."""
+        return self.oc, self.fh, self.fw, self.ic // self.groups
+
+    @property
+    def y_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the output y: (N, OH, OW, OC)."""
+        return self.n, self.oh, self.ow, self.oc
+
+    def __str__(self) -> str:
+        (top, bottom), (left, right) = self.padding
+        text = f"x {self.x_shape} w {self.w_shape} y {self.y_shape} stride {self.stride} padding ({top}, {bottom}, {left}, {right})"
+        text += f" dilation {self.dilation}" if self.dilation != (1, 1) else ""
+        return text + (f" groups {self.groups}" if self.groups > 1 else "")
+
+
+@lru_cache(maxsize=4096)
+def plan(operator: str, shape: ConvShape) -> Plan:
+    """Split an operator into its groups of dense GEMMs.
+
+    Parameters
+    ----------
+    operator : {"conv2d", "conv2d_input", "conv2d_weight"}
+    shape : ConvShape
+
+    Returns
+    -------
+    Plan
+        Groups ordered by the length of their sums, longest first. Every real triple of both axes
+        lies in exactly one group, and every result in exactly one (perhaps with no term).
+
+    Raises
+    ------
+    ValueError
+        For an unknown operator.
+
+    Notes
+    -----
+    The groups generalise C-K-S (arXiv 2306.15951), which gives every block one position.
+
+    Examples
+    --------
+    A 3x3 filter with padding 1 trims corners, edges and inside differently: nine groups.
+
+    >>> shape = ConvShape(n=1, ih=8, iw=8, ic=1, oc=1, fh=3, fw=3, padding=1)
+    >>> len(plan("conv2d", shape).groups)
+    9
+    """
+    if operator not in OPERATORS:
+        raise ValueError(f"operator must be one of {OPERATORS}, got {operator!r}")
+    groups = [Group(h, w) for h in shape.h.runs(operator) for w in shape.w.runs(operator)]
+    return Plan(operator, shape, tuple(sorted(groups, key=lambda group: -group.terms)))
