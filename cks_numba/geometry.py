@@ -50,9 +50,16 @@ def outputs_of_tap(f, size, outputs, stride, padding, dilation):
     return max(0, -(origin // stride)), min(outputs, (size - 1 - origin) // stride + 1)
 
 
-def terms_of_input(o0, taps_left, outputs, o_step):
-    """First and past-the-last term t with output o0 - t*o_step inside [0, outputs)."""
-    return max(0, -((outputs - 1 - o0) // o_step)), min(taps_left, o0 // o_step + 1)
+def taps_of_input(i, first, taps, outputs, stride, padding, dilation, f_step, o_step):
+    """First tap of input i, the output that it meets there, and how many terms follow (f_step, -o_step) apart.
+
+    `first` holds the first tap of each phase. Terms whose output leaves [0, outputs) are trimmed.
+    """
+    f0 = first[(i + padding) % stride]
+    o0 = (i + padding - f0 * dilation) // stride
+    lo = max(0, -((outputs - 1 - o0) // o_step))
+    hi = min(-(-(taps - f0) // f_step), o0 // o_step + 1)
+    return f0 + lo * f_step, o0 - lo * o_step, hi - lo
 
 
 class Affine(NamedTuple):
@@ -162,14 +169,10 @@ class Axis:
         s, d, f_step, o_step = self.stride, self.dilation, self.phase_step, self.output_step
         first = self.first_taps()
         for start in range(min(s, self.size)):  # the phases: i, i + s, i + 2s, ... meet the same taps
-            f0 = first[(start + self.before) % s]
-            taps_left = -(-(self.taps - f0) // f_step)
             singles = []
             for i in range(start, self.size, s):
-                o0 = (i + self.before - f0 * d) // s
-                lo, hi = terms_of_input(o0, taps_left, self.outputs, o_step)
-                f, o = Affine(f0 + lo * f_step, 0, f_step), Affine(o0 - lo * o_step, 1, -o_step)
-                singles.append(_run(hi - lo, Affine(i, s, 0), f, o, fixed=0))
+                f, o, terms = taps_of_input(i, first, self.taps, self.outputs, s, self.before, d, f_step, o_step)
+                singles.append(_run(terms, Affine(i, s, 0), Affine(f, 0, f_step), Affine(o, 1, -o_step), fixed=0))
             yield singles
 
 

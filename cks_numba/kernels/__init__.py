@@ -1,0 +1,77 @@
+"""The three operators as CUDA kernels, rung by rung, and the launches that run them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..geometry import ConvShape
+from . import conv_v2, ks_deconv, sk_dilated
+from .launch import MAX_GRID_YZ, Launch
+
+BY_OPERATOR = {"conv2d": conv_v2, "conv2d_input": ks_deconv, "conv2d_weight": sk_dilated}
+VARIANTS = tuple(conv_v2.VARIANTS)
+
+__all__ = ["BY_OPERATOR", "VARIANTS", "Launch", "launches"]
+
+
+def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], variant: str = "tiled") -> list[Launch]:
+    """Build the launches of an operator, without running them; no GPU needed.
+
+    Parameters
+    ----------
+    operator : {"conv2d", "conv2d_input", "conv2d_weight"}
+    shape : ConvShape
+    arrays : tuple of three arrays
+        (x, w, out), (w, dy, out) or (x, dy, out): NumPy or device arrays, C-contiguous NHWC and OHWI,
+        all float32 or all float64. `out` is written when the launches run.
+    variant : {"with_zeros", "skip_zeros", "shared", "tiled"}
+
+    Returns
+    -------
+    list of Launch
+        To be run in this order. What they need between them is allocated here. Empty where there
+        is nothing to write.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an unknown operator or variant, and for arrays of another shape, dtype or memory order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> shape = ConvShape(n=1, ih=4, iw=4, ic=2, oc=3, fh=3, fw=3, padding=1)
+    >>> x, w, y = (np.zeros(size, np.float32) for size in (shape.x_shape, shape.w_shape, shape.y_shape))
+    >>> for launch in launches("conv2d", shape, (x, w, y), variant="skip_zeros"):
+    ...     print(launch)
+    conv2d skip_zeros[(1,), (128,)](float32[1, 4, 4, 2], float32[3, 3, 3, 2], float32[1, 4, 4, 3], 1, 1, 1, 1, 1, 1)
+    """
+    if operator not in BY_OPERATOR:
+        raise ValueError(f"operator must be one of {tuple(BY_OPERATOR)}, got {operator!r}")
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
+    _check(operator, shape, arrays)
+    if 0 in arrays[2].shape:
+        return []
+    built = BY_OPERATOR[operator].VARIANTS[variant](shape, *arrays)
+    for launch in built:
+        if max(launch.grid[1:], default=1) > MAX_GRID_YZ:
+            raise ValueError(f"too many channel tiles for one grid: {launch.name} needs {launch.grid}")
+    return built
+
+
+def _check(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any]) -> None:
+    expected = {
+        "conv2d": (("x", shape.x_shape), ("w", shape.w_shape), ("out", shape.y_shape)),
+        "conv2d_input": (("w", shape.w_shape), ("dy", shape.y_shape), ("out", shape.x_shape)),
+        "conv2d_weight": (("x", shape.x_shape), ("dy", shape.y_shape), ("out", shape.w_shape)),
+    }[operator]
+    if len(arrays) != 3:
+        raise ValueError(f"arrays must be three arrays {tuple(name for name, _ in expected)}, got {len(arrays)}")
+    for (name, size), array in zip(expected, arrays, strict=True):
+        if tuple(array.shape) != size:
+            raise ValueError(f"{name} must have shape {size}, got {tuple(array.shape)}")
+        if str(array.dtype) not in ("float32", "float64") or array.dtype != arrays[0].dtype:
+            raise TypeError(f"{name} must be float32 or float64 like the other arrays, got {array.dtype}")
+        if array.size and not array.flags["C_CONTIGUOUS"]:
+            raise ValueError(f"{name} must be C-contiguous")

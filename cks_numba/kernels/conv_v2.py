@@ -1,0 +1,131 @@
+"""ConvV2, the forward operator as CUDA kernels: y = conv2d(x, w). A ladder, every rung the one before with one change.
+
+==============  ===========================================================  ===========================
+rung            what it adds                                                 what it skips
+==============  ===========================================================  ===========================
+``with_zeros``  one thread an output, on an x that was really padded         nothing
+``skip_zeros``  the window is trimmed to the taps that lie on x              padded zeros
+``shared``      a block shares one window: tiles of x and w in fast memory   padded zeros
+``tiled``       a block runs over all positions with one window (tiles.py)   padded zeros, bounds tests
+==============  ===========================================================  ===========================
+
+x (N, IH, IW, IC), w (OC, FH, FW, IC/groups), y (N, OH, OW, OC): C-contiguous, one float type.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..geometry import ConvShape
+from . import tiles
+from .jit import cuda, taps_of_output, unravel
+from .launch import Launch, ceil_div, one_thread_each, padded
+
+TILE = 8  # images, output channels and input channels of a shared tile
+PITCH = TILE + 1  # of a row in shared memory: an odd pitch spreads a column over all banks
+
+
+# --- 1. with_zeros --------------------------------------------------------------------------------
+@cuda.jit
+def with_zeros(xp, w, y, sh, sw, dh, dw):
+    """One thread an output; the window always holds FH x FW taps, and some of xp is padding."""
+    index = cuda.grid(1)
+    if index >= y.size:
+        return
+    n, oh, ow, oc = unravel(index, y.shape[1], y.shape[2], y.shape[3])
+    groups = xp.shape[3] // w.shape[3]
+    ic0 = oc // (y.shape[3] // groups) * w.shape[3]  # first input channel of oc's group
+    acc = y.dtype.type(0)
+    for fh in range(w.shape[1]):
+        for fw in range(w.shape[2]):
+            for ic in range(w.shape[3]):
+                acc += xp[n, oh * sh + fh * dh, ow * sw + fw * dw, ic0 + ic] * w[oc, fh, fw, ic]
+    y[n, oh, ow, oc] = acc
+
+
+def launch_with_zeros(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
+    xp, pad = padded(x, shape)
+    return [pad, one_thread_each("conv2d with_zeros", with_zeros, y, (xp, w, y, *shape.stride, *shape.dilation))]
+
+
+# --- 2. skip_zeros --------------------------------------------------------------------------------
+@cuda.jit
+def skip_zeros(x, w, y, sh, sw, ph, pw, dh, dw):
+    """One thread an output; only the taps that lie on x."""
+    index = cuda.grid(1)
+    if index >= y.size:
+        return
+    n, oh, ow, oc = unravel(index, y.shape[1], y.shape[2], y.shape[3])
+    groups = x.shape[3] // w.shape[3]
+    ic0 = oc // (y.shape[3] // groups) * w.shape[3]
+    fh_lo, fh_hi = taps_of_output(oh, x.shape[1], w.shape[1], sh, ph, dh)  # the trimmed window
+    fw_lo, fw_hi = taps_of_output(ow, x.shape[2], w.shape[2], sw, pw, dw)
+    acc = y.dtype.type(0)
+    for fh in range(fh_lo, fh_hi):
+        for fw in range(fw_lo, fw_hi):
+            for ic in range(w.shape[3]):
+                acc += x[n, oh * sh - ph + fh * dh, ow * sw - pw + fw * dw, ic0 + ic] * w[oc, fh, fw, ic]
+    y[n, oh, ow, oc] = acc
+
+
+def geometry_args(shape: ConvShape) -> tuple[int, ...]:
+    """(sh, sw, ph, pw, dh, dw), as the kernels take them."""
+    return *shape.stride, shape.h.before, shape.w.before, *shape.dilation
+
+
+def launch_skip_zeros(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
+    return [one_thread_each("conv2d skip_zeros", skip_zeros, y, (x, w, y, *geometry_args(shape)))]
+
+
+# --- 3. shared ------------------------------------------------------------------------------------
+@cuda.jit
+def shared(x, w, y, sh, sw, ph, pw, dh, dw):
+    """One block a position (oh, ow), TILE images and TILE output channels: all its threads share one window."""
+    xs = cuda.shared.array((TILE, PITCH), x.dtype)  # image, input channel
+    ws = cuda.shared.array((TILE, PITCH), x.dtype)  # output channel, input channel
+    tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
+    ow, rest = cuda.blockIdx.x % y.shape[2], cuda.blockIdx.x // y.shape[2]
+    oh, n = rest % y.shape[1], rest // y.shape[1] * TILE + ty
+    oc_of_group = y.shape[3] // (x.shape[3] // w.shape[3])
+    tiles_of_group = (oc_of_group + TILE - 1) // TILE
+    group, first = cuda.blockIdx.y // tiles_of_group, cuda.blockIdx.y % tiles_of_group * TILE
+    oc0, ic0 = group * oc_of_group + first, group * w.shape[3]
+    oc_left = oc_of_group - first
+    fh_lo, fh_hi = taps_of_output(oh, x.shape[1], w.shape[1], sh, ph, dh)
+    fw_lo, fw_hi = taps_of_output(ow, x.shape[2], w.shape[2], sw, pw, dw)
+    acc = y.dtype.type(0)
+    for fh in range(fh_lo, fh_hi):
+        for fw in range(fw_lo, fw_hi):
+            for first_ic in range(0, w.shape[3], TILE):
+                depth = min(TILE, w.shape[3] - first_ic)
+                if n < x.shape[0] and tx < depth:
+                    xs[ty, tx] = x[n, oh * sh - ph + fh * dh, ow * sw - pw + fw * dw, ic0 + first_ic + tx]
+                if ty < oc_left and tx < depth:
+                    ws[ty, tx] = w[oc0 + ty, fh, fw, first_ic + tx]
+                cuda.syncthreads()
+                if n < x.shape[0] and tx < oc_left:
+                    for ic in range(depth):
+                        acc += xs[ty, ic] * ws[tx, ic]
+                cuda.syncthreads()
+    if n < x.shape[0] and tx < oc_left:
+        y[n, oh, ow, oc0 + tx] = acc
+
+
+def launch_shared(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
+    blocks = shape.oh * shape.ow * ceil_div(shape.n, TILE)
+    grid = (blocks, shape.groups * ceil_div(shape.oc // shape.groups, TILE))
+    return [Launch("conv2d shared", shared, grid, (TILE, TILE), (x, w, y, *geometry_args(shape)))]
+
+
+# --- 4. tiled -------------------------------------------------------------------------------------
+def launch_tiled(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
+    """Grouped implicit GEMM: rows are (n, oh, ow), columns oc, the sum runs over (fh, fw, ic)."""
+    return tiles.gather_gemm("conv2d", shape, x, w, y)
+
+
+VARIANTS = {
+    "with_zeros": launch_with_zeros,
+    "skip_zeros": launch_skip_zeros,
+    "shared": launch_shared,
+    "tiled": launch_tiled,
+}

@@ -1,0 +1,143 @@
+"""KS-deconv, the input gradient as CUDA kernels: dx = conv2d_input(w, dy). A ladder, every rung one change.
+
+==============  ===========================================================  ==================================
+rung            what it adds                                                 what it skips
+==============  ===========================================================  ==================================
+``with_zeros``  one thread an output, on a dy with stride-1 zeros between    nothing
+                its elements and zeros around it
+``skip_zeros``  the filter is split by phase: input i meets only the taps    inserted and padded zeros
+                of phase (i + padding) mod stride, on the dense dy
+``shared``      a block shares one phase and window: tiles in fast memory    inserted and padded zeros
+``tiled``       a block runs over all positions with one window (tiles.py)   inserted and padded zeros, tests
+==============  ===========================================================  ==================================
+
+w (OC, FH, FW, IC/groups), dy (N, OH, OW, OC), dx (N, IH, IW, IC): C-contiguous, one float type.
+An input that no tap reaches gets exactly 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..geometry import ConvShape
+from . import tiles
+from .jit import cuda, taps_of_input, unravel
+from .launch import Launch, beside, ceil_div, one_thread_each, zeros_inserted
+
+TILE = 8  # images, input channels and output channels of a shared tile
+PITCH = TILE + 1  # of a row in shared memory: an odd pitch spreads a column over all banks
+
+
+# --- 1. with_zeros --------------------------------------------------------------------------------
+@cuda.jit
+def with_zeros(dz, w, dx, dh, dw):
+    """One thread an input; a stride-1 correlation of dz, most of it zeros, with the rotated filter."""
+    index = cuda.grid(1)
+    if index >= dx.size:
+        return
+    n, ih, iw, ic = unravel(index, dx.shape[1], dx.shape[2], dx.shape[3])
+    oc_of_group = dz.shape[3] // (dx.shape[3] // w.shape[3])
+    oc0, icg = ic // w.shape[3] * oc_of_group, ic % w.shape[3]  # first output channel of ic's group
+    acc = dx.dtype.type(0)
+    for fh in range(w.shape[1]):
+        for fw in range(w.shape[2]):
+            zh, zw = ih + (w.shape[1] - 1 - fh) * dh, iw + (w.shape[2] - 1 - fw) * dw
+            for oc in range(oc0, oc0 + oc_of_group):
+                acc += dz[n, zh, zw, oc] * w[oc, fh, fw, icg]
+    dx[n, ih, iw, ic] = acc
+
+
+def launch_with_zeros(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
+    around = [axis.span - 1 for axis in (shape.h, shape.w)]
+    before = [reach - axis.before for reach, axis in zip(around, (shape.h, shape.w), strict=True)]
+    sizes = shape.ih + around[0], shape.iw + around[1]
+    dz, insert = zeros_inserted("insert zeros in dy", dy, *sizes, before, shape.stride)
+    return [insert, one_thread_each("conv2d_input with_zeros", with_zeros, dx, (dz, w, dx, *shape.dilation))]
+
+
+# --- 2. skip_zeros --------------------------------------------------------------------------------
+@cuda.jit
+def skip_zeros(dy, w, dx, first_h, first_w, sh, sw, ph, pw, dh, dw, fh_step, fw_step, oh_step, ow_step):
+    """One thread an input; only the taps of its phase, on the dense dy."""
+    index = cuda.grid(1)
+    if index >= dx.size:
+        return
+    n, ih, iw, ic = unravel(index, dx.shape[1], dx.shape[2], dx.shape[3])
+    oc_of_group = dy.shape[3] // (dx.shape[3] // w.shape[3])
+    oc0, icg = ic // w.shape[3] * oc_of_group, ic % w.shape[3]
+    fh, oh, terms_h = taps_of_input(ih, first_h, w.shape[1], dy.shape[1], sh, ph, dh, fh_step, oh_step)
+    fw, ow, terms_w = taps_of_input(iw, first_w, w.shape[2], dy.shape[2], sw, pw, dw, fw_step, ow_step)
+    acc = dx.dtype.type(0)
+    for th in range(terms_h):
+        for tw in range(terms_w):
+            for oc in range(oc0, oc0 + oc_of_group):
+                y = dy[n, oh - th * oh_step, ow - tw * ow_step, oc]
+                acc += y * w[oc, fh + th * fh_step, fw + tw * fw_step, icg]
+    dx[n, ih, iw, ic] = acc
+
+
+def geometry_args(shape: ConvShape, dy: Any) -> tuple[Any, ...]:
+    """Phase tables, stride, padding, dilation, and the steps of a phase, as the kernels take them."""
+    first = (beside(dy, np.array(axis.first_taps(), np.int32)) for axis in (shape.h, shape.w))
+    pads = shape.h.before, shape.w.before
+    steps = shape.h.phase_step, shape.w.phase_step, shape.h.output_step, shape.w.output_step
+    return *first, *shape.stride, *pads, *shape.dilation, *steps
+
+
+def launch_skip_zeros(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
+    return [one_thread_each("conv2d_input skip_zeros", skip_zeros, dx, (dy, w, dx, *geometry_args(shape, dy)))]
+
+
+# --- 3. shared ------------------------------------------------------------------------------------
+@cuda.jit
+def shared(dy, w, dx, first_h, first_w, sh, sw, ph, pw, dh, dw, fh_step, fw_step, oh_step, ow_step):
+    """One block a position (ih, iw), TILE images and TILE input channels: all its threads share one phase."""
+    ys = cuda.shared.array((TILE, PITCH), dy.dtype)  # image, output channel
+    ws = cuda.shared.array((TILE, PITCH), dy.dtype)  # output channel, input channel
+    tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
+    iw, rest = cuda.blockIdx.x % dx.shape[2], cuda.blockIdx.x // dx.shape[2]
+    ih, n = rest % dx.shape[1], rest // dx.shape[1] * TILE + ty
+    oc_of_group = dy.shape[3] // (dx.shape[3] // w.shape[3])
+    tiles_of_group = (w.shape[3] + TILE - 1) // TILE
+    group, first_ic = cuda.blockIdx.y // tiles_of_group, cuda.blockIdx.y % tiles_of_group * TILE
+    oc0, ic_left = group * oc_of_group, w.shape[3] - first_ic
+    fh, oh, terms_h = taps_of_input(ih, first_h, w.shape[1], dy.shape[1], sh, ph, dh, fh_step, oh_step)
+    fw, ow, terms_w = taps_of_input(iw, first_w, w.shape[2], dy.shape[2], sw, pw, dw, fw_step, ow_step)
+    acc = dx.dtype.type(0)
+    for th in range(terms_h):
+        for tw in range(terms_w):
+            for first_oc in range(0, oc_of_group, TILE):
+                depth = min(TILE, oc_of_group - first_oc)
+                if n < dy.shape[0] and tx < depth:
+                    ys[ty, tx] = dy[n, oh - th * oh_step, ow - tw * ow_step, oc0 + first_oc + tx]
+                if ty < depth and tx < ic_left:
+                    ws[ty, tx] = w[oc0 + first_oc + ty, fh + th * fh_step, fw + tw * fw_step, first_ic + tx]
+                cuda.syncthreads()
+                if n < dy.shape[0] and tx < ic_left:
+                    for oc in range(depth):
+                        acc += ys[ty, oc] * ws[oc, tx]
+                cuda.syncthreads()
+    if n < dy.shape[0] and tx < ic_left:
+        dx[n, ih, iw, group * w.shape[3] + first_ic + tx] = acc
+
+
+def launch_shared(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
+    blocks = shape.ih * shape.iw * ceil_div(shape.n, TILE)
+    grid = (blocks, shape.groups * ceil_div(shape.ic // shape.groups, TILE))
+    return [Launch("conv2d_input shared", shared, grid, (TILE, TILE), (dy, w, dx, *geometry_args(shape, dy)))]
+
+
+# --- 4. tiled -------------------------------------------------------------------------------------
+def launch_tiled(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
+    """Grouped implicit GEMM: rows are (n, ih, iw) of a phase, columns ic, the sum runs over (fh, fw, oc)."""
+    return tiles.gather_gemm("conv2d_input", shape, dy, w, dx)
+
+
+VARIANTS = {
+    "with_zeros": launch_with_zeros,
+    "skip_zeros": launch_skip_zeros,
+    "shared": launch_shared,
+    "tiled": launch_tiled,
+}

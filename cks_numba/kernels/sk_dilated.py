@@ -1,0 +1,136 @@
+"""Sk-dilated, the filter gradient as CUDA kernels: dw = conv2d_weight(x, dy). A ladder, every rung one change.
+
+The paper's "dilated convolution" is this gradient, not a convolution with dilation > 1.
+
+==============  =============================================================  ==========================
+rung            what it adds                                                   what it skips
+==============  =============================================================  ==========================
+``with_zeros``  one thread a weight, on a padded x and a zero-inserted dy      nothing
+``skip_zeros``  walk the dense dy, over the outputs whose input lies on x      inserted and padded zeros
+``shared``      a block shares one tap: tiles of x and dy in fast memory       inserted and padded zeros
+``tiled``       larger tiles in registers; the long sum is split over blocks   inserted and padded zeros,
+                and added up in a fixed order (the same bits every run)        bounds tests
+==============  =============================================================  ==========================
+
+x (N, IH, IW, IC), dy (N, OH, OW, OC), dw (OC, FH, FW, IC/groups): C-contiguous, one float type.
+A tap that always lies on padding gets exactly 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..geometry import ConvShape
+from . import tiles
+from .conv_v2 import geometry_args
+from .jit import cuda, outputs_of_tap, unravel
+from .launch import Launch, ceil_div, one_thread_each, padded, zeros_inserted
+
+TILE = 8  # output channels, input channels and positions of a shared tile
+
+
+# --- 1. with_zeros --------------------------------------------------------------------------------
+@cuda.jit
+def with_zeros(xp, dz, dw, dil_h, dil_w):
+    """One thread a weight; dz, most of it zeros, slides over the padded x."""
+    index = cuda.grid(1)
+    if index >= dw.size:
+        return
+    oc, fh, fw, ic = unravel(index, dw.shape[1], dw.shape[2], dw.shape[3])
+    oc_of_group = dw.shape[0] // (xp.shape[3] // dw.shape[3])
+    x_ic = oc // oc_of_group * dw.shape[3] + ic
+    acc = dw.dtype.type(0)
+    for n in range(dz.shape[0]):
+        for zh in range(dz.shape[1]):
+            for zw in range(dz.shape[2]):
+                acc += xp[n, fh * dil_h + zh, fw * dil_w + zw, x_ic] * dz[n, zh, zw, oc]
+    dw[oc, fh, fw, ic] = acc
+
+
+def launch_with_zeros(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
+    xp, pad = padded(x, shape)
+    sizes = [(axis.outputs - 1) * axis.stride + 1 for axis in (shape.h, shape.w)]
+    dz, insert = zeros_inserted("insert zeros in dy", dy, *sizes, (0, 0), shape.stride)
+    work = one_thread_each("conv2d_weight with_zeros", with_zeros, dw, (xp, dz, dw, *shape.dilation))
+    return [pad, insert, work]
+
+
+# --- 2. skip_zeros --------------------------------------------------------------------------------
+@cuda.jit
+def skip_zeros(x, dy, dw, sh, sw, ph, pw, dil_h, dil_w):
+    """One thread a weight; the dense dy, over the outputs whose input lies on x."""
+    index = cuda.grid(1)
+    if index >= dw.size:
+        return
+    oc, fh, fw, ic = unravel(index, dw.shape[1], dw.shape[2], dw.shape[3])
+    oc_of_group = dw.shape[0] // (x.shape[3] // dw.shape[3])
+    x_ic = oc // oc_of_group * dw.shape[3] + ic
+    oh_lo, oh_hi = outputs_of_tap(fh, x.shape[1], dy.shape[1], sh, ph, dil_h)  # the trimmed walk
+    ow_lo, ow_hi = outputs_of_tap(fw, x.shape[2], dy.shape[2], sw, pw, dil_w)
+    acc = dw.dtype.type(0)
+    for n in range(dy.shape[0]):
+        for oh in range(oh_lo, oh_hi):
+            for ow in range(ow_lo, ow_hi):
+                acc += x[n, oh * sh - ph + fh * dil_h, ow * sw - pw + fw * dil_w, x_ic] * dy[n, oh, ow, oc]
+    dw[oc, fh, fw, ic] = acc
+
+
+def launch_skip_zeros(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
+    return [one_thread_each("conv2d_weight skip_zeros", skip_zeros, dw, (x, dy, dw, *geometry_args(shape)))]
+
+
+# --- 3. shared ------------------------------------------------------------------------------------
+@cuda.jit
+def shared(x, dy, dw, sh, sw, ph, pw, dil_h, dil_w):
+    """One block a tap (fh, fw), TILE output and TILE input channels: all its threads share one walk over dy."""
+    ys = cuda.shared.array((TILE, TILE), x.dtype)  # position, output channel
+    xs = cuda.shared.array((TILE, TILE), x.dtype)  # position, input channel
+    tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
+    fw, rest = cuda.blockIdx.x % dw.shape[2], cuda.blockIdx.x // dw.shape[2]
+    fh, first_oc = rest % dw.shape[1], rest // dw.shape[1] * TILE
+    tiles_of_group = (dw.shape[3] + TILE - 1) // TILE
+    group, first_ic = cuda.blockIdx.y // tiles_of_group, cuda.blockIdx.y % tiles_of_group * TILE
+    oc_of_group = dw.shape[0] // (x.shape[3] // dw.shape[3])
+    oc0, ic0 = group * oc_of_group + first_oc, group * dw.shape[3] + first_ic
+    oc_left, ic_left = oc_of_group - first_oc, dw.shape[3] - first_ic
+    oh_lo, oh_hi = outputs_of_tap(fh, x.shape[1], dy.shape[1], sh, ph, dil_h)
+    ow_lo, ow_hi = outputs_of_tap(fw, x.shape[2], dy.shape[2], sw, pw, dil_w)
+    rows, columns = max(0, oh_hi - oh_lo), max(0, ow_hi - ow_lo)
+    positions = dy.shape[0] * rows * columns
+    acc = dw.dtype.type(0)
+    for first in range(0, positions, TILE):
+        depth = min(TILE, positions - first)
+        if ty < depth:
+            ow, rest = ow_lo + (first + ty) % columns, (first + ty) // columns
+            oh, n = oh_lo + rest % rows, rest // rows
+            if tx < oc_left:
+                ys[ty, tx] = dy[n, oh, ow, oc0 + tx]
+            if tx < ic_left:
+                xs[ty, tx] = x[n, oh * sh - ph + fh * dil_h, ow * sw - pw + fw * dil_w, ic0 + tx]
+        cuda.syncthreads()
+        if ty < oc_left and tx < ic_left:
+            for k in range(depth):
+                acc += ys[k, ty] * xs[k, tx]
+        cuda.syncthreads()
+    if ty < oc_left and tx < ic_left:
+        dw[oc0 + ty, fh, fw, first_ic + tx] = acc
+
+
+def launch_shared(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
+    blocks = shape.fh * shape.fw * ceil_div(shape.oc // shape.groups, TILE)
+    grid = (blocks, shape.groups * ceil_div(shape.ic // shape.groups, TILE))
+    return [Launch("conv2d_weight shared", shared, grid, (TILE, TILE), (x, dy, dw, *geometry_args(shape)))]
+
+
+# --- 4. tiled -------------------------------------------------------------------------------------
+def launch_tiled(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
+    """Grouped implicit GEMM: rows are oc, columns (fh, fw, ic), the sum runs over (n, oh, ow), perhaps in splits."""
+    return tiles.weight_gemm(shape, x, dy, dw)
+
+
+VARIANTS = {
+    "with_zeros": launch_with_zeros,
+    "skip_zeros": launch_skip_zeros,
+    "shared": launch_shared,
+    "tiled": launch_tiled,
+}

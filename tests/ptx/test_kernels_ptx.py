@@ -1,0 +1,119 @@
+"""Every rung of every kernel as compiled PTX, executed on the CPU with bounds, barrier and race checks.
+
+The environment variable PTXRUN names the folder of the PTX runner; without it this file is not collected.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import sys
+
+import numpy as np
+import pytest
+from numba import typeof
+from reference import HARD_SHAPES, brute_force, integers, random_shape
+
+from cks_numba import kernels
+from cks_numba.geometry import OPERATORS, ConvShape
+from cks_numba.kernels import launch, tiles
+
+sys.path.insert(0, os.environ["PTXRUN"])
+import ptxrun  # noqa: E402
+
+ORDERS = ("forward", "reverse", "random")
+
+
+@pytest.fixture(autouse=True)
+def poisoned_scratch(monkeypatch):
+    """Memory between launches starts as NaN, so that an element nobody wrote shows."""
+
+    def scratch(like, shape):
+        return np.full(shape, np.nan, like.dtype)
+
+    monkeypatch.setattr(launch, "scratch", scratch)
+    monkeypatch.setattr(tiles, "scratch", scratch)
+
+
+def run(built, order="forward"):
+    for item in built:
+        signature = tuple(typeof(arg) for arg in item.args)
+        options = {"race": True, "order": order, "fastmath": False}
+        _, hazards = ptxrun.compile_and_launch(item.kernel, signature, item.grid, item.block, item.args, **options)
+        assert hazards == []
+
+
+def check(operator, shape, build, dtype="float32"):
+    """Build and run in every scheduling order, from NaN: the right integers, and the same bits."""
+    for order in ORDERS:
+        first, second, out = integers(operator, shape, dtype)
+        run(build(first, second, out), order)
+        assert out.dtype == dtype
+        np.testing.assert_array_equal(out, brute_force(operator, shape, first, second), err_msg=f"{shape} {order}")
+
+
+@pytest.mark.parametrize("name", HARD_SHAPES)
+@pytest.mark.parametrize("variant", kernels.VARIANTS)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_hard_shapes(operator, variant, name):
+    shape = HARD_SHAPES[name]
+    check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, variant=variant))
+
+
+@pytest.mark.parametrize("variant", kernels.VARIANTS)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_random_shapes(operator, variant):
+    rng = random.Random(2)
+    for _ in range(10):
+        shape = random_shape(rng)
+        check(operator, shape, lambda *arrays, s=shape: kernels.launches(operator, s, arrays, variant=variant))
+
+
+@pytest.mark.parametrize("variant", kernels.VARIANTS)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_float64(operator, variant):
+    shape = HARD_SHAPES["odd sizes, stride does not divide"]
+    check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, variant=variant), "float64")
+
+
+@pytest.mark.parametrize("tile", tiles.TILES, ids=lambda tile: f"{tile.bm}x{tile.bn}")
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_every_tile_with_tails_in_every_dimension(operator, tile):
+    shape = ConvShape(n=5, ih=7, iw=6, ic=2 * 19, oc=2 * 35, fh=3, fw=2, stride=2, padding=1, groups=2)
+
+    def build(first, second, out):
+        if operator == "conv2d":
+            return tiles.gather_gemm(operator, shape, first, second, out, tile=tile)
+        if operator == "conv2d_input":
+            return tiles.gather_gemm(operator, shape, second, first, out, tile=tile)
+        return tiles.weight_gemm(shape, first, second, out, tile=tile, splits=3)
+
+    check(operator, shape, build)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_same_bits_twice(operator):
+    shape = ConvShape(n=9, ih=9, iw=9, ic=3, oc=4, fh=3, fw=3, padding=1)
+    rng = np.random.default_rng(3)
+    first, second, out = integers(operator, shape, "float32")
+    first[...], second[...] = rng.standard_normal(first.shape), rng.standard_normal(second.shape)
+    results = []
+    for order in ORDERS:
+        fresh = np.full_like(out, np.nan)
+        run(kernels.launches(operator, shape, (first, second, fresh)), order)
+        results.append(fresh)
+    assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
+    truth = brute_force(operator, shape, first, second)
+    terms = shape.n * shape.oh * shape.ow if operator == "conv2d_weight" else shape.fh * shape.fw * max(shape.ic, shape.oc)
+    np.testing.assert_allclose(results[0], truth, rtol=0, atol=4 * np.finfo(np.float32).eps * terms**0.5 * 10)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("variant", kernels.VARIANTS)
+def test_float32_kernels_hold_no_float64_and_no_atomics(operator, variant):
+    shape = HARD_SHAPES["odd sizes, stride does not divide"]
+    for item in kernels.launches(operator, shape, integers(operator, shape, "float32"), variant=variant):
+        ptx = ptxrun.compile_ptx(item.kernel, tuple(typeof(arg) for arg in item.args), fastmath=False)
+        assert re.search(r"\.f64|\b(atom|red)\.", ptx) is None
+        assert variant == "with_zeros" or "fma.rn.f32" in ptx or item.kernel is tiles.sum_splits

@@ -1,0 +1,91 @@
+"""The operators from the equation alone, in float64: the truth that kernels and operators are tested against."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+from cks_numba.geometry import Axis, ConvShape
+
+
+def meets(axis: Axis) -> np.ndarray:
+    """M[i, f, o] = 1 exactly where i = o*stride - padding + f*dilation."""
+    i, f, o = np.ogrid[: axis.size, : axis.taps, : axis.outputs]
+    return (i == o * axis.stride - axis.before + f * axis.dilation).astype(np.float64)
+
+
+def brute_force(operator: str, shape: ConvShape, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Sum over all (i, f, o), real or not, weighted by M; arrays as `kernels.launches` takes them."""
+    g, mh, mw = shape.groups, meets(shape.h), meets(shape.w)
+    x_split = (shape.n, shape.ih, shape.iw, g, shape.ic // g)
+    w_split = (g, shape.oc // g, shape.fh, shape.fw, shape.ic // g)
+    y_split = (shape.n, shape.oh, shape.ow, g, shape.oc // g)
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    if operator == "conv2d":
+        x, w = first.reshape(x_split), second.reshape(w_split)
+        return np.einsum("nijgc,gofvc,ifp,jvq->npqgo", x, w, mh, mw, optimize=True).reshape(shape.y_shape)
+    if operator == "conv2d_input":
+        w, dy = first.reshape(w_split), second.reshape(y_split)
+        return np.einsum("gofvc,npqgo,ifp,jvq->nijgc", w, dy, mh, mw, optimize=True).reshape(shape.x_shape)
+    x, dy = first.reshape(x_split), second.reshape(y_split)
+    return np.einsum("nijgc,npqgo,ifp,jvq->gofvc", x, dy, mh, mw, optimize=True).reshape(shape.w_shape)
+
+
+def sizes(operator: str, shape: ConvShape) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Shapes of the two operands and of the result."""
+    return {
+        "conv2d": (shape.x_shape, shape.w_shape, shape.y_shape),
+        "conv2d_input": (shape.w_shape, shape.y_shape, shape.x_shape),
+        "conv2d_weight": (shape.x_shape, shape.y_shape, shape.w_shape),
+    }[operator]
+
+
+def integers(operator: str, shape: ConvShape, dtype: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Operands of small integers, so that every sum is exact, and a result full of NaN."""
+    rng = np.random.default_rng(seed)
+    first, second, result = sizes(operator, shape)
+    return (
+        rng.integers(-4, 5, first).astype(dtype),
+        rng.integers(-4, 5, second).astype(dtype),
+        np.full(result, np.nan, dtype),
+    )
+
+
+def random_shape(rng: random.Random, size: int = 9, channels: int = 5, images: int = 3) -> ConvShape:
+    """A shape with asymmetric padding, dilation and groups, whose stride often does not divide."""
+    while True:
+        groups = rng.choice((1, 1, 2, 3))
+        fh, fw = rng.randint(1, 4), rng.randint(1, 4)
+        pads = tuple((rng.randint(0, f), rng.randint(0, f)) for f in (fh, fw))
+        try:
+            return ConvShape(
+                n=rng.randint(1, images),
+                ih=rng.randint(1, size),
+                iw=rng.randint(1, size),
+                ic=groups * rng.randint(1, channels),
+                oc=groups * rng.randint(1, channels),
+                fh=fh,
+                fw=fw,
+                stride=(rng.randint(1, 4), rng.randint(1, 4)),
+                padding=pads,
+                dilation=(rng.randint(1, 3), rng.randint(1, 3)),
+                groups=groups,
+            )
+        except ValueError:  # the filter is larger than the padded input
+            continue
+
+
+# Every tail at once, phases without a tap, taps that lie only on padding.
+HARD_SHAPES = {
+    "odd sizes, stride does not divide": ConvShape(
+        n=2, ih=5, iw=6, ic=3, oc=5, fh=3, fw=2, stride=(2, 3), padding=((1, 2), (0, 1))
+    ),
+    "1x1 filter with stride, two groups": ConvShape(n=3, ih=4, iw=5, ic=6, oc=4, fh=1, fw=1, stride=2, groups=2),
+    "2x2 filter, stride 3: empty phases": ConvShape(n=1, ih=7, iw=8, ic=2, oc=9, fh=2, fw=2, stride=3, padding=1),
+    "dilation 2 and 3, stride 2": ConvShape(
+        n=1, ih=7, iw=5, ic=1, oc=9, fh=3, fw=3, stride=2, padding=2, dilation=(2, 3)
+    ),
+    "1x1 map: most taps lie on padding": ConvShape(n=9, ih=1, iw=1, ic=9, oc=3, fh=3, fw=3, padding=1),
+    "depthwise": ConvShape(n=1, ih=4, iw=4, ic=3, oc=3, fh=3, fw=3, padding=1, groups=3),
+}

@@ -1,0 +1,64 @@
+"""A launch is data: built and checked with NumPy arrays, no GPU and no simulator."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numba import typeof
+from reference import HARD_SHAPES, integers
+
+from cks_numba import kernels
+from cks_numba.geometry import OPERATORS, ConvShape, plan
+from cks_numba.kernels import tiles
+
+SHAPE = HARD_SHAPES["odd sizes, stride does not divide"]
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("variant", kernels.VARIANTS)
+def test_launches_are_printable_and_typed(operator, variant):
+    built = kernels.launches(operator, SHAPE, integers(operator, SHAPE, "float32"), variant=variant)
+    assert operator in str(built[-1]) or "sum of" in str(built[-1])
+    for launch in built:
+        assert all(typeof(arg) is not None for arg in launch.args)
+        assert np.prod(launch.block) <= 1024 and min(launch.grid) >= 1
+
+
+def test_wrong_arguments_of_launches():
+    x, w, y = integers("conv2d", SHAPE, "float32")
+    with pytest.raises(ValueError, match="operator must be one of .*'conv3d'"):
+        kernels.launches("conv3d", SHAPE, (x, w, y))
+    with pytest.raises(ValueError, match="variant must be one of .*'fast'"):
+        kernels.launches("conv2d", SHAPE, (x, w, y), variant="fast")
+    with pytest.raises(ValueError, match=r"w must have shape \(5, 3, 2, 3\), got"):
+        kernels.launches("conv2d", SHAPE, (x, w[:4], y))
+    with pytest.raises(TypeError, match="w must be float32 or float64 like the other arrays, got float64"):
+        kernels.launches("conv2d", SHAPE, (x, w.astype(np.float64), y))
+    with pytest.raises(ValueError, match="out must be C-contiguous"):
+        kernels.launches("conv2d", SHAPE, (x, w, np.asfortranarray(y)))
+    with pytest.raises(ValueError, match="arrays must be three arrays"):
+        kernels.launches("conv2d", SHAPE, (x, w))
+
+
+def test_empty_batch_needs_no_launch_but_a_gradient_of_zeros():
+    shape = ConvShape(n=0, ih=4, iw=4, ic=2, oc=3, fh=3, fw=3)
+    for operator, expected in zip(OPERATORS, (0, 0, 1), strict=True):
+        assert len(kernels.launches(operator, shape, integers(operator, shape, "float32"))) == expected
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_group_table_says_what_the_plan_says(operator):
+    groups = plan(operator, SHAPE)
+    table = tiles.group_table(groups, [2] * len(groups.groups))
+    assert list(table[:, tiles.FIRST_BLOCK]) == list(range(0, 2 * len(groups.groups) + 1, 2))
+    for line, group in zip(table, groups.groups, strict=False):
+        for axis, run in ((tiles.ROWS, group.h), (tiles.COLUMNS, group.w)):
+            assert (line[axis + tiles.COUNT], line[axis + tiles.TERMS]) == (run.count, run.terms)
+
+
+def test_small_problems_get_small_tiles_and_long_sums_are_split():
+    small = ConvShape(n=1, ih=8, iw=8, ic=16, oc=16, fh=3, fw=3, padding=1)
+    large = ConvShape(n=128, ih=32, iw=32, ic=128, oc=128, fh=3, fw=3, padding=1)
+    assert tiles.gather_tile("conv2d", small)[0] == tiles.TILES[-1]
+    assert tiles.gather_tile("conv2d", large)[0] == tiles.TILES[0]
+    assert tiles.weight_tile(small)[2] == 1 and tiles.weight_tile(large)[2] > 1
