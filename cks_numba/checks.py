@@ -57,3 +57,86 @@ def paddings(value: Any, filter_size: Pair, stride: Pair, dilation: Pair) -> tup
         return pair("padding", value[0], 0), pair("padding", value[1], 0)
     number = integer("padding", value, 0)
     return (number, number), (number, number)
+
+
+# --- the arguments of the operators ---------------------------------------------------------------
+def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """Return `value`, one of the allowed strings."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def dtypes(names: dict[str, str]) -> str:
+    """Return the one dtype of all arrays, given by the name of each argument."""
+    for name, dtype in names.items():
+        if dtype not in ("float32", "float64"):
+            raise TypeError(f"{name} must be float32 or float64, got {dtype}")
+    first = next(iter(names))
+    for name, dtype in names.items():
+        if dtype != names[first]:
+            raise TypeError(f"{first} and {name} must have the same dtype, got {names[first]} and {dtype}")
+    return names[first]
+
+
+def rank(name: str, shape: tuple[int, ...], axes: str, unbatched: bool = False) -> None:
+    """Check that an array has four axes, or three where an unbatched one is accepted."""
+    if len(shape) == 4 or (unbatched and len(shape) == 3):
+        return
+    wanted = f"4 axes {axes}" + (f", or 3 unbatched {axes.replace('N, ', '')}" if unbatched else "")
+    raise ValueError(f"{name} must have {wanted}, got shape {shape}")
+
+
+def sizes(name: str, value: Any, axes: str, unbatched: bool) -> tuple[int, ...]:
+    """Return a shape given as an argument; the batch alone may be 0."""
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name} must be a tuple of ints {axes}, got {value!r}")
+    rank(name, tuple(value), axes, unbatched)
+    may_be_empty = axes.startswith("(N") and len(value) == 4
+    least = [0 if may_be_empty and k == 0 else 1 for k in range(len(value))]
+    return tuple(integer(f"{name}[{k}]", size, least[k]) for k, size in enumerate(value))
+
+
+def divides(groups: int, source: str, channels: int) -> None:
+    """Check that the channels of an array can be cut into groups."""
+    if channels % groups:
+        raise ValueError(f"groups must divide the channels of {source}, got groups={groups} and {channels} channels")
+
+
+def channels(source: str, ic: int, filter_ic: int, groups: int, filter_name: str = "w") -> None:
+    """Check the input channels of the filter against those of x (or of the input to be found)."""
+    divides(groups, source, ic)
+    if filter_ic != ic // groups:
+        raise ValueError(
+            f"channels do not match: {source} has {ic} channels, so with groups={groups} {filter_name} must have "
+            f"{ic // groups} input channels, got {filter_ic}"
+        )
+
+
+def shape_of(name: str, shape: tuple[int, ...], wanted: tuple[int, ...], why: str) -> None:
+    """Check a whole shape."""
+    if tuple(shape) != tuple(wanted):
+        raise ValueError(f"{name} must have shape {tuple(wanted)} {why}, got {tuple(shape)}")
+
+
+def input_size(name: str, size: int, least: int, stride: int, outputs: int, detail: str) -> None:
+    """Check that `outputs` outputs fit an axis of `size`, from `least` to `least + stride - 1`."""
+    most = least + stride - 1
+    if max(1, least) <= size <= most:
+        return
+    if most < 1:
+        raise ValueError(f"input_size has no valid {name} for dy of {outputs} {name} ({detail}), got {size}")
+    valid = f"from {max(1, least)} to {most}" if most > max(1, least) else f"{most}"
+    raise ValueError(f"input_size {name} must be {valid} for dy of {outputs} {name} ({detail}), got {size}")
+
+
+def output_padding(value: Any, stride: Pair, dilation: Pair) -> Pair:
+    """Return output_padding as a pair, each smaller than the stride or the dilation."""
+    values = pair("output_padding", value, 0)
+    for number, s, d in zip(values, stride, dilation, strict=True):
+        if number >= max(s, d):
+            raise ValueError(
+                f"output_padding must be smaller than stride or dilation, got output_padding={number}, "
+                f"stride={s}, dilation={d}"
+            )
+    return values

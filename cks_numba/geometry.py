@@ -139,7 +139,9 @@ class Axis:
 
     def first_taps(self) -> tuple[int, ...]:
         """First tap of each phase (i + padding) mod stride; `taps` where the phase has none."""
-        hits = ((f for f in range(self.taps) if f * self.dilation % self.stride == phase) for phase in range(self.stride))
+        hits = (
+            (f for f in range(self.taps) if f * self.dilation % self.stride == phase) for phase in range(self.stride)
+        )
         return tuple(next(found, self.taps) for found in hits)
 
     def runs(self, operator: str) -> tuple[Run, ...]:

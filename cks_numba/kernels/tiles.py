@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..geometry import ConvShape, Plan, Run, plan
-from .jit import ALIGN, cuda
+from .jit import ALIGN, cuda, device
 from .launch import Launch, beside, ceil_div, one_thread_each, scratch
 
 BK = 8  # terms of a chunk
@@ -94,13 +94,40 @@ def weight_tile(shape: ConvShape) -> tuple[Tile, tuple[int, ...], int]:
     return tile, blocks, max(1, splits)
 
 
+def _thread_tile(tile: Tile) -> tuple[Any, Any, Any]:
+    """Which results are a thread's own, and how it adds a chunk to them: the inner loop of both kernels."""
+    bm, bn, tm, tn = tile
+    across, down = bn // tn, bm // tm  # threads along a row and a column of the tile
+
+    @device
+    def row_of(i, t):
+        """Runs of four: four neighbours travel in one load, and the threads of a warp cover all banks."""
+        return i // 4 * (4 * down) + t // across * 4 + i % 4
+
+    @device
+    def column_of(j, t):
+        return j // 4 * (4 * across) + t % across * 4 + j % 4
+
+    @device
+    def multiply_chunk(acc, a_tile, b_tile, buffer, a, b, t):
+        for k in range(BK):
+            for i in range(tm):
+                a[i] = a_tile[buffer, k, row_of(i, t)]
+            for j in range(tn):
+                b[j] = b_tile[buffer, k, column_of(j, t)]
+            for i in range(tm):
+                for j in range(tn):
+                    acc[i, j] += a[i] * b[j]
+
+    return row_of, column_of, multiply_chunk
+
+
 @lru_cache(maxsize=16)
 def _gather_kernel(tile: Tile, column_major: bool) -> Any:
     """Compile-time sizes of ``gather_gemm``. `column_major`: neighbouring columns are neighbours in w."""
     bm, bn, tm, tn = tile
     threads, a_loads, b_loads = tile.threads, bm * BK // tile.threads, bn * BK // tile.threads
-    across = bn // tn  # threads along a row of the tile
-    down = bm // tm
+    row_of, column_of, multiply_chunk = _thread_tile(tile)
 
     @cuda.jit
     def gather_gemm(
@@ -168,14 +195,7 @@ def _gather_kernel(tile: Tile, column_major: bool) -> Any:
                         tw = 0
                         th += 1
             if chunk > 0:
-                for k in range(BK):
-                    for i in range(tm):
-                        a[i] = a_tile[buffer, k, i // 4 * (4 * down) + t // across * 4 + i % 4]
-                    for j in range(tn):
-                        b[j] = b_tile[buffer, k, j // 4 * (4 * across) + t % across * 4 + j % 4]
-                    for i in range(tm):
-                        for j in range(tn):
-                            acc[i, j] += a[i] * b[j]
+                multiply_chunk(acc, a_tile, b_tile, buffer, a, b, t)
             if chunk < chunks:
                 buffer ^= 1
                 for j in range(a_loads):
@@ -191,14 +211,14 @@ def _gather_kernel(tile: Tile, column_major: bool) -> Any:
 
         # 4. Write the results that exist.
         for i in range(tm):
-            m = m0 + i // 4 * (4 * down) + t // across * 4 + i % 4
+            m = m0 + row_of(i, t)
             if m < rows:
                 n, kh, kw = m // positions, m % positions // rows_w, m % rows_w
                 h = table[g, ROWS + FIXED] + kh * table[g, ROWS + FIXED_STEP]
                 v = table[g, COLUMNS + FIXED] + kw * table[g, COLUMNS + FIXED_STEP]
                 at = ((n * out_h + h) * out_w + v) * out_c + c_group * columns
                 for j in range(tn):
-                    c = n0 + j // 4 * (4 * across) + t % across * 4 + j % 4
+                    c = n0 + column_of(j, t)
                     if c < columns:
                         out[at + c] = acc[i, j]
 
@@ -219,7 +239,9 @@ def gather_gemm(operator: str, shape: ConvShape, src: Any, w: Any, out: Any, til
     sizes = (shape.n, *src.shape[1:], *out.shape[1:], depth, columns, shape.fw, ic, w_depth, w_column)
     grid = (sum(blocks), shape.groups * ceil_div(columns, tile.bn))
     args = (src.reshape(-1), w.reshape(-1), out.reshape(-1), table, *sizes)
-    return [Launch(f"{operator} tiled {tile.bm}x{tile.bn}", _gather_kernel(tile, not forward), grid, (tile.threads,), args)]
+    return [
+        Launch(f"{operator} tiled {tile.bm}x{tile.bn}", _gather_kernel(tile, not forward), grid, (tile.threads,), args)
+    ]
 
 
 @lru_cache(maxsize=16)
@@ -227,8 +249,7 @@ def _weight_kernel(tile: Tile) -> Any:
     """Compile-time sizes of ``weight_gemm``."""
     bm, bn, tm, tn = tile
     threads, a_loads, b_loads = tile.threads, bm * BK // tile.threads, bn * BK // tile.threads
-    across = bn // tn
-    down = bm // tm
+    row_of, column_of, multiply_chunk = _thread_tile(tile)
 
     @cuda.jit
     def weight_gemm(
@@ -292,14 +313,7 @@ def _weight_kernel(tile: Tile) -> Any:
                         h, v = h * table[g, ROWS + THIRD_TERM], v * table[g, COLUMNS + THIRD_TERM]
                         b_next[j] = x[((n * in_h + h) * in_w + v) * in_c + b_at]
             if chunk > 0:
-                for k in range(BK):
-                    for i in range(tm):
-                        a[i] = a_tile[buffer, k, i // 4 * (4 * down) + t // across * 4 + i % 4]
-                    for j in range(tn):
-                        b[j] = b_tile[buffer, k, j // 4 * (4 * across) + t % across * 4 + j % 4]
-                    for i in range(tm):
-                        for j in range(tn):
-                            acc[i, j] += a[i] * b[j]
+                multiply_chunk(acc, a_tile, b_tile, buffer, a, b, t)
             if chunk < chunks:
                 buffer ^= 1
                 for j in range(a_loads):
@@ -310,13 +324,13 @@ def _weight_kernel(tile: Tile) -> Any:
 
         # 4. Write the results that exist, to this split's own array.
         for j in range(tn):
-            column = n0 + j // 4 * (4 * across) + t % across * 4 + j % 4
+            column = n0 + column_of(j, t)
             if column < columns:
                 tap, ic = column // depth, column % depth
                 fh = table[g, ROWS + FIXED] + tap // taps_across * table[g, ROWS + FIXED_STEP]
                 fw = table[g, COLUMNS + FIXED] + tap % taps_across * table[g, COLUMNS + FIXED_STEP]
                 for i in range(tm):
-                    row = m0 + i // 4 * (4 * down) + t // across * 4 + i % 4
+                    row = m0 + row_of(i, t)
                     if row < rows:
                         oc = cuda.blockIdx.z * out_c + c_group * rows + row
                         out[((oc * taps_h + fh) * taps_w + fw) * depth + ic] = acc[i, j]

@@ -105,7 +105,9 @@ def test_same_bits_twice(operator):
         results.append(fresh)
     assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
     truth = brute_force(operator, shape, first, second)
-    terms = shape.n * shape.oh * shape.ow if operator == "conv2d_weight" else shape.fh * shape.fw * max(shape.ic, shape.oc)
+    terms = (
+        shape.n * shape.oh * shape.ow if operator == "conv2d_weight" else shape.fh * shape.fw * max(shape.ic, shape.oc)
+    )
     np.testing.assert_allclose(results[0], truth, rtol=0, atol=4 * np.finfo(np.float32).eps * terms**0.5 * 10)
 
 

@@ -1,0 +1,41 @@
+# A bare machine needs Python >= 3.10 with venv, and make. Everything is installed into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint figures clean
+
+help:
+	@echo "make demo     a photograph through real layers; every result checked, a picture saved"
+	@echo "make test     all tests that need no GPU"
+	@echo "make lint     ruff and mypy"
+	@echo "make figures  draw the pictures of the README again"
+	@echo "make clean    remove .venv and everything that was generated"
+
+demo: $(VENV)/.core
+	$(BIN)/cks-numba demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n auto $(PYTEST_FLAGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+figures: $(VENV)/.core
+	for script in figures/*.py; do $(BIN)/python "$$script" || exit 1; done
+
+# The stamps make the set-up run again only when pyproject.toml has changed.
+$(VENV)/.core: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo_out .pytest_cache .mypy_cache .ruff_cache
+	find cks_numba tests figures -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,381 @@
+"""The caller's arrays: which library they belong to, and the way to contiguous NHWC and back.
+
+The operators work on contiguous NHWC arrays, in host memory (NumPy) or on a GPU (Numba device
+arrays). One class for each library takes its arrays there, without a copy where none is needed, and a
+`Call` holds all the arrays of one call of an operator.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from . import checks
+
+LAYOUTS = ("NHWC", "NCHW")
+TO_LAST = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 2, 3, 1)}  # axes of the layout, in the order NHWC
+TO_OWN = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 3, 1, 2)}  # axes of NHWC, in the order of the layout
+
+
+def channels_last(shape: Sequence[int], layout: str) -> tuple[int, ...]:
+    """A shape of the layout, as NHWC (a filter: as OHWI)."""
+    return tuple(shape[axis] for axis in TO_LAST[layout])
+
+
+def own_order(shape: Sequence[int], layout: str) -> tuple[int, ...]:
+    """An NHWC shape in the order of the layout."""
+    return tuple(shape[axis] for axis in TO_OWN[layout])
+
+
+# --- one class for each library -------------------------------------------------------------------
+class NumPy:
+    """NumPy arrays, and what all libraries that index like NumPy share."""
+
+    name = "NumPy arrays"
+    on_gpu = False
+
+    def raw(self, array: Any) -> Any:
+        """The array as the backends take it: NumPy, or a Numba device array."""
+        return array
+
+    def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
+        """The array with its axes permuted, C-contiguous, native and aligned; a copy only if needed."""
+        native = array.dtype.newbyteorder("=")
+        return np.require(np.transpose(array, axes), dtype=native, requirements=["C", "A"])
+
+    def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
+        return np.empty(shape, dtype=like.dtype.newbyteorder("="))
+
+    def zero(self, array: Any, stream: Any) -> None:
+        array[...] = 0
+
+    def assign(self, target: Any, source: Any, axes: tuple[int, ...], stream: Any) -> None:
+        """target = source with its axes permuted."""
+        target[...] = source.transpose(axes)
+
+    def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
+        with np.errstate(all="ignore"):  # NaN and infinity are the caller's
+            out += bias
+
+    def batch_of_one(self, array: Any) -> Any:
+        return array[None]
+
+    def only_image(self, array: Any) -> Any:
+        return array[0]
+
+    def writeable(self, array: Any) -> bool:
+        return bool(array.flags.writeable)
+
+    def stream(self, stream: Any, like: Any) -> Any:
+        """The stream to work on."""
+        return stream
+
+
+class CuPy(NumPy):
+    """CuPy arrays: the result is a CuPy array, made on CuPy's current stream."""
+
+    name = "CuPy arrays"
+    on_gpu = True
+
+    def raw(self, array: Any) -> Any:
+        from .kernels.jit import cuda
+
+        return cuda.as_cuda_array(array)
+
+    def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
+        return sys.modules["cupy"].ascontiguousarray(array.transpose(axes))
+
+    def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
+        return sys.modules["cupy"].empty(shape, dtype=like.dtype)
+
+    def writeable(self, array: Any) -> bool:
+        return True
+
+    def stream(self, stream: Any, like: Any) -> Any:
+        return _current_stream(stream, self.name, sys.modules["cupy"].cuda.get_current_stream().ptr)
+
+
+class Torch(NumPy):
+    """PyTorch tensors in host memory: the backends see NumPy arrays that share their memory."""
+
+    name = "PyTorch CPU tensors"
+
+    def raw(self, array: Any) -> Any:
+        return array.detach().numpy()
+
+    def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
+        return array.detach().permute(axes).contiguous()
+
+    def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
+        return sys.modules["torch"].empty(shape, dtype=like.dtype, device=like.device)
+
+    def assign(self, target: Any, source: Any, axes: tuple[int, ...], stream: Any) -> None:
+        target.copy_(source.permute(axes))
+
+    def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
+        out += bias.detach()
+
+    def writeable(self, array: Any) -> bool:
+        return True
+
+
+class TorchCuda(Torch):
+    """PyTorch tensors on a GPU: the result is a tensor, made on PyTorch's current stream."""
+
+    name = "PyTorch CUDA tensors"
+    on_gpu = True
+
+    def raw(self, array: Any) -> Any:
+        from .kernels.jit import cuda
+
+        return cuda.as_cuda_array(array.detach())
+
+    def stream(self, stream: Any, like: Any) -> Any:
+        current = sys.modules["torch"].cuda.current_stream(like.device).cuda_stream
+        return _current_stream(stream, self.name, current)
+
+
+class Numba(NumPy):
+    """Numba device arrays (the simulator's too); tiny kernels do what NumPy does elsewhere."""
+
+    name = "Numba device arrays"
+    on_gpu = True
+
+    def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
+        if len(array.shape) != 4:  # a bias
+            return array
+        if axes == TO_LAST["NHWC"] and array.is_c_contiguous():
+            return array
+        shape = tuple(array.shape[axis] for axis in axes)
+        result = self.empty(shape, array, stream)
+        self._copy(array, result, axes != TO_LAST["NHWC"], False, stream)
+        return result
+
+    def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
+        from .kernels.jit import cuda
+
+        return cuda.device_array(shape, dtype=like.dtype, stream=stream or 0)
+
+    def zero(self, array: Any, stream: Any) -> None:
+        from .backends import cuda
+
+        cuda.fill_zero(array, stream or 0)
+
+    def assign(self, target: Any, source: Any, axes: tuple[int, ...], stream: Any) -> None:
+        self._copy(source, target, False, axes != TO_OWN["NHWC"], stream)
+
+    def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
+        from .backends import cuda
+
+        cuda.add_bias(out, bias, stream or 0)
+
+    def batch_of_one(self, array: Any) -> Any:
+        if not array.is_c_contiguous():
+            raise ValueError(f"an unbatched device array must be C-contiguous, got strides {tuple(array.strides)}")
+        return array.reshape((1, *array.shape))
+
+    def only_image(self, array: Any) -> Any:
+        return array.reshape(tuple(array.shape)[1:])
+
+    def writeable(self, array: Any) -> bool:
+        return True
+
+    def stream(self, stream: Any, like: Any) -> Any:
+        return stream if stream is not None else getattr(like, "stream", 0)
+
+    def _copy(self, source: Any, target: Any, from_first: bool, to_first: bool, stream: Any) -> None:
+        from .backends import cuda
+
+        cuda.copy(source, target, from_first, to_first, stream or 0)
+
+
+def _current_stream(stream: Any, name: str, pointer: int) -> Any:
+    """The library's own current stream, on which its arrays were made and are used next."""
+    if stream is not None:
+        raise ValueError(f"stream must be None with {name}, whose library has a current stream; got {stream!r}")
+    from .kernels.jit import cuda
+
+    return cuda.external_stream(pointer) if pointer else 0
+
+
+def library_of(name: str, array: Any) -> tuple[NumPy, Any]:
+    """The library of an array, and the array (foreign GPU arrays: as a Numba device array)."""
+    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")  # loaded already, if the array is theirs
+    if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
+        return NumPy(), array
+    if torch is not None and isinstance(array, torch.Tensor):
+        return _torch_library(name, array, torch), array
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return CuPy(), array
+    if hasattr(array, "__cuda_ndarray__"):
+        return Numba(), array
+    if hasattr(array, "__cuda_array_interface__"):
+        from .kernels.jit import cuda
+
+        return Numba(), cuda.as_cuda_array(array)
+    raise TypeError(
+        f"{name} must be a NumPy array, a PyTorch tensor, or a GPU array of Numba, CuPy or PyTorch, "
+        f"got {type(array).__name__}"
+    )
+
+
+def _torch_library(name: str, tensor: Any, torch: Any) -> Torch:
+    if tensor.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{name} requires grad, which would be lost: use {name}.detach(), or torch.no_grad()")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
+    if tensor.device.type not in ("cpu", "cuda"):
+        raise TypeError(f"{name} must be on the CPU or a CUDA GPU, got device {tensor.device}")
+    return TorchCuda() if tensor.device.type == "cuda" else Torch()
+
+
+def dtype_name(array: Any) -> str:
+    """ "float32", whatever the library and the byte order."""
+    return getattr(array.dtype, "name", None) or str(array.dtype).removeprefix("torch.")
+
+
+# --- the arrays of one call -----------------------------------------------------------------------
+class Call:
+    """The arrays of one call of an operator, in the caller's library and layout.
+
+    Parameters
+    ----------
+    layout : {"NHWC", "NCHW"}
+    out : array or None
+        The caller's buffer for the result.
+    stream : stream or None
+    inputs : arrays by the names of the arguments; None where not given
+    """
+
+    def __init__(self, layout: Any, out: Any, stream: Any, **inputs: Any) -> None:
+        self.layout = checks.choice("layout", layout, LAYOUTS)
+        self.unbatched = False
+        self._ranks: dict[str, int] = {}  # as they came, of the inputs that have a batch
+        found = {name: library_of(name, array) for name, array in inputs.items() if array is not None}
+        self.inputs = {name: array for name, (_, array) in found.items()}
+        first = next(iter(found))
+        self.library = found[first][0]
+        for name, (library, _) in found.items():
+            self._same_library(first, name, library)
+        self.dtype = checks.dtypes({name: dtype_name(array) for name, array in self.inputs.items()})
+        self.out = None
+        if out is not None:
+            library, self.out = library_of("out", out)
+            self._same_library(first, "out", library)
+        self.stream = self.library.stream(stream, self.inputs[first])
+
+    def _same_library(self, first: str, name: str, library: NumPy) -> None:
+        if type(library) is not type(self.library):
+            raise TypeError(
+                f"{first} and {name} must be of one kind, got {self.library.name} for {first} "
+                f"and {library.name} for {name}"
+            )
+
+    def axes(self, letters: str) -> str:
+        """Names of four axes in the order of the layout: "N H W C" as "(N, C, H, W)"."""
+        return f"({', '.join(own_order(letters.split(), self.layout))})"  # type: ignore[arg-type]
+
+    def batched(self, name: str, letters: str) -> tuple[int, ...]:
+        """NHWC shape of an input with a batch; one without gets a batch of one."""
+        array = self.inputs[name]
+        checks.rank(name, tuple(array.shape), self.axes(letters), unbatched=True)
+        self._ranks[name] = len(array.shape)
+        if len(set(self._ranks.values())) > 1:
+            raise ValueError(f"{' and '.join(self._ranks)} must both be batched or both not, got ranks {self._ranks}")
+        if len(array.shape) == 3:
+            self.unbatched = True
+            self.inputs[name] = self.library.batch_of_one(array)
+        return channels_last(self.inputs[name].shape, self.layout)
+
+    def filter(self, letters: str) -> tuple[int, ...]:
+        """OHWI shape of the filter w; none of its sizes may be 0."""
+        shape = tuple(self.inputs["w"].shape)
+        checks.rank("w", shape, self.axes(letters))
+        if 0 in shape:
+            raise ValueError(f"w must not be empty, got shape {shape}")
+        return channels_last(shape, self.layout)
+
+    def shown(self, shape: Sequence[int], batch: bool = True) -> tuple[int, ...]:
+        """An NHWC shape as the caller wrote or expects it."""
+        own = own_order(shape, self.layout)
+        return own[1:] if self.unbatched and batch else own
+
+    def check_out(self, shape: Sequence[int], batch: bool = True) -> None:
+        """Check the caller's buffer for a result of an NHWC shape, before anything is written."""
+        if self.out is None:
+            return
+        checks.shape_of("out", tuple(self.out.shape), self.shown(shape, batch), "like the result")
+        wanted = np.dtype(self.dtype)
+        if dtype_name(self.out) != self.dtype or (isinstance(self.out, np.ndarray) and self.out.dtype != wanted):
+            raise TypeError(f"out must be {self.dtype} like the inputs, got {self.out.dtype}")
+        if not self.library.writeable(self.out):
+            raise ValueError("out must be writeable, got a read-only array")
+        raw = self.library.raw(self.out)
+        if not _is_contiguous(raw):
+            raise ValueError(f"out must be C-contiguous, got shape {tuple(raw.shape)} with strides {raw.strides}")
+        for name, array in self.inputs.items():
+            if _overlap(raw, self.library.raw(array)):
+                raise ValueError(f"out must not overlap an input, it shares memory with {name}")
+
+    def allocate(self, shape: tuple[int, ...]) -> Any:
+        """The NHWC buffer to compute into: `out` itself where it is one."""
+        if self.out is not None and self.layout == "NHWC":
+            return self.library.batch_of_one(self.out) if len(self.out.shape) == 3 else self.out
+        return self.library.empty(shape, next(iter(self.inputs.values())), self.stream)
+
+    def operand(self, name: str) -> Any:
+        """An input as the backends take it: contiguous, channels last."""
+        return self.library.raw(self.library.contiguous(self.inputs[name], TO_LAST[self.layout], self.stream))
+
+    def add_bias(self, buffer: Any) -> None:
+        """Add the bias, if there is one, to an NHWC buffer."""
+        if "bias" in self.inputs:
+            bias = self.library.contiguous(self.inputs["bias"], (0,), self.stream)
+            self.library.add_bias(buffer, bias, self.stream)
+
+    def finish(self, buffer: Any, batch: bool = True) -> Any:
+        """The result in the caller's layout, from the NHWC buffer."""
+        result = buffer
+        if self.layout == "NCHW":
+            result = self._own_layout(buffer)
+        if self.out is not None:
+            return self.out
+        return self.library.only_image(result) if self.unbatched and batch else result
+
+    def _own_layout(self, buffer: Any) -> Any:
+        """The NHWC buffer as C-contiguous NCHW, in `out` where there is one."""
+        target = self.out
+        if target is None:
+            target = self.library.empty(own_order(buffer.shape, self.layout), buffer, self.stream)
+        elif len(target.shape) == 3:
+            target = self.library.batch_of_one(target)
+        self.library.assign(target, buffer, TO_OWN[self.layout], self.stream)
+        return target
+
+
+def _interface(raw: Any) -> dict[str, Any]:
+    if isinstance(raw, np.ndarray) or not hasattr(raw, "__cuda_array_interface__"):
+        return raw.__array_interface__  # the simulator's arrays have this one
+    return raw.__cuda_array_interface__
+
+
+def _is_contiguous(raw: Any) -> bool:
+    return bool(raw.flags.c_contiguous if isinstance(raw, np.ndarray) else raw.is_c_contiguous())
+
+
+def _bounds(raw: Any) -> tuple[int, int]:
+    """First and past-the-last address of an array."""
+    start = _interface(raw)["data"][0] or 0
+    if not prod(raw.shape):
+        return start, start
+    reach = [(size - 1) * stride for size, stride in zip(raw.shape, raw.strides, strict=True)]
+    return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + raw.dtype.itemsize
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    (a_lo, a_hi), (b_lo, b_hi) = _bounds(a), _bounds(b)
+    return max(a_lo, b_lo) < min(a_hi, b_hi)

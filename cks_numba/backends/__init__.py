@@ -1,0 +1,46 @@
+"""Where an operator runs. Every backend has ``run(operator, shape, first, second, out)`` on contiguous NHWC arrays.
+
+`first` and `second` are (x, w) for "conv2d", (w, dy) for "conv2d_input" and (x, dy) for "conv2d_weight".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+from ..geometry import ConvShape
+
+BACKENDS = ("auto", "cuda", "cpu", "steps")
+
+
+def choose(backend: Any, on_gpu: bool) -> str:
+    """Return the backend to use: "auto" is the GPU where the arrays live on one or one is present."""
+    checks.choice("backend", backend, BACKENDS)
+    if on_gpu:
+        if backend in ("cpu", "steps"):
+            raise ValueError(f'backend={backend!r} needs arrays in host memory, got GPU arrays; use backend="cuda"')
+        return "cuda"
+    if backend == "auto":
+        from . import cuda
+
+        return "cuda" if cuda.available() and not cuda.SIMULATED else "cpu"
+    return backend
+
+
+def run(backend: str, operator: str, shape: ConvShape, first: Any, second: Any, out: Any, stream: Any = None) -> None:
+    """Run one operator, and write every element of `out`."""
+    if backend == "cuda":
+        from . import cuda
+
+        cuda.run(operator, shape, first, second, out, 0 if stream is None else stream)
+    elif backend == "cpu":
+        from . import cpu
+
+        cpu.run(operator, shape, first, second, out)
+    else:
+        from ..steps import BY_OPERATOR
+
+        with np.errstate(all="ignore"):  # NaN, infinity and float32's range are the caller's to see
+            out[...] = BY_OPERATOR[operator](first, second, shape).skipping

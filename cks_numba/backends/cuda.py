@@ -1,0 +1,124 @@
+"""The operators on a GPU (or in Numba's simulator): run the launches that `kernels` builds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numba import config
+
+from ..geometry import ConvShape
+from ..kernels.jit import SIMULATED, cuda, unravel
+
+THREADS = 128
+NO_GPU = (
+    'backend="cuda" found no CUDA GPU. Use backend="cpu" (or "auto"), or set NUMBA_ENABLE_CUDASIM=1 before Python '
+    "starts to run the kernels in Numba's simulator, which is slow and meant for tiny shapes"
+)
+
+
+@lru_cache(maxsize=1)
+def available() -> bool:
+    """Whether kernels can run: on a GPU, or in Numba's simulator."""
+    return SIMULATED or bool(cuda.is_available())
+
+
+def require() -> None:
+    """Raise the one error that says how to go on without a GPU."""
+    if not available():
+        raise RuntimeError(NO_GPU)
+
+
+def run(operator: str, shape: ConvShape, first: Any, second: Any, out: Any, stream: Any = 0) -> None:
+    """Run an operator on contiguous NHWC arrays, all NumPy (copied there and back) or all on the GPU.
+
+    Raises
+    ------
+    RuntimeError
+        With no GPU and no simulator; says how to go on.
+    """
+    require()
+    if not isinstance(out, np.ndarray):
+        _launch(operator, shape, (first, second, out), stream)
+        return
+    on_gpu = [cuda.to_device(array, stream=stream) for array in (first, second)]
+    result = cuda.device_array(out.shape, dtype=out.dtype, stream=stream)
+    _launch(operator, shape, (*on_gpu, result), stream)
+    result.copy_to_host(out, stream=stream)
+    if stream:
+        stream.synchronize()  # the caller reads `out` next
+
+
+def _launch(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], stream: Any) -> None:
+    from ..kernels import launches
+
+    with small_grids_allowed():
+        for launch in launches(operator, shape, arrays, variant="tiled"):
+            launch.kernel[launch.grid, launch.block, stream](*launch.args)
+
+
+@contextmanager
+def small_grids_allowed() -> Iterator[None]:
+    """No low-occupancy warning inside: a small problem has a small grid, and that is right."""
+    settings: Any = config
+    before = settings.CUDA_LOW_OCCUPANCY_WARNINGS
+    settings.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+    try:
+        yield
+    finally:
+        settings.CUDA_LOW_OCCUPANCY_WARNINGS = before
+
+
+# --- what the layouts and the bias need of arrays on the GPU --------------------------------------
+@cuda.jit
+def _copy(src, out, h_size, w_size, c_size, src_channels_first, out_channels_first):
+    """out = src, either of them NCHW or NHWC, with any strides. One thread an element."""
+    index = cuda.grid(1)
+    if index >= out.size:
+        return
+    n, h, w, c = unravel(index, h_size, w_size, c_size)
+    if src_channels_first:
+        value = src[n, c, h, w]
+    else:
+        value = src[n, h, w, c]
+    if out_channels_first:
+        out[n, c, h, w] = value
+    else:
+        out[n, h, w, c] = value
+
+
+@cuda.jit
+def _add_bias(out, bias):
+    """out (N, H, W, C) += bias (C,). One thread an element."""
+    index = cuda.grid(1)
+    if index >= out.size:
+        return
+    n, h, w, c = unravel(index, out.shape[1], out.shape[2], out.shape[3])
+    out[n, h, w, c] += bias[c]
+
+
+def copy(src: Any, out: Any, src_channels_first: bool, out_channels_first: bool, stream: Any = 0) -> None:
+    """Copy one device array into another, between the two layouts."""
+    h, w, c = (src.shape[k] for k in ((2, 3, 1) if src_channels_first else (1, 2, 3)))
+    _each(out, _copy, (src, out, h, w, c, src_channels_first, out_channels_first), stream)
+
+
+def add_bias(out: Any, bias: Any, stream: Any = 0) -> None:
+    """Add a bias to an NHWC device array in place."""
+    _each(out, _add_bias, (out, bias), stream)
+
+
+def fill_zero(out: Any, stream: Any = 0) -> None:
+    """Write 0 everywhere."""
+    if out.size:
+        out.copy_to_device(np.zeros(tuple(out.shape), out.dtype), stream=stream)
+
+
+def _each(out: Any, kernel: Any, args: tuple[Any, ...], stream: Any) -> None:
+    """Launch a kernel with one thread for every element of `out`."""
+    if out.size:
+        with small_grids_allowed():
+            kernel[(-(-out.size // THREADS),), (THREADS,), stream](*args)

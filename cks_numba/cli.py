@@ -1,0 +1,231 @@
+"""The ``cks-numba`` command: info, verify, plan, explain, demo.
+
+A problem size is written as key=value pairs, for example ``i=8,ic=3,oc=4,f=3,stride=2,padding=1``.
+Several numbers in one value are joined by x: ``i=8x6``, ``stride=2x1``, ``padding=1x0x1x2``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .geometry import OPERATORS, ConvShape, plan
+
+SHAPE_HELP = (
+    "key=value pairs, such as i=8,ic=3,oc=4,f=3,stride=2,padding=1. Keys: n, i (or ih, iw), ic, oc, f (or fh, fw), "
+    "stride, padding, dilation, groups. Join numbers with x, vertical first: i=8x6, padding=1x0x1x2 "
+    '(top, bottom, left, right); padding may be "same". Defaults: n=1, i=8, ic=1, oc=1, f=3, stride=1, '
+    "padding=0, dilation=1, groups=1"
+)
+ALIASES = {"conv_v2": "conv2d", "ks_deconv": "conv2d_input", "sk_dilated": "conv2d_weight"}
+DEFAULTS: dict[str, Any] = {"n": 1, "ih": 8, "iw": 8, "ic": 1, "oc": 1, "fh": 3, "fw": 3}
+KEYS = ("n", "i", "ih", "iw", "ic", "oc", "f", "fh", "fw", "stride", "padding", "dilation", "groups")
+MANY = {"stride": (1, 2), "padding": (1, 2, 4), "dilation": (1, 2), "i": (1, 2), "f": (1, 2)}
+
+
+def parse_shape(text: str) -> ConvShape:
+    """Read a problem size written as key=value pairs.
+
+    Parameters
+    ----------
+    text : str
+        As in ``cks-numba plan --help``; an empty text gives the defaults.
+
+    Returns
+    -------
+    ConvShape
+
+    Raises
+    ------
+    ValueError
+        For an unknown key, a value that is no number, or an impossible size.
+
+    Examples
+    --------
+    >>> print(parse_shape("i=8x6,ic=2,oc=4,stride=2,padding=1"))
+    x (1, 8, 6, 2) w (4, 3, 3, 2) y (1, 4, 3, 4) stride (2, 2) padding (1, 1, 1, 1)
+    """
+    sizes = dict(DEFAULTS)
+    seen: set[str] = set()
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals or key not in KEYS:
+            raise ValueError(f"expected key=value with a key of {', '.join(KEYS)}, got {item!r}")
+        if key in seen:
+            raise ValueError(f"{key} is given twice")
+        seen.add(key)
+        numbers = _numbers(key, value)
+        if key in ("i", "f"):
+            sizes[f"{key}h"], sizes[f"{key}w"] = numbers if isinstance(numbers, tuple) else (numbers, numbers)
+        else:
+            sizes[key] = numbers
+    return ConvShape(**sizes)
+
+
+def _numbers(key: str, value: str) -> Any:
+    """One int, or a tuple of the ints joined by x."""
+    if key == "padding" and value in ("same", "valid"):
+        return value
+    parts = value.split("x")
+    allowed = MANY.get(key, (1,))
+    if len(parts) not in allowed:
+        raise ValueError(f"{key} takes {' or '.join(map(str, allowed))} number{'s' * (allowed != (1,))}, got {value!r}")
+    try:
+        numbers = tuple(int(part) for part in parts)
+    except ValueError:
+        raise ValueError(f"{key} must be an integer, or integers joined by x, got {value!r}") from None
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def parse_operator(name: str) -> str:
+    """Return the operator of a name, which may be the paper's."""
+    name = ALIASES.get(name, name)
+    if name not in OPERATORS:
+        raise ValueError(f"operator must be one of {', '.join((*OPERATORS, *ALIASES))}, got {name!r}")
+    return name
+
+
+def version(package: str) -> str:
+    """Return the installed version of a package, or "not installed"."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def gpu_name() -> str | None:
+    """Return the name of the GPU that will be used, or None."""
+    from .backends.cuda import SIMULATED, available, cuda
+
+    if SIMULATED or not available():
+        return None
+    name = cuda.get_current_device().name
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def info() -> int:
+    """Print versions, the GPU, and what backend="auto" will use."""
+    from .backends.cuda import SIMULATED
+
+    for name in ("cks-numba", "numpy", "numba", "numba-cuda"):
+        print(f"{name:<12} {version(name)}")
+    print(f"{'python':<12} {platform.python_version()} on {platform.machine()}, {os.cpu_count()} CPUs")
+    gpu = gpu_name()
+    print(f"{'GPU':<12} {gpu or 'none found'}")
+    print(f"{'simulator':<12} {'on: kernels run on the CPU, for tiny shapes' if SIMULATED else 'off'}")
+    if gpu:
+        print(f'backend="auto" uses "cuda", on {gpu}')
+    else:
+        print('backend="auto" uses "cpu"; the CUDA kernels need a GPU, or NUMBA_ENABLE_CUDASIM=1 for tiny shapes')
+    return 0
+
+
+def show_plan(arguments: argparse.Namespace) -> int:
+    """Print the groups of dense matrix products of one operator and shape."""
+    print(plan(arguments.operator, arguments.shape))
+    return 0
+
+
+def show_stages(arguments: argparse.Namespace) -> int:
+    """Print every stage of one operator on a small case."""
+    from . import steps
+
+    print(steps.explain(arguments.operator, None, None, arguments.shape))
+    return 0
+
+
+def _at_least(least: int) -> Any:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    number.__name__ = "int"
+    return number
+
+
+def _argument(parse: Any) -> Any:
+    """Make argparse print a parser's own message."""
+
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except (ValueError, TypeError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the argument parser of the command."""
+    top = argparse.ArgumentParser(prog="cks-numba", description="Convolutions that never multiply an added zero.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("info", help="versions, the GPU, and the backend that will be used")
+
+    check = commands.add_parser("verify", help="check every backend that runs here on random shapes")
+    check.add_argument("--cases", type=_at_least(1), help="number of random shapes (default 100; 3 in the simulator)")
+    check.add_argument("--seed", type=_at_least(0), default=0, help="seed of the random numbers (default 0)")
+    check.add_argument(
+        "--backend", action="append", choices=("steps", "cpu", "cuda"), help="only this one; may be repeated"
+    )
+
+    for name, text in (("plan", "print the groups of dense matrix products"), ("explain", "print every stage")):
+        command = commands.add_parser(name, help=f"{text} of one operator and shape")
+        command.add_argument("operator", type=_argument(parse_operator), metavar="OP", help=", ".join(OPERATORS))
+        # explain chooses a small case of its own; a plan has to be asked for
+        optional: dict[str, Any] = {"nargs": "?", "default": None} if name == "explain" else {}
+        command.add_argument("shape", type=_argument(parse_shape), metavar="SHAPE", help=SHAPE_HELP, **optional)
+
+    show = commands.add_parser("demo", help="a photograph down a stack of layers and back up, checked and timed")
+    show.add_argument("--out", type=Path, default=Path("demo_out"), help="folder of demo.png (default demo_out)")
+    show.add_argument("--size", type=int, default=256, choices=(16, 32, 64, 128, 256), help="side of the picture")
+    show.add_argument("--repeats", type=_at_least(1), default=5, help="timed runs of each way (default 5)")
+    show.add_argument("--backend", default="auto", choices=("auto", "cpu", "cuda"), help="who skips (default auto)")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of the process if not given.
+
+    Returns
+    -------
+    int
+        Exit code: 0, or 1 when a check failed or could not run. Wrong arguments leave with SystemExit(2).
+    """
+    arguments = parser().parse_args(argv)
+    try:
+        return _dispatch(arguments)
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (RuntimeError, OSError) as error:  # no GPU, or no place to write to: the message says it all
+        print(f"cks-numba {arguments.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    if arguments.command == "info":
+        return info()
+    if arguments.command == "plan":
+        return show_plan(arguments)
+    if arguments.command == "explain":
+        return show_stages(arguments)
+    if arguments.command == "verify":
+        from . import verify  # the slow imports only where they are needed
+
+        return verify.run(arguments.cases, arguments.seed, arguments.backend)
+    from . import demo
+
+    return demo.run(arguments.out, arguments.size, arguments.repeats, arguments.backend)

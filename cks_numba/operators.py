@@ -1,0 +1,402 @@
+"""The public operators. Each is three steps: check everything, allocate, dispatch to a backend.
+
+Names and meaning are those of ``torch.nn.functional`` and ``torch.nn.grad``; what follows the arrays
+is keyword-only. The arrays may be NumPy arrays, PyTorch tensors, or GPU arrays of Numba, CuPy or
+PyTorch, all of one kind; the result is of that kind too.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+from . import arrays, backends, checks
+from .arrays import Call
+from .geometry import Axis, ConvShape
+
+X, W, Y = "N IH IW IC", "OC FH FW IC/groups", "N OH OW OC"  # the axes, in NHWC order
+
+
+def conv2d(
+    x: Any,
+    w: Any,
+    bias: Any = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    layout: str = "NHWC",
+    backend: str = "auto",
+    out: Any = None,
+    stream: Any = None,
+) -> Any:
+    """Convolution (cross-correlation), ConvV2 in the paper: the padding around x is never multiplied.
+
+    ``y[n, oh, ow, oc] = sum over fh, fw, ic of x[n, oh*s - p + fh*d, ow*s - p + fw*d, ic] * w[oc, fh, fw, ic]``
+
+    Parameters
+    ----------
+    x : array (N, IH, IW, IC), or (IH, IW, IC) for one image
+        float32 or float64.
+    w : array (OC, FH, FW, IC/groups)
+        Of the dtype of x, like all arrays here.
+    bias : array (OC,), optional
+        Added to the result.
+    stride, dilation : int or (int, int)
+        Vertical, horizontal.
+    padding : int, (int, int), ((top, bottom), (left, right)), four ints, "same" or "valid"
+        Zeros around x. "same" needs stride 1.
+    groups : int
+        Channel groups; divides IC and OC.
+    layout : {"NHWC", "NCHW"}
+        "NCHW" is PyTorch's: x (N, IC, IH, IW), w (OC, IC/groups, FH, FW), y (N, OC, OH, OW).
+    backend : {"auto", "cuda", "cpu", "steps"}
+        "auto": cuda where the arrays live on a GPU or one is present, else cpu. "steps" is slow.
+    out : array, optional
+        C-contiguous buffer for the result; must not overlap an input.
+    stream : Numba CUDA stream, optional
+        For the cuda backend. CuPy and PyTorch arrays use the current stream of their library.
+
+    Returns
+    -------
+    array (N, OH, OW, OC), or (OH, OW, OC) for one image
+        Of the kind and dtype of x; `out` if given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a wrong argument, before anything is written.
+    RuntimeError
+        For backend="cuda" with no GPU.
+
+    References
+    ----------
+    C-K-S, arXiv 2306.15951: ConvV2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.ones((1, 4, 4, 3), np.float32)
+    >>> w = np.ones((8, 3, 3, 3), np.float32)
+    >>> y = conv2d(x, w, padding=1, backend="cpu")
+    >>> y.shape
+    (1, 4, 4, 8)
+    >>> y[0, :, :, 0]
+    array([[12., 18., 18., 12.],
+           [18., 27., 27., 18.],
+           [18., 27., 27., 18.],
+           [12., 18., 18., 12.]], dtype=float32)
+    """
+    # 1. check: everything, before anything is written
+    call = Call(layout, out, stream, x=x, w=w, bias=bias)
+    x_shape, w_shape = call.batched("x", X), call.filter(W)
+    groups = checks.integer("groups", groups, 1)
+    checks.channels("x", x_shape[3], w_shape[3], groups)
+    shape = _shape(x_shape, w_shape, stride, padding, dilation, groups)
+    _check_bias(call, shape.oc)
+    call.check_out(shape.y_shape)
+    backend = backends.choose(backend, call.library.on_gpu)
+    # 2. allocate
+    y = call.allocate(shape.y_shape)
+    # 3. dispatch
+    _run(call, backend, "conv2d", shape, "x", "w", y)
+    return call.finish(y)
+
+
+def conv2d_input(
+    input_size: Any,
+    w: Any,
+    dy: Any,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    layout: str = "NHWC",
+    backend: str = "auto",
+    out: Any = None,
+    stream: Any = None,
+) -> Any:
+    """Gradient of `conv2d` with respect to x, KS-deconv in the paper: inserted zeros are never multiplied.
+
+    ``dx[n, ih, iw, ic] = sum of dy[n, oh, ow, oc] * w[oc, fh, fw, ic]`` over all oc and all (fh, oh) and
+    (fw, ow) with ``ih = oh*s - p + fh*d`` and ``iw = ow*s - p + fw*d``.
+
+    Parameters
+    ----------
+    input_size : (N, IH, IW, IC), or (IH, IW, IC) for one image
+        Shape of x, in the order of `layout`. Needed because `stride` sizes of x share one size of y.
+    w : array (OC, FH, FW, IC/groups)
+    dy : array (N, OH, OW, OC), or (OH, OW, OC)
+        Gradient of y.
+    stride, padding, dilation, groups, layout, backend, out, stream
+        As in `conv2d`.
+
+    Returns
+    -------
+    array of shape `input_size`
+        Positions that no product reaches hold exactly 0.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a wrong argument, before anything is written; an impossible `input_size` names the valid range.
+    RuntimeError
+        For backend="cuda" with no GPU.
+
+    References
+    ----------
+    C-K-S, arXiv 2306.15951: KS-deconv.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> w, dy = np.ones((1, 3, 3, 1)), np.ones((1, 2, 2, 1))
+    >>> dx = conv2d_input((1, 4, 4, 1), w, dy, stride=2, padding=1, backend="cpu")
+    >>> dx[0, :, :, 0]
+    array([[1., 2., 1., 1.],
+           [2., 4., 2., 2.],
+           [1., 2., 1., 1.],
+           [1., 2., 1., 1.]])
+    """
+    # 1. check
+    call = Call(layout, out, stream, w=w, dy=dy)
+    w_shape, dy_shape = call.filter(W), call.batched("dy", Y)
+    groups = checks.integer("groups", groups, 1)
+    x_shape = _input_size(call, input_size)
+    checks.channels("input_size", x_shape[3], w_shape[3], groups)
+    _check_dy(call, (x_shape[0], dy_shape[1], dy_shape[2], w_shape[0]), "for this input_size and w")
+    _check_input_size(x_shape, w_shape, dy_shape, stride, padding, dilation)
+    shape = _shape(x_shape, w_shape, stride, padding, dilation, groups)
+    call.check_out(shape.x_shape)
+    backend = backends.choose(backend, call.library.on_gpu)
+    # 2. allocate
+    dx = call.allocate(shape.x_shape)
+    # 3. dispatch
+    _run(call, backend, "conv2d_input", shape, "w", "dy", dx)
+    return call.finish(dx)
+
+
+def conv_transpose2d(
+    x: Any,
+    w: Any,
+    bias: Any = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    layout: str = "NHWC",
+    backend: str = "auto",
+    out: Any = None,
+    stream: Any = None,
+) -> Any:
+    """Transposed convolution: `conv2d_input` with x in the place of dy, plus a bias.
+
+    Parameters
+    ----------
+    x : array (N, H, W, IN), or (H, W, IN) for one image
+    w : array (IN, FH, FW, OUT/groups)
+        Layout "NCHW": (IN, OUT/groups, FH, FW), as in PyTorch.
+    bias : array (OUT,), optional
+    stride, padding, dilation, groups, layout, backend, out, stream
+        As in `conv2d`; the padding is that of the convolution whose gradient this is, so it crops.
+    output_padding : int or (int, int)
+        Rows and columns added at the end; smaller than stride or dilation. They are computed, not zeros.
+
+    Returns
+    -------
+    array (N, OH, OW, OUT)
+        OH = (H - 1)*stride - top - bottom + dilation*(FH - 1) + output_padding + 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a wrong argument, before anything is written.
+    RuntimeError
+        For backend="cuda" with no GPU.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, w = np.ones((1, 2, 2, 1)), np.ones((1, 3, 3, 5))
+    >>> conv_transpose2d(x, w, stride=2, padding=1, output_padding=1, backend="cpu").shape
+    (1, 4, 4, 5)
+    """
+    # 1. check
+    call = Call(layout, out, stream, x=x, w=w, bias=bias)
+    w_shape, x_shape = call.filter("IN FH FW OUT/groups"), call.batched("x", "N H W IN")
+    groups = checks.integer("groups", groups, 1)
+    if x_shape[3] != w_shape[0]:
+        raise ValueError(f"channels do not match: x has {x_shape[3]} channels, w is for {w_shape[0]} (its first axis)")
+    checks.divides(groups, "x", x_shape[3])
+    shape = _transposed_shape(x_shape, w_shape, stride, padding, output_padding, dilation, groups)
+    _check_bias(call, shape.ic)
+    call.check_out(shape.x_shape)
+    backend = backends.choose(backend, call.library.on_gpu)
+    # 2. allocate
+    y = call.allocate(shape.x_shape)
+    # 3. dispatch
+    _run(call, backend, "conv2d_input", shape, "w", "x", y)
+    return call.finish(y)
+
+
+def conv2d_weight(
+    x: Any,
+    weight_size: Any,
+    dy: Any,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    layout: str = "NHWC",
+    backend: str = "auto",
+    out: Any = None,
+    stream: Any = None,
+) -> Any:
+    """Gradient of `conv2d` with respect to w, Sk-dilated in the paper: inserted zeros are never multiplied.
+
+    ``dw[oc, fh, fw, ic] = sum over n, oh, ow of x[n, oh*s - p + fh*d, ow*s - p + fw*d, ic] * dy[n, oh, ow, oc]``
+
+    The paper calls this a dilated convolution, because the regular way dilates dy with zeros. It has
+    nothing to do with `dilation` > 1.
+
+    Parameters
+    ----------
+    x : array (N, IH, IW, IC), or (IH, IW, IC) for one image
+    weight_size : (OC, FH, FW, IC/groups)
+        Shape of w, in the order of `layout`.
+    dy : array (N, OH, OW, OC), or (OH, OW, OC)
+        Gradient of y.
+    stride, padding, dilation, groups, layout, backend, out, stream
+        As in `conv2d`.
+
+    Returns
+    -------
+    array of shape `weight_size`
+        Taps that no product reaches hold exactly 0.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a wrong argument, before anything is written.
+    RuntimeError
+        For backend="cuda" with no GPU.
+
+    References
+    ----------
+    C-K-S, arXiv 2306.15951: Sk-dilated.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, dy = np.ones((2, 4, 4, 1)), np.ones((2, 4, 4, 1))
+    >>> dw = conv2d_weight(x, (1, 3, 3, 1), dy, padding=1, backend="cpu")
+    >>> dw[0, :, :, 0]
+    array([[18., 24., 18.],
+           [24., 32., 24.],
+           [18., 24., 18.]])
+    """
+    # 1. check
+    call = Call(layout, out, stream, x=x, dy=dy)
+    x_shape, _ = call.batched("x", X), call.batched("dy", Y)
+    groups = checks.integer("groups", groups, 1)
+    size = checks.sizes("weight_size", weight_size, call.axes(W), unbatched=False)
+    w_shape = arrays.channels_last(size, call.layout)
+    checks.channels("x", x_shape[3], w_shape[3], groups, "weight_size")
+    shape = _shape(x_shape, w_shape, stride, padding, dilation, groups)
+    _check_dy(call, shape.y_shape, "for this x and weight_size")
+    call.check_out(shape.w_shape, batch=False)
+    backend = backends.choose(backend, call.library.on_gpu)
+    # 2. allocate
+    dw = call.allocate(shape.w_shape)
+    # 3. dispatch
+    _run(call, backend, "conv2d_weight", shape, "x", "dy", dw)
+    return call.finish(dw, batch=False)
+
+
+# --- what the operators share ---------------------------------------------------------------------
+def _run(call: Call, backend: str, operator: str, shape: ConvShape, first: str, second: str, buffer: Any) -> None:
+    """Fill an NHWC buffer. With no image there is nothing to add up, and nothing to launch."""
+    if backend == "cuda":
+        from .backends import cuda
+
+        cuda.require()
+    if shape.n == 0:
+        call.library.zero(buffer, call.stream)
+    else:
+        operands = call.operand(first), call.operand(second)
+        backends.run(backend, operator, shape, *operands, call.library.raw(buffer), call.stream)
+    call.add_bias(buffer)
+
+
+def _shape(x_shape: Any, w_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> ConvShape:
+    (n, ih, iw, ic), (oc, fh, fw, _) = x_shape, w_shape
+    return ConvShape(
+        n=n, ih=ih, iw=iw, ic=ic, oc=oc, fh=fh, fw=fw, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+
+
+def _axes(x_shape: Any, w_shape: Any, stride: Any, padding: Any, dilation: Any) -> tuple[Axis, Axis]:
+    """Rows and columns as axes, with no check of the size of x."""
+    strides, dilations = checks.pair("stride", stride, 1), checks.pair("dilation", dilation, 1)
+    pads = checks.paddings(padding, tuple(w_shape[1:3]), strides, dilations)
+    h, w = (Axis(x_shape[1 + k], w_shape[1 + k], strides[k], *pads[k], dilations[k]) for k in (0, 1))
+    return h, w
+
+
+def _least_size(axis: Axis, outputs: int) -> int:
+    """Smallest input size that has this many outputs."""
+    return (outputs - 1) * axis.stride + axis.span - axis.before - axis.after
+
+
+def _input_size(call: Call, input_size: Any) -> tuple[int, ...]:
+    """NHWC form of the argument `input_size`, which is unbatched where dy is."""
+    size = checks.sizes("input_size", input_size, call.axes(X), unbatched=True)
+    if len(size) != (3 if call.unbatched else 4):
+        raise ValueError(f"input_size and dy must both be batched or both not, got input_size {size}")
+    return arrays.channels_last((1, *size) if call.unbatched else size, call.layout)
+
+
+def _check_input_size(x_shape: Any, w_shape: Any, dy_shape: Any, stride: Any, padding: Any, dilation: Any) -> None:
+    axes = _axes(x_shape, w_shape, stride, padding, dilation)
+    for name, axis, outputs in zip(("rows", "columns"), axes, dy_shape[1:3], strict=True):
+        detail = f"filter {axis.taps}, stride {axis.stride}, padding ({axis.before}, {axis.after})"
+        detail += f", dilation {axis.dilation}" if axis.dilation > 1 else ""
+        checks.input_size(name, axis.size, _least_size(axis, outputs), axis.stride, outputs, detail)
+
+
+def _transposed_shape(
+    x_shape: Any, w_shape: Any, stride: Any, padding: Any, output_padding: Any, dilation: Any, groups: int
+) -> ConvShape:
+    """The convolution whose input gradient this is: its y is x, and its x is the result."""
+    axes = _axes(x_shape, w_shape, stride, padding, dilation)
+    added = checks.output_padding(
+        output_padding, (axes[0].stride, axes[1].stride), (axes[0].dilation, axes[1].dilation)
+    )
+    sizes = [_least_size(axis, axis.size) + extra for axis, extra in zip(axes, added, strict=True)]
+    if min(sizes) < 1 or 0 in x_shape[1:3]:
+        raise ValueError(
+            f"result would have {sizes[0]} rows and {sizes[1]} columns, for x of {x_shape[1]} by {x_shape[2]}"
+        )
+    size = (x_shape[0], *sizes, w_shape[3] * groups)
+    shape = copy.copy(_shape(size, w_shape, stride, padding, dilation, groups))
+    for field, axis, outputs in (("h", shape.h, x_shape[1]), ("w", shape.w, x_shape[2])):
+        if axis.outputs > outputs:  # only with output_padding >= stride: the added rows then reach past the padding
+            short = replace(axis, after=axis.after - (axis.outputs - outputs) * axis.stride)
+            object.__setattr__(shape, field, short)
+    return shape
+
+
+def _check_dy(call: Call, wanted: tuple[int, ...], why: str) -> None:
+    got = arrays.channels_last(call.inputs["dy"].shape, call.layout)
+    checks.shape_of("dy", call.shown(got), call.shown(wanted), why)
+
+
+def _check_bias(call: Call, channels: int) -> None:
+    if "bias" in call.inputs:
+        checks.shape_of("bias", tuple(call.inputs["bias"].shape), (channels,), "one for each output channel")

@@ -1,0 +1,82 @@
+"""The documents: examples run, links lead somewhere, commands exist, and the picture is what its script draws."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from cks_numba import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted(ROOT.glob("*.md"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def code_blocks(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def local_links(text: str) -> list[str]:
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    return [target.split("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)]
+
+
+def commands(text: str) -> list[list[str]]:
+    """The cks-numba lines of the indented blocks, without their comments."""
+    lines = re.findall(r"^    cks-numba (.*)$", text, flags=re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_readme_examples_run_in_order(capsys) -> None:
+    """The blocks share their names, as a reader would type them."""
+    blocks = code_blocks(README)
+    assert len(blocks) >= 5
+    names: dict[str, object] = {}
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"README.md, block {number + 1}", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "conv2d_weight: " in printed and "useful multiply-adds" in printed
+    for name in ("conv2d(", "conv2d_input(", "conv2d_weight(", "conv_transpose2d("):
+        assert any(f"cks_numba.{name}" in block for block in blocks), name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files(document: Path) -> None:
+    for target in local_links(document.read_text(encoding="utf-8")):
+        assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_readme_has_links_to_check() -> None:
+    links = local_links(README)
+    assert "figures/zeros.png" in links and "LICENSE" in links and len(links) >= 10
+
+
+def test_commands_of_the_readme_are_understood() -> None:
+    found = commands(README)
+    assert {words[0] for words in found} == {"demo", "info", "verify", "plan", "explain"}
+    for words in found:
+        assert cli.parser().parse_args(words).command == words[0]
+
+
+def test_make_targets_of_the_documents_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    used = {name for path in DOCUMENTS for name in re.findall(r"(?:^    |`)make (\w+)", path.read_text(), re.MULTILINE)}
+    assert {"demo", "test", "lint", "figures"} <= used
+    for name in used:
+        assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
+
+
+def test_committed_picture_is_what_its_script_draws(tmp_path: Path) -> None:
+    """Fonts and versions may move a few pixels, so sizes must be equal and the pictures nearly so."""
+    script = ROOT / "figures" / "zeros.py"
+    subprocess.run([sys.executable, script, "--out", tmp_path], check=True, timeout=120)
+    drawn, committed = (matplotlib.image.imread(folder / "zeros.png") for folder in (tmp_path, script.parent))
+    assert drawn.shape == committed.shape
+    assert np.abs(drawn - committed).mean() < 0.02
