@@ -31,8 +31,6 @@ Array = NDArray[Any]
 WIDTHS = (12, 32, 64, 128, 256, 256, 256)  # channels after each layer
 BATCH = 2
 LONG_MS = 300
-PADDING, INSERTED, REAL = 0, 1, 2  # kinds of element in a zero map
-COLOURS = {REAL: "#0072B2", PADDING: "#F0E442", INSERTED: "#E69F00"}  # Okabe and Ito: safe for colour-blind readers
 GREY = "#BBBBBB"
 
 
@@ -255,35 +253,6 @@ def _short(number: int) -> str:
 
 
 # --- the drawing -----------------------------------------------------------------------------------
-def zero_map(operator: str, shape: ConvShape) -> Array:
-    """Tell what every element of the tensor that the regular way walks over is.
-
-    Parameters
-    ----------
-    operator : {"conv2d", "conv2d_input", "conv2d_weight"}
-    shape : ConvShape
-
-    Returns
-    -------
-    (rows, columns) int array of PADDING, INSERTED and REAL
-
-    Examples
-    --------
-    >>> shape = ConvShape(n=1, ih=2, iw=2, ic=1, oc=1, fh=3, fw=3, padding=1)
-    >>> zero_map("conv2d", shape).tolist()
-    [[0, 0, 0, 0], [0, 2, 2, 0], [0, 2, 2, 0], [0, 0, 0, 0]]
-    """
-    if operator == "conv2d_input":
-        return regular.pad_gradient(spread_map(shape)[None, :, :, None], shape)[0, :, :, 0]
-    return regular.pad_input(np.full((1, shape.ih, shape.iw, 1), REAL), shape)[0, :, :, 0]
-
-
-def spread_map(shape: ConvShape) -> Array:
-    """Tell which elements of a zero-inserted dy are real and which inserted."""
-    spread = regular.insert_zeros(np.ones((1, shape.oh, shape.ow, 1), int), shape)[0, :, :, 0]
-    return np.where(spread == 1, REAL, INSERTED)
-
-
 def draw(path: Path, layers: Sequence[Layer], rows: Sequence[Row], backend: str) -> None:
     """Save the picture: down, back up, where the zeros were, and the counts."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -332,6 +301,8 @@ def _show(axis: Any, picture: Array) -> None:
 
 
 def _draw_zeros(figure: Any, shape: ConvShape, rows: Sequence[Row]) -> None:
+    from . import plots
+
     axes = figure.subplots(1, 4, width_ratios=(1, 1.1, 1.45, 1.45))
     figure.subplots_adjust(left=0.02, right=0.99, top=0.76, bottom=0.16, wspace=0.14)
     s = shape
@@ -340,51 +311,52 @@ def _draw_zeros(figure: Any, shape: ConvShape, rows: Sequence[Row]) -> None:
         f"stride {s.stride[0]}, padding {s.padding[0][0]}",
         fontsize=17,
     )
-    _cells(axes[0], zero_map("conv2d", s), (s.fh, s.fw))
+    _cells(axes[0], plots.zero_maps("conv2d", s)[:1], (s.h.span, s.w.span))
     axes[0].set_title("conv2d\nthe filter slides over padded x", fontsize=13)
-    _cells(axes[1], zero_map("conv2d_input", s), (s.h.span, s.w.span))
+    _cells(axes[1], plots.zero_maps("conv2d_input", s)[:1], (s.h.span, s.w.span))
     axes[1].set_title("conv2d_input\nthe flipped filter slides over\nzero-inserted, padded dy", fontsize=13)
-    spread, padded = spread_map(s), zero_map("conv2d_weight", s)
-    left = padded.shape[1] + 1.2
-    _cells(axes[2], padded, spread.shape)
-    _cells(axes[2], spread, spread.shape, left)
-    axes[2].text(left + spread.shape[1] / 2, spread.shape[0] + 0.3, "dy", ha="center", va="top", fontsize=13)
+    padded, spread = plots.zero_maps("conv2d_weight", s)
+    _cells(axes[2], (padded, spread), spread.shape)
+    axes[2].text(
+        padded.shape[1] + 1.2 + spread.shape[1] / 2, spread.shape[0] + 0.3, "dy", ha="center", va="top", fontsize=13
+    )
     axes[2].set_title("conv2d_weight\nzero-inserted dy slides over padded x", fontsize=13)
     _legend(figure)
     _bars(axes[3], s, rows)
 
 
-def _cells(axis: Any, kinds: Array, window: tuple[int, int], left: float = 0) -> None:
-    """Draw one square an element, a 0 on every added one, and the window at its first place."""
-    from matplotlib.patches import Rectangle
+def _cells(axis: Any, shown: Sequence[Array], window: tuple[int, int]) -> None:
+    """Draw the tensor that is read, and where it is not the filter what slides over it."""
+    from . import plots
 
-    for (r, c), kind in np.ndenumerate(kinds):
-        axis.add_patch(Rectangle((left + c, r), 1, 1, facecolor=COLOURS[int(kind)], edgecolor="white", linewidth=1.5))
-        if kind != REAL:
-            axis.text(left + c + 0.5, r + 0.52, "0", ha="center", va="center", fontsize=11)
-    axis.add_patch(Rectangle((left, 0), window[1], window[0], fill=False, edgecolor="black", linewidth=3))
-    axis.set_xlim(-0.2, left + kinds.shape[1] + 0.2)
-    axis.set_ylim(max(kinds.shape[0], axis.get_ylim()[0] - 0.2 if left else 0) + 0.2, -0.2)
-    axis.set_aspect("equal")
+    plots.draw_cells(axis, shown[0], window=window)
+    columns, rows = shown[0].shape[1], max(kinds.shape[0] for kinds in shown)
+    for kinds in shown[1:]:
+        plots.draw_cells(axis, kinds, columns + 1.2, window=window)
+        columns += 1.2 + kinds.shape[1]
+    axis.set(xlim=(-0.2, columns + 0.2), ylim=(rows + 0.2, -0.2), aspect="equal")
     axis.axis("off")
 
 
 def _legend(figure: Any) -> None:
     from matplotlib.patches import Patch
 
-    names = ((REAL, "real element"), (PADDING, "0 from padding"), (INSERTED, "0 inserted by the stride"))
-    handles: list[Any] = [Patch(facecolor=COLOURS[kind], label=text) for kind, text in names]
+    from . import plots
+
+    handles = plots.legend_of_kinds()
     handles.append(Patch(facecolor="white", edgecolor="black", linewidth=3, label="what slides, at its first place"))
     figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.02, 0.0), ncols=4, fontsize=13, frameon=False)
 
 
 def _bars(axis: Any, shape: ConvShape, rows: Sequence[Row]) -> None:
     """Draw regular and useful multiply-adds of the three operators, for one pair of channels."""
+    from . import plots
+
     pairs = shape.n * shape.ic * shape.oc // shape.groups
     for k, operator in enumerate(OPERATORS):
         number = flops.count(operator, shape)
         values = number.regular // pairs, number.useful // pairs
-        for offset, value, colour in zip((-0.2, 0.2), values, (GREY, COLOURS[REAL]), strict=True):
+        for offset, value, colour in zip((-0.2, 0.2), values, (GREY, plots.BLUE), strict=True):
             axis.bar(k + offset, value, 0.38, color=colour)
             axis.text(k + offset, value, f"{value}", ha="center", va="bottom", fontsize=12)
         text = f"{operator}\n{number.saved:.1f}x fewer"

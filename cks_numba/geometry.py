@@ -74,9 +74,9 @@ class Affine(NamedTuple):
 
 
 class Run(NamedTuple):
-    """`count` fixed indices of one axis, each the sum of the same `terms` terms (perhaps none)."""
+    """`positions` fixed indices of one axis, each the sum of the same `terms` terms (perhaps none)."""
 
-    count: int
+    positions: int
     terms: int
     i: Affine
     f: Affine
@@ -84,7 +84,7 @@ class Run(NamedTuple):
 
     def triples(self) -> Iterator[tuple[int, int, int]]:
         """All real triples (i, f, o) of the run."""
-        for k in range(self.count):
+        for k in range(self.positions):
             for t in range(self.terms):
                 yield self.i.at(k, t), self.f.at(k, t), self.o.at(k, t)
 
@@ -101,7 +101,7 @@ class Axis:
     >>> axis = Axis(size=4, taps=3, stride=1, before=1, after=1, dilation=1)
     >>> axis.outputs
     4
-    >>> [(run.count, run.terms) for run in axis.runs("conv2d")]
+    >>> [(run.positions, run.terms) for run in axis.runs("conv2d")]
     [(1, 2), (2, 3), (1, 2)]
     """
 
@@ -135,7 +135,7 @@ class Axis:
     @property
     def triples(self) -> int:
         """Number of real triples, T."""
-        return sum(run.count * run.terms for run in self.runs("conv2d_weight"))
+        return sum(run.positions * run.terms for run in self.runs("conv2d_weight"))
 
     def first_taps(self) -> tuple[int, ...]:
         """First tap of each phase (i + padding) mod stride; `taps` where the phase has none."""
@@ -192,7 +192,7 @@ def _merge(families: Iterable[list[Run]]) -> Iterator[Run]:
         current: Run | None = None
         for single in singles:
             if current is not None and single == _next(current):
-                current = current._replace(count=current.count + 1)
+                current = current._replace(positions=current.positions + 1)
                 continue
             if current is not None:
                 yield current
@@ -203,7 +203,7 @@ def _merge(families: Iterable[list[Run]]) -> Iterator[Run]:
 
 def _next(run: Run) -> Run:
     """The single fixed index that would lengthen `run` by one."""
-    i, f, o = (index._replace(base=index.at(run.count, 0)) for index in (run.i, run.f, run.o))
+    i, f, o = (index._replace(base=index.at(run.positions, 0)) for index in (run.i, run.f, run.o))
     return Run(1, run.terms, i, f, o)
 
 
@@ -216,7 +216,7 @@ class Group(NamedTuple):
     @property
     def positions(self) -> int:
         """Fixed indices of the group, per image or per channel pair."""
-        return self.h.count * self.w.count
+        return self.h.positions * self.w.positions
 
     @property
     def terms(self) -> int:
@@ -251,7 +251,7 @@ class Plan:
             firsts = "; ".join(f"({run.i.base}, {run.f.base}, {run.o.base})" for run in (h, w))
             if h.terms * w.terms == 0:
                 firsts = "no product: written as 0"
-            lines.append(f"  {h.count:>4} x {w.count:<8} {h.terms:>10} x {w.terms:<14} {firsts}")
+            lines.append(f"  {h.positions:>4} x {w.positions:<8} {h.terms:>10} x {w.terms:<14} {firsts}")
         return "\n".join(lines)
 
 
@@ -383,7 +383,8 @@ class ConvShape:
 
     def __str__(self) -> str:
         (top, bottom), (left, right) = self.padding
-        text = f"x {self.x_shape} w {self.w_shape} y {self.y_shape} stride {self.stride} padding ({top}, {bottom}, {left}, {right})"
+        text = f"x {self.x_shape} w {self.w_shape} y {self.y_shape} stride {self.stride}"
+        text += f" padding ({top}, {bottom}, {left}, {right})"
         text += f" dilation {self.dilation}" if self.dilation != (1, 1) else ""
         return text + (f" groups {self.groups}" if self.groups > 1 else "")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
+import pytest
+
 SIMULATOR = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
 collect_ignore = []
@@ -12,6 +14,12 @@ if not SIMULATOR:  # Numba reads the variable once, at its import, so tests/test
     collect_ignore.append("sim")
 if "PTXRUN" not in os.environ:  # the folder of a tool that runs compiled PTX on a CPU
     collect_ignore.append("ptx")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the PTX tool, which is not part of the project, leave its source files for the collector to close."""
+    if "PTXRUN" in os.environ:
+        config.addinivalue_line("filterwarnings", "ignore:unclosed file .*ptx:ResourceWarning")
 
 
 def pytest_report_header() -> str:

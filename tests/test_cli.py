@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from cks_numba import demo, operators, regular, steps, verify
+from cks_numba import demo, operators, plots, regular, steps, verify
 from cks_numba.cli import main, parse_shape
 from cks_numba.geometry import OPERATORS, ConvShape, plan
 
@@ -239,11 +239,12 @@ def test_demo_filters_are_orthonormal_and_give_the_picture_back():
 
 def test_zero_maps_count_what_the_regular_way_adds():
     shape = parse_shape("i=4,f=4,stride=2,padding=1")
-    kinds = demo.zero_map("conv2d_input", shape)
+    kinds, _ = plots.zero_maps("conv2d_input", shape)
     assert kinds.shape == (7, 7)
-    assert [int((kinds == kind).sum()) for kind in (demo.REAL, demo.INSERTED, demo.PADDING)] == [4, 5, 40]
-    assert int((demo.zero_map("conv2d", shape) == demo.PADDING).sum()) == 20
-    assert demo.spread_map(shape).tolist() == [[2, 1, 2], [1, 1, 1], [2, 1, 2]]
+    assert [int((kinds == kind).sum()) for kind in (plots.REAL, plots.INSERTED, plots.PADDED)] == [4, 5, 40]
+    padded, spread = plots.zero_maps("conv2d_weight", shape)
+    assert int((padded == plots.PADDED).sum()) == 20
+    assert spread.tolist() == [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
 
 
 def test_python_dash_m_runs_the_command():

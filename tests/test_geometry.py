@@ -50,7 +50,7 @@ def fixed_of_run(run: Run, operator: str) -> list[int]:
     """Fixed indices of a run, which must not depend on the term."""
     index = (run.i, run.f, run.o)[FIXED[operator]]
     assert index.term == 0 or run.terms == 0
-    return [index.at(k, 0) for k in range(run.count)]
+    return [index.at(k, 0) for k in range(run.positions)]
 
 
 def test_the_draws_hold_every_promised_kind() -> None:

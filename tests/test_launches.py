@@ -53,7 +53,7 @@ def test_group_table_says_what_the_plan_says(operator):
     assert list(table[:, tiles.FIRST_BLOCK]) == list(range(0, 2 * len(groups.groups) + 1, 2))
     for line, group in zip(table, groups.groups, strict=False):
         for axis, run in ((tiles.ROWS, group.h), (tiles.COLUMNS, group.w)):
-            assert (line[axis + tiles.COUNT], line[axis + tiles.TERMS]) == (run.count, run.terms)
+            assert (line[axis + tiles.COUNT], line[axis + tiles.TERMS]) == (run.positions, run.terms)
 
 
 def test_small_problems_get_small_tiles_and_long_sums_are_split():

@@ -49,7 +49,7 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
 def _conv2d(group: Group, shape: ConvShape, x: Array, w: Array, y: Array) -> None:
     """y (n, kh, kw, OC) = x (n, kh, kw, th, tw, IC) times w (OC, th, tw, IC/g)."""
     h, v = group
-    target = y[:, _fixed(h.o, h.count), _fixed(v.o, v.count)]
+    target = y[:, _fixed(h.o, h.positions), _fixed(v.o, v.positions)]
     if not group.terms:
         target[...] = 0
         return
@@ -61,7 +61,7 @@ def _conv2d(group: Group, shape: ConvShape, x: Array, w: Array, y: Array) -> Non
 def _conv2d_input(group: Group, shape: ConvShape, w: Array, dy: Array, dx: Array) -> None:
     """dx (n, kh, kw, IC) = dy (n, kh, kw, th, tw, OC) times w (OC, th, tw, IC/g)."""
     h, v = group
-    target = dx[:, _fixed(h.i, h.count), _fixed(v.i, v.count)]
+    target = dx[:, _fixed(h.i, h.positions), _fixed(v.i, v.positions)]
     if not group.terms:
         target[...] = 0
         return
@@ -74,8 +74,8 @@ def _conv2d_input(group: Group, shape: ConvShape, w: Array, dy: Array, dx: Array
 
 def _multiply(group: Group, where: tuple[Affine, Affine], source: Array, filters: Array, target: Array) -> None:
     """target (n, kh, kw, g*a) = windows of source (g, n*kh*kw, b) times filters (g, b, a), chunk by chunk."""
-    row_bytes = group.w.count * group.terms * source.shape[-1] * source.itemsize
-    for n, k in _chunks(source.shape[0], group.h.count, row_bytes):
+    row_bytes = group.w.positions * group.terms * source.shape[-1] * source.itemsize
+    for n, k in _chunks(source.shape[0], group.h.positions, row_bytes):
         part = target[n, k]
         windows = _windows(group, where, source[n], k)  # (n, kh, kw, th, tw, C)
         gathered = windows.reshape(-1, group.terms, len(filters), source.shape[-1] // len(filters))
@@ -89,7 +89,7 @@ def _windows(group: Group, where: tuple[Affine, Affine], source: Array, rows: sl
     (h, v), (at_h, at_v) = group, where
     corner = source[:, at_h.at(rows.start, 0) :, at_v.base :]
     sn, sh, sw, sc = source.strides
-    sizes = (len(source), rows.stop - rows.start, v.count, h.terms, v.terms, source.shape[-1])
+    sizes = (len(source), rows.stop - rows.start, v.positions, h.terms, v.terms, source.shape[-1])
     strides = (sn, at_h.fixed * sh, at_v.fixed * sw, at_h.term * sh, at_v.term * sw, sc)
     return as_strided(corner, sizes, strides, writeable=False)
 
@@ -97,8 +97,8 @@ def _windows(group: Group, where: tuple[Affine, Affine], source: Array, rows: sl
 def _conv2d_weight(group: Group, shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
     """dw (OC, IC/g) of every tap of the group = dy (g, n*th*tw, OC/g) and x (g, n*th*tw, IC/g) multiplied."""
     h, v = group
-    for kh in range(h.count):
-        for kw in range(v.count):
+    for kh in range(h.positions):
+        for kw in range(v.positions):
             target = dw[:, h.f.at(kh, 0), v.f.at(kw, 0)]
             target[...] = 0
             if not group.terms:

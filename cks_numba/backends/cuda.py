@@ -11,9 +11,10 @@ import numpy as np
 from numba import config
 
 from ..geometry import ConvShape
+from ..kernels import launches
 from ..kernels.jit import SIMULATED, cuda, unravel
+from ..kernels.launch import one_thread_each
 
-THREADS = 128
 NO_GPU = (
     'backend="cuda" found no CUDA GPU. Use backend="cpu" (or "auto"), or set NUMBA_ENABLE_CUDASIM=1 before Python '
     "starts to run the kernels in Numba's simulator, which is slow and meant for tiny shapes"
@@ -53,11 +54,9 @@ def run(operator: str, shape: ConvShape, first: Any, second: Any, out: Any, stre
 
 
 def _launch(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], stream: Any) -> None:
-    from ..kernels import launches
-
     with small_grids_allowed():
         for launch in launches(operator, shape, arrays, variant="tiled"):
-            launch.kernel[launch.grid, launch.block, stream](*launch.args)
+            launch.run(stream)
 
 
 @contextmanager
@@ -121,4 +120,4 @@ def _each(out: Any, kernel: Any, args: tuple[Any, ...], stream: Any) -> None:
     """Launch a kernel with one thread for every element of `out`."""
     if out.size:
         with small_grids_allowed():
-            kernel[(-(-out.size // THREADS),), (THREADS,), stream](*args)
+            one_thread_each("copy or bias", kernel, out, args).run(stream)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import config, cuda
+import numba
+from numba import cuda
 
 from .. import geometry
 
-SIMULATED: bool = bool(config.ENABLE_CUDASIM)
+SIMULATED: bool = bool(getattr(numba.config, "ENABLE_CUDASIM", False))
 """True where NUMBA_ENABLE_CUDASIM=1 was set before numba was first imported."""
 
 ALIGN = None if SIMULATED else 16

@@ -52,8 +52,8 @@ def with_zeros(dz, w, dx, dh, dw):
 def launch_with_zeros(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
     around = [axis.span - 1 for axis in (shape.h, shape.w)]
     before = [reach - axis.before for reach, axis in zip(around, (shape.h, shape.w), strict=True)]
-    sizes = shape.ih + around[0], shape.iw + around[1]
-    dz, insert = zeros_inserted("insert zeros in dy", dy, *sizes, before, shape.stride)
+    height, width = shape.ih + around[0], shape.iw + around[1]
+    dz, insert = zeros_inserted("insert zeros in dy", dy, height, width, before, shape.stride)
     return [insert, one_thread_each("conv2d_input with_zeros", with_zeros, dx, (dz, w, dx, *shape.dilation))]
 
 

@@ -55,7 +55,7 @@ def _row(operator: str, run: Run) -> list[int]:
         "conv2d_input": (run.i, run.f, run.o),
         "conv2d_weight": (run.f, run.o, run.i),
     }[operator]
-    return [run.count, run.terms, fixed.base, fixed.fixed, summed.base, summed.term, *third]
+    return [run.positions, run.terms, fixed.base, fixed.fixed, summed.base, summed.term, *third]
 
 
 def group_table(groups: Plan, blocks: Sequence[int]) -> np.ndarray:

@@ -155,25 +155,25 @@ def _phase(run: Run, axis: Axis) -> int:
 
 
 def _window_text(run: Run, axis: Axis) -> str:
-    where = f"window of y {spelled([run.o.at(k, 0) for k in range(run.count)])}: "
+    where = f"window of y {spelled([run.o.at(k, 0) for k in range(run.positions)])}: "
     if not run.terms:
         return where + "no tap lies on x, so y is 0"
     return where + f"{named('tap', [run.f.at(0, t) for t in range(run.terms)])} ({run.terms} of {axis.taps})"
 
 
 def _phase_text(run: Run, axis: Axis) -> str:
-    inputs = [run.i.at(k, 0) for k in range(run.count)]
+    inputs = [run.i.at(k, 0) for k in range(run.positions)]
     where = f"phase {_phase(run, axis)}, dx {spelled(inputs)}: "
     if not run.terms:
         return where + "no tap meets dy, so dx is 0"
     taps, outputs = ([index.at(0, t) for t in range(run.terms)] for index in (run.f, run.o))
-    further = ", each next one is one further" if run.count > 1 else ""
+    further = ", each next one is one further" if run.positions > 1 else ""
     meets = f"dx {inputs[0]} meets dy {spelled(outputs)}{further}"
     return where + f"{named('tap', taps)} ({run.terms} of {axis.taps}); {meets}"
 
 
 def _range_text(run: Run, axis: Axis) -> str:
-    where = f"range of tap {spelled([run.f.at(k, 0) for k in range(run.count)])}: "
+    where = f"range of tap {spelled([run.f.at(k, 0) for k in range(run.positions)])}: "
     if not run.terms:
         return where + "never on x, so dw is 0"
     return where + f"dy {spelled([run.o.at(0, t) for t in range(run.terms)])} ({run.terms} of {axis.outputs})"
