@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import int64, uint32
 
 from ..geometry import ConvShape, Plan, Run, plan
 from .jit import ALIGN, cuda, device
@@ -101,12 +102,12 @@ def _thread_tile(tile: Tile) -> tuple[Any, Any, Any]:
 
     @device
     def row_of(i, t):
-        """Runs of four: four neighbours travel in one load, and the threads of a warp cover all banks."""
-        return i // 4 * (4 * down) + t // across * 4 + i % 4
+        """Runs of four, so that four neighbours travel in one load; unsigned, so that no index can wrap around."""
+        return uint32(i // 4 * (4 * down) + t // across * 4 + i % 4)
 
     @device
     def column_of(j, t):
-        return j // 4 * (4 * across) + t % across * 4 + j % 4
+        return uint32(j // 4 * (4 * across) + t % across * 4 + j % 4)
 
     @device
     def multiply_chunk(acc, a_tile, b_tile, buffer, a, b, t):
@@ -140,8 +141,8 @@ def _gather_kernel(tile: Tile, column_major: bool) -> Any:
         acc = cuda.local.array((tm, tn), src.dtype)
         a, b = cuda.local.array(tm, src.dtype), cuda.local.array(tn, src.dtype)
         a_next, b_next = cuda.local.array(a_loads, src.dtype), cuda.local.array(b_loads, src.dtype)
-        a_at = cuda.local.array(a_loads, np.int64)
-        t = cuda.threadIdx.x
+        a_at = cuda.local.array(a_loads, int64)
+        t = uint32(cuda.threadIdx.x)
         zero = src.dtype.type(0)
 
         # 1. The group of this block, its tile, and its channel group.
@@ -172,7 +173,7 @@ def _gather_kernel(tile: Tile, column_major: bool) -> Any:
                 acc[i, j] = zero
 
         # 3. Chunk by chunk: fetch the next one, multiply the last one, put the next one in the other buffer.
-        th, tw, k0, buffer = 0, 0, 0, 0
+        th, tw, k0, buffer = 0, 0, 0, uint32(0)
         for chunk in range(chunks + 1):
             if chunk < chunks:
                 src_step = (th * table[g, ROWS + THIRD_TERM] * src_w + tw * table[g, COLUMNS + THIRD_TERM]) * src_c + k0
@@ -197,7 +198,7 @@ def _gather_kernel(tile: Tile, column_major: bool) -> Any:
             if chunk > 0:
                 multiply_chunk(acc, a_tile, b_tile, buffer, a, b, t)
             if chunk < chunks:
-                buffer ^= 1
+                buffer ^= uint32(1)
                 for j in range(a_loads):
                     e = t + j * threads
                     a_tile[buffer, e % BK, e // BK] = a_next[j]
@@ -261,7 +262,7 @@ def _weight_kernel(tile: Tile) -> Any:
         acc = cuda.local.array((tm, tn), x.dtype)
         a, b = cuda.local.array(tm, x.dtype), cuda.local.array(tn, x.dtype)
         a_next, b_next = cuda.local.array(a_loads, x.dtype), cuda.local.array(b_loads, x.dtype)
-        t = cuda.threadIdx.x
+        t = uint32(cuda.threadIdx.x)
         zero = x.dtype.type(0)
 
         # 1. The group of this block, its tile, its channel group, and the part of the sum that is its own.
@@ -294,7 +295,7 @@ def _weight_kernel(tile: Tile) -> Any:
                 acc[i, j] = zero
 
         # 3. Chunk by chunk: fetch the next one, multiply the last one, put the next one in the other buffer.
-        buffer = 0
+        buffer = uint32(0)
         for chunk in range(chunks + 1):
             if chunk < chunks:
                 for j in range(a_loads):
@@ -315,7 +316,7 @@ def _weight_kernel(tile: Tile) -> Any:
             if chunk > 0:
                 multiply_chunk(acc, a_tile, b_tile, buffer, a, b, t)
             if chunk < chunks:
-                buffer ^= 1
+                buffer ^= uint32(1)
                 for j in range(a_loads):
                     a_tile[buffer, (t + j * threads) // bm, t % bm] = a_next[j]
                 for j in range(b_loads):

@@ -77,19 +77,24 @@ def test_float64(operator, variant):
     check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, variant=variant), "float64")
 
 
-@pytest.mark.parametrize("tile", tiles.TILES, ids=lambda tile: f"{tile.bm}x{tile.bn}")
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_every_tile_with_tails_in_every_dimension(operator, tile):
-    shape = ConvShape(n=5, ih=7, iw=6, ic=2 * 19, oc=2 * 35, fh=3, fw=2, stride=2, padding=1, groups=2)
+def with_tile(operator, shape, tile, splits=None):
+    """A builder of the launches of ``tiled`` with a tile of one's choice."""
 
     def build(first, second, out):
         if operator == "conv2d":
             return tiles.gather_gemm(operator, shape, first, second, out, tile=tile)
         if operator == "conv2d_input":
             return tiles.gather_gemm(operator, shape, second, first, out, tile=tile)
-        return tiles.weight_gemm(shape, first, second, out, tile=tile, splits=3)
+        return tiles.weight_gemm(shape, first, second, out, tile=tile, splits=splits)
 
-    check(operator, shape, build)
+    return build
+
+
+@pytest.mark.parametrize("tile", tiles.TILES, ids=lambda tile: f"{tile.bm}x{tile.bn}")
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_every_tile_with_tails_in_every_dimension(operator, tile):
+    shape = ConvShape(n=5, ih=7, iw=6, ic=2 * 19, oc=2 * 35, fh=3, fw=2, stride=2, padding=1, groups=2)
+    check(operator, shape, with_tile(operator, shape, tile, splits=3))
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -119,3 +124,16 @@ def test_float32_kernels_hold_no_float64_and_no_atomics(operator, variant):
         ptx = ptxrun.compile_ptx(item.kernel, tuple(typeof(arg) for arg in item.args), fastmath=False)
         assert re.search(r"\.f64|\b(atom|red)\.", ptx) is None
         assert variant == "with_zeros" or "fma.rn.f32" in ptx or item.kernel is tiles.sum_splits
+
+
+@pytest.mark.parametrize("tile", tiles.TILES[:2], ids=lambda tile: f"{tile.bm}x{tile.bn}")
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_inner_loop_of_the_large_tiles(operator, tile):
+    """64 multiply-adds on 4 vector loads from shared memory, one barrier, and nothing spilled to local memory."""
+    shape = HARD_SHAPES["odd sizes, stride does not divide"]
+    item = with_tile(operator, shape, tile, splits=1)(*integers(operator, shape, "float32"))[0]
+    ptx = ptxrun.compile_ptx(item.kernel, tuple(typeof(arg) for arg in item.args), fastmath=False)
+    counts = {
+        part: ptx.count(part) for part in ("fma.rn.f32", "ld.shared.v4.f32", "ld.shared.f32", ".local", "bar.sync")
+    }
+    assert counts == {"fma.rn.f32": 64, "ld.shared.v4.f32": 4, "ld.shared.f32": 0, ".local": 0, "bar.sync": 1}
