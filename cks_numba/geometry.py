@@ -138,11 +138,13 @@ class Axis:
         return sum(run.positions * run.terms for run in self.runs("conv2d_weight"))
 
     def first_taps(self) -> tuple[int, ...]:
-        """First tap of each phase (i + padding) mod stride; `taps` where the phase has none."""
-        hits = (
-            (f for f in range(self.taps) if f * self.dilation % self.stride == phase) for phase in range(self.stride)
-        )
-        return tuple(next(found, self.taps) for found in hits)
+        """First tap of each phase (i + padding) mod stride that some i has; `taps` where the phase has none."""
+        first = [self.taps] * min(self.stride, self.size + self.before)
+        for f in reversed(range(self.taps)):
+            phase = f * self.dilation % self.stride
+            if phase < len(first):
+                first[phase] = f
+        return tuple(first)
 
     def runs(self, operator: str) -> tuple[Run, ...]:
         """Runs of the axis, which cover every fixed index of the operator exactly once."""

@@ -276,3 +276,14 @@ def test_sizes_of_a_shape() -> None:
 def test_impossible_shapes_say_what_was_wrong(change, kind, message) -> None:
     with pytest.raises(kind, match=message):
         ConvShape(**{**BASE, **change})
+
+
+def test_a_stride_far_beyond_the_input_is_planned_at_once() -> None:
+    """The phases that no input has are not enumerated: there would be 10**12 of them."""
+    for padding in (0, 2):
+        axis = Axis(size=7, taps=3, stride=10**12, before=padding, after=padding, dilation=2)
+        assert axis.outputs == 1
+        reached = [run for run in axis.runs("conv2d_input") if run.terms]
+        found = sorted(triple for run in reached for triple in run.triples())
+        assert found == [(f * 2 - padding, f, 0) for f in range(3) if 0 <= f * 2 - padding < 7]
+        assert sum(run.positions for run in axis.runs("conv2d_input")) == 7

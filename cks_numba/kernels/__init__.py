@@ -54,6 +54,7 @@ def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], vari
     if 0 in arrays[2].shape:
         return []
     built = BY_OPERATOR[operator].VARIANTS[variant](shape, *arrays)
+    built = [launch for launch in built if min(launch.grid)]  # with no image there is nothing to pad
     for launch in built:
         if max(launch.grid[1:], default=1) > MAX_GRID_YZ:
             raise ValueError(f"too many channel tiles for one grid: {launch.name} needs {launch.grid}")

@@ -19,8 +19,8 @@ import numpy as np
 from numba import int64, uint32
 
 from ..geometry import ConvShape, Plan, Run, plan
-from .jit import ALIGN, cuda, device
-from .launch import Launch, beside, ceil_div, one_thread_each, scratch
+from .jit import ALIGN, SIMULATED, cuda, device
+from .launch import Launch, ceil_div, one_thread_each, scratch
 
 BK = 8  # terms of a chunk
 TARGET_BLOCKS = 128  # enough to occupy a large GPU
@@ -375,21 +375,16 @@ def weight_gemm(
 
 @lru_cache(maxsize=256)
 def _table(operator: str, shape: ConvShape, blocks: tuple[int, ...]) -> np.ndarray:
-    table = group_table(plan(operator, shape), blocks)
-    table.flags.writeable = True
-    return table
+    return group_table(plan(operator, shape), blocks)
 
 
-_on_device: dict[Any, Any] = {}
+@lru_cache(maxsize=256)
+def _uploaded(operator: str, shape: ConvShape, blocks: tuple[int, ...], device: int) -> Any:
+    return cuda.to_device(_table(operator, shape, blocks))
 
 
 def _device_table(operator: str, shape: ConvShape, blocks: tuple[int, ...], like: Any) -> Any:
-    """The group table where `like` lives, uploaded once for a shape."""
+    """The group table where `like` lives, uploaded once for a shape and a device."""
     if isinstance(like, np.ndarray):
         return _table(operator, shape, blocks)
-    key = operator, shape, blocks
-    if key not in _on_device:
-        if len(_on_device) >= 256:
-            _on_device.pop(next(iter(_on_device)))
-        _on_device[key] = beside(like, _table(operator, shape, blocks))
-    return _on_device[key]
+    return _uploaded(operator, shape, blocks, 0 if SIMULATED else cuda.get_current_device().id)

@@ -97,6 +97,12 @@ def test_every_tile_with_tails_in_every_dimension(operator, tile):
     check(operator, shape, with_tile(operator, shape, tile, splits=3))
 
 
+@pytest.mark.parametrize("variant", kernels.VARIANTS)
+def test_no_image_gives_a_filter_gradient_of_zeros(variant):
+    shape = ConvShape(n=0, ih=4, iw=5, ic=3, oc=2, fh=3, fw=2, stride=2, padding=1)
+    check("conv2d_weight", shape, lambda *arrays: kernels.launches("conv2d_weight", shape, arrays, variant=variant))
+
+
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_same_bits_twice(operator):
     shape = ConvShape(n=9, ih=9, iw=9, ic=3, oc=4, fh=3, fw=3, padding=1)
