@@ -8,6 +8,12 @@ import numpy as np
 
 from cks_numba.geometry import Axis, ConvShape
 
+# Options of a Python process of its own: those of pyproject.toml, which such a process does not read.
+WARNINGS_ARE_ERRORS = (
+    *("-W", "error"),
+    *("-W", "ignore:The 'generic' unit for NumPy timedelta:DeprecationWarning"),  # numba 0.68 with NumPy 2.5
+)
+
 
 def meets(axis: Axis) -> np.ndarray:
     """M[i, f, o] = 1 exactly where i = o*stride - padding + f*dilation."""

@@ -73,10 +73,18 @@ def test_make_targets_of_the_documents_exist() -> None:
         assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
 
 
+def blocks(picture: np.ndarray, side: int = 28) -> np.ndarray:
+    """Mean colour of every square of the picture."""
+    rows, columns = (size // side for size in picture.shape[:2])
+    cut = picture[: rows * side, : columns * side, :3]
+    return cut.reshape(rows, side, columns, side, 3).mean(axis=(1, 3))
+
+
 def test_committed_picture_is_what_its_script_draws(tmp_path: Path) -> None:
-    """Fonts and versions may move a few pixels, so sizes must be equal and the pictures nearly so."""
+    """Versions of Matplotlib move text by some pixels, so squares are compared; a blank page is far off."""
     script = ROOT / "figures" / "zeros.py"
     subprocess.run([sys.executable, script, "--out", tmp_path], check=True, timeout=120)
     drawn, committed = (matplotlib.image.imread(folder / "zeros.png") for folder in (tmp_path, script.parent))
     assert drawn.shape == committed.shape
-    assert np.abs(drawn - committed).mean() < 0.02
+    assert np.abs(blocks(drawn) - blocks(committed)).mean() < 0.04
+    assert np.abs(1 - blocks(committed)).mean() > 0.12

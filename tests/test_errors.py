@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from reference import WARNINGS_ARE_ERRORS
 
 import cks_numba as cks
 
@@ -276,7 +277,7 @@ assert cks.conv2d(np.ones((1, 3, 3, 1)), np.ones((1, 3, 3, 1)), out=out).item() 
 
 def test_no_gpu_says_how_to_go_on():
     """In a process of its own, and as if there were no GPU, wherever the tests run."""
-    command = [sys.executable, "-W", "error", "-c", NO_GPU]
+    command = [sys.executable, *WARNINGS_ARE_ERRORS, "-c", NO_GPU]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert 'backend="cpu"' in done.stdout and "NUMBA_ENABLE_CUDASIM=1" in done.stdout

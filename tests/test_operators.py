@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from reference import WARNINGS_ARE_ERRORS
 from scipy.signal import correlate2d
 
 import cks_numba as cks
@@ -354,7 +355,7 @@ print("simulated")
 def test_cuda_backend_in_the_simulator():
     """In a process of its own: the simulator must be chosen before numba is imported."""
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
-    command = [sys.executable, "-W", "error", "-c", SIMULATED]
+    command = [sys.executable, *WARNINGS_ARE_ERRORS, "-c", SIMULATED]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "simulated"
