@@ -383,6 +383,15 @@ class ConvShape:
         """Shape of the output y: (N, OH, OW, OC)."""
         return self.n, self.oh, self.ow, self.oc
 
+    def arrays(self, operator: str) -> tuple[tuple[str, tuple[int, int, int, int]], ...]:
+        """Names and shapes of the two operands of an operator, and of its result, in this order."""
+        x, w, y = self.x_shape, self.w_shape, self.y_shape
+        return {
+            "conv2d": (("x", x), ("w", w), ("out", y)),
+            "conv2d_input": (("w", w), ("dy", y), ("out", x)),
+            "conv2d_weight": (("x", x), ("dy", y), ("out", w)),
+        }[operator]
+
     def __str__(self) -> str:
         (top, bottom), (left, right) = self.padding
         text = f"x {self.x_shape} w {self.w_shape} y {self.y_shape} stride {self.stride}"

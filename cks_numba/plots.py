@@ -45,9 +45,8 @@ def zero_maps(operator: str, shape: ConvShape) -> tuple[Kinds, Kinds]:
     """
     one = dict(n=1, ih=shape.ih, iw=shape.iw, ic=1, oc=1, fh=shape.fh, fw=shape.fw)
     single = ConvShape(**one, stride=shape.stride, padding=shape.padding, dilation=shape.dilation)
-    x, w, dy = (np.ones(size) for size in (single.x_shape, single.w_shape, single.y_shape))
-    operands = {"conv2d": (x, w), "conv2d_input": (w, dy), "conv2d_weight": (x, dy)}[operator]
-    shown = steps.BY_OPERATOR[operator](*operands, single)
+    first, second = (np.ones(size) for _, size in single.arrays(operator)[:2])
+    shown = steps.BY_OPERATOR[operator](first, second, single)
     if operator == "conv2d_weight":
         slider = _kinds(shown.stage("dy with inserted zeros"))
     else:

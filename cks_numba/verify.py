@@ -72,11 +72,7 @@ def random_shape(rng: np.random.Generator, small: bool = False) -> ConvShape:
 
 def operands(operator: str, shape: ConvShape, rng: np.random.Generator, dtype: Any) -> tuple[Any, Any]:
     """Draw the two arrays of an operator: (x, w), (w, dy) or (x, dy), standard normal."""
-    sizes = {
-        "conv2d": (shape.x_shape, shape.w_shape),
-        "conv2d_input": (shape.w_shape, shape.y_shape),
-        "conv2d_weight": (shape.x_shape, shape.y_shape),
-    }[operator]
+    sizes = [size for _, size in shape.arrays(operator)[:2]]
     return tuple(rng.standard_normal(size).astype(dtype) for size in sizes)  # type: ignore[return-value]
 
 

@@ -38,19 +38,10 @@ def brute_force(operator: str, shape: ConvShape, first: np.ndarray, second: np.n
     return np.einsum("nijgc,npqgo,ifp,jvq->gofvc", x, dy, mh, mw, optimize=True).reshape(shape.w_shape)
 
 
-def sizes(operator: str, shape: ConvShape) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Shapes of the two operands and of the result."""
-    return {
-        "conv2d": (shape.x_shape, shape.w_shape, shape.y_shape),
-        "conv2d_input": (shape.w_shape, shape.y_shape, shape.x_shape),
-        "conv2d_weight": (shape.x_shape, shape.y_shape, shape.w_shape),
-    }[operator]
-
-
 def integers(operator: str, shape: ConvShape, dtype: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Operands of small integers, so that every sum is exact, and a result full of NaN."""
     rng = np.random.default_rng(seed)
-    first, second, result = sizes(operator, shape)
+    first, second, result = (size for _, size in shape.arrays(operator))
     return (
         rng.integers(-4, 5, first).astype(dtype),
         rng.integers(-4, 5, second).astype(dtype),

@@ -62,11 +62,7 @@ def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], vari
 
 
 def _check(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any]) -> None:
-    expected = {
-        "conv2d": (("x", shape.x_shape), ("w", shape.w_shape), ("out", shape.y_shape)),
-        "conv2d_input": (("w", shape.w_shape), ("dy", shape.y_shape), ("out", shape.x_shape)),
-        "conv2d_weight": (("x", shape.x_shape), ("dy", shape.y_shape), ("out", shape.w_shape)),
-    }[operator]
+    expected = shape.arrays(operator)
     if len(arrays) != 3:
         raise ValueError(f"arrays must be three arrays {tuple(name for name, _ in expected)}, got {len(arrays)}")
     for (name, size), array in zip(expected, arrays, strict=True):

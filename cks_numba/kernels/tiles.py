@@ -70,29 +70,35 @@ def group_table(groups: Plan, blocks: Sequence[int]) -> np.ndarray:
 
 
 @lru_cache(maxsize=256)
-def gather_tile(operator: str, shape: ConvShape) -> tuple[Tile, tuple[int, ...]]:
-    """The largest tile that still gives enough blocks, and its row blocks for each group."""
-    columns = (shape.oc if operator == "conv2d" else shape.ic) // shape.groups
-    for tile in TILES:
-        blocks = tuple(ceil_div(shape.n * group.positions, tile.bm) for group in plan(operator, shape).groups)
-        if tile is TILES[-1] or sum(blocks) * shape.groups * ceil_div(columns, tile.bn) >= TARGET_BLOCKS:
-            break
-    return tile, blocks
+def tile_blocks(operator: str, shape: ConvShape, tile: Tile) -> tuple[int, ...]:
+    """Blocks of each group along its positions: rows are (n, position), for conv2d_weight columns (tap, ic)."""
+    groups = plan(operator, shape).groups
+    if operator == "conv2d_weight":
+        return tuple(ceil_div(group.positions * (shape.ic // shape.groups), tile.bn) for group in groups)
+    return tuple(ceil_div(shape.n * group.positions, tile.bm) for group in groups)
 
 
 @lru_cache(maxsize=256)
-def weight_tile(shape: ConvShape) -> tuple[Tile, tuple[int, ...], int]:
-    """The largest tile that is not mostly empty, its column blocks for each group, and the splits of the sum."""
-    rows, columns = shape.oc // shape.groups, shape.ic // shape.groups
-    groups = plan("conv2d_weight", shape).groups
+def gather_tile(operator: str, shape: ConvShape) -> Tile:
+    """The largest tile that still gives enough blocks."""
+    columns = (shape.oc if operator == "conv2d" else shape.ic) // shape.groups
     for tile in TILES:
-        if tile is TILES[-1] or (2 * rows > tile.bm and 2 * columns > tile.bn):
-            break
-    blocks = tuple(ceil_div(group.positions * columns, tile.bn) for group in groups)
-    together = sum(blocks) * shape.groups * ceil_div(rows, tile.bm)
-    longest = ceil_div(shape.n * max(group.terms for group in groups), BK)  # chunks
+        blocks = sum(tile_blocks(operator, shape, tile)) * shape.groups * ceil_div(columns, tile.bn)
+        if blocks >= TARGET_BLOCKS:
+            return tile
+    return TILES[-1]
+
+
+@lru_cache(maxsize=256)
+def weight_tile(shape: ConvShape) -> tuple[Tile, int]:
+    """The largest tile that is not mostly empty, and the splits of the sum."""
+    rows, columns = shape.oc // shape.groups, shape.ic // shape.groups
+    roomy = (tile for tile in TILES if 2 * rows > tile.bm and 2 * columns > tile.bn)
+    tile = next(roomy, TILES[-1])
+    together = sum(tile_blocks("conv2d_weight", shape, tile)) * shape.groups * ceil_div(rows, tile.bm)
+    longest = ceil_div(shape.n * max(group.terms for group in plan("conv2d_weight", shape).groups), BK)  # chunks
     splits = min(ceil_div(TARGET_BLOCKS, together), ceil_div(longest, CHUNKS_OF_A_SPLIT), MAX_SPLITS)
-    return tile, blocks, max(1, splits)
+    return tile, max(1, splits)
 
 
 def _thread_tile(tile: Tile) -> tuple[Any, Any, Any]:
@@ -228,10 +234,8 @@ def _gather_kernel(tile: Tile, column_major: bool) -> Any:
 
 def gather_gemm(operator: str, shape: ConvShape, src: Any, w: Any, out: Any, tile: Tile | None = None) -> list[Launch]:
     """The launch of ``tiled`` conv2d (src = x, out = y) or conv2d_input (src = dy, out = dx)."""
-    if tile is None:
-        tile, blocks = gather_tile(operator, shape)
-    else:
-        blocks = tuple(ceil_div(shape.n * group.positions, tile.bm) for group in plan(operator, shape).groups)
+    tile = tile or gather_tile(operator, shape)
+    blocks = tile_blocks(operator, shape, tile)
     ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
     tap = shape.fh * shape.fw * ic  # from one output channel of w to the next
     forward = operator == "conv2d"
@@ -354,13 +358,9 @@ def weight_gemm(
     shape: ConvShape, x: Any, dy: Any, dw: Any, tile: Tile | None = None, splits: int | None = None
 ) -> list[Launch]:
     """The launches of ``tiled`` conv2d_weight: the GEMMs, and where the sum is split, the second pass."""
-    chosen, blocks, chosen_splits = weight_tile(shape)
+    tile, splits = tile or weight_tile(shape)[0], splits or weight_tile(shape)[1]
+    blocks = tile_blocks("conv2d_weight", shape, tile)
     rows, depth = shape.oc // shape.groups, shape.ic // shape.groups
-    if tile is None:
-        tile = chosen
-    else:
-        blocks = tuple(ceil_div(g.positions * depth, tile.bn) for g in plan("conv2d_weight", shape).groups)
-    splits = chosen_splits if splits is None else splits
     flat = dw.reshape(-1)
     partial = scratch(dw, (splits, flat.shape[0])) if splits > 1 else flat
     table = _device_table("conv2d_weight", shape, blocks, x)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import regular as regular_way
 from ..geometry import Axis, ConvShape, taps_of_input
 from .stages import (
     Array,
@@ -107,19 +108,9 @@ def _pad_spread(spread: Stage, shape: ConvShape) -> Stage:
     Element o of dy comes to stand at ``o*stride + span - 1 - padding``. Where that is outside, the
     element only ever met the padding of x, and it is cropped.
     """
-    inside, target = [], []
-    for axis in (shape.h, shape.w):
-        length, before = (axis.outputs - 1) * axis.stride + 1, axis.span - 1 - axis.before
-        size = axis.size + axis.span - 1
-        kept = range(max(0, -before), min(length, size - before))
-        inside.append(kept)
-        target.append(slice(kept.start + before, kept.start + before + len(kept)))
-    dims = (shape.n, shape.ih + shape.h.span - 1, shape.iw + shape.w.span - 1, shape.oc)
-    array, padded, inserted = np.zeros(dims), np.ones(dims, dtype=bool), np.zeros(dims, dtype=bool)
     assert spread.inserted is not None
-    array[:, target[0], target[1]] = pick(spread.array, *inside)
-    inserted[:, target[0], target[1]] = pick(spread.inserted, *inside)
-    padded[:, target[0], target[1]] = False
+    array, inserted = (regular_way.pad_gradient(part, shape) for part in (spread.array, spread.inserted))
+    padded = ~regular_way.pad_gradient(np.ones_like(spread.inserted), shape)
     text = "zeros around it (or its border cropped), so that the filter has one position for each element of dx"
     return Stage("padded dy", text, array, padded, inserted, way="regular")
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import regular
 from ..geometry import ConvShape
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -154,20 +155,16 @@ def join_filter(w: Array) -> Array:
 # --- added zeros, and masks that remember them ---------------------------------------------------
 def pad_x(x: Array, shape: ConvShape) -> Stage:
     """Surround x by the zeros of the padding."""
-    widths = ((0, 0), *shape.padding, (0, 0))
-    padded = np.pad(np.zeros(x.shape, dtype=bool), widths, constant_values=True)
+    padded = ~regular.pad_input(np.ones(x.shape, dtype=bool), shape)
     (top, bottom), (left, right) = shape.padding
     text = f"x with {amount(top, 'row')} of zeros above, {bottom} below, {amount(left, 'column')} left, {right} right"
-    return Stage("padded x", text, np.pad(x, widths), padded=padded, way="regular")
+    return Stage("padded x", text, regular.pad_input(x, shape), padded=padded, way="regular")
 
 
 def insert_zeros(dy: Array, shape: ConvShape) -> Stage:
     """Put stride-1 zeros between the elements of dy, along rows and along columns."""
-    n, oh, ow, oc = dy.shape
     step_h, step_w = shape.stride
-    size = n, (oh - 1) * step_h + 1, (ow - 1) * step_w + 1, oc
-    spread, inserted = np.zeros(size), np.ones(size, dtype=bool)
-    spread[:, ::step_h, ::step_w] = dy
-    inserted[:, ::step_h, ::step_w] = False
+    spread = regular.insert_zeros(dy, shape)
+    inserted = ~regular.insert_zeros(np.ones(dy.shape, dtype=bool), shape)
     text = f"dy with {amount(step_h - 1, 'row')} and {amount(step_w - 1, 'column')} of zeros between its elements"
     return Stage("dy with inserted zeros", text, spread, inserted=inserted, way="regular")
