@@ -11,14 +11,28 @@ conv2d_weight (sum over images and positions, split over blocks).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import int64, uint32
 
-from ..geometry import ConvShape, Plan, Run, plan
+from ..geometry import ConvShape, plan
+from ..tables import (
+    COLUMNS,
+    COUNT,
+    FIRST_BLOCK,
+    FIXED,
+    FIXED_STEP,
+    ROWS,
+    SUMMED,
+    SUMMED_STEP,
+    TERMS,
+    THIRD,
+    THIRD_FIXED,
+    THIRD_TERM,
+    group_table,
+)
 from .jit import ALIGN, SIMULATED, cuda, device
 from .launch import Launch, ceil_div, one_thread_each, scratch
 
@@ -42,31 +56,6 @@ class Tile(NamedTuple):
 
 
 TILES = (Tile(128, 128, 8, 8), Tile(64, 64, 8, 8), Tile(32, 32, 4, 4))
-
-# Columns of the group table. An axis takes nine: the fixed index base + k*step, the first summed
-# index base + t*step, and the third index base + k*fixed + t*term.
-FIRST_BLOCK, ROWS, COLUMNS = 0, 1, 10
-COUNT, TERMS, FIXED, FIXED_STEP, SUMMED, SUMMED_STEP, THIRD, THIRD_FIXED, THIRD_TERM = range(9)
-TABLE_WIDTH = 19
-
-
-def _row(operator: str, run: Run) -> list[int]:
-    fixed, summed, third = {
-        "conv2d": (run.o, run.f, run.i),
-        "conv2d_input": (run.i, run.f, run.o),
-        "conv2d_weight": (run.f, run.o, run.i),
-    }[operator]
-    return [run.positions, run.terms, fixed.base, fixed.fixed, summed.base, summed.term, *third]
-
-
-def group_table(groups: Plan, blocks: Sequence[int]) -> np.ndarray:
-    """The plan as int32 (groups + 1, TABLE_WIDTH); the last row only ends the search for a block's group."""
-    table = np.zeros((len(groups.groups) + 1, TABLE_WIDTH), np.int32)
-    table[1:, FIRST_BLOCK] = np.cumsum(blocks)
-    for line, group in zip(table, groups.groups, strict=False):
-        line[ROWS:COLUMNS] = _row(groups.operator, group.h)
-        line[COLUMNS:] = _row(groups.operator, group.w)
-    return table
 
 
 @lru_cache(maxsize=256)

@@ -1,0 +1,580 @@
+"""Grouped GEMMs on a CPU: a tile of results in vector registers, and the two kernels made of it.
+
+Everything rests on one loop, `sum_of_products`::
+
+    tile[r, l] += A[row r, k] * B[k, lane l]        for the k of three nested loops
+
+ROWS x LANES results stay in registers while k runs over the terms of a group of the plan, and all
+three loops step evenly through A and B, because every run of the plan is affine. What A and B are:
+
+=================  ==========================  =============================  ======================
+operator           rows, from A                lanes, from B                  the three loops
+=================  ==========================  =============================  ======================
+``conv2d``         positions, from x           output channels, from w        fh, fw, ic
+``conv2d_input``   positions, from dy          input channels, from w         fh, fw, oc
+``conv2d_weight``  output channels, from dy    input channels, from x         n, oh, ow
+=================  ==========================  =============================  ======================
+
+`gather` is the first two, `weight` the third. A thread takes one task after the other from a counter
+that all of them share. Addresses and steps are int64, in bytes. This file holds all that is compiled,
+so that Numba's cache on disk, which looks at the time of one file, is never older than any of it.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+from ..tables import (
+    COLUMNS,
+    COUNT,
+    FIRST_BLOCK,
+    FIXED,
+    FIXED_STEP,
+    ROWS,
+    SUMMED,
+    SUMMED_STEP,
+    TERMS,
+    THIRD,
+    THIRD_FIXED,
+    THIRD_TERM,
+)
+
+
+def _registers() -> tuple[int, int, int]:
+    """Bytes of a vector, and the tile as rows and vectors, so that all of it fits the registers of this CPU."""
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 64, 8, 2
+    if features.get("avx"):
+        return 32, 6, 2
+    return 16, (8 if platform.machine().lower() in ("arm64", "aarch64") else 6), 2
+
+
+VECTOR_BYTES, TILE_ROWS, TILE_VECTORS = _registers()
+LANE_BYTES = TILE_VECTORS * VECTOR_BYTES  # of a row of the tile
+I32, I64 = ir.IntType(32), ir.IntType(64)
+
+
+# --- values in registers: two Numba types and what can be done with them -------------------------
+class Tile(types.Type):
+    """TILE_ROWS x TILE_VECTORS vectors, all in registers."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"Tile({dtype}, {TILE_ROWS}x{TILE_VECTORS}x{VECTOR_BYTES})")
+
+
+class Addresses(types.Type):
+    """An address for each row of a tile."""
+
+    def __init__(self) -> None:
+        super().__init__(name=f"Addresses({TILE_ROWS})")
+
+
+ADDRESSES = Addresses()
+
+
+def _scalar(dtype: Any) -> ir.Type:
+    return ir.FloatType() if dtype == types.float32 else ir.DoubleType()
+
+
+def _vector(dtype: Any) -> ir.VectorType:
+    return ir.VectorType(_scalar(dtype), VECTOR_BYTES * 8 // dtype.bitwidth)
+
+
+@register_model(Tile)
+class _TileModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, tile: Tile) -> None:
+        super().__init__(manager, tile, ir.ArrayType(_vector(tile.dtype), TILE_ROWS * TILE_VECTORS))
+
+
+@register_model(Addresses)
+class _AddressesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, addresses: Addresses) -> None:
+        super().__init__(manager, addresses, ir.ArrayType(I64, TILE_ROWS))
+
+
+def _load(b: Any, address: Any, kind: ir.Type, align: int) -> Any:
+    value = b.load(b.inttoptr(address, kind.as_pointer()))
+    value.align = align
+    return value
+
+
+def _store(b: Any, value: Any, address: Any, align: int) -> None:
+    b.store(value, b.inttoptr(address, value.type.as_pointer())).align = align
+
+
+def _plus_bytes(b: Any, address: Any, count: int) -> Any:
+    return b.add(address, ir.Constant(I64, count))
+
+
+@intrinsic
+def zeros(typing, like):
+    """A tile of zeros, of the type of the number `like`."""
+
+    def codegen(context, b, signature, args):
+        return ir.Constant(context.get_value_type(signature.return_type), None)
+
+    return Tile(like)(like), codegen
+
+
+@intrinsic
+def addresses_in(typing, array):
+    """The addresses that stand in an int64 array."""
+
+    def codegen(context, b, signature, args):
+        data = context.make_array(signature.args[0])(context, b, args[0]).data
+        return b.load(b.bitcast(data, ir.ArrayType(I64, TILE_ROWS).as_pointer()))
+
+    return ADDRESSES(array), codegen
+
+
+@intrinsic
+def add_products(typing, tile, rows, a, b_address):
+    """tile[r, l] + A[r] * B[l]: A is one number at each row's address + a, B a row of lanes at b_address."""
+    size = tile.dtype.bitwidth // 8
+    vector = _vector(tile.dtype)
+
+    def codegen(context, b, signature, args):
+        result, row_addresses, offset, at = args
+        name = f"llvm.fmuladd.v{vector.count}f{tile.dtype.bitwidth}"  # fused where the CPU can
+        fma = cgutils.get_or_insert_function(b.module, ir.FunctionType(vector, [vector] * 3), name)
+        lanes = [_load(b, _plus_bytes(b, at, v * VECTOR_BYTES), vector, size) for v in range(TILE_VECTORS)]
+        first_lane = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
+        nothing = ir.Constant(vector, ir.Undefined)
+        for r in range(TILE_ROWS):
+            number = _load(b, b.add(b.extract_value(row_addresses, r), offset), _scalar(tile.dtype), size)
+            number = b.insert_element(nothing, number, ir.Constant(I32, 0))
+            number = b.shuffle_vector(number, nothing, first_lane)  # in every lane
+            for v in range(TILE_VECTORS):
+                k = r * TILE_VECTORS + v
+                result = b.insert_value(result, b.call(fma, [number, lanes[v], b.extract_value(result, k)]), k)
+        return result
+
+    return tile(tile, rows, types.int64, types.int64), codegen
+
+
+@intrinsic
+def add_memory(typing, tile, rows):
+    """The tile plus the rows of lanes that stand at the addresses."""
+
+    def codegen(context, b, signature, args):
+        result, row_addresses = args
+        for r in range(TILE_ROWS):
+            for v in range(TILE_VECTORS):
+                k, at = r * TILE_VECTORS + v, b.extract_value(row_addresses, r)
+                there = _load(b, _plus_bytes(b, at, v * VECTOR_BYTES), _vector(tile.dtype), tile.dtype.bitwidth // 8)
+                result = b.insert_value(result, b.fadd(b.extract_value(result, k), there), k)
+        return result
+
+    return tile(tile, rows), codegen
+
+
+@intrinsic
+def store(typing, tile, rows):
+    """Write the rows of the tile to the addresses."""
+
+    def codegen(context, b, signature, args):
+        for r in range(TILE_ROWS):
+            for v in range(TILE_VECTORS):
+                at = _plus_bytes(b, b.extract_value(args[1], r), v * VECTOR_BYTES)
+                _store(b, b.extract_value(args[0], r * TILE_VECTORS + v), at, tile.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(tile, rows), codegen
+
+
+@intrinsic
+def bytes_of(typing, like):
+    """Size of the number, a constant."""
+
+    def codegen(context, b, signature, args):
+        return ir.Constant(I64, like.bitwidth // 8)
+
+    return types.int64(like), codegen
+
+
+@intrinsic
+def number_at(typing, like, address):
+    """The number at an address, of the type of `like`."""
+
+    def codegen(context, b, signature, args):
+        return _load(b, args[1], _scalar(like), like.bitwidth // 8)
+
+    return like(like, types.int64), codegen
+
+
+@intrinsic
+def write_number(typing, number, address):
+    """Write a number to an address."""
+
+    def codegen(context, b, signature, args):
+        _store(b, args[0], args[1], number.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(number, types.int64), codegen
+
+
+@intrinsic
+def copy_vector(typing, like, target, source):
+    """Copy VECTOR_BYTES."""
+
+    def codegen(context, b, signature, args):
+        _store(b, _load(b, args[2], _vector(like), like.bitwidth // 8), args[1], like.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(like, types.int64, types.int64), codegen
+
+
+@intrinsic
+def copy_transposed(typing, like, target, target_step, source, source_step):
+    """target[c, r] = source[r, c] for a square of as many rows as a vector has lanes; steps between rows."""
+    vector, align = _vector(like), like.bitwidth // 8
+    count = vector.count
+
+    def codegen(context, b, signature, args):
+        def row(first, step, r):
+            return b.add(first, b.mul(step, ir.Constant(I64, r)))
+
+        def picked(x, y, lanes):
+            return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, count), lanes))
+
+        rows = [_load(b, row(args[3], args[4], r), vector, align) for r in range(count)]
+        half = 1
+        while half < count:  # swap the off-diagonal blocks of size 1, 2, 4, ...
+            for r in range(count):
+                if not r & half:
+                    x, y = rows[r], rows[r + half]
+                    rows[r] = picked(x, y, [c if not c & half else count + c - half for c in range(count)])
+                    rows[r + half] = picked(x, y, [c + half if not c & half else count + c for c in range(count)])
+            half *= 2
+        for r in range(count):
+            _store(b, rows[r], row(args[1], args[2], r), align)
+        return context.get_dummy_value()
+
+    return types.void(like, *[types.int64] * 4), codegen
+
+
+@intrinsic
+def next_number(typing, counter):
+    """Take a number from a counter that threads share: counter[0], which then is one more."""
+
+    def codegen(context, b, signature, args):
+        data = context.make_array(signature.args[0])(context, b, args[0]).data
+        return b.atomic_rmw("add", data, ir.Constant(I64, 1), "monotonic")
+
+    return types.int64(counter), codegen
+
+
+# --- the inner loop ------------------------------------------------------------------------------
+@njit
+def sum_of_products(tile, rows, a, b, counts, a_steps, b_steps):
+    """tile + sum of A[row, k] * B[k, lane] over three nested loops; the last is the innermost."""
+    for i in range(counts[0]):
+        for j in range(counts[1]):
+            a_first = a + i * a_steps[0] + j * a_steps[1]
+            b_first = b + i * b_steps[0] + j * b_steps[1]
+            for k in range(counts[2]):
+                tile = add_products(tile, rows, a_first + k * a_steps[2], b_first + k * b_steps[2])
+    return tile
+
+
+# --- memory --------------------------------------------------------------------------------------
+@njit
+def aligned(array):
+    """First address in an array that is a multiple of 64; the array is 64 bytes longer than needed.
+
+    To be asked for anew in each round of a loop: Numba frees an array after its last use by name.
+    """
+    return (array.ctypes.data + 63) // 64 * 64
+
+
+@njit
+def pack(zero, target, target_step, source, row_step, lane_step, rows, lanes, padded):
+    """target[r, l] = source[r, l], of any steps; lanes from `lanes` to `padded` become 0."""
+    size = bytes_of(zero)
+    width = VECTOR_BYTES // size
+    whole = lanes // width * width
+    done = 0
+    if lane_step == size:
+        for r in range(rows):
+            for lane in range(0, whole, width):
+                copy_vector(zero, target + r * target_step + lane * size, source + r * row_step + lane * size)
+        done = whole
+    elif row_step == size:
+        done_rows = rows // width * width
+        for lane in range(0, whole, width):
+            for r in range(0, done_rows, width):
+                copy_transposed(
+                    zero, target + r * target_step + lane * size, target_step,
+                    source + r * size + lane * lane_step, lane_step,
+                )  # fmt: skip
+            for r in range(done_rows, rows):
+                for further in range(lane, lane + width):
+                    value = number_at(zero, source + r * size + further * lane_step)
+                    write_number(value, target + r * target_step + further * size)
+        done = whole
+    for r in range(rows):
+        for lane in range(done, lanes):
+            value = number_at(zero, source + r * row_step + lane * lane_step)
+            write_number(value, target + r * target_step + lane * size)
+        for lane in range(lanes, padded):
+            write_number(zero, target + r * target_step + lane * size)
+
+
+@njit
+def put(tile, zero, out_rows, rows, lanes, lane_step, add, scratch, scratch_rows):
+    """Write the first rows and lanes of a tile, or add them to what is there."""
+    size = bytes_of(zero)
+    if lane_step == size and lanes * size == LANE_BYTES:  # rows past the last repeat it: written twice, the same
+        there = addresses_in(out_rows)
+        if add:
+            tile = add_memory(tile, there)
+        store(tile, there)
+        return
+    store(tile, addresses_in(scratch_rows))
+    for r in range(rows):
+        for lane in range(lanes):
+            at = out_rows[r] + lane * lane_step
+            value = number_at(zero, scratch_rows[r] + lane * size)
+            if add:
+                value += number_at(zero, at)
+            write_number(value, at)
+
+
+@njit
+def scratch_tile(zero):
+    """Room for a tile, and the addresses of its rows."""
+    scratch = np.full(TILE_ROWS * LANE_BYTES // bytes_of(zero), zero)
+    rows = np.empty(TILE_ROWS, np.int64)
+    for r in range(TILE_ROWS):
+        rows[r] = scratch.ctypes.data + r * LANE_BYTES
+    return scratch, rows
+
+
+# --- conv2d and conv2d_input ---------------------------------------------------------------------
+@njit
+def place_rows(h, w, first, images, source_steps, out_steps, source_rows, out_rows):
+    """Offsets of the tile's rows, which are (n, kh, kw) of a group; returns how many there are.
+
+    Rows past the last repeat it.
+    """
+    per_image = h[COUNT] * w[COUNT]
+    n, k = first // per_image, first % per_image
+    kh, kw = k // w[COUNT], k % w[COUNT]
+    count = min(TILE_ROWS, images * per_image - first)
+    source_h, source_w = h[THIRD_FIXED] * source_steps[1], w[THIRD_FIXED] * source_steps[2]
+    out_h, out_w = h[FIXED_STEP] * out_steps[1], w[FIXED_STEP] * out_steps[2]
+    for r in range(TILE_ROWS):
+        source_rows[r] = n * source_steps[0] + kh * source_h + kw * source_w
+        out_rows[r] = n * out_steps[0] + kh * out_h + kw * out_w
+        if r < count - 1:
+            kw += 1
+            if kw == w[COUNT]:
+                kw, kh = 0, kh + 1
+                if kh == h[COUNT]:
+                    kh, n = 0, n + 1
+    return count
+
+
+@njit(nogil=True, cache=True)
+def gather(zero, counter, table, sizes, source_steps, w_steps, out_steps, source, filters, out):
+    """Run conv2d or conv2d_input until no task is left; a task is a block of tiles of one panel of lanes."""
+    size = bytes_of(zero)
+    images, channel_groups, terms, lanes, panels, blocks, tiles_per_block, chunk = sizes[:8]
+    first_fh, first_fw, fhs, fws = sizes[8:]
+    w_lane, w_term, w_fh, w_fw, w_group = w_steps
+    tiles = table[-1, FIRST_BLOCK]
+    width = LANE_BYTES // size
+    panel_memory = np.empty(fhs * fws * chunk * LANE_BYTES + 64, np.uint8)
+    packed = -1  # which panel and chunk it holds
+    scratch, scratch_rows = scratch_tile(zero)
+    source_rows, out_rows = np.empty(TILE_ROWS, np.int64), np.empty(TILE_ROWS, np.int64)
+    chunks = -(-terms // chunk)
+    tasks = channel_groups * panels * blocks
+    while True:
+        task = next_number(counter)
+        if task >= tasks:
+            return
+        panel = aligned(panel_memory)
+        which, block = task // blocks, task % blocks
+        g, first_lane = which // panels, which % panels * width
+        here = min(width, lanes - first_lane)
+        for c in range(chunks):
+            first_term = c * chunk
+            count = min(chunk, terms - first_term)
+            if packed != which * chunks + c:
+                packed = which * chunks + c
+                from_w = filters + g * w_group + first_lane * w_lane + first_term * w_term
+                for fh in range(fhs):
+                    for fw in range(fws):
+                        pack(
+                            zero, panel + (fh * fws + fw) * count * LANE_BYTES, LANE_BYTES,
+                            from_w + (first_fh + fh) * w_fh + (first_fw + fw) * w_fw, w_term, w_lane,
+                            count, here, width,
+                        )  # fmt: skip
+            group = 0
+            for tile_number in range(block * tiles_per_block, min(tiles, (block + 1) * tiles_per_block)):
+                while table[group + 1, FIRST_BLOCK] <= tile_number:
+                    group += 1
+                h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:]
+                first_row = (tile_number - table[group, FIRST_BLOCK]) * TILE_ROWS
+                rows = place_rows(h, w, first_row, images, source_steps, out_steps, source_rows, out_rows)
+                a = source + h[THIRD] * source_steps[1] + w[THIRD] * source_steps[2]
+                a += (g * terms + first_term) * size
+                y = out + h[FIXED] * out_steps[1] + w[FIXED] * out_steps[2]
+                y += (g * lanes + first_lane) * out_steps[3]
+                for r in range(TILE_ROWS):
+                    source_rows[r] += a
+                    out_rows[r] += y
+                b = panel + ((h[SUMMED] - first_fh) * fws + w[SUMMED] - first_fw) * count * LANE_BYTES
+                a_h, a_w = h[THIRD_TERM] * source_steps[1], w[THIRD_TERM] * source_steps[2]
+                b_h, b_w = h[SUMMED_STEP] * fws * count * LANE_BYTES, w[SUMMED_STEP] * count * LANE_BYTES
+                w_terms, inner = w[TERMS], count
+                if a_w == count * size and b_w == count * LANE_BYTES:  # neighbouring taps: one longer loop
+                    w_terms, inner = min(w_terms, 1), w_terms * count
+                tile = sum_of_products(
+                    zeros(zero), addresses_in(source_rows), 0, b,
+                    (h[TERMS], w_terms, inner), (a_h, a_w, size), (b_h, b_w, LANE_BYTES),
+                )  # fmt: skip
+                put(tile, zero, out_rows, rows, here, out_steps[3], c > 0, scratch, scratch_rows)
+
+
+# --- conv2d_weight -------------------------------------------------------------------------------
+@njit
+def lines_apart(channels, size):
+    """Step from one position to the next, in bytes: an odd number of cache lines, which spreads over the cache."""
+    return ((channels * size + 63) // 64 | 1) * 64
+
+
+@njit
+def pack_images(zero, target, step, source, steps, images, rows, columns, channels):
+    """Copy (n, h, w, c) of any steps to positions `step` bytes apart."""
+    for n in range(images):
+        for h in range(rows):
+            pack(
+                zero, target + (n * rows + h) * columns * step, step,
+                source + n * steps[0] + h * steps[1], steps[2], steps[3], columns, channels, channels,
+            )  # fmt: skip
+
+
+@njit
+def longest_last(counts, a_steps, b_steps):
+    """The same three loops, with the longest innermost."""
+    n, h, w = counts
+    if n >= h and n > w:
+        order = (2, 1, 0)
+    elif h > w:
+        order = (0, 2, 1)
+    else:
+        order = (0, 1, 2)
+    x, y, z = order
+    return (
+        (counts[x], counts[y], counts[z]),
+        (a_steps[x], a_steps[y], a_steps[z]),
+        (b_steps[x], b_steps[y], b_steps[z]),
+    )
+
+
+@njit(nogil=True, cache=True)
+def weight(zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, dy, out):
+    """Run conv2d_weight until no task is left; a task is a block of rows and lanes, with all taps and terms.
+
+    The sum goes over chunks of images and output rows, always the same ones in the same order.
+    """
+    size = bytes_of(zero)
+    images, channel_groups, rows, lanes, block_rows, block_lanes, chunk_images, chunk_rows, turned = sizes
+    ih, iw, oh, ow, stride, before, span = axis
+    width = LANE_BYTES // size
+    row_blocks, lane_blocks = -(-rows // block_rows), -(-lanes // block_lanes)
+    x_channels, dy_channels = (block_rows, block_lanes) if turned else (block_lanes, block_rows)
+    x_step = lines_apart(-(-x_channels // width) * width, size)
+    dy_step = lines_apart(-(-dy_channels // width) * width, size)
+    x_memory = np.zeros(chunk_images * min(ih, (chunk_rows - 1) * stride + span) * iw * x_step + 64, np.uint8)
+    dy_memory = np.zeros(chunk_images * chunk_rows * ow * dy_step + 64, np.uint8)
+    a_step, b_step = (x_step, dy_step) if turned else (dy_step, x_step)
+    scratch, scratch_rows = scratch_tile(zero)
+    a_rows, out_rows = np.empty(TILE_ROWS, np.int64), np.empty(TILE_ROWS, np.int64)
+    groups = len(table) - 1
+    tasks = channel_groups * row_blocks * lane_blocks
+    while True:
+        task = next_number(counter)
+        if task >= tasks:
+            return
+        x_packed, dy_packed = aligned(x_memory), aligned(dy_memory)
+        g, block = task // (row_blocks * lane_blocks), task % (row_blocks * lane_blocks)
+        first_row, first_lane = block // lane_blocks * block_rows, block % lane_blocks * block_lanes
+        task_rows, task_lanes = min(block_rows, rows - first_row), min(block_lanes, lanes - first_lane)
+        if turned:
+            x_first, x_count, dy_first, dy_count = g * rows + first_row, task_rows, g * lanes + first_lane, task_lanes
+        else:
+            x_first, x_count, dy_first, dy_count = g * lanes + first_lane, task_lanes, g * rows + first_row, task_rows
+        for n0 in range(0, images, chunk_images):
+            n = min(chunk_images, images - n0)
+            for oh0 in range(0, oh, chunk_rows):
+                oh1 = min(oh, oh0 + chunk_rows)
+                ih0 = max(0, oh0 * stride - before)
+                ih1 = max(ih0, min(ih, (oh1 - 1) * stride - before + span))
+                first_chunk = n0 == 0 and oh0 == 0
+                pack_images(
+                    zero, x_packed, x_step, x + n0 * x_steps[0] + ih0 * x_steps[1] + x_first * x_steps[3],
+                    x_steps, n, ih1 - ih0, iw, x_count,
+                )  # fmt: skip
+                pack_images(
+                    zero, dy_packed, dy_step, dy + n0 * dy_steps[0] + oh0 * dy_steps[1] + dy_first * dy_steps[3],
+                    dy_steps, n, oh1 - oh0, ow, dy_count,
+                )  # fmt: skip
+                for group in range(groups):
+                    h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:]
+                    skipped = max(0, oh0 - h[SUMMED])  # output rows of the group in chunks before this one
+                    terms = max(0, min(h[TERMS], oh1 - h[SUMMED]) - skipped)
+                    if terms == 0 and not first_chunk:
+                        continue
+                    for kh in range(h[COUNT]):
+                        for kw in range(w[COUNT]):
+                            x_h = h[THIRD] + kh * h[THIRD_FIXED] + skipped * h[THIRD_TERM] - ih0
+                            x_w = w[THIRD] + kw * w[THIRD_FIXED]
+                            x_at = x_packed + (x_h * iw + x_w) * x_step
+                            dy_at = dy_packed + ((h[SUMMED] + skipped - oh0) * ow + w[SUMMED]) * dy_step
+                            x_by = ((ih1 - ih0) * iw * x_step, h[THIRD_TERM] * iw * x_step, w[THIRD_TERM] * x_step)
+                            dy_by = ((oh1 - oh0) * ow * dy_step, ow * dy_step, dy_step)
+                            a, b, a_by, b_by = (x_at, dy_at, x_by, dy_by) if turned else (dy_at, x_at, dy_by, x_by)
+                            counts, a_by, b_by = longest_last((n, terms, w[TERMS]), a_by, b_by)
+                            at = out + g * out_steps[4] + first_row * out_steps[0] + first_lane * out_steps[1]
+                            at += (h[FIXED] + kh * h[FIXED_STEP]) * out_steps[2]
+                            at += (w[FIXED] + kw * w[FIXED_STEP]) * out_steps[3]
+                            for lane in range(0, task_lanes, width):
+                                for row in range(0, task_rows, TILE_ROWS):
+                                    tile_rows = min(TILE_ROWS, task_rows - row)
+                                    for r in range(TILE_ROWS):  # rows past the last repeat it
+                                        this = row + min(r, tile_rows - 1)
+                                        a_rows[r] = a + this * size
+                                        out_rows[r] = at + this * out_steps[0] + lane * out_steps[1]
+                                    tile = sum_of_products(
+                                        zeros(zero), addresses_in(a_rows), 0, b + lane * size, counts, a_by, b_by
+                                    )
+                                    put(
+                                        tile, zero, out_rows, tile_rows, min(width, task_lanes - lane), out_steps[1],
+                                        not first_chunk, scratch, scratch_rows,
+                                    )  # fmt: skip
+
+
+# --- on several threads --------------------------------------------------------------------------
+@njit(parallel=True, nogil=True, cache=True)
+def gather_on_threads(threads, zero, counter, table, sizes, source_steps, w_steps, out_steps, source, filters, out):
+    for _ in prange(threads):
+        gather(zero, counter, table, sizes, source_steps, w_steps, out_steps, source, filters, out)
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def weight_on_threads(threads, zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, dy, out):
+    for _ in prange(threads):
+        weight(zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, dy, out)
