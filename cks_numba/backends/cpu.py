@@ -24,7 +24,9 @@ Steps = tuple[int, ...]
 
 PANEL_BYTES = 256 * 2**10  # of packed filters, a part of the cache of a core
 CHUNK_BYTES = 320 * 2**10  # of packed x and dy
-CHUNK_TERMS = 256
+CHUNK_TERMS = 384
+PACKING = 8
+RESULT_BYTES = 256 * 2**10
 SERIAL_BELOW = 500_000  # multiply-adds: less is done before other threads have woken up
 
 _one_at_a_time = threading.Lock()  # not every threading layer of Numba can be entered by two threads
@@ -92,14 +94,19 @@ def _weight(shape: ConvShape, x: Steps, dy: Steps, dw: Steps, itemsize: int, thr
 
     turned = padded(ic, oc) < 0.8 * padded(oc, ic)
     rows, lanes = (ic, oc) if turned else (oc, ic)
-    block_rows, block_lanes = min(8 * high, rows), min(max(width, 256 // itemsize), lanes)
-    while shape.groups * _ceil_div(rows, block_rows) * _ceil_div(lanes, block_lanes) < 4 * threads:
-        if block_rows > 2 * high and block_rows >= block_lanes or block_lanes <= width:
-            if block_rows <= 2 * high:
-                break
-            block_rows = _ceil_div(block_rows // 2, high) * high
-        else:
-            block_lanes = _ceil_div(block_lanes // 2, width) * width
+    taps = sum(group.positions for group in groups.groups if group.terms)
+
+    def makespan(block: tuple[int, int]) -> float:
+        """Time of the busiest thread, in multiply-adds of a vector lane."""
+        tasks = shape.groups * _ceil_div(rows, block[0]) * _ceil_div(lanes, block[1])
+        a, b = min(_ceil_div(rows, block[0]), 2), 0
+        return _ceil_div(tasks, threads) * (taps * padded(*block) + PACKING * (block[0] + block[1]))
+
+    choices = [
+        (min(i * high, _ceil_div(rows, high) * high), min(j * width, _ceil_div(lanes, width) * width)) for i in range(1, 17) for j in range(1, 9)
+        if i * j == 1 or taps * i * high * j * width * itemsize <= RESULT_BYTES
+    ]
+    block_rows, block_lanes = min(choices, key=makespan)
     per_image = shape.oh * shape.ow
     chunk_images = max(1, min(shape.n, CHUNK_TERMS // per_image))
     chunk_rows = max(1, min(shape.oh, CHUNK_TERMS // shape.ow))

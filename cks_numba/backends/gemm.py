@@ -223,15 +223,27 @@ def write_number(typing, number, address):
     return types.void(number, types.int64), codegen
 
 
-@intrinsic
-def copy_vector(typing, like, target, source):
-    """Copy VECTOR_BYTES."""
+def _copy(like, count):
+    """Copy `count` numbers of the type of `like` at once."""
 
     def codegen(context, b, signature, args):
-        _store(b, _load(b, args[2], _vector(like), like.bitwidth // 8), args[1], like.bitwidth // 8)
+        numbers = ir.VectorType(_scalar(like), count)
+        _store(b, _load(b, args[2], numbers, like.bitwidth // 8), args[1], like.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(like, types.int64, types.int64), codegen
+
+
+@intrinsic
+def copy_vector(typing, like, target, source):
+    """Copy as many numbers as a vector has lanes."""
+    return _copy(like, _vector(like).count)
+
+
+@intrinsic
+def copy_rows(typing, like, target, source):
+    """Copy as many numbers as a tile has rows."""
+    return _copy(like, TILE_ROWS)
 
 
 @intrinsic
@@ -295,6 +307,16 @@ def aligned(array):
     To be asked for anew in each round of a loop: Numba frees an array after its last use by name.
     """
     return (array.ctypes.data + 63) // 64 * 64
+
+
+@njit
+def copy_part(zero, target, source, count):
+    """Copy `count` numbers, which are a row of lanes of a tile or one number for each of its rows."""
+    if count == TILE_ROWS:
+        copy_rows(zero, target, source)
+    else:
+        for v in range(TILE_VECTORS):
+            copy_vector(zero, target + v * VECTOR_BYTES, source + v * VECTOR_BYTES)
 
 
 @njit
@@ -450,20 +472,31 @@ def gather(zero, counter, table, sizes, source_steps, w_steps, out_steps, source
 
 # --- conv2d_weight -------------------------------------------------------------------------------
 @njit
-def lines_apart(channels, size):
-    """Step from one position to the next, in bytes: an odd number of cache lines, which spreads over the cache."""
-    return ((channels * size + 63) // 64 | 1) * 64
+def spread(count):
+    """The bytes, or if many an odd number of cache lines: steps of this size go all over the cache."""
+    return count if count < 1024 else ((count + 63) // 64 | 1) * 64
 
 
 @njit
-def pack_images(zero, target, step, source, steps, images, rows, columns, channels):
-    """Copy (n, h, w, c) of any steps to positions `step` bytes apart."""
+def pack_images(zero, target, image_step, source, steps, images, rows, columns, channels, together):
+    """Copy (n, h, w, c) of any steps to (c // together, n, h, w, c % together); the last part is filled with zeros."""
+    step, part_step = together * bytes_of(zero), images * image_step
+    if steps[1] == columns * steps[2]:  # rows, and perhaps images, that follow each other are one long row
+        columns, rows = rows * columns, 1
+        if steps[0] == columns * steps[2] and image_step == columns * step:
+            columns, images = images * columns, 1
+    whole = channels // together if steps[3] == bytes_of(zero) else 0
     for n in range(images):
         for h in range(rows):
-            pack(
-                zero, target + (n * rows + h) * columns * step, step,
-                source + n * steps[0] + h * steps[1], steps[2], steps[3], columns, channels, channels,
-            )  # fmt: skip
+            at, there = source + n * steps[0] + h * steps[1], target + n * image_step + h * columns * step
+            for w in range(columns):  # in the order of memory, which is what a cache foresees
+                for part in range(whole):
+                    copy_part(zero, there + part * part_step + w * step, at + w * steps[2] + part * step, together)
+            for part in range(whole, -(-channels // together)):
+                pack(
+                    zero, there + part * part_step, step, at + part * together * steps[3], steps[2], steps[3],
+                    columns, min(together, channels - part * together), together,
+                )  # fmt: skip
 
 
 @njit
@@ -495,12 +528,13 @@ def weight(zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, d
     ih, iw, oh, ow, stride, before, span = axis
     width = LANE_BYTES // size
     row_blocks, lane_blocks = -(-rows // block_rows), -(-lanes // block_lanes)
-    x_channels, dy_channels = (block_rows, block_lanes) if turned else (block_lanes, block_rows)
-    x_step = lines_apart(-(-x_channels // width) * width, size)
-    dy_step = lines_apart(-(-dy_channels // width) * width, size)
-    x_memory = np.zeros(chunk_images * min(ih, (chunk_rows - 1) * stride + span) * iw * x_step + 64, np.uint8)
-    dy_memory = np.zeros(chunk_images * chunk_rows * ow * dy_step + 64, np.uint8)
-    a_step, b_step = (x_step, dy_step) if turned else (dy_step, x_step)
+    x_part, dy_part = (TILE_ROWS, width) if turned else (width, TILE_ROWS)  # channels side by side
+    x_step, dy_step = x_part * size, dy_part * size
+    x_room, dy_room = (block_rows, block_lanes) if turned else (block_lanes, block_rows)
+    x_image = spread(min(ih, (chunk_rows - 1) * stride + span) * iw * x_step)  # of one part of the channels
+    dy_image = spread(chunk_rows * ow * dy_step)
+    x_memory = np.empty(-(-x_room // x_part) * chunk_images * x_image + 64, np.uint8)
+    dy_memory = np.empty(-(-dy_room // dy_part) * chunk_images * dy_image + 64, np.uint8)
     scratch, scratch_rows = scratch_tile(zero)
     a_rows, out_rows = np.empty(TILE_ROWS, np.int64), np.empty(TILE_ROWS, np.int64)
     groups = len(table) - 1
@@ -525,12 +559,12 @@ def weight(zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, d
                 ih1 = max(ih0, min(ih, (oh1 - 1) * stride - before + span))
                 first_chunk = n0 == 0 and oh0 == 0
                 pack_images(
-                    zero, x_packed, x_step, x + n0 * x_steps[0] + ih0 * x_steps[1] + x_first * x_steps[3],
-                    x_steps, n, ih1 - ih0, iw, x_count,
+                    zero, x_packed, x_image, x + n0 * x_steps[0] + ih0 * x_steps[1] + x_first * x_steps[3],
+                    x_steps, n, ih1 - ih0, iw, x_count, x_part,
                 )  # fmt: skip
                 pack_images(
-                    zero, dy_packed, dy_step, dy + n0 * dy_steps[0] + oh0 * dy_steps[1] + dy_first * dy_steps[3],
-                    dy_steps, n, oh1 - oh0, ow, dy_count,
+                    zero, dy_packed, dy_image, dy + n0 * dy_steps[0] + oh0 * dy_steps[1] + dy_first * dy_steps[3],
+                    dy_steps, n, oh1 - oh0, ow, dy_count, dy_part,
                 )  # fmt: skip
                 for group in range(groups):
                     h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:]
@@ -544,9 +578,10 @@ def weight(zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, d
                             x_w = w[THIRD] + kw * w[THIRD_FIXED]
                             x_at = x_packed + (x_h * iw + x_w) * x_step
                             dy_at = dy_packed + ((h[SUMMED] + skipped - oh0) * ow + w[SUMMED]) * dy_step
-                            x_by = ((ih1 - ih0) * iw * x_step, h[THIRD_TERM] * iw * x_step, w[THIRD_TERM] * x_step)
-                            dy_by = ((oh1 - oh0) * ow * dy_step, ow * dy_step, dy_step)
+                            x_by = (x_image, h[THIRD_TERM] * iw * x_step, w[THIRD_TERM] * x_step)
+                            dy_by = (dy_image, ow * dy_step, dy_step)
                             a, b, a_by, b_by = (x_at, dy_at, x_by, dy_by) if turned else (dy_at, x_at, dy_by, x_by)
+                            a_part, b_part = n * a_by[0], n * b_by[0]  # from one part of the channels to the next
                             counts, a_by, b_by = longest_last((n, terms, w[TERMS]), a_by, b_by)
                             at = out + g * out_steps[4] + first_row * out_steps[0] + first_lane * out_steps[1]
                             at += (h[FIXED] + kh * h[FIXED_STEP]) * out_steps[2]
@@ -555,12 +590,13 @@ def weight(zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, d
                                 for row in range(0, task_rows, TILE_ROWS):
                                     tile_rows = min(TILE_ROWS, task_rows - row)
                                     for r in range(TILE_ROWS):  # rows past the last repeat it
-                                        this = row + min(r, tile_rows - 1)
-                                        a_rows[r] = a + this * size
-                                        out_rows[r] = at + this * out_steps[0] + lane * out_steps[1]
+                                        this = min(r, tile_rows - 1)
+                                        a_rows[r] = a + row // TILE_ROWS * a_part + this * size
+                                        out_rows[r] = at + (row + this) * out_steps[0] + lane * out_steps[1]
                                     tile = sum_of_products(
-                                        zeros(zero), addresses_in(a_rows), 0, b + lane * size, counts, a_by, b_by
-                                    )
+                                        zeros(zero), addresses_in(a_rows), 0, b + lane // width * b_part,
+                                        counts, a_by, b_by,
+                                    )  # fmt: skip
                                     put(
                                         tile, zero, out_rows, tile_rows, min(width, task_lanes - lane), out_steps[1],
                                         not first_chunk, scratch, scratch_rows,
