@@ -22,6 +22,7 @@ from . import gemm
 Array = np.ndarray[Any, Any]
 Steps = tuple[int, ...]
 
+PANELS_BYTES = 320 * 2**10
 PANEL_BYTES = 256 * 2**10  # of packed filters, a part of the cache of a core
 CHUNK_BYTES = 320 * 2**10  # of packed x and dy
 CHUNK_TERMS = 384
@@ -66,15 +67,19 @@ def _gather(
     lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
     steps = (w[0], w[3]) if operator == "conv2d" else (w[3], w[0])
     (fh0, fh1), (fw0, fw1) = (_taps(axis) for axis in zip(*groups.groups, strict=True))
-    panels = _ceil_div(lanes * itemsize, gemm.LANE_BYTES)
-    chunk = max(1, min(terms, PANEL_BYTES // ((fh1 - fh0) * (fw1 - fw0) * gemm.LANE_BYTES or 1)))
+    width = gemm.LANE_BYTES // itemsize
+    panels = _ceil_div(lanes, width)
+    row_bytes = max(1, (fh1 - fh0) * (fw1 - fw0)) * gemm.LANE_BYTES
+    chunk = max(1, min(terms, PANEL_BYTES // row_bytes))
     chunk = _ceil_div(terms, _ceil_div(terms, chunk))
+    together = max(1, min(panels, PANELS_BYTES // (chunk * row_bytes)))
+    together = _ceil_div(panels, _ceil_div(panels, together))
     tiles = sum(blocks)
-    wanted = _ceil_div(4 * threads, panels * shape.groups)
+    wanted = _ceil_div(4 * threads, _ceil_div(panels, together) * shape.groups)
     per_block = min(64, max(8, _ceil_div(tiles, wanted)))
-    sizes = (shape.n, shape.groups, terms, lanes, panels, _ceil_div(tiles, per_block), per_block, chunk)
-    sizes += (fh0, fw0, fh1 - fh0, fw1 - fw0)
-    return group_table(groups, blocks, np.int64), sizes, source, (*steps, w[1], w[2], oc * w[0]), out
+    sizes = (shape.n, shape.groups, terms, lanes, together, per_block, chunk)
+    taps = (fh0, fw0, fh1 - fh0, fw1 - fw0)
+    return group_table(groups, blocks, np.int64), sizes, taps, source, (*steps, w[1], w[2], oc * w[0]), out
 
 
 def _taps(runs: Any) -> tuple[int, int]:

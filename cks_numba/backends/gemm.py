@@ -407,42 +407,53 @@ def place_rows(h, w, first, images, source_steps, out_steps, source_rows, out_ro
     return count
 
 
+@njit
+def pack_panels(zero, panel, filters, w_steps, taps, terms, lanes):
+    """Copy filters to (lane // width, fh, fw, term, lane % width); lanes past the last become 0."""
+    w_lane, w_term, w_fh, w_fw, _ = w_steps
+    first_fh, first_fw, fhs, fws = taps
+    width = LANE_BYTES // bytes_of(zero)
+    for first_lane in range(0, lanes, width):
+        for fh in range(first_fh, first_fh + fhs):
+            for fw in range(first_fw, first_fw + fws):
+                at = filters + first_lane * w_lane + fh * w_fh + fw * w_fw
+                pack(zero, panel, LANE_BYTES, at, w_term, w_lane, terms, min(width, lanes - first_lane), width)
+                panel += terms * LANE_BYTES
+
+
 @njit(nogil=True, cache=True)
-def gather(zero, counter, table, sizes, source_steps, w_steps, out_steps, source, filters, out):
-    """Run conv2d or conv2d_input until no task is left; a task is a block of tiles of one panel of lanes."""
+def gather(zero, counter, table, sizes, taps, source_steps, w_steps, out_steps, source, filters, out):
+    """Run conv2d or conv2d_input until no task is left.
+
+    A task is a block of tiles and some panels, a panel being the filters of as many lanes as a tile has. The
+    terms are cut into chunks, so that the panels of a chunk fit the cache.
+    """
     size = bytes_of(zero)
-    images, channel_groups, terms, lanes, panels, blocks, tiles_per_block, chunk = sizes[:8]
-    first_fh, first_fw, fhs, fws = sizes[8:]
-    w_lane, w_term, w_fh, w_fw, w_group = w_steps
+    images, channel_groups, terms, lanes, together, tiles_per_block, chunk = sizes
+    first_fh, first_fw, fhs, fws = taps
     tiles = table[-1, FIRST_BLOCK]
     width = LANE_BYTES // size
-    panel_memory = np.empty(fhs * fws * chunk * LANE_BYTES + 64, np.uint8)
-    packed = -1  # which panel and chunk it holds
+    panel_memory = np.empty(together * fhs * fws * chunk * LANE_BYTES + 64, np.uint8)
+    packed = -1  # which panels and chunk it holds
     scratch, scratch_rows = scratch_tile(zero)
     source_rows, out_rows = np.empty(TILE_ROWS, np.int64), np.empty(TILE_ROWS, np.int64)
-    chunks = -(-terms // chunk)
-    tasks = channel_groups * panels * blocks
+    chunks, blocks = -(-terms // chunk), -(-tiles // tiles_per_block)
+    lane_blocks = -(-lanes // (together * width))
     while True:
         task = next_number(counter)
-        if task >= tasks:
+        if task >= channel_groups * lane_blocks * blocks:
             return
         panel = aligned(panel_memory)
         which, block = task // blocks, task % blocks
-        g, first_lane = which // panels, which % panels * width
-        here = min(width, lanes - first_lane)
+        g, first_lane = which // lane_blocks, which % lane_blocks * together * width
+        last_lane = min(first_lane + together * width, lanes)
         for c in range(chunks):
             first_term = c * chunk
             count = min(chunk, terms - first_term)
             if packed != which * chunks + c:
                 packed = which * chunks + c
-                from_w = filters + g * w_group + first_lane * w_lane + first_term * w_term
-                for fh in range(fhs):
-                    for fw in range(fws):
-                        pack(
-                            zero, panel + (fh * fws + fw) * count * LANE_BYTES, LANE_BYTES,
-                            from_w + (first_fh + fh) * w_fh + (first_fw + fw) * w_fw, w_term, w_lane,
-                            count, here, width,
-                        )  # fmt: skip
+                from_w = filters + g * w_steps[4] + first_lane * w_steps[0] + first_term * w_steps[1]
+                pack_panels(zero, panel, from_w, w_steps, taps, count, last_lane - first_lane)
             group = 0
             for tile_number in range(block * tiles_per_block, min(tiles, (block + 1) * tiles_per_block)):
                 while table[group + 1, FIRST_BLOCK] <= tile_number:
@@ -451,23 +462,29 @@ def gather(zero, counter, table, sizes, source_steps, w_steps, out_steps, source
                 first_row = (tile_number - table[group, FIRST_BLOCK]) * TILE_ROWS
                 rows = place_rows(h, w, first_row, images, source_steps, out_steps, source_rows, out_rows)
                 a = source + h[THIRD] * source_steps[1] + w[THIRD] * source_steps[2]
-                a += (g * terms + first_term) * size
+                a += (g * terms + first_term) * source_steps[3]
+                b = panel + ((h[SUMMED] - first_fh) * fws + w[SUMMED] - first_fw) * count * LANE_BYTES
                 y = out + h[FIXED] * out_steps[1] + w[FIXED] * out_steps[2]
                 y += (g * lanes + first_lane) * out_steps[3]
                 for r in range(TILE_ROWS):
-                    source_rows[r] += a
                     out_rows[r] += y
-                b = panel + ((h[SUMMED] - first_fh) * fws + w[SUMMED] - first_fw) * count * LANE_BYTES
                 a_h, a_w = h[THIRD_TERM] * source_steps[1], w[THIRD_TERM] * source_steps[2]
                 b_h, b_w = h[SUMMED_STEP] * fws * count * LANE_BYTES, w[SUMMED_STEP] * count * LANE_BYTES
                 w_terms, inner = w[TERMS], count
                 if a_w == count * size and b_w == count * LANE_BYTES:  # neighbouring taps: one longer loop
                     w_terms, inner = min(w_terms, 1), w_terms * count
-                tile = sum_of_products(
-                    zeros(zero), addresses_in(source_rows), 0, b,
-                    (h[TERMS], w_terms, inner), (a_h, a_w, size), (b_h, b_w, LANE_BYTES),
-                )  # fmt: skip
-                put(tile, zero, out_rows, rows, here, out_steps[3], c > 0, scratch, scratch_rows)
+                for lane in range(first_lane, last_lane, width):
+                    tile = sum_of_products(
+                        zeros(zero), addresses_in(source_rows), a, b,
+                        (h[TERMS], w_terms, inner), (a_h, a_w, size), (b_h, b_w, LANE_BYTES),
+                    )  # fmt: skip
+                    put(
+                        tile, zero, out_rows, rows, min(width, last_lane - lane), out_steps[3],
+                        c > 0, scratch, scratch_rows,
+                    )  # fmt: skip
+                    b += fhs * fws * count * LANE_BYTES
+                    for r in range(TILE_ROWS):
+                        out_rows[r] += width * out_steps[3]
 
 
 # --- conv2d_weight -------------------------------------------------------------------------------
@@ -605,9 +622,9 @@ def weight(zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, d
 
 # --- on several threads --------------------------------------------------------------------------
 @njit(parallel=True, nogil=True, cache=True)
-def gather_on_threads(threads, zero, counter, table, sizes, source_steps, w_steps, out_steps, source, filters, out):
+def gather_on_threads(threads, zero, counter, table, sizes, taps, source_steps, w_steps, out_steps, source, filters, out):
     for _ in prange(threads):
-        gather(zero, counter, table, sizes, source_steps, w_steps, out_steps, source, filters, out)
+        gather(zero, counter, table, sizes, taps, source_steps, w_steps, out_steps, source, filters, out)
 
 
 @njit(parallel=True, nogil=True, cache=True)
