@@ -44,8 +44,13 @@ class NumPy:
 
     def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
         """The array with its axes permuted, C-contiguous, native and aligned; a copy only if needed."""
-        native = array.dtype.newbyteorder("=")
-        return np.require(np.transpose(array, axes), dtype=native, requirements=["C", "A"])
+        return np.require(self.permuted(array, axes), requirements="C")
+
+    def permuted(self, array: Any, axes: tuple[int, ...]) -> Any:
+        """A view with the axes permuted, native and aligned; a copy only if these two need one."""
+        if not (array.flags.aligned and array.dtype.isnative):
+            array = np.require(array, dtype=array.dtype.newbyteorder("="), requirements="A")
+        return array.transpose(axes)
 
     def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
         return np.empty(shape, dtype=like.dtype.newbyteorder("="))
@@ -108,7 +113,10 @@ class Torch(NumPy):
         return array.detach().numpy()
 
     def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
-        return array.detach().permute(axes).contiguous()
+        return self.permuted(array, axes).contiguous()
+
+    def permuted(self, array: Any, axes: tuple[int, ...]) -> Any:
+        return array.detach().permute(axes)
 
     def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
         return sys.modules["torch"].empty(shape, dtype=like.dtype, device=like.device)
@@ -266,6 +274,7 @@ class Call:
         if out is not None:
             library, self.out = library_of("out", out)
             self._same_library(first, "out", library)
+        self.strided = False
         self.stream = self.library.stream(stream, self.inputs[first])
 
     def _same_library(self, first: str, name: str, library: NumPy) -> None:
@@ -321,15 +330,27 @@ class Call:
             if _overlap(raw, self.library.raw(array)):
                 raise ValueError(f"out must not overlap an input, it shares memory with {name}")
 
-    def allocate(self, shape: tuple[int, ...]) -> Any:
-        """The NHWC buffer to compute into: `out` itself where it is one."""
-        if self.out is not None and self.layout == "NHWC":
-            return self.library.batch_of_one(self.out) if len(self.out.shape) == 3 else self.out
-        return self.library.empty(shape, next(iter(self.inputs.values())), self.stream)
+    def allocate(self, shape: tuple[int, ...], backend: str) -> Any:
+        """The NHWC buffer for a backend to compute into: where that can be, the result itself.
+
+        The cpu backend takes views of any strides, the others contiguous arrays.
+        """
+        self.strided = backend == "cpu"
+        if self.layout != "NHWC" and not self.strided:
+            return self.library.empty(shape, next(iter(self.inputs.values())), self.stream)
+        own = self.out
+        if own is None:
+            own = self.library.empty(own_order(shape, self.layout), next(iter(self.inputs.values())), self.stream)
+        elif len(own.shape) == 3:
+            own = self.library.batch_of_one(own)
+        return own if self.layout == "NHWC" else self.library.permuted(own, TO_LAST[self.layout])
 
     def operand(self, name: str) -> Any:
-        """An input as the backends take it: contiguous, channels last."""
-        return self.library.raw(self.library.contiguous(self.inputs[name], TO_LAST[self.layout], self.stream))
+        """An input as the backend takes it, channels last."""
+        array, axes = self.inputs[name], TO_LAST[self.layout]
+        if self.strided:
+            return self.library.raw(self.library.permuted(array, axes))
+        return self.library.raw(self.library.contiguous(array, axes, self.stream))
 
     def add_bias(self, buffer: Any) -> None:
         """Add the bias, if there is one, to an NHWC buffer."""
@@ -340,8 +361,9 @@ class Call:
     def finish(self, buffer: Any, batch: bool = True) -> Any:
         """The result in the caller's layout, from the NHWC buffer."""
         result = buffer
-        if self.layout == "NCHW":
-            result = self._own_layout(buffer)
+        if self.layout != "NHWC":
+            axes = TO_OWN[self.layout]
+            result = self.library.permuted(buffer, axes) if self.strided else self._own_layout(buffer)
         if self.out is not None:
             return self.out
         return self.library.only_image(result) if self.unbatched and batch else result

@@ -99,7 +99,7 @@ def conv2d(
     call.check_out(shape.y_shape)
     backend = backends.choose(backend, call.library.on_gpu)
     # 2. allocate
-    y = call.allocate(shape.y_shape)
+    y = call.allocate(shape.y_shape, backend)
     # 3. dispatch
     _run(call, backend, "conv2d", shape, "x", "w", y)
     return call.finish(y)
@@ -173,7 +173,7 @@ def conv2d_input(
     call.check_out(shape.x_shape)
     backend = backends.choose(backend, call.library.on_gpu)
     # 2. allocate
-    dx = call.allocate(shape.x_shape)
+    dx = call.allocate(shape.x_shape, backend)
     # 3. dispatch
     _run(call, backend, "conv2d_input", shape, "w", "dy", dx)
     return call.finish(dx)
@@ -238,7 +238,7 @@ def conv_transpose2d(
     call.check_out(shape.x_shape)
     backend = backends.choose(backend, call.library.on_gpu)
     # 2. allocate
-    y = call.allocate(shape.x_shape)
+    y = call.allocate(shape.x_shape, backend)
     # 3. dispatch
     _run(call, backend, "conv2d_input", shape, "w", "x", y)
     return call.finish(y)
@@ -313,7 +313,7 @@ def conv2d_weight(
     call.check_out(shape.w_shape, batch=False)
     backend = backends.choose(backend, call.library.on_gpu)
     # 2. allocate
-    dw = call.allocate(shape.w_shape)
+    dw = call.allocate(shape.w_shape, backend)
     # 3. dispatch
     _run(call, backend, "conv2d_weight", shape, "x", "dy", dw)
     return call.finish(dw, batch=False)

@@ -1,124 +1,237 @@
 """The operators on a CPU: the plan's groups as one grouped GEMM, compiled by Numba.
 
 `gemm` holds the compiled kernels; here their sizes are chosen and their arguments put together.
-CKS_NUMBA_CPU=numpy selects `blas`, plain NumPy, in their place.
+The environment variable CKS_NUMBA_CPU=numpy selects `blas`, plain NumPy, in their place; it is also
+what is left where Numba cannot compile.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import warnings
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from math import prod
 from typing import Any
 
 import numba
 import numpy as np
+from numba.core.errors import NumbaError
 
-from ..geometry import ConvShape, plan
+from .. import checks
+from ..geometry import ConvShape, Run, plan
 from ..tables import group_table
-from . import gemm
+from . import blas
 
 Array = np.ndarray[Any, Any]
-Steps = tuple[int, ...]
+Strides = tuple[int, ...]
 
-PANELS_BYTES = 320 * 2**10
-PANEL_BYTES = 256 * 2**10  # of packed filters, a part of the cache of a core
-CHUNK_BYTES = 320 * 2**10  # of packed x and dy
-CHUNK_TERMS = 384
-PACKING = 8
-RESULT_BYTES = 256 * 2**10
-SERIAL_BELOW = 500_000  # multiply-adds: less is done before other threads have woken up
+# Sizes are for a core with 32 KiB of L1 and 512 KiB of L2 cache, which is little for a CPU of today.
+PANEL_BYTES = {"conv2d": 256 * 2**10, "conv2d_input": 128 * 2**10}  # of packed filters of a panel
+PANELS_BYTES = 320 * 2**10  # of all panels of a task
+CHUNK_TERMS = 384  # products of a result of conv2d_weight that are added up in registers
+RESULT_BYTES = 256 * 2**10  # of results of a task of conv2d_weight, which each chunk adds to
+PACKING = 8  # cost of packing a number, in multiply-adds of a vector lane
+SERIAL_BELOW = 400_000  # multiply-adds: they are done before another thread has woken up
+SCRATCH_BYTES = 4 * 2**20  # of images copied to channels last at a time
 
-_one_at_a_time = threading.Lock()  # not every threading layer of Numba can be entered by two threads
+
+def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array) -> None:
+    """Run an operator on NHWC arrays of any strides.
+
+    Parameters
+    ----------
+    operator : {"conv2d", "conv2d_input", "conv2d_weight"}
+    shape : ConvShape
+        With at least one image.
+    first, second : numpy.ndarray
+        (x, w), (w, dy) or (x, dy), in the order of the operators above; of one dtype, aligned.
+    out : numpy.ndarray
+        y, dx or dw; every element is written.
+
+    Examples
+    --------
+    >>> shape = ConvShape(n=1, ih=2, iw=2, ic=1, oc=1, fh=3, fw=3, padding=1)
+    >>> y = np.empty(shape.y_shape)
+    >>> run("conv2d", shape, np.ones(shape.x_shape), np.ones(shape.w_shape), y)
+    >>> y.ravel()
+    array([4., 4., 4., 4.])
+    """
+    choice = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU", "numba"), ("numba", "numpy"))
+    if choice == "numpy" or numba.config.DISABLE_JIT:
+        blas.run(operator, shape, first, second, out)
+        return
+    try:
+        if operator == "conv2d_weight":
+            _weight(shape, first, second, out)
+        elif operator == "conv2d":
+            _gather(operator, shape, first, second, out)
+        else:
+            _gather(operator, shape, second, first, out)
+    except NumbaError as error:  # raised by the compiler, so nothing has been written
+        warnings.warn(f"Numba cannot compile the CPU kernels, NumPy takes over: {error}", RuntimeWarning, stacklevel=2)
+        blas.run(operator, shape, first, second, out)
+
+
+# --- threads -------------------------------------------------------------------------------------
+class _Threads:
+    """Numba's threads: which may be entered by one Python thread at a time, and not in a forked child."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.started = False
+        self.lost = False
+
+    def after_fork(self) -> None:
+        self.lock, self.lost = threading.Lock(), self.started
+
+
+_threads = _Threads()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.after_fork)
+
+
+def _number_of_threads(shape: ConvShape, operator: str) -> int:
+    if _threads.lost or plan(operator, shape).useful < SERIAL_BELOW:
+        return 1
+    return numba.get_num_threads()
+
+
+def _start(threads: int, serial: Any, parallel: Any, zero: Any, *args: Any) -> None:
+    """Run a kernel of `gemm` on a number of threads, which share a counter of tasks."""
+    counter = np.zeros(1, np.int64)
+    if threads == 1:
+        serial(zero, counter, *args)
+        return
+    with _threads.lock:
+        _threads.started = True
+        parallel(threads, zero, counter, *args)
+
+
+# --- conv2d and conv2d_input ---------------------------------------------------------------------
+def _gather(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) -> None:
+    from . import gemm
+
+    zero = out.dtype.type(0)
+    threads = _number_of_threads(shape, operator)
+    together = shape.n
+    copied = source.strides[3] != source.itemsize
+    if copied:  # some images at a time, to channels last
+        image_bytes = source[0].size * source.itemsize
+        together = max(1, min(shape.n, SCRATCH_BYTES // image_bytes))
+        scratch = np.empty((together, *source.shape[1:]), source.dtype)
+    for n in range(0, shape.n, together):
+        images = source[n : n + together] if together < shape.n else source
+        if copied:
+            args = (images.shape, images.strides, images.ctypes.data, scratch.ctypes.data)
+            _start(threads, gemm.to_channels_last, gemm.to_channels_last_on_threads, zero, *args)
+            images = scratch[: len(images)]
+        sizes = _gather_sizes(operator, shape, len(images), images.strides, w.strides, out.strides, threads)
+        target = out.ctypes.data + n * out.strides[0]
+        _start(
+            threads, gemm.gather, gemm.gather_on_threads, zero, *sizes, images.ctypes.data, w.ctypes.data, target
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _gather_sizes(
+    operator: str, shape: ConvShape, images: int, source: Strides, w: Strides, out: Strides, threads: int
+) -> tuple[Any, ...]:
+    """Arguments of ``gemm.gather`` that depend on sizes alone."""
+    from . import gemm
+
+    groups = plan(operator, shape)
+    blocks = [_ceil_div(images * group.positions, gemm.TILE_ROWS) for group in groups.groups]
+    oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
+    lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
+    lane_step, term_step = (w[0], w[3]) if operator == "conv2d" else (w[3], w[0])
+    (fh0, fh1), (fw0, fw1) = _taps(g.h for g in groups.groups), _taps(g.w for g in groups.groups)
+    row_bytes = max(1, (fh1 - fh0) * (fw1 - fw0)) * gemm.LANE_BYTES  # of one term of a panel
+    panels = _ceil_div(lanes * source[3], gemm.LANE_BYTES)
+    chunk = _even_part(terms, PANEL_BYTES[operator] // row_bytes)
+    together = _even_part(panels, PANELS_BYTES // (chunk * row_bytes))
+    tiles = sum(blocks)
+    blocks_wanted = _ceil_div(4 * threads, _ceil_div(panels, together) * shape.groups)
+    tiles_together = min(64, max(8, _ceil_div(tiles, blocks_wanted)))
+    return (
+        group_table(groups, blocks, np.int64),
+        (images, shape.groups, terms, lanes, together, tiles_together, chunk),
+        (fh0, fw0, fh1 - fh0, fw1 - fw0),
+        source,
+        (lane_step, term_step, w[1], w[2], oc * w[0]),
+        out,
+    )
+
+
+def _taps(runs: Iterable[Run]) -> tuple[int, int]:
+    """First and past-the-last tap that any run uses."""
+    ends = [run.f.at(k, t) for run in runs if run.terms for k in (0, run.positions - 1) for t in (0, run.terms - 1)]
+    return (min(ends), max(ends) + 1) if ends else (0, 0)
+
+
+# --- conv2d_weight -------------------------------------------------------------------------------
+def _weight(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
+    from . import gemm
+
+    threads = _number_of_threads(shape, "conv2d_weight")
+    sizes = _weight_sizes(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
+    _start(
+        threads, gemm.weight, gemm.weight_on_threads, dw.dtype.type(0),
+        *sizes, x.ctypes.data, dy.ctypes.data, dw.ctypes.data,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _weight_sizes(
+    shape: ConvShape, x: Strides, dy: Strides, dw: Strides, itemsize: int, threads: int
+) -> tuple[Any, ...]:
+    """Arguments of ``gemm.weight`` that depend on sizes alone; only the size of a task depends on the threads."""
+    from . import gemm
+
+    groups = plan("conv2d_weight", shape)
+    table = group_table(groups, [0] * len(groups.groups), np.int64)
+    taps = sum(group.positions for group in groups.groups if group.terms)
+    high, wide = gemm.TILE_ROWS, gemm.LANE_BYTES // itemsize
+    oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
+
+    def in_tiles(rows: int, lanes: int) -> int:
+        return _round_up(rows, high) * _round_up(lanes, wide)
+
+    turned = in_tiles(ic, oc) < 0.8 * in_tiles(oc, ic)  # not for little: dw is then written number by number
+    rows, lanes = (ic, oc) if turned else (oc, ic)
+
+    def busiest(block: tuple[int, int]) -> float:
+        """Work of the thread that has most, in multiply-adds of a vector lane."""
+        tasks = shape.groups * _ceil_div(rows, block[0]) * _ceil_div(lanes, block[1])
+        return _ceil_div(tasks, threads) * (taps * in_tiles(*block) + PACKING * sum(block))
+
+    blocks = [
+        (min(i * high, _round_up(rows, high)), min(j * wide, _round_up(lanes, wide)))
+        for i in range(1, 17)
+        for j in range(1, 9)
+        if i * j == 1 or taps * i * high * j * wide * itemsize <= RESULT_BYTES
+    ]
+    images = max(1, min(shape.n, CHUNK_TERMS // (shape.oh * shape.ow)))
+    output_rows = max(1, min(shape.oh, CHUNK_TERMS // shape.ow))
+    row_step, lane_step = (dw[3], dw[0]) if turned else (dw[0], dw[3])
+    return (
+        table,
+        (shape.n, shape.groups, rows, lanes, *min(blocks, key=busiest), images, output_rows, int(turned)),
+        (shape.ih, shape.iw, shape.oh, shape.ow, shape.h.stride, shape.h.before, shape.h.span),
+        x,
+        dy,
+        (row_step, lane_step, dw[1], dw[2], oc * dw[0]),
+    )
 
 
 def _ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array) -> None:
-    threads = numba.get_num_threads() if plan(operator, shape).useful > SERIAL_BELOW else 1
-    counter = np.zeros(1, np.int64)
-    zero = out.dtype.type(0)
-    if operator == "conv2d_weight":
-        sizes = _weight(shape, first.strides, second.strides, out.strides, out.itemsize, threads)
-        args = (zero, counter, *sizes, first.ctypes.data, second.ctypes.data, out.ctypes.data)
-        serial, parallel = gemm.weight, gemm.weight_on_threads
-    else:
-        w, source = (second, first) if operator == "conv2d" else (first, second)
-        sizes = _gather(operator, shape, source.strides, w.strides, out.strides, out.itemsize, threads)
-        args = (zero, counter, *sizes, source.ctypes.data, w.ctypes.data, out.ctypes.data)
-        serial, parallel = gemm.gather, gemm.gather_on_threads
-    if threads == 1:
-        serial(*args)
-    else:
-        with _one_at_a_time:
-            parallel(threads, *args)
+def _round_up(a: int, b: int) -> int:
+    return _ceil_div(a, b) * b
 
 
-@lru_cache(maxsize=1024)
-def _gather(
-    operator: str, shape: ConvShape, source: Steps, w: Steps, out: Steps, itemsize: int, threads: int
-) -> tuple[Any, ...]:
-    groups = plan(operator, shape)
-    blocks = [_ceil_div(shape.n * group.positions, gemm.TILE_ROWS) for group in groups.groups]
-    oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
-    lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
-    steps = (w[0], w[3]) if operator == "conv2d" else (w[3], w[0])
-    (fh0, fh1), (fw0, fw1) = (_taps(axis) for axis in zip(*groups.groups, strict=True))
-    width = gemm.LANE_BYTES // itemsize
-    panels = _ceil_div(lanes, width)
-    row_bytes = max(1, (fh1 - fh0) * (fw1 - fw0)) * gemm.LANE_BYTES
-    chunk = max(1, min(terms, PANEL_BYTES // row_bytes))
-    chunk = _ceil_div(terms, _ceil_div(terms, chunk))
-    together = max(1, min(panels, PANELS_BYTES // (chunk * row_bytes)))
-    together = _ceil_div(panels, _ceil_div(panels, together))
-    tiles = sum(blocks)
-    wanted = _ceil_div(4 * threads, _ceil_div(panels, together) * shape.groups)
-    per_block = min(64, max(8, _ceil_div(tiles, wanted)))
-    sizes = (shape.n, shape.groups, terms, lanes, together, per_block, chunk)
-    taps = (fh0, fw0, fh1 - fh0, fw1 - fw0)
-    return group_table(groups, blocks, np.int64), sizes, taps, source, (*steps, w[1], w[2], oc * w[0]), out
-
-
-def _taps(runs: Any) -> tuple[int, int]:
-    """First and past-the-last tap that any run uses."""
-    used = [(run.f.at(0, 0), run.f.at(0, run.terms - 1)) for run in runs if run.terms]
-    return (min(min(u) for u in used), max(max(u) for u in used) + 1) if used else (0, 0)
-
-
-@lru_cache(maxsize=1024)
-def _weight(shape: ConvShape, x: Steps, dy: Steps, dw: Steps, itemsize: int, threads: int) -> tuple[Any, ...]:
-    groups = plan("conv2d_weight", shape)
-    oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
-    width, high = gemm.LANE_BYTES // itemsize, gemm.TILE_ROWS
-
-    def padded(rows: int, lanes: int) -> int:
-        return _ceil_div(rows, high) * high * _ceil_div(lanes, width) * width
-
-    turned = padded(ic, oc) < 0.8 * padded(oc, ic)
-    rows, lanes = (ic, oc) if turned else (oc, ic)
-    taps = sum(group.positions for group in groups.groups if group.terms)
-
-    def makespan(block: tuple[int, int]) -> float:
-        """Time of the busiest thread, in multiply-adds of a vector lane."""
-        tasks = shape.groups * _ceil_div(rows, block[0]) * _ceil_div(lanes, block[1])
-        a, b = min(_ceil_div(rows, block[0]), 2), 0
-        return _ceil_div(tasks, threads) * (taps * padded(*block) + PACKING * (block[0] + block[1]))
-
-    choices = [
-        (min(i * high, _ceil_div(rows, high) * high), min(j * width, _ceil_div(lanes, width) * width)) for i in range(1, 17) for j in range(1, 9)
-        if i * j == 1 or taps * i * high * j * width * itemsize <= RESULT_BYTES
-    ]
-    block_rows, block_lanes = min(choices, key=makespan)
-    per_image = shape.oh * shape.ow
-    chunk_images = max(1, min(shape.n, CHUNK_TERMS // per_image))
-    chunk_rows = max(1, min(shape.oh, CHUNK_TERMS // shape.ow))
-    sizes = (shape.n, shape.groups, rows, lanes, block_rows, block_lanes, chunk_images, chunk_rows, int(turned))
-    h = shape.h
-    axis = (shape.ih, shape.iw, shape.oh, shape.ow, h.stride, h.before, h.span)
-    group_step = oc * dw[0]
-    steps = (dw[3], dw[0]) if turned else (dw[0], dw[3])
-    table = group_table(groups, [0] * len(groups.groups), np.int64)
-    return table, sizes, axis, x, dy, (*steps, dw[1], dw[2], group_step)
+def _even_part(whole: int, most: int) -> int:
+    """Size of a part when `whole` is cut into parts of `most` or a little less."""
+    return _ceil_div(whole, _ceil_div(whole, max(1, most)))

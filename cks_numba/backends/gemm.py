@@ -63,6 +63,18 @@ LANE_BYTES = TILE_VECTORS * VECTOR_BYTES  # of a row of the tile
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
+def _compiled(**options: Any) -> Any:
+    """``numba.njit``, cached on disk where Numba finds a folder to write to."""
+
+    def decorate(function: Any) -> Any:
+        try:
+            return njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # no such folder
+            return njit(nogil=True, **options)(function)
+
+    return decorate
+
+
 # --- values in registers: two Numba types and what can be done with them -------------------------
 class Tile(types.Type):
     """TILE_ROWS x TILE_VECTORS vectors, all in registers."""
@@ -412,8 +424,17 @@ def pack_panels(zero, panel, filters, w_steps, taps, terms, lanes):
     """Copy filters to (lane // width, fh, fw, term, lane % width); lanes past the last become 0."""
     w_lane, w_term, w_fh, w_fw, _ = w_steps
     first_fh, first_fw, fhs, fws = taps
-    width = LANE_BYTES // bytes_of(zero)
-    for first_lane in range(0, lanes, width):
+    size = bytes_of(zero)
+    width = LANE_BYTES // size
+    whole = lanes // width if w_lane == size else 0
+    for k in range(terms if whole else 0):  # in the order of memory, which is what a cache foresees
+        for tap in range(fhs * fws):
+            at = filters + k * w_term + (first_fh + tap // fws) * w_fh + (first_fw + tap % fws) * w_fw
+            for part in range(whole):
+                there = panel + ((part * fhs * fws + tap) * terms + k) * LANE_BYTES
+                copy_part(zero, there, at + part * LANE_BYTES, width)
+    panel += whole * fhs * fws * terms * LANE_BYTES
+    for first_lane in range(whole * width, lanes, width):
         for fh in range(first_fh, first_fh + fhs):
             for fw in range(first_fw, first_fw + fws):
                 at = filters + first_lane * w_lane + fh * w_fh + fw * w_fw
@@ -421,7 +442,7 @@ def pack_panels(zero, panel, filters, w_steps, taps, terms, lanes):
                 panel += terms * LANE_BYTES
 
 
-@njit(nogil=True, cache=True)
+@_compiled()
 def gather(zero, counter, table, sizes, taps, source_steps, w_steps, out_steps, source, filters, out):
     """Run conv2d or conv2d_input until no task is left.
 
@@ -534,7 +555,7 @@ def longest_last(counts, a_steps, b_steps):
     )
 
 
-@njit(nogil=True, cache=True)
+@_compiled()
 def weight(zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, dy, out):
     """Run conv2d_weight until no task is left; a task is a block of rows and lanes, with all taps and terms.
 
@@ -620,14 +641,37 @@ def weight(zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, d
                                     )  # fmt: skip
 
 
+# --- any layout ----------------------------------------------------------------------------------
+@_compiled()
+def to_channels_last(zero, counter, shape, steps, source, target):
+    """Copy (n, h, w, c) of any steps to contiguous memory, a row of an image at a time, until none is left."""
+    images, rows, columns, channels = shape
+    row_bytes = columns * channels * bytes_of(zero)
+    while True:
+        task = next_number(counter)
+        if task >= images * rows:
+            return
+        at = source + task // rows * steps[0] + task % rows * steps[1]
+        pack(
+            zero, target + task * row_bytes, channels * bytes_of(zero), at, steps[2], steps[3],
+            columns, channels, channels,
+        )  # fmt: skip
+
+
 # --- on several threads --------------------------------------------------------------------------
-@njit(parallel=True, nogil=True, cache=True)
+@_compiled(parallel=True)
 def gather_on_threads(threads, zero, counter, table, sizes, taps, source_steps, w_steps, out_steps, source, filters, out):
     for _ in prange(threads):
         gather(zero, counter, table, sizes, taps, source_steps, w_steps, out_steps, source, filters, out)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@_compiled(parallel=True)
 def weight_on_threads(threads, zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, dy, out):
     for _ in prange(threads):
         weight(zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, dy, out)
+
+
+@_compiled(parallel=True)
+def to_channels_last_on_threads(threads, zero, counter, shape, steps, source, target):
+    for _ in prange(threads):
+        to_channels_last(zero, counter, shape, steps, source, target)
