@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -23,12 +24,21 @@ TO_OWN = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 3, 1, 2)}  # axes of NHWC, in the or
 
 def channels_last(shape: Sequence[int], layout: str) -> tuple[int, ...]:
     """A shape of the layout, as NHWC (a filter: as OHWI)."""
+    if layout == "NHWC":
+        return tuple(shape)
     return tuple(shape[axis] for axis in TO_LAST[layout])
 
 
 def own_order(shape: Sequence[int], layout: str) -> tuple[int, ...]:
     """An NHWC shape in the order of the layout."""
+    if layout == "NHWC":
+        return tuple(shape)
     return tuple(shape[axis] for axis in TO_OWN[layout])
+
+
+@lru_cache(maxsize=64)
+def _axis_names(letters: str, layout: str) -> str:
+    return f"({', '.join(own_order(letters.split(), layout))})"  # type: ignore[arg-type]
 
 
 # --- one class for each library -------------------------------------------------------------------
@@ -243,7 +253,12 @@ def _torch_library(name: str, tensor: Any, torch: Any) -> Torch:
 
 def dtype_name(array: Any) -> str:
     """ "float32", whatever the library and the byte order."""
+    if isinstance(array, np.ndarray) and array.dtype.char in _NAMES:
+        return _NAMES[array.dtype.char]
     return getattr(array.dtype, "name", None) or str(array.dtype).removeprefix("torch.")
+
+
+_NAMES = {"f": "float32", "d": "float64"}  # because the attribute `name` of a NumPy dtype is slow
 
 
 # --- the arrays of one call -----------------------------------------------------------------------
@@ -286,7 +301,7 @@ class Call:
 
     def axes(self, letters: str) -> str:
         """Names of four axes in the order of the layout: "N H W C" as "(N, C, H, W)"."""
-        return f"({', '.join(own_order(letters.split(), self.layout))})"  # type: ignore[arg-type]
+        return _axis_names(letters, self.layout)
 
     def batched(self, name: str, letters: str) -> tuple[int, ...]:
         """NHWC shape of an input with a batch; one without gets a batch of one."""

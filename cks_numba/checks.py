@@ -14,6 +14,8 @@ Pair = tuple[int, int]
 
 def integer(name: str, value: Any, least: int) -> int:
     """Return `value` as an int of at least `least`."""
+    if type(value) is int and value >= least:
+        return value
     if isinstance(value, bool):
         raise TypeError(f"{name} must be an int, got {value!r}")
     try:
@@ -92,6 +94,8 @@ def sizes(name: str, value: Any, axes: str, unbatched: bool) -> tuple[int, ...]:
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name} must be a tuple of ints {axes}, got {value!r}")
     rank(name, tuple(value), axes, unbatched)
+    if all(type(size) is int and size > 0 for size in value):
+        return tuple(value)
     may_be_empty = axes.startswith("(N") and len(value) == 4
     least = [0 if may_be_empty and k == 0 else 1 for k in range(len(value))]
     return tuple(integer(f"{name}[{k}]", size, least[k]) for k, size in enumerate(value))

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import gcd
 from typing import Any, NamedTuple
 
@@ -239,7 +239,7 @@ class Plan:
         """Groups that no product reaches: their results must still be written, as 0."""
         return tuple(group for group in self.groups if group.terms == 0)
 
-    @property
+    @cached_property
     def useful(self) -> int:
         """Multiply-adds of the whole operator: N * IC/groups * OC * T_h * T_w."""
         pairs = sum(group.positions * group.terms for group in self.groups)
@@ -331,6 +331,21 @@ class ConvShape:
         for field, value in zip(("n", "h", "w", "ic", "oc", "groups"), values, strict=True):
             object.__setattr__(self, field, value)
 
+    def with_axes(self, h: Axis, w: Axis) -> ConvShape:
+        """The same layer over other axes."""
+        shape = object.__new__(ConvShape)
+        for field, value in (("n", self.n), ("h", h), ("w", w), ("ic", self.ic), ("oc", self.oc), ("groups", self.groups)):
+            object.__setattr__(shape, field, value)
+        return shape
+
+    def __hash__(self) -> int:
+        """Computed once: a shape is the key of every table of a repeated call."""
+        known = self.__dict__.get("_hash")
+        if known is None:
+            known = hash((self.n, self.h, self.w, self.ic, self.oc, self.groups))
+            object.__setattr__(self, "_hash", known)
+        return known
+
     @property
     def ih(self) -> int:
         return self.h.size
@@ -368,17 +383,17 @@ class ConvShape:
         """((top, bottom), (left, right))."""
         return (self.h.before, self.h.after), (self.w.before, self.w.after)
 
-    @property
+    @cached_property
     def x_shape(self) -> tuple[int, int, int, int]:
         """Shape of the input x: (N, IH, IW, IC)."""
         return self.n, self.ih, self.iw, self.ic
 
-    @property
+    @cached_property
     def w_shape(self) -> tuple[int, int, int, int]:
         """Shape of the filter w: (OC, FH, FW, IC/groups)."""
         return self.oc, self.fh, self.fw, self.ic // self.groups
 
-    @property
+    @cached_property
     def y_shape(self) -> tuple[int, int, int, int]:
         """Shape of the output y: (N, OH, OW, OC)."""
         return self.n, self.oh, self.ow, self.oc

@@ -7,8 +7,8 @@ PyTorch, all of one kind; the result is of that kind too.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
+from functools import lru_cache, wraps
 from typing import Any
 
 from . import arrays, backends, checks
@@ -168,8 +168,7 @@ def conv2d_input(
     x_shape = _input_size(call, input_size)
     checks.channels("input_size", x_shape[3], w_shape[3], groups)
     _check_dy(call, (x_shape[0], dy_shape[1], dy_shape[2], w_shape[0]), "for this input_size and w")
-    _check_input_size(x_shape, w_shape, dy_shape, stride, padding, dilation)
-    shape = _shape(x_shape, w_shape, stride, padding, dilation, groups)
+    shape = _input_shape(x_shape, w_shape, dy_shape, stride, padding, dilation, groups)
     call.check_out(shape.x_shape)
     backend = backends.choose(backend, call.library.on_gpu)
     # 2. allocate
@@ -334,6 +333,22 @@ def _run(call: Call, backend: str, operator: str, shape: ConvShape, first: str, 
     call.add_bias(buffer)
 
 
+def _remembered(function: Any) -> Any:
+    """Cache a function of sizes, for arguments made of ints, strings and tuples: equal ones are then the same."""
+    known = lru_cache(maxsize=1024)(function)
+
+    def is_plain(value: Any) -> bool:
+        kind = type(value)
+        return kind is int or kind is str or (kind is tuple and all(map(is_plain, value)))
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        return (known if is_plain(arguments) else function)(*arguments)
+
+    return call
+
+
+@_remembered
 def _shape(x_shape: Any, w_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> ConvShape:
     (n, ih, iw, ic), (oc, fh, fw, _) = x_shape, w_shape
     return ConvShape(
@@ -362,14 +377,20 @@ def _input_size(call: Call, input_size: Any) -> tuple[int, ...]:
     return arrays.channels_last((1, *size) if call.unbatched else size, call.layout)
 
 
-def _check_input_size(x_shape: Any, w_shape: Any, dy_shape: Any, stride: Any, padding: Any, dilation: Any) -> None:
+@_remembered
+def _input_shape(
+    x_shape: Any, w_shape: Any, dy_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int
+) -> ConvShape:
+    """The convolution of an input of this size, which must be one that dy belongs to."""
     axes = _axes(x_shape, w_shape, stride, padding, dilation)
     for name, axis, outputs in zip(("rows", "columns"), axes, dy_shape[1:3], strict=True):
         detail = f"filter {axis.taps}, stride {axis.stride}, padding ({axis.before}, {axis.after})"
         detail += f", dilation {axis.dilation}" if axis.dilation > 1 else ""
         checks.input_size(name, axis.size, _least_size(axis, outputs), axis.stride, outputs, detail)
+    return _shape(x_shape, w_shape, stride, padding, dilation, groups)
 
 
+@_remembered
 def _transposed_shape(
     x_shape: Any, w_shape: Any, stride: Any, padding: Any, output_padding: Any, dilation: Any, groups: int
 ) -> ConvShape:
@@ -384,12 +405,13 @@ def _transposed_shape(
             f"result would have {sizes[0]} rows and {sizes[1]} columns, for x of {x_shape[1]} by {x_shape[2]}"
         )
     size = (x_shape[0], *sizes, w_shape[3] * groups)
-    shape = copy.copy(_shape(size, w_shape, stride, padding, dilation, groups))
-    for field, axis, outputs in (("h", shape.h, x_shape[1]), ("w", shape.w, x_shape[2])):
-        if axis.outputs > outputs:  # only with output_padding >= stride: the added rows then reach past the padding
-            short = replace(axis, after=axis.after - (axis.outputs - outputs) * axis.stride)
-            object.__setattr__(shape, field, short)
-    return shape
+    shape = _shape(size, w_shape, stride, padding, dilation, groups)
+    # with output_padding >= stride the added rows reach past the padding
+    h, w = (
+        replace(axis, after=axis.after - (axis.outputs - outputs) * axis.stride) if axis.outputs > outputs else axis
+        for axis, outputs in ((shape.h, x_shape[1]), (shape.w, x_shape[2]))
+    )
+    return shape.with_axes(h, w)
 
 
 def _check_dy(call: Call, wanted: tuple[int, ...], why: str) -> None:

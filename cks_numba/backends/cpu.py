@@ -21,10 +21,15 @@ from numba.core.errors import NumbaError
 from .. import checks
 from ..geometry import ConvShape, Run, plan
 from ..tables import group_table
-from . import blas
+from . import blas, gemm
 
 Array = np.ndarray[Any, Any]
 Strides = tuple[int, ...]
+
+_CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU", "numba"), ("numba", "numpy"))
+COMPILED = _CHOICE == "numba" and not numba.config.DISABLE_JIT
+
+ZERO = {"f": np.float32(0), "d": np.float64(0)}
 
 # Sizes are for a core with 32 KiB of L1 and 512 KiB of L2 cache, which is little for a CPU of today.
 PANEL_BYTES = {"conv2d": 256 * 2**10, "conv2d_input": 128 * 2**10}  # of packed filters of a panel
@@ -57,8 +62,7 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
     >>> y.ravel()
     array([4., 4., 4., 4.])
     """
-    choice = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU", "numba"), ("numba", "numpy"))
-    if choice == "numpy" or numba.config.DISABLE_JIT:
+    if not COMPILED:
         blas.run(operator, shape, first, second, out)
         return
     try:
@@ -110,9 +114,7 @@ def _start(threads: int, serial: Any, parallel: Any, zero: Any, *args: Any) -> N
 
 # --- conv2d and conv2d_input ---------------------------------------------------------------------
 def _gather(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) -> None:
-    from . import gemm
-
-    zero = out.dtype.type(0)
+    zero = ZERO[out.dtype.char]
     threads = _number_of_threads(shape, operator)
     together = shape.n
     copied = source.strides[3] != source.itemsize
@@ -138,8 +140,6 @@ def _gather_sizes(
     operator: str, shape: ConvShape, images: int, source: Strides, w: Strides, out: Strides, threads: int
 ) -> tuple[Any, ...]:
     """Arguments of ``gemm.gather`` that depend on sizes alone."""
-    from . import gemm
-
     groups = plan(operator, shape)
     blocks = [_ceil_div(images * group.positions, gemm.TILE_ROWS) for group in groups.groups]
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
@@ -171,12 +171,10 @@ def _taps(runs: Iterable[Run]) -> tuple[int, int]:
 
 # --- conv2d_weight -------------------------------------------------------------------------------
 def _weight(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
-    from . import gemm
-
     threads = _number_of_threads(shape, "conv2d_weight")
     sizes = _weight_sizes(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
     _start(
-        threads, gemm.weight, gemm.weight_on_threads, dw.dtype.type(0),
+        threads, gemm.weight, gemm.weight_on_threads, ZERO[dw.dtype.char],
         *sizes, x.ctypes.data, dy.ctypes.data, dw.ctypes.data,
     )  # fmt: skip
 
@@ -186,8 +184,6 @@ def _weight_sizes(
     shape: ConvShape, x: Strides, dy: Strides, dw: Strides, itemsize: int, threads: int
 ) -> tuple[Any, ...]:
     """Arguments of ``gemm.weight`` that depend on sizes alone; only the size of a task depends on the threads."""
-    from . import gemm
-
     groups = plan("conv2d_weight", shape)
     table = group_table(groups, [0] * len(groups.groups), np.int64)
     taps = sum(group.positions for group in groups.groups if group.terms)
