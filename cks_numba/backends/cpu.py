@@ -25,6 +25,7 @@ from . import blas, gemm
 
 Array = np.ndarray[Any, Any]
 Strides = tuple[int, ...]
+Addresses = tuple[int, ...]
 
 _CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU", "numba"), ("numba", "numpy"))
 COMPILED = _CHOICE == "numba" and not numba.config.DISABLE_JIT
@@ -38,7 +39,7 @@ CHUNK_TERMS = 384  # products of a result of conv2d_weight that are added up in 
 RESULT_BYTES = 256 * 2**10  # of results of a task of conv2d_weight, which each chunk adds to
 PACKING = 8  # cost of packing a number, in multiply-adds of a vector lane
 SERIAL_BELOW = 400_000  # multiply-adds: they are done before another thread has woken up
-SCRATCH_BYTES = 4 * 2**20  # of images copied to channels last at a time
+COPY_BYTES = 4 * 2**20  # of images copied to channels last at a time
 
 
 def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array) -> None:
@@ -101,45 +102,51 @@ def _number_of_threads(shape: ConvShape, operator: str) -> int:
     return numba.get_num_threads()
 
 
-def _start(threads: int, serial: Any, parallel: Any, zero: Any, *args: Any) -> None:
-    """Run a kernel of `gemm` on a number of threads, which share a counter of tasks."""
-    counter = np.zeros(1, np.int64)
+def _start(name: str, dtype: np.dtype[Any], threads: int, sizes: Array, addresses: Addresses, scratch: int) -> None:
+    """Run a kernel of `gemm` on some threads, which share its arguments; each has so many bytes of scratch memory."""
+    kernel = gemm.kernel(name, dtype.char)
+    step = _round_up(scratch, 64)
+    memory = np.empty(len(sizes) + (threads * step + 64) // 8, np.int64)  # the arguments, then the scratch memory
+    memory[: len(sizes)] = sizes
+    for k, address in enumerate(addresses, gemm.OWN):
+        memory[k] = address
+    arguments = memory.ctypes.data
+    memory[gemm.SCRATCH], memory[gemm.SCRATCH_STEP] = _round_up(arguments + sizes.nbytes, 64), step
     if threads == 1:
-        serial(zero, counter, *args)
+        kernel.call(0, arguments)
         return
+    on_threads = gemm.on_threads()
     with _threads.lock:
         _threads.started = True
-        parallel(threads, zero, counter, *args)
+        on_threads(threads, kernel.address, ZERO[dtype.char], arguments)
 
 
 # --- conv2d and conv2d_input ---------------------------------------------------------------------
 def _gather(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) -> None:
-    zero = ZERO[out.dtype.char]
     threads = _number_of_threads(shape, operator)
     together = shape.n
     copied = source.strides[3] != source.itemsize
     if copied:  # some images at a time, to channels last
-        image_bytes = source[0].size * source.itemsize
-        together = max(1, min(shape.n, SCRATCH_BYTES // image_bytes))
-        scratch = np.empty((together, *source.shape[1:]), source.dtype)
+        together = max(1, min(shape.n, COPY_BYTES // (source[0].size * source.itemsize)))
+        buffer = np.empty((together, *source.shape[1:]), source.dtype)
     for n in range(0, shape.n, together):
-        images = source[n : n + together] if together < shape.n else source
+        images = source if together == shape.n else source[n : n + together]
         if copied:
-            args = (images.shape, images.strides, images.ctypes.data, scratch.ctypes.data)
-            _start(threads, gemm.to_channels_last, gemm.to_channels_last_on_threads, zero, *args)
-            images = scratch[: len(images)]
-        sizes = _gather_sizes(operator, shape, len(images), images.strides, w.strides, out.strides, threads)
-        target = out.ctypes.data + n * out.strides[0]
-        _start(
-            threads, gemm.gather, gemm.gather_on_threads, zero, *sizes, images.ctypes.data, w.ctypes.data, target
-        )  # fmt: skip
+            copy = np.array([0] * (gemm.OWN + 2) + [*images.shape, *images.strides], np.int64)
+            _start("to_channels_last", out.dtype, threads, copy, (images.ctypes.data, buffer.ctypes.data), 0)
+            images = buffer[: len(images)]
+        sizes, scratch, _ = _gather_sizes(
+            operator, shape, len(images), images.strides, w.strides, out.strides, threads
+        )
+        addresses = images.ctypes.data, w.ctypes.data, out.ctypes.data + n * out.strides[0]
+        _start("gather", out.dtype, threads, sizes, addresses, scratch)
 
 
 @lru_cache(maxsize=1024)
 def _gather_sizes(
     operator: str, shape: ConvShape, images: int, source: Strides, w: Strides, out: Strides, threads: int
-) -> tuple[Any, ...]:
-    """Arguments of ``gemm.gather`` that depend on sizes alone."""
+) -> tuple[Array, int, Array]:
+    """Arguments of ``gemm.gather`` but for the addresses, bytes of scratch memory, and the table that they refer to."""
     groups = plan(operator, shape)
     blocks = [_ceil_div(images * group.positions, gemm.TILE_ROWS) for group in groups.groups]
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
@@ -153,14 +160,16 @@ def _gather_sizes(
     tiles = sum(blocks)
     blocks_wanted = _ceil_div(4 * threads, _ceil_div(panels, together) * shape.groups)
     tiles_together = min(64, max(8, _ceil_div(tiles, blocks_wanted)))
-    return (
-        group_table(groups, blocks, np.int64),
+    table = group_table(groups, blocks, np.int64)
+    arguments = _arguments(
+        table,
         (images, shape.groups, terms, lanes, together, tiles_together, chunk),
         (fh0, fw0, fh1 - fh0, fw1 - fw0),
         source,
-        (lane_step, term_step, w[1], w[2], oc * w[0]),
         out,
+        (lane_step, term_step, w[1], w[2], oc * w[0]),
     )
+    return arguments, gemm.SCRATCH_HEAD + together * chunk * row_bytes, table
 
 
 def _taps(runs: Iterable[Run]) -> tuple[int, int]:
@@ -172,18 +181,15 @@ def _taps(runs: Iterable[Run]) -> tuple[int, int]:
 # --- conv2d_weight -------------------------------------------------------------------------------
 def _weight(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
     threads = _number_of_threads(shape, "conv2d_weight")
-    sizes = _weight_sizes(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
-    _start(
-        threads, gemm.weight, gemm.weight_on_threads, ZERO[dw.dtype.char],
-        *sizes, x.ctypes.data, dy.ctypes.data, dw.ctypes.data,
-    )  # fmt: skip
+    sizes, scratch, _ = _weight_sizes(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
+    _start("weight", dw.dtype, threads, sizes, (x.ctypes.data, dy.ctypes.data, dw.ctypes.data), scratch)
 
 
 @lru_cache(maxsize=1024)
 def _weight_sizes(
     shape: ConvShape, x: Strides, dy: Strides, dw: Strides, itemsize: int, threads: int
-) -> tuple[Any, ...]:
-    """Arguments of ``gemm.weight`` that depend on sizes alone; only the size of a task depends on the threads."""
+) -> tuple[Array, int, Array]:
+    """The same for ``gemm.weight``; of all that, only the size of a task depends on the number of threads."""
     groups = plan("conv2d_weight", shape)
     table = group_table(groups, [0] * len(groups.groups), np.int64)
     taps = sum(group.positions for group in groups.groups if group.terms)
@@ -207,17 +213,39 @@ def _weight_sizes(
         for j in range(1, 9)
         if i * j == 1 or taps * i * high * j * wide * itemsize <= RESULT_BYTES
     ]
+    block_rows, block_lanes = min(blocks, key=busiest)
     images = max(1, min(shape.n, CHUNK_TERMS // (shape.oh * shape.ow)))
     output_rows = max(1, min(shape.oh, CHUNK_TERMS // shape.ow))
-    row_step, lane_step = (dw[3], dw[0]) if turned else (dw[0], dw[3])
-    return (
+    input_rows = min(shape.ih, (output_rows - 1) * shape.h.stride + shape.h.span)
+    x_channels, dy_channels = (high, wide) if turned else (wide, high)  # side by side
+    x_image = _spread(input_rows * shape.iw * x_channels * itemsize)  # one image of so many channels
+    dy_image = _spread(output_rows * shape.ow * dy_channels * itemsize)
+    row_parts, lane_parts = block_rows // high, block_lanes // wide
+    x_parts, dy_parts = (row_parts, lane_parts) if turned else (lane_parts, row_parts)
+    x_bytes, dy_bytes = _round_up(x_parts * images * x_image, 64), dy_parts * images * dy_image
+    arguments = _arguments(
         table,
-        (shape.n, shape.groups, rows, lanes, *min(blocks, key=busiest), images, output_rows, int(turned)),
+        (shape.n, shape.groups, rows, lanes, block_rows, block_lanes),
+        (images, output_rows, int(turned), x_image, dy_image, x_bytes),
         (shape.ih, shape.iw, shape.oh, shape.ow, shape.h.stride, shape.h.before, shape.h.span),
         x,
         dy,
-        (row_step, lane_step, dw[1], dw[2], oc * dw[0]),
+        (dw[3], dw[0]) if turned else (dw[0], dw[3]),
+        (dw[1], dw[2], oc * dw[0]),
     )
+    return arguments, gemm.SCRATCH_HEAD + x_bytes + dy_bytes, table
+
+
+# --- what they share -----------------------------------------------------------------------------
+def _arguments(table: Array, *sizes: tuple[int, ...]) -> Array:
+    """The int64 arguments of a kernel: those of all kernels, three addresses to be filled in, the table, the sizes."""
+    flat = [size for group in sizes for size in group]
+    return np.array([0] * (gemm.OWN + 3) + [table.ctypes.data, len(table) - 1, *flat], np.int64)
+
+
+def _spread(count: int) -> int:
+    """The bytes, or if many an odd number of cache lines: steps of this size go all over the cache."""
+    return count if count < 1024 else (_ceil_div(count, 64) | 1) * 64
 
 
 def _ceil_div(a: int, b: int) -> int:

@@ -16,21 +16,25 @@ operator           rows, from A                lanes, from B                  th
 =================  ==========================  =============================  ======================
 
 `gather` is the first two, `weight` the third. A thread takes one task after the other from a counter
-that all of them share. Addresses and steps are int64, in bytes. This file holds all that is compiled,
-so that Numba's cache on disk, which looks at the time of one file, is never older than any of it.
+that all of them share. A kernel is a C function of a zero, which tells the dtype, and of one array of
+int64 arguments; addresses and steps are in bytes. It allocates nothing and cannot fail. This file holds
+all that is compiled, so that Numba's cache on disk, which looks at the time of one file, is never older
+than any of it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import platform
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
-import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import carray, cfunc, njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
+from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from ..tables import (
     COLUMNS,
@@ -41,6 +45,7 @@ from ..tables import (
     ROWS,
     SUMMED,
     SUMMED_STEP,
+    TABLE_WIDTH,
     TERMS,
     THIRD,
     THIRD_FIXED,
@@ -63,16 +68,6 @@ LANE_BYTES = TILE_VECTORS * VECTOR_BYTES  # of a row of the tile
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
-def _compiled(**options: Any) -> Any:
-    """``numba.njit``, cached on disk where Numba finds a folder to write to."""
-
-    def decorate(function: Any) -> Any:
-        try:
-            return njit(nogil=True, cache=True, **options)(function)
-        except RuntimeError:  # no such folder
-            return njit(nogil=True, **options)(function)
-
-    return decorate
 
 
 # --- values in registers: two Numba types and what can be done with them -------------------------
@@ -288,14 +283,36 @@ def copy_transposed(typing, like, target, target_step, source, source_step):
 
 
 @intrinsic
-def next_number(typing, counter):
-    """Take a number from a counter that threads share: counter[0], which then is one more."""
+def next_number(typing, array, index):
+    """Take the number array[index], which threads share, and leave one more there."""
 
     def codegen(context, b, signature, args):
         data = context.make_array(signature.args[0])(context, b, args[0]).data
-        return b.atomic_rmw("add", data, ir.Constant(I64, 1), "monotonic")
+        return b.atomic_rmw("add", b.gep(data, [args[1]]), ir.Constant(I64, 1), "monotonic")
 
-    return types.int64(counter), codegen
+    return types.int64(array, types.int64), codegen
+
+
+@intrinsic
+def integers_at(typing, address):
+    """The address of int64 numbers, for ``numba.carray``."""
+
+    def codegen(context, b, signature, args):
+        return b.inttoptr(args[0], I64.as_pointer())
+
+    return types.CPointer(types.int64)(types.int64), codegen
+
+
+@intrinsic
+def call_kernel(typing, address, zero, arguments):
+    """Call the kernel at an address."""
+
+    def codegen(context, b, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [_scalar(zero), I64.as_pointer()])
+        b.call(b.inttoptr(args[0], kind.as_pointer()), [args[1], b.inttoptr(args[2], I64.as_pointer())])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, zero, types.int64), codegen
 
 
 # --- the inner loop ------------------------------------------------------------------------------
@@ -312,15 +329,6 @@ def sum_of_products(tile, rows, a, b, counts, a_steps, b_steps):
 
 
 # --- memory --------------------------------------------------------------------------------------
-@njit
-def aligned(array):
-    """First address in an array that is a multiple of 64; the array is 64 bytes longer than needed.
-
-    To be asked for anew in each round of a loop: Numba frees an array after its last use by name.
-    """
-    return (array.ctypes.data + 63) // 64 * 64
-
-
 @njit
 def copy_part(zero, target, source, count):
     """Copy `count` numbers, which are a row of lanes of a tile or one number for each of its rows."""
@@ -365,7 +373,7 @@ def pack(zero, target, target_step, source, row_step, lane_step, rows, lanes, pa
 
 
 @njit
-def put(tile, zero, out_rows, rows, lanes, lane_step, add, scratch, scratch_rows):
+def put(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
     """Write the first rows and lanes of a tile, or add them to what is there."""
     size = bytes_of(zero)
     if lane_step == size and lanes * size == LANE_BYTES:  # rows past the last repeat it: written twice, the same
@@ -374,24 +382,41 @@ def put(tile, zero, out_rows, rows, lanes, lane_step, add, scratch, scratch_rows
             tile = add_memory(tile, there)
         store(tile, there)
         return
-    store(tile, addresses_in(scratch_rows))
+    store(tile, addresses_in(tile_rows))
     for r in range(rows):
         for lane in range(lanes):
             at = out_rows[r] + lane * lane_step
-            value = number_at(zero, scratch_rows[r] + lane * size)
+            value = number_at(zero, tile_rows[r] + lane * size)
             if add:
                 value += number_at(zero, at)
             write_number(value, at)
 
 
+# --- the arguments of a kernel ---------------------------------------------------------------------
+NEXT_TASK, NEXT_THREAD, SCRATCH, SCRATCH_STEP, OWN = range(5)  # those of all kernels, and where its own begin
+GATHER_ARGUMENTS, WEIGHT_ARGUMENTS, COPY_ARGUMENTS = OWN + 29, OWN + 37, OWN + 10
+SCRATCH_HEAD = 256 + TILE_ROWS * LANE_BYTES
+
+
 @njit
-def scratch_tile(zero):
-    """Room for a tile, and the addresses of its rows."""
-    scratch = np.full(TILE_ROWS * LANE_BYTES // bytes_of(zero), zero)
-    rows = np.empty(TILE_ROWS, np.int64)
+def own_scratch(arguments):
+    """This thread's part of the scratch memory: three arrays for addresses of rows, and where the rest begins.
+
+    The third holds the addresses of the rows of a tile in the scratch memory itself.
+    """
+    first = arguments[SCRATCH] + next_number(arguments, NEXT_THREAD) * arguments[SCRATCH_STEP]
+    a_rows = carray(integers_at(first), TILE_ROWS)
+    out_rows = carray(integers_at(first + 64), TILE_ROWS)
+    tile_rows = carray(integers_at(first + 128), TILE_ROWS)
     for r in range(TILE_ROWS):
-        rows[r] = scratch.ctypes.data + r * LANE_BYTES
-    return scratch, rows
+        tile_rows[r] = first + 256 + r * LANE_BYTES
+    return a_rows, out_rows, tile_rows, first + SCRATCH_HEAD
+
+
+@njit
+def table_at(address, groups):
+    """The table of a plan, of which the kernel has the address."""
+    return carray(integers_at(address), (groups + 1, TABLE_WIDTH))
 
 
 # --- conv2d and conv2d_input ---------------------------------------------------------------------
@@ -442,29 +467,31 @@ def pack_panels(zero, panel, filters, w_steps, taps, terms, lanes):
                 panel += terms * LANE_BYTES
 
 
-@_compiled()
-def gather(zero, counter, table, sizes, taps, source_steps, w_steps, out_steps, source, filters, out):
-    """Run conv2d or conv2d_input until no task is left.
+def gather(zero, arguments):
+    """Kernel: run conv2d or conv2d_input until no task is left.
 
     A task is a block of tiles and some panels, a panel being the filters of as many lanes as a tile has. The
     terms are cut into chunks, so that the panels of a chunk fit the cache.
     """
     size = bytes_of(zero)
-    images, channel_groups, terms, lanes, together, tiles_per_block, chunk = sizes
-    first_fh, first_fw, fhs, fws = taps
-    tiles = table[-1, FIRST_BLOCK]
-    width = LANE_BYTES // size
-    panel_memory = np.empty(together * fhs * fws * chunk * LANE_BYTES + 64, np.uint8)
+    arguments = carray(arguments, GATHER_ARGUMENTS)
+    source, filters, out, groups_at, groups = to_fixed_tuple(arguments[OWN : OWN + 5], 5)
+    images, channel_groups, terms, lanes, together, tiles_together, chunk = to_fixed_tuple(arguments[OWN + 5 : OWN + 12], 7)
+    first_fh, first_fw, fhs, fws = taps = to_fixed_tuple(arguments[OWN + 12 : OWN + 16], 4)
+    source_steps, out_steps = to_fixed_tuple(arguments[OWN + 16 : OWN + 20], 4), to_fixed_tuple(arguments[OWN + 20 : OWN + 24], 4)
+    w_steps = to_fixed_tuple(arguments[OWN + 24 : OWN + 29], 5)
+    source_rows, out_rows, tile_rows, panel = own_scratch(arguments)
     packed = -1  # which panels and chunk it holds
-    scratch, scratch_rows = scratch_tile(zero)
-    source_rows, out_rows = np.empty(TILE_ROWS, np.int64), np.empty(TILE_ROWS, np.int64)
-    chunks, blocks = -(-terms // chunk), -(-tiles // tiles_per_block)
+    table = table_at(groups_at, groups)
+    tiles = table[groups, FIRST_BLOCK]
+    width = LANE_BYTES // size
+    chunks, blocks = -(-terms // chunk), -(-tiles // tiles_together)
     lane_blocks = -(-lanes // (together * width))
+    tasks = channel_groups * lane_blocks * blocks
     while True:
-        task = next_number(counter)
-        if task >= channel_groups * lane_blocks * blocks:
+        task = next_number(arguments, NEXT_TASK)
+        if task >= tasks:
             return
-        panel = aligned(panel_memory)
         which, block = task // blocks, task % blocks
         g, first_lane = which // lane_blocks, which % lane_blocks * together * width
         last_lane = min(first_lane + together * width, lanes)
@@ -476,7 +503,7 @@ def gather(zero, counter, table, sizes, taps, source_steps, w_steps, out_steps, 
                 from_w = filters + g * w_steps[4] + first_lane * w_steps[0] + first_term * w_steps[1]
                 pack_panels(zero, panel, from_w, w_steps, taps, count, last_lane - first_lane)
             group = 0
-            for tile_number in range(block * tiles_per_block, min(tiles, (block + 1) * tiles_per_block)):
+            for tile_number in range(block * tiles_together, min(tiles, (block + 1) * tiles_together)):
                 while table[group + 1, FIRST_BLOCK] <= tile_number:
                     group += 1
                 h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:]
@@ -501,7 +528,7 @@ def gather(zero, counter, table, sizes, taps, source_steps, w_steps, out_steps, 
                     )  # fmt: skip
                     put(
                         tile, zero, out_rows, rows, min(width, last_lane - lane), out_steps[3],
-                        c > 0, scratch, scratch_rows,
+                        c > 0, tile_rows,
                     )  # fmt: skip
                     b += fhs * fws * count * LANE_BYTES
                     for r in range(TILE_ROWS):
@@ -509,12 +536,6 @@ def gather(zero, counter, table, sizes, taps, source_steps, w_steps, out_steps, 
 
 
 # --- conv2d_weight -------------------------------------------------------------------------------
-@njit
-def spread(count):
-    """The bytes, or if many an odd number of cache lines: steps of this size go all over the cache."""
-    return count if count < 1024 else ((count + 63) // 64 | 1) * 64
-
-
 @njit
 def pack_images(zero, target, image_step, source, steps, images, rows, columns, channels, together):
     """Copy (n, h, w, c) of any steps to (c // together, n, h, w, c % together); the last part is filled with zeros."""
@@ -555,33 +576,31 @@ def longest_last(counts, a_steps, b_steps):
     )
 
 
-@_compiled()
-def weight(zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, dy, out):
-    """Run conv2d_weight until no task is left; a task is a block of rows and lanes, with all taps and terms.
+def weight(zero, arguments):
+    """Kernel: run conv2d_weight until no task is left; a task is a block of rows and lanes, with all taps and terms.
 
     The sum goes over chunks of images and output rows, always the same ones in the same order.
     """
     size = bytes_of(zero)
-    images, channel_groups, rows, lanes, block_rows, block_lanes, chunk_images, chunk_rows, turned = sizes
-    ih, iw, oh, ow, stride, before, span = axis
+    arguments = carray(arguments, WEIGHT_ARGUMENTS)
+    x, dy, out, groups_at, groups = to_fixed_tuple(arguments[OWN : OWN + 5], 5)
+    images, channel_groups, rows, lanes, block_rows, block_lanes = to_fixed_tuple(arguments[OWN + 5 : OWN + 11], 6)
+    chunk_images, chunk_rows, turned, x_image, dy_image, x_bytes = to_fixed_tuple(arguments[OWN + 11 : OWN + 17], 6)
+    ih, iw, oh, ow, stride, before, span = to_fixed_tuple(arguments[OWN + 17 : OWN + 24], 7)
+    x_steps, dy_steps = to_fixed_tuple(arguments[OWN + 24 : OWN + 28], 4), to_fixed_tuple(arguments[OWN + 28 : OWN + 32], 4)
+    out_steps = to_fixed_tuple(arguments[OWN + 32 : OWN + 37], 5)
+    a_rows, out_rows, tile_rows, x_packed = own_scratch(arguments)
+    dy_packed = x_packed + x_bytes
+    table = table_at(groups_at, groups)
     width = LANE_BYTES // size
     row_blocks, lane_blocks = -(-rows // block_rows), -(-lanes // block_lanes)
     x_part, dy_part = (TILE_ROWS, width) if turned else (width, TILE_ROWS)  # channels side by side
     x_step, dy_step = x_part * size, dy_part * size
-    x_room, dy_room = (block_rows, block_lanes) if turned else (block_lanes, block_rows)
-    x_image = spread(min(ih, (chunk_rows - 1) * stride + span) * iw * x_step)  # of one part of the channels
-    dy_image = spread(chunk_rows * ow * dy_step)
-    x_memory = np.empty(-(-x_room // x_part) * chunk_images * x_image + 64, np.uint8)
-    dy_memory = np.empty(-(-dy_room // dy_part) * chunk_images * dy_image + 64, np.uint8)
-    scratch, scratch_rows = scratch_tile(zero)
-    a_rows, out_rows = np.empty(TILE_ROWS, np.int64), np.empty(TILE_ROWS, np.int64)
-    groups = len(table) - 1
     tasks = channel_groups * row_blocks * lane_blocks
     while True:
-        task = next_number(counter)
+        task = next_number(arguments, NEXT_TASK)
         if task >= tasks:
             return
-        x_packed, dy_packed = aligned(x_memory), aligned(dy_memory)
         g, block = task // (row_blocks * lane_blocks), task % (row_blocks * lane_blocks)
         first_row, first_lane = block // lane_blocks * block_rows, block % lane_blocks * block_lanes
         task_rows, task_lanes = min(block_rows, rows - first_row), min(block_lanes, lanes - first_lane)
@@ -626,9 +645,9 @@ def weight(zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, d
                             at += (w[FIXED] + kw * w[FIXED_STEP]) * out_steps[3]
                             for lane in range(0, task_lanes, width):
                                 for row in range(0, task_rows, TILE_ROWS):
-                                    tile_rows = min(TILE_ROWS, task_rows - row)
+                                    here = min(TILE_ROWS, task_rows - row)
                                     for r in range(TILE_ROWS):  # rows past the last repeat it
-                                        this = min(r, tile_rows - 1)
+                                        this = min(r, here - 1)
                                         a_rows[r] = a + row // TILE_ROWS * a_part + this * size
                                         out_rows[r] = at + (row + this) * out_steps[0] + lane * out_steps[1]
                                     tile = sum_of_products(
@@ -636,42 +655,63 @@ def weight(zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, d
                                         counts, a_by, b_by,
                                     )  # fmt: skip
                                     put(
-                                        tile, zero, out_rows, tile_rows, min(width, task_lanes - lane), out_steps[1],
-                                        not first_chunk, scratch, scratch_rows,
+                                        tile, zero, out_rows, here, min(width, task_lanes - lane), out_steps[1],
+                                        not first_chunk, tile_rows,
                                     )  # fmt: skip
 
 
 # --- any layout ----------------------------------------------------------------------------------
-@_compiled()
-def to_channels_last(zero, counter, shape, steps, source, target):
-    """Copy (n, h, w, c) of any steps to contiguous memory, a row of an image at a time, until none is left."""
-    images, rows, columns, channels = shape
-    row_bytes = columns * channels * bytes_of(zero)
+def to_channels_last(zero, arguments):
+    """Kernel: copy (n, h, w, c) of any steps to contiguous memory, a row of an image at a time, until none is left."""
+    arguments = carray(arguments, COPY_ARGUMENTS)
+    source, target, images, rows, columns, channels = to_fixed_tuple(arguments[OWN : OWN + 6], 6)
+    steps = to_fixed_tuple(arguments[OWN + 6 : OWN + 10], 4)
+    step = channels * bytes_of(zero)
     while True:
-        task = next_number(counter)
+        task = next_number(arguments, NEXT_TASK)
         if task >= images * rows:
             return
         at = source + task // rows * steps[0] + task % rows * steps[1]
-        pack(
-            zero, target + task * row_bytes, channels * bytes_of(zero), at, steps[2], steps[3],
-            columns, channels, channels,
-        )  # fmt: skip
+        pack(zero, target + task * columns * step, step, at, steps[2], steps[3], columns, channels, channels)
 
 
-# --- on several threads --------------------------------------------------------------------------
-@_compiled(parallel=True)
-def gather_on_threads(threads, zero, counter, table, sizes, taps, source_steps, w_steps, out_steps, source, filters, out):
+# --- kernels as C functions, on several threads ---------------------------------------------------
+KERNELS = {"gather": gather, "weight": weight, "to_channels_last": to_channels_last}
+
+
+_keep: list[Any] = []  # compiled functions, whose code would go with them
+
+
+class Kernel(NamedTuple):
+    """A compiled kernel: as an address, and as a function of a zero and the address of the arguments."""
+
+    address: int
+    call: Any
+
+
+@lru_cache(maxsize=None)
+def kernel(name: str, kind: str) -> Kernel:
+    """Compile a kernel, once; `kind` is the ``char`` of the dtype."""
+    number, c_number = (types.float32, ctypes.c_float) if kind == "f" else (types.float64, ctypes.c_double)
+    signature = types.void(number, types.CPointer(types.int64))
+    try:
+        compiled = cfunc(signature, cache=True)(KERNELS[name])
+    except RuntimeError:  # Numba found no folder for its cache
+        compiled = cfunc(signature)(KERNELS[name])
+    call = ctypes.CFUNCTYPE(None, c_number, ctypes.c_void_p)(compiled.address)
+    _keep.append(compiled)
+    return Kernel(compiled.address, call)
+
+
+def _on_threads(threads, address, zero, arguments):
     for _ in prange(threads):
-        gather(zero, counter, table, sizes, taps, source_steps, w_steps, out_steps, source, filters, out)
+        call_kernel(address, zero, arguments)
 
 
-@_compiled(parallel=True)
-def weight_on_threads(threads, zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, dy, out):
-    for _ in prange(threads):
-        weight(zero, counter, table, sizes, axis, x_steps, dy_steps, out_steps, x, dy, out)
-
-
-@_compiled(parallel=True)
-def to_channels_last_on_threads(threads, zero, counter, shape, steps, source, target):
-    for _ in prange(threads):
-        to_channels_last(zero, counter, shape, steps, source, target)
+@lru_cache(maxsize=None)
+def on_threads() -> Any:
+    """The function that calls a kernel on several threads of Numba at once."""
+    try:
+        return njit(parallel=True, nogil=True, cache=True)(_on_threads)
+    except RuntimeError:  # Numba found no folder for its cache
+        return njit(parallel=True, nogil=True)(_on_threads)
