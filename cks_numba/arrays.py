@@ -222,6 +222,8 @@ def _current_stream(stream: Any, name: str, pointer: int) -> Any:
 
 def library_of(name: str, array: Any) -> tuple[NumPy, Any]:
     """The library of an array, and the array (foreign GPU arrays: as a Numba device array)."""
+    if type(array) is np.ndarray:
+        return _NUMPY, array
     torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")  # loaded already, if the array is theirs
     if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
         return NumPy(), array
@@ -258,6 +260,7 @@ def dtype_name(array: Any) -> str:
     return getattr(array.dtype, "name", None) or str(array.dtype).removeprefix("torch.")
 
 
+_NUMPY = NumPy()
 _NAMES = {"f": "float32", "d": "float64"}  # because the attribute `name` of a NumPy dtype is slow
 
 
@@ -283,7 +286,8 @@ class Call:
         first = next(iter(found))
         self.library = found[first][0]
         for name, (library, _) in found.items():
-            self._same_library(first, name, library)
+            if library is not self.library:
+                self._same_library(first, name, library)
         self.dtype = checks.dtypes({name: dtype_name(array) for name, array in self.inputs.items()})
         self.out = None
         if out is not None:

@@ -334,7 +334,10 @@ def _run(call: Call, backend: str, operator: str, shape: ConvShape, first: str, 
 
 
 def _remembered(function: Any) -> Any:
-    """Cache a function of sizes, for arguments made of ints, strings and tuples: equal ones are then the same."""
+    """Cache a function of x_shape, w_shape and what the caller gave, where equal arguments are the same ones.
+
+    They are if they are made of ints, strings and tuples: 1.0 or True equals 1, and yet it is an error.
+    """
     known = lru_cache(maxsize=1024)(function)
 
     def is_plain(value: Any) -> bool:
@@ -343,7 +346,7 @@ def _remembered(function: Any) -> Any:
 
     @wraps(function)
     def call(*arguments: Any) -> Any:
-        return (known if is_plain(arguments) else function)(*arguments)
+        return (known if is_plain(arguments[2:]) else function)(*arguments)
 
     return call
 

@@ -108,8 +108,7 @@ def _start(name: str, dtype: np.dtype[Any], threads: int, sizes: Array, addresse
     step = _round_up(scratch, 64)
     memory = np.empty(len(sizes) + (threads * step + 64) // 8, np.int64)  # the arguments, then the scratch memory
     memory[: len(sizes)] = sizes
-    for k, address in enumerate(addresses, gemm.OWN):
-        memory[k] = address
+    memory[gemm.OWN : gemm.OWN + len(addresses)] = addresses
     arguments = memory.ctypes.data
     memory[gemm.SCRATCH], memory[gemm.SCRATCH_STEP] = _round_up(arguments + sizes.nbytes, 64), step
     if threads == 1:
