@@ -1,4 +1,4 @@
-"""The ``cks-numba`` command: info, verify, plan, explain, demo.
+"""The ``cks-numba`` command: info, verify, plan, explain, demo, bench.
 
 A problem size is written as key=value pairs, for example ``i=8,ic=3,oc=4,f=3,stride=2,padding=1``.
 Several numbers in one value are joined by x: ``i=8x6``, ``stride=2x1``, ``padding=1x0x1x2``.
@@ -188,6 +188,16 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("--size", type=int, default=256, choices=(16, 32, 64, 128, 256), help="side of the picture")
     show.add_argument("--repeats", type=_at_least(1), default=5, help="timed runs of each way (default 5)")
     show.add_argument("--backend", default="auto", choices=("auto", "cpu", "cuda"), help="who skips (default auto)")
+
+    bench = commands.add_parser("bench", help="time this library, PyTorch (if installed) and the regular way")
+    bench.add_argument("--device", choices=("cpu",), default="cpu", help="whose backend (default cpu)")
+    bench.add_argument("--check", action="store_true", help="exit with 1 if a bar is missed; needs PyTorch")
+    bench.add_argument("--quick", action="store_true", help="few small cases, to see that it works")
+    bench.add_argument("--rounds", type=_at_least(1), default=9, help="clean rounds of each case (default 9)")
+    bench.add_argument("--threads", type=_at_least(1), default=2, help="of every contender (default 2)")
+    bench.add_argument("--only", default="", metavar="TEXT", help="cases with this text in them, such as DCGAN")
+    bench.add_argument("--csv", type=Path, help="file to write all timings to")
+    bench.add_argument("--readme", type=Path, help="file with markers, between which the summary is put")
     return top
 
 
@@ -226,6 +236,18 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from . import verify  # the slow imports only where they are needed
 
         return verify.run(arguments.cases, arguments.seed, arguments.backend)
+    if arguments.command == "bench":
+        from . import bench
+
+        return bench.run(
+            arguments.rounds,
+            arguments.threads,
+            arguments.quick,
+            arguments.check,
+            arguments.csv,
+            arguments.readme,
+            arguments.only,
+        )
     from . import demo
 
     return demo.run(arguments.out, arguments.size, arguments.repeats, arguments.backend)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import operators, regular
+from .arrays import own_order
 from .backends import cuda
 from .geometry import OPERATORS, ConvShape, plan
 
@@ -76,16 +77,19 @@ def operands(operator: str, shape: ConvShape, rng: np.random.Generator, dtype: A
     return tuple(rng.standard_normal(size).astype(dtype) for size in sizes)  # type: ignore[return-value]
 
 
-def call(operator: str, shape: ConvShape, first: Any, second: Any, backend: str) -> NDArray[Any]:
+def call(
+    operator: str, shape: ConvShape, first: Any, second: Any, backend: str, layout: str = "NHWC"
+) -> NDArray[Any]:
     """Run a public operator on the two arrays that `operands` names."""
     options: dict[str, Any] = dict(
         stride=shape.stride, padding=shape.padding, dilation=shape.dilation, groups=shape.groups, backend=backend
     )
+    options["layout"] = layout
     if operator == "conv2d":
         return operators.conv2d(first, second, **options)
     if operator == "conv2d_input":
-        return operators.conv2d_input(shape.x_shape, first, second, **options)
-    return operators.conv2d_weight(first, shape.w_shape, second, **options)
+        return operators.conv2d_input(own_order(shape.x_shape, layout), first, second, **options)
+    return operators.conv2d_weight(first, own_order(shape.w_shape, layout), second, **options)
 
 
 def tolerance(operator: str, shape: ConvShape, dtype: Any) -> float:

@@ -1,0 +1,472 @@
+"""``cks-numba bench``: this library, PyTorch and the regular way, alternated in one process over the table of layers.
+
+Every contender is first checked, then timed in rounds: one call of each a round. Before a timed call
+come a pause, in which the threads of the contender before it fall asleep, and one untimed call. A
+matrix product of BLAS runs in every round too: it is the limit, and shows rounds in which the
+machine was busy with something else. Those are left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+from pathlib import Path
+from statistics import geometric_mean, median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numba
+import numpy as np
+
+from . import layers, regular, verify
+from .geometry import OPERATORS, ConvShape, plan
+
+OURS, PEER, REGULAR, LIMIT = "cks_numba", "PyTorch", "regular way", "BLAS"
+BLAS_SIDE = 1024
+PAUSE = 0.004  # seconds
+CLEAN = 0.92  # of the best rate of BLAS so far: a slower round is not counted
+MAPS = (("2x2", 1, 3), ("4x4", 4, 7), ("8x8", 8, 15), ("16x16 and larger", 16, 10**9))
+SPARE_BYTES = 4 * 2**20  # memory beyond a tenth of the largest array
+
+
+@dataclass
+class Row:
+    """One contender on one case: a line of the CSV. Times in milliseconds, rates in useful GFLOP/s."""
+
+    source: str
+    operator: str
+    n: int
+    ih: int
+    ic: int
+    oc: int
+    fh: int
+    stride: int
+    padding: int
+    contender: str
+    layout: str
+    dtype: str
+    median_ms: float
+    min_ms: float
+    max_ms: float
+    rate: float
+    rounds: int
+    extra_bytes: int
+    device: str
+    threads: int
+    versions: str
+    commit: str
+
+    @property
+    def case(self) -> tuple[Any, ...]:
+        return self.operator, self.n, self.ih, self.ic, self.oc, self.fh, self.stride, self.padding
+
+
+# --- contenders ----------------------------------------------------------------------------------
+def _ours(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+    if layout == "NCHW":
+        first, second = (np.ascontiguousarray(array.transpose(0, 3, 1, 2)) for array in (first, second))
+    return lambda: verify.call(case.operator, case.shape, first, second, "cpu", layout)
+
+
+def _peer(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+    import torch
+
+    shape, (names, _) = case.shape, zip(*case.shape.arrays(case.operator)[:2], strict=True)
+    form = torch.channels_last if layout == "NHWC" else torch.contiguous_format
+
+    def tensor(array: Any) -> Any:
+        return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous(memory_format=form)
+
+    given = {name: tensor(array) for name, array in zip(names, (first, second), strict=True)}
+    pads = tuple(before for before, _ in shape.padding)
+    if case.operator == "conv2d":
+        return lambda: torch.nn.functional.conv2d(given["x"], given["w"], None, shape.stride, pads, shape.dilation)
+    x = given.get("x", tensor(np.zeros(shape.x_shape, np.float32)))
+    w = given.get("w", tensor(np.zeros(shape.w_shape, np.float32)))
+    wanted = (case.operator == "conv2d_input", case.operator == "conv2d_weight", False)
+    rest = (None, shape.stride, pads, shape.dilation, False, (0, 0), 1, wanted)
+    return lambda: torch.ops.aten.convolution_backward(given["dy"], x, w, *rest)[wanted.index(True)]
+
+
+def _regular(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+    return lambda: regular.BY_OPERATOR[case.operator](first, second, case.shape)
+
+
+def _blas(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+    a, b = np.ones((2, BLAS_SIDE, BLAS_SIDE), np.float32)
+    out = np.empty_like(a)
+    return lambda: np.matmul(a, b, out=out)
+
+
+CONTENDERS = (
+    (OURS, "NHWC", _ours),
+    (OURS, "NCHW", _ours),
+    (PEER, "NHWC", _peer),
+    (PEER, "NCHW", _peer),
+    (REGULAR, "NHWC", _regular),
+    (LIMIT, "", _blas),
+)
+
+
+def has_peer() -> bool:
+    """Whether PyTorch is there to be compared with."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+# --- one case ------------------------------------------------------------------------------------
+def _checked(case: layers.Case, calls: dict[tuple[str, str], Callable[[], Any]]) -> None:
+    """Every contender gives the same result, up to rounding."""
+    want = calls[REGULAR, "NHWC"]()
+    scale = float(np.abs(want).max()) or 1.0
+    for (name, layout), call in calls.items():
+        if name in (LIMIT, REGULAR):
+            continue
+        got = np.asarray(call())
+        got = got.transpose(0, 2, 3, 1) if name == PEER or layout == "NCHW" else got
+        error = float(np.abs(got - want).max()) / scale
+        if not error < 1e-3:
+            raise RuntimeError(f"{name} ({layout}) differs from the regular way by {error:.1e}: {case}")
+
+
+def extra_memory(call: Callable[[], Any]) -> int:
+    """Bytes that a call allocates at its peak, without its result."""
+    tracemalloc.start()
+    try:
+        result = call()
+        return max(0, tracemalloc.get_traced_memory()[1] - result.nbytes)
+    finally:
+        tracemalloc.stop()
+
+
+def measure(case: layers.Case, rounds: int, best_blas: float) -> tuple[dict[tuple[str, str], list[float]], int, float]:
+    """Seconds of every contender in each clean round, extra bytes of ours, and the best rate of BLAS so far."""
+    rng = np.random.default_rng(0)
+    first, second = verify.operands(case.operator, case.shape, rng, np.float32)
+    contenders = [row for row in CONTENDERS if row[0] != PEER or has_peer()]
+    calls = {(name, layout): make(case, first, second, layout) for name, layout, make in contenders}
+    _checked(case, calls)
+    extra = max(extra_memory(call) for (name, _), call in calls.items() if name == OURS)
+    kept: list[dict[tuple[str, str], float]] = []
+    for _ in range(3 * rounds):
+        times = {}
+        for key, call in calls.items():
+            time.sleep(PAUSE)
+            call()
+            start = time.perf_counter()
+            call()
+            times[key] = time.perf_counter() - start
+        rate = 2 * BLAS_SIDE**3 / times[LIMIT, ""]
+        best_blas = max(best_blas, rate)
+        if rate >= CLEAN * best_blas:
+            kept.append(times)
+        if len(kept) == rounds:
+            break
+    if not kept:
+        raise RuntimeError("no clean round: the machine is busy with something else")
+    return {key: [times[key] for times in kept] for key in calls}, extra, best_blas
+
+
+def machine() -> str:
+    """Name of the CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _versions() -> str:
+    found = []
+    for name in ("numpy", "numba", "torch"):
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def _commit() -> str:
+    """Commit of the checkout that this file is in, with a + where it has been changed since."""
+    here = Path(__file__).parent
+    try:
+        git = ("git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=7")
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return metadata.version("cks-numba")
+
+
+def time_cases(cases: Sequence[layers.Case], rounds: int, threads: int) -> list[Row]:
+    """Time all contenders on all cases, and print a line for each case."""
+    numba.set_num_threads(threads)
+    if has_peer():
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(False)
+    common = dict(device=machine(), threads=threads, versions=_versions(), commit=_commit())
+    rows: list[Row] = []
+    best_blas = 0.0
+    print(f"{'case':<64} {'rate':>6} {'of BLAS':>8} {'PyTorch':>8} {'regular':>8}  (times as long as ours)")
+    for case in cases:
+        times, extra, best_blas = measure(case, rounds, best_blas)
+        s, useful = case.shape, 2 * plan(case.operator, case.shape).useful
+        here = [
+            Row(
+                case.source, case.operator, s.n, s.ih, s.ic, s.oc, s.fh, s.stride[0], s.padding[0][0],
+                name, layout, "float32", *(1e3 * f(seconds) for f in (median, min, max)),
+                (2 * BLAS_SIDE**3 if name == LIMIT else useful) / median(seconds) / 1e9,
+                len(seconds), extra if name == OURS else 0, **common,  # type: ignore[arg-type]
+            )
+            for (name, layout), seconds in times.items()
+        ]  # fmt: skip
+        rows += here
+        print(_line(here), flush=True)
+    return rows
+
+
+def _line(rows: list[Row]) -> str:
+    ours, blas = _of(rows, OURS), _of(rows, LIMIT)
+    r = rows[0]
+    name = f"{r.operator:<13} {r.ih}x{r.ih} n {r.n} {r.ic}->{r.oc} f {r.fh} s {r.stride} p {r.padding}"
+    others = [f"{_of(rows, other) / ours:8.2f}" if _of(rows, other) else "       -" for other in (PEER, REGULAR)]
+    rate = next(row.rate for row in rows if row.contender == OURS)
+    share = rate / (2 * BLAS_SIDE**3 / blas / 1e6)
+    return f"{name:<44} {r.source:<19} {rate:6.1f} {share:8.2f} {' '.join(others)}"
+
+
+def _of(rows: Iterable[Row], contender: str) -> float:
+    """Median milliseconds of a contender in one case: ours in NHWC, PyTorch in its better layout; 0 if it is not there."""
+    found = [row.median_ms for row in rows if row.contender == contender]
+    return (found[0] if contender == OURS else min(found)) if found else 0.0
+
+
+# --- what is said of the rows --------------------------------------------------------------------
+@dataclass
+class Ratio:
+    """A case in four numbers: useful GFLOP, and times and rates as ratios."""
+
+    row: Row
+    gflop: float
+    peer: float  # how many times as long PyTorch takes in its better layout
+    regular: float
+    limit: float  # our useful rate over that of BLAS
+
+
+def ratios(rows: Iterable[Row]) -> list[Ratio]:
+    """The cases of a CSV."""
+    by_case: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        by_case.setdefault(row.case, []).append(row)
+    result = []
+    for here in by_case.values():
+        ours = next(row for row in here if row.contender == OURS and row.layout == "NHWC")
+        blas = next(row.rate for row in here if row.contender == LIMIT)
+        peer, slow = (_of(here, name) / ours.median_ms for name in (PEER, REGULAR))
+        result.append(Ratio(ours, ours.rate * ours.median_ms / 1e3, peer, slow, ours.rate / blas))
+    return result
+
+
+def bars(rows: Iterable[Row]) -> list[tuple[str, float, float, bool]]:
+    """The bars that the CPU backend has to clear: what, measured, wanted, and whether more is better."""
+    found = []
+    everything = ratios(rows)
+    for operator in OPERATORS:
+        mine = [r for r in everything if r.row.operator == operator]
+        tiny = [r.peer for r in mine if r.row.ih == 2 or (r.row.ih == 4 and r.row.stride == 2)]
+        large = [r.peer for r in mine if r.gflop > 0.2]
+        wide = [r.limit for r in mine if _outputs(r.row) >= 8 and min(r.row.ic, r.row.oc) >= 64]
+        found += [
+            (f"{operator}: PyTorch's time over ours, mean over {len(mine)} cases", geometric_mean(r.peer for r in mine), 1.25),
+            (f"{operator}: the same on 2x2 maps, and 4x4 with stride 2", geometric_mean(tiny), 1.6),
+            (f"{operator}: the least above 0.2 GFLOP, of {len(large)}", min(large), 0.9),
+            (f"{operator}: useful rate over that of BLAS, 8x8 and larger, from 64 channels", geometric_mean(wide), 0.85),
+        ]  # fmt: skip
+    extra = max(row.extra_bytes - _largest(row) // 10 for row in rows if row.contender == OURS) / 2**20
+    return [(*bar, True) for bar in found] + [("MiB beyond a tenth of the largest array", extra, SPARE_BYTES / 2**20, False)]
+
+
+def _outputs(row: Row) -> int:
+    return (row.ih + 2 * row.padding - row.fh) // row.stride + 1
+
+
+def _largest(row: Row) -> int:
+    """Bytes of the largest of the three arrays."""
+    out = _outputs(row)
+    return 4 * max(row.n * row.ih**2 * row.ic, row.n * out**2 * row.oc, row.fh**2 * row.ic * row.oc)
+
+
+def summary(rows: Iterable[Row]) -> str:
+    """The rows in one table, in Markdown."""
+    everything = ratios(rows)
+    first = everything[0].row
+    lines = [
+        f"PyTorch's time over ours, its better layout ({first.device}, {first.threads} threads, float32, "
+        f"{first.versions}):",
+        "",
+        "| operator | cases | " + " | ".join(name for name, _, _ in MAPS) + " | all | regular way | of BLAS |",
+        "|---|---|" + "---|" * (len(MAPS) + 3),
+    ]
+    for operator in OPERATORS:
+        mine = [r for r in everything if r.row.operator == operator]
+        cells = [f"`{operator}`", str(len(mine))]
+        for _, least, most in MAPS:
+            here = [r.peer for r in mine if least <= r.row.ih <= most]
+            cells.append(f"{geometric_mean(here):.2f} ({min(here):.2f}-{max(here):.2f})" if here else "")
+        means = [geometric_mean(getattr(r, name) for r in mine) for name in ("peer", "regular", "limit")]
+        lines.append("| " + " | ".join(cells + [f"{mean:.2f}" for mean in means]) + " |")
+    return "\n".join(lines)
+
+
+def write(rows: Sequence[Row], path: Path) -> None:
+    """Write the rows as CSV."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            line = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in asdict(row).items()}
+            writer.writerow(line)
+
+
+def read(path: Path) -> list[Row]:
+    """Read rows that `write` wrote."""
+    kinds = {"int": int, "float": float, "str": str}
+    with path.open(newline="", encoding="utf-8") as file:
+        return [Row(**{f.name: kinds[str(f.type)](line[f.name]) for f in fields(Row)}) for line in csv.DictReader(file)]
+
+
+# --- calls of almost no work, and the first call ---------------------------------------------------
+def overhead(repeats: int = 1000) -> dict[str, float]:
+    """Microseconds of a call beyond a bare matrix product of the same work, for layers under 1 MFLOP."""
+    found = {}
+    for operator in OPERATORS:
+        shape = ConvShape(n=2, ih=4, iw=4, ic=16, oc=16, fh=3, fw=3, padding=1)
+        first, second = verify.operands(operator, shape, np.random.default_rng(0), np.float32)
+        terms = plan(operator, shape).useful // (shape.oc * shape.n * shape.oh * shape.ow)
+        a, b = np.ones((shape.n * shape.oh * shape.ow, terms), np.float32), np.ones((terms, shape.oc), np.float32)
+        calls = (lambda: verify.call(operator, shape, first, second, "cpu"), lambda: a @ b)  # noqa: B023
+        times: tuple[list[float], list[float]] = ([], [])
+        for _ in range(repeats):
+            for call, seconds in zip(calls, times, strict=True):
+                start = time.perf_counter()
+                call()
+                seconds.append(time.perf_counter() - start)
+        found[operator] = 1e6 * (median(times[0]) - median(times[1]))
+    return found
+
+
+FIRST_CALL = """
+import sys, time
+start = time.perf_counter()
+import numba
+numba_seconds = time.perf_counter() - start
+start = time.perf_counter()
+import cks_numba
+import_seconds = time.perf_counter() - start
+from cks_numba import verify
+from cks_numba.geometry import ConvShape
+import numpy as np
+shape = ConvShape(n=8, ih=16, iw=16, ic=32, oc=32, fh=3, fw=3, padding=1)
+arrays = verify.operands(sys.argv[1], shape, np.random.default_rng(0), np.float32)
+start = time.perf_counter()
+verify.call(sys.argv[1], shape, *arrays, "cpu")
+print(import_seconds, time.perf_counter() - start)
+"""
+
+
+def first_calls() -> dict[str, tuple[float, float, float]]:
+    """Seconds of an operator in a new process: to import, the first call with nothing compiled, and with a warm cache."""
+    found = {}
+    for operator in OPERATORS:
+        with TemporaryDirectory() as folder:
+            command = (sys.executable, "-c", FIRST_CALL, operator)
+            environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+            runs = [
+                subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+                for _ in range(2)
+            ]
+        found[operator] = (float(runs[1][0]), float(runs[0][1]), float(runs[1][1]))
+    return found
+
+
+# --- the command ---------------------------------------------------------------------------------
+def run(
+    rounds: int, threads: int, quick: bool, check: bool, csv_file: Path | None, readme: Path | None, only: str
+) -> int:
+    """Run the benchmark of the CPU backend.
+
+    Parameters
+    ----------
+    rounds : int
+        Clean rounds of each case.
+    threads : int
+        For all contenders.
+    quick : bool
+        Small batches, and every tenth case: to see that all of it works.
+    check : bool
+        Fail when a bar is missed; needs PyTorch.
+    csv_file, readme : Path, optional
+        File to write the rows to; file with markers to put the summary between.
+    only : str
+        Cases whose line has this text.
+
+    Returns
+    -------
+    int
+        0, or 1 when a bar was missed.
+    """
+    if check and not has_peer():
+        raise RuntimeError("--check compares with PyTorch, which is not installed: pip install torch")
+    cases = layers.table(flop=2e7, batch=2)[::10] if quick else layers.table()
+    cases = [case for case in cases if only in f"{case.source} {case.operator} {case.shape}"]
+    if not cases:
+        raise RuntimeError(f"no case has {only!r} in it")
+    rows = time_cases(cases, rounds, threads)
+    if has_peer():
+        print("\n" + summary(rows))
+    if csv_file:
+        write(rows, csv_file)
+        print(f"\nwrote {csv_file}")
+    if readme:
+        put_between(readme, summary(rows))
+    print()
+    lines = [] if quick or only or not has_peer() else bars(rows)
+    lines += [(f"{operator}: microseconds of a call beyond its matrix product", us, 40, False) for operator, us in overhead().items()]
+    for operator, (imported, cold, warm) in first_calls().items():
+        lines += [
+            (f"{operator}: seconds to import cks_numba, after numba", imported, 0.4, False),
+            (f"{operator}: seconds of the first call, nothing compiled", cold, 8, False),
+            (f"{operator}: seconds of the first call, compiled before", warm, 0.5, False),
+        ]
+    missed = 0
+    for text, value, bar, more in lines:
+        good = value >= bar if more else value <= bar
+        missed += not good
+        print(f"{'ok    ' if good else 'MISSED'} {value:7.2f} {'>=' if more else '<='} {bar:<5} {text}")
+    print(f"{len(rows)} rows; {min(row.rounds for row in rows)} to {max(row.rounds for row in rows)} clean rounds of each case")
+    return int(check and missed > 0)
+
+
+MARKERS = ("<!-- bench: cpu -->", "<!-- end of bench -->")
+
+
+def put_between(path: Path, text: str) -> None:
+    """Replace what stands between the markers of a file."""
+    content = path.read_text(encoding="utf-8")
+    before, start, rest = content.partition(MARKERS[0])
+    _, end, after = rest.partition(MARKERS[1])
+    if not start or not end:
+        raise RuntimeError(f"{path} has no {MARKERS[0]} ... {MARKERS[1]}")
+    path.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")

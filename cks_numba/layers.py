@@ -1,0 +1,173 @@
+"""The one table of layer sizes, which tests, benchmarks and figures share.
+
+Two sources: the sizes that the authors of C-K-S timed, each for one operator, and the convolutional
+layers of networks that people train. A layer of a network runs all three operators; layers of equal
+size are listed once.
+
+- authors: comments beside the kernels of their public code (Dragon-Alpha v1.0 and v1.2,
+  github.com/GilgameshXYZ123), collected in figures/data/authors_measurements.csv.
+- ResNet-18 and -34 (arXiv 1512.03385; both have the same sizes) as used for small images: a 3x3 filter
+  with stride 1 first, no pooling.
+- VGG-16 (arXiv 1409.1556), every filter 3x3, maps halved by pooling.
+- DCGAN (arXiv 1511.06434): the discriminator, 4x4 filters with stride 2, and of the generator what
+  differs: its layers are transposed convolutions of the same sizes, so it runs `conv2d_input` forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .geometry import OPERATORS, ConvShape, plan
+
+# N, IH = IW, IC, OC, FH = FW, stride, padding
+AUTHORS: dict[str, tuple[tuple[int, int, int, int, int, int, int], ...]] = {
+    "conv2d": (
+        (128, 32, 128, 256, 3, 2, 1),
+        (128, 16, 256, 512, 3, 2, 1),
+        (512, 16, 128, 256, 3, 2, 1),
+        (512, 8, 256, 512, 3, 2, 1),
+        (512, 4, 512, 1024, 3, 2, 1),
+        (256, 32, 128, 256, 3, 2, 1),
+        (256, 16, 256, 512, 3, 2, 1),
+        (512, 8, 512, 512, 3, 2, 1),
+        (128, 32, 128, 256, 4, 2, 1),
+        (512, 8, 256, 512, 4, 2, 1),
+        (512, 4, 512, 1024, 4, 2, 1),
+        (512, 16, 128, 128, 5, 2, 2),
+        (512, 8, 256, 256, 5, 2, 2),
+        (512, 4, 512, 512, 5, 2, 2),
+        (512, 4, 256, 512, 3, 2, 1),
+        (512, 8, 256, 128, 3, 2, 1),
+        (256, 16, 128, 128, 3, 2, 1),
+        (256, 32, 32, 128, 3, 2, 1),
+    ),
+    "conv2d_input": (
+        (128, 32, 128, 128, 3, 1, 1),
+        (128, 16, 256, 256, 3, 1, 1),
+        (128, 8, 512, 512, 3, 1, 1),
+        (512, 4, 512, 512, 3, 1, 1),
+        (128, 32, 128, 64, 5, 1, 2),
+        (128, 16, 256, 128, 5, 1, 2),
+        (256, 4, 512, 512, 5, 1, 2),
+        (128, 64, 128, 128, 3, 2, 1),
+        (128, 32, 256, 256, 3, 2, 1),
+        (128, 28, 256, 256, 3, 2, 1),
+        (128, 24, 256, 256, 3, 2, 1),
+        (128, 16, 512, 512, 3, 2, 1),
+        (512, 12, 256, 256, 3, 2, 1),
+        (512, 8, 512, 512, 3, 2, 1),
+        (512, 4, 512, 1024, 3, 2, 1),
+        (128, 64, 128, 64, 5, 2, 2),
+        (128, 32, 128, 128, 5, 2, 2),
+        (128, 16, 256, 256, 5, 2, 2),
+        (128, 8, 512, 512, 5, 2, 2),
+        (512, 4, 512, 512, 5, 2, 2),
+        (128, 4, 128, 512, 3, 1, 1),
+        (128, 8, 128, 128, 3, 1, 1),
+        (128, 16, 128, 32, 3, 1, 1),
+        (512, 2, 128, 512, 3, 1, 1),
+        (256, 8, 128, 64, 3, 2, 1),
+        (256, 16, 128, 16, 3, 2, 1),
+        (256, 32, 128, 16, 3, 2, 1),
+    ),
+    "conv2d_weight": (
+        (1024, 4, 512, 128, 3, 2, 1),
+        (256, 8, 512, 128, 3, 2, 1),
+        (64, 16, 512, 128, 3, 2, 1),
+        (16, 32, 512, 128, 3, 2, 1),
+    ),
+}
+
+
+def _resnet(size: int) -> Iterator[tuple[int, ...]]:
+    """Sizes of a layer but for N, as above, for square images."""
+    yield size, 3, 64, 3, 1, 1
+    yield size, 64, 64, 3, 1, 1
+    for channels in (128, 256, 512):
+        yield size, channels // 2, channels, 3, 2, 1
+        yield size, channels // 2, channels, 1, 2, 0  # the shortcut
+        size //= 2
+        yield size, channels, channels, 3, 1, 1
+
+
+def _vgg(size: int) -> Iterator[tuple[int, ...]]:
+    ic = 3
+    for stage, channels in enumerate((64, 128, 256, 512, 512)):
+        yield size >> stage, ic, channels, 3, 1, 1
+        yield size >> stage, channels, channels, 3, 1, 1
+        ic = channels
+
+
+def _dcgan(size: int) -> Iterator[tuple[int, ...]]:
+    ic, oc = 3, 64
+    while size > 4:
+        yield size, ic, oc, 4, 2, 1
+        size, ic, oc = size // 2, oc, 2 * oc
+    yield 4, ic, 1, 4, 1, 0  # the discriminator's verdict
+    yield 4, ic, 100, 4, 1, 0  # the generator's first layer, from a vector of 100 numbers
+
+
+NETWORKS = {"ResNet-18/34": _resnet, "VGG-16": _vgg, "DCGAN": _dcgan}
+IMAGE_SIZES = (32, 64)
+
+
+class Case(NamedTuple):
+    """One operator of one layer: a row of the table."""
+
+    source: str
+    operator: str
+    shape: ConvShape
+
+
+def _shape(n: int, size: int, ic: int, oc: int, taps: int, stride: int, padding: int) -> ConvShape:
+    return ConvShape(n=n, ih=size, iw=size, ic=ic, oc=oc, fh=taps, fw=taps, stride=stride, padding=padding)
+
+
+def layers() -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Source, operator and sizes (N, IH, IC, OC, FH, stride, padding; N is 0 where a network leaves it open), once."""
+    seen: set[tuple[str, tuple[int, ...]]] = set()
+    for operator, rows in AUTHORS.items():
+        for row in rows:
+            if (operator, row[1:]) not in seen:
+                seen.add((operator, row[1:]))
+                yield "authors", operator, row
+    for name, network in NETWORKS.items():
+        for size in IMAGE_SIZES:
+            for row in network(size):
+                for operator in OPERATORS:
+                    if (operator, row) not in seen:
+                        seen.add((operator, row))
+                        yield f"{name}, {size}x{size}", operator, (0, *row)
+
+
+def table(flop: float = 1.2e9, batch: int = 64) -> list[Case]:
+    """The table with batches that a machine can take.
+
+    Parameters
+    ----------
+    flop : float
+        Useful floating-point operations (two a multiply-add) of a case, at most, unless one image has more.
+    batch : int
+        Images, at most. The batch is the largest power of two within both.
+
+    Returns
+    -------
+    list of Case
+
+    Examples
+    --------
+    >>> cases = table()
+    >>> {case.source.split(",")[0] for case in cases} == {"authors", *NETWORKS}
+    True
+    >>> max(case.shape.n for case in cases)
+    64
+    """
+    cases = []
+    for source, operator, (_, *sizes) in layers():
+        one = plan(operator, _shape(1, *sizes)).useful
+        n = batch
+        while n > 1 and 2 * n * one > flop:
+            n //= 2
+        cases.append(Case(source, operator, _shape(n, *sizes)))
+    return cases
