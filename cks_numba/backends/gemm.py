@@ -576,6 +576,61 @@ def longest_last(counts, a_steps, b_steps):
     )
 
 
+@njit
+def place_results(h, w, first, rows, channels, k, part, a_steps, out_steps, a_rows, out_rows):
+    """Offsets of the tile's rows, which are (kh, kw, channel) from `first` on; returns how many there are.
+
+    `rows` of them are there, from position `k` of the group on. Rows past the last repeat it.
+    """
+    k += first // channels
+    channel = first % channels
+    kh, kw = k // w[COUNT], k % w[COUNT]
+    count = min(TILE_ROWS, rows - first)
+    for r in range(TILE_ROWS):
+        a_rows[r] = channel // TILE_ROWS * part + channel % TILE_ROWS * a_steps[2] + kh * a_steps[0] + kw * a_steps[1]
+        out_rows[r] = channel * out_steps[0] + kh * h[FIXED_STEP] * out_steps[2] + kw * w[FIXED_STEP] * out_steps[3]
+        if r < count - 1:
+            channel += 1
+            if channel == channels:
+                channel, kw = 0, kw + 1
+                if kw == w[COUNT]:
+                    kw, kh = 0, kh + 1
+    return count
+
+
+@njit
+def add_group(zero, h, w, terms, turned, x, dy, x_by, dy_by, out, out_steps, rows, lanes, add, own):
+    """Add the terms of one chunk to the results of a group of taps.
+
+    Where x is in the lanes every tap has tiles of its own; `turned`, where x is in the rows, the rows of
+    all taps of the group share tiles, because they meet the same dy.
+    """
+    size = bytes_of(zero)
+    a_rows, out_rows, tile_rows, _ = own
+    width = LANE_BYTES // size
+    a, b, a_by, b_by = (x, dy, x_by, dy_by) if turned else (dy, x, dy_by, x_by)
+    n = terms[0]
+    a_part, b_part = n * a_by[0], n * b_by[0]  # from one part of the channels to the next
+    counts, a_loops, b_loops = longest_last(terms, a_by, b_by)
+    x_h, x_w = h[THIRD_FIXED] * x_by[3], w[THIRD_FIXED] * x_by[4]  # from one tap of the group to the next
+    a_steps = (x_h, x_w, size) if turned else (0, 0, size)
+    taps = h[COUNT] * w[COUNT]
+    together = taps if turned else 1
+    for k in range(0, taps, together):
+        b_k = b if turned else b + k // w[COUNT] * x_h + k % w[COUNT] * x_w
+        for lane in range(0, lanes, width):
+            for first in range(0, together * rows, TILE_ROWS):
+                count = place_results(
+                    h, w, first, together * rows, rows, k, a_part, a_steps, out_steps, a_rows, out_rows
+                )  # fmt: skip
+                for r in range(TILE_ROWS):
+                    out_rows[r] += out + lane * out_steps[1]
+                tile = sum_of_products(
+                    zeros(zero), addresses_in(a_rows), a, b_k + lane // width * b_part, counts, a_loops, b_loops
+                )
+                put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps[1], add, tile_rows)
+
+
 def weight(zero, arguments):
     """Kernel: run conv2d_weight until no task is left; a task is a block of rows and lanes, with all taps and terms.
 
@@ -587,77 +642,56 @@ def weight(zero, arguments):
     images, channel_groups, rows, lanes, block_rows, block_lanes = to_fixed_tuple(arguments[OWN + 5 : OWN + 11], 6)
     chunk_images, chunk_rows, turned, x_image, dy_image, x_bytes = to_fixed_tuple(arguments[OWN + 11 : OWN + 17], 6)
     ih, iw, oh, ow, stride, before, span = to_fixed_tuple(arguments[OWN + 17 : OWN + 24], 7)
-    x_steps, dy_steps = to_fixed_tuple(arguments[OWN + 24 : OWN + 28], 4), to_fixed_tuple(arguments[OWN + 28 : OWN + 32], 4)
+    x_steps = to_fixed_tuple(arguments[OWN + 24 : OWN + 28], 4)
+    dy_steps = to_fixed_tuple(arguments[OWN + 28 : OWN + 32], 4)
     out_steps = to_fixed_tuple(arguments[OWN + 32 : OWN + 37], 5)
-    a_rows, out_rows, tile_rows, x_packed = own_scratch(arguments)
-    dy_packed = x_packed + x_bytes
+    own = own_scratch(arguments)
+    x_packed, dy_packed = own[3], own[3] + x_bytes
     table = table_at(groups_at, groups)
     width = LANE_BYTES // size
     row_blocks, lane_blocks = -(-rows // block_rows), -(-lanes // block_lanes)
     x_part, dy_part = (TILE_ROWS, width) if turned else (width, TILE_ROWS)  # channels side by side
     x_step, dy_step = x_part * size, dy_part * size
-    tasks = channel_groups * row_blocks * lane_blocks
     while True:
         task = next_number(arguments, NEXT_TASK)
-        if task >= tasks:
+        if task >= channel_groups * row_blocks * lane_blocks:
             return
         g, block = task // (row_blocks * lane_blocks), task % (row_blocks * lane_blocks)
-        first_row, first_lane = block // lane_blocks * block_rows, block % lane_blocks * block_lanes
-        task_rows, task_lanes = min(block_rows, rows - first_row), min(block_lanes, lanes - first_lane)
-        if turned:
-            x_first, x_count, dy_first, dy_count = g * rows + first_row, task_rows, g * lanes + first_lane, task_lanes
-        else:
-            x_first, x_count, dy_first, dy_count = g * lanes + first_lane, task_lanes, g * rows + first_row, task_rows
+        row, lane = block // lane_blocks * block_rows, block % lane_blocks * block_lanes
+        task_rows, task_lanes = min(block_rows, rows - row), min(block_lanes, lanes - lane)
+        x_first, dy_first = (g * rows + row, g * lanes + lane) if turned else (g * lanes + lane, g * rows + row)
+        x_channels, dy_channels = (task_rows, task_lanes) if turned else (task_lanes, task_rows)
+        at = out + g * out_steps[4] + row * out_steps[0] + lane * out_steps[1]
         for n0 in range(0, images, chunk_images):
             n = min(chunk_images, images - n0)
             for oh0 in range(0, oh, chunk_rows):
                 oh1 = min(oh, oh0 + chunk_rows)
                 ih0 = max(0, oh0 * stride - before)
                 ih1 = max(ih0, min(ih, (oh1 - 1) * stride - before + span))
-                first_chunk = n0 == 0 and oh0 == 0
+                add = n0 > 0 or oh0 > 0
                 pack_images(
                     zero, x_packed, x_image, x + n0 * x_steps[0] + ih0 * x_steps[1] + x_first * x_steps[3],
-                    x_steps, n, ih1 - ih0, iw, x_count, x_part,
+                    x_steps, n, ih1 - ih0, iw, x_channels, x_part,
                 )  # fmt: skip
                 pack_images(
                     zero, dy_packed, dy_image, dy + n0 * dy_steps[0] + oh0 * dy_steps[1] + dy_first * dy_steps[3],
-                    dy_steps, n, oh1 - oh0, ow, dy_count, dy_part,
+                    dy_steps, n, oh1 - oh0, ow, dy_channels, dy_part,
                 )  # fmt: skip
                 for group in range(groups):
                     h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:]
                     skipped = max(0, oh0 - h[SUMMED])  # output rows of the group in chunks before this one
                     terms = max(0, min(h[TERMS], oh1 - h[SUMMED]) - skipped)
-                    if terms == 0 and not first_chunk:
+                    if add and terms == 0:
                         continue
-                    for kh in range(h[COUNT]):
-                        for kw in range(w[COUNT]):
-                            x_h = h[THIRD] + kh * h[THIRD_FIXED] + skipped * h[THIRD_TERM] - ih0
-                            x_w = w[THIRD] + kw * w[THIRD_FIXED]
-                            x_at = x_packed + (x_h * iw + x_w) * x_step
-                            dy_at = dy_packed + ((h[SUMMED] + skipped - oh0) * ow + w[SUMMED]) * dy_step
-                            x_by = (x_image, h[THIRD_TERM] * iw * x_step, w[THIRD_TERM] * x_step)
-                            dy_by = (dy_image, ow * dy_step, dy_step)
-                            a, b, a_by, b_by = (x_at, dy_at, x_by, dy_by) if turned else (dy_at, x_at, dy_by, x_by)
-                            a_part, b_part = n * a_by[0], n * b_by[0]  # from one part of the channels to the next
-                            counts, a_by, b_by = longest_last((n, terms, w[TERMS]), a_by, b_by)
-                            at = out + g * out_steps[4] + first_row * out_steps[0] + first_lane * out_steps[1]
-                            at += (h[FIXED] + kh * h[FIXED_STEP]) * out_steps[2]
-                            at += (w[FIXED] + kw * w[FIXED_STEP]) * out_steps[3]
-                            for lane in range(0, task_lanes, width):
-                                for row in range(0, task_rows, TILE_ROWS):
-                                    here = min(TILE_ROWS, task_rows - row)
-                                    for r in range(TILE_ROWS):  # rows past the last repeat it
-                                        this = min(r, here - 1)
-                                        a_rows[r] = a + row // TILE_ROWS * a_part + this * size
-                                        out_rows[r] = at + (row + this) * out_steps[0] + lane * out_steps[1]
-                                    tile = sum_of_products(
-                                        zeros(zero), addresses_in(a_rows), 0, b + lane // width * b_part,
-                                        counts, a_by, b_by,
-                                    )  # fmt: skip
-                                    put(
-                                        tile, zero, out_rows, here, min(width, task_lanes - lane), out_steps[1],
-                                        not first_chunk, tile_rows,
-                                    )  # fmt: skip
+                    x_h, dy_h = h[THIRD] + skipped * h[THIRD_TERM] - ih0, h[SUMMED] + skipped - oh0
+                    add_group(
+                        zero, h, w, (n, terms, w[TERMS]), turned,
+                        x_packed + (x_h * iw + w[THIRD]) * x_step, dy_packed + (dy_h * ow + w[SUMMED]) * dy_step,
+                        (x_image, h[THIRD_TERM] * iw * x_step, w[THIRD_TERM] * x_step, iw * x_step, x_step),
+                        (dy_image, ow * dy_step, dy_step, ow * dy_step, dy_step),
+                        at + h[FIXED] * out_steps[2] + w[FIXED] * out_steps[3], out_steps,
+                        task_rows, task_lanes, add, own,
+                    )  # fmt: skip
 
 
 # --- any layout ----------------------------------------------------------------------------------
