@@ -35,6 +35,7 @@ ZERO = {"f": np.float32(0), "d": np.float64(0)}
 # Sizes are for a core with 32 KiB of L1 and 512 KiB of L2 cache, which is little for a CPU of today.
 PANEL_BYTES = {"conv2d": 256 * 2**10, "conv2d_input": 128 * 2**10}  # of packed filters of a panel
 PANELS_BYTES = 320 * 2**10  # of all panels of a task
+NARROW = 4  # output channels, at most, for which lanes hold terms
 CHUNK_TERMS = 384  # products of a result of conv2d_weight that are added up in registers
 RESULT_BYTES = 256 * 2**10  # of results of a task of conv2d_weight, which each chunk adds to
 PACKING = 8  # cost of packing a number, in multiply-adds of a vector lane
@@ -152,10 +153,13 @@ def _gather_sizes(
     lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
     lane_step, term_step = (w[0], w[3]) if operator == "conv2d" else (w[3], w[0])
     (fh0, fh1), (fw0, fw1) = _taps(g.h for g in groups.groups), _taps(g.w for g in groups.groups)
-    row_bytes = max(1, (fh1 - fh0) * (fw1 - fw0)) * gemm.LANE_BYTES  # of one term of a panel
+    taps = (fh1 - fh0) * (fw1 - fw0)
+    column_bytes = taps * terms * source[3]  # of all filters of one lane
+    narrow = lanes <= NARROW and terms * source[3] % gemm.VECTOR_BYTES == 0 and lanes * column_bytes <= PANELS_BYTES
+    term_bytes = max(1, taps) * gemm.LANE_BYTES  # of one term of a panel
     panels = _ceil_div(lanes * source[3], gemm.LANE_BYTES)
-    chunk = _even_part(terms, PANEL_BYTES[operator] // row_bytes)
-    together = _even_part(panels, PANELS_BYTES // (chunk * row_bytes))
+    chunk = terms if narrow else _even_part(terms, PANEL_BYTES[operator] // term_bytes)
+    together = _even_part(panels, PANELS_BYTES // (chunk * term_bytes))
     tiles = sum(blocks)
     blocks_wanted = _ceil_div(4 * threads, _ceil_div(panels, together) * shape.groups)
     tiles_together = min(64, max(8, _ceil_div(tiles, blocks_wanted)))
@@ -167,8 +171,10 @@ def _gather_sizes(
         source,
         out,
         (lane_step, term_step, w[1], w[2], oc * w[0]),
+        (int(narrow),),
     )
-    return arguments, gemm.SCRATCH_HEAD + together * chunk * row_bytes, table
+    packed_bytes = lanes * column_bytes if narrow else together * chunk * term_bytes
+    return arguments, gemm.SCRATCH_HEAD + packed_bytes, table
 
 
 def _taps(runs: Iterable[Run]) -> tuple[int, int]:

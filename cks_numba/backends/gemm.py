@@ -123,6 +123,12 @@ def _plus_bytes(b: Any, address: Any, count: int) -> Any:
     return b.add(address, ir.Constant(I64, count))
 
 
+def _fma(b: Any, vector: ir.VectorType) -> Any:
+    """x*y + z of vectors, fused where the CPU can."""
+    name = f"llvm.fmuladd.v{vector.count}f{32 if vector.element == ir.FloatType() else 64}"
+    return cgutils.get_or_insert_function(b.module, ir.FunctionType(vector, [vector] * 3), name)
+
+
 @intrinsic
 def zeros(typing, like):
     """A tile of zeros, of the type of the number `like`."""
@@ -152,8 +158,6 @@ def add_products(typing, tile, rows, a, b_address):
 
     def codegen(context, b, signature, args):
         result, row_addresses, offset, at = args
-        name = f"llvm.fmuladd.v{vector.count}f{tile.dtype.bitwidth}"  # fused where the CPU can
-        fma = cgutils.get_or_insert_function(b.module, ir.FunctionType(vector, [vector] * 3), name)
         lanes = [_load(b, _plus_bytes(b, at, v * VECTOR_BYTES), vector, size) for v in range(TILE_VECTORS)]
         first_lane = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
         nothing = ir.Constant(vector, ir.Undefined)
@@ -163,10 +167,32 @@ def add_products(typing, tile, rows, a, b_address):
             number = b.shuffle_vector(number, nothing, first_lane)  # in every lane
             for v in range(TILE_VECTORS):
                 k = r * TILE_VECTORS + v
-                result = b.insert_value(result, b.call(fma, [number, lanes[v], b.extract_value(result, k)]), k)
+                result = b.insert_value(result, b.call(_fma(b, vector), [number, lanes[v], b.extract_value(result, k)]), k)
         return result
 
     return tile(tile, rows, types.int64, types.int64), codegen
+
+
+@intrinsic
+def add_products_along(typing, tile, rows, a, b_first, b_second):
+    """tile[r, v] + A[r] * B[v], number by number: a vector from each row and one from each of two addresses.
+
+    The other use of a tile: its lanes are terms of one sum, which is for later to add up.
+    """
+    vector, size = _vector(tile.dtype), tile.dtype.bitwidth // 8
+
+    def codegen(context, b, signature, args):
+        result, row_addresses, offset = args[:3]
+        columns = [_load(b, at, vector, size) for at in args[3:]]
+        for r in range(TILE_ROWS):
+            row = _load(b, b.add(b.extract_value(row_addresses, r), offset), vector, size)
+            for v in range(TILE_VECTORS):
+                k = r * TILE_VECTORS + v
+                total = b.call(_fma(b, vector), [row, columns[v], b.extract_value(result, k)])
+                result = b.insert_value(result, total, k)
+        return result
+
+    return tile(tile, rows, types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -328,6 +354,18 @@ def sum_of_products(tile, rows, a, b, counts, a_steps, b_steps):
     return tile
 
 
+@njit
+def sum_of_products_along(tile, rows, a, b, second, counts, a_steps, b_steps):
+    """The same for two sums a row, with neighbouring terms in the lanes; `second` is the way from B[0] to B[1]."""
+    for i in range(counts[0]):
+        for j in range(counts[1]):
+            a_first = a + i * a_steps[0] + j * a_steps[1]
+            b_first = b + i * b_steps[0] + j * b_steps[1]
+            for k in range(0, counts[2], VECTOR_BYTES):
+                tile = add_products_along(tile, rows, a_first + k, b_first + k, b_first + second + k)
+    return tile
+
+
 # --- memory --------------------------------------------------------------------------------------
 @njit
 def copy_part(zero, target, source, count):
@@ -392,9 +430,24 @@ def put(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
             write_number(value, at)
 
 
+@njit
+def put_sums(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
+    """Add up the lanes of `sum_of_products_along`, and write the sums, or add them to what is there."""
+    store(tile, addresses_in(tile_rows))
+    for r in range(rows):
+        for v in range(lanes):
+            value = zero
+            for k in range(0, VECTOR_BYTES, bytes_of(zero)):
+                value += number_at(zero, tile_rows[r] + v * VECTOR_BYTES + k)
+            at = out_rows[r] + v * lane_step
+            if add:
+                value += number_at(zero, at)
+            write_number(value, at)
+
+
 # --- the arguments of a kernel ---------------------------------------------------------------------
 NEXT_TASK, NEXT_THREAD, SCRATCH, SCRATCH_STEP, OWN = range(5)  # those of all kernels, and where its own begin
-GATHER_ARGUMENTS, WEIGHT_ARGUMENTS, COPY_ARGUMENTS = OWN + 29, OWN + 37, OWN + 10
+GATHER_ARGUMENTS, WEIGHT_ARGUMENTS, COPY_ARGUMENTS = OWN + 30, OWN + 37, OWN + 10
 SCRATCH_HEAD = 256 + TILE_ROWS * LANE_BYTES
 
 
@@ -445,6 +498,18 @@ def place_rows(h, w, first, images, source_steps, out_steps, source_rows, out_ro
 
 
 @njit
+def pack_columns(zero, panel, filters, w_steps, taps, terms, lanes):
+    """Copy filters to (lane, fh, fw, term): the form for `sum_of_products_along`."""
+    w_lane, w_term, w_fh, w_fw, _ = w_steps
+    first_fh, first_fw, fhs, fws = taps
+    step = terms * bytes_of(zero)
+    for fh in range(first_fh, first_fh + fhs):
+        for fw in range(first_fw, first_fw + fws):
+            pack(zero, panel, fhs * fws * step, filters + fh * w_fh + fw * w_fw, w_lane, w_term, lanes, terms, terms)
+            panel += step
+
+
+@njit
 def pack_panels(zero, panel, filters, w_steps, taps, terms, lanes):
     """Copy filters to (lane // width, fh, fw, term, lane % width); lanes past the last become 0."""
     w_lane, w_term, w_fh, w_fw, _ = w_steps
@@ -471,12 +536,14 @@ def gather(zero, arguments):
     """Kernel: run conv2d or conv2d_input until no task is left.
 
     A task is a block of tiles and some panels, a panel being the filters of as many lanes as a tile has. The
-    terms are cut into chunks, so that the panels of a chunk fit the cache.
+    terms are cut into chunks, so that the panels of a chunk fit the cache. Where there are so few output
+    channels that most lanes would be empty (`narrow`), the lanes hold terms of the sum instead.
     """
     size = bytes_of(zero)
     arguments = carray(arguments, GATHER_ARGUMENTS)
     source, filters, out, groups_at, groups = to_fixed_tuple(arguments[OWN : OWN + 5], 5)
-    images, channel_groups, terms, lanes, together, tiles_together, chunk = to_fixed_tuple(arguments[OWN + 5 : OWN + 12], 7)
+    images, channel_groups, terms, lanes, together, tiles_together = to_fixed_tuple(arguments[OWN + 5 : OWN + 11], 6)
+    chunk, narrow = arguments[OWN + 11], arguments[OWN + 29]
     first_fh, first_fw, fhs, fws = taps = to_fixed_tuple(arguments[OWN + 12 : OWN + 16], 4)
     source_steps, out_steps = to_fixed_tuple(arguments[OWN + 16 : OWN + 20], 4), to_fixed_tuple(arguments[OWN + 20 : OWN + 24], 4)
     w_steps = to_fixed_tuple(arguments[OWN + 24 : OWN + 29], 5)
@@ -501,7 +568,10 @@ def gather(zero, arguments):
             if packed != which * chunks + c:
                 packed = which * chunks + c
                 from_w = filters + g * w_steps[4] + first_lane * w_steps[0] + first_term * w_steps[1]
-                pack_panels(zero, panel, from_w, w_steps, taps, count, last_lane - first_lane)
+                if narrow:
+                    pack_columns(zero, panel, from_w, w_steps, taps, count, last_lane - first_lane)
+                else:
+                    pack_panels(zero, panel, from_w, w_steps, taps, count, last_lane - first_lane)
             group = 0
             for tile_number in range(block * tiles_together, min(tiles, (block + 1) * tiles_together)):
                 while table[group + 1, FIRST_BLOCK] <= tile_number:
@@ -511,28 +581,37 @@ def gather(zero, arguments):
                 rows = place_rows(h, w, first_row, images, source_steps, out_steps, source_rows, out_rows)
                 a = source + h[THIRD] * source_steps[1] + w[THIRD] * source_steps[2]
                 a += (g * terms + first_term) * source_steps[3]
-                b = panel + ((h[SUMMED] - first_fh) * fws + w[SUMMED] - first_fw) * count * LANE_BYTES
+                unit = size if narrow else LANE_BYTES  # of packed filters, from one term to the next
+                b = panel + ((h[SUMMED] - first_fh) * fws + w[SUMMED] - first_fw) * count * unit
                 y = out + h[FIXED] * out_steps[1] + w[FIXED] * out_steps[2]
                 y += (g * lanes + first_lane) * out_steps[3]
                 for r in range(TILE_ROWS):
                     out_rows[r] += y
                 a_h, a_w = h[THIRD_TERM] * source_steps[1], w[THIRD_TERM] * source_steps[2]
-                b_h, b_w = h[SUMMED_STEP] * fws * count * LANE_BYTES, w[SUMMED_STEP] * count * LANE_BYTES
+                b_h, b_w = h[SUMMED_STEP] * fws * count * unit, w[SUMMED_STEP] * count * unit
                 w_terms, inner = w[TERMS], count
-                if a_w == count * size and b_w == count * LANE_BYTES:  # neighbouring taps: one longer loop
+                if a_w == count * size and b_w == count * unit:  # neighbouring taps: one longer loop
                     w_terms, inner = min(w_terms, 1), w_terms * count
-                for lane in range(first_lane, last_lane, width):
-                    tile = sum_of_products(
-                        zeros(zero), addresses_in(source_rows), a, b,
-                        (h[TERMS], w_terms, inner), (a_h, a_w, size), (b_h, b_w, LANE_BYTES),
-                    )  # fmt: skip
-                    put(
-                        tile, zero, out_rows, rows, min(width, last_lane - lane), out_steps[3],
-                        c > 0, tile_rows,
-                    )  # fmt: skip
-                    b += fhs * fws * count * LANE_BYTES
+                column = fhs * fws * count * unit  # of one panel, or of one lane
+                for lane in range(first_lane, last_lane, TILE_VECTORS if narrow else width):
+                    if narrow:
+                        here = min(TILE_VECTORS, last_lane - lane)
+                        tile = sum_of_products_along(
+                            zeros(zero), addresses_in(source_rows), a, b, (here - 1) * column,
+                            (h[TERMS], w_terms, inner * size), (a_h, a_w), (b_h, b_w),
+                        )  # fmt: skip
+                        put_sums(tile, zero, out_rows, rows, here, out_steps[3], c > 0, tile_rows)
+                        b += here * column
+                    else:
+                        here = min(width, last_lane - lane)
+                        tile = sum_of_products(
+                            zeros(zero), addresses_in(source_rows), a, b,
+                            (h[TERMS], w_terms, inner), (a_h, a_w, size), (b_h, b_w, unit),
+                        )  # fmt: skip
+                        put(tile, zero, out_rows, rows, here, out_steps[3], c > 0, tile_rows)
+                        b += column
                     for r in range(TILE_ROWS):
-                        out_rows[r] += width * out_steps[3]
+                        out_rows[r] += here * out_steps[3]
 
 
 # --- conv2d_weight -------------------------------------------------------------------------------
