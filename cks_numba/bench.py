@@ -294,7 +294,9 @@ def bars(rows: Iterable[Row]) -> list[tuple[str, float, float, bool]]:
             (f"{operator}: useful rate over that of BLAS, 8x8 and larger, from 64 channels", geometric_mean(wide), 0.85),
         ]  # fmt: skip
     extra = max(row.extra_bytes - _largest(row) // 10 for row in rows if row.contender == OURS) / 2**20
-    return [(*bar, True) for bar in found] + [("MiB beyond a tenth of the largest array", extra, SPARE_BYTES / 2**20, False)]
+    return [(*bar, True) for bar in found] + [
+        ("MiB beyond a tenth of the largest array", extra, SPARE_BYTES / 2**20, False)
+    ]
 
 
 def _outputs(row: Row) -> int:
@@ -443,7 +445,10 @@ def run(
         put_between(readme, summary(rows))
     print()
     lines = [] if quick or only or not has_peer() else bars(rows)
-    lines += [(f"{operator}: microseconds of a call beyond its matrix product", us, 40, False) for operator, us in overhead().items()]
+    lines += [
+        (f"{operator}: microseconds of a call beyond its matrix product", us, 40, False)
+        for operator, us in overhead().items()
+    ]
     for operator, (imported, cold, warm) in first_calls().items():
         lines += [
             (f"{operator}: seconds to import cks_numba, after numba", imported, 0.4, False),
@@ -455,7 +460,9 @@ def run(
         good = value >= bar if more else value <= bar
         missed += not good
         print(f"{'ok    ' if good else 'MISSED'} {value:7.2f} {'>=' if more else '<='} {bar:<5} {text}")
-    print(f"{len(rows)} rows; {min(row.rounds for row in rows)} to {max(row.rounds for row in rows)} clean rounds of each case")
+    print(
+        f"{len(rows)} rows; {min(row.rounds for row in rows)} to {max(row.rounds for row in rows)} clean rounds of each case"
+    )
     return int(check and missed > 0)
 
 

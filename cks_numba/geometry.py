@@ -82,6 +82,11 @@ class Run(NamedTuple):
     f: Affine
     o: Affine
 
+    def part(self, first: int, last: int) -> Run:
+        """The run of the k-th fixed indices from `first` to before `last`."""
+        i, f, o = (index._replace(base=index.at(first, 0)) for index in (self.i, self.f, self.o))
+        return Run(last - first, self.terms, i, f, o)
+
     def triples(self) -> Iterator[tuple[int, int, int]]:
         """All real triples (i, f, o) of the run."""
         for k in range(self.positions):
@@ -205,8 +210,7 @@ def _merge(families: Iterable[list[Run]]) -> Iterator[Run]:
 
 def _next(run: Run) -> Run:
     """The single fixed index that would lengthen `run` by one."""
-    i, f, o = (index._replace(base=index.at(run.positions, 0)) for index in (run.i, run.f, run.o))
-    return Run(1, run.terms, i, f, o)
+    return run.part(run.positions, run.positions + 1)
 
 
 class Group(NamedTuple):
@@ -334,7 +338,14 @@ class ConvShape:
     def with_axes(self, h: Axis, w: Axis) -> ConvShape:
         """The same layer over other axes."""
         shape = object.__new__(ConvShape)
-        for field, value in (("n", self.n), ("h", h), ("w", w), ("ic", self.ic), ("oc", self.oc), ("groups", self.groups)):
+        for field, value in (
+            ("n", self.n),
+            ("h", h),
+            ("w", w),
+            ("ic", self.ic),
+            ("oc", self.oc),
+            ("groups", self.groups),
+        ):
             object.__setattr__(shape, field, value)
         return shape
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ..geometry import Affine, ConvShape, Group, plan
+from ...geometry import Affine, ConvShape, Group, plan
 
 Array = np.ndarray[Any, Any]
 

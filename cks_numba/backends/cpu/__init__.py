@@ -1,0 +1,61 @@
+"""The operators on a CPU: the plan's groups as one grouped GEMM, compiled by Numba.
+
+`tile` has the inner loop, and the table of what it multiplies for each operator; `gather` (conv2d and
+conv2d_input) and `weight` (conv2d_weight) are its two uses. The environment variable
+CKS_NUMBA_CPU=numpy selects `blas`, plain NumPy, in their place, which is also what is left where
+Numba cannot compile.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core.errors import NumbaError
+
+from ... import checks
+from ...geometry import ConvShape
+from . import blas, gather, weight
+
+Array = np.ndarray[Any, Any]
+_CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU", "numba"), ("numba", "numpy"))
+COMPILED = _CHOICE == "numba" and not numba.config.DISABLE_JIT
+
+
+def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array) -> None:
+    """Run an operator on NHWC arrays of any strides.
+
+    Parameters
+    ----------
+    operator : {"conv2d", "conv2d_input", "conv2d_weight"}
+    shape : ConvShape
+        With at least one image.
+    first, second : numpy.ndarray
+        (x, w), (w, dy) or (x, dy), in the order of the operators above; of one dtype, aligned.
+    out : numpy.ndarray
+        y, dx or dw; every element is written.
+
+    Examples
+    --------
+    >>> shape = ConvShape(n=1, ih=2, iw=2, ic=1, oc=1, fh=3, fw=3, padding=1)
+    >>> y = np.empty(shape.y_shape)
+    >>> run("conv2d", shape, np.ones(shape.x_shape), np.ones(shape.w_shape), y)
+    >>> y.ravel()
+    array([4., 4., 4., 4.])
+    """
+    if not COMPILED:
+        blas.run(operator, shape, first, second, out)
+        return
+    try:
+        if operator == "conv2d_weight":
+            weight.run(shape, first, second, out)
+        elif operator == "conv2d":
+            gather.run(operator, shape, first, second, out)
+        else:
+            gather.run(operator, shape, second, first, out)
+    except NumbaError as error:  # raised by the compiler, so nothing has been written
+        warnings.warn(f"Numba cannot compile the CPU kernels, NumPy takes over: {error}", RuntimeWarning, stacklevel=2)
+        blas.run(operator, shape, first, second, out)

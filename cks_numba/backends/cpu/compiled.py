@@ -1,0 +1,183 @@
+"""Kernels as compiled C functions: their arguments, Numba's cache on disk, and threads.
+
+A kernel is a function of a zero, which tells the dtype, and of the address of its int64 arguments. It
+allocates nothing and cannot fail. Any number of threads may run one with the same arguments at once:
+each takes one task after the other from a counter that is the first of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import zlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import carray, cfunc, njit, prange, types
+from numba.extending import models, register_model
+
+from ...geometry import ConvShape, plan
+from ...tables import TABLE_WIDTH
+from .registers import I64, LANE_BYTES, TILE_ROWS, call_kernel, integers_at, next_number
+
+Array = np.ndarray[Any, Any]
+SERIAL_BELOW = 400_000  # multiply-adds: they are done before another thread has woken up
+ZERO = {"f": np.float32(0), "d": np.float64(0)}
+
+NEXT_TASK, NEXT_THREAD, SCRATCH, SCRATCH_STEP, OWN = range(5)  # arguments of all kernels; where its own begin
+SCRATCH_HEAD = 256 + TILE_ROWS * LANE_BYTES
+
+
+def _stamp() -> int:
+    """A number for the sources of all that is compiled."""
+    here = Path(__file__).parent
+    sources = [*sorted(here.glob("*.py")), here.parent.parent / "tables.py"]
+    return zlib.crc32(b"".join(path.read_bytes() for path in sources))
+
+
+class Arguments(types.Type):
+    """Address of the arguments of a kernel.
+
+    Numba's cache goes by the time of the one file that a function is in. The stamp in the name of this
+    type, a part of every kernel's signature, keeps code from other sources out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name=f"Arguments({_stamp():08x})")
+
+
+@register_model(Arguments)
+class _ArgumentsModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, arguments: Arguments) -> None:
+        super().__init__(manager, arguments, I64)
+
+
+# --- for the code of a kernel --------------------------------------------------------------------
+@njit
+def own_scratch(arguments):
+    """This thread's part of the scratch memory: three arrays for addresses of rows, and where the rest begins.
+
+    The third holds the addresses of the rows of a tile in the scratch memory itself.
+    """
+    first = arguments[SCRATCH] + next_number(arguments, NEXT_THREAD) * arguments[SCRATCH_STEP]
+    a_rows = carray(integers_at(first), TILE_ROWS)
+    out_rows = carray(integers_at(first + 64), TILE_ROWS)
+    tile_rows = carray(integers_at(first + 128), TILE_ROWS)
+    for r in range(TILE_ROWS):
+        tile_rows[r] = first + 256 + r * LANE_BYTES
+    return a_rows, out_rows, tile_rows, first + SCRATCH_HEAD
+
+
+@njit
+def table_at(address, groups):
+    """The table of a plan, of which the kernel has the address."""
+    return carray(integers_at(address), (groups + 1, TABLE_WIDTH))
+
+
+# --- compiled, and started -----------------------------------------------------------------------
+class Kernel(NamedTuple):
+    """A compiled kernel: its address, the same as a function for Python, and what keeps both alive."""
+
+    address: int
+    call: Callable[[float, int], None]
+    owner: Any
+
+
+@cache
+def compiled(function: Any, kind: str) -> Kernel:
+    """Compile a kernel, once; `kind` is the ``char`` of the dtype."""
+    number, c_number = (types.float32, ctypes.c_float) if kind == "f" else (types.float64, ctypes.c_double)
+    signature = types.void(number, Arguments())
+    try:
+        owner = cfunc(signature, cache=True)(function)
+    except RuntimeError:  # Numba found no folder for its cache
+        owner = cfunc(signature)(function)
+    return Kernel(owner.address, ctypes.CFUNCTYPE(None, c_number, ctypes.c_int64)(owner.address), owner)
+
+
+def _call_on_threads(threads, address, zero, arguments):
+    for _ in prange(threads):
+        call_kernel(address, zero, arguments)
+
+
+@cache
+def _on_threads() -> Any:
+    """The function that calls a kernel on several threads of Numba at once: one for all kernels."""
+    try:
+        return njit(parallel=True, nogil=True, cache=True)(_call_on_threads)
+    except RuntimeError:  # Numba found no folder for its cache
+        return njit(parallel=True, nogil=True)(_call_on_threads)
+
+
+class _Threads:
+    """Numba's threads: one Python thread at a time may use them, and a child forked from their process not at all."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lost = False
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
+        try:
+            numba.threading_layer()
+        except ValueError:  # not started yet, so the child may start its own
+            return
+        self.lost = True
+
+
+_threads = _Threads()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.after_fork)
+
+
+def number_of_threads(operator: str, shape: ConvShape) -> int:
+    """Return how many threads to use: those that Numba is set to, or one for little work and in a forked child."""
+    if _threads.lost or plan(operator, shape).useful < SERIAL_BELOW:
+        return 1
+    return numba.get_num_threads()
+
+
+def start(
+    function: Any, dtype: np.dtype[Any], threads: int, sizes: Array, addresses: tuple[int, ...], scratch: int
+) -> None:
+    """Run a kernel on some threads; each has `scratch` bytes of memory of its own.
+
+    `sizes` are its arguments, in which the addresses are still to be filled in.
+    """
+    kernel = compiled(function, dtype.char)
+    step = round_up(scratch, 64)
+    memory = np.empty(len(sizes) + (threads * step + 64) // 8, np.int64)  # the arguments, then the scratch memory
+    memory[: len(sizes)] = sizes
+    memory[OWN : OWN + len(addresses)] = addresses
+    at = memory.ctypes.data
+    memory[SCRATCH], memory[SCRATCH_STEP] = round_up(at + sizes.nbytes, 64), step
+    if threads == 1:
+        kernel.call(0, at)
+        return
+    on_threads = _on_threads()
+    with _threads.lock:
+        on_threads(threads, kernel.address, ZERO[dtype.char], at)
+
+
+def arguments_of(table: Array, *sizes: tuple[int, ...]) -> Array:
+    """The arguments of a kernel of the plan: those of all, three addresses to be filled in, the table, the sizes."""
+    flat = [size for group in sizes for size in group]
+    return np.array([0] * (OWN + 3) + [table.ctypes.data, len(table) - 1, *flat], np.int64)
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def round_up(a: int, b: int) -> int:
+    return ceil_div(a, b) * b
+
+
+def even_part(whole: int, most: int) -> int:
+    """Size of a part when `whole` is cut into parts of `most` or a little less."""
+    return ceil_div(whole, ceil_div(whole, max(1, most)))

@@ -1,0 +1,305 @@
+"""Values in vector registers: two Numba types, and what compiled code can do with them.
+
+A `Tile` is TILE_ROWS x TILE_VECTORS vectors, the results that a kernel works on; `Addresses` holds an address
+for each of its rows. The functions are Numba intrinsics: each writes a few instructions of LLVM, which
+is how a vector of the CPU is named at all. `like` or `zero` is a number that only tells the dtype;
+addresses and steps are int64, in bytes.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+
+def _registers() -> tuple[int, int, int]:
+    """Bytes of a vector, and the tile as rows and vectors, so that all of it fits the registers of this CPU."""
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 64, 8, 2
+    if features.get("avx"):
+        return 32, 6, 2
+    return 16, (8 if platform.machine().lower() in ("arm64", "aarch64") else 6), 2
+
+
+VECTOR_BYTES, TILE_ROWS, TILE_VECTORS = _registers()
+LANE_BYTES = TILE_VECTORS * VECTOR_BYTES  # of a row of the tile
+I32, I64 = ir.IntType(32), ir.IntType(64)
+
+
+# --- values in registers: two Numba types and what can be done with them -------------------------
+class Tile(types.Type):
+    """TILE_ROWS x TILE_VECTORS vectors, all in registers."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"Tile({dtype}, {TILE_ROWS}x{TILE_VECTORS}x{VECTOR_BYTES})")
+
+
+class Addresses(types.Type):
+    """An address for each row of a tile."""
+
+    def __init__(self) -> None:
+        super().__init__(name=f"Addresses({TILE_ROWS})")
+
+
+ADDRESSES = Addresses()
+
+
+def _scalar(dtype: Any) -> ir.Type:
+    return ir.FloatType() if dtype == types.float32 else ir.DoubleType()
+
+
+def _vector(dtype: Any) -> ir.VectorType:
+    return ir.VectorType(_scalar(dtype), VECTOR_BYTES * 8 // dtype.bitwidth)
+
+
+@register_model(Tile)
+class _TileModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, tile: Tile) -> None:
+        super().__init__(manager, tile, ir.ArrayType(_vector(tile.dtype), TILE_ROWS * TILE_VECTORS))
+
+
+@register_model(Addresses)
+class _AddressesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, addresses: Addresses) -> None:
+        super().__init__(manager, addresses, ir.ArrayType(I64, TILE_ROWS))
+
+
+def _load(b: Any, address: Any, kind: ir.Type, align: int) -> Any:
+    value = b.load(b.inttoptr(address, kind.as_pointer()))
+    value.align = align
+    return value
+
+
+def _store(b: Any, value: Any, address: Any, align: int) -> None:
+    b.store(value, b.inttoptr(address, value.type.as_pointer())).align = align
+
+
+def _plus_bytes(b: Any, address: Any, count: int) -> Any:
+    return b.add(address, ir.Constant(I64, count))
+
+
+def _fma(b: Any, vector: ir.VectorType) -> Any:
+    """x*y + z of vectors, fused where the CPU can."""
+    name = f"llvm.fmuladd.v{vector.count}f{32 if vector.element == ir.FloatType() else 64}"
+    return cgutils.get_or_insert_function(b.module, ir.FunctionType(vector, [vector] * 3), name)
+
+
+@intrinsic
+def zeros(typing, like):
+    """A tile of zeros, of the type of the number `like`."""
+
+    def codegen(context, b, signature, args):
+        return ir.Constant(context.get_value_type(signature.return_type), None)
+
+    return Tile(like)(like), codegen
+
+
+@intrinsic
+def addresses_in(typing, array):
+    """The addresses that stand in an int64 array."""
+
+    def codegen(context, b, signature, args):
+        data = context.make_array(signature.args[0])(context, b, args[0]).data
+        return b.load(b.bitcast(data, ir.ArrayType(I64, TILE_ROWS).as_pointer()))
+
+    return ADDRESSES(array), codegen
+
+
+@intrinsic
+def add_products(typing, tile, rows, a, b_address):
+    """tile[r, l] + A[r] * B[l]: A is one number at each row's address + a, B a row of lanes at b_address."""
+    size = tile.dtype.bitwidth // 8
+    vector = _vector(tile.dtype)
+
+    def codegen(context, b, signature, args):
+        result, row_addresses, offset, at = args
+        lanes = [_load(b, _plus_bytes(b, at, v * VECTOR_BYTES), vector, size) for v in range(TILE_VECTORS)]
+        first_lane = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
+        nothing = ir.Constant(vector, ir.Undefined)
+        for r in range(TILE_ROWS):
+            number = _load(b, b.add(b.extract_value(row_addresses, r), offset), _scalar(tile.dtype), size)
+            number = b.insert_element(nothing, number, ir.Constant(I32, 0))
+            number = b.shuffle_vector(number, nothing, first_lane)  # in every lane
+            for v in range(TILE_VECTORS):
+                k = r * TILE_VECTORS + v
+                total = b.call(_fma(b, vector), [number, lanes[v], b.extract_value(result, k)])
+                result = b.insert_value(result, total, k)
+        return result
+
+    return tile(tile, rows, types.int64, types.int64), codegen
+
+
+@intrinsic
+def add_products_along(typing, tile, rows, a, b_first, b_second):
+    """tile[r, v] + A[r] * B[v], number by number: a vector from each row and one from each of two addresses.
+
+    The other use of a tile: its lanes are terms of one sum, which is for later to add up.
+    """
+    vector, size = _vector(tile.dtype), tile.dtype.bitwidth // 8
+
+    def codegen(context, b, signature, args):
+        result, row_addresses, offset = args[:3]
+        columns = [_load(b, at, vector, size) for at in args[3:]]
+        for r in range(TILE_ROWS):
+            row = _load(b, b.add(b.extract_value(row_addresses, r), offset), vector, size)
+            for v in range(TILE_VECTORS):
+                k = r * TILE_VECTORS + v
+                total = b.call(_fma(b, vector), [row, columns[v], b.extract_value(result, k)])
+                result = b.insert_value(result, total, k)
+        return result
+
+    return tile(tile, rows, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def add_memory(typing, tile, rows):
+    """The tile plus the rows of lanes that stand at the addresses."""
+
+    def codegen(context, b, signature, args):
+        result, row_addresses = args
+        for r in range(TILE_ROWS):
+            for v in range(TILE_VECTORS):
+                k, at = r * TILE_VECTORS + v, b.extract_value(row_addresses, r)
+                there = _load(b, _plus_bytes(b, at, v * VECTOR_BYTES), _vector(tile.dtype), tile.dtype.bitwidth // 8)
+                result = b.insert_value(result, b.fadd(b.extract_value(result, k), there), k)
+        return result
+
+    return tile(tile, rows), codegen
+
+
+@intrinsic
+def store(typing, tile, rows):
+    """Write the rows of the tile to the addresses."""
+
+    def codegen(context, b, signature, args):
+        for r in range(TILE_ROWS):
+            for v in range(TILE_VECTORS):
+                at = _plus_bytes(b, b.extract_value(args[1], r), v * VECTOR_BYTES)
+                _store(b, b.extract_value(args[0], r * TILE_VECTORS + v), at, tile.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(tile, rows), codegen
+
+
+@intrinsic
+def bytes_of(typing, like):
+    """Size of the number, a constant."""
+
+    def codegen(context, b, signature, args):
+        return ir.Constant(I64, like.bitwidth // 8)
+
+    return types.int64(like), codegen
+
+
+@intrinsic
+def number_at(typing, like, address):
+    """The number at an address, of the type of `like`."""
+
+    def codegen(context, b, signature, args):
+        return _load(b, args[1], _scalar(like), like.bitwidth // 8)
+
+    return like(like, types.int64), codegen
+
+
+@intrinsic
+def write_number(typing, number, address):
+    """Write a number to an address."""
+
+    def codegen(context, b, signature, args):
+        _store(b, args[0], args[1], number.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(number, types.int64), codegen
+
+
+def _copy(like, count):
+    """Copy `count` numbers of the type of `like` at once."""
+
+    def codegen(context, b, signature, args):
+        numbers = ir.VectorType(_scalar(like), count)
+        _store(b, _load(b, args[2], numbers, like.bitwidth // 8), args[1], like.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(like, types.int64, types.int64), codegen
+
+
+@intrinsic
+def copy_vector(typing, like, target, source):
+    """Copy as many numbers as a vector has lanes."""
+    return _copy(like, _vector(like).count)
+
+
+@intrinsic
+def copy_rows(typing, like, target, source):
+    """Copy as many numbers as a tile has rows."""
+    return _copy(like, TILE_ROWS)
+
+
+@intrinsic
+def copy_transposed(typing, like, target, target_step, source, source_step):
+    """target[c, r] = source[r, c] for a square of as many rows as a vector has lanes; steps between rows."""
+    vector, align = _vector(like), like.bitwidth // 8
+    count = vector.count
+
+    def codegen(context, b, signature, args):
+        def row(first, step, r):
+            return b.add(first, b.mul(step, ir.Constant(I64, r)))
+
+        def picked(x, y, lanes):
+            return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, count), lanes))
+
+        rows = [_load(b, row(args[3], args[4], r), vector, align) for r in range(count)]
+        half = 1
+        while half < count:  # swap the off-diagonal blocks of size 1, 2, 4, ...
+            for r in range(count):
+                if not r & half:
+                    x, y = rows[r], rows[r + half]
+                    rows[r] = picked(x, y, [c if not c & half else count + c - half for c in range(count)])
+                    rows[r + half] = picked(x, y, [c + half if not c & half else count + c for c in range(count)])
+            half *= 2
+        for r in range(count):
+            _store(b, rows[r], row(args[1], args[2], r), align)
+        return context.get_dummy_value()
+
+    return types.void(like, *[types.int64] * 4), codegen
+
+
+@intrinsic
+def next_number(typing, array, index):
+    """Take the number array[index], which threads share, and leave one more there."""
+
+    def codegen(context, b, signature, args):
+        data = context.make_array(signature.args[0])(context, b, args[0]).data
+        return b.atomic_rmw("add", b.gep(data, [args[1]]), ir.Constant(I64, 1), "monotonic")
+
+    return types.int64(array, types.int64), codegen
+
+
+@intrinsic
+def integers_at(typing, address):
+    """The address of int64 numbers, for ``numba.carray``."""
+
+    def codegen(context, b, signature, args):
+        return b.inttoptr(args[0], I64.as_pointer())
+
+    return types.CPointer(types.int64)(address), codegen
+
+
+@intrinsic
+def call_kernel(typing, address, zero, arguments):
+    """Call the kernel at an address."""
+
+    def codegen(context, b, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [_scalar(zero), I64])
+        b.call(b.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, zero, types.int64), codegen
