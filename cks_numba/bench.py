@@ -2,8 +2,10 @@
 
 Every contender is first checked, then timed in rounds: one call of each a round. Before a timed call
 come a pause, in which the threads of the contender before it fall asleep, and one untimed call. A
-matrix product of BLAS runs in every round too: it is the limit, and shows rounds in which the
-machine was busy with something else. Those are left out.
+round begins and ends with a loop of multiply-adds on all threads, which shows whether the machine was
+busy with something else; such a round is not counted. What uses NumPy's BLAS has rounds of its own,
+after the others, because its threads stay awake for a tenth of a second and slow down everybody else:
+the regular way, and one large matrix product, whose rate is the limit.
 """
 
 from __future__ import annotations
@@ -27,12 +29,14 @@ import numba
 import numpy as np
 
 from . import layers, regular, verify
+from .backends.cpu.registers import TILE_ROWS, addresses_in, store, zeros
+from .backends.cpu.tile import sum_of_products
 from .geometry import OPERATORS, ConvShape, plan
 
 OURS, PEER, REGULAR, LIMIT = "cks_numba", "PyTorch", "regular way", "BLAS"
 BLAS_SIDE = 1024
-PAUSE = 0.004  # seconds
-CLEAN = 0.92  # of the best rate of BLAS so far: a slower round is not counted
+PAUSE, LONG_PAUSE = 0.002, 0.15  # seconds; the long one after BLAS
+CLEAN = 1.08  # a round is not counted if the loop of multiply-adds took so many times as long as at its best
 MAPS = (("2x2", 1, 3), ("4x4", 4, 7), ("8x8", 8, 15), ("16x16 and larger", 16, 10**9))
 SPARE_BYTES = 4 * 2**20  # memory beyond a tenth of the largest array
 
@@ -106,14 +110,8 @@ def _blas(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[
     return lambda: np.matmul(a, b, out=out)
 
 
-CONTENDERS = (
-    (OURS, "NHWC", _ours),
-    (OURS, "NCHW", _ours),
-    (PEER, "NHWC", _peer),
-    (PEER, "NCHW", _peer),
-    (REGULAR, "NHWC", _regular),
-    (LIMIT, "", _blas),
-)
+CONTENDERS = ((OURS, "NHWC", _ours), (PEER, "NHWC", _peer), (OURS, "NCHW", _ours), (PEER, "NCHW", _peer))
+WITH_BLAS = ((REGULAR, "NHWC", _regular), (LIMIT, "", _blas))
 
 
 def has_peer() -> bool:
@@ -150,32 +148,75 @@ def extra_memory(call: Callable[[], Any]) -> int:
         tracemalloc.stop()
 
 
-def measure(case: layers.Case, rounds: int, best_blas: float) -> tuple[dict[tuple[str, str], list[float]], int, float]:
-    """Seconds of every contender in each clean round, extra bytes of ours, and the best rate of BLAS so far."""
-    rng = np.random.default_rng(0)
-    first, second = verify.operands(case.operator, case.shape, rng, np.float32)
-    contenders = [row for row in CONTENDERS if row[0] != PEER or has_peer()]
-    calls = {(name, layout): make(case, first, second, layout) for name, layout, make in contenders}
-    _checked(case, calls)
-    extra = max(extra_memory(call) for (name, _), call in calls.items() if name == OURS)
+def measure(case: layers.Case, rounds: int, probe: Probe) -> tuple[dict[tuple[str, str], list[float]], int]:
+    """Seconds of every contender in each clean round, and the extra bytes of ours."""
+    first, second = verify.operands(case.operator, case.shape, np.random.default_rng(0), np.float32)
+    together, with_blas = (
+        {(name, layout): make(case, first, second, layout) for name, layout, make in rows if name != PEER or has_peer()}
+        for rows in (CONTENDERS, WITH_BLAS)
+    )
+    _checked(case, {**together, **with_blas})
+    extra = max(extra_memory(call) for (name, _), call in together.items() if name == OURS)
+    time.sleep(LONG_PAUSE)
+    times = _clean_rounds(together, rounds, probe)
+    times |= _clean_rounds(with_blas, min(rounds, 3), None)
+    time.sleep(LONG_PAUSE)
+    return times, extra
+
+
+def _clean_rounds(calls: Any, rounds: int, probe: Probe | None) -> dict[tuple[str, str], list[float]]:
     kept: list[dict[tuple[str, str], float]] = []
-    for _ in range(3 * rounds):
-        times = {}
-        for key, call in calls.items():
-            time.sleep(PAUSE)
-            call()
-            start = time.perf_counter()
-            call()
-            times[key] = time.perf_counter() - start
-        rate = 2 * BLAS_SIDE**3 / times[LIMIT, ""]
-        best_blas = max(best_blas, rate)
-        if rate >= CLEAN * best_blas:
-            kept.append(times)
+    for _ in range(4 * rounds):
+        before = probe is None or probe.clean()
+        seconds = {key: _alone(call) for key, call in calls.items()}
+        if before and (probe is None or probe.clean()):
+            kept.append(seconds)
         if len(kept) == rounds:
             break
-    if not kept:
-        raise RuntimeError("no clean round: the machine is busy with something else")
-    return {key: [times[key] for times in kept] for key in calls}, extra, best_blas
+    if len(kept) < min(rounds, 3):
+        raise RuntimeError(f"{len(kept)} clean rounds of {4 * rounds}: the machine is busy with something else")
+    return {key: [seconds[key] for seconds in kept] for key in calls}
+
+
+def _alone(call: Callable[[], Any]) -> float:
+    """Seconds of a call, after a pause and one untimed call."""
+    time.sleep(PAUSE)
+    call()
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+@numba.njit(parallel=True)
+def _multiply_adds(zero: Any, rows: Any) -> None:
+    """A tile of results for each thread: nothing but multiply-adds, on numbers that stay in the L1 cache."""
+    for thread in numba.prange(len(rows)):
+        tile, there = zeros(zero), addresses_in(rows[thread])
+        for _ in range(500):
+            tile = sum_of_products(tile, there, 0, rows[thread, 0], (1, 1, 512), (0, 0, 4), (0, 0, 0))
+        store(tile, there)
+
+
+class Probe:
+    """The loop of multiply-adds, with its best time so far."""
+
+    def __init__(self, threads: int) -> None:
+        self.numbers = np.zeros((threads, TILE_ROWS, 1024), np.float32)
+        first, (thread_step, row_step, _) = self.numbers.ctypes.data, self.numbers.strides
+        self.rows = first + np.add.outer(np.arange(threads) * thread_step, np.arange(TILE_ROWS) * row_step)
+        self.best = float("inf")
+        for _ in range(50):
+            self.clean()
+
+    def clean(self) -> bool:
+        """Whether the machine is as fast as it can be."""
+        seconds = float("inf")
+        for _ in range(3):  # the first one wakes the threads
+            start = time.perf_counter()
+            _multiply_adds(np.float32(0), self.rows)
+            seconds = min(seconds, time.perf_counter() - start)
+        self.best = min(self.best, seconds)
+        return seconds <= CLEAN * self.best
 
 
 def machine() -> str:
@@ -217,10 +258,10 @@ def time_cases(cases: Sequence[layers.Case], rounds: int, threads: int) -> list[
         torch.set_grad_enabled(False)
     common = dict(device=machine(), threads=threads, versions=_versions(), commit=_commit())
     rows: list[Row] = []
-    best_blas = 0.0
+    probe = Probe(threads)
     print(f"{'case':<64} {'rate':>6} {'of BLAS':>8} {'PyTorch':>8} {'regular':>8}  (times as long as ours)")
     for case in cases:
-        times, extra, best_blas = measure(case, rounds, best_blas)
+        times, extra = measure(case, rounds, probe)
         s, useful = case.shape, 2 * plan(case.operator, case.shape).useful
         here = [
             Row(
