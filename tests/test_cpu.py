@@ -22,7 +22,8 @@ from numba.core.errors import NumbaError
 from reference import HARD_SHAPES, WARNINGS_ARE_ERRORS, brute_force, integers, random_shape
 
 import cks_numba as cks
-from cks_numba.backends import cpu, gemm
+from cks_numba.backends import cpu
+from cks_numba.backends.cpu import compiled, gather, registers, tile, weight
 from cks_numba.geometry import OPERATORS, ConvShape
 
 DTYPES = ("float32", "float64")
@@ -121,19 +122,20 @@ def sizes(request, monkeypatch):
     """Sizes of chunks, panels and blocks: small ones cut every sum and every task into many."""
     if request.param:
         panel, *others = request.param
-        monkeypatch.setattr(cpu, "PANEL_BYTES", {"conv2d": panel, "conv2d_input": panel + 500})
-        for name, value in zip(("PANELS_BYTES", "CHUNK_TERMS", "RESULT_BYTES", "COPY_BYTES"), others, strict=True):
-            monkeypatch.setattr(cpu, name, value)
-    cpu._gather_sizes.cache_clear()
-    cpu._weight_sizes.cache_clear()
+        monkeypatch.setattr(gather, "PANEL_BYTES", {"conv2d": panel, "conv2d_input": panel + 500})
+        names = (gather, "PANELS_BYTES"), (weight, "CHUNK_TERMS"), (weight, "RESULT_BYTES"), (gather, "COPY_BYTES")
+        for name, value in zip(names, others, strict=True):
+            monkeypatch.setattr(*name, value)
+    gather.sizes_of.cache_clear()
+    weight.sizes_of.cache_clear()
     yield
-    cpu._gather_sizes.cache_clear()
-    cpu._weight_sizes.cache_clear()
+    gather.sizes_of.cache_clear()
+    weight.sizes_of.cache_clear()
 
 
 @pytest.fixture(params=[0, 10**18], ids=["threads", "serial"])
 def serial_below(request, monkeypatch):
-    monkeypatch.setattr(cpu, "SERIAL_BELOW", request.param)
+    monkeypatch.setattr(compiled, "SERIAL_BELOW", request.param)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -203,7 +205,7 @@ def test_public_operators(operator, layout, dtype):
 def sweep_on_threads():
     """The right numbers on 1, 2 and 3 threads, and the same bits for all of them and for every repetition."""
     assert numba.config.NUMBA_NUM_THREADS == 3
-    cpu.SERIAL_BELOW = 0
+    compiled.SERIAL_BELOW = 0
     large = ConvShape(n=4, ih=23, iw=22, ic=70, oc=75, fh=3, fw=3, stride=2, padding=1)
     few = ConvShape(n=4, ih=23, iw=22, ic=3, oc=75, fh=3, fw=3, padding=1)
     found = {}
@@ -213,7 +215,7 @@ def sweep_on_threads():
         for operator, shape, order in product(OPERATORS, (large, few), (NHWC, NCHW)):
             bits = same_bits_again(operator, shape, order)
             assert found.setdefault((operator, shape), bits) == bits, f"{operator} on {threads} threads"
-    assert cpu._threads.started
+    assert numba.threading_layer()  # raises ValueError if no threads have been started
 
 
 def same_bits_again(operator, shape, order):
@@ -240,7 +242,7 @@ def calls_at_once():
     for operator, shape, dtype, order in product(OPERATORS, FEW_SHAPES, DTYPES, (NHWC, NCHW)):
         pair = [placed(a, order, 1) for a in operands(operator, shape, dtype)]
         jobs.append((operator, shape, *pair, truth(operator, shape)))
-    for cpu.SERIAL_BELOW in (0, 20_000, 10**18):
+    for compiled.SERIAL_BELOW in (0, 20_000, 10**18):
         with ThreadPoolExecutor(4) as pool:
             for done in [pool.submit(check_arrays, *job) for job in jobs * 2]:
                 done.result()
@@ -260,12 +262,12 @@ def on_the_callers_own_threads(numbers):
 
 def fork_after_threads(own):
     """A child of a process that has used its threads gets the right numbers too, and so does the parent after it."""
-    cpu.SERIAL_BELOW = 0
+    compiled.SERIAL_BELOW = 0
     if own:
         check_all(FEW_SHAPES)
-        assert cpu._threads.started
     else:
         on_the_callers_own_threads(np.zeros(9))
+    assert numba.threading_layer()
     with warnings.catch_warnings():  # newer versions of Python warn of a fork beside threads
         warnings.filterwarnings("ignore", "This process", DeprecationWarning)
         child = os.fork()
@@ -286,14 +288,17 @@ def test_forked_child(layer, own):
 
 # --- other CPUs, and none ------------------------------------------------------------------------
 CPUS = {"16 bytes, 6 rows": (16, 6, 2), "16 bytes, 8 rows": (16, 8, 2), "32 bytes": (32, 6, 2), "64 bytes": (64, 8, 2)}
-THIS_CPU = gemm.VECTOR_BYTES, gemm.TILE_ROWS, gemm.TILE_VECTORS
+THIS_CPU = registers.VECTOR_BYTES, registers.TILE_ROWS, registers.TILE_VECTORS
 
 
 def sweep_as_on(vector_bytes, rows, vectors):
     """Compile for the registers of another kind of CPU: slow without them, but the numbers are the same."""
-    gemm.VECTOR_BYTES, gemm.TILE_ROWS, gemm.TILE_VECTORS = vector_bytes, rows, vectors
-    gemm.LANE_BYTES = vectors * vector_bytes
-    gemm.SCRATCH_HEAD = 256 + rows * gemm.LANE_BYTES
+    values = {"VECTOR_BYTES": vector_bytes, "TILE_ROWS": rows, "TILE_VECTORS": vectors}
+    values["LANE_BYTES"] = vectors * vector_bytes
+    values["SCRATCH_HEAD"] = 256 + rows * vectors * vector_bytes
+    for module, name in product((compiled, gather, registers, tile, weight), values):
+        if hasattr(module, name):
+            setattr(module, name, values[name])
     shapes = [random_shape(random.Random(seed), channels=5 + 4 * (seed % 5)) for seed in range(40)]
     for layout in ((NHWC, 1), (NCHW, 1), (NHWC, -2)):
         check_all((*shapes, *ALL_SHAPES), layout)
@@ -308,7 +313,7 @@ def test_other_cpus(kind, tmp_path):
 def sweep_without_compiling():
     for layout in ((NHWC, 1), (NCHW, -1)):
         check_all(FEW_SHAPES, layout)
-    assert not cpu.COMPILED and gemm.kernel.cache_info().currsize == 0 and gemm.on_threads.cache_info().currsize == 0
+    assert not cpu.COMPILED and compiled.compiled.cache_info().currsize == 0
 
 
 @pytest.mark.parametrize("variable", ["CKS_NUMBA_CPU=numpy", "NUMBA_DISABLE_JIT=1"])
@@ -323,13 +328,13 @@ def test_unknown_choice_names_the_variable():
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("order", [NHWC, NCHW])
-@pytest.mark.parametrize("part", ["kernel", "on_threads"])
+@pytest.mark.parametrize("part", ["compiled", "_on_threads"])
 def test_numpy_takes_over_where_numba_cannot_compile(operator, order, part, monkeypatch):
     def fail(*_):
         raise NumbaError("no such CPU")
 
-    monkeypatch.setattr(gemm, part, fail)
-    monkeypatch.setattr(cpu, "SERIAL_BELOW", 0)
+    monkeypatch.setattr(compiled, part, fail)
+    monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
     monkeypatch.setattr(numba, "get_num_threads", lambda: 2)
     with pytest.warns(RuntimeWarning, match="no such CPU"):
         check(operator, LARGE_SHAPES["37 to 70, stride 2"], ((order, 1),) * 3)

@@ -29,6 +29,7 @@ from .compiled import (
     Array,
     arguments_of,
     ceil_div,
+    even_part,
     number_of_threads,
     own_scratch,
     round_up,
@@ -82,8 +83,8 @@ def sizes_of(
         if i * j == 1 or taps * i * high * j * wide * itemsize <= RESULT_BYTES
     ]
     block_rows, block_lanes = min(blocks, key=busiest)
-    images = max(1, min(shape.n, CHUNK_TERMS // (shape.oh * shape.ow)))
-    output_rows = max(1, min(shape.oh, CHUNK_TERMS // shape.ow))
+    images = even_part(shape.n, CHUNK_TERMS // (shape.oh * shape.ow))
+    output_rows = even_part(shape.oh, CHUNK_TERMS // shape.ow)
     input_rows = min(shape.ih, (output_rows - 1) * shape.h.stride + shape.h.span)
     x_channels, dy_channels = (high, wide) if turned else (wide, high)  # side by side
     x_image = spread(input_rows * shape.iw * x_channels * itemsize)  # one image of so many channels
@@ -151,24 +152,22 @@ def longest_last(counts, a_steps, b_steps):
 
 
 @njit
-def place_results(h, w, first, rows, channels, k, part, a_steps, out_steps, a_rows, out_rows):
-    """Offsets of the tile's rows, which are (kh, kw, channel) from `first` on; returns how many there are.
+def place_results(w, first, rows, channels, part, a_steps, out, out_steps, a_rows, out_rows):
+    """Place the tile's rows, which are (kh, kw, channel) from `first` on, of `rows`; returns how many there are.
 
-    `rows` of them are there, from position `k` of the group on. Rows past the last repeat it.
+    Rows past the last repeat it.
     """
-    k += first // channels
-    channel = first % channels
-    kh, kw = k // w[COUNT], k % w[COUNT]
+    kh, kw, channel = 0, 0, first
     count = min(TILE_ROWS, rows - first)
     for r in range(TILE_ROWS):
+        while channel >= channels:
+            channel, kw = channel - channels, kw + 1
+            if kw == w[COUNT]:
+                kw, kh = 0, kh + 1
         a_rows[r] = channel // TILE_ROWS * part + channel % TILE_ROWS * a_steps[2] + kh * a_steps[0] + kw * a_steps[1]
-        out_rows[r] = channel * out_steps[0] + kh * h[FIXED_STEP] * out_steps[2] + kw * w[FIXED_STEP] * out_steps[3]
+        out_rows[r] = out + channel * out_steps[0] + kh * out_steps[1] + kw * out_steps[2]
         if r < count - 1:
             channel += 1
-            if channel == channels:
-                channel, kw = 0, kw + 1
-                if kw == w[COUNT]:
-                    kw, kh = 0, kh + 1
     return count
 
 
@@ -188,17 +187,19 @@ def add_group(zero, h, w, terms, turned, x, dy, x_by, dy_by, out, out_steps, row
     counts, a_loops, b_loops = longest_last(terms, a_by, b_by)
     x_h, x_w = h[THIRD_FIXED] * x_by[3], w[THIRD_FIXED] * x_by[4]  # from one tap of the group to the next
     a_steps = (x_h, x_w, size) if turned else (0, 0, size)
-    taps = h[COUNT] * w[COUNT]
-    together = taps if turned else 1
-    for k in range(0, taps, together):
-        b_k = b if turned else b + k // w[COUNT] * x_h + k % w[COUNT] * x_w
+    out_h, out_w = h[FIXED_STEP] * out_steps[2], w[FIXED_STEP] * out_steps[3]
+    steps = (out_steps[0], out_h, out_w)
+    together = h[COUNT] * w[COUNT] if turned else 1
+    for k in range(0, h[COUNT] * w[COUNT], together):
+        kh, kw = k // w[COUNT], k % w[COUNT]
+        b_k = b if turned else b + kh * x_h + kw * x_w
+        out_k = out + kh * out_h + kw * out_w
         for lane in range(0, lanes, width):
             for first in range(0, together * rows, TILE_ROWS):
                 count = place_results(
-                    h, w, first, together * rows, rows, k, a_part, a_steps, out_steps, a_rows, out_rows
+                    w, first, together * rows, rows, a_part, a_steps, out_k + lane * out_steps[1], steps,
+                    a_rows, out_rows,
                 )  # fmt: skip
-                for r in range(TILE_ROWS):
-                    out_rows[r] += out + lane * out_steps[1]
                 tile = sum_of_products(
                     zeros(zero), addresses_in(a_rows), a, b_k + lane // width * b_part, counts, a_loops, b_loops
                 )
