@@ -281,14 +281,16 @@ class Call:
         self.layout = checks.choice("layout", layout, LAYOUTS)
         self.unbatched = False
         self._ranks: dict[str, int] = {}  # as they came, of the inputs that have a batch
-        found = {name: library_of(name, array) for name, array in inputs.items() if array is not None}
-        self.inputs = {name: array for name, (_, array) in found.items()}
-        first = next(iter(found))
-        self.library = found[first][0]
-        for name, (library, _) in found.items():
+        given = {name: library_of(name, array) for name, array in inputs.items() if array is not None}
+        self.inputs = {name: array for name, (_, array) in given.items()}
+        first = next(iter(given))
+        self.library = given[first][0]
+        names = {}
+        for name, (library, array) in given.items():
+            names[name] = dtype_name(array)
             if library is not self.library:
                 self._same_library(first, name, library)
-        self.dtype = checks.dtypes({name: dtype_name(array) for name, array in self.inputs.items()})
+        self.dtype = checks.dtypes(names)
         self.out = None
         if out is not None:
             library, self.out = library_of("out", out)

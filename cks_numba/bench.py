@@ -17,8 +17,9 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -188,7 +189,7 @@ def _alone(call: Callable[[], Any]) -> float:
 
 
 @numba.njit(parallel=True)
-def _multiply_adds(zero: Any, rows: Any) -> None:
+def _multiply_adds(zero, rows):
     """A tile of results for each thread: nothing but multiply-adds, on numbers that stay in the L1 cache."""
     for thread in numba.prange(len(rows)):
         tile, there = zeros(zero), addresses_in(rows[thread])
@@ -219,6 +220,7 @@ class Probe:
         return seconds <= CLEAN * self.best
 
 
+@cache
 def machine() -> str:
     """Name of the CPU."""
     try:
@@ -228,6 +230,7 @@ def machine() -> str:
         return platform.processor() or platform.machine()
 
 
+@cache
 def _versions() -> str:
     found = []
     for name in ("numpy", "numba", "torch"):
@@ -238,6 +241,7 @@ def _versions() -> str:
     return ", ".join(found)
 
 
+@cache
 def _commit() -> str:
     """Commit of the checkout that this file is in, with a + where it has been changed since."""
     here = Path(__file__).parent
@@ -256,25 +260,44 @@ def time_cases(cases: Sequence[layers.Case], rounds: int, threads: int) -> list[
 
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
-    common = dict(device=machine(), threads=threads, versions=_versions(), commit=_commit())
     rows: list[Row] = []
     probe = Probe(threads)
     print(f"{'case':<64} {'rate':>6} {'of BLAS':>8} {'PyTorch':>8} {'regular':>8}  (times as long as ours)")
     for case in cases:
         times, extra = measure(case, rounds, probe)
-        s, useful = case.shape, 2 * plan(case.operator, case.shape).useful
-        here = [
-            Row(
-                case.source, case.operator, s.n, s.ih, s.ic, s.oc, s.fh, s.stride[0], s.padding[0][0],
-                name, layout, "float32", *(1e3 * f(seconds) for f in (median, min, max)),
-                (2 * BLAS_SIDE**3 if name == LIMIT else useful) / median(seconds) / 1e9,
-                len(seconds), extra if name == OURS else 0, **common,  # type: ignore[arg-type]
-            )
-            for (name, layout), seconds in times.items()
-        ]  # fmt: skip
+        here = [_row(case, name, layout, seconds, extra, threads) for (name, layout), seconds in times.items()]
         rows += here
         print(_line(here), flush=True)
     return rows
+
+
+def _row(case: layers.Case, name: str, layout: str, seconds: list[float], extra: int, threads: int) -> Row:
+    s = case.shape
+    flop = 2 * BLAS_SIDE**3 if name == LIMIT else 2 * plan(case.operator, s).useful
+    return Row(
+        source=case.source,
+        operator=case.operator,
+        n=s.n,
+        ih=s.ih,
+        ic=s.ic,
+        oc=s.oc,
+        fh=s.fh,
+        stride=s.stride[0],
+        padding=s.padding[0][0],
+        contender=name,
+        layout=layout,
+        dtype="float32",
+        median_ms=1e3 * median(seconds),
+        min_ms=1e3 * min(seconds),
+        max_ms=1e3 * max(seconds),
+        rate=flop / median(seconds) / 1e9,
+        rounds=len(seconds),
+        extra_bytes=extra if name == OURS else 0,
+        device=machine(),
+        threads=threads,
+        versions=_versions(),
+        commit=_commit(),
+    )
 
 
 def _line(rows: list[Row]) -> str:
@@ -288,7 +311,7 @@ def _line(rows: list[Row]) -> str:
 
 
 def _of(rows: Iterable[Row], contender: str) -> float:
-    """Median milliseconds of a contender in one case: ours in NHWC, PyTorch in its better layout; 0 if it is not there."""
+    """Median milliseconds in one case: of ours in NHWC, of PyTorch in its better layout; 0 for who is not there."""
     found = [row.median_ms for row in rows if row.contender == contender]
     return (found[0] if contender == OURS else min(found)) if found else 0.0
 
@@ -305,6 +328,24 @@ class Ratio:
     limit: float  # our useful rate over that of BLAS
 
 
+@dataclass
+class Bar:
+    """Something measured, and what it has to be."""
+
+    what: str
+    value: float
+    wanted: float
+    at_most: bool = False
+
+    @property
+    def missed(self) -> bool:
+        return self.value > self.wanted if self.at_most else self.value < self.wanted
+
+    def __str__(self) -> str:
+        sign = "<=" if self.at_most else ">="
+        return f"{'MISSED' if self.missed else 'ok    '} {self.value:7.2f} {sign} {self.wanted:<5g} {self.what}"
+
+
 def ratios(rows: Iterable[Row]) -> list[Ratio]:
     """The cases of a CSV."""
     by_case: dict[tuple[Any, ...], list[Row]] = {}
@@ -319,8 +360,8 @@ def ratios(rows: Iterable[Row]) -> list[Ratio]:
     return result
 
 
-def bars(rows: Iterable[Row]) -> list[tuple[str, float, float, bool]]:
-    """The bars that the CPU backend has to clear: what, measured, wanted, and whether more is better."""
+def bars(rows: Sequence[Row]) -> list[Bar]:
+    """The bars that the timings of the CPU backend have to clear."""
     found = []
     everything = ratios(rows)
     for operator in OPERATORS:
@@ -329,15 +370,13 @@ def bars(rows: Iterable[Row]) -> list[tuple[str, float, float, bool]]:
         large = [r.peer for r in mine if r.gflop > 0.2]
         wide = [r.limit for r in mine if _outputs(r.row) >= 8 and min(r.row.ic, r.row.oc) >= 64]
         found += [
-            (f"{operator}: PyTorch's time over ours, mean over {len(mine)} cases", geometric_mean(r.peer for r in mine), 1.25),
-            (f"{operator}: the same on 2x2 maps, and 4x4 with stride 2", geometric_mean(tiny), 1.6),
-            (f"{operator}: the least above 0.2 GFLOP, of {len(large)}", min(large), 0.9),
-            (f"{operator}: useful rate over that of BLAS, 8x8 and larger, from 64 channels", geometric_mean(wide), 0.85),
-        ]  # fmt: skip
-    extra = max(row.extra_bytes - _largest(row) // 10 for row in rows if row.contender == OURS) / 2**20
-    return [(*bar, True) for bar in found] + [
-        ("MiB beyond a tenth of the largest array", extra, SPARE_BYTES / 2**20, False)
-    ]
+            Bar(f"{operator}: PyTorch's time over ours, mean of all", geometric_mean(r.peer for r in mine), 1.25),
+            Bar(f"{operator}: the same, 2x2 maps and 4x4 with stride 2", geometric_mean(tiny), 1.6),
+            Bar(f"{operator}: the same, least of {len(large)} above 0.2 GFLOP", min(large), 0.9),
+            Bar(f"{operator}: rate over BLAS, maps from 8x8, channels from 64", geometric_mean(wide), 0.85),
+        ]
+    extra = max(row.extra_bytes - _largest(row) // 10 for row in rows if row.contender == OURS)
+    return [*found, Bar("MiB beyond a tenth of the largest array", extra / 2**20, SPARE_BYTES / 2**20, at_most=True)]
 
 
 def _outputs(row: Row) -> int:
@@ -430,7 +469,7 @@ print(import_seconds, time.perf_counter() - start)
 
 
 def first_calls() -> dict[str, tuple[float, float, float]]:
-    """Seconds of an operator in a new process: to import, the first call with nothing compiled, and with a warm cache."""
+    """Seconds in a new process: to import, of the first call with nothing compiled, and with all compiled before."""
     found = {}
     for operator in OPERATORS:
         with TemporaryDirectory() as folder:
@@ -478,33 +517,31 @@ def run(
         raise RuntimeError(f"no case has {only!r} in it")
     rows = time_cases(cases, rounds, threads)
     if has_peer():
-        print("\n" + summary(rows))
+        print(f"\n{summary(rows)}")
     if csv_file:
         write(rows, csv_file)
         print(f"\nwrote {csv_file}")
     if readme:
         put_between(readme, summary(rows))
     print()
-    lines = [] if quick or only or not has_peer() else bars(rows)
-    lines += [
-        (f"{operator}: microseconds of a call beyond its matrix product", us, 40, False)
-        for operator, us in overhead().items()
-    ]
-    for operator, (imported, cold, warm) in first_calls().items():
-        lines += [
-            (f"{operator}: seconds to import cks_numba, after numba", imported, 0.4, False),
-            (f"{operator}: seconds of the first call, nothing compiled", cold, 8, False),
-            (f"{operator}: seconds of the first call, compiled before", warm, 0.5, False),
-        ]
     missed = 0
-    for text, value, bar, more in lines:
-        good = value >= bar if more else value <= bar
-        missed += not good
-        print(f"{'ok    ' if good else 'MISSED'} {value:7.2f} {'>=' if more else '<='} {bar:<5} {text}")
-    print(
-        f"{len(rows)} rows; {min(row.rounds for row in rows)} to {max(row.rounds for row in rows)} clean rounds of each case"
-    )
+    found = [] if quick or only or not has_peer() else bars(rows)
+    for bar in (*found, *call_bars()):
+        print(bar)
+        missed += bar.missed
+    kept = [row.rounds for row in rows if row.contender == OURS]
+    print(f"{len(cases)} cases, {len(rows)} rows; {min(kept)} to {max(kept)} clean rounds of a case, {rounds} wanted")
     return int(check and missed > 0)
+
+
+def call_bars() -> Iterator[Bar]:
+    """The bars for what a call costs beside its work."""
+    for operator, microseconds in overhead().items():
+        yield Bar(f"{operator}: microseconds of a tiny call beyond its matrix product", microseconds, 40, at_most=True)
+    for operator, (imported, cold, warm) in first_calls().items():
+        yield Bar(f"{operator}: seconds to import cks_numba, after numba", imported, 0.4, at_most=True)
+        yield Bar(f"{operator}: seconds of the first call, nothing compiled", cold, 8, at_most=True)
+        yield Bar(f"{operator}: seconds of the first call, compiled before", warm, 0.5, at_most=True)
 
 
 MARKERS = ("<!-- bench: cpu -->", "<!-- end of bench -->")

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from .geometry import OPERATORS, ConvShape, plan
 
 # N, IH = IW, IC, OC, FH = FW, stride, padding
-AUTHORS: dict[str, tuple[tuple[int, int, int, int, int, int, int], ...]] = {
+AUTHORS: dict[str, tuple[tuple[int, ...], ...]] = {
     "conv2d": (
         (128, 32, 128, 256, 3, 2, 1),
         (128, 16, 256, 512, 3, 2, 1),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .geometry import Plan, Run
 
@@ -24,9 +26,9 @@ def _row(operator: str, run: Run) -> list[int]:
     return [run.positions, run.terms, fixed.base, fixed.fixed, summed.base, summed.term, *third]
 
 
-def group_table(groups: Plan, blocks: Sequence[int], dtype: type = np.int32) -> np.ndarray:
+def group_table(groups: Plan, blocks: Sequence[int], dtype: type[np.signedinteger[Any]] = np.int32) -> NDArray[Any]:
     """The plan as (groups + 1, TABLE_WIDTH); the last row only ends the search for a block's group."""
-    table = np.zeros((len(groups.groups) + 1, TABLE_WIDTH), dtype)
+    table: NDArray[Any] = np.zeros((len(groups.groups) + 1, TABLE_WIDTH), dtype)
     table[1:, FIRST_BLOCK] = np.cumsum(blocks)
     for line, group in zip(table, groups.groups, strict=False):
         line[ROWS:COLUMNS] = _row(groups.operator, group.h)

@@ -117,25 +117,24 @@ def in_a_process(call, error="", **environment):
 
 
 # --- every path ----------------------------------------------------------------------------------
-@pytest.fixture(params=[None, (3000, 9000, 20, 5000, 3000), (1, 1, 1, 1, 1)], ids=["as they are", "small", "least"])
+SIZES = (gather, "PANELS_BYTES"), (weight, "CHUNK_TERMS"), (weight, "RESULT_BYTES"), (gather, "COPY_BYTES")
+SMALL = {"as they are": (), "small": (3000, 9000, 20, 5000, 3000), "least": (1, 1, 1, 1, 1)}
+
+
+@pytest.fixture(params=SMALL)
 def sizes(request, monkeypatch):
-    """Sizes of chunks, panels and blocks: small ones cut every sum and every task into many."""
-    if request.param:
-        panel, *others = request.param
+    """Sizes of chunks, panels and blocks: small ones cut every sum and every task into many. Some use threads."""
+    if request.param != "least":
+        monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
+    for panel in SMALL[request.param][:1]:
         monkeypatch.setattr(gather, "PANEL_BYTES", {"conv2d": panel, "conv2d_input": panel + 500})
-        names = (gather, "PANELS_BYTES"), (weight, "CHUNK_TERMS"), (weight, "RESULT_BYTES"), (gather, "COPY_BYTES")
-        for name, value in zip(names, others, strict=True):
-            monkeypatch.setattr(*name, value)
+    for name, value in zip(SIZES, SMALL[request.param][1:], strict=False):
+        monkeypatch.setattr(*name, value)
     gather.sizes_of.cache_clear()
     weight.sizes_of.cache_clear()
     yield
     gather.sizes_of.cache_clear()
     weight.sizes_of.cache_clear()
-
-
-@pytest.fixture(params=[0, 10**18], ids=["threads", "serial"])
-def serial_below(request, monkeypatch):
-    monkeypatch.setattr(compiled, "SERIAL_BELOW", request.param)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -147,7 +146,7 @@ def test_random_shapes(operator):
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_hard_and_large_shapes(operator, sizes, serial_below):
+def test_hard_and_large_shapes(operator, sizes):
     for shape, order in product(ALL_SHAPES, (NHWC, NCHW)):
         check(operator, shape, ((order, 1),) * 3, dtypes=("float32",) if order == NHWC else ("float64",))
 
@@ -286,30 +285,7 @@ def test_forked_child(layer, own):
     in_a_process(f"fork_after_threads({own})", NUMBA_NUM_THREADS="2", NUMBA_THREADING_LAYER=layer)
 
 
-# --- other CPUs, and none ------------------------------------------------------------------------
-CPUS = {"16 bytes, 6 rows": (16, 6, 2), "16 bytes, 8 rows": (16, 8, 2), "32 bytes": (32, 6, 2), "64 bytes": (64, 8, 2)}
-THIS_CPU = registers.VECTOR_BYTES, registers.TILE_ROWS, registers.TILE_VECTORS
-
-
-def sweep_as_on(vector_bytes, rows, vectors):
-    """Compile for the registers of another kind of CPU: slow without them, but the numbers are the same."""
-    values = {"VECTOR_BYTES": vector_bytes, "TILE_ROWS": rows, "TILE_VECTORS": vectors}
-    values["LANE_BYTES"] = vectors * vector_bytes
-    values["SCRATCH_HEAD"] = 256 + rows * vectors * vector_bytes
-    for module, name in product((compiled, gather, registers, tile, weight), values):
-        if hasattr(module, name):
-            setattr(module, name, values[name])
-    shapes = [random_shape(random.Random(seed), channels=5 + 4 * (seed % 5)) for seed in range(40)]
-    for layout in ((NHWC, 1), (NCHW, 1), (NHWC, -2)):
-        check_all((*shapes, *ALL_SHAPES), layout)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [name for name, setting in CPUS.items() if setting != THIS_CPU])
-def test_other_cpus(kind, tmp_path):
-    in_a_process(f"sweep_as_on{CPUS[kind]}", NUMBA_CACHE_DIR=str(tmp_path))
-
-
+# --- no compiler -----------------------------------------------------------------------------------
 def sweep_without_compiling():
     for layout in ((NHWC, 1), (NCHW, -1)):
         check_all(FEW_SHAPES, layout)
@@ -367,7 +343,7 @@ def test_memory_beside_the_arrays(operator, layout, images, height, monkeypatch)
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
-def test_memory_of_many_calls(operator, layout, serial_below):
+def test_memory_of_many_calls(operator, layout):
     shape = LARGE_SHAPES["37 to 70, stride 2"]
     pair = [a.transpose(LAYOUTS[layout]).copy() for a in operands(operator, shape)]
 
@@ -396,3 +372,27 @@ def test_nan_and_infinity_reach_their_results_only(operator, poison, order):
         pair[k % 2][place] = poison
         wanted = np.where(brute_force(operator, shape, *alone) > 0, poison, clean)
         check_arrays(operator, shape, *(placed(a, order, 1) for a in pair), wanted)
+
+
+# --- other CPUs ------------------------------------------------------------------------------------
+CPUS = {"16 bytes, 6 rows": (16, 6, 2), "16 bytes, 8 rows": (16, 8, 2), "32 bytes": (32, 6, 2), "64 bytes": (64, 8, 2)}
+THIS_CPU = registers.VECTOR_BYTES, registers.TILE_ROWS, registers.TILE_VECTORS
+
+
+def sweep_as_on(vector_bytes, rows, vectors):
+    """Compile for the registers of another kind of CPU: slow without them, but the numbers are the same."""
+    values = {"VECTOR_BYTES": vector_bytes, "TILE_ROWS": rows, "TILE_VECTORS": vectors}
+    values["LANE_BYTES"] = vectors * vector_bytes
+    values["SCRATCH_HEAD"] = 256 + rows * vectors * vector_bytes
+    for module, name in product((compiled, gather, registers, tile, weight), values):
+        if hasattr(module, name):
+            setattr(module, name, values[name])
+    shapes = [random_shape(random.Random(seed), channels=5 + 4 * (seed % 5)) for seed in range(40)]
+    for layout in ((NHWC, 1), (NCHW, 1), (NHWC, -2)):
+        check_all((*shapes, *ALL_SHAPES), layout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [name for name, setting in CPUS.items() if setting != THIS_CPU])
+def test_other_cpus(kind, tmp_path):
+    in_a_process(f"sweep_as_on{CPUS[kind]}", NUMBA_CACHE_DIR=str(tmp_path))

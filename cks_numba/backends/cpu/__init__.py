@@ -22,7 +22,7 @@ from . import blas, gather, weight
 
 Array = np.ndarray[Any, Any]
 _CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU", "numba"), ("numba", "numpy"))
-COMPILED = _CHOICE == "numba" and not numba.config.DISABLE_JIT
+COMPILED = _CHOICE == "numba" and not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 
 def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array) -> None:

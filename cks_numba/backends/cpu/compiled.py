@@ -97,7 +97,8 @@ def compiled(function: Any, kind: str) -> Kernel:
         owner = cfunc(signature, cache=True)(function)
     except RuntimeError:  # Numba found no folder for its cache
         owner = cfunc(signature)(function)
-    return Kernel(owner.address, ctypes.CFUNCTYPE(None, c_number, ctypes.c_int64)(owner.address), owner)
+    address: int = owner.address  # type: ignore[assignment]
+    return Kernel(address, ctypes.CFUNCTYPE(None, c_number, ctypes.c_int64)(address), owner)
 
 
 def _call_on_threads(threads, address, zero, arguments):
