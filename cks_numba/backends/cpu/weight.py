@@ -152,11 +152,18 @@ def longest_last(counts, a_steps, b_steps):
 
 
 @njit
-def place_results(w, first, rows, channels, part, a_steps, out, out_steps, a_rows, out_rows):
-    """Place the tile's rows, which are (kh, kw, channel) from `first` on, of `rows`; returns how many there are.
+def place_channels(first, rows, size, out, out_step, a_rows, out_rows):
+    """Place the tile's rows, which are channels from `first` on; rows past the last repeat it. Returns their number."""
+    count = min(TILE_ROWS, rows - first)
+    for r in range(TILE_ROWS):
+        a_rows[r] = min(r, count - 1) * size
+        out_rows[r] = out + (first + min(r, count - 1)) * out_step
+    return count
 
-    Rows past the last repeat it.
-    """
+
+@njit
+def place_taps(w, first, rows, channels, part, a_steps, out, out_steps, a_rows, out_rows):
+    """The same for rows which are (kh, kw, channel)."""
     kh, kw, channel = 0, 0, first
     count = min(TILE_ROWS, rows - first)
     for r in range(TILE_ROWS):
@@ -186,22 +193,23 @@ def add_group(zero, h, w, terms, turned, x, dy, x_by, dy_by, out, out_steps, row
     a_part, b_part = n * a_by[0], n * b_by[0]  # from one part of the channels to the next
     counts, a_loops, b_loops = longest_last(terms, a_by, b_by)
     x_h, x_w = h[THIRD_FIXED] * x_by[3], w[THIRD_FIXED] * x_by[4]  # from one tap of the group to the next
-    a_steps = (x_h, x_w, size) if turned else (0, 0, size)
     out_h, out_w = h[FIXED_STEP] * out_steps[2], w[FIXED_STEP] * out_steps[3]
-    steps = (out_steps[0], out_h, out_w)
+    a_steps, steps = (x_h, x_w, size), (out_steps[0], out_h, out_w)
     together = h[COUNT] * w[COUNT] if turned else 1
     for k in range(0, h[COUNT] * w[COUNT], together):
         kh, kw = k // w[COUNT], k % w[COUNT]
         b_k = b if turned else b + kh * x_h + kw * x_w
-        out_k = out + kh * out_h + kw * out_w
         for lane in range(0, lanes, width):
+            at = out + kh * out_h + kw * out_w + lane * out_steps[1]
             for first in range(0, together * rows, TILE_ROWS):
-                count = place_results(
-                    w, first, together * rows, rows, a_part, a_steps, out_k + lane * out_steps[1], steps,
-                    a_rows, out_rows,
-                )  # fmt: skip
+                if turned:
+                    a_first = a
+                    count = place_taps(w, first, together * rows, rows, a_part, a_steps, at, steps, a_rows, out_rows)
+                else:
+                    a_first = a + first // TILE_ROWS * a_part
+                    count = place_channels(first, rows, size, at, out_steps[0], a_rows, out_rows)
                 tile = sum_of_products(
-                    zeros(zero), addresses_in(a_rows), a, b_k + lane // width * b_part, counts, a_loops, b_loops
+                    zeros(zero), addresses_in(a_rows), a_first, b_k + lane // width * b_part, counts, a_loops, b_loops
                 )
                 put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps[1], add, tile_rows)
 
