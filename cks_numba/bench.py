@@ -37,7 +37,7 @@ from .geometry import OPERATORS, ConvShape, plan
 OURS, PEER, REGULAR, LIMIT = "cks_numba", "PyTorch", "regular way", "BLAS"
 BLAS_SIDE = 1024
 PAUSE, LONG_PAUSE = 0.002, 0.15  # seconds; the long one after BLAS
-CLEAN = 1.08  # a round is not counted if the loop of multiply-adds took so many times as long as at its best
+CLEAN = 1.08  # a round is not counted if the loop of multiply-adds took so many times as long as in the best round
 MAPS = (("2x2", 1, 3), ("4x4", 4, 7), ("8x8", 8, 15), ("16x16 and larger", 16, 10**9))
 SPARE_BYTES = 4 * 2**20  # memory beyond a tenth of the largest array
 
@@ -166,16 +166,15 @@ def measure(case: layers.Case, rounds: int, probe: Probe) -> tuple[dict[tuple[st
 
 
 def _clean_rounds(calls: Any, rounds: int, probe: Probe | None) -> dict[tuple[str, str], list[float]]:
+    """Seconds of each call in the rounds in which the machine was about as fast as in the best one."""
+    seen: list[tuple[float, dict[tuple[str, str], float]]] = []
     kept: list[dict[tuple[str, str], float]] = []
-    for _ in range(4 * rounds):
-        before = probe is None or probe.clean()
+    while len(kept) < rounds and len(seen) < 4 * rounds:
+        before = probe.seconds() if probe else 0.0
         seconds = {key: _alone(call) for key, call in calls.items()}
-        if before and (probe is None or probe.clean()):
-            kept.append(seconds)
-        if len(kept) == rounds:
-            break
-    if len(kept) < min(rounds, 3):
-        raise RuntimeError(f"{len(kept)} clean rounds of {4 * rounds}: the machine is busy with something else")
+        seen.append((max(before, probe.seconds() if probe else 0.0), seconds))
+        limit = CLEAN * min(worst for worst, _ in seen)
+        kept = [seconds for worst, seconds in seen if worst <= limit]
     return {key: [seconds[key] for seconds in kept] for key in calls}
 
 
@@ -199,25 +198,21 @@ def _multiply_adds(zero, rows):
 
 
 class Probe:
-    """The loop of multiply-adds, with its best time so far."""
+    """The loop of multiply-adds, on its own numbers."""
 
     def __init__(self, threads: int) -> None:
         self.numbers = np.zeros((threads, TILE_ROWS, 1024), np.float32)
         first, (thread_step, row_step, _) = self.numbers.ctypes.data, self.numbers.strides
         self.rows = first + np.add.outer(np.arange(threads) * thread_step, np.arange(TILE_ROWS) * row_step)
-        self.best = float("inf")
-        for _ in range(50):
-            self.clean()
 
-    def clean(self) -> bool:
-        """Whether the machine is as fast as it can be."""
-        seconds = float("inf")
-        for _ in range(3):  # the first one wakes the threads
+    def seconds(self) -> float:
+        """The best of three runs; the first one wakes the threads."""
+        runs = []
+        for _ in range(3):
             start = time.perf_counter()
             _multiply_adds(np.float32(0), self.rows)
-            seconds = min(seconds, time.perf_counter() - start)
-        self.best = min(self.best, seconds)
-        return seconds <= CLEAN * self.best
+            runs.append(time.perf_counter() - start)
+        return min(runs)
 
 
 @cache

@@ -21,6 +21,8 @@ import numpy as np
 from numba import carray, cfunc, njit, prange, types
 from numba.extending import models, register_model
 
+import cks_numba
+
 from ...geometry import ConvShape, plan
 from ...tables import TABLE_WIDTH
 from .registers import I64, LANE_BYTES, TILE_ROWS, call_kernel, integers_at, next_number
@@ -119,16 +121,16 @@ class _Threads:
     """Numba's threads: one Python thread at a time may use them, and a child forked from their process not at all."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self.lost = False
+        self.after_fork(cks_numba._forked)
 
-    def after_fork(self) -> None:
+    def after_fork(self, forked: bool = True) -> None:
         self.lock = threading.Lock()
         try:
             numba.threading_layer()
         except ValueError:  # not started yet, so the child may start its own
             return
-        self.lost = True
+        self.lost = self.lost or forked
 
 
 _threads = _Threads()
