@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 from numba import carray, cfunc, njit, prange, types
-from numba.extending import models, register_model
+from numba.extending import models, register_jitable, register_model
 
 import cks_numba
 
@@ -173,6 +173,7 @@ def arguments_of(table: Array, *sizes: tuple[int, ...]) -> Array:
     return np.array([0] * (OWN + 3) + [table.ctypes.data, len(table) - 1, *flat], np.int64)
 
 
+@register_jitable
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numba import carray, njit
@@ -18,8 +19,7 @@ from ...tables import (
     FIXED,
     FIXED_STEP,
     ROWS,
-    SUMMED,
-    SUMMED_STEP,
+    TABLE_WIDTH,
     TERMS,
     THIRD,
     THIRD_FIXED,
@@ -37,7 +37,6 @@ from .compiled import (
     number_of_threads,
     own_scratch,
     start,
-    table_at,
 )
 from .registers import (
     LANE_BYTES,
@@ -59,7 +58,9 @@ PANEL_BYTES = {"conv2d": 256 * 2**10, "conv2d_input": 128 * 2**10}  # of packed 
 PANELS_BYTES = 320 * 2**10  # of all panels of a task
 NARROW = 4  # output channels, at most, for which lanes hold terms
 COPY_BYTES = 4 * 2**20  # of images copied to channels last at a time
-ARGUMENTS, COPY_ARGUMENTS = OWN + 30, OWN + 10
+ARGUMENTS, COPY_ARGUMENTS = OWN + 27, OWN + 10
+CLASS, FIRST_PACKED, PACKED_TAPS = TABLE_WIDTH, TABLE_WIDTH + 1, TABLE_WIDTH + 2  # more columns of the table
+CPU_TABLE_WIDTH = TABLE_WIDTH + 8
 
 
 # --- the sizes -----------------------------------------------------------------------------------
@@ -120,16 +121,14 @@ def sizes_of(
     Arguments of ``gather`` but for the addresses, bytes of scratch memory, the table that the arguments
     refer to, and the rows of the source that are needed.
     """
-    everything = plan(operator, shape)
     fixed, third = ("o", "i") if operator == "conv2d" else ("i", "o")
-    runs = {group.h: _within(group.h, getattr(group.h, fixed), band) for group in everything.groups}
-    groups = replace(everything, groups=tuple(Group(runs[h], w) for h, w in everything.groups if runs[h].positions))
-    blocks = [ceil_div(images * group.positions, TILE_ROWS) for group in groups.groups]
+    classes = _classes(operator, shape, band)
+    groups = [group for members in classes.values() for group in members]
+    blocks = [ceil_div(images * group.positions, TILE_ROWS) for group in groups]
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
     lane_step, term_step = (w[0], w[3]) if operator == "conv2d" else (w[3], w[0])
-    (fh0, fh1), (fw0, fw1) = (_reach((group[k] for group in groups.groups), "f") for k in (0, 1))
-    taps = (fh1 - fh0) * (fw1 - fw0)
+    taps = max(rows.count * columns.count for rows, columns in classes)
     column_bytes = taps * terms * source[3]  # of all filters of one lane
     narrow = lanes <= NARROW and terms * source[3] % VECTOR_BYTES == 0 and lanes * column_bytes <= PANELS_BYTES
     term_bytes = max(1, taps) * LANE_BYTES  # of one term of a panel
@@ -139,18 +138,54 @@ def sizes_of(
     tiles = sum(blocks)
     blocks_wanted = ceil_div(4 * threads, ceil_div(panels, together) * shape.groups)
     tiles_together = min(64, max(8, ceil_div(tiles, blocks_wanted)))
-    table = group_table(groups, blocks, np.int64)
+    table = np.zeros((len(groups) + 1, CPU_TABLE_WIDTH), np.int64)
+    table[:, :TABLE_WIDTH] = group_table(replace(plan(operator, shape), groups=tuple(groups)), blocks)
+    table[:-1, TABLE_WIDTH:] = [
+        _packed_taps(group, k, *axes) for k, axes in enumerate(classes) for group in classes[axes]
+    ]
     arguments = arguments_of(
         table,
-        (images, shape.groups, terms, lanes, together, tiles_together, chunk),
-        (fh0, fw0, fh1 - fh0, fw1 - fw0),
+        (images, shape.groups, terms, lanes, together, tiles_together, chunk, int(narrow), taps),
         source,
         out,
         (lane_step, term_step, w[1], w[2], oc * w[0]),
-        (int(narrow),),
     )
     packed_bytes = lanes * column_bytes if narrow else together * chunk * term_bytes
-    return arguments, SCRATCH_HEAD + packed_bytes, table, _reach((run for run, _ in groups.groups), third)
+    return arguments, SCRATCH_HEAD + packed_bytes, table, _reach((group.h for group in groups), third)
+
+
+class Taps(NamedTuple):
+    """Taps of one axis, evenly spaced."""
+
+    first: int
+    step: int
+    count: int
+
+
+def _classes(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[tuple[Taps, Taps], list[Group]]:
+    """The groups with results in the band, by the taps that are packed for them: the phases of conv2d_input."""
+    steps = (1, 1) if operator == "conv2d" else (shape.h.phase_step, shape.w.phase_step)
+    phases: dict[tuple[int, ...], list[Group]] = {}
+    for h, w in plan(operator, shape).groups:  # those without a term go with any phase
+        part = _within(h, h.o if operator == "conv2d" else h.i, band)
+        if part.positions:
+            phases.setdefault(tuple(run.f.base % step for run, step in zip((h, w), steps, strict=True)), []).append(
+                Group(part, w)
+            )
+    classes: dict[tuple[Taps, Taps], list[Group]] = {}
+    for groups in phases.values():
+        axes = []
+        for k, step in enumerate(steps):
+            first, end = _reach((group[k] for group in groups), "f")
+            axes.append(Taps(first, step, ceil_div(end - first, step)))
+        classes.setdefault((axes[0], axes[1]), []).extend(groups)
+    return classes
+
+
+def _packed_taps(group: Group, number: int, rows: Taps, columns: Taps) -> tuple[int, ...]:
+    """Columns of the table that say which taps are packed for a group, and which of them is its first."""
+    at = (group.h.f.base - rows.first) // rows.step * columns.count + (group.w.f.base - columns.first) // columns.step
+    return (number, at if group.terms else 0, *rows, *columns)
 
 
 def _within(run: Run, fixed: Affine, band: tuple[int, int]) -> Run:
@@ -173,62 +208,61 @@ def _reach(runs: Iterable[Run], index: str) -> tuple[int, int]:
 
 # --- the kernels ---------------------------------------------------------------------------------
 @njit
-def place_rows(h, w, first, images, source_steps, out_steps, source_rows, out_rows):
-    """Offsets of the tile's rows, which are (n, kh, kw) of a group; returns how many there are.
+def place_rows(h, w, place, count, source_steps, out_steps, source_rows, out_rows):
+    """Place `count` rows of a tile, which are (n, kh, kw) of a group from `place` on; returns the next place.
 
     Rows past the last repeat it.
     """
-    per_image = h[COUNT] * w[COUNT]
-    n, k = first // per_image, first % per_image
-    kh, kw = k // w[COUNT], k % w[COUNT]
-    count = min(TILE_ROWS, images * per_image - first)
+    n, kh, kw = place
     source_h, source_w = h[THIRD_FIXED] * source_steps[1], w[THIRD_FIXED] * source_steps[2]
     out_h, out_w = h[FIXED_STEP] * out_steps[1], w[FIXED_STEP] * out_steps[2]
     for r in range(TILE_ROWS):
-        source_rows[r] = n * source_steps[0] + kh * source_h + kw * source_w
-        out_rows[r] = n * out_steps[0] + kh * out_h + kw * out_w
-        if r < count - 1:
+        if r < count:
+            source_at = n * source_steps[0] + kh * source_h + kw * source_w
+            out_at = n * out_steps[0] + kh * out_h + kw * out_w
             kw += 1
             if kw == w[COUNT]:
                 kw, kh = 0, kh + 1
                 if kh == h[COUNT]:
                     kh, n = 0, n + 1
-    return count
+        source_rows[r], out_rows[r] = source_at, out_at
+    return n, kh, kw
 
 
 @njit
 def pack_columns(zero, panel, filters, w_steps, taps, terms, lanes):
     """Copy filters to (lane, fh, fw, term): the form for `sum_of_products_along`."""
-    w_lane, w_term, w_fh, w_fw, _ = w_steps
-    first_fh, first_fw, fhs, fws = taps
-    step = terms * bytes_of(zero)
-    for fh in range(first_fh, first_fh + fhs):
-        for fw in range(first_fw, first_fw + fws):
-            pack(zero, panel, fhs * fws * step, filters + fh * w_fh + fw * w_fw, w_lane, w_term, lanes, terms, terms)
-            panel += step
+    step, count = terms * bytes_of(zero), taps[2] * taps[5]
+    for tap in range(count):
+        at = filters + tap_offset(tap, taps, w_steps)
+        pack(zero, panel + tap * step, count * step, at, w_steps[0], w_steps[1], lanes, terms, terms)
 
 
 @njit
 def pack_panels(zero, panel, filters, w_steps, taps, terms, lanes):
     """Copy filters to (lane // width, fh, fw, term, lane % width); lanes past the last become 0."""
-    w_lane, w_term, w_fh, w_fw, _ = w_steps
-    first_fh, first_fw, fhs, fws = taps
-    size = bytes_of(zero)
+    size, count = bytes_of(zero), taps[2] * taps[5]
     width = LANE_BYTES // size
-    whole = lanes // width if w_lane == size else 0
+    whole = lanes // width if w_steps[0] == size else 0
     for k in range(terms if whole else 0):  # in the order of memory, which is what a cache foresees
-        for tap in range(fhs * fws):
-            at = filters + k * w_term + (first_fh + tap // fws) * w_fh + (first_fw + tap % fws) * w_fw
+        for tap in range(count):
+            at = filters + k * w_steps[1] + tap_offset(tap, taps, w_steps)
             for part in range(whole):
-                there = panel + ((part * fhs * fws + tap) * terms + k) * LANE_BYTES
-                copy_part(zero, there, at + part * LANE_BYTES, width)
-    panel += whole * fhs * fws * terms * LANE_BYTES
-    for first_lane in range(whole * width, lanes, width):
-        for fh in range(first_fh, first_fh + fhs):
-            for fw in range(first_fw, first_fw + fws):
-                at = filters + first_lane * w_lane + fh * w_fh + fw * w_fw
-                pack(zero, panel, LANE_BYTES, at, w_term, w_lane, terms, min(width, lanes - first_lane), width)
-                panel += terms * LANE_BYTES
+                copy_part(zero, panel + ((part * count + tap) * terms + k) * LANE_BYTES, at + part * LANE_BYTES, width)
+    for part in range(whole, ceil_div(lanes, width)):
+        for tap in range(count):
+            pack(
+                zero, panel + (part * count + tap) * terms * LANE_BYTES, LANE_BYTES,
+                filters + part * width * w_steps[0] + tap_offset(tap, taps, w_steps), w_steps[1], w_steps[0],
+                terms, min(width, lanes - part * width), width,
+            )  # fmt: skip
+
+
+@njit
+def tap_offset(tap, taps, w_steps):
+    """Where in the filters a packed tap is; `taps` are first, step and count of the rows, then of the columns."""
+    fh, fw = taps[0] + tap // taps[5] * taps[1], taps[3] + tap % taps[5] * taps[4]
+    return fh * w_steps[2] + fw * w_steps[3]
 
 
 def gather(zero, arguments):
@@ -242,65 +276,70 @@ def gather(zero, arguments):
     arguments = carray(integers_at(arguments), ARGUMENTS)
     source, filters, out, groups_at, groups = to_fixed_tuple(arguments[OWN : OWN + 5], 5)
     images, channel_groups, terms, lanes, together, tiles_together = to_fixed_tuple(arguments[OWN + 5 : OWN + 11], 6)
-    chunk, narrow = arguments[OWN + 11], arguments[OWN + 29]
-    first_fh, first_fw, fhs, fws = taps = to_fixed_tuple(arguments[OWN + 12 : OWN + 16], 4)
-    source_steps, out_steps = (
-        to_fixed_tuple(arguments[OWN + 16 : OWN + 20], 4),
-        to_fixed_tuple(arguments[OWN + 20 : OWN + 24], 4),
-    )
-    w_steps = to_fixed_tuple(arguments[OWN + 24 : OWN + 29], 5)
+    chunk, narrow, most_taps = to_fixed_tuple(arguments[OWN + 11 : OWN + 14], 3)
+    source_steps = to_fixed_tuple(arguments[OWN + 14 : OWN + 18], 4)
+    out_steps = to_fixed_tuple(arguments[OWN + 18 : OWN + 22], 4)
+    w_steps = to_fixed_tuple(arguments[OWN + 22 : OWN + 27], 5)
     source_rows, out_rows, tile_rows, panel = own_scratch(arguments)
-    packed = -1  # which panels and chunk it holds
-    table = table_at(groups_at, groups)
+    packed = -1  # which panels, chunk and class of taps it holds
+    table = carray(integers_at(groups_at), (groups + 1, CPU_TABLE_WIDTH))
     tiles = table[groups, FIRST_BLOCK]
     width = LANE_BYTES // size
-    chunks, blocks = -(-terms // chunk), -(-tiles // tiles_together)
-    lane_blocks = -(-lanes // (together * width))
-    tasks = channel_groups * lane_blocks * blocks
+    unit = size if narrow else LANE_BYTES  # of packed filters, from one term to the next
+    chunks, blocks = ceil_div(terms, chunk), ceil_div(tiles, tiles_together)
+    lane_blocks = ceil_div(lanes, together * width)
     while True:
         task = next_number(arguments, NEXT_TASK)
-        if task >= tasks:
+        if task >= channel_groups * lane_blocks * blocks:
             return
         which, block = task // blocks, task % blocks
         g, first_lane = which // lane_blocks, which % lane_blocks * together * width
         last_lane = min(first_lane + together * width, lanes)
         for c in range(chunks):
-            first_term = c * chunk
-            count = min(chunk, terms - first_term)
-            if packed != which * chunks + c:
-                packed = which * chunks + c
-                from_w = filters + g * w_steps[4] + first_lane * w_steps[0] + first_term * w_steps[1]
-                if narrow:
-                    pack_columns(zero, panel, from_w, w_steps, taps, count, last_lane - first_lane)
-                else:
-                    pack_panels(zero, panel, from_w, w_steps, taps, count, last_lane - first_lane)
-            group = 0
-            for tile_number in range(block * tiles_together, min(tiles, (block + 1) * tiles_together)):
-                while table[group + 1, FIRST_BLOCK] <= tile_number:
+            count = min(chunk, terms - c * chunk)
+            group, place = -1, (0, 0, 0)
+            for number in range(block * tiles_together, min(tiles, (block + 1) * tiles_together)):
+                if group < 0 or table[group + 1, FIRST_BLOCK] <= number:  # a new group: what all of its tiles share
                     group += 1
-                h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:]
-                first_row = (tile_number - table[group, FIRST_BLOCK]) * TILE_ROWS
-                rows = place_rows(h, w, first_row, images, source_steps, out_steps, source_rows, out_rows)
-                a = source + h[THIRD] * source_steps[1] + w[THIRD] * source_steps[2]
-                a += (g * terms + first_term) * source_steps[3]
-                unit = size if narrow else LANE_BYTES  # of packed filters, from one term to the next
-                b = panel + ((h[SUMMED] - first_fh) * fws + w[SUMMED] - first_fw) * count * unit
-                y = out + h[FIXED] * out_steps[1] + w[FIXED] * out_steps[2]
-                y += (g * lanes + first_lane) * out_steps[3]
+                    while table[group + 1, FIRST_BLOCK] <= number:
+                        group += 1
+                    h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:TABLE_WIDTH]
+                    per_image = h[COUNT] * w[COUNT]
+                    row = (number - table[group, FIRST_BLOCK]) * TILE_ROWS
+                    place = row // per_image, row % per_image // w[COUNT], row % w[COUNT]
+                    row_end = images * per_image
+                    a = source + h[THIRD] * source_steps[1] + w[THIRD] * source_steps[2]
+                    a += (g * terms + c * chunk) * source_steps[3]
+                    y = out + h[FIXED] * out_steps[1] + w[FIXED] * out_steps[2]
+                    y += (g * lanes + first_lane) * out_steps[3]
+                    taps = to_fixed_tuple(table[group, PACKED_TAPS:], 6)
+                    column = taps[2] * taps[5] * count * unit  # of one panel, or of one lane
+                    first_b = panel + table[group, FIRST_PACKED] * count * unit
+                    a_h, a_w = h[THIRD_TERM] * source_steps[1], w[THIRD_TERM] * source_steps[2]
+                    b_h, b_w = taps[5] * count * unit, count * unit
+                    loops = (h[TERMS], w[TERMS], count)
+                    if a_w == count * size:  # neighbouring taps are neighbours in both: one longer loop
+                        loops = (h[TERMS], min(w[TERMS], 1), w[TERMS] * count)
+                    key = (which * chunks + c) * groups + table[group, CLASS]
+                    if packed != key:
+                        packed = key
+                        from_w = filters + g * w_steps[4] + first_lane * w_steps[0] + c * chunk * w_steps[1]
+                        if narrow:
+                            pack_columns(zero, panel, from_w, w_steps, taps, count, last_lane - first_lane)
+                        else:
+                            pack_panels(zero, panel, from_w, w_steps, taps, count, last_lane - first_lane)
+                rows = min(TILE_ROWS, row_end - row)
+                row += rows
+                place = place_rows(h, w, place, rows, source_steps, out_steps, source_rows, out_rows)
                 for r in range(TILE_ROWS):
                     out_rows[r] += y
-                a_h, a_w = h[THIRD_TERM] * source_steps[1], w[THIRD_TERM] * source_steps[2]
-                b_h, b_w = h[SUMMED_STEP] * fws * count * unit, w[SUMMED_STEP] * count * unit
-                w_terms, inner = w[TERMS], count
-                if a_w == count * size and b_w == count * unit:  # neighbouring taps: one longer loop
-                    w_terms, inner = min(w_terms, 1), w_terms * count
-                column = fhs * fws * count * unit  # of one panel, or of one lane
+                b = first_b
                 for lane in range(first_lane, last_lane, TILE_VECTORS if narrow else width):
                     if narrow:
                         here = min(TILE_VECTORS, last_lane - lane)
                         tile = sum_of_products_along(
                             zeros(zero), addresses_in(source_rows), a, b, (here - 1) * column,
-                            (h[TERMS], w_terms, inner * size), (a_h, a_w), (b_h, b_w),
+                            loops, (a_h, a_w, size), (b_h, b_w, size),
                         )  # fmt: skip
                         put_sums(tile, zero, out_rows, rows, here, out_steps[3], c > 0, tile_rows)
                         b += here * column
@@ -308,7 +347,7 @@ def gather(zero, arguments):
                         here = min(width, last_lane - lane)
                         tile = sum_of_products(
                             zeros(zero), addresses_in(source_rows), a, b,
-                            (h[TERMS], w_terms, inner), (a_h, a_w, size), (b_h, b_w, unit),
+                            loops, (a_h, a_w, size), (b_h, b_w, LANE_BYTES),
                         )  # fmt: skip
                         put(tile, zero, out_rows, rows, here, out_steps[3], c > 0, tile_rows)
                         b += column

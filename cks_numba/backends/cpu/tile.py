@@ -59,7 +59,7 @@ def sum_of_products_along(tile, rows, a, b, second, counts, a_steps, b_steps):
         for j in range(counts[1]):
             a_first = a + i * a_steps[0] + j * a_steps[1]
             b_first = b + i * b_steps[0] + j * b_steps[1]
-            for k in range(0, counts[2], VECTOR_BYTES):
+            for k in range(0, counts[2] * b_steps[2], VECTOR_BYTES):
                 tile = add_products_along(tile, rows, a_first + k, b_first + k, b_first + second + k)
     return tile
 
