@@ -60,7 +60,7 @@ class NumPy:
         """A view with the axes permuted, native and aligned; a copy only if these two need one."""
         if not (array.flags.aligned and array.dtype.isnative):
             array = np.require(array, dtype=array.dtype.newbyteorder("="), requirements="A")
-        return array.transpose(axes)
+        return array if axes == TO_LAST["NHWC"] else array.transpose(axes)
 
     def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
         return np.empty(shape, dtype=like.dtype.newbyteorder("="))
@@ -313,10 +313,10 @@ class Call:
         """NHWC shape of an input with a batch; one without gets a batch of one."""
         array = self.inputs[name]
         checks.rank(name, tuple(array.shape), self.axes(letters), unbatched=True)
-        self._ranks[name] = len(array.shape)
-        if len(set(self._ranks.values())) > 1:
+        self._ranks[name] = rank = len(array.shape)
+        if any(other != rank for other in self._ranks.values()):
             raise ValueError(f"{' and '.join(self._ranks)} must both be batched or both not, got ranks {self._ranks}")
-        if len(array.shape) == 3:
+        if rank == 3:
             self.unbatched = True
             self.inputs[name] = self.library.batch_of_one(array)
         return channels_last(self.inputs[name].shape, self.layout)

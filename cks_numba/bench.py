@@ -29,7 +29,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from . import layers, regular, verify
+from . import layers, operators, regular, verify
 from .backends.cpu.registers import TILE_ROWS, addresses_in, store, zeros
 from .backends.cpu.tile import sum_of_products
 from .geometry import OPERATORS, ConvShape, plan
@@ -433,7 +433,13 @@ def overhead(repeats: int = 1000) -> dict[str, float]:
         first, second = verify.operands(operator, shape, np.random.default_rng(0), np.float32)
         terms = plan(operator, shape).useful // (shape.oc * shape.n * shape.oh * shape.ow)
         a, b = np.ones((shape.n * shape.oh * shape.ow, terms), np.float32), np.ones((terms, shape.oc), np.float32)
-        calls = (lambda: verify.call(operator, shape, first, second, "cpu"), lambda: a @ b)  # noqa: B023
+        x, w = shape.x_shape, shape.w_shape
+        ours = {
+            "conv2d": lambda: operators.conv2d(first, second, padding=1, backend="cpu"),  # noqa: B023
+            "conv2d_input": lambda: operators.conv2d_input(x, first, second, padding=1, backend="cpu"),  # noqa: B023
+            "conv2d_weight": lambda: operators.conv2d_weight(first, w, second, padding=1, backend="cpu"),  # noqa: B023
+        }[operator]
+        calls = (ours, lambda: a @ b)  # noqa: B023
         times: tuple[list[float], list[float]] = ([], [])
         for _ in range(repeats):
             for call, seconds in zip(calls, times, strict=True):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,16 +30,22 @@ def choose(backend: Any, on_gpu: bool) -> str:
     return backend
 
 
+@cache
+def _cpu() -> Any:
+    """The cpu backend, imported at its first use."""
+    from . import cpu
+
+    return cpu.run
+
+
 def run(backend: str, operator: str, shape: ConvShape, first: Any, second: Any, out: Any, stream: Any = None) -> None:
     """Run one operator, and write every element of `out`."""
-    if backend == "cuda":
+    if backend == "cpu":
+        _cpu()(operator, shape, first, second, out)
+    elif backend == "cuda":
         from . import cuda
 
         cuda.run(operator, shape, first, second, out, 0 if stream is None else stream)
-    elif backend == "cpu":
-        from . import cpu
-
-        cpu.run(operator, shape, first, second, out)
     else:
         from ..steps import BY_OPERATOR
 

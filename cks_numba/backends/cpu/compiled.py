@@ -156,7 +156,8 @@ def start(
     step = round_up(scratch, 64)
     memory = np.empty(len(sizes) + (threads * step + 64) // 8, np.int64)  # the arguments, then the scratch memory
     memory[: len(sizes)] = sizes
-    memory[OWN : OWN + len(addresses)] = addresses
+    for k, address in enumerate(addresses, OWN):
+        memory[k] = address
     at = memory.ctypes.data
     memory[SCRATCH], memory[SCRATCH_STEP] = round_up(at + sizes.nbytes, 64), step
     if threads == 1:

@@ -40,7 +40,7 @@ from .registers import (
 
 
 # --- the inner loop ------------------------------------------------------------------------------
-@njit
+@njit(inline="always")
 def sum_of_products(tile, rows, a, b, counts, a_steps, b_steps):
     """tile + sum of A[row, k] * B[k, lane] over three nested loops; the last is the innermost."""
     for i in range(counts[0]):
