@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
+os.environ.setdefault("NUMBA_NUM_THREADS", "3")  # read at Numba's import: three threads can then be had anywhere
 SIMULATOR = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
 collect_ignore = []

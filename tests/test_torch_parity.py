@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
+import numba
 import numpy as np
 import pytest
 
 import cks_numba as cks
+from cks_numba.backends.cpu import compiled
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install cks-numba[torch])")
 F = torch.nn.functional
@@ -92,7 +94,10 @@ class Case:
 
 @pytest.mark.parametrize("operator", ["conv2d", "conv2d_input", "conv2d_weight"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_parity(operator, dtype):
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_parity(operator, dtype, threads, monkeypatch):
+    monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)  # so that the smallest layers are cut up too
+    monkeypatch.setattr(numba, "get_num_threads", lambda: threads)
     seen = set()
     for seed in range(CASES if dtype is np.float64 else CASES // 4):
         case = random_case(seed, dtype)
