@@ -395,7 +395,7 @@ def summary(rows: Iterable[Row]) -> str:
         "| operator | cases | " + " | ".join(name for name, _, _ in MAPS) + " | all | regular way | of BLAS |",
         "|---|---|" + "---|" * (len(MAPS) + 3),
     ]
-    for operator in OPERATORS:
+    for operator in dict.fromkeys(r.row.operator for r in everything):
         mine = [r for r in everything if r.row.operator == operator]
         cells = [f"`{operator}`", str(len(mine))]
         for _, least, most in MAPS:
