@@ -141,7 +141,7 @@ def layers() -> Iterator[tuple[str, str, tuple[int, ...]]]:
                         yield f"{name}, {size}x{size}", operator, (0, *row)
 
 
-def table(flop: float = 1.2e9, batch: int = 64) -> list[Case]:
+def table(flop: float = 1.2e9, batch: int = 32) -> list[Case]:
     """The table with batches that a machine can take.
 
     Parameters
@@ -161,7 +161,7 @@ def table(flop: float = 1.2e9, batch: int = 64) -> list[Case]:
     >>> {case.source.split(",")[0] for case in cases} == {"authors", *NETWORKS}
     True
     >>> max(case.shape.n for case in cases)
-    64
+    32
     """
     cases = []
     for source, operator, (_, *sizes) in layers():

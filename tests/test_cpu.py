@@ -398,3 +398,34 @@ def sweep_as_on(vector_bytes, rows, vectors):
 def test_other_cpus(kind, tmp_path):
     """Not optimised by LLVM, which takes as long again."""
     in_a_process(f"sweep_as_on{CPUS[kind]}", NUMBA_CACHE_DIR=str(tmp_path), NUMBA_OPT="0")
+
+
+# --- few channels, and filters of one tap --------------------------------------------------------
+def few_channels():
+    """Few channels on a side, with every kind of padding, stride, dilation and filter; then filters of one tap."""
+    rng = random.Random(0)
+    pads = (0, 1, 2, ((2, 0), (0, 1)), ((0, 3), (1, 0)))
+    filters = ((3, 3), (4, 4), (2, 5), (9, 8), (1, 3), (1, 1))
+    for padding, stride, (fh, fw) in product(pads, (1, 2, 3, (3, 1)), filters):
+        few, many, groups = rng.randint(1, 5), rng.choice((1, 7, 16, 40)), rng.choice((1, 1, 2, 3))
+        ic, oc = rng.choice(((few, many), (many, few)))
+        sizes = dict(n=rng.randint(1, 5), ih=rng.randint(5, 13), iw=rng.randint(5, 13))
+        dilation = rng.choice((1, 1, 2, (1, 3)))
+        keys = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
+        try:
+            yield ConvShape(**sizes, ic=ic * groups, oc=oc * groups, fh=fh, fw=fw, **keys)
+        except ValueError:  # the filter is larger than the padded input
+            continue
+    for padding, stride in product((*pads, 7), (2, (1, 3), 9)):  # some outputs, or all, meet no input
+        for channels in ((3, 40), (40, 3), (37, 41)):
+            yield ConvShape(n=3, ih=6, iw=5, ic=channels[0], oc=channels[1], fh=1, fw=1, stride=stride, padding=padding)
+
+
+def test_weight_of_few_channels(sizes):
+    ways = set()
+    for k, shape in enumerate(few_channels()):
+        used = weight.used(shape)[0]
+        ways |= {weight.best_way(used, 4)}
+        layouts = [((NHWC, 1), (NCHW, 1), (NCHW, -1), ((3, 1, 2, 0), -2))[(k + j * (k % 3)) % 4] for j in range(3)]
+        check("conv2d_weight", shape, layouts, dtypes=(DTYPES[k % 2],))
+    assert ways == set(OPERATORS)

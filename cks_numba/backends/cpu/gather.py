@@ -128,7 +128,7 @@ def sizes_of(
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
     lane_step, term_step = (w[0], w[3]) if operator == "conv2d" else (w[3], w[0])
-    taps = max(rows.count * columns.count for rows, columns in classes)
+    taps = max(rows.number * columns.number for rows, columns in classes)
     column_bytes = taps * terms * source[3]  # of all filters of one lane
     narrow = lanes <= NARROW and terms * source[3] % VECTOR_BYTES == 0 and lanes * column_bytes <= PANELS_BYTES
     term_bytes = max(1, taps) * LANE_BYTES  # of one term of a panel
@@ -159,7 +159,7 @@ class Taps(NamedTuple):
 
     first: int
     step: int
-    count: int
+    number: int
 
 
 def _classes(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[tuple[Taps, Taps], list[Group]]:
@@ -184,7 +184,7 @@ def _classes(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[tup
 
 def _packed_taps(group: Group, number: int, rows: Taps, columns: Taps) -> tuple[int, ...]:
     """Columns of the table that say which taps are packed for a group, and which of them is its first."""
-    at = (group.h.f.base - rows.first) // rows.step * columns.count + (group.w.f.base - columns.first) // columns.step
+    at = (group.h.f.base - rows.first) // rows.step * columns.number + (group.w.f.base - columns.first) // columns.step
     return (number, at if group.terms else 0, *rows, *columns)
 
 
