@@ -173,8 +173,9 @@ def _clean_rounds(calls: Any, rounds: int, probe: Probe | None) -> dict[tuple[st
         before = probe.seconds() if probe else 0.0
         seconds = {key: _alone(call) for key, call in calls.items()}
         seen.append((max(before, probe.seconds() if probe else 0.0), seconds))
-        limit = CLEAN * min(worst for worst, _ in seen)
-        kept = [seconds for worst, seconds in seen if worst <= limit]
+        seen.sort(key=lambda round_: round_[0])
+        limit = CLEAN * seen[0][0]
+        kept = [seconds for k, (worst, seconds) in enumerate(seen) if worst <= limit or k < 3]
     return {key: [seconds[key] for seconds in kept] for key in calls}
 
 
@@ -282,10 +283,10 @@ def _row(case: layers.Case, name: str, layout: str, seconds: list[float], extra:
         contender=name,
         layout=layout,
         dtype="float32",
-        median_ms=1e3 * median(seconds),
-        min_ms=1e3 * min(seconds),
-        max_ms=1e3 * max(seconds),
-        rate=flop / median(seconds) / 1e9,
+        median_ms=_rounded(1e3 * median(seconds)),
+        min_ms=_rounded(1e3 * min(seconds)),
+        max_ms=_rounded(1e3 * max(seconds)),
+        rate=_rounded(flop / median(seconds) / 1e9),
         rounds=len(seconds),
         extra_bytes=extra if name == OURS else 0,
         device=machine(),
@@ -293,6 +294,11 @@ def _row(case: layers.Case, name: str, layout: str, seconds: list[float], extra:
         versions=_versions(),
         commit=_commit(),
     )
+
+
+def _rounded(number: float) -> float:
+    """The number as it stands in the CSV."""
+    return float(f"{number:.4g}")
 
 
 def _line(rows: list[Row]) -> str:
@@ -413,8 +419,7 @@ def write(rows: Sequence[Row], path: Path) -> None:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            line = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in asdict(row).items()}
-            writer.writerow(line)
+            writer.writerow(asdict(row))
 
 
 def read(path: Path) -> list[Row]:

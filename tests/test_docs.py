@@ -60,7 +60,7 @@ def test_readme_has_links_to_check() -> None:
 
 def test_commands_of_the_readme_are_understood() -> None:
     found = commands(README)
-    assert {words[0] for words in found} == {"demo", "info", "verify", "plan", "explain"}
+    assert {words[0] for words in found} == {"demo", "info", "verify", "plan", "explain", "bench"}
     for words in found:
         assert cli.parser().parse_args(words).command == words[0]
 
