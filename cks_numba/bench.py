@@ -4,7 +4,7 @@ Every contender is first checked, then timed in rounds: one call of each a round
 come a pause, in which the threads of the contender before it fall asleep, and one untimed call. A
 round begins and ends with a loop of multiply-adds on all threads, which shows whether the machine was
 busy with something else; such a round is not counted. What uses NumPy's BLAS has rounds of its own,
-after the others, because its threads stay awake for a tenth of a second and slow down everybody else:
+after the others, because its threads stay awake for a while and slow down everybody else:
 the regular way, and one large matrix product, whose rate is the limit.
 """
 
@@ -457,19 +457,15 @@ def overhead(repeats: int = 1000) -> dict[str, float]:
 
 FIRST_CALL = """
 import sys, time
-start = time.perf_counter()
 import numba
-numba_seconds = time.perf_counter() - start
+import numpy as np
 start = time.perf_counter()
 import cks_numba
 import_seconds = time.perf_counter() - start
-from cks_numba import verify
-from cks_numba.geometry import ConvShape
-import numpy as np
-shape = ConvShape(n=8, ih=16, iw=16, ic=32, oc=32, fh=3, fw=3, padding=1)
-arrays = verify.operands(sys.argv[1], shape, np.random.default_rng(0), np.float32)
+x, w = np.ones((8, 16, 16, 32), np.float32), np.ones((32, 3, 3, 32), np.float32)
+given = {"conv2d": (x, w), "conv2d_input": (x.shape, w, x), "conv2d_weight": (x, w.shape, x)}[sys.argv[1]]
 start = time.perf_counter()
-verify.call(sys.argv[1], shape, *arrays, "cpu")
+getattr(cks_numba, sys.argv[1])(*given, padding=1, backend="cpu")
 print(import_seconds, time.perf_counter() - start)
 """
 
@@ -515,8 +511,10 @@ def run(
     int
         0, or 1 when a bar was missed.
     """
-    if check and not has_peer():
-        raise RuntimeError("--check compares with PyTorch, which is not installed: pip install torch")
+    if (check or readme) and not has_peer():
+        raise RuntimeError("--check and --readme compare with PyTorch, which is not installed: pip install torch")
+    if check and (quick or only):
+        raise RuntimeError("--check needs all cases: leave out --quick and --only")
     cases = layers.table(flop=2e7, batch=2)[::10] if quick else layers.table()
     cases = [case for case in cases if only in f"{case.source} {case.operator} {case.shape}"]
     if not cases:

@@ -17,6 +17,11 @@ COUNT, TERMS, FIXED, FIXED_STEP, SUMMED, SUMMED_STEP, THIRD, THIRD_FIXED, THIRD_
 TABLE_WIDTH = 19
 
 
+def ceil_div(a: int, b: int) -> int:
+    """How many parts of b it takes for a."""
+    return -(-a // b)
+
+
 def _row(operator: str, run: Run) -> list[int]:
     fixed, summed, third = {
         "conv2d": (run.o, run.f, run.i),

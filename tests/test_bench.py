@@ -152,3 +152,7 @@ def test_check_needs_pytorch_and_a_case(monkeypatch, capsys):
     monkeypatch.setattr(bench, "has_peer", lambda: False)
     assert main(["bench", "--check"]) == 1
     assert "pip install torch" in capsys.readouterr().err
+    assert main(["bench", "--readme", "README.md"]) == 1
+    monkeypatch.setattr(bench, "has_peer", lambda: True)
+    assert main(["bench", "--check", "--quick"]) == 1
+    assert "--check needs all cases" in capsys.readouterr().err

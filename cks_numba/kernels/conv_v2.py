@@ -17,9 +17,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..geometry import ConvShape
+from ..tables import ceil_div
 from . import tiles
 from .jit import cuda, taps_of_output, unravel
-from .launch import Launch, ceil_div, one_thread_each, padded
+from .launch import Launch, one_thread_each, padded
 
 TILE = 8  # images, output channels and input channels of a shared tile
 PITCH = TILE + 1  # of a row in shared memory: an odd pitch spreads a column over all banks

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..geometry import ConvShape
+from ..tables import ceil_div
 from .jit import cuda, unravel
 
 THREADS = 128  # of a block, where one thread makes one result
@@ -42,10 +43,6 @@ class Launch(NamedTuple):
     def run(self, stream: Any = 0) -> None:
         """Launch the kernel: on a GPU, or in Numba's simulator."""
         self.kernel[self.grid, self.block, stream](*self.args)
-
-
-def ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
 
 
 def one_thread_each(name: str, kernel: Any, out: Any, args: tuple[Any, ...]) -> Launch:

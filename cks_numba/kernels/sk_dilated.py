@@ -21,10 +21,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..geometry import ConvShape
+from ..tables import ceil_div
 from . import tiles
 from .conv_v2 import geometry_args
 from .jit import cuda, outputs_of_tap, unravel
-from .launch import Launch, ceil_div, one_thread_each, padded, zeros_inserted
+from .launch import Launch, one_thread_each, padded, zeros_inserted
 
 TILE = 8  # output channels, input channels and positions of a shared tile
 

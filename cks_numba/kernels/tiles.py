@@ -31,10 +31,11 @@ from ..tables import (
     THIRD,
     THIRD_FIXED,
     THIRD_TERM,
+    ceil_div,
     group_table,
 )
 from .jit import ALIGN, SIMULATED, cuda, device
-from .launch import Launch, ceil_div, one_thread_each, scratch
+from .launch import Launch, one_thread_each, scratch
 
 BK = 8  # terms of a chunk
 TARGET_BLOCKS = 128  # enough to occupy a large GPU

@@ -21,16 +21,9 @@ SCRATCH_BYTES = 32 * 2**20  # of gathered operands at a time; a row of one image
 
 
 def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array) -> None:
-    """Run an operator on C-contiguous NHWC arrays.
+    """Run an operator on NHWC arrays of any strides.
 
-    Parameters
-    ----------
-    operator : {"conv2d", "conv2d_input", "conv2d_weight"}
-    shape : ConvShape
-    first, second : numpy.ndarray
-        (x, w), (w, dy) or (x, dy), in the order of the operators above.
-    out : numpy.ndarray
-        y, dx or dw; every element is written.
+    The parameters are those of ``cks_numba.backends.cpu.run``.
 
     Examples
     --------

@@ -23,8 +23,8 @@ from numba.extending import models, register_jitable, register_model
 
 import cks_numba
 
+from ... import tables
 from ...geometry import ConvShape, plan
-from ...tables import TABLE_WIDTH
 from .registers import I64, LANE_BYTES, TILE_ROWS, call_kernel, integers_at, next_number
 
 Array = np.ndarray[Any, Any]
@@ -76,9 +76,9 @@ def own_scratch(arguments):
 
 
 @njit
-def table_at(address, groups):
+def table_at(address, groups, width):
     """The table of a plan, of which the kernel has the address."""
-    return carray(integers_at(address), (groups + 1, TABLE_WIDTH))
+    return carray(integers_at(address), (groups + 1, width))
 
 
 # --- compiled, and started -----------------------------------------------------------------------
@@ -174,15 +174,14 @@ def arguments_of(table: Array, *sizes: tuple[int, ...]) -> Array:
     return np.array([0] * (OWN + 3) + [table.ctypes.data, len(table) - 1, *flat], np.int64)
 
 
-@register_jitable
-def ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
+ceil_div = register_jitable(tables.ceil_div)  # for kernels too
 
 
 def round_up(a: int, b: int) -> int:
     return ceil_div(a, b) * b
 
 
+@register_jitable
 def even_part(whole: int, most: int) -> int:
     """Size of a part when `whole` is cut into parts of `most` or a little less."""
     return ceil_div(whole, ceil_div(whole, max(1, most)))

@@ -37,6 +37,7 @@ from .compiled import (
     number_of_threads,
     own_scratch,
     start,
+    table_at,
 )
 from .registers import (
     LANE_BYTES,
@@ -58,7 +59,7 @@ PANEL_BYTES = {"conv2d": 256 * 2**10, "conv2d_input": 128 * 2**10}  # of packed 
 PANELS_BYTES = 320 * 2**10  # of all panels of a task
 NARROW = 4  # output channels, at most, for which lanes hold terms
 COPY_BYTES = 3 * 2**20  # of images copied to channels last at a time
-ARGUMENTS, COPY_ARGUMENTS = OWN + 27, OWN + 10
+ARGUMENTS, COPY_ARGUMENTS = OWN + 26, OWN + 10
 CLASS, FIRST_PACKED, PACKED_TAPS = TABLE_WIDTH, TABLE_WIDTH + 1, TABLE_WIDTH + 2  # more columns of the table
 CPU_TABLE_WIDTH = TABLE_WIDTH + 8
 
@@ -68,7 +69,7 @@ def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) ->
     """Run an operator: all at once, or where channels are not last, parts of the images that are copied first."""
     threads = number_of_threads(operator, shape)
     if source.strides[3] == source.itemsize:
-        sizes, scratch, _, _ = sizes_of(
+        sizes, scratch, _ = sizes_of(
             operator, shape, shape.n, (0, out.shape[1]), source.strides, w.strides, out.strides, threads
         )
         start(gather, out.dtype, threads, sizes, (source.ctypes.data, w.ctypes.data, out.ctypes.data), scratch)
@@ -94,13 +95,13 @@ def _run_copied(
     n, _, columns, channels = source.shape
     band = (row, min(row + rows, out.shape[1]))
     steps = (columns * channels * source.itemsize, channels * source.itemsize, source.itemsize)
-    first, last = sizes_of(operator, shape, n, band, (0, *steps), w.strides, out.strides, threads)[3]
+    first, last = needed(operator, shape, band)
     buffer = np.empty((n, last - first, columns, channels), source.dtype)
     part = source[:, first:last]
     copy = np.array([0] * (OWN + 2) + [*part.shape, *part.strides], np.int64)
     start(to_channels_last, out.dtype, threads, copy, (part.ctypes.data, buffer.ctypes.data), 0)
     image_step = (last - first) * steps[0]
-    sizes, scratch, _, _ = sizes_of(operator, shape, n, band, (image_step, *steps), w.strides, out.strides, threads)
+    sizes, scratch, _ = sizes_of(operator, shape, n, band, (image_step, *steps), w.strides, out.strides, threads)
     addresses = buffer.ctypes.data - first * steps[0], w.ctypes.data, out.ctypes.data
     start(gather, out.dtype, threads, sizes, addresses, scratch)
 
@@ -115,13 +116,11 @@ def sizes_of(
     w: Strides,
     out: Strides,
     threads: int,
-) -> tuple[Array, int, Array, tuple[int, int]]:
+) -> tuple[Array, int, Array]:
     """What depends on sizes alone, for the results in a band of rows.
 
-    Arguments of ``gather`` but for the addresses, bytes of scratch memory, the table that the arguments
-    refer to, and the rows of the source that are needed.
+    Arguments of ``gather`` but for the addresses, bytes of scratch memory, and the table that the arguments refer to.
     """
-    fixed, third = ("o", "i") if operator == "conv2d" else ("i", "o")
     classes = _classes(operator, shape, band)
     groups = [group for members in classes.values() for group in members]
     blocks = [ceil_div(images * group.positions, TILE_ROWS) for group in groups]
@@ -145,13 +144,20 @@ def sizes_of(
     ]
     arguments = arguments_of(
         table,
-        (images, shape.groups, terms, lanes, together, tiles_together, chunk, int(narrow), taps),
+        (images, shape.groups, terms, lanes, together, tiles_together, chunk, int(narrow)),
         source,
         out,
         (lane_step, term_step, w[1], w[2], oc * w[0]),
     )
     packed_bytes = lanes * column_bytes if narrow else together * chunk * term_bytes
-    return arguments, SCRATCH_HEAD + packed_bytes, table, _reach((group.h for group in groups), third)
+    return arguments, SCRATCH_HEAD + packed_bytes, table
+
+
+@lru_cache(maxsize=1024)
+def needed(operator: str, shape: ConvShape, band: tuple[int, int]) -> tuple[int, int]:
+    """First and past-the-last row of the source that the results in a band of rows need."""
+    runs = (group.h for groups in _classes(operator, shape, band).values() for group in groups)
+    return _reach(runs, "i" if operator == "conv2d" else "o")
 
 
 class Taps(NamedTuple):
@@ -169,9 +175,8 @@ def _classes(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[tup
     for h, w in plan(operator, shape).groups:  # those without a term go with any phase
         part = _within(h, h.o if operator == "conv2d" else h.i, band)
         if part.positions:
-            phases.setdefault(tuple(run.f.base % step for run, step in zip((h, w), steps, strict=True)), []).append(
-                Group(part, w)
-            )
+            phase = h.f.base % steps[0], w.f.base % steps[1]
+            phases.setdefault(phase, []).append(Group(part, w))
     classes: dict[tuple[Taps, Taps], list[Group]] = {}
     for groups in phases.values():
         axes = []
@@ -276,19 +281,20 @@ def gather(zero, arguments):
     arguments = carray(integers_at(arguments), ARGUMENTS)
     source, filters, out, groups_at, groups = to_fixed_tuple(arguments[OWN : OWN + 5], 5)
     images, channel_groups, terms, lanes, together, tiles_together = to_fixed_tuple(arguments[OWN + 5 : OWN + 11], 6)
-    chunk, narrow, most_taps = to_fixed_tuple(arguments[OWN + 11 : OWN + 14], 3)
-    source_steps = to_fixed_tuple(arguments[OWN + 14 : OWN + 18], 4)
-    out_steps = to_fixed_tuple(arguments[OWN + 18 : OWN + 22], 4)
-    w_steps = to_fixed_tuple(arguments[OWN + 22 : OWN + 27], 5)
+    chunk, narrow = arguments[OWN + 11], arguments[OWN + 12]
+    source_steps = to_fixed_tuple(arguments[OWN + 13 : OWN + 17], 4)
+    out_steps = to_fixed_tuple(arguments[OWN + 17 : OWN + 21], 4)
+    w_steps = to_fixed_tuple(arguments[OWN + 21 : OWN + 26], 5)
     source_rows, out_rows, tile_rows, panel = own_scratch(arguments)
     packed = -1  # which panels, chunk and class of taps it holds
-    table = carray(integers_at(groups_at), (groups + 1, CPU_TABLE_WIDTH))
+    table = table_at(groups_at, groups, CPU_TABLE_WIDTH)
     tiles = table[groups, FIRST_BLOCK]
     width = LANE_BYTES // size
     unit = size if narrow else LANE_BYTES  # of packed filters, from one term to the next
     chunks, blocks = ceil_div(terms, chunk), ceil_div(tiles, tiles_together)
     lane_blocks = ceil_div(lanes, together * width)
     while True:
+        # 1. a task: some panels, some tiles
         task = next_number(arguments, NEXT_TASK)
         if task >= channel_groups * lane_blocks * blocks:
             return
@@ -299,7 +305,8 @@ def gather(zero, arguments):
             count = min(chunk, terms - c * chunk)
             group, place = -1, (0, 0, 0)
             for number in range(block * tiles_together, min(tiles, (block + 1) * tiles_together)):
-                if group < 0 or table[group + 1, FIRST_BLOCK] <= number:  # a new group: what all of its tiles share
+                # 2. a new group: what all of its tiles share, and its filters
+                if group < 0 or table[group + 1, FIRST_BLOCK] <= number:
                     group += 1
                     while table[group + 1, FIRST_BLOCK] <= number:
                         group += 1
@@ -328,11 +335,13 @@ def gather(zero, arguments):
                             pack_columns(zero, panel, from_w, w_steps, taps, count, last_lane - first_lane)
                         else:
                             pack_panels(zero, panel, from_w, w_steps, taps, count, last_lane - first_lane)
+                # 3. where the rows of a tile are
                 rows = min(TILE_ROWS, row_end - row)
                 row += rows
                 place = place_rows(h, w, place, rows, source_steps, out_steps, source_rows, out_rows)
                 for r in range(TILE_ROWS):
                     out_rows[r] += y
+                # 4. the tile, for each panel
                 b = first_b
                 for lane in range(first_lane, last_lane, TILE_VECTORS if narrow else width):
                     if narrow:

@@ -273,6 +273,20 @@ def copy_transposed(typing, like, target, target_step, source, source_step):
 
 
 @intrinsic
+def fetch(typing, address):
+    """Fetch a cache line for later. Any address will do, even one of nothing."""
+
+    def codegen(context, b, signature, args):
+        pointer = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
+        function = b.module.declare_intrinsic("llvm.prefetch", (pointer,), kind)
+        b.call(function, [b.inttoptr(args[0], pointer), I32(0), I32(3), I32(1)])  # to read, near, data
+        return context.get_dummy_value()
+
+    return types.void(address), codegen
+
+
+@intrinsic
 def next_number(typing, array, index):
     """Take the number array[index], which threads share, and leave one more there."""
 

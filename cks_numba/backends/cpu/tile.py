@@ -14,6 +14,8 @@ operator           rows, from A                lanes, from B                  th
 ``conv2d_input``   positions, from dy          input channels, from w         fh, fw, oc
 ``conv2d_weight``  output channels, from dy    input channels, from x         n, oh, ow
 =================  ==========================  =============================  ======================
+
+The filter gradient of few channels has another form, in `weight`.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from .registers import (
     copy_rows,
     copy_transposed,
     copy_vector,
+    fetch,
     number_at,
     store,
     write_number,
@@ -45,6 +48,25 @@ def sum_of_products(tile, rows, a, b, counts, a_steps, b_steps):
     """tile + sum of A[row, k] * B[k, lane] over three nested loops; the last is the innermost."""
     for i in range(counts[0]):
         for j in range(counts[1]):
+            a_first = a + i * a_steps[0] + j * a_steps[1]
+            b_first = b + i * b_steps[0] + j * b_steps[1]
+            for k in range(counts[2]):
+                tile = add_products(tile, rows, a_first + k * a_steps[2], b_first + k * b_steps[2])
+    return tile
+
+
+@njit(inline="always")
+def sum_and_fetch(tile, rows, a, b, counts, a_steps, b_steps, ahead, first, last, ahead_steps, across, lane_step):
+    """`sum_of_products`, which on the way fetches lanes of later terms: those from `first` to before `last` of a row.
+
+    Memory is as slow as the sum itself, so they must not wait for each other. A line has all lanes of a term or,
+    where `across` is lanes - 1 and not 0, one lane of as many terms: then it is theirs in turn.
+    """
+    for i in range(counts[0]):
+        for j in range(counts[1]):
+            there = ahead + i * ahead_steps[0] + j * ahead_steps[1]
+            for k in range(first, last):
+                fetch(there + (k & ~across) * ahead_steps[2] + (k & across) * lane_step)
             a_first = a + i * a_steps[0] + j * a_steps[1]
             b_first = b + i * b_steps[0] + j * b_steps[1]
             for k in range(counts[2]):

@@ -21,9 +21,7 @@ from itertools import product
 from math import prod
 
 import numpy as np
-from llvmlite import ir
-from numba import carray, njit, types
-from numba.extending import intrinsic
+from numba import carray, njit
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from ...geometry import Axis, ConvShape, plan
@@ -35,6 +33,7 @@ from ...tables import (
     ROWS,
     SUMMED,
     SUMMED_STEP,
+    TABLE_WIDTH,
     TERMS,
     THIRD,
     THIRD_FIXED,
@@ -58,7 +57,6 @@ from .compiled import (
 from .registers import (
     LANE_BYTES,
     TILE_ROWS,
-    add_products,
     addresses_in,
     bytes_of,
     integers_at,
@@ -67,7 +65,7 @@ from .registers import (
     write_number,
     zeros,
 )
-from .tile import copy_part, pack, put, sum_of_products
+from .tile import copy_part, pack, put, sum_and_fetch, sum_of_products
 
 Strides = tuple[int, ...]
 Slices = tuple[slice, ...]
@@ -81,7 +79,6 @@ PACKING = 16  # cost of packing a number, in multiply-adds of a vector lane
 SAVING = 0.9  # of the work of ``weight``, which ``few`` must stay below
 STARTING = 32  # cost of placing a tile and adding it to its results, in terms of its sum
 ARGUMENTS, FEW_ARGUMENTS = OWN + 36, OWN + 27
-even = njit(even_part)  # for kernels
 
 
 # --- the sizes -----------------------------------------------------------------------------------
@@ -318,11 +315,12 @@ def weight(zero, arguments):
     out_steps = to_fixed_tuple(arguments[OWN + 31 : OWN + 36], 5)
     own = own_scratch(arguments)
     x_packed, dy_packed = own[3], own[3] + x_bytes
-    table = table_at(groups_at, groups)
+    table = table_at(groups_at, groups, TABLE_WIDTH)
     row_blocks, lane_blocks = ceil_div(rows, block_rows), ceil_div(lanes, block_lanes)
     width = LANE_BYTES // size
     x_step, dy_step = LANE_BYTES, TILE_ROWS * size
     while True:
+        # 1. a task: some channels of dy, some of x
         task = next_number(arguments, NEXT_TASK)
         if task >= channel_groups * row_blocks * lane_blocks:
             return
@@ -338,6 +336,7 @@ def weight(zero, arguments):
                 ih0 = max(0, oh0 * stride - before)
                 ih1 = max(ih0, min(ih, (oh1 - 1) * stride - before + span))
                 add = n0 > 0 or oh0 > 0
+                # 2. a chunk of both, packed
                 pack_images(
                     zero, x_packed, x_image, x_first + n0 * x_steps[0] + ih0 * x_steps[1],
                     x_steps, n, ih1 - ih0, iw, task_lanes, width,
@@ -346,6 +345,7 @@ def weight(zero, arguments):
                     zero, dy_packed, dy_image, dy_first + n0 * dy_steps[0] + oh0 * dy_steps[1],
                     dy_steps, n, oh1 - oh0, ow, task_rows, TILE_ROWS,
                 )  # fmt: skip
+                # 3. its terms, group by group
                 for group in range(groups):
                     h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:]
                     skipped = max(0, oh0 - h[SUMMED])  # output rows of the group in chunks before this one
@@ -364,39 +364,6 @@ def weight(zero, arguments):
 
 
 # --- few channels on one side --------------------------------------------------------------------
-@intrinsic
-def fetch(typing, address):
-    """Fetch a cache line for later. Any address will do, even one of nothing."""
-
-    def codegen(context, b, signature, args):
-        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-        function = b.module.declare_intrinsic("llvm.prefetch", (pointer,), kind)
-        b.call(function, [b.inttoptr(args[0], pointer), number(0), number(3), number(1)])  # to read, near, data
-        return context.get_dummy_value()
-
-    return types.void(address), codegen
-
-
-@njit(inline="always")
-def sum_and_fetch(tile, rows, a, b, counts, a_steps, b_steps, ahead, first, last, ahead_steps, across, lane_step):
-    """`sum_of_products`, which on the way fetches lanes of later terms: those from `first` to before `last` of a row.
-
-    Memory is as slow as the sum itself, so they must not wait for each other. A line has all lanes of a term or,
-    where `across` is lanes - 1 and not 0, one lane of as many terms: then it is theirs in turn.
-    """
-    for i in range(counts[0]):
-        for j in range(counts[1]):
-            there = ahead + i * ahead_steps[0] + j * ahead_steps[1]
-            for k in range(first, last):
-                fetch(there + (k & ~across) * ahead_steps[2] + (k & across) * lane_step)
-            a_first = a + i * a_steps[0] + j * a_steps[1]
-            b_first = b + i * b_steps[0] + j * b_steps[1]
-            for k in range(counts[2]):
-                tile = add_products(tile, rows, a_first + k * a_steps[2], b_first + k * b_steps[2])
-    return tile
-
-
 @njit
 def place_taps(w, first, rows, channels, a_steps, out, out_steps, a_rows, out_rows):
     """Place the tile's rows, which are (tap of h, tap of w, channel); rows past the last repeat it."""
@@ -428,11 +395,12 @@ def few(zero, arguments):
     out_steps = to_fixed_tuple(arguments[OWN + 22 : OWN + 27], 5)
     a_rows, out_rows, tile_rows, results = own_scratch(arguments)
     packed = results + result_bytes
-    table = table_at(groups_at, groups)
+    table = table_at(groups_at, groups, TABLE_WIDTH)
     width, blocks = LANE_BYTES // size, ceil_div(lanes, block)
     row_step = block * size  # of the results, which are (fh, fw, channel, lane)
     tap_h, tap_w = fw * channels * row_step, channels * row_step
     while True:
+        # 1. a task: some channels of b; its results begin as 0
         task = next_number(arguments, NEXT_TASK)
         if task >= channel_groups * blocks:
             return
@@ -453,18 +421,20 @@ def few(zero, arguments):
             a_group = a + h[THIRD] * a_steps[1] + w[THIRD] * a_steps[2] + g * channels * a_steps[3]
             b_group = b + h[FIXED] * b_steps[1] + w[FIXED] * b_steps[2] + (g * lanes + lane0) * b_steps[3]
             at = results + h[SUMMED] * tap_h + w[SUMMED] * tap_w
-            chunk_images = even(images, chunk_terms // (h[COUNT] * w[COUNT]))
-            chunk_rows = even(h[COUNT], chunk_terms // w[COUNT])
+            chunk_images = even_part(images, chunk_terms // (h[COUNT] * w[COUNT]))
+            chunk_rows = even_part(h[COUNT], chunk_terms // w[COUNT])
             tiles = ceil_div(rows, TILE_ROWS)
             for n0 in range(0, images, chunk_images):
                 n = min(chunk_images, images - n0)
                 for h0 in range(0, h[COUNT], chunk_rows):
                     terms = n, min(chunk_rows, h[COUNT] - h0), w[COUNT]
+                    # 2. a chunk of b, packed
                     image = terms[1] * terms[2] * LANE_BYTES
                     a_chunk, b_chunk = a_group + n0 * a_by[0] + h0 * a_by[1], b_group + n0 * b_by[0] + h0 * b_by[1]
                     pack_images(
                         zero, packed, image, b_chunk, (b_by[0], b_by[1], b_by[2], b_steps[3]), *terms, task_lanes, width
                     )
+                    # 3. its terms, while the next chunk is fetched
                     counts, a_loops, b_loops = longest_last(terms, a_by, (image, terms[2] * LANE_BYTES, LANE_BYTES))
                     _, _, ahead_loops = longest_last(terms, a_by, b_by)
                     next_row = h0 + terms[1] < h[COUNT]
@@ -482,6 +452,7 @@ def few(zero, arguments):
                                 (tile_number + 1) * fetched // tiles, ahead_loops, across, b_steps[3],
                             )  # fmt: skip
                             put(tile, zero, out_rows, TILE_ROWS, width, size, True, tile_rows)
+        # 4. the results to where they belong
         at = out + g * out_steps[4] + lane0 * out_steps[3]
         for k in range(fh * fw * channels):
             tap, channel = k // channels, k % channels
