@@ -23,7 +23,7 @@ from reference import HARD_SHAPES, WARNINGS_ARE_ERRORS, brute_force, integers, r
 
 import cks_numba as cks
 from cks_numba.backends import cpu
-from cks_numba.backends.cpu import compiled, gather, registers, tile, weight
+from cks_numba.backends.cpu import compiled, few, gather, registers, tile, weight
 from cks_numba.geometry import OPERATORS, ConvShape
 
 DTYPES = ("float32", "float64")
@@ -385,7 +385,7 @@ def sweep_as_on(vector_bytes, rows, vectors):
     values = {"VECTOR_BYTES": vector_bytes, "TILE_ROWS": rows, "TILE_VECTORS": vectors}
     values["LANE_BYTES"] = vectors * vector_bytes
     values["SCRATCH_HEAD"] = 256 + rows * vectors * vector_bytes
-    for module, name in product((compiled, gather, registers, tile, weight), values):
+    for module, name in product((compiled, few, gather, registers, tile, weight), values):
         if hasattr(module, name):
             setattr(module, name, values[name])
     shapes = [random_shape(random.Random(seed), channels=5 + 4 * (seed % 5)) for seed in range(40)]

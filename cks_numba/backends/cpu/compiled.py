@@ -28,6 +28,10 @@ from ...geometry import ConvShape, plan
 from .registers import I64, LANE_BYTES, TILE_ROWS, call_kernel, integers_at, next_number
 
 Array = np.ndarray[Any, Any]
+Strides = tuple[int, ...]
+Sizes = tuple[
+    Array, int, Array
+]  # arguments of a kernel, bytes of scratch memory, the table that the arguments point to
 SERIAL_BELOW = 400_000  # multiply-adds: they are done before another thread has woken up
 ZERO = {"f": np.float32(0), "d": np.float64(0)}
 
@@ -62,7 +66,7 @@ class _ArgumentsModel(models.PrimitiveModel):
 # --- for the code of a kernel --------------------------------------------------------------------
 @njit
 def own_scratch(arguments):
-    """This thread's part of the scratch memory: three arrays for addresses of rows, and where the rest begins.
+    """This thread's part of the scratch memory: three arrays for addresses of rows, two marks, where the rest begins.
 
     The third holds the addresses of the rows of a tile in the scratch memory itself.
     """
@@ -70,9 +74,10 @@ def own_scratch(arguments):
     a_rows = carray(integers_at(first), TILE_ROWS)
     out_rows = carray(integers_at(first + 64), TILE_ROWS)
     tile_rows = carray(integers_at(first + 128), TILE_ROWS)
+    marks = carray(integers_at(first + 192), (2, 4))
     for r in range(TILE_ROWS):
         tile_rows[r] = first + 256 + r * LANE_BYTES
-    return a_rows, out_rows, tile_rows, first + SCRATCH_HEAD
+    return a_rows, out_rows, tile_rows, marks, first + SCRATCH_HEAD
 
 
 @njit
@@ -168,15 +173,16 @@ def start(
         on_threads(threads, kernel.address, ZERO[dtype.char], at)
 
 
-def arguments_of(table: Array, *sizes: tuple[int, ...]) -> Array:
-    """The arguments of a kernel of the plan: those of all, three addresses to be filled in, the table, the sizes."""
+def arguments_of(addresses: int, table: Array, *sizes: tuple[int, ...]) -> Array:
+    """The arguments of a kernel of the plan: those of all, some addresses to be filled in, the table, the sizes."""
     flat = [size for group in sizes for size in group]
-    return np.array([0] * (OWN + 3) + [table.ctypes.data, len(table) - 1, *flat], np.int64)
+    return np.array([0] * (OWN + addresses) + [table.ctypes.data, len(table) - 1, *flat], np.int64)
 
 
 ceil_div = register_jitable(tables.ceil_div)  # for kernels too
 
 
+@register_jitable
 def round_up(a: int, b: int) -> int:
     return ceil_div(a, b) * b
 

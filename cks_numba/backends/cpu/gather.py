@@ -31,6 +31,8 @@ from .compiled import (
     OWN,
     SCRATCH_HEAD,
     Array,
+    Sizes,
+    Strides,
     arguments_of,
     ceil_div,
     even_part,
@@ -51,8 +53,6 @@ from .registers import (
     zeros,
 )
 from .tile import copy_part, pack, put, put_sums, sum_of_products, sum_of_products_along
-
-Strides = tuple[int, ...]
 
 # Sizes are for a core with 32 KiB of L1 and 512 KiB of L2 cache, which is little for a CPU of today.
 PANEL_BYTES = {"conv2d": 256 * 2**10, "conv2d_input": 128 * 2**10}  # of packed filters of a panel
@@ -116,7 +116,7 @@ def sizes_of(
     w: Strides,
     out: Strides,
     threads: int,
-) -> tuple[Array, int, Array]:
+) -> Sizes:
     """What depends on sizes alone, for the results in a band of rows.
 
     Arguments of ``gather`` but for the addresses, bytes of scratch memory, and the table that the arguments refer to.
@@ -143,6 +143,7 @@ def sizes_of(
         _packed_taps(group, k, *axes) for k, axes in enumerate(classes) for group in classes[axes]
     ]
     arguments = arguments_of(
+        3,
         table,
         (images, shape.groups, terms, lanes, together, tiles_together, chunk, int(narrow)),
         source,
@@ -285,7 +286,7 @@ def gather(zero, arguments):
     source_steps = to_fixed_tuple(arguments[OWN + 13 : OWN + 17], 4)
     out_steps = to_fixed_tuple(arguments[OWN + 17 : OWN + 21], 4)
     w_steps = to_fixed_tuple(arguments[OWN + 21 : OWN + 26], 5)
-    source_rows, out_rows, tile_rows, panel = own_scratch(arguments)
+    source_rows, out_rows, tile_rows, _, panel = own_scratch(arguments)
     packed = -1  # which panels, chunk and class of taps it holds
     table = table_at(groups_at, groups, CPU_TABLE_WIDTH)
     tiles = table[groups, FIRST_BLOCK]

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from numba import njit
 
+from .compiled import ceil_div
 from .registers import (
     LANE_BYTES,
     TILE_ROWS,
@@ -41,6 +42,8 @@ from .registers import (
     write_number,
 )
 
+LINE_BYTES = 64  # of a cache line
+
 
 # --- the inner loop ------------------------------------------------------------------------------
 @njit(inline="always")
@@ -48,25 +51,6 @@ def sum_of_products(tile, rows, a, b, counts, a_steps, b_steps):
     """tile + sum of A[row, k] * B[k, lane] over three nested loops; the last is the innermost."""
     for i in range(counts[0]):
         for j in range(counts[1]):
-            a_first = a + i * a_steps[0] + j * a_steps[1]
-            b_first = b + i * b_steps[0] + j * b_steps[1]
-            for k in range(counts[2]):
-                tile = add_products(tile, rows, a_first + k * a_steps[2], b_first + k * b_steps[2])
-    return tile
-
-
-@njit(inline="always")
-def sum_and_fetch(tile, rows, a, b, counts, a_steps, b_steps, ahead, first, last, ahead_steps, across, lane_step):
-    """`sum_of_products`, which on the way fetches lanes of later terms: those from `first` to before `last` of a row.
-
-    Memory is as slow as the sum itself, so they must not wait for each other. A line has all lanes of a term or,
-    where `across` is lanes - 1 and not 0, one lane of as many terms: then it is theirs in turn.
-    """
-    for i in range(counts[0]):
-        for j in range(counts[1]):
-            there = ahead + i * ahead_steps[0] + j * ahead_steps[1]
-            for k in range(first, last):
-                fetch(there + (k & ~across) * ahead_steps[2] + (k & across) * lane_step)
             a_first = a + i * a_steps[0] + j * a_steps[1]
             b_first = b + i * b_steps[0] + j * b_steps[1]
             for k in range(counts[2]):
@@ -86,7 +70,63 @@ def sum_of_products_along(tile, rows, a, b, second, counts, a_steps, b_steps):
     return tile
 
 
+@njit
+def loops(counts, a_steps, b_steps):
+    """The same three loops, the longest innermost, and those that follow each other in both A and B made one."""
+    n, h, w = counts
+    if a_steps[1] == w * a_steps[2] and b_steps[1] == w * b_steps[2]:
+        h, w = 1, h * w
+    if h == 1 and a_steps[0] == w * a_steps[2] and b_steps[0] == w * b_steps[2]:
+        n, w = 1, n * w
+    if n >= h and n > w:
+        x, y, z = 2, 1, 0
+    elif h > w:
+        x, y, z = 0, 2, 1
+    else:
+        x, y, z = 0, 1, 2
+    counts = (n, h, w)
+    return (
+        (counts[x], counts[y], counts[z]),
+        (a_steps[x], a_steps[y], a_steps[z]),
+        (b_steps[x], b_steps[y], b_steps[z]),
+    )
+
+
 # --- memory --------------------------------------------------------------------------------------
+@njit
+def lines_of(zero, source, steps, counts, lanes):
+    """The cache lines of (n, h, w, lane) of any steps, for `fetch_share`: the places with some lines at each."""
+    size = bytes_of(zero)
+    if steps[3] == size:
+        return source, (steps[0], steps[1], steps[2]), counts, ceil_div(lanes * size, LINE_BYTES), LINE_BYTES
+    if steps[2] == size:  # a line has one lane of many w
+        along = counts[0], counts[1], ceil_div(counts[2] * size, LINE_BYTES)
+        return source, (steps[0], steps[1], LINE_BYTES), along, lanes, steps[3]
+    return source, (steps[0], steps[1], steps[2]), (0, 0, 0), 0, 0
+
+
+@njit
+def fetch_share(lines, tiles, mark):
+    """Fetch the next of `tiles` equal shares for later: memory is slow, and the sums need not wait for it.
+
+    `mark` begins as zeros, and then is where the last share ended: n, h, w and what is left of it.
+    """
+    source, steps, counts, number, step = lines
+    mark[3] += counts[0] * counts[1] * counts[2]
+    while mark[3] >= tiles:
+        mark[3] -= tiles
+        at = source + mark[0] * steps[0] + mark[1] * steps[1] + mark[2] * steps[2]
+        for k in range(number):
+            fetch(at + k * step)
+        mark[2] += 1
+        if mark[2] == counts[2]:
+            mark[2] = 0
+            mark[1] += 1
+            if mark[1] == counts[1]:
+                mark[1] = 0
+                mark[0] += 1
+
+
 @njit
 def copy_part(zero, target, source, count):
     """Copy `count` numbers, which are a row of lanes of a tile or one number for each of its rows."""
@@ -128,6 +168,43 @@ def pack(zero, target, target_step, source, row_step, lane_step, rows, lanes, pa
             write_number(value, target + r * target_step + lane * size)
         for lane in range(lanes, padded):
             write_number(zero, target + r * target_step + lane * size)
+
+
+@njit
+def pack_images(zero, target, source, steps, images, rows, columns, channels, together):
+    """Copy (n, h, w, c) of any steps to (c // together, n, h, w, c % together); the last part is filled with zeros."""
+    step = together * bytes_of(zero)
+    part_step = images * rows * columns * step
+    if steps[1] == columns * steps[2]:  # rows, and perhaps images, that follow each other are one long row
+        columns, rows = rows * columns, 1
+        if steps[0] == columns * steps[2]:
+            columns, images = images * columns, 1
+    whole = channels // together if steps[3] == bytes_of(zero) else 0
+    for n in range(images):
+        for h in range(rows):
+            at, there = source + n * steps[0] + h * steps[1], target + (n * rows + h) * columns * step
+            for w in range(columns):  # in the order of memory, which is what a cache foresees
+                for part in range(whole):
+                    copy_part(zero, there + part * part_step + w * step, at + w * steps[2] + part * step, together)
+            for part in range(whole, ceil_div(channels, together)):
+                pack(
+                    zero, there + part * part_step, step, at + part * together * steps[3], steps[2], steps[3],
+                    columns, min(together, channels - part * together), together,
+                )  # fmt: skip
+
+
+@njit
+def unpack(zero, target, row_step, lane_step, source, source_step, rows, lanes):
+    """target[r, l] = source[r, l], with any steps on the side of the target."""
+    size = bytes_of(zero)
+    if lane_step == size:
+        pack(zero, target, row_step, source, source_step, size, rows, lanes, lanes)
+        return
+    for r in range(rows):
+        for lane in range(lanes):
+            write_number(
+                number_at(zero, source + r * source_step + lane * size), target + r * row_step + lane * lane_step
+            )
 
 
 @njit

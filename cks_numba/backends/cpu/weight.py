@@ -32,7 +32,6 @@ from ...tables import (
     FIXED_STEP,
     ROWS,
     SUMMED,
-    SUMMED_STEP,
     TABLE_WIDTH,
     TERMS,
     THIRD,
@@ -40,11 +39,14 @@ from ...tables import (
     THIRD_TERM,
     group_table,
 )
+from . import few
 from .compiled import (
     NEXT_TASK,
     OWN,
     SCRATCH_HEAD,
     Array,
+    Sizes,
+    Strides,
     arguments_of,
     ceil_div,
     even_part,
@@ -54,31 +56,21 @@ from .compiled import (
     start,
     table_at,
 )
-from .registers import (
-    LANE_BYTES,
-    TILE_ROWS,
-    addresses_in,
-    bytes_of,
-    integers_at,
-    next_number,
-    number_at,
-    write_number,
-    zeros,
-)
-from .tile import copy_part, pack, put, sum_and_fetch, sum_of_products
+from .registers import LANE_BYTES, TILE_ROWS, add_memory, addresses_in, bytes_of, integers_at, next_number, zeros
+from .tile import fetch_share, lines_of, loops, pack_images, put, sum_of_products
 
-Strides = tuple[int, ...]
 Slices = tuple[slice, ...]
-Sizes = tuple[Array, int, Array]  # the arguments of a kernel, its scratch memory, the table that they point to
 
-CHUNK_TERMS = 384  # products of a result that are added up in registers
-RESULT_BYTES = 256 * 2**10  # of results of a task, which each chunk adds to
+CHUNK_TERMS = 256  # products of a result that are added up in registers
+RESULT_BYTES = 768 * 2**10  # of results of a task, which each chunk adds to
 PACKED_BYTES = 768 * 2**10  # of a chunk, about, in ``weight``
 FEW_BYTES = 2**20  # of results of a task of ``few``, at most
+PARTS_BYTES = 1536 * 2**10  # of the results of all parts of the sum
 PACKING = 16  # cost of packing a number, in multiply-adds of a vector lane
 SAVING = 0.9  # of the work of ``weight``, which ``few`` must stay below
 STARTING = 32  # cost of placing a tile and adding it to its results, in terms of its sum
-ARGUMENTS, FEW_ARGUMENTS = OWN + 36, OWN + 27
+SIZES = OWN + 6  # arguments: where the sizes begin, and the steps
+X_STEPS, DY_STEPS, OUT_STEPS, ARGUMENTS = SIZES + 28, SIZES + 32, SIZES + 36, SIZES + 41
 
 
 # --- the sizes -----------------------------------------------------------------------------------
@@ -87,9 +79,16 @@ def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
     x, dy = x[x_used], dy[dy_used]
     threads = number_of_threads("conv2d_weight", shape)
     way, (sizes, scratch, _) = sizes_of(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
-    a, b = (dy, x) if way == "conv2d_input" else (x, dy)
-    kernel = weight if way == "conv2d_weight" else few
-    start(kernel, dw.dtype, threads, sizes, (a.ctypes.data, b.ctypes.data, dw.ctypes.data), scratch)
+    if way != "conv2d_weight":
+        a, b = (dy, x) if way == "conv2d_input" else (x, dy)
+        start(few.few, dw.dtype, threads, sizes, (a.ctypes.data, b.ctypes.data, dw.ctypes.data), scratch)
+        return
+    parts, result_bytes = int(sizes[SIZES + 11]), int(sizes[SIZES + 14])
+    kept = np.empty((int(sizes[SIZES + 1]) * parts * result_bytes + 64) // 8 if parts > 1 else 0, np.int64)
+    addresses = x.ctypes.data, dy.ctypes.data, dw.ctypes.data, round_up(kept.ctypes.data, 64)
+    start(weight, dw.dtype, threads, sizes, addresses, scratch)
+    if parts > 1:
+        start(add_parts, dw.dtype, threads, sizes, addresses, scratch)
 
 
 @lru_cache(maxsize=1024)
@@ -119,7 +118,7 @@ def sizes_of(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, itemsize: i
     if way == "conv2d_weight":
         return way, sizes_of_weight(shape, x, dy, dw, itemsize, threads)
     a, b = (x, dy) if way == "conv2d" else (dy, x)
-    return way, sizes_of_few(way, shape, a, b, dw, itemsize, threads)
+    return way, few.sizes_of(way, shape, a, b, dw, itemsize, threads)
 
 
 def best_way(shape: ConvShape, itemsize: int) -> str:
@@ -146,37 +145,6 @@ def best_way(shape: ConvShape, itemsize: int) -> str:
     return best
 
 
-def sizes_of_few(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, itemsize: int, threads: int) -> Sizes:
-    """The sizes for ``few``; a is the side with few channels, b the other one."""
-    groups = plan(way, shape)
-    table = group_table(groups, [0] * len(groups.groups), np.int64)
-    wide = LANE_BYTES // itemsize
-    oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
-    rows, lanes = (ic, oc) if way == "conv2d" else (oc, ic)
-    columns, dw_steps = (shape.ow, (dw[3], dw[0])) if way == "conv2d" else (shape.iw, (dw[0], dw[3]))
-    lane_bytes = shape.fh * shape.fw * rows * itemsize  # of results
-    blocks = [
-        block
-        for block in range(wide, min(8 * wide, round_up(lanes, wide)) + 1, wide)
-        if block == wide or block * lane_bytes <= RESULT_BYTES
-    ]
-
-    def busiest(block: int) -> tuple[int, int]:
-        """Lanes of the thread that has most; of blocks that are the same in that, the largest."""
-        return ceil_div(shape.groups * ceil_div(lanes, block), threads) * block, -block
-
-    block = min(blocks, key=busiest)
-    result_bytes = round_up(block * lane_bytes, 64)
-    arguments = arguments_of(
-        table,
-        (shape.n, shape.groups, shape.fh, shape.fw, rows, lanes, block, CHUNK_TERMS, result_bytes),
-        a,
-        b,
-        (dw[1], dw[2], *dw_steps, oc * dw[0]),
-    )
-    return arguments, SCRATCH_HEAD + result_bytes + max(CHUNK_TERMS, columns) * block * itemsize, table
-
-
 def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, itemsize: int, threads: int) -> Sizes:
     """The sizes for ``weight``."""
     groups = plan("conv2d_weight", shape)
@@ -184,89 +152,66 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
     taps = sum(group.positions for group in groups.groups if group.terms)
     high, wide = TILE_ROWS, LANE_BYTES // itemsize
     rows, lanes = shape.oc // shape.groups, shape.ic // shape.groups
+    phases = [min(axis.taps, axis.phase_step) for axis in (shape.h, shape.w)]
+
+    images = even_part(shape.n, CHUNK_TERMS // (shape.oh * shape.ow))
+    output_rows = even_part(shape.oh, CHUNK_TERMS // shape.ow)
+    chunks = ceil_div(shape.n, images) * ceil_div(shape.oh, output_rows)
+    dw_bytes = shape.fh * shape.fw * round_up(rows, high) * round_up(lanes, wide) * shape.groups * itemsize
+    parts = max(part for part in (1, 2, 4, 8) if part == 1 or (part * dw_bytes <= PARTS_BYTES and 2 * part <= chunks))
+
+    def packed(block: tuple[int, int]) -> int:
+        """Numbers to pack for a term: one for each channel of dy, and of x one for each phase."""
+        return block[0] + prod(phases) * block[1]
 
     def busiest(block: tuple[int, int]) -> float:
         """Work of the thread that has most, in multiply-adds of a vector lane."""
-        tasks = shape.groups * ceil_div(rows, block[0]) * ceil_div(lanes, block[1])
-        return ceil_div(tasks, threads) * (taps * prod(block) + PACKING * sum(block))
+        return ceil_div(blocks_of(block) * parts, threads) * (taps * prod(block) + PACKING * packed(block))
 
-    def parts(whole: int, width: int) -> set[int]:
+    def blocks_of(block: tuple[int, int]) -> int:
+        return shape.groups * ceil_div(rows, block[0]) * ceil_div(lanes, block[1])
+
+    def even(whole: int, width: int) -> set[int]:
         """Sizes that cut the channels evenly."""
         return {round_up(ceil_div(whole, count), width) for count in range(1, ceil_div(whole, width) + 1)}
 
     blocks = [
         block
-        for block in sorted(product(parts(rows, high), parts(lanes, wide)))
+        for block in sorted(product(even(rows, high), even(lanes, wide)))
         if block == (high, wide)
-        or (
-            taps * min(rows, block[0]) * min(lanes, block[1]) * itemsize <= RESULT_BYTES
-            and CHUNK_TERMS * sum(block) * itemsize <= PACKED_BYTES
-        )
+        or (taps * prod(block) * itemsize <= RESULT_BYTES and CHUNK_TERMS * packed(block) * itemsize <= PACKED_BYTES)
     ]
     block_rows, block_lanes = min(blocks, key=busiest)
-    images = even_part(shape.n, CHUNK_TERMS // (shape.oh * shape.ow))
-    output_rows = even_part(shape.oh, CHUNK_TERMS // shape.ow)
     input_rows = min(shape.ih, (output_rows - 1) * shape.h.stride + shape.h.span)
-    x_image = spread(input_rows * shape.iw * LANE_BYTES)  # one image of the channels of a tile
-    dy_image = spread(output_rows * shape.ow * high * itemsize)
-    x_bytes = round_up(block_lanes // wide * images * x_image, 64)
-    dy_bytes = block_rows // high * images * dy_image
+    x_image = ceil_div(input_rows, shape.h.stride) * ceil_div(shape.iw, shape.w.stride) * LANE_BYTES
+    x_phase = block_lanes // wide * images * x_image
+    x_bytes = prod(phases) * x_phase
+    dy_bytes = block_rows * images * output_rows * shape.ow * itemsize
+    result_bytes = round_up(shape.fh * shape.fw * block_rows * block_lanes * itemsize, 64)
+    if chunks == 1 or (parts == 1 and result_bytes > RESULT_BYTES):
+        result_bytes = 0  # they are not kept
     arguments = arguments_of(
+        4,
         table,
-        (shape.n, shape.groups, rows, lanes, block_rows, block_lanes),
-        (images, output_rows, x_image, dy_image, x_bytes),
-        (shape.ih, shape.iw, shape.oh, shape.ow, shape.h.stride, shape.h.before, shape.h.span),
+        (shape.n, blocks_of((block_rows, block_lanes)), rows, lanes, block_rows, block_lanes),
+        (shape.fh, shape.fw, taps, images, output_rows, parts, x_phase, x_bytes, result_bytes),
+        (shape.ih, shape.iw, shape.oh, shape.ow, shape.h.span),
+        (shape.h.stride, shape.h.before, shape.h.dilation, phases[0]),
+        (shape.w.stride, shape.w.before, shape.w.dilation, phases[1]),
         x,
         dy,
         (*dw, rows * dw[0]),
     )
-    return arguments, SCRATCH_HEAD + x_bytes + dy_bytes, table
-
-
-def spread(count: int) -> int:
-    """The bytes, or if many an odd number of cache lines: steps of this size go all over the cache."""
-    return count if count < 1024 else (ceil_div(count, 64) | 1) * 64
+    own_bytes = x_bytes + dy_bytes + (result_bytes if parts == 1 else 0)
+    return arguments, SCRATCH_HEAD + own_bytes, table
 
 
 # --- the kernel ----------------------------------------------------------------------------------
 @njit
-def pack_images(zero, target, image_step, source, steps, images, rows, columns, channels, together):
-    """Copy (n, h, w, c) of any steps to (c // together, n, h, w, c % together); the last part is filled with zeros."""
-    step, part_step = together * bytes_of(zero), images * image_step
-    if steps[1] == columns * steps[2]:  # rows, and perhaps images, that follow each other are one long row
-        columns, rows = rows * columns, 1
-        if steps[0] == columns * steps[2] and image_step == columns * step:
-            columns, images = images * columns, 1
-    whole = channels // together if steps[3] == bytes_of(zero) else 0
-    for n in range(images):
-        for h in range(rows):
-            at, there = source + n * steps[0] + h * steps[1], target + n * image_step + h * columns * step
-            for w in range(columns):  # in the order of memory, which is what a cache foresees
-                for part in range(whole):
-                    copy_part(zero, there + part * part_step + w * step, at + w * steps[2] + part * step, together)
-            for part in range(whole, ceil_div(channels, together)):
-                pack(
-                    zero, there + part * part_step, step, at + part * together * steps[3], steps[2], steps[3],
-                    columns, min(together, channels - part * together), together,
-                )  # fmt: skip
-
-
-@njit
-def longest_last(counts, a_steps, b_steps):
-    """The same three loops, with the longest innermost."""
-    n, h, w = counts
-    if n >= h and n > w:
-        order = (2, 1, 0)
-    elif h > w:
-        order = (0, 2, 1)
-    else:
-        order = (0, 1, 2)
-    x, y, z = order
-    return (
-        (counts[x], counts[y], counts[z]),
-        (a_steps[x], a_steps[y], a_steps[z]),
-        (b_steps[x], b_steps[y], b_steps[z]),
-    )
+def first_met(tap, axis, start):
+    """The first index from `start` on that a tap meets; the others of it follow a stride apart."""
+    stride, before, dilation, _ = axis
+    return start + (tap * dilation - before - start) % stride
 
 
 @njit
@@ -280,182 +225,191 @@ def place_channels(first, rows, size, out, out_step, a_rows, out_rows):
 
 
 @njit
-def add_group(zero, h, w, terms, x, dy, x_by, dy_by, out, out_steps, rows, lanes, add, own):
+def add_group(zero, group, chunk, axes, packed, results, add, ahead, own):
     """Add the terms of one chunk to the results of a group of taps."""
     size = bytes_of(zero)
-    a_rows, out_rows, tile_rows, _ = own
     width = LANE_BYTES // size
-    x_part, dy_part = terms[0] * x_by[0], terms[0] * dy_by[0]  # from one part of the channels to the next
-    counts, dy_loops, x_loops = longest_last(terms, dy_by, x_by)
+    h, w = group
+    a_rows, out_rows, tile_rows, marks, _ = own
+    n, ih0, ih1, iw, oh0, oh1, ow = chunk
+    x, x_phase, dy = packed
+    out, out_steps, rows, lanes = results
+    x_lines, dy_lines, tiles = ahead
+    (stride_h, _, _, phases_h), (stride_w, _, _, phases_w) = axes
+    skipped = max(0, oh0 - h[SUMMED])  # output rows of the group in chunks before this one
+    terms = n, max(0, min(h[TERMS], oh1 - h[SUMMED]) - skipped), w[TERMS]
+    dy_by = (oh1 - oh0) * ow * TILE_ROWS * size, ow * TILE_ROWS * size, TILE_ROWS * size
+    dy += (h[SUMMED] + skipped - oh0) * dy_by[1] + w[SUMMED] * dy_by[2]
     for kh in range(h[COUNT]):
         for kw in range(w[COUNT]):
-            x_tap = x + kh * h[THIRD_FIXED] * x_by[3] + kw * w[THIRD_FIXED] * x_by[4]
-            at_tap = out + kh * h[FIXED_STEP] * out_steps[1] + kw * w[FIXED_STEP] * out_steps[2]
+            # 1. where in x, of which each phase is an image of its own, and in the results this tap is
+            tap_h, tap_w = h[FIXED] + kh * h[FIXED_STEP], w[FIXED] + kw * w[FIXED_STEP]
+            x_rows = ceil_div(ih1 - first_met(tap_h, axes[0], ih0), stride_h)
+            x_columns = ceil_div(iw - first_met(tap_w, axes[1], 0), stride_w)
+            x_by = x_rows * x_columns * LANE_BYTES, x_columns * LANE_BYTES, LANE_BYTES
+            row = (h[THIRD] + kh * h[THIRD_FIXED] + skipped * h[THIRD_TERM] - ih0) // stride_h
+            column = (w[THIRD] + kw * w[THIRD_FIXED]) // stride_w
+            x_tap = x + (tap_h % phases_h * phases_w + tap_w % phases_w) * x_phase + row * x_by[1] + column * x_by[2]
+            counts, dy_loops, x_loops = loops(terms, dy_by, x_by)
+            at_tap = out + tap_h * out_steps[1] + tap_w * out_steps[2]
+            # 2. its tiles
             for lane in range(0, lanes, width):
-                at = at_tap + lane * out_steps[3]
                 for first in range(0, rows, TILE_ROWS):
-                    count = place_channels(first, rows, size, at, out_steps[0], a_rows, out_rows)
+                    fetch_share(x_lines, tiles, marks[0])
+                    fetch_share(dy_lines, tiles, marks[1])
+                    place = at_tap + lane // width * out_steps[4]
+                    count = place_channels(first, rows, size, place, out_steps[0], a_rows, out_rows)
                     tile = sum_of_products(
-                        zeros(zero), addresses_in(a_rows), dy + first // TILE_ROWS * dy_part,
-                        x_tap + lane // width * x_part, counts, dy_loops, x_loops,
+                        zeros(zero), addresses_in(a_rows), dy + first // TILE_ROWS * n * dy_by[0],
+                        x_tap + lane // width * n * x_by[0], counts, dy_loops, x_loops,
                     )  # fmt: skip
                     put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps[3], add, tile_rows)
 
 
-def weight(zero, arguments):
-    """Kernel: run conv2d_weight until no task is left; a task is a block of rows and lanes, with all taps and terms."""
-    size = bytes_of(zero)
-    arguments = carray(integers_at(arguments), ARGUMENTS)
-    x, dy, out, groups_at, groups = to_fixed_tuple(arguments[OWN : OWN + 5], 5)
-    images, channel_groups, rows, lanes, block_rows, block_lanes = to_fixed_tuple(arguments[OWN + 5 : OWN + 11], 6)
-    chunk_images, chunk_rows, x_image, dy_image, x_bytes = to_fixed_tuple(arguments[OWN + 11 : OWN + 16], 5)
-    ih, iw, oh, ow, stride, before, span = to_fixed_tuple(arguments[OWN + 16 : OWN + 23], 7)
-    x_steps = to_fixed_tuple(arguments[OWN + 23 : OWN + 27], 4)
-    dy_steps = to_fixed_tuple(arguments[OWN + 27 : OWN + 31], 4)
-    out_steps = to_fixed_tuple(arguments[OWN + 31 : OWN + 36], 5)
-    own = own_scratch(arguments)
-    x_packed, dy_packed = own[3], own[3] + x_bytes
-    table = table_at(groups_at, groups, TABLE_WIDTH)
-    row_blocks, lane_blocks = ceil_div(rows, block_rows), ceil_div(lanes, block_lanes)
-    width = LANE_BYTES // size
-    x_step, dy_step = LANE_BYTES, TILE_ROWS * size
-    while True:
-        # 1. a task: some channels of dy, some of x
-        task = next_number(arguments, NEXT_TASK)
-        if task >= channel_groups * row_blocks * lane_blocks:
-            return
-        g, block = task // (row_blocks * lane_blocks), task % (row_blocks * lane_blocks)
-        row, lane = block // lane_blocks * block_rows, block % lane_blocks * block_lanes
-        task_rows, task_lanes = min(block_rows, rows - row), min(block_lanes, lanes - lane)
-        x_first, dy_first = x + (g * lanes + lane) * x_steps[3], dy + (g * rows + row) * dy_steps[3]
-        at = out + g * out_steps[4] + row * out_steps[0] + lane * out_steps[3]
-        for n0 in range(0, images, chunk_images):
-            n = min(chunk_images, images - n0)
-            for oh0 in range(0, oh, chunk_rows):
-                oh1 = min(oh, oh0 + chunk_rows)
-                ih0 = max(0, oh0 * stride - before)
-                ih1 = max(ih0, min(ih, (oh1 - 1) * stride - before + span))
-                add = n0 > 0 or oh0 > 0
-                # 2. a chunk of both, packed
-                pack_images(
-                    zero, x_packed, x_image, x_first + n0 * x_steps[0] + ih0 * x_steps[1],
-                    x_steps, n, ih1 - ih0, iw, task_lanes, width,
-                )  # fmt: skip
-                pack_images(
-                    zero, dy_packed, dy_image, dy_first + n0 * dy_steps[0] + oh0 * dy_steps[1],
-                    dy_steps, n, oh1 - oh0, ow, task_rows, TILE_ROWS,
-                )  # fmt: skip
-                # 3. its terms, group by group
-                for group in range(groups):
-                    h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:]
-                    skipped = max(0, oh0 - h[SUMMED])  # output rows of the group in chunks before this one
-                    terms = max(0, min(h[TERMS], oh1 - h[SUMMED]) - skipped)
-                    if add and terms == 0:
-                        continue
-                    x_h, dy_h = h[THIRD] + skipped * h[THIRD_TERM] - ih0, h[SUMMED] + skipped - oh0
-                    add_group(
-                        zero, h, w, (n, terms, w[TERMS]),
-                        x_packed + (x_h * iw + w[THIRD]) * x_step, dy_packed + (dy_h * ow + w[SUMMED]) * dy_step,
-                        (x_image, h[THIRD_TERM] * iw * x_step, w[THIRD_TERM] * x_step, iw * x_step, x_step),
-                        (dy_image, ow * dy_step, dy_step),
-                        at + h[FIXED] * out_steps[1] + w[FIXED] * out_steps[2], out_steps,
-                        task_rows, task_lanes, add, own,
-                    )  # fmt: skip
-
-
-# --- few channels on one side --------------------------------------------------------------------
 @njit
-def place_taps(w, first, rows, channels, a_steps, out, out_steps, a_rows, out_rows):
-    """Place the tile's rows, which are (tap of h, tap of w, channel); rows past the last repeat it."""
-    channel, tap_h, tap_w = first % channels, first // channels // w[TERMS], first // channels % w[TERMS]
-    for r in range(TILE_ROWS):
-        a_rows[r] = tap_h * a_steps[0] + tap_w * a_steps[1] + channel * a_steps[2]
-        out_rows[r] = out + tap_h * out_steps[0] + tap_w * out_steps[1] + channel * out_steps[2]
-        if first + r < rows - 1:
-            channel += 1
-            if channel == channels:
-                channel, tap_w = 0, tap_w + 1
-                if tap_w == w[TERMS]:
-                    tap_h, tap_w = tap_h + 1, 0
+def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, own):
+    """Add up the parts of the results of one tap, in order, and write them to where they belong."""
+    size = bytes_of(zero)
+    a_rows, out_rows, tile_rows, _, _ = own
+    width = LANE_BYTES // size
+    at = kept + tap * ceil_div(lanes, width) * round_up(rows, TILE_ROWS) * LANE_BYTES
+    for lane in range(0, lanes, width):
+        for first in range(0, rows, TILE_ROWS):
+            place = out + lane * out_steps[3]
+            count = place_channels(first, rows, LANE_BYTES, place, out_steps[0], a_rows, out_rows)
+            tile = zeros(zero)
+            for part in range(parts):
+                for r in range(TILE_ROWS):
+                    a_rows[r] += at if part == 0 else kept_step
+                tile = add_memory(tile, addresses_in(a_rows))
+            put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps[3], False, tile_rows)
+            at += TILE_ROWS * LANE_BYTES
 
 
-def few(zero, arguments):
-    """Kernel: the same for few channels of a, which is x or dy; a task is a block of channels of b, the other one.
+@njit
+def chunk_of(c, images, chunk_images, axis, span, chunk_rows, ih, oh):
+    """Images from n on, their number, rows of x and of dy of a chunk, each as first and past-the-last."""
+    stride, before, _, _ = axis
+    n = c // ceil_div(oh, chunk_rows) * chunk_images
+    oh0 = c % ceil_div(oh, chunk_rows) * chunk_rows
+    oh1 = min(oh, oh0 + chunk_rows)
+    ih0 = min(ih, max(0, oh0 * stride - before))
+    return n, min(chunk_images, images - n), ih0, max(ih0, min(ih, (oh1 - 1) * stride - before + span)), oh0, oh1
 
-    a is read where it is, one number at a time, and b is packed. The results stay in the scratch memory until
-    they are complete.
+
+@njit
+def block_of(block, arguments):
+    """Where in x, dy and dw a block of rows and lanes begins, and its rows and lanes."""
+    x, dy, out = to_fixed_tuple(arguments[OWN : OWN + 3], 3)
+    rows, lanes, block_rows, block_lanes = to_fixed_tuple(arguments[SIZES + 2 : SIZES + 6], 4)
+    row_blocks, lane_blocks = ceil_div(rows, block_rows), ceil_div(lanes, block_lanes)
+    g, row, lane = block // (row_blocks * lane_blocks), block // lane_blocks % row_blocks, block % lane_blocks
+    row, lane = row * block_rows, lane * block_lanes
+    x += (g * lanes + lane) * arguments[X_STEPS + 3]
+    dy += (g * rows + row) * arguments[DY_STEPS + 3]
+    out += g * arguments[OUT_STEPS + 4] + row * arguments[OUT_STEPS] + lane * arguments[OUT_STEPS + 3]
+    return x, dy, out, min(block_rows, rows - row), min(block_lanes, lanes - lane)
+
+
+def weight(zero, arguments):
+    """Kernel: run conv2d_weight until no task is left; a task is a block of rows and lanes and a part of the chunks.
+
+    x is packed phase by phase: the rows and columns that a tap meets, a stride apart, come to lie side by side.
+    Where there are many chunks, the results stay in the scratch memory, tile by tile, until they are complete.
     """
     size = bytes_of(zero)
-    arguments = carray(integers_at(arguments), FEW_ARGUMENTS)
-    a, b, out, groups_at, groups = to_fixed_tuple(arguments[OWN : OWN + 5], 5)
-    images, channel_groups, fh, fw, channels, lanes = to_fixed_tuple(arguments[OWN + 5 : OWN + 11], 6)
-    block, chunk_terms, result_bytes = to_fixed_tuple(arguments[OWN + 11 : OWN + 14], 3)
-    a_steps = to_fixed_tuple(arguments[OWN + 14 : OWN + 18], 4)
-    b_steps = to_fixed_tuple(arguments[OWN + 18 : OWN + 22], 4)
-    out_steps = to_fixed_tuple(arguments[OWN + 22 : OWN + 27], 5)
-    a_rows, out_rows, tile_rows, results = own_scratch(arguments)
-    packed = results + result_bytes
-    table = table_at(groups_at, groups, TABLE_WIDTH)
-    width, blocks = LANE_BYTES // size, ceil_div(lanes, block)
-    row_step = block * size  # of the results, which are (fh, fw, channel, lane)
-    tap_h, tap_w = fw * channels * row_step, channels * row_step
+    arguments = carray(integers_at(arguments), ARGUMENTS)
+    kept_parts, table_address, groups, images, blocks = to_fixed_tuple(arguments[OWN + 3 : SIZES + 2], 5)
+    fh, fw, taps, chunk_images, chunk_rows, parts = to_fixed_tuple(arguments[SIZES + 6 : SIZES + 12], 6)
+    x_phase, x_bytes, result_bytes = to_fixed_tuple(arguments[SIZES + 12 : SIZES + 15], 3)
+    ih, iw, oh, ow, span = to_fixed_tuple(arguments[SIZES + 15 : SIZES + 20], 5)
+    axes = to_fixed_tuple(arguments[SIZES + 20 : SIZES + 24], 4), to_fixed_tuple(arguments[SIZES + 24 : X_STEPS], 4)
+    x_steps = to_fixed_tuple(arguments[X_STEPS:DY_STEPS], 4)
+    dy_steps = to_fixed_tuple(arguments[DY_STEPS:OUT_STEPS], 4)
+    out_steps = to_fixed_tuple(arguments[OUT_STEPS:ARGUMENTS], 5)
+    own = own_scratch(arguments)
+    marks, kept = own[3], own[4]
+    x_packed = kept if parts > 1 else kept + result_bytes
+    dy_packed = x_packed + x_bytes
+    table = table_at(table_address, groups, TABLE_WIDTH)
+    width = LANE_BYTES // size
+    (stride_h, _, _, phases_h), (stride_w, _, _, phases_w) = axes
+    sizes = images, chunk_images, axes[0], span, chunk_rows, ih, oh
+    chunks = ceil_div(images, chunk_images) * ceil_div(oh, chunk_rows)
     while True:
-        # 1. a task: some channels of b; its results begin as 0
+        # 1. a task: some channels of dy, some of x, some chunks of the sum
         task = next_number(arguments, NEXT_TASK)
-        if task >= channel_groups * blocks:
+        if task >= blocks * parts:
             return
-        g, lane0 = task // blocks, task % blocks * block
-        task_lanes = min(block, lanes - lane0)
-        for k in range(fh * fw * channels * block):
-            write_number(zero, results + k * size)
-        for group in range(groups):
-            h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:]
-            rows = h[TERMS] * w[TERMS] * channels
-            if rows == 0:
-                continue
-            # Steps of both sides from one position of the group to the next, and of a and the results from tap to tap.
-            a_by = a_steps[0], h[THIRD_FIXED] * a_steps[1], w[THIRD_FIXED] * a_steps[2]
-            b_by = b_steps[0], h[FIXED_STEP] * b_steps[1], w[FIXED_STEP] * b_steps[2]
-            a_taps = h[THIRD_TERM] * a_steps[1], w[THIRD_TERM] * a_steps[2], a_steps[3]
-            taps = h[SUMMED_STEP] * tap_h, w[SUMMED_STEP] * tap_w, row_step
-            a_group = a + h[THIRD] * a_steps[1] + w[THIRD] * a_steps[2] + g * channels * a_steps[3]
-            b_group = b + h[FIXED] * b_steps[1] + w[FIXED] * b_steps[2] + (g * lanes + lane0) * b_steps[3]
-            at = results + h[SUMMED] * tap_h + w[SUMMED] * tap_w
-            chunk_images = even_part(images, chunk_terms // (h[COUNT] * w[COUNT]))
-            chunk_rows = even_part(h[COUNT], chunk_terms // w[COUNT])
-            tiles = ceil_div(rows, TILE_ROWS)
-            for n0 in range(0, images, chunk_images):
-                n = min(chunk_images, images - n0)
-                for h0 in range(0, h[COUNT], chunk_rows):
-                    terms = n, min(chunk_rows, h[COUNT] - h0), w[COUNT]
-                    # 2. a chunk of b, packed
-                    image = terms[1] * terms[2] * LANE_BYTES
-                    a_chunk, b_chunk = a_group + n0 * a_by[0] + h0 * a_by[1], b_group + n0 * b_by[0] + h0 * b_by[1]
-                    pack_images(
-                        zero, packed, image, b_chunk, (b_by[0], b_by[1], b_by[2], b_steps[3]), *terms, task_lanes, width
-                    )
-                    # 3. its terms, while the next chunk is fetched
-                    counts, a_loops, b_loops = longest_last(terms, a_by, (image, terms[2] * LANE_BYTES, LANE_BYTES))
-                    _, _, ahead_loops = longest_last(terms, a_by, b_by)
-                    next_row = h0 + terms[1] < h[COUNT]
-                    ahead = b_chunk + terms[1] * b_by[1] if next_row else b_group + (n0 + n) * b_by[0]
-                    fetched = counts[2] if next_row or n0 + n < images else 0  # terms of the next chunk, in a row
-                    across = 0 if b_steps[3] == size else width - 1
-                    for lane in range(0, task_lanes, width):
-                        b_lanes = packed + lane // width * n * image
-                        for tile_number in range(tiles):
-                            first = tile_number * TILE_ROWS
-                            place_taps(w, first, rows, channels, a_taps, at + lane * size, taps, a_rows, out_rows)
-                            tile = sum_and_fetch(
-                                zeros(zero), addresses_in(a_rows), a_chunk, b_lanes, counts, a_loops, b_loops,
-                                ahead + lane * b_steps[3], tile_number * fetched // tiles,
-                                (tile_number + 1) * fetched // tiles, ahead_loops, across, b_steps[3],
-                            )  # fmt: skip
-                            put(tile, zero, out_rows, TILE_ROWS, width, size, True, tile_rows)
-        # 4. the results to where they belong
-        at = out + g * out_steps[4] + lane0 * out_steps[3]
-        for k in range(fh * fw * channels):
-            tap, channel = k // channels, k % channels
-            place = at + tap // fw * out_steps[0] + tap % fw * out_steps[1] + channel * out_steps[2]
-            for lane in range(task_lanes):
-                write_number(number_at(zero, results + k * row_step + lane * size), place + lane * out_steps[3])
+        x, dy, out, rows, lanes = block_of(task // parts, arguments)
+        first_chunk, last_chunk = task % parts * chunks // parts, (task % parts + 1) * chunks // parts
+        row_tiles, lane_tiles = ceil_div(rows, TILE_ROWS), ceil_div(lanes, width)
+        column = row_tiles * TILE_ROWS * LANE_BYTES  # of kept results: all rows of a tile's lanes
+        if parts > 1:
+            kept = kept_parts + task * result_bytes
+        if result_bytes > 0:
+            steps = LANE_BYTES, fw * lane_tiles * column, lane_tiles * column, size, column
+            results = kept, steps, row_tiles * TILE_ROWS, lane_tiles * width
+        else:
+            steps = out_steps[0], out_steps[1], out_steps[2], out_steps[3], width * out_steps[3]
+            results = out, steps, rows, lanes
+        for c in range(first_chunk, last_chunk):
+            # 2. a chunk of both, packed
+            n0, n, ih0, ih1, oh0, oh1 = chunk_of(c, *sizes)
+            for phase in range(phases_h * phases_w):
+                first_h, first_w = first_met(phase // phases_w, axes[0], ih0), first_met(phase % phases_w, axes[1], 0)
+                pack_images(
+                    zero, x_packed + phase * x_phase,
+                    x + n0 * x_steps[0] + first_h * x_steps[1] + first_w * x_steps[2],
+                    (x_steps[0], stride_h * x_steps[1], stride_w * x_steps[2], x_steps[3]),
+                    n, ceil_div(ih1 - first_h, stride_h), ceil_div(iw - first_w, stride_w), lanes, width,
+                )  # fmt: skip
+            pack_images(
+                zero, dy_packed, dy + n0 * dy_steps[0] + oh0 * dy_steps[1], dy_steps, n, oh1 - oh0, ow, rows, TILE_ROWS
+            )
+            # 3. its terms, group by group, while the next chunk is fetched
+            next_n0, next_n, next_ih0, next_ih1, next_oh0, next_oh1 = chunk_of(min(c + 1, last_chunk - 1), *sizes)
+            x_next = x + next_n0 * x_steps[0] + next_ih0 * x_steps[1]
+            dy_next = dy + next_n0 * dy_steps[0] + next_oh0 * dy_steps[1]
+            ahead = (
+                lines_of(zero, x_next, x_steps, (next_n, next_ih1 - next_ih0, iw), lanes),
+                lines_of(zero, dy_next, dy_steps, (next_n, next_oh1 - next_oh0, ow), rows),
+                max(1, row_tiles * lane_tiles * taps),
+            )
+            marks[:] = 0
+            for group in range(groups):
+                h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:]
+                missed = h[SUMMED] >= oh1 or h[SUMMED] + h[TERMS] <= oh0 or w[TERMS] == 0
+                if missed and c > first_chunk:
+                    continue
+                add_group(
+                    zero, (h, w), (n, ih0, ih1, iw, oh0, oh1, ow), axes, (x_packed, x_phase, dy_packed),
+                    results, c > first_chunk, ahead, own,
+                )  # fmt: skip
+        # 4. kept results to where they belong
+        for tap in range(fh * fw if result_bytes > 0 and parts == 1 else 0):
+            at = out + tap // fw * out_steps[1] + tap % fw * out_steps[2]
+            finish(zero, tap, kept, result_bytes, 1, at, out_steps, rows, lanes, own)
+
+
+def add_parts(zero, arguments):
+    """Kernel: add up the parts, after ``weight``, with the same arguments; a task is a tap of a block."""
+    arguments = carray(integers_at(arguments), ARGUMENTS)
+    kept_parts, blocks = arguments[OWN + 3], arguments[SIZES + 1]
+    fh, fw, parts, result_bytes = (
+        arguments[SIZES + 6],
+        arguments[SIZES + 7],
+        arguments[SIZES + 11],
+        arguments[SIZES + 14],
+    )
+    out_steps = to_fixed_tuple(arguments[OUT_STEPS:ARGUMENTS], 5)
+    own = own_scratch(arguments)
+    while True:
+        task = next_number(arguments, NEXT_TASK)
+        if task >= blocks * fh * fw:
+            return
+        block, tap = task // (fh * fw), task % (fh * fw)
+        _, _, out, rows, lanes = block_of(block, arguments)
+        out += tap // fw * out_steps[1] + tap % fw * out_steps[2]
+        kept = kept_parts + block * parts * result_bytes
+        finish(zero, tap, kept, result_bytes, parts, out, out_steps, rows, lanes, own)

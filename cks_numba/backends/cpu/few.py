@@ -1,0 +1,185 @@
+"""conv2d_weight for few channels on one side, which would fill a part of a tile of `weight`: its other kernel.
+
+Positions that meet the same taps are a group of the other operators' plans: in it all taps share tiles,
+and still no zero is multiplied.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray, njit
+from numba.np.unsafe.ndarray import to_fixed_tuple
+
+from ...geometry import ConvShape, plan
+from ...tables import (
+    COLUMNS,
+    COUNT,
+    FIXED,
+    FIXED_STEP,
+    ROWS,
+    SUMMED,
+    SUMMED_STEP,
+    TABLE_WIDTH,
+    TERMS,
+    THIRD,
+    THIRD_FIXED,
+    THIRD_TERM,
+    group_table,
+)
+from .compiled import (
+    NEXT_TASK,
+    OWN,
+    SCRATCH_HEAD,
+    Sizes,
+    Strides,
+    arguments_of,
+    ceil_div,
+    even_part,
+    own_scratch,
+    round_up,
+    table_at,
+)
+from .registers import (
+    LANE_BYTES,
+    TILE_ROWS,
+    addresses_in,
+    bytes_of,
+    integers_at,
+    next_number,
+    write_number,
+    zeros,
+)
+from .tile import fetch_share, lines_of, loops, pack_images, put, sum_of_products, unpack
+
+CHUNK_TERMS = 384  # products of a result that are added up in registers
+RESULT_BYTES = 256 * 2**10  # of results of a task, which each chunk adds to
+ARGUMENTS = OWN + 27
+
+
+def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, itemsize: int, threads: int) -> Sizes:
+    """The sizes for ``few``; a is the side with few channels, b the other one."""
+    groups = plan(way, shape)
+    table = group_table(groups, [0] * len(groups.groups), np.int64)
+    wide = LANE_BYTES // itemsize
+    oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
+    rows, lanes = (ic, oc) if way == "conv2d" else (oc, ic)
+    columns, dw_steps = (shape.ow, (dw[3], dw[0])) if way == "conv2d" else (shape.iw, (dw[0], dw[3]))
+    lane_bytes = shape.fh * shape.fw * rows * itemsize  # of results
+    blocks = [
+        block
+        for block in range(wide, min(8 * wide, round_up(lanes, wide)) + 1, wide)
+        if block == wide or block * lane_bytes <= RESULT_BYTES
+    ]
+
+    def busiest(block: int) -> tuple[int, int]:
+        """Lanes of the thread that has most; of blocks that are the same in that, the largest."""
+        return ceil_div(shape.groups * ceil_div(lanes, block), threads) * block, -block
+
+    block = min(blocks, key=busiest)
+    result_bytes = round_up(block * lane_bytes, 64)
+    arguments = arguments_of(
+        3,
+        table,
+        (shape.n, shape.groups, shape.fh, shape.fw, rows, lanes, block, CHUNK_TERMS, result_bytes),
+        a,
+        b,
+        (dw[1], dw[2], *dw_steps, oc * dw[0]),
+    )
+    return arguments, SCRATCH_HEAD + result_bytes + max(CHUNK_TERMS, columns) * block * itemsize, table
+
+
+# --- the kernel ----------------------------------------------------------------------------------
+@njit
+def place_taps(w, first, rows, channels, a_steps, out, out_steps, a_rows, out_rows):
+    """Place the tile's rows, which are (tap of h, tap of w, channel); rows past the last repeat it."""
+    channel, tap_h, tap_w = first % channels, first // channels // w[TERMS], first // channels % w[TERMS]
+    for r in range(TILE_ROWS):
+        a_rows[r] = tap_h * a_steps[0] + tap_w * a_steps[1] + channel * a_steps[2]
+        out_rows[r] = out + tap_h * out_steps[0] + tap_w * out_steps[1] + channel * out_steps[2]
+        if first + r < rows - 1:
+            channel += 1
+            if channel == channels:
+                channel, tap_w = 0, tap_w + 1
+                if tap_w == w[TERMS]:
+                    tap_h, tap_w = tap_h + 1, 0
+
+
+def few(zero, arguments):
+    """Kernel: the same for few channels of a, which is x or dy; a task is a block of channels of b, the other one.
+
+    a is read where it is, one number at a time, and b is packed. The results stay in the scratch memory until
+    they are complete.
+    """
+    size = bytes_of(zero)
+    arguments = carray(integers_at(arguments), ARGUMENTS)
+    a, b, out, groups_at, groups = to_fixed_tuple(arguments[OWN : OWN + 5], 5)
+    images, channel_groups, fh, fw, channels, lanes = to_fixed_tuple(arguments[OWN + 5 : OWN + 11], 6)
+    block, chunk_terms, result_bytes = to_fixed_tuple(arguments[OWN + 11 : OWN + 14], 3)
+    a_steps = to_fixed_tuple(arguments[OWN + 14 : OWN + 18], 4)
+    b_steps = to_fixed_tuple(arguments[OWN + 18 : OWN + 22], 4)
+    out_steps = to_fixed_tuple(arguments[OWN + 22 : OWN + 27], 5)
+    a_rows, out_rows, tile_rows, marks, results = own_scratch(arguments)
+    packed = results + result_bytes
+    table = table_at(groups_at, groups, TABLE_WIDTH)
+    width, blocks = LANE_BYTES // size, ceil_div(lanes, block)
+    row_step = block * size  # of the results, which are (fh, fw, channel, lane)
+    tap_h, tap_w = fw * channels * row_step, channels * row_step
+    while True:
+        # 1. a task: some channels of b; its results begin as 0
+        task = next_number(arguments, NEXT_TASK)
+        if task >= channel_groups * blocks:
+            return
+        g, lane0 = task // blocks, task % blocks * block
+        task_lanes = min(block, lanes - lane0)
+        for k in range(fh * fw * channels * block):
+            write_number(zero, results + k * size)
+        for group in range(groups):
+            h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:]
+            rows = h[TERMS] * w[TERMS] * channels
+            if rows == 0:
+                continue
+            # Steps of both sides from one position of the group to the next, and of a and the results from tap to tap.
+            a_by = a_steps[0], h[THIRD_FIXED] * a_steps[1], w[THIRD_FIXED] * a_steps[2]
+            b_by = b_steps[0], h[FIXED_STEP] * b_steps[1], w[FIXED_STEP] * b_steps[2]
+            a_taps = h[THIRD_TERM] * a_steps[1], w[THIRD_TERM] * a_steps[2], a_steps[3]
+            taps = h[SUMMED_STEP] * tap_h, w[SUMMED_STEP] * tap_w, row_step
+            a_group = a + h[THIRD] * a_steps[1] + w[THIRD] * a_steps[2] + g * channels * a_steps[3]
+            b_group = b + h[FIXED] * b_steps[1] + w[FIXED] * b_steps[2] + (g * lanes + lane0) * b_steps[3]
+            at = results + h[SUMMED] * tap_h + w[SUMMED] * tap_w
+            chunk_images = even_part(images, chunk_terms // (h[COUNT] * w[COUNT]))
+            chunk_rows = even_part(h[COUNT], chunk_terms // w[COUNT])
+            tiles = ceil_div(rows, TILE_ROWS)
+            for n0 in range(0, images, chunk_images):
+                n = min(chunk_images, images - n0)
+                for h0 in range(0, h[COUNT], chunk_rows):
+                    terms = n, min(chunk_rows, h[COUNT] - h0), w[COUNT]
+                    # 2. a chunk of b, packed
+                    image = terms[1] * terms[2] * LANE_BYTES
+                    a_chunk, b_chunk = a_group + n0 * a_by[0] + h0 * a_by[1], b_group + n0 * b_by[0] + h0 * b_by[1]
+                    pack_images(
+                        zero, packed, b_chunk, (b_by[0], b_by[1], b_by[2], b_steps[3]), *terms, task_lanes, width
+                    )
+                    # 3. its terms, while the next chunk is fetched
+                    counts, a_loops, b_loops = loops(terms, a_by, (image, terms[2] * LANE_BYTES, LANE_BYTES))
+                    next_n0, next_h0 = (n0, h0 + terms[1]) if h0 + terms[1] < h[COUNT] else (n0 + n, 0)
+                    next_terms = min(chunk_images, images - next_n0), min(chunk_rows, h[COUNT] - next_h0), w[COUNT]
+                    ahead = lines_of(
+                        zero, b_group + next_n0 * b_by[0] + next_h0 * b_by[1],
+                        (b_by[0], b_by[1], b_by[2], b_steps[3]), next_terms, task_lanes,
+                    )  # fmt: skip
+                    marks[0, :] = 0
+                    for lane in range(0, task_lanes, width):
+                        b_lanes = packed + lane // width * n * image
+                        for first in range(0, rows, TILE_ROWS):
+                            fetch_share(ahead, tiles * ceil_div(task_lanes, width), marks[0])
+                            place_taps(w, first, rows, channels, a_taps, at + lane * size, taps, a_rows, out_rows)
+                            tile = sum_of_products(
+                                zeros(zero), addresses_in(a_rows), a_chunk, b_lanes, counts, a_loops, b_loops
+                            )
+                            put(tile, zero, out_rows, TILE_ROWS, width, size, True, tile_rows)
+        # 4. the results to where they belong
+        at = out + g * out_steps[4] + lane0 * out_steps[3]
+        for tap in range(fh * fw):
+            place = at + tap // fw * out_steps[0] + tap % fw * out_steps[1]
+            there = results + tap * channels * row_step
+            unpack(zero, place, out_steps[2], out_steps[3], there, row_step, channels, task_lanes)
