@@ -18,6 +18,7 @@ import numpy as np
 from . import checks
 
 LAYOUTS = ("NHWC", "NCHW")
+LARGE_BYTES = 2**20  # results from here on begin with a cache line
 TO_LAST = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 2, 3, 1)}  # axes of the layout, in the order NHWC
 TO_OWN = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 3, 1, 2)}  # axes of NHWC, in the order of the layout
 
@@ -63,7 +64,14 @@ class NumPy:
         return array if axes == TO_LAST["NHWC"] else array.transpose(axes)
 
     def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
-        return np.empty(shape, dtype=like.dtype.newbyteorder("="))
+        """Where it is large it begins with a cache line, which lets the cpu backend write whole lines."""
+        dtype = like.dtype.newbyteorder("=")
+        count = prod(shape) * dtype.itemsize
+        if count < LARGE_BYTES:
+            return np.empty(shape, dtype)
+        memory = np.empty(count + 64, np.uint8)
+        first = -memory.ctypes.data % 64
+        return memory[first : first + count].view(dtype).reshape(shape)
 
     def zero(self, array: Any, stream: Any) -> None:
         array[...] = 0

@@ -5,12 +5,14 @@ come a pause, in which the threads of the contender before it fall asleep, and o
 round begins and ends with a loop of multiply-adds on all threads, which shows whether the machine was
 busy with something else; such a round is not counted. What uses NumPy's BLAS has rounds of its own,
 after the others, because its threads stay awake for a while and slow down everybody else:
-the regular way, and one large matrix product, whose rate is the limit.
+the regular way, and one large matrix product, whose rate is the limit. Memory that is freed stays with
+the process (with glibc), or else chance would tell whose result comes in fresh pages, which cost as much as many a layer.
 """
 
 from __future__ import annotations
 
 import csv
+import ctypes
 import os
 import platform
 import subprocess
@@ -248,9 +250,20 @@ def _commit() -> str:
         return metadata.version("cks-numba")
 
 
+def _keep_memory() -> None:
+    """Make malloc of glibc keep what is freed, whatever its size."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    for option, most in ((-1, 2**31 - 1), (-3, 2**30)):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+        mallopt(option, most)
+
+
 def time_cases(cases: Sequence[layers.Case], rounds: int, threads: int) -> list[Row]:
     """Time all contenders on all cases, and print a line for each case."""
     numba.set_num_threads(threads)
+    _keep_memory()
     if has_peer():
         import torch
 

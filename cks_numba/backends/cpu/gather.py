@@ -50,16 +50,19 @@ from .registers import (
     bytes_of,
     integers_at,
     next_number,
+    stream,
+    wait_for_streams,
     zeros,
 )
-from .tile import copy_part, pack, put, put_sums, sum_of_products, sum_of_products_along
+from .tile import LINE_BYTES, copy_part, pack, put, put_sums, sum_of_products, sum_of_products_along
 
 # Sizes are for a core with 32 KiB of L1 and 512 KiB of L2 cache, which is little for a CPU of today.
 PANEL_BYTES = {"conv2d": 256 * 2**10, "conv2d_input": 128 * 2**10}  # of packed filters of a panel
 PANELS_BYTES = 320 * 2**10  # of all panels of a task
+STREAM_BYTES = 4 * 2**20  # of results, at least, that go past the caches
 NARROW = 4  # output channels, at most, for which lanes hold terms
 COPY_BYTES = 3 * 2**20  # of images copied to channels last at a time
-ARGUMENTS, COPY_ARGUMENTS = OWN + 26, OWN + 10
+ARGUMENTS, COPY_ARGUMENTS = OWN + 27, OWN + 10
 CLASS, FIRST_PACKED, PACKED_TAPS = TABLE_WIDTH, TABLE_WIDTH + 1, TABLE_WIDTH + 2  # more columns of the table
 CPU_TABLE_WIDTH = TABLE_WIDTH + 8
 
@@ -137,6 +140,9 @@ def sizes_of(
     tiles = sum(blocks)
     blocks_wanted = ceil_div(4 * threads, ceil_div(panels, together) * shape.groups)
     tiles_together = min(64, max(8, ceil_div(tiles, blocks_wanted)))
+    # Large results, in whole cache lines, go past the caches, in which they would find no room.
+    whole_lines = out[3] == source[3] and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:3]))
+    streams = whole_lines and chunk == terms and images * out[0] >= STREAM_BYTES
     table = np.zeros((len(groups) + 1, CPU_TABLE_WIDTH), np.int64)
     table[:, :TABLE_WIDTH] = group_table(replace(plan(operator, shape), groups=tuple(groups)), blocks)
     table[:-1, TABLE_WIDTH:] = [
@@ -145,7 +151,7 @@ def sizes_of(
     arguments = arguments_of(
         3,
         table,
-        (images, shape.groups, terms, lanes, together, tiles_together, chunk, int(narrow)),
+        (images, shape.groups, terms, lanes, together, tiles_together, chunk, int(narrow), int(streams)),
         source,
         out,
         (lane_step, term_step, w[1], w[2], oc * w[0]),
@@ -282,10 +288,10 @@ def gather(zero, arguments):
     arguments = carray(integers_at(arguments), ARGUMENTS)
     source, filters, out, groups_at, groups = to_fixed_tuple(arguments[OWN : OWN + 5], 5)
     images, channel_groups, terms, lanes, together, tiles_together = to_fixed_tuple(arguments[OWN + 5 : OWN + 11], 6)
-    chunk, narrow = arguments[OWN + 11], arguments[OWN + 12]
-    source_steps = to_fixed_tuple(arguments[OWN + 13 : OWN + 17], 4)
-    out_steps = to_fixed_tuple(arguments[OWN + 17 : OWN + 21], 4)
-    w_steps = to_fixed_tuple(arguments[OWN + 21 : OWN + 26], 5)
+    chunk, narrow, streams = to_fixed_tuple(arguments[OWN + 11 : OWN + 14], 3)
+    source_steps = to_fixed_tuple(arguments[OWN + 14 : OWN + 18], 4)
+    out_steps = to_fixed_tuple(arguments[OWN + 18 : OWN + 22], 4)
+    w_steps = to_fixed_tuple(arguments[OWN + 22 : OWN + 27], 5)
     source_rows, out_rows, tile_rows, _, panel = own_scratch(arguments)
     packed = -1  # which panels, chunk and class of taps it holds
     table = table_at(groups_at, groups, CPU_TABLE_WIDTH)
@@ -298,6 +304,7 @@ def gather(zero, arguments):
         # 1. a task: some panels, some tiles
         task = next_number(arguments, NEXT_TASK)
         if task >= channel_groups * lane_blocks * blocks:
+            wait_for_streams()
             return
         which, block = task // blocks, task % blocks
         g, first_lane = which // lane_blocks, which % lane_blocks * together * width
@@ -359,7 +366,10 @@ def gather(zero, arguments):
                             zeros(zero), addresses_in(source_rows), a, b,
                             loops, (a_h, a_w, size), (b_h, b_w, LANE_BYTES),
                         )  # fmt: skip
-                        put(tile, zero, out_rows, rows, here, out_steps[3], c > 0, tile_rows)
+                        if streams and here == width and out_rows[0] % LINE_BYTES == 0:
+                            stream(tile, addresses_in(out_rows))
+                        else:
+                            put(tile, zero, out_rows, rows, here, out_steps[3], c > 0, tile_rows)
                         b += column
                     for r in range(TILE_ROWS):
                         out_rows[r] += here * out_steps[3]

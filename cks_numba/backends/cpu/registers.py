@@ -190,6 +190,34 @@ def store(typing, tile, rows):
 
 
 @intrinsic
+def stream(typing, tile, rows):
+    """`store` past the caches: memory is not read first. Addresses are multiples of VECTOR_BYTES."""
+
+    def codegen(context, b, signature, args):
+        passing = b.module.add_metadata([I32(1)])
+        for r in range(TILE_ROWS):
+            for v in range(TILE_VECTORS):
+                at = _plus_bytes(b, b.extract_value(args[1], r), v * VECTOR_BYTES)
+                value = b.extract_value(args[0], r * TILE_VECTORS + v)
+                written = b.store(value, b.inttoptr(at, value.type.as_pointer()), align=VECTOR_BYTES)
+                written.set_metadata("nontemporal", passing)
+        return context.get_dummy_value()
+
+    return types.void(tile, rows), codegen
+
+
+@intrinsic
+def wait_for_streams(typing):
+    """Wait until all that was streamed is in memory, where other threads see it."""
+
+    def codegen(context, b, signature, args):
+        b.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
 def bytes_of(typing, like):
     """Size of the number, a constant."""
 
