@@ -6,7 +6,8 @@ round begins and ends with a loop of multiply-adds on all threads, which shows w
 busy with something else; such a round is not counted. What uses NumPy's BLAS has rounds of its own,
 after the others, because its threads stay awake for a while and slow down everybody else:
 the regular way, and one large matrix product, whose rate is the limit. Memory that is freed stays with
-the process (with glibc), or else chance would tell whose result comes in fresh pages, which cost as much as many a layer.
+the process (with glibc): or else it were chance whose result comes in fresh pages, which cost as much
+as many a layer.
 """
 
 from __future__ import annotations

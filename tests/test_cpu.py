@@ -117,8 +117,15 @@ def in_a_process(call, error="", **environment):
 
 
 # --- every path ----------------------------------------------------------------------------------
-SIZES = (gather, "PANELS_BYTES"), (weight, "CHUNK_TERMS"), (weight, "RESULT_BYTES"), (gather, "COPY_BYTES")
-SMALL = {"as they are": (), "small": (3000, 9000, 20, 5000, 3000), "least": (1, 1, 1, 1, 1)}
+SIZES = (
+    (gather, "PANELS_BYTES"),
+    (weight, "CHUNK_TERMS"),
+    (weight, "RESULT_BYTES"),
+    (few, "CHUNK_TERMS"),
+    (few, "RESULT_BYTES"),
+    (gather, "COPY_BYTES"),
+)
+SMALL = {"as they are": (), "small": (3000, 9000, 20, 5000, 20, 5000, 3000), "least": (1,) * 7}
 
 
 @pytest.fixture(params=SMALL)
@@ -200,18 +207,64 @@ def test_public_operators(operator, layout, dtype):
         np.testing.assert_array_equal(out, wanted)
 
 
+def test_sum_in_parts():
+    """A sum of many chunks for few results is cut into parts, which are added up in order."""
+    sizes = ((30, 32, 1), (60, 64, 2))
+    shapes = [ConvShape(n=9, ih=20, iw=19, ic=ic, oc=oc, fh=3, fw=2, padding=1, groups=g) for oc, ic, g in sizes]
+    for shape in shapes:
+        x, dy, dw = (np.empty(size, np.float32).strides for size in (shape.x_shape, shape.y_shape, shape.w_shape))
+        way, (arguments, _, _) = weight.sizes_of(shape, x, dy, dw, 4, 2)
+        assert (way, arguments[weight.PARTS]) == ("conv2d_weight", 4)
+    check_all(shapes)
+
+
+def test_results_past_the_caches(monkeypatch):
+    """Whole lines of large results are streamed, from an aligned address; any other address is right too."""
+    monkeypatch.setattr(gather, "STREAM_BYTES", 1)
+    gather.sizes_of.cache_clear()
+    for seed in range(20):
+        rng = random.Random(seed)
+        sizes = ((16, 32, 48), (16, 40, 64), (1, 2, 3), (0, 1, ((0, 1), (2, 0))), (1, 2, 3))
+        ic, oc, stride, padding, fh = (rng.choice(some) for some in sizes)
+        shape = ConvShape(n=2, ih=7, iw=6, ic=ic, oc=oc, fh=fh, fw=2, stride=stride, padding=padding)
+        for operator in ("conv2d", "conv2d_input"):
+            first, second = operands(operator, shape)
+            size = shape.y_shape if operator == "conv2d" else shape.x_shape
+            memory = np.empty(4 * prod(size) + 128, np.uint8)
+            for offset in (0, 4, 16, 32):
+                memory[:] = 255
+                start = -memory.ctypes.data % 64 + offset
+                out = memory[start : start + 4 * prod(size)].view(np.float32).reshape(size)
+                cpu.run(operator, shape, first, second, out)
+                np.testing.assert_array_equal(out, truth(operator, shape))
+                out[...].view(np.uint8)[...] = 255
+                assert (memory == 255).all()
+    gather.sizes_of.cache_clear()
+
+
+def test_large_results_begin_with_a_cache_line():
+    x, w = np.ones((1, 64, 64, 16), np.float32), np.ones((64, 1, 1, 16), np.float32)
+    for layout in ("NHWC", "NCHW"):
+        pair = (a if layout == "NHWC" else np.ascontiguousarray(a.transpose(0, 3, 1, 2)) for a in (x, w))
+        y = cks.conv2d(*pair, layout=layout, backend="cpu")
+        assert y.nbytes == 2**20
+        assert y.ctypes.data % 64 == 0
+        assert (y == 16).all()
+
+
 # --- threads -------------------------------------------------------------------------------------
 def sweep_on_threads():
     """The right numbers on 1, 2 and 3 threads, and the same bits for all of them and for every repetition."""
     assert numba.config.NUMBA_NUM_THREADS == 3
     compiled.SERIAL_BELOW = 0
     large = ConvShape(n=4, ih=23, iw=22, ic=70, oc=75, fh=3, fw=3, stride=2, padding=1)
-    few = ConvShape(n=4, ih=23, iw=22, ic=3, oc=75, fh=3, fw=3, padding=1)
+    few_channels = ConvShape(n=4, ih=23, iw=22, ic=3, oc=75, fh=3, fw=3, padding=1)
+    in_parts = ConvShape(n=9, ih=20, iw=19, ic=32, oc=30, fh=3, fw=2, padding=1)
     found = {}
     for threads in (1, 2, 3, 3, 2, 3):
         numba.set_num_threads(threads)
         check_all(FEW_SHAPES, (NCHW, 1))
-        for operator, shape, order in product(OPERATORS, (large, few), (NHWC, NCHW)):
+        for operator, shape, order in product(OPERATORS, (large, few_channels, in_parts), (NHWC, NCHW)):
             bits = same_bits_again(operator, shape, order)
             assert found.setdefault((operator, shape), bits) == bits, f"{operator} on {threads} threads"
     assert numba.threading_layer()  # raises ValueError if no threads have been started

@@ -66,7 +66,7 @@ class _ArgumentsModel(models.PrimitiveModel):
 # --- for the code of a kernel --------------------------------------------------------------------
 @njit
 def own_scratch(arguments):
-    """This thread's part of the scratch memory: three arrays for addresses of rows, two marks, where the rest begins.
+    """This thread's part of the scratch memory: three arrays for addresses of rows, and where the rest begins.
 
     The third holds the addresses of the rows of a tile in the scratch memory itself.
     """
@@ -74,10 +74,9 @@ def own_scratch(arguments):
     a_rows = carray(integers_at(first), TILE_ROWS)
     out_rows = carray(integers_at(first + 64), TILE_ROWS)
     tile_rows = carray(integers_at(first + 128), TILE_ROWS)
-    marks = carray(integers_at(first + 192), (2, 4))
     for r in range(TILE_ROWS):
         tile_rows[r] = first + 256 + r * LANE_BYTES
-    return a_rows, out_rows, tile_rows, marks, first + SCRATCH_HEAD
+    return a_rows, out_rows, tile_rows, first + SCRATCH_HEAD
 
 
 @njit

@@ -49,7 +49,7 @@ from .registers import (
     write_number,
     zeros,
 )
-from .tile import fetch_share, lines_of, loops, pack_images, put, sum_of_products, unpack
+from .tile import loops, pack_images, put, sum_of_products, unpack
 
 CHUNK_TERMS = 384  # products of a result that are added up in registers
 RESULT_BYTES = 256 * 2**10  # of results of a task, which each chunk adds to
@@ -118,7 +118,7 @@ def few(zero, arguments):
     a_steps = to_fixed_tuple(arguments[OWN + 14 : OWN + 18], 4)
     b_steps = to_fixed_tuple(arguments[OWN + 18 : OWN + 22], 4)
     out_steps = to_fixed_tuple(arguments[OWN + 22 : OWN + 27], 5)
-    a_rows, out_rows, tile_rows, marks, results = own_scratch(arguments)
+    a_rows, out_rows, tile_rows, results = own_scratch(arguments)
     packed = results + result_bytes
     table = table_at(groups_at, groups, TABLE_WIDTH)
     width, blocks = LANE_BYTES // size, ceil_div(lanes, block)
@@ -148,7 +148,6 @@ def few(zero, arguments):
             at = results + h[SUMMED] * tap_h + w[SUMMED] * tap_w
             chunk_images = even_part(images, chunk_terms // (h[COUNT] * w[COUNT]))
             chunk_rows = even_part(h[COUNT], chunk_terms // w[COUNT])
-            tiles = ceil_div(rows, TILE_ROWS)
             for n0 in range(0, images, chunk_images):
                 n = min(chunk_images, images - n0)
                 for h0 in range(0, h[COUNT], chunk_rows):
@@ -159,19 +158,11 @@ def few(zero, arguments):
                     pack_images(
                         zero, packed, b_chunk, (b_by[0], b_by[1], b_by[2], b_steps[3]), *terms, task_lanes, width
                     )
-                    # 3. its terms, while the next chunk is fetched
+                    # 3. its terms
                     counts, a_loops, b_loops = loops(terms, a_by, (image, terms[2] * LANE_BYTES, LANE_BYTES))
-                    next_n0, next_h0 = (n0, h0 + terms[1]) if h0 + terms[1] < h[COUNT] else (n0 + n, 0)
-                    next_terms = min(chunk_images, images - next_n0), min(chunk_rows, h[COUNT] - next_h0), w[COUNT]
-                    ahead = lines_of(
-                        zero, b_group + next_n0 * b_by[0] + next_h0 * b_by[1],
-                        (b_by[0], b_by[1], b_by[2], b_steps[3]), next_terms, task_lanes,
-                    )  # fmt: skip
-                    marks[0, :] = 0
                     for lane in range(0, task_lanes, width):
                         b_lanes = packed + lane // width * n * image
                         for first in range(0, rows, TILE_ROWS):
-                            fetch_share(ahead, tiles * ceil_div(task_lanes, width), marks[0])
                             place_taps(w, first, rows, channels, a_taps, at + lane * size, taps, a_rows, out_rows)
                             tile = sum_of_products(
                                 zeros(zero), addresses_in(a_rows), a_chunk, b_lanes, counts, a_loops, b_loops

@@ -292,7 +292,7 @@ def gather(zero, arguments):
     source_steps = to_fixed_tuple(arguments[OWN + 14 : OWN + 18], 4)
     out_steps = to_fixed_tuple(arguments[OWN + 18 : OWN + 22], 4)
     w_steps = to_fixed_tuple(arguments[OWN + 22 : OWN + 27], 5)
-    source_rows, out_rows, tile_rows, _, panel = own_scratch(arguments)
+    source_rows, out_rows, tile_rows, panel = own_scratch(arguments)
     packed = -1  # which panels, chunk and class of taps it holds
     table = table_at(groups_at, groups, CPU_TABLE_WIDTH)
     tiles = table[groups, FIRST_BLOCK]

@@ -115,7 +115,10 @@ def addresses_in(typing, array):
 
 @intrinsic
 def add_products(typing, tile, rows, a, b_address):
-    """tile[r, l] + A[r] * B[l]: A is one number at each row's address + a, B a row of lanes at b_address."""
+    """tile[r, l] + A[r] * B[l]: A is one number at each row's address + a, B a row of lanes at b_address.
+
+    Rows are Addresses, or the step from each to the next.
+    """
     size = tile.dtype.bitwidth // 8
     vector = _vector(tile.dtype)
 
@@ -125,7 +128,8 @@ def add_products(typing, tile, rows, a, b_address):
         first_lane = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
         nothing = ir.Constant(vector, ir.Undefined)
         for r in range(TILE_ROWS):
-            number = _load(b, b.add(b.extract_value(row_addresses, r), offset), _scalar(tile.dtype), size)
+            row = b.mul(row_addresses, I64(r)) if rows == types.int64 else b.extract_value(row_addresses, r)
+            number = _load(b, b.add(row, offset), _scalar(tile.dtype), size)
             number = b.insert_element(nothing, number, ir.Constant(I32, 0))
             number = b.shuffle_vector(number, nothing, first_lane)  # in every lane
             for v in range(TILE_VECTORS):
@@ -316,11 +320,14 @@ def fetch(typing, address):
 
 @intrinsic
 def next_number(typing, array, index):
-    """Take the number array[index], which threads share, and leave one more there."""
+    """Take the number array[index], which threads share, and leave one more there.
+
+    What a thread wrote before, those see that take a number after it.
+    """
 
     def codegen(context, b, signature, args):
         data = context.make_array(signature.args[0])(context, b, args[0]).data
-        return b.atomic_rmw("add", b.gep(data, [args[1]]), ir.Constant(I64, 1), "monotonic")
+        return b.atomic_rmw("add", b.gep(data, [args[1]]), ir.Constant(I64, 1), "acq_rel")
 
     return types.int64(array, types.int64), codegen
 

@@ -36,7 +36,6 @@ from .registers import (
     copy_rows,
     copy_transposed,
     copy_vector,
-    fetch,
     number_at,
     store,
     write_number,
@@ -93,40 +92,6 @@ def loops(counts, a_steps, b_steps):
 
 
 # --- memory --------------------------------------------------------------------------------------
-@njit
-def lines_of(zero, source, steps, counts, lanes):
-    """The cache lines of (n, h, w, lane) of any steps, for `fetch_share`: the places with some lines at each."""
-    size = bytes_of(zero)
-    if steps[3] == size:
-        return source, (steps[0], steps[1], steps[2]), counts, ceil_div(lanes * size, LINE_BYTES), LINE_BYTES
-    if steps[2] == size:  # a line has one lane of many w
-        along = counts[0], counts[1], ceil_div(counts[2] * size, LINE_BYTES)
-        return source, (steps[0], steps[1], LINE_BYTES), along, lanes, steps[3]
-    return source, (steps[0], steps[1], steps[2]), (0, 0, 0), 0, 0
-
-
-@njit
-def fetch_share(lines, tiles, mark):
-    """Fetch the next of `tiles` equal shares for later: memory is slow, and the sums need not wait for it.
-
-    `mark` begins as zeros, and then is where the last share ended: n, h, w and what is left of it.
-    """
-    source, steps, counts, number, step = lines
-    mark[3] += counts[0] * counts[1] * counts[2]
-    while mark[3] >= tiles:
-        mark[3] -= tiles
-        at = source + mark[0] * steps[0] + mark[1] * steps[1] + mark[2] * steps[2]
-        for k in range(number):
-            fetch(at + k * step)
-        mark[2] += 1
-        if mark[2] == counts[2]:
-            mark[2] = 0
-            mark[1] += 1
-            if mark[1] == counts[1]:
-                mark[1] = 0
-                mark[0] += 1
-
-
 @njit
 def copy_part(zero, target, source, count):
     """Copy `count` numbers, which are a row of lanes of a tile or one number for each of its rows."""
@@ -211,7 +176,7 @@ def unpack(zero, target, row_step, lane_step, source, source_step, rows, lanes):
 def put(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
     """Write the first rows and lanes of a tile, or add them to what is there."""
     size = bytes_of(zero)
-    if lane_step == size and lanes * size == LANE_BYTES:  # rows past the last repeat it: written twice, the same
+    if lane_step == size and lanes * size == LANE_BYTES:  # rows past the last repeat it, or nobody reads them
         there = addresses_in(out_rows)
         if add:
             tile = add_memory(tile, there)

@@ -56,21 +56,22 @@ from .compiled import (
     start,
     table_at,
 )
-from .registers import LANE_BYTES, TILE_ROWS, add_memory, addresses_in, bytes_of, integers_at, next_number, zeros
-from .tile import fetch_share, lines_of, loops, pack_images, put, sum_of_products
+from .registers import LANE_BYTES, TILE_ROWS, add_memory, addresses_in, bytes_of, fetch, integers_at, next_number, zeros
+from .tile import loops, pack_images, put, sum_of_products
 
 Slices = tuple[slice, ...]
 
-CHUNK_TERMS = 256  # products of a result that are added up in registers
+CHUNK_TERMS = 384  # products of a result that are added up in registers
 RESULT_BYTES = 768 * 2**10  # of results of a task, which each chunk adds to
-PACKED_BYTES = 768 * 2**10  # of a chunk, about, in ``weight``
+PACKED_BYTES = 2**20  # of a chunk, about, in ``weight``
 FEW_BYTES = 2**20  # of results of a task of ``few``, at most
 PARTS_BYTES = 1536 * 2**10  # of the results of all parts of the sum
 PACKING = 16  # cost of packing a number, in multiply-adds of a vector lane
 SAVING = 0.9  # of the work of ``weight``, which ``few`` must stay below
 STARTING = 32  # cost of placing a tile and adding it to its results, in terms of its sum
-SIZES = OWN + 6  # arguments: where the sizes begin, and the steps
-X_STEPS, DY_STEPS, OUT_STEPS, ARGUMENTS = SIZES + 28, SIZES + 32, SIZES + 36, SIZES + 41
+SIZES = OWN + 6  # arguments: where the sizes begin, some of them, and the steps
+BLOCKS, PARTS, RESULT_SIZE = SIZES + 1, SIZES + 10, SIZES + 13
+X_STEPS, DY_STEPS, OUT_STEPS, ARGUMENTS = SIZES + 27, SIZES + 31, SIZES + 35, SIZES + 40
 
 
 # --- the sizes -----------------------------------------------------------------------------------
@@ -83,12 +84,13 @@ def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
         a, b = (dy, x) if way == "conv2d_input" else (x, dy)
         start(few.few, dw.dtype, threads, sizes, (a.ctypes.data, b.ctypes.data, dw.ctypes.data), scratch)
         return
-    parts, result_bytes = int(sizes[SIZES + 11]), int(sizes[SIZES + 14])
-    kept = np.empty((int(sizes[SIZES + 1]) * parts * result_bytes + 64) // 8 if parts > 1 else 0, np.int64)
-    addresses = x.ctypes.data, dy.ctypes.data, dw.ctypes.data, round_up(kept.ctypes.data, 64)
+    addresses: tuple[int, ...] = (x.ctypes.data, dy.ctypes.data, dw.ctypes.data)
+    if sizes[PARTS] > 1:
+        done_size = round_up(8 * sizes[BLOCKS], 64)  # a count of done parts for each block, then their results
+        kept = np.empty((done_size + sizes[BLOCKS] * sizes[PARTS] * sizes[RESULT_SIZE] + 64) // 8, np.int64)
+        kept[: done_size // 8 + 8] = 0
+        addresses = (*addresses, round_up(kept.ctypes.data, 64))
     start(weight, dw.dtype, threads, sizes, addresses, scratch)
-    if parts > 1:
-        start(add_parts, dw.dtype, threads, sizes, addresses, scratch)
 
 
 @lru_cache(maxsize=1024)
@@ -158,7 +160,7 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
     output_rows = even_part(shape.oh, CHUNK_TERMS // shape.ow)
     chunks = ceil_div(shape.n, images) * ceil_div(shape.oh, output_rows)
     dw_bytes = shape.fh * shape.fw * round_up(rows, high) * round_up(lanes, wide) * shape.groups * itemsize
-    parts = max(part for part in (1, 2, 4, 8) if part == 1 or (part * dw_bytes <= PARTS_BYTES and 2 * part <= chunks))
+    parts = max(part for part in (1, 2, 4) if part == 1 or (part * dw_bytes <= PARTS_BYTES and 2 * part <= chunks))
 
     def packed(block: tuple[int, int]) -> int:
         """Numbers to pack for a term: one for each channel of dy, and of x one for each phase."""
@@ -194,7 +196,7 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
         4,
         table,
         (shape.n, blocks_of((block_rows, block_lanes)), rows, lanes, block_rows, block_lanes),
-        (shape.fh, shape.fw, taps, images, output_rows, parts, x_phase, x_bytes, result_bytes),
+        (shape.fh, shape.fw, images, output_rows, parts, x_phase, x_bytes, result_bytes),
         (shape.ih, shape.iw, shape.oh, shape.ow, shape.h.span),
         (shape.h.stride, shape.h.before, shape.h.dilation, phases[0]),
         (shape.w.stride, shape.w.before, shape.w.dilation, phases[1]),
@@ -215,26 +217,23 @@ def first_met(tap, axis, start):
 
 
 @njit
-def place_channels(first, rows, size, out, out_step, a_rows, out_rows):
-    """Place the tile's rows, which are channels from `first` on; rows past the last repeat it. Returns their number."""
-    count = min(TILE_ROWS, rows - first)
+def place_channels(first, rows, out, out_step, out_rows, tile_rows):
+    """Place the tile's rows, which are channels from `first` on; those past the last go to the scratch memory."""
     for r in range(TILE_ROWS):
-        a_rows[r] = min(r, count - 1) * size
-        out_rows[r] = out + (first + min(r, count - 1)) * out_step
-    return count
+        out_rows[r] = out + (first + r) * out_step if first + r < rows else tile_rows[r]
+    return min(TILE_ROWS, rows - first)
 
 
 @njit
-def add_group(zero, group, chunk, axes, packed, results, add, ahead, own):
+def add_group(zero, group, chunk, axes, packed, results, add, own):
     """Add the terms of one chunk to the results of a group of taps."""
     size = bytes_of(zero)
     width = LANE_BYTES // size
     h, w = group
-    a_rows, out_rows, tile_rows, marks, _ = own
+    _, out_rows, tile_rows, _ = own
     n, ih0, ih1, iw, oh0, oh1, ow = chunk
     x, x_phase, dy = packed
     out, out_steps, rows, lanes = results
-    x_lines, dy_lines, tiles = ahead
     (stride_h, _, _, phases_h), (stride_w, _, _, phases_w) = axes
     skipped = max(0, oh0 - h[SUMMED])  # output rows of the group in chunks before this one
     terms = n, max(0, min(h[TERMS], oh1 - h[SUMMED]) - skipped), w[TERMS]
@@ -255,12 +254,12 @@ def add_group(zero, group, chunk, axes, packed, results, add, ahead, own):
             # 2. its tiles
             for lane in range(0, lanes, width):
                 for first in range(0, rows, TILE_ROWS):
-                    fetch_share(x_lines, tiles, marks[0])
-                    fetch_share(dy_lines, tiles, marks[1])
                     place = at_tap + lane // width * out_steps[4]
-                    count = place_channels(first, rows, size, place, out_steps[0], a_rows, out_rows)
+                    count = place_channels(first, rows, place, out_steps[0], out_rows, tile_rows)
+                    for r in range(TILE_ROWS if add else 0):
+                        fetch(out_rows[r])
                     tile = sum_of_products(
-                        zeros(zero), addresses_in(a_rows), dy + first // TILE_ROWS * n * dy_by[0],
+                        zeros(zero), size, dy + first // TILE_ROWS * n * dy_by[0],
                         x_tap + lane // width * n * x_by[0], counts, dy_loops, x_loops,
                     )  # fmt: skip
                     put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps[3], add, tile_rows)
@@ -270,18 +269,18 @@ def add_group(zero, group, chunk, axes, packed, results, add, ahead, own):
 def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, own):
     """Add up the parts of the results of one tap, in order, and write them to where they belong."""
     size = bytes_of(zero)
-    a_rows, out_rows, tile_rows, _, _ = own
+    kept_rows, out_rows, tile_rows, _ = own
     width = LANE_BYTES // size
     at = kept + tap * ceil_div(lanes, width) * round_up(rows, TILE_ROWS) * LANE_BYTES
     for lane in range(0, lanes, width):
         for first in range(0, rows, TILE_ROWS):
             place = out + lane * out_steps[3]
-            count = place_channels(first, rows, LANE_BYTES, place, out_steps[0], a_rows, out_rows)
+            count = place_channels(first, rows, place, out_steps[0], out_rows, tile_rows)
             tile = zeros(zero)
             for part in range(parts):
                 for r in range(TILE_ROWS):
-                    a_rows[r] += at if part == 0 else kept_step
-                tile = add_memory(tile, addresses_in(a_rows))
+                    kept_rows[r] = at + part * kept_step + r * LANE_BYTES
+                tile = add_memory(tile, addresses_in(kept_rows))
             put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps[3], False, tile_rows)
             at += TILE_ROWS * LANE_BYTES
 
@@ -320,17 +319,18 @@ def weight(zero, arguments):
     size = bytes_of(zero)
     arguments = carray(integers_at(arguments), ARGUMENTS)
     kept_parts, table_address, groups, images, blocks = to_fixed_tuple(arguments[OWN + 3 : SIZES + 2], 5)
-    fh, fw, taps, chunk_images, chunk_rows, parts = to_fixed_tuple(arguments[SIZES + 6 : SIZES + 12], 6)
-    x_phase, x_bytes, result_bytes = to_fixed_tuple(arguments[SIZES + 12 : SIZES + 15], 3)
-    ih, iw, oh, ow, span = to_fixed_tuple(arguments[SIZES + 15 : SIZES + 20], 5)
-    axes = to_fixed_tuple(arguments[SIZES + 20 : SIZES + 24], 4), to_fixed_tuple(arguments[SIZES + 24 : X_STEPS], 4)
+    fh, fw, chunk_images, chunk_rows, parts = to_fixed_tuple(arguments[SIZES + 6 : SIZES + 11], 5)
+    x_phase, x_bytes, result_bytes = to_fixed_tuple(arguments[SIZES + 11 : SIZES + 14], 3)
+    ih, iw, oh, ow, span = to_fixed_tuple(arguments[SIZES + 14 : SIZES + 19], 5)
+    axes = to_fixed_tuple(arguments[SIZES + 19 : SIZES + 23], 4), to_fixed_tuple(arguments[SIZES + 23 : X_STEPS], 4)
     x_steps = to_fixed_tuple(arguments[X_STEPS:DY_STEPS], 4)
     dy_steps = to_fixed_tuple(arguments[DY_STEPS:OUT_STEPS], 4)
     out_steps = to_fixed_tuple(arguments[OUT_STEPS:ARGUMENTS], 5)
     own = own_scratch(arguments)
-    marks, kept = own[3], own[4]
+    kept = own[3]
     x_packed = kept if parts > 1 else kept + result_bytes
     dy_packed = x_packed + x_bytes
+    done = carray(integers_at(kept_parts), blocks)
     table = table_at(table_address, groups, TABLE_WIDTH)
     width = LANE_BYTES // size
     (stride_h, _, _, phases_h), (stride_w, _, _, phases_w) = axes
@@ -346,7 +346,7 @@ def weight(zero, arguments):
         row_tiles, lane_tiles = ceil_div(rows, TILE_ROWS), ceil_div(lanes, width)
         column = row_tiles * TILE_ROWS * LANE_BYTES  # of kept results: all rows of a tile's lanes
         if parts > 1:
-            kept = kept_parts + task * result_bytes
+            kept = kept_parts + round_up(8 * blocks, 64) + task * result_bytes
         if result_bytes > 0:
             steps = LANE_BYTES, fw * lane_tiles * column, lane_tiles * column, size, column
             results = kept, steps, row_tiles * TILE_ROWS, lane_tiles * width
@@ -367,16 +367,7 @@ def weight(zero, arguments):
             pack_images(
                 zero, dy_packed, dy + n0 * dy_steps[0] + oh0 * dy_steps[1], dy_steps, n, oh1 - oh0, ow, rows, TILE_ROWS
             )
-            # 3. its terms, group by group, while the next chunk is fetched
-            next_n0, next_n, next_ih0, next_ih1, next_oh0, next_oh1 = chunk_of(min(c + 1, last_chunk - 1), *sizes)
-            x_next = x + next_n0 * x_steps[0] + next_ih0 * x_steps[1]
-            dy_next = dy + next_n0 * dy_steps[0] + next_oh0 * dy_steps[1]
-            ahead = (
-                lines_of(zero, x_next, x_steps, (next_n, next_ih1 - next_ih0, iw), lanes),
-                lines_of(zero, dy_next, dy_steps, (next_n, next_oh1 - next_oh0, ow), rows),
-                max(1, row_tiles * lane_tiles * taps),
-            )
-            marks[:] = 0
+            # 3. its terms, group by group
             for group in range(groups):
                 h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:]
                 missed = h[SUMMED] >= oh1 or h[SUMMED] + h[TERMS] <= oh0 or w[TERMS] == 0
@@ -384,32 +375,13 @@ def weight(zero, arguments):
                     continue
                 add_group(
                     zero, (h, w), (n, ih0, ih1, iw, oh0, oh1, ow), axes, (x_packed, x_phase, dy_packed),
-                    results, c > first_chunk, ahead, own,
+                    results, c > first_chunk, own,
                 )  # fmt: skip
-        # 4. kept results to where they belong
-        for tap in range(fh * fw if result_bytes > 0 and parts == 1 else 0):
+        # 4. kept results to where they belong, by whoever is done with the last part of a block
+        if result_bytes == 0 or (parts > 1 and next_number(done, task // parts) < parts - 1):
+            continue
+        if parts > 1:
+            kept -= task % parts * result_bytes
+        for tap in range(fh * fw):
             at = out + tap // fw * out_steps[1] + tap % fw * out_steps[2]
-            finish(zero, tap, kept, result_bytes, 1, at, out_steps, rows, lanes, own)
-
-
-def add_parts(zero, arguments):
-    """Kernel: add up the parts, after ``weight``, with the same arguments; a task is a tap of a block."""
-    arguments = carray(integers_at(arguments), ARGUMENTS)
-    kept_parts, blocks = arguments[OWN + 3], arguments[SIZES + 1]
-    fh, fw, parts, result_bytes = (
-        arguments[SIZES + 6],
-        arguments[SIZES + 7],
-        arguments[SIZES + 11],
-        arguments[SIZES + 14],
-    )
-    out_steps = to_fixed_tuple(arguments[OUT_STEPS:ARGUMENTS], 5)
-    own = own_scratch(arguments)
-    while True:
-        task = next_number(arguments, NEXT_TASK)
-        if task >= blocks * fh * fw:
-            return
-        block, tap = task // (fh * fw), task % (fh * fw)
-        _, _, out, rows, lanes = block_of(block, arguments)
-        out += tap // fw * out_steps[1] + tap % fw * out_steps[2]
-        kept = kept_parts + block * parts * result_bytes
-        finish(zero, tap, kept, result_bytes, parts, out, out_steps, rows, lanes, own)
+            finish(zero, tap, kept, result_bytes, parts, at, out_steps, rows, lanes, own)
