@@ -136,8 +136,9 @@ def pack(zero, target, target_step, source, row_step, lane_step, rows, lanes, pa
 
 
 @njit
-def pack_images(zero, target, source, steps, images, rows, columns, channels, together):
+def pack_images(zero, target, source, steps, counts, together):
     """Copy (n, h, w, c) of any steps to (c // together, n, h, w, c % together); the last part is filled with zeros."""
+    images, rows, columns, channels = counts
     step = together * bytes_of(zero)
     part_step = images * rows * columns * step
     if steps[1] == columns * steps[2]:  # rows, and perhaps images, that follow each other are one long row

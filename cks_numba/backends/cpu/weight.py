@@ -358,14 +358,17 @@ def weight(zero, arguments):
             n0, n, ih0, ih1, oh0, oh1 = chunk_of(c, *sizes)
             for phase in range(phases_h * phases_w):
                 first_h, first_w = first_met(phase // phases_w, axes[0], ih0), first_met(phase % phases_w, axes[1], 0)
-                pack_images(
-                    zero, x_packed + phase * x_phase,
-                    x + n0 * x_steps[0] + first_h * x_steps[1] + first_w * x_steps[2],
-                    (x_steps[0], stride_h * x_steps[1], stride_w * x_steps[2], x_steps[3]),
-                    n, ceil_div(ih1 - first_h, stride_h), ceil_div(iw - first_w, stride_w), lanes, width,
-                )  # fmt: skip
+                at = x + n0 * x_steps[0] + first_h * x_steps[1] + first_w * x_steps[2]
+                steps = x_steps[0], stride_h * x_steps[1], stride_w * x_steps[2], x_steps[3]
+                counts = n, ceil_div(ih1 - first_h, stride_h), ceil_div(iw - first_w, stride_w), lanes
+                pack_images(zero, x_packed + phase * x_phase, at, steps, counts, width)
             pack_images(
-                zero, dy_packed, dy + n0 * dy_steps[0] + oh0 * dy_steps[1], dy_steps, n, oh1 - oh0, ow, rows, TILE_ROWS
+                zero,
+                dy_packed,
+                dy + n0 * dy_steps[0] + oh0 * dy_steps[1],
+                dy_steps,
+                (n, oh1 - oh0, ow, rows),
+                TILE_ROWS,
             )
             # 3. its terms, group by group
             for group in range(groups):
