@@ -444,8 +444,11 @@ def read(path: Path) -> list[Row]:
 
 
 # --- calls of almost no work, and the first call ---------------------------------------------------
-def overhead(repeats: int = 1000) -> dict[str, float]:
-    """Microseconds of a call beyond a bare matrix product of the same work, for layers under 1 MFLOP."""
+def overhead(blocks: int = 10, repeats: int = 100) -> dict[str, float]:
+    """Microseconds of a call beyond a bare matrix product of the same work, for layers under 1 MFLOP.
+
+    The least of some blocks of calls, as the machine is busy with something else at times.
+    """
     found = {}
     for operator in OPERATORS:
         shape = ConvShape(n=2, ih=4, iw=4, ic=16, oc=16, fh=3, fw=3, padding=1)
@@ -459,14 +462,19 @@ def overhead(repeats: int = 1000) -> dict[str, float]:
             "conv2d_weight": lambda: operators.conv2d_weight(first, w, second, padding=1, backend="cpu"),  # noqa: B023
         }[operator]
         calls = (ours, lambda: a @ b)  # noqa: B023
-        times: tuple[list[float], list[float]] = ([], [])
-        for _ in range(repeats):
-            for call, seconds in zip(calls, times, strict=True):
-                start = time.perf_counter()
-                call()
-                seconds.append(time.perf_counter() - start)
-        found[operator] = 1e6 * (median(times[0]) - median(times[1]))
+        found[operator] = 1e6 * min(_difference(calls, repeats) for _ in range(blocks))
     return found
+
+
+def _difference(calls: tuple[Callable[[], Any], Callable[[], Any]], repeats: int) -> float:
+    """How many seconds more the first call takes than the second."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for call, seconds in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+    return median(times[0]) - median(times[1])
 
 
 FIRST_CALL = """
@@ -485,18 +493,30 @@ print(import_seconds, time.perf_counter() - start)
 
 
 def first_calls() -> dict[str, tuple[float, float, float]]:
-    """Seconds in a new process: to import, of the first call with nothing compiled, and with all compiled before."""
+    """Seconds in a new process: to import, of the first call with nothing compiled, and with all compiled before.
+
+    The least of two compilations and of four calls after them, as the machine is busy with something else at times.
+    """
     found = {}
     for operator in OPERATORS:
-        with TemporaryDirectory() as folder:
-            command = (sys.executable, "-c", FIRST_CALL, operator)
-            environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
-            runs = [
-                subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
-                for _ in range(2)
-            ]
-        found[operator] = (float(runs[1][0]), float(runs[0][1]), float(runs[1][1]))
+        runs = []
+        for _ in range(2):
+            with TemporaryDirectory() as folder:
+                environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+                runs.append([_first_call(operator, environment) for _ in range(3)])
+        found[operator] = (
+            min(imports for run in runs for imports, _ in run),
+            min(run[0][1] for run in runs),
+            min(seconds for run in runs for _, seconds in run[1:]),
+        )
     return found
+
+
+def _first_call(operator: str, environment: dict[str, str]) -> tuple[float, float]:
+    command = (sys.executable, "-c", FIRST_CALL, operator)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    imports, seconds = map(float, done.stdout.split())
+    return imports, seconds
 
 
 # --- the command ---------------------------------------------------------------------------------
