@@ -29,9 +29,7 @@ from .registers import I64, LANE_BYTES, TILE_ROWS, call_kernel, integers_at, nex
 
 Array = np.ndarray[Any, Any]
 Strides = tuple[int, ...]
-Sizes = tuple[
-    Array, int, Array
-]  # arguments of a kernel, bytes of scratch memory, the table that the arguments point to
+Sizes = tuple[Array, int, Array]  # arguments of a kernel, bytes of its scratch memory, the table they point to
 SERIAL_BELOW = 400_000  # multiply-adds: they are done before another thread has woken up
 ZERO = {"f": np.float32(0), "d": np.float64(0)}
 

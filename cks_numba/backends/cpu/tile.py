@@ -15,7 +15,7 @@ operator           rows, from A                lanes, from B                  th
 ``conv2d_weight``  output channels, from dy    input channels, from x         n, oh, ow
 =================  ==========================  =============================  ======================
 
-The filter gradient of few channels has another form, in `weight`.
+The filter gradient of few channels has another form, in `few`.
 """
 
 from __future__ import annotations

@@ -160,6 +160,7 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
     output_rows = even_part(shape.oh, CHUNK_TERMS // shape.ow)
     chunks = ceil_div(shape.n, images) * ceil_div(shape.oh, output_rows)
     dw_bytes = shape.fh * shape.fw * round_up(rows, high) * round_up(lanes, wide) * shape.groups * itemsize
+    # Parts of the sum are of the shape alone, so that the bits are the same for any number of threads.
     parts = max(part for part in (1, 2, 4) if part == 1 or (part * dw_bytes <= PARTS_BYTES and 2 * part <= chunks))
 
     def packed(block: tuple[int, int]) -> int:
@@ -362,14 +363,8 @@ def weight(zero, arguments):
                 steps = x_steps[0], stride_h * x_steps[1], stride_w * x_steps[2], x_steps[3]
                 counts = n, ceil_div(ih1 - first_h, stride_h), ceil_div(iw - first_w, stride_w), lanes
                 pack_images(zero, x_packed + phase * x_phase, at, steps, counts, width)
-            pack_images(
-                zero,
-                dy_packed,
-                dy + n0 * dy_steps[0] + oh0 * dy_steps[1],
-                dy_steps,
-                (n, oh1 - oh0, ow, rows),
-                TILE_ROWS,
-            )
+            at, counts = dy + n0 * dy_steps[0] + oh0 * dy_steps[1], (n, oh1 - oh0, ow, rows)
+            pack_images(zero, dy_packed, at, dy_steps, counts, TILE_ROWS)
             # 3. its terms, group by group
             for group in range(groups):
                 h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:]
