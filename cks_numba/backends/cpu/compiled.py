@@ -3,6 +3,8 @@
 A kernel is a function of a zero, which tells the dtype, and of the address of its int64 arguments. It
 allocates nothing and cannot fail. Any number of threads may run one with the same arguments at once:
 each takes one task after the other from a counter that is the first of them.
+
+Numba compiles a function once more for an argument that is a constant, as part of its type; int(CONSTANT) is not.
 """
 
 from __future__ import annotations

@@ -264,7 +264,7 @@ def pack_panels(zero, panel, filters, w_steps, taps, terms, lanes):
     for part in range(whole, ceil_div(lanes, width)):
         for tap in range(count):
             pack(
-                zero, panel + (part * count + tap) * terms * LANE_BYTES, LANE_BYTES,
+                zero, panel + (part * count + tap) * terms * LANE_BYTES, int(LANE_BYTES),
                 filters + part * width * w_steps[0] + tap_offset(tap, taps, w_steps), w_steps[1], w_steps[0],
                 terms, min(width, lanes - part * width), width,
             )  # fmt: skip
