@@ -49,7 +49,7 @@ from .registers import (
     write_number,
     zeros,
 )
-from .tile import loops, pack_images, put, sum_of_products, unpack
+from .tile import ADD, loops, pack_images, put, sum_of_products, unpack
 
 CHUNK_TERMS = 384  # products of a result that are added up in registers
 RESULT_BYTES = 256 * 2**10  # of results of a task, which each chunk adds to
@@ -166,7 +166,7 @@ def few(zero, arguments):
                             tile = sum_of_products(
                                 zeros(zero), addresses_in(a_rows), a_chunk, b_lanes, counts, a_loops, b_loops
                             )
-                            put(tile, zero, out_rows, int(TILE_ROWS), width, size, bool(True), tile_rows)
+                            put(tile, zero, out_rows, int(TILE_ROWS), width, size, bool(ADD), tile_rows)
         # 4. the results to where they belong
         at = out + g * out_steps[4] + lane0 * out_steps[3]
         for tap in range(fh * fw):

@@ -42,6 +42,7 @@ from .registers import (
 )
 
 LINE_BYTES = 64  # of a cache line
+WRITE, ADD = False, True  # what `put` does
 
 
 # --- the inner loop ------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ from .compiled import (
     table_at,
 )
 from .registers import LANE_BYTES, TILE_ROWS, add_memory, addresses_in, bytes_of, fetch, integers_at, next_number, zeros
-from .tile import loops, pack_images, put, sum_of_products
+from .tile import WRITE, loops, pack_images, put, sum_of_products
 
 Slices = tuple[slice, ...]
 
@@ -245,7 +245,7 @@ def add_group(zero, group, chunk, axes, packed, results, add, own):
             # 1. where in x, of which each phase is an image of its own, and in the results this tap is
             tap_h, tap_w = h[FIXED] + kh * h[FIXED_STEP], w[FIXED] + kw * w[FIXED_STEP]
             x_rows = ceil_div(ih1 - first_met(tap_h, axes[0], ih0), stride_h)
-            x_columns = ceil_div(iw - first_met(tap_w, axes[1], int(0)), stride_w)
+            x_columns = ceil_div(iw - first_met(tap_w, axes[1], 0), stride_w)
             x_by = x_rows * x_columns * LANE_BYTES, x_columns * LANE_BYTES, LANE_BYTES
             row = (h[THIRD] + kh * h[THIRD_FIXED] + skipped * h[THIRD_TERM] - ih0) // stride_h
             column = (w[THIRD] + kw * w[THIRD_FIXED]) // stride_w
@@ -282,7 +282,7 @@ def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, own):
                 for r in range(TILE_ROWS):
                     kept_rows[r] = at + part * kept_step + r * LANE_BYTES
                 tile = add_memory(tile, addresses_in(kept_rows))
-            put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps[3], bool(False), tile_rows)
+            put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps[3], bool(WRITE), tile_rows)
             at += TILE_ROWS * LANE_BYTES
 
 
@@ -358,7 +358,7 @@ def weight(zero, arguments):
             # 2. a chunk of both, packed
             n0, n, ih0, ih1, oh0, oh1 = chunk_of(c, *sizes)
             for phase in range(phases_h * phases_w):
-                first_h, first_w = first_met(phase // phases_w, axes[0], ih0), first_met(phase % phases_w, axes[1], int(0))
+                first_h, first_w = first_met(phase // phases_w, axes[0], ih0), first_met(phase % phases_w, axes[1], 0)
                 at = x + n0 * x_steps[0] + first_h * x_steps[1] + first_w * x_steps[2]
                 steps = x_steps[0], stride_h * x_steps[1], stride_w * x_steps[2], x_steps[3]
                 counts = n, ceil_div(ih1 - first_h, stride_h), ceil_div(iw - first_w, stride_w), lanes
