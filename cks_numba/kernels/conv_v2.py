@@ -6,7 +6,7 @@ rung            what it adds                                                 wha
 ``with_zeros``  one thread an output, on an x that was really padded         nothing
 ``skip_zeros``  the window is trimmed to the taps that lie on x              padded zeros
 ``shared``      a block shares one window: tiles of x and w in fast memory   padded zeros
-``tiled``       a block runs over all positions with one window (tiles.py)   padded zeros, bounds tests
+``tiled``       a block runs over all positions with one window (gemm.py)   padded zeros, bounds tests
 ==============  ===========================================================  ===========================
 
 x (N, IH, IW, IC), w (OC, FH, FW, IC/groups), y (N, OH, OW, OC): C-contiguous, one float type.
@@ -18,7 +18,7 @@ from typing import Any
 
 from ..geometry import ConvShape
 from ..tables import ceil_div
-from . import tiles
+from . import tiled
 from .jit import cuda, taps_of_output, unravel
 from .launch import Launch, one_thread_each, padded
 
@@ -121,7 +121,7 @@ def launch_shared(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
 # --- 4. tiled -------------------------------------------------------------------------------------
 def launch_tiled(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
     """Grouped implicit GEMM: rows are (n, oh, ow), columns oc, the sum runs over (fh, fw, ic)."""
-    return tiles.gather_gemm("conv2d", shape, x, w, y)
+    return tiled.launches("conv2d", shape, (x, w, y))
 
 
 VARIANTS = {

@@ -21,6 +21,11 @@ def device(function: Any) -> Any:
     return cuda.jit(device=True, inline="always")(function)
 
 
+def kernel(threads: int, blocks: int) -> Any:
+    """Compile a kernel for so many threads of a block and blocks of a multiprocessor, which bounds its registers."""
+    return cuda.jit if SIMULATED else cuda.jit(launch_bounds=(threads, blocks))
+
+
 # The kernels trim with the very functions that the plan is made with.
 taps_of_output = device(geometry.taps_of_output)
 outputs_of_tap = device(geometry.outputs_of_tap)

@@ -8,7 +8,7 @@ rung            what it adds                                                 wha
 ``skip_zeros``  the filter is split by phase: input i meets only the taps    inserted and padded zeros
                 of phase (i + padding) mod stride, on the dense dy
 ``shared``      a block shares one phase and window: tiles in fast memory    inserted and padded zeros
-``tiled``       a block runs over all positions with one window (tiles.py)   inserted and padded zeros, tests
+``tiled``       a block runs over all positions with one window (gemm.py)   inserted and padded zeros, tests
 ==============  ===========================================================  ==================================
 
 w (OC, FH, FW, IC/groups), dy (N, OH, OW, OC), dx (N, IH, IW, IC): C-contiguous, one float type.
@@ -23,7 +23,7 @@ import numpy as np
 
 from ..geometry import ConvShape
 from ..tables import ceil_div
-from . import tiles
+from . import tiled
 from .jit import cuda, taps_of_input, unravel
 from .launch import Launch, beside, one_thread_each, zeros_inserted
 
@@ -133,7 +133,7 @@ def launch_shared(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
 # --- 4. tiled -------------------------------------------------------------------------------------
 def launch_tiled(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
     """Grouped implicit GEMM: rows are (n, ih, iw) of a phase, columns ic, the sum runs over (fh, fw, oc)."""
-    return tiles.gather_gemm("conv2d_input", shape, dy, w, dx)
+    return tiled.launches("conv2d_input", shape, (w, dy, dx))
 
 
 VARIANTS = {

@@ -22,7 +22,7 @@ from typing import Any
 
 from ..geometry import ConvShape
 from ..tables import ceil_div
-from . import tiles
+from . import tiled
 from .conv_v2 import geometry_args
 from .jit import cuda, outputs_of_tap, unravel
 from .launch import Launch, one_thread_each, padded, zeros_inserted
@@ -126,7 +126,7 @@ def launch_shared(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
 # --- 4. tiled -------------------------------------------------------------------------------------
 def launch_tiled(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
     """Grouped implicit GEMM: rows are oc, columns (fh, fw, ic), the sum runs over (n, oh, ow), perhaps in splits."""
-    return tiles.weight_gemm(shape, x, dy, dw)
+    return tiled.launches("conv2d_weight", shape, (x, dy, dw))
 
 
 VARIANTS = {

@@ -17,7 +17,7 @@ from reference import HARD_SHAPES, brute_force, integers, random_shape
 
 from cks_numba import kernels
 from cks_numba.geometry import OPERATORS, ConvShape
-from cks_numba.kernels import launch, tiles
+from cks_numba.kernels import gemm, launch, tiled, tiles
 
 sys.path.insert(0, os.environ["PTXRUN"])
 import ptxrun  # noqa: E402
@@ -33,7 +33,7 @@ def poisoned_scratch(monkeypatch):
         return np.full(shape, np.nan, like.dtype)
 
     monkeypatch.setattr(launch, "scratch", scratch)
-    monkeypatch.setattr(tiles, "scratch", scratch)
+    monkeypatch.setattr(tiled, "scratch", scratch)
 
 
 def run(built, order="forward"):
@@ -77,24 +77,17 @@ def test_float64(operator, variant):
     check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, variant=variant), "float64")
 
 
-def with_tile(operator, shape, tile, splits=None):
+def with_tile(operator, shape, tile, parts=1):
     """A builder of the launches of ``tiled`` with a tile of one's choice."""
-
-    def build(first, second, out):
-        if operator == "conv2d":
-            return tiles.gather_gemm(operator, shape, first, second, out, tile=tile)
-        if operator == "conv2d_input":
-            return tiles.gather_gemm(operator, shape, second, first, out, tile=tile)
-        return tiles.weight_gemm(shape, first, second, out, tile=tile, splits=splits)
-
-    return build
+    choice = tiled.Choice(operator, shape, tile, parts if operator == "conv2d_weight" else 1, sms=132)
+    return lambda *arrays: tiled.launches(operator, shape, arrays, choice)
 
 
 @pytest.mark.parametrize("tile", tiles.TILES, ids=lambda tile: f"{tile.bm}x{tile.bn}")
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_every_tile_with_tails_in_every_dimension(operator, tile):
     shape = ConvShape(n=5, ih=7, iw=6, ic=2 * 19, oc=2 * 35, fh=3, fw=2, stride=2, padding=1, groups=2)
-    check(operator, shape, with_tile(operator, shape, tile, splits=3))
+    check(operator, shape, with_tile(operator, shape, tile, parts=3))
 
 
 @pytest.mark.parametrize("variant", kernels.VARIANTS)
@@ -129,7 +122,7 @@ def test_float32_kernels_hold_no_float64_and_no_atomics(operator, variant):
     for item in kernels.launches(operator, shape, integers(operator, shape, "float32"), variant=variant):
         ptx = ptxrun.compile_ptx(item.kernel, tuple(typeof(arg) for arg in item.args), fastmath=False)
         assert re.search(r"\.f64|\b(atom|red)\.", ptx) is None
-        assert variant == "with_zeros" or "fma.rn.f32" in ptx or item.kernel is tiles.sum_splits
+        assert variant == "with_zeros" or "fma.rn.f32" in ptx or item.kernel is gemm.sum_parts
 
 
 @pytest.mark.parametrize("tile", tiles.TILES[:2], ids=lambda tile: f"{tile.bm}x{tile.bn}")
@@ -137,7 +130,7 @@ def test_float32_kernels_hold_no_float64_and_no_atomics(operator, variant):
 def test_inner_loop_of_the_large_tiles(operator, tile):
     """64 multiply-adds on 4 vector loads from shared memory, one barrier, and nothing spilled to local memory."""
     shape = HARD_SHAPES["odd sizes, stride does not divide"]
-    item = with_tile(operator, shape, tile, splits=1)(*integers(operator, shape, "float32"))[0]
+    item = with_tile(operator, shape, tile, parts=1)(*integers(operator, shape, "float32"))[0]
     ptx = ptxrun.compile_ptx(item.kernel, tuple(typeof(arg) for arg in item.args), fastmath=False)
     counts = {
         part: ptx.count(part) for part in ("fma.rn.f32", "ld.shared.v4.f32", "ld.shared.f32", ".local", "bar.sync")

@@ -1,0 +1,253 @@
+"""The launches of the tiled rung: which tile, how many parts of the sum, and the table of groups.
+
+The choice is made by a small model of a GPU (`Choice.cycles`): a multiprocessor multiplies 128 pairs a cycle if
+enough threads are at work, blocks come in waves, and a block that is alone is slower than one among many.
+``cks-numba plan OP SHAPE --launches`` prints what was chosen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..geometry import ConvShape, Plan, plan
+from ..tables import ceil_div, group_table
+from . import gemm
+from .jit import SIMULATED, cuda
+from .launch import MAX_GRID_YZ, Launch, one_thread_each, scratch
+from .tiles import BK, TILES, Tile
+
+DEFAULT_SMS = 132  # multiprocessors of the GPU to plan for where there is none: those of an H100
+LANES = 128  # multiply-adds of a multiprocessor in a cycle
+MOST_PARTS = 64
+CHUNKS_OF_A_PART = 16  # a part of a sum has at least so many, so that its start does not count
+START = 2500  # cycles of a block beyond its sum: indices before, results after
+SECOND_LAUNCH = 5000  # cycles until the second launch of a split sum is at work
+BYTES = 1000  # that memory moves in a cycle
+ALL, ALONE = 0, 1
+SPEED = {  # of the peak, by the area of a tile: of blocks among many, and of one alone on a multiprocessor
+    128 * 128: (0.90, 0.65),
+    64 * 64: (0.80, 0.22),
+    64 * 32: (0.65, 0.18),
+    32 * 32: (0.50, 0.12),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A way to run an operator on a GPU.
+
+    Attributes
+    ----------
+    operator : {"conv2d", "conv2d_input", "conv2d_weight"}
+    shape : ConvShape
+    tile : Tile
+    parts : int
+        Of the sum of conv2d_weight, which blocks of their own add up; 1 for the others.
+    sms : int
+        Multiprocessors of the GPU.
+    """
+
+    operator: str
+    shape: ConvShape
+    tile: Tile
+    parts: int
+    sms: int
+
+    @cached_property
+    def plan(self) -> Plan:
+        return plan(self.operator, self.shape)
+
+    @cached_property
+    def channels(self) -> tuple[int, int]:
+        """Input and output channels of a channel group."""
+        return self.shape.ic // self.shape.groups, self.shape.oc // self.shape.groups
+
+    @cached_property
+    def blocks(self) -> tuple[int, ...]:
+        """Blocks of each group of the plan along its positions: rows (n, position), or columns (tap, ic)."""
+        if self.operator == "conv2d_weight":
+            return tuple(ceil_div(group.positions * self.channels[0], self.tile.bn) for group in self.plan.groups)
+        return tuple(ceil_div(self.shape.n * group.positions, self.tile.bm) for group in self.plan.groups)
+
+    @cached_property
+    def grid(self) -> tuple[int, int, int]:
+        """Blocks along the positions, along the channels, and channel groups times parts."""
+        ic, oc = self.channels
+        across = {
+            "conv2d": ceil_div(oc, self.tile.bn),
+            "conv2d_input": ceil_div(ic, self.tile.bn),
+            "conv2d_weight": ceil_div(oc, self.tile.bm),
+        }[self.operator]
+        return sum(self.blocks), across, self.shape.groups * self.parts
+
+    @cached_property
+    def chunks(self) -> tuple[int, ...]:
+        """Chunks of the sum of a block of each group."""
+        ic, oc = self.channels
+        depth = {"conv2d": ic, "conv2d_input": oc, "conv2d_weight": self.shape.n}[self.operator]
+        return tuple(ceil_div(ceil_div(group.terms * depth, BK), self.parts) for group in self.plan.groups)
+
+    @cached_property
+    def done(self) -> int:
+        """Multiply-adds that the blocks do, those of rows, columns and terms that do not exist included."""
+        chunks = sum(blocks * chunks for blocks, chunks in zip(self.blocks, self.chunks, strict=True))
+        return chunks * prod(self.grid[1:]) * self.tile.bm * self.tile.bn * BK
+
+    @property
+    def useful(self) -> float:
+        """Share of the multiply-adds done that is of the problem."""
+        return self.plan.useful / self.done if self.done else 1.0
+
+    @property
+    def waves(self) -> float:
+        """How many times the GPU is filled with blocks."""
+        return prod(self.grid) / (self.sms * self.tile.resident)
+
+    @property
+    def cycles(self) -> float:
+        """Estimate of the time: whole waves at full speed, then what is left, spread over the multiprocessors."""
+        area = self.tile.bm * self.tile.bn
+        one = area * BK / LANES  # cycles of a chunk at the peak
+        blocks, slots = prod(self.grid), self.sms * self.tile.resident
+        busy = self.done / LANES / SPEED[area][ALL] + blocks * START / self.tile.resident
+        longest = max(self.chunks, default=0) * one / SPEED[area][ALONE] + START
+        rest = blocks % slots
+        last = max(longest, ceil_div(rest, self.sms) * busy / blocks) if rest else 0.0
+        second = SECOND_LAUNCH + self.parts * 4 * prod(self.shape.w_shape) / BYTES if self.parts > 1 else 0.0
+        return (blocks - rest) / blocks * busy / self.sms + last + second
+
+
+@lru_cache(maxsize=1024)
+def choose(operator: str, shape: ConvShape, sms: int = DEFAULT_SMS, itemsize: int = 4) -> Choice:
+    """Choose the tile, and the parts of the sum of conv2d_weight, by a model of the time.
+
+    Parameters
+    ----------
+    operator : {"conv2d", "conv2d_input", "conv2d_weight"}
+    shape : ConvShape
+    sms : int
+        Multiprocessors of the GPU.
+    itemsize : int
+        Bytes of an element. A large tile of float64 would not fit in the registers.
+
+    Returns
+    -------
+    Choice
+
+    Examples
+    --------
+    >>> layer = ConvShape(n=128, ih=32, iw=32, ic=128, oc=128, fh=3, fw=3, padding=1)
+    >>> str(choose("conv2d", layer).tile), choose("conv2d_weight", layer).parts > 1
+    ('128x128', True)
+    """
+    tiles = TILES if itemsize == 4 else TILES[-1:]
+    choices = [Choice(operator, shape, tile, parts, sms) for tile in tiles for parts in _parts(operator, shape)]
+    fitting = [choice for choice in choices if max(choice.grid[1:]) <= MAX_GRID_YZ]
+    return min(fitting or choices, key=lambda choice: choice.cycles)
+
+
+def _parts(operator: str, shape: ConvShape) -> list[int]:
+    """Numbers of parts to try: 1, 2, 4 and so on."""
+    if operator != "conv2d_weight":
+        return [1]
+    longest = ceil_div(shape.n * max(group.terms for group in plan(operator, shape).groups), BK)
+    return [2**k for k in range(MOST_PARTS.bit_length()) if k == 0 or 2**k * CHUNKS_OF_A_PART <= longest]
+
+
+@lru_cache(maxsize=8)
+def multiprocessors(device: int | None) -> int:
+    """Of a device, or of the one to plan for where there is none."""
+    return DEFAULT_SMS if device is None else int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
+
+
+def device_of(array: Any) -> int | None:
+    """Number of the device that an array lives on; None for NumPy arrays and in the simulator."""
+    return None if SIMULATED or isinstance(array, np.ndarray) else int(cuda.get_current_device().id)
+
+
+def launches(operator: str, shape: ConvShape, arrays: Any, choice: Choice | None = None) -> list[Launch]:
+    """The launches of the tiled rung: one, and a second one where the sum is in parts.
+
+    Raises
+    ------
+    ValueError
+        For arrays whose offsets do not fit in 32 bits.
+    """
+    device = device_of(arrays[2])
+    vectors = all(aligned(array) for array in arrays)
+    name, kernel, grid, block, table, sizes, choice = _prepared(
+        operator, shape, arrays[0].dtype.itemsize, vectors, device, choice
+    )
+    first, second, out = arrays
+    if operator == "conv2d_input":
+        first, second = second, first
+    if choice.parts == 1:
+        return [Launch(name, kernel, grid, block, (first, second, out, table, *sizes))]
+    partial = scratch(out, (choice.parts * shape.oc, *out.shape[1:]))
+    together = one_thread_each(f"sum of {choice.parts} parts", gemm.sum_parts, out, (partial, out))
+    return [Launch(name, kernel, grid, block, (first, second, partial, table, *sizes)), together]
+
+
+def aligned(array: Any) -> bool:
+    """Whether the array begins where a vector may: at a multiple of 16 bytes."""
+    if isinstance(array, np.ndarray):
+        return array.ctypes.data % 16 == 0
+    return SIMULATED or int(array.device_ctypes_pointer.value or 0) % 16 == 0
+
+
+@lru_cache(maxsize=1024)
+def _prepared(
+    operator: str, shape: ConvShape, itemsize: int, vectors: bool, device: int | None, choice: Choice | None
+) -> tuple[Any, ...]:
+    """All of a launch but its arrays: name, kernel, grid, block, table of groups, sizes, and the choice."""
+    choice = choice or choose(operator, shape, multiprocessors(device), itemsize)
+    ic, oc = choice.channels
+    width = 4 if vectors and ic % 4 == 0 and oc % 4 == 0 else 1
+    _check_offsets(shape, width)
+    table = group_table(choice.plan, choice.blocks)
+    if device is not None or SIMULATED:
+        table = cuda.to_device(table)
+    if operator == "conv2d_weight":
+        kernel, sizes = gemm.weight_kernel(choice.tile, width), _weight_sizes(shape, width)
+    else:
+        kernel = gemm.gather_kernel(choice.tile, width, operator == "conv2d")
+        sizes = _gather_sizes(operator, shape, width)
+    name = f"{operator} tiled {choice.tile}"
+    return name, kernel, choice.grid, (choice.tile.threads,), table, sizes, choice
+
+
+def _gather_sizes(operator: str, shape: ConvShape, width: int) -> tuple[int, ...]:
+    """depth, columns, and how far a step goes: of (fh, fw) in src and in w, of an output channel in w."""
+    ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
+    w_row, w_oc = shape.fw * ic // width, shape.fh * shape.fw * ic // width
+    if operator == "conv2d":
+        row, channels = shape.iw * shape.ic // width, shape.ic // width
+        return ic, oc, shape.h.dilation * row, shape.w.dilation * channels, w_row, ic // width, w_oc
+    row, channels = shape.ow * shape.oc // width, shape.oc // width
+    src_h, src_w = -shape.h.output_step * row, -shape.w.output_step * channels
+    return oc, ic, src_h, src_w, shape.h.phase_step * w_row, shape.w.phase_step * (ic // width), w_oc
+
+
+def _weight_sizes(shape: ConvShape, width: int) -> tuple[int, ...]:
+    """Rows of a channel group, and how far a step of (n, oh, ow) goes in x and in dy."""
+    x_row, dy_row = shape.iw * shape.ic // width, shape.ow * shape.oc // width
+    in_x = shape.ih * x_row, shape.h.stride * x_row, shape.w.stride * shape.ic // width
+    in_dy = shape.oh * dy_row, dy_row, shape.oc // width
+    return shape.oc // shape.groups, *in_x, *in_dy
+
+
+def _check_offsets(shape: ConvShape, width: int) -> None:
+    """The kernels count runs of `width` elements in 32 bits without a sign, and those of an image with one."""
+    for name, size in (("x", shape.x_shape), ("w", shape.w_shape), ("dy", shape.y_shape)):
+        image = prod(size[1:])
+        if image >= 2**31 * width or prod(size) >= 2**32 * width:
+            raise ValueError(f"{name} is too large for the CUDA kernels: shape {size}; split the batch")
+    rows = shape.n * max(shape.ih * shape.iw, shape.oh * shape.ow)
+    terms = shape.fh * shape.fw * max(shape.ic, shape.oc)
+    if max(rows, terms) >= 2**31:
+        raise ValueError(f"too many positions or terms for the CUDA kernels: {shape}; split the batch")
