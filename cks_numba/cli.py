@@ -183,6 +183,11 @@ def parser() -> argparse.ArgumentParser:
         optional: dict[str, Any] = {"nargs": "?", "default": None} if name == "explain" else {}
         command.add_argument("shape", type=_argument(parse_shape), metavar="SHAPE", help=SHAPE_HELP, **optional)
 
+    sass = commands.add_parser("sass", help="registers, memory and inner loop of compiled kernels; needs no GPU")
+    sass.add_argument("operator", type=_argument(parse_operator), metavar="OP", help=", ".join(OPERATORS))
+    sass.add_argument("--arch", default="sm_80", help="GPU architecture, such as sm_75, sm_80, sm_90 (default sm_80)")
+    sass.add_argument("--source", action="store_true", help="print the inner loop of the largest tile instead")
+
     show = commands.add_parser("demo", help="a photograph down a stack of layers and back up, checked and timed")
     show.add_argument("--out", type=Path, default=Path("demo_out"), help="folder of demo.png (default demo_out)")
     show.add_argument("--size", type=int, default=256, choices=(16, 32, 64, 128, 256), help="side of the picture")
@@ -236,6 +241,11 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from . import verify  # the slow imports only where they are needed
 
         return verify.run(arguments.cases, arguments.seed, arguments.backend)
+    if arguments.command == "sass":
+        from . import sass
+
+        print(sass.report(arguments.operator, arguments.arch, arguments.source))
+        return 0
     if arguments.command == "bench":
         from . import bench
 

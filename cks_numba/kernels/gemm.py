@@ -32,7 +32,7 @@ from ..tables import (
 )
 from .jit import ALIGN, cuda, kernel
 from .memory import load, store
-from .tiles import BK, SKEW, Tile, digits, group_of_block, loader, sum_of_digits, thread_tile, writer
+from .tiles import BK, SKEW, Tile, digits, further, group_of_block, loader, sum_of_digits, thread_tile, writer
 
 
 @lru_cache(maxsize=None)
@@ -89,7 +89,6 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
         terms = int32(table[g, ROWS + TERMS] * table[g, COLUMNS + TERMS] * depth)
         a_h, a_w, a_k = digits(a_term, terms_w, depth)
         b_h, b_w, b_k = digits(b_term, terms_w, depth)
-        by_h, by_w, by_k = digits(uint32(BK), terms_w, depth)
         src_h, src_w, w_h, w_w, w_oc = int32(src_h), int32(src_w), int32(w_h), int32(w_w), int32(w_oc)
         for i in range(tm):
             for j in range(tn):
@@ -106,8 +105,9 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
             b_step = b_h * w_h + b_w * w_w + (b_k // width if forward else b_k * w_oc)
             for j in range(b_loads):
                 b_fetch(b_next, j, w, uint32(b_at[j] + b_step), int32(b_term) < left, zero)
-            a_h, a_w, a_k = sum_of_digits(a_h, a_w, a_k, by_h, by_w, by_k, terms_w, depth)
-            b_h, b_w, b_k = sum_of_digits(b_h, b_w, b_k, by_h, by_w, by_k, terms_w, depth)
+            a_h, a_w, a_k = further(a_h, a_w, a_k, terms_w, depth)
+            if not forward:
+                b_h, b_w, b_k = further(b_h, b_w, b_k, terms_w, depth)
             if started:
                 multiply_chunk(acc, a_tile, b_tile, buffer, a, b, row, column)
             buffer ^= uint32(1)

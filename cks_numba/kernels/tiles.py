@@ -45,7 +45,7 @@ class Tile(NamedTuple):
         return f"{self.bm}x{self.bn}"
 
 
-TILES = (Tile(128, 128, 8, 8), Tile(64, 64, 8, 8), Tile(64, 32, 8, 4), Tile(32, 32, 4, 4))
+TILES = (Tile(128, 128, 8, 8), Tile(64, 64, 8, 4), Tile(64, 32, 8, 4), Tile(32, 32, 4, 4))
 
 
 # --- whole numbers --------------------------------------------------------------------------------
@@ -68,6 +68,19 @@ def sum_of_digits(first, middle, last, by_first, by_middle, by_last, middle_size
     carry = uint32(middle >= middle_size)
     middle = uint32(middle - carry * middle_size)
     return uint32(first + by_first + carry), middle, last
+
+
+@device
+def further(h, w, k, terms_w, depth):
+    """The term (h, w, k) one chunk further on: mostly BK channels on in the same tap."""
+    k = uint32(k + uint32(BK))
+    while k >= depth:
+        k = uint32(k - depth)
+        w = uint32(w + uint32(1))
+        if w == terms_w:
+            w = uint32(0)
+            h = uint32(h + uint32(1))
+    return h, w, k
 
 
 @device
