@@ -33,9 +33,6 @@ from .geometry import Axis, ConvShape, plan
 from .networks import Layer
 
 PASSES = ("forward", "input gradient", "weight gradient")
-OPERATOR_OF = dict(zip(PASSES, ("conv2d", "conv2d_input", "conv2d_weight"), strict=True))
-# A transposed layer is the input gradient of another: its two gradients are that layer's forward and weight gradient.
-OPERATOR_OF_TRANSPOSED = dict(zip(PASSES, ("conv2d_input", "conv2d", "conv2d_weight"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -131,6 +128,11 @@ def count(operator: str, shape: ConvShape) -> Count:
     ValueError
         For an unknown operator.
 
+    Notes
+    -----
+    The kinds of products are defined at the top of this module. Only the filter gradient has "both": padded x times
+    zero-inserted dy. In the input gradient one factor is a filter, and a zero of dy is either inserted or padded.
+
     Examples
     --------
     >>> shape = ConvShape(n=1, ih=2, iw=2, ic=1, oc=1, fh=3, fw=3, padding=1)
@@ -185,11 +187,16 @@ def _sum(counts: Iterable[Count]) -> Count:
     return sum(counts, Count(0, 0))
 
 
+def operators(layer: Layer) -> dict[str, str]:
+    """Return the operator of each pass: a first layer has no input gradient, because nobody asks for it."""
+    forward, input_gradient = ("conv2d_input", "conv2d") if layer.transposed else ("conv2d", "conv2d_input")
+    found = dict(zip(PASSES, (forward, input_gradient, "conv2d_weight"), strict=True))
+    return {name: found[name] for name in PASSES if not (layer.first and name == "input gradient")}
+
+
 def layer_count(layer: Layer) -> LayerCount:
-    """Count the passes of a layer: a first layer has no input gradient, because nobody asks for it."""
-    operators = OPERATOR_OF_TRANSPOSED if layer.transposed else OPERATOR_OF
-    needed = [name for name in PASSES if not (layer.first and name == "input gradient")]
-    return LayerCount(layer, {name: count(operators[name], layer.shape) for name in needed})
+    """Count the passes of a layer."""
+    return LayerCount(layer, {name: count(operator, layer.shape) for name, operator in operators(layer).items()})
 
 
 def network(
