@@ -9,7 +9,7 @@ help:
 	@echo "make demo     a photograph through real layers; every result checked, a picture saved"
 	@echo "make test     all tests that need no GPU"
 	@echo "make lint     ruff and mypy"
-	@echo "make figures  draw the pictures of the README again"
+	@echo "make figures  draw all pictures of figures/ again"
 	@echo "make clean    remove .venv and everything that was generated"
 
 demo: $(VENV)/.core
@@ -24,7 +24,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 figures: $(VENV)/.core
-	for script in figures/*.py; do $(BIN)/python "$$script" || exit 1; done
+	$(BIN)/cks-numba figures
 
 # The stamps make the set-up run again only when pyproject.toml has changed.
 $(VENV)/.core: pyproject.toml
@@ -37,5 +37,5 @@ $(VENV)/.test: $(VENV)/.core
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo_out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist demo_out figures/*.svg .pytest_cache .mypy_cache .ruff_cache
 	find cks_numba tests figures -name __pycache__ -type d -prune -exec rm -rf {} +

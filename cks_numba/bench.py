@@ -585,11 +585,11 @@ def call_bars() -> Iterator[Bar]:
 MARKERS = ("<!-- bench: cpu -->", "<!-- end of bench -->")
 
 
-def put_between(path: Path, text: str) -> None:
+def put_between(path: Path, text: str, markers: tuple[str, str] = MARKERS) -> None:
     """Replace what stands between the markers of a file."""
     content = path.read_text(encoding="utf-8")
-    before, start, rest = content.partition(MARKERS[0])
-    _, end, after = rest.partition(MARKERS[1])
+    before, start, rest = content.partition(markers[0])
+    _, end, after = rest.partition(markers[1])
     if not start or not end:
-        raise RuntimeError(f"{path} has no {MARKERS[0]} ... {MARKERS[1]}")
+        raise RuntimeError(f"{path} has no {markers[0]} ... {markers[1]}")
     path.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")

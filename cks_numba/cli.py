@@ -1,4 +1,4 @@
-"""The ``cks-numba`` command: info, verify, plan, explain, demo, bench.
+"""The ``cks-numba`` command: info, verify, plan, explain, flops, figures, demo, bench.
 
 A problem size is written as key=value pairs, for example ``i=8,ic=3,oc=4,f=3,stride=2,padding=1``.
 Several numbers in one value are joined by x: ``i=8x6``, ``stride=2x1``, ``padding=1x0x1x2``.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .geometry import OPERATORS, ConvShape, plan
+from .networks import NETWORKS
 
 SHAPE_HELP = (
     "key=value pairs, such as i=8,ic=3,oc=4,f=3,stride=2,padding=1. Keys: n, i (or ih, iw), ic, oc, f (or fh, fw), "
@@ -26,7 +27,7 @@ SHAPE_HELP = (
 ALIASES = {"conv_v2": "conv2d", "ks_deconv": "conv2d_input", "sk_dilated": "conv2d_weight"}
 DEFAULTS: dict[str, Any] = {"n": 1, "ih": 8, "iw": 8, "ic": 1, "oc": 1, "fh": 3, "fw": 3}
 KEYS = ("n", "i", "ih", "iw", "ic", "oc", "f", "fh", "fw", "stride", "padding", "dilation", "groups")
-MANY = {"stride": (1, 2), "padding": (1, 2, 4), "dilation": (1, 2), "i": (1, 2), "f": (1, 2)}
+MANY = {"input": (1, 2), "stride": (1, 2), "padding": (1, 2, 4), "dilation": (1, 2), "i": (1, 2), "f": (1, 2)}
 
 
 def parse_shape(text: str) -> ConvShape:
@@ -91,6 +92,21 @@ def parse_operator(name: str) -> str:
     return name
 
 
+def parse_counted(name: str) -> str:
+    """Return what to count: a network, all of them, or an operator."""
+    if name in NETWORKS or name == "all":
+        return name
+    if name in OPERATORS or name in ALIASES:
+        return parse_operator(name)
+    raise ValueError(f"name must be one of {', '.join((*NETWORKS, 'all', *OPERATORS))}, got {name!r}")
+
+
+def parse_image(text: str) -> tuple[int, int]:
+    """Return rows and columns of an image, written as one number or as two joined by x."""
+    numbers = _numbers("input", text)
+    return numbers if isinstance(numbers, tuple) else (numbers, numbers)
+
+
 def version(package: str) -> str:
     """Return the installed version of a package, or "not installed"."""
     try:
@@ -138,6 +154,18 @@ def show_stages(arguments: argparse.Namespace) -> int:
 
     print(steps.explain(arguments.operator, None, None, arguments.shape))
     return 0
+
+
+def show_flops(arguments: argparse.Namespace) -> int:
+    """Print the multiply-adds of a network or an operator; 2 where the arguments do not go together."""
+    from . import report
+
+    given = (arguments.name, arguments.shape, arguments.input, arguments.batch, arguments.csv, arguments.readme)
+    try:
+        return report.run(*given)
+    except ValueError as error:
+        print(f"cks-numba flops: {error}", file=sys.stderr)
+        return 2
 
 
 def _at_least(least: int) -> Any:
@@ -188,6 +216,19 @@ def parser() -> argparse.ArgumentParser:
     sass.add_argument("--arch", default="sm_80", help="GPU architecture, such as sm_75, sm_80, sm_90 (default sm_80)")
     sass.add_argument("--source", action="store_true", help="print the inner loop of the largest tile instead")
 
+    sums = commands.add_parser("flops", help="multiply-adds of a network or an operator, and which of them meet zeros")
+    names = f"{', '.join(NETWORKS)}, or all of them with all; or one of {', '.join(OPERATORS)} with a SHAPE"
+    sums.add_argument("name", type=_argument(parse_counted), metavar="NAME", help=names)
+    sums.add_argument("shape", nargs="?", type=_argument(parse_shape), metavar="SHAPE", help=SHAPE_HELP)
+    sums.add_argument("--input", type=_argument(parse_image), help="image, such as 32 or 96x64 (default: the paper's)")
+    sums.add_argument("--batch", type=_at_least(0), default=1, help="images (default 1)")
+    sums.add_argument("--csv", type=Path, help="file to write the counts of every layer to")
+    sums.add_argument("--readme", type=Path, help="file with markers, between which the table of all networks is put")
+
+    draw = commands.add_parser("figures", help="draw the pictures in figures/ again; needs a checkout")
+    draw.add_argument("name", nargs="*", metavar="NAME", help="scripts in figures/, without .py (default all)")
+    draw.add_argument("--out", type=Path, help="folder of the pictures (default figures/ itself)")
+
     show = commands.add_parser("demo", help="a photograph down a stack of layers and back up, checked and timed")
     show.add_argument("--out", type=Path, default=Path("demo_out"), help="folder of demo.png (default demo_out)")
     show.add_argument("--size", type=int, default=256, choices=(16, 32, 64, 128, 256), help="side of the picture")
@@ -217,7 +258,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0, or 1 when a check failed or could not run. Wrong arguments leave with SystemExit(2).
+        Exit code: 0; 1 when a check failed or could not run; 2 for an image that a network cannot take. Other wrong
+        arguments leave with SystemExit(2).
     """
     arguments = parser().parse_args(argv)
     try:
@@ -246,6 +288,13 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
         print(sass.report(arguments.operator, arguments.arch, arguments.source))
         return 0
+
+    if arguments.command == "flops":
+        return show_flops(arguments)
+    if arguments.command == "figures":
+        from . import figures
+
+        return figures.run(arguments.name, arguments.out)
     if arguments.command == "bench":
         from . import bench
 

@@ -6,18 +6,17 @@ size are listed once.
 
 - authors: comments beside the kernels of their public code (Dragon-Alpha v1.0 and v1.2,
   github.com/GilgameshXYZ123), collected in figures/data/authors_measurements.csv.
-- ResNet-18 and -34 (arXiv 1512.03385; both have the same sizes) as used for small images: a 3x3 filter
-  with stride 1 first, no pooling.
-- VGG-16 (arXiv 1409.1556), every filter 3x3, maps halved by pooling.
-- DCGAN (arXiv 1511.06434): the discriminator, 4x4 filters with stride 2, and of the generator what
-  differs: its layers are transposed convolutions of the same sizes, so it runs `conv2d_input` forward.
+- ResNet-18 (ResNet-34 has the same sizes), VGG-16 and DCGAN for small images: from `networks`. The layers of
+  the generator are transposed convolutions of the discriminator's sizes, so it runs `conv2d_input` forward.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
+from . import networks
 from .geometry import OPERATORS, ConvShape, plan
 
 # N, IH = IW, IC, OC, FH = FW, stride, padding
@@ -80,35 +79,12 @@ AUTHORS: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 
 
-def _resnet(size: int) -> Iterator[tuple[int, ...]]:
-    """Sizes of a layer but for N, as above, for square images."""
-    yield size, 3, 64, 3, 1, 1
-    yield size, 64, 64, 3, 1, 1
-    for channels in (128, 256, 512):
-        yield size, channels // 2, channels, 3, 2, 1
-        yield size, channels // 2, channels, 1, 2, 0  # the shortcut
-        size //= 2
-        yield size, channels, channels, 3, 1, 1
-
-
-def _vgg(size: int) -> Iterator[tuple[int, ...]]:
-    ic = 3
-    for stage, channels in enumerate((64, 128, 256, 512, 512)):
-        yield size >> stage, ic, channels, 3, 1, 1
-        yield size >> stage, channels, channels, 3, 1, 1
-        ic = channels
-
-
-def _dcgan(size: int) -> Iterator[tuple[int, ...]]:
-    ic, oc = 3, 64
-    while size > 4:
-        yield size, ic, oc, 4, 2, 1
-        size, ic, oc = size // 2, oc, 2 * oc
-    yield 4, ic, 1, 4, 1, 0  # the discriminator's verdict
-    yield 4, ic, 100, 4, 1, 0  # the generator's first layer, from a vector of 100 numbers
-
-
-NETWORKS = {"ResNet-18/34": _resnet, "VGG-16": _vgg, "DCGAN": _dcgan}
+# A name in the table, and whose layers it stands for. DCGAN: of the generator only what the discriminator has not.
+NETWORKS = {
+    "ResNet-18/34": ("resnet18",),
+    "VGG-16": ("vgg16",),
+    "DCGAN": ("dcgan-discriminator", "dcgan-generator"),
+}
 IMAGE_SIZES = (32, 64)
 
 
@@ -124,6 +100,11 @@ def _shape(n: int, size: int, ic: int, oc: int, taps: int, stride: int, padding:
     return ConvShape(n=n, ih=size, iw=size, ic=ic, oc=oc, fh=taps, fw=taps, stride=stride, padding=padding)
 
 
+def _row(s: ConvShape) -> tuple[int, ...]:
+    """Sizes of a layer but for N, as above: images, filters and strides of networks are square."""
+    return s.ih, s.ic, s.oc, s.fh, s.stride[0], s.padding[0][0]
+
+
 def layers() -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Source, operator and sizes (N, IH, IC, OC, FH, stride, padding; N is 0 where a network leaves it open), once."""
     seen: set[tuple[str, tuple[int, ...]]] = set()
@@ -132,13 +113,13 @@ def layers() -> Iterator[tuple[str, str, tuple[int, ...]]]:
             if (operator, row[1:]) not in seen:
                 seen.add((operator, row[1:]))
                 yield "authors", operator, row
-    for name, network in NETWORKS.items():
+    for name, members in NETWORKS.items():
         for size in IMAGE_SIZES:
-            for row in network(size):
-                for operator in OPERATORS:
-                    if (operator, row) not in seen:
-                        seen.add((operator, row))
-                        yield f"{name}, {size}x{size}", operator, (0, *row)
+            sizes = [_row(layer.shape) for member in members for layer in networks.layers(member, size)]
+            for row, operator in product(sizes, OPERATORS):
+                if (operator, row) not in seen:
+                    seen.add((operator, row))
+                    yield f"{name}, {size}x{size}", operator, (0, *row)
 
 
 def table(flop: float = 1.2e9, batch: int = 32) -> list[Case]:

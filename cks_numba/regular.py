@@ -91,13 +91,11 @@ def pad_gradient(spread: Array, shape: ConvShape) -> Array:
 
 
 def _pad_or_crop(spread: Array, axis: int, line: Axis) -> Array:
-    before = line.span - 1 - line.before
-    after = line.size + line.span - 1 - before - spread.shape[axis]
-    cut = slice(max(0, -before), spread.shape[axis] - max(0, -after))
-    spread = spread[(slice(None),) * axis + (cut,)]
+    length, before = line.size + line.span - 1, line.span - 1 - line.before
     widths = [(0, 0)] * spread.ndim
-    widths[axis] = max(0, before), max(0, after)
-    return np.pad(spread, widths)
+    widths[axis] = max(0, before), max(0, length - before - spread.shape[axis])
+    first = max(0, -before)  # may lie behind the last element of dy, in the zeros that follow it
+    return np.pad(spread, widths)[(slice(None),) * axis + (slice(first, first + length),)]
 
 
 def _windows(a: Array, window: tuple[int, int], step: tuple[int, int]) -> Array:

@@ -1,19 +1,10 @@
-"""Draw figures/zeros.png: which elements of one small layer are real, and how many multiply-adds that leaves.
+"""Which elements of one small layer are real, and how many multiply-adds that leaves.
 
 Nothing is typed by hand: the masks come from the step-by-step versions, the numbers from ``flops.count``.
-
-Usage: ``python figures/zeros.py [--out FOLDER]``
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -65,8 +56,8 @@ def draw_panel(ax: Axes, operator: str, longest: int) -> None:
 
 def draw() -> Figure:
     """Return the figure: a panel an operator."""
-    plt.rcParams.update({"font.family": "DejaVu Sans", "hatch.linewidth": 0.6})
-    fig, axes = plt.subplots(1, 3, figsize=(14, 4.9), layout="constrained")
+    fig = Figure(figsize=(14, 4.9), layout="constrained")
+    axes = fig.subplots(1, 3)
     fig.get_layout_engine().set(wspace=0.12)  # type: ignore[union-attr]
     longest = max(flops.count(operator, SHAPE).regular for operator in PANELS)
     for ax, operator in zip(axes, PANELS, strict=True):
@@ -75,18 +66,3 @@ def draw() -> Figure:
     handles.append(Patch(label="multiplied by a zero", facecolor="white", edgecolor="#222222", hatch="xxx"))
     fig.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=12, handleheight=1.3)
     return fig
-
-
-def main() -> None:
-    arguments = argparse.ArgumentParser(description="Draw zeros.png, the picture of the README.")
-    arguments.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the picture")
-    folder = arguments.parse_args().out
-    folder.mkdir(parents=True, exist_ok=True)
-    fig = draw()
-    fig.savefig(folder / "zeros.png", dpi=140, metadata={"Software": None})
-    plt.close(fig)
-    print(folder / "zeros.png")
-
-
-if __name__ == "__main__":
-    main()

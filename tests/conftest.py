@@ -15,6 +15,8 @@ if not SIMULATOR:  # Numba reads the variable once, at its import, so tests/test
     collect_ignore.append("sim")
 if "PTXRUN" not in os.environ:  # the folder of a tool that runs compiled PTX on a CPU
     collect_ignore.append("ptx")
+if find_spec("torch") is None:  # looking for doctests would import it
+    collect_ignore.append("torch_networks.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -42,7 +42,7 @@ def rows(ours=2.0, nhwc=3.0, nchw=4.0, regular=8.0, operators=OPERATORS):
 # --- the table of layers -------------------------------------------------------------------------
 def test_authors_sizes_are_those_of_their_measurements():
     with (DATA / "authors_measurements.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
+        lines = list(csv.DictReader(line for line in file if not line.startswith("#")))
     wanted = [(r["operator"], *(int(r[k]) for k in ("N", "IH", "IC", "OC", "F", "stride", "padding"))) for r in lines]
     for operator, table in layers.AUTHORS.items():
         assert [sizes for name, *sizes in wanted if name == operator] == [list(sizes) for sizes in table]

@@ -48,6 +48,8 @@ def test_regular_crops_where_the_padding_is_larger_than_the_filter():
     dy = np.arange(shape.oh * shape.ow).reshape(shape.y_shape)
     dx = regular.conv2d_input(np.full((1, 1, 1, 1), 5), dy, shape)
     assert np.array_equal(dx, 5 * dy[:, 2:6, 1:5])
+    behind = ConvShape(n=1, ih=1, iw=1, ic=1, oc=1, fh=1, fw=1, stride=4, padding=(2, 1, 2, 1))  # dy ends before it
+    assert regular.conv2d_input(np.ones((1, 1, 1, 1), int), np.ones((1, 1, 1, 1), int), behind).tolist() == [[[[0]]]]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -3,80 +3,119 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
 
-from cks_numba import flops
+from cks_numba import flops, plots
 from cks_numba.geometry import OPERATORS, ConvShape
+from cks_numba.plots import INSERTED, PADDED, REAL
 
-CASES = 60
+CASES = 1000
 
 
 def random_shape(rng: np.random.Generator) -> ConvShape:
+    """Small layers of every awkward kind; test_random_shapes_are_awkward says which."""
     while True:
-        pick = {name: int(rng.integers(1, 6)) for name in ("ih", "iw")}
-        pick |= {name: int(rng.integers(1, 4)) for name in ("fh", "fw")}
-        groups = int(rng.integers(1, 3))
+        pick = {name: int(rng.integers(1, 8)) for name in ("ih", "iw")}
+        pick |= {name: int(rng.integers(1, 5)) for name in ("fh", "fw")}
+        groups = int(rng.integers(1, 4))
         try:
             return ConvShape(
                 n=int(rng.integers(0, 3)),
                 ic=groups * int(rng.integers(1, 3)),
                 oc=groups * int(rng.integers(1, 3)),
                 groups=groups,
-                stride=tuple(rng.integers(1, 4, 2).tolist()),
-                dilation=tuple(rng.integers(1, 3, 2).tolist()),
-                padding=tuple(rng.integers(0, 3, 4).tolist()),
+                stride=tuple(rng.integers(1, 5, 2).tolist()),
+                dilation=tuple(rng.integers(1, 4, 2).tolist()),
+                padding=tuple(rng.integers(0, 4, 4).tolist()),
                 **pick,
             )
         except ValueError:  # the filter does not fit: draw again
             continue
 
 
-def real_lines(size: int, before: int, after: int) -> list[bool]:
-    """One padded axis: True where an element is real."""
-    return [False] * before + [True] * size + [False] * after
+def test_random_shapes_are_awkward() -> None:
+    shapes = [random_shape(rng) for rng in [np.random.default_rng(1)] for _ in range(CASES)]
+    axes = [axis for shape in shapes for axis in (shape.h, shape.w)]
+    assert any(s.n == 0 for s in shapes) and any(s.groups == 3 for s in shapes)
+    assert any(a.dilation == 3 and a.taps > 1 for a in axes) and any(a.before != a.after for a in axes)
+    assert any((a.size + a.before + a.after - a.span) % a.stride for a in axes)
+    assert any(a.taps < a.stride and a.outputs > 1 for a in axes) and any(a.before >= a.span for a in axes)
 
 
-def inserted_line(outputs: int, stride: int) -> list[bool]:
-    """One zero-inserted axis of dy: True where an element is real."""
-    return [k % stride == 0 for k in range((outputs - 1) * stride + 1)]
+# --- brute force: tensors that were really padded and zero-inserted, with the kind of every element ----------------
+def padded_x(shape: ConvShape) -> np.ndarray:
+    return np.pad(np.full((shape.ih, shape.iw), REAL), shape.padding, constant_values=PADDED)
 
 
-def axis_products(operator: str, axis) -> tuple[int, int]:
-    """Products of one axis the regular way, and how many of them have two real factors. One loop, no formula."""
-    x = real_lines(axis.size, axis.before, axis.after)
-    dy = inserted_line(axis.outputs, axis.stride)
-    regular = useful = 0
-    if operator == "conv2d":
-        for o in range(axis.outputs):
-            for f in range(axis.taps):
-                regular += 1
-                useful += x[o * axis.stride + f * axis.dilation]
-    elif operator == "conv2d_weight":
-        for f in range(axis.taps):
-            for u, real in enumerate(dy):
-                regular += 1
-                useful += real and x[u + f * axis.dilation]
-    else:
-        for i in range(axis.size):
-            for f in range(axis.taps):
-                regular += 1
-                u = i + axis.before - f * axis.dilation  # where the flipped filter reads the inserted dy
-                useful += 0 <= u < len(dy) and dy[u]
-    return regular, useful
+def inserted_dy(shape: ConvShape) -> np.ndarray:
+    rows, columns = ((size - 1) * s + 1 for size, s in zip((shape.oh, shape.ow), shape.stride, strict=True))
+    spread = np.full((rows, columns), INSERTED)
+    spread[:: shape.stride[0], :: shape.stride[1]] = REAL
+    return spread
+
+
+def padded_dy(shape: ConvShape) -> np.ndarray:
+    """What the flipped filter reads for input i: from i + before - (span - 1) on. Cut from ample padding."""
+    ample = 50
+    spread = np.pad(inserted_dy(shape), ample, constant_values=PADDED)
+    first = [ample + axis.before - (axis.span - 1) for axis in (shape.h, shape.w)]
+    sizes = [axis.size + axis.span - 1 for axis in (shape.h, shape.w)]
+    return spread[first[0] : first[0] + sizes[0], first[1] : first[1] + sizes[1]]
+
+
+def every_product(operator: str, shape: ConvShape) -> tuple[np.ndarray, np.ndarray]:
+    """The kinds of both factors of every product of one image and one pair of channels."""
+    filters = np.full((shape.fh, shape.fw), REAL)
+    field, slider, step, gaps, results = {
+        "conv2d": (padded_x(shape), filters, shape.stride, shape.dilation, (shape.oh, shape.ow)),
+        "conv2d_input": (padded_dy(shape), filters, (1, 1), shape.dilation, (shape.ih, shape.iw)),
+        "conv2d_weight": (padded_x(shape), inserted_dy(shape), shape.dilation, (1, 1), (shape.fh, shape.fw)),
+    }[operator]
+    window = tuple((size - 1) * gap + 1 for size, gap in zip(slider.shape, gaps, strict=True))
+    windows = np.lib.stride_tricks.sliding_window_view(field, window)[:: step[0], :: step[1], :: gaps[0], :: gaps[1]]
+    first = windows[: results[0], : results[1]]
+    assert first.shape == (*results, *slider.shape)
+    return first, np.broadcast_to(slider, first.shape)
+
+
+def pairs_of_channels(shape: ConvShape) -> int:
+    """Image, input channel and output channel that meet, one by one."""
+    every = product(range(shape.n), range(shape.ic), range(shape.oc))
+    return sum(ic * shape.groups // shape.ic == oc * shape.groups // shape.oc for _, ic, oc in every)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_counts_equal_loops(operator: str) -> None:
+def test_counts_equal_brute_force(operator: str) -> None:
     rng = np.random.default_rng(1)
+    seen = flops.Count(0, 0)
     for _ in range(CASES):
         shape = random_shape(rng)
-        channels = shape.n * shape.oc * shape.ic // shape.groups
-        (rh, uh), (rw, uw) = axis_products(operator, shape.h), axis_products(operator, shape.w)
+        first, second = every_product(operator, shape)
+        padded, inserted = ((first == kind) | (second == kind) for kind in (PADDED, INSERTED))
+        wanted = [
+            mask.sum() for mask in (~padded & ~inserted, padded & ~inserted, inserted & ~padded, padded & inserted)
+        ]
         got = flops.count(operator, shape)
-        assert (got.regular, got.useful) == (channels * rh * rw, channels * uh * uw), shape
+        kinds = [got.useful, got.padded, got.inserted, got.both]
+        assert kinds == [int(n) * pairs_of_channels(shape) for n in wanted], shape
+        assert got.regular == sum(kinds) == first.size * pairs_of_channels(shape)
         assert got.redundant == got.regular - got.useful >= 0
+        seen += got
+    assert seen.padded > 0 and (seen.inserted > 0) == (operator != "conv2d")
+    assert (seen.both > 0) == (operator == "conv2d_weight")
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_brute_force_marks_the_same_elements_as_the_steps(operator: str) -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(150):
+        shape = random_shape(rng)
+        field, slider = plots.zero_maps(operator, shape)
+        assert np.array_equal(field, padded_dy(shape) if operator == "conv2d_input" else padded_x(shape)), shape
+        assert operator != "conv2d_weight" or np.array_equal(slider, inserted_dy(shape))
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -111,13 +150,36 @@ def test_stride_2_inserts_three_zeros_for_every_element() -> None:
 
 def test_nothing_useful() -> None:
     nothing = ConvShape(n=1, ih=1, iw=1, ic=1, oc=1, fh=1, fw=1, stride=3, padding=1)
-    assert flops.count("conv2d", nothing) == flops.Count(regular=1, useful=0)
+    found = flops.count("conv2d", nothing)
+    assert (found.regular, found.useful, found.padded, found.share("useful")) == (1, 0, 1, 0)
     assert flops.count("conv2d", nothing).saved == math.inf
     empty = ConvShape(n=0, ih=3, iw=3, ic=1, oc=1, fh=3, fw=3)
     assert flops.count("conv2d", empty).saved == 1.0
+    assert flops.count("conv2d", empty).share("padded") == 0.0
 
 
 def test_unknown_operator() -> None:
     shape = ConvShape(n=1, ih=3, iw=3, ic=1, oc=1, fh=3, fw=3)
     with pytest.raises(ValueError, match="operator must be one of .* got 'pool'"):
         flops.count("pool", shape)
+
+
+# --- bytes and sums ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_bytes_are_those_of_the_three_arrays(operator: str) -> None:
+    shape = ConvShape(n=2, ih=5, iw=4, ic=6, oc=9, fh=3, fw=2, stride=2, padding=1, groups=3)
+    x, w, y = (np.zeros(size, np.float32) for size in (shape.x_shape, shape.w_shape, shape.y_shape))
+    found = flops.count(operator, shape)
+    assert found.bytes == x.nbytes + w.nbytes + y.nbytes
+    assert found.intensity == 2 * found.useful / found.bytes
+    assert flops.Count(0, 0).intensity == 0.0
+
+
+def test_counts_add_up() -> None:
+    shape = ConvShape(n=2, ih=5, iw=4, ic=6, oc=9, fh=3, fw=2, stride=2, padding=1)
+    counts = [flops.count(operator, shape) for operator in OPERATORS]
+    total = flops.network([shape]).total
+    for name in ("regular", "useful", "padded", "inserted", "both", "bytes", "redundant"):
+        assert getattr(total, name) == sum(getattr(count, name) for count in counts), name
+    shares = [total.share(name) for name in ("useful", "padded", "inserted", "both")]
+    assert sum(shares) == pytest.approx(1) and min(shares) > 0

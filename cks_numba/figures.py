@@ -1,0 +1,138 @@
+"""``cks-numba figures``: the look that all pictures share, and what draws and saves them, the same bytes every time.
+
+A script in figures/ has a function ``draw()`` that returns a Matplotlib ``Figure``, or a dict of them by name.
+Colours mean the same in every picture: blue is useful work, light orange hatched an inserted zero, grey dotted a
+padded one (`plots.STYLES`); operators have colours and markers of their own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from . import plots
+
+FOLDER = Path(__file__).resolve().parent.parent / "figures"
+DPI = 120
+BOTH: dict[str, Any] = dict(facecolor="#C9A98B", edgecolor="#6B4A2B", hatch="xxxx")  # padded times inserted
+KINDS = {
+    "useful": plots.STYLES[plots.REAL],
+    "padded": plots.STYLES[plots.PADDED],
+    "inserted": plots.STYLES[plots.INSERTED],
+    "both": BOTH,
+}
+OPERATORS: dict[str, dict[str, Any]] = {  # the rest of the Okabe-Ito palette
+    "conv2d": dict(color="#D55E00", marker="o"),
+    "conv2d_input": dict(color="#009E73", marker="s"),
+    "conv2d_weight": dict(color="#AA4499", marker="^"),
+}
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with Matplotlib
+    "font.size": 15,
+    "axes.titlesize": 17,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 16,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "legend.frameon": False,
+    "hatch.linewidth": 0.6,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "cks-numba",  # names inside an SVG are random without it
+}
+
+
+def scripts() -> dict[str, Path]:
+    """Return the scripts that draw, by name.
+
+    Raises
+    ------
+    RuntimeError
+        Where there are none, as in an installed wheel.
+    """
+    if not (FOLDER.parent / "pyproject.toml").is_file() or not FOLDER.is_dir():
+        raise RuntimeError("the figures and their data are not in the installed package: run this in a checkout")
+    return {path.stem: path for path in sorted(FOLDER.glob("*.py"))}
+
+
+def load(name: str) -> ModuleType:
+    """Import a script of figures/."""
+    spec = spec_from_file_location(f"figures_{name}", scripts()[name])
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def draw(name: str) -> dict[str, Figure]:
+    """Return the pictures of a script, by name."""
+    drawn = load(name).draw()
+    return drawn if isinstance(drawn, dict) else {name: drawn}
+
+
+def save(fig: Figure, folder: Path, name: str) -> list[Path]:
+    """Save a picture as PNG and SVG that name the version of Matplotlib and no date."""
+    maker, paths = f"Matplotlib {matplotlib.__version__}", [folder / f"{name}.{kind}" for kind in ("png", "svg")]
+    fig.savefig(paths[0], dpi=DPI, metadata={"Software": maker}, pil_kwargs={"optimize": True})
+    fig.savefig(paths[1], metadata={"Creator": maker, "Date": None})
+    return paths
+
+
+def make(name: str, folder: Path) -> list[Path]:
+    """Draw and save the pictures of one script, whatever settings Matplotlib has.
+
+    Parameters
+    ----------
+    name : str
+        Of a script in figures/, without .py.
+    folder : Path
+        Where the pictures go; it is made if it is not there.
+
+    Returns
+    -------
+    list of Path
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({**STYLE, "backend": "agg"})
+        return [path for title, fig in draw(name).items() for path in save(fig, folder, title)]
+
+
+def run(names: Iterable[str] = (), out: Path | None = None) -> int:
+    """Draw pictures, with a line for each script.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Scripts in figures/, without .py; none stands for all.
+    out : Path, optional
+        Folder of the pictures; figures/ itself by default.
+
+    Returns
+    -------
+    int
+        0.
+
+    Raises
+    ------
+    RuntimeError
+        For an unknown name, or where there is no checkout.
+    """
+    known = scripts()
+    for name in (name for name in names if name not in known):
+        raise RuntimeError(f"figure must be one of {', '.join(known)}, got {name!r}")
+    for name in list(names) or known:
+        start = time.perf_counter()
+        paths = make(name, FOLDER if out is None else out)
+        sizes = ", ".join(f"{path} ({path.stat().st_size / 1e3:.0f} kB)" for path in paths)
+        print(f"{name:<16} {time.perf_counter() - start:5.1f} s   {sizes}", flush=True)
+    return 0

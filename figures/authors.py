@@ -1,0 +1,120 @@
+"""What skipping padded zeros gained where the authors of C-K-S timed it, against the count; and ours beside it.
+
+Left: times from comments in the authors' public code (figures/data/authors_measurements.csv, where the source is
+named; the cards are inferred), without and with trimming. Both skip the inserted zeros already, so the count is that
+of padding alone. Right: the same layers on a CPU (figures/data/cpu_amd_epyc_2_threads.csv), ours against the regular
+way in NumPy, which multiplies the padded and the inserted zeros; in smaller batches, which the ratio of the counts
+does not depend on.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from cks_numba import bench, figures, flops
+from cks_numba.geometry import ConvShape
+
+DATA = Path(__file__).parent / "data"
+ON_THE_LINE = "on the line: the time falls\nas the multiply-adds do"
+NUMBERS = ("IH", "IC", "OC", "F", "stride", "padding")
+HOLLOW = "GTX 1050 (inferred)"  # points of the other card are filled
+
+
+def shape_of(ih: int, ic: int, oc: int, f: int, stride: int, padding: int) -> ConvShape:
+    """One image: the ratio of two counts does not depend on how many there are."""
+    return ConvShape(n=1, ih=ih, iw=ih, ic=ic, oc=oc, fh=f, fw=f, stride=stride, padding=padding)
+
+
+def authors() -> list[dict[str, str]]:
+    """The rows with both times measured: one time without trimming is a stated target."""
+    with (DATA / "authors_measurements.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    return [row for row in rows if row["without_trim_ms"] and row["with_trim_ms"] and "target" not in row["note"]]
+
+
+def sizes(row: dict[str, str]) -> tuple[int, ...]:
+    return tuple(int(row[name]) for name in NUMBERS)
+
+
+def padding_alone(row: dict[str, str]) -> float:
+    """Multiply-adds without trimming over those with it.
+
+    Where the inserted zeros are skipped, an untrimmed operator multiplies what conv2d does on a padded x.
+    """
+    return flops.count("conv2d", shape_of(*sizes(row))).saved
+
+
+def ours() -> dict[tuple[str, tuple[int, ...]], float]:
+    """Time of the regular way over ours, by operator and sizes."""
+    times: dict[tuple[str, tuple[int, ...]], dict[str, float]] = {}
+    for row in bench.read(DATA / "cpu_amd_epyc_2_threads.csv"):
+        key = row.operator, (row.ih, row.ic, row.oc, row.fh, row.stride, row.padding)
+        if row.layout == "NHWC":
+            times.setdefault(key, {})[row.contender] = row.median_ms
+    return {key: here[bench.REGULAR] / here[bench.OURS] for key, here in times.items()}
+
+
+def draw_axes(ax: Axes, least: float, most: float, ticks: tuple[float, ...], title: str, below: str) -> None:
+    """A square with the line on which the gain in time is the gain in multiply-adds."""
+    ax.plot([least, most], [least, most], color="black", linewidth=2, zorder=1)
+    ax.set(xscale="log", yscale="log", xlim=(least, most), ylim=(least, most))
+    ax.set_box_aspect(1)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set(major_locator=FixedLocator(ticks), minor_locator=NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.grid(True)
+    ax.set_title(title)
+    ax.set_xlabel(below)
+    ax.text(0.97, 0.03, ON_THE_LINE, ha="right", va="bottom", transform=ax.transAxes, backgroundcolor="white")
+
+
+def legend(fig: Figure, cards: list[str]) -> None:
+    """Operators, and below them the cards of the left panel."""
+    look = dict(linestyle="", markersize=14, markeredgecolor="black")
+    handles = [Line2D([], [], label=name, **look, **style) for name, style in figures.OPERATORS.items()]
+    for card in cards:
+        colour = "white" if card == HOLLOW else "#777777"
+        handles.append(Line2D([], [], label=f"left: {card}", color=colour, marker="D", **look))
+    fig.legend(handles=handles, loc="outside upper center", ncols=5, handletextpad=0.2, columnspacing=1.2)
+
+
+def draw() -> Figure:
+    """Return the figure: the authors' gains on the left, ours on the right."""
+    fig = Figure(figsize=(15, 8.4), layout="constrained")
+    left, right = fig.subplots(1, 2)
+    draw_axes(
+        left,
+        1,
+        1.6,
+        (1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6),
+        "The authors' GPU kernels:\npadded zeros",
+        "multiply-adds without / with trimming",
+    )
+    left.set_ylabel("time without / with trimming")
+    draw_axes(
+        right,
+        0.9,
+        12,
+        (1, 1.5, 2, 3, 4, 6, 8, 12),
+        "Ours on a CPU:\npadded and inserted zeros",
+        "multiply-adds of the regular way / ours",
+    )
+    right.set_ylabel("time of the regular way / ours")
+    measured, rows = ours(), authors()
+    for row in rows:
+        operator, key = row["operator"], (row["operator"], sizes(row))
+        look = dict(s=170, edgecolors="black", zorder=2, **figures.OPERATORS[operator])
+        hollow = dict(facecolors="white", edgecolors=look["color"], linewidths=3) if row["gpu"] == HOLLOW else {}
+        left.scatter(
+            padding_alone(row), float(row["without_trim_ms"]) / float(row["with_trim_ms"]), **{**look, **hollow}
+        )
+        if key in measured:
+            right.scatter(flops.count(operator, shape_of(*sizes(row))).saved, measured[key], **look)
+    legend(fig, sorted({row["gpu"] for row in rows}, reverse=True))
+    return fig

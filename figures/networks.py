@@ -1,0 +1,61 @@
+"""Multiply-adds of a training step, layer by layer, and which of them meet an added zero.
+
+From ``flops.network``: forward, input gradient and weight gradient of every convolution, one image, the regular
+way. The height of a bar is the regular work of a layer; only its blue part is useful.
+"""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from cks_numba import figures, flops, report
+
+PANELS = (
+    ("resnet18", 32),
+    ("resnet18", 224),
+    ("vgg16", 32),
+    ("googlenet", 224),
+    ("alexnet", 224),
+    ("dcgan-generator", 64),
+    ("dcgan-discriminator", 64),
+    ("unet", 572),
+)
+LABELS = {
+    "useful": "useful",
+    "padded": "by a padded zero",
+    "inserted": "by an inserted zero",
+    "both": "padded zero times inserted zero",
+}
+
+
+def draw_panel(ax: Axes, name: str, size: int) -> None:
+    """A bar for each layer, in the order of the forward pass."""
+    counted = flops.network(name, size)
+    totals = [layer.total for layer in counted.layers]
+    where, bottom = range(1, len(totals) + 1), [0.0] * len(totals)
+    for kind, style in figures.KINDS.items():
+        heights = [getattr(total, kind) / 1e9 for total in totals]
+        ax.bar(where, heights, 0.9, bottom, linewidth=0, **style)
+        bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+    ax.bar(where, bottom, 0.9, fill=False, edgecolor="#444444", linewidth=0.6)
+    ax.set_title(f"{report.title(name, size)}\n{counted.total.share('redundant'):.0%} by zeros", fontsize=16)
+    ax.set(xlim=(0.4, len(totals) + 0.6), ylim=(0, 1.05 * max(bottom)))
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=3))
+    ax.yaxis.set_major_locator(MaxNLocator(4))
+    ax.grid(axis="y")
+
+
+def draw() -> Figure:
+    """Return the figure: a panel a network."""
+    fig = Figure(figsize=(15, 8.2), layout="constrained")
+    axes = fig.subplots(2, 4)
+    for ax, (name, size) in zip(axes.flat, PANELS, strict=True):
+        draw_panel(ax, name, size)
+    fig.supxlabel("layer, in the order of the forward pass", fontsize=17)
+    fig.supylabel("billion multiply-adds of a training step, one image", fontsize=17)
+    handles = [Patch(label=LABELS[kind], **style) for kind, style in figures.KINDS.items()]
+    fig.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=16, handleheight=1.3, handlelength=2)
+    return fig

@@ -1,0 +1,100 @@
+"""The pictures: committed ones are what their scripts draw, the same bytes in every run."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from cks_numba import bench, figures
+from cks_numba.cli import main
+
+COMMITTED = sorted(figures.FOLDER.glob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Every picture, drawn once for all tests of this file."""
+    folder = tmp_path_factory.mktemp("figures")
+    assert main(["figures", "--out", str(folder)]) == 0
+    return folder
+
+
+def test_every_script_is_drawn_and_every_picture_has_a_script(drawn) -> None:
+    assert {path.name for path in drawn.glob("*.png")} == {path.name for path in COMMITTED}
+    assert {path.stem for path in drawn.glob("*.svg")} == {path.stem for path in COMMITTED}
+    assert {"zeros", "networks", "speed", "authors"} <= set(figures.scripts())
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
+def test_committed_picture_is_what_its_script_draws(drawn, path: Path) -> None:
+    """Another version of Matplotlib may move text by some pixels: then only the sizes are compared."""
+    with Image.open(path) as committed, Image.open(drawn / path.name) as new:
+        assert new.info["Software"] == f"Matplotlib {matplotlib.__version__}"
+        if committed.info["Software"] == new.info["Software"]:
+            assert np.array_equal(np.asarray(committed), np.asarray(new)), f"cks-numba figures {path.stem}"
+        else:
+            assert np.allclose(committed.size, new.size, rtol=0.02)
+    assert 10_000 < path.stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("name", ["zeros", "authors"])
+def test_two_runs_give_the_same_bytes(drawn, tmp_path: Path, name: str) -> None:
+    with matplotlib.rc_context({"font.size": 3, "svg.hashsalt": None}):  # the settings of a user change nothing
+        paths = figures.make(name, tmp_path)
+    for path in paths:
+        assert path.read_bytes() == (drawn / path.name).read_bytes(), path.name
+
+
+def test_some_figures_and_unknown_ones(capsys, tmp_path: Path) -> None:
+    assert main(["figures", "authors", "--out", str(tmp_path / "new")]) == 0
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["authors.png", "authors.svg"]
+    assert capsys.readouterr().out.startswith("authors ")
+    assert main(["figures", "authors", "nothing", "--out", str(tmp_path)]) == 1
+    assert "figure must be one of authors, " in capsys.readouterr().err
+
+
+def test_without_a_checkout_it_says_so(capsys, monkeypatch, tmp_path: Path) -> None:
+    for folder in (tmp_path / "figures", tmp_path / "with_another" / "figures"):  # a folder of another package
+        monkeypatch.setattr(figures, "FOLDER", folder)
+        assert main(["figures"]) == 1
+        assert "run this in a checkout" in capsys.readouterr().err
+        (tmp_path / "with_another" / "figures").mkdir(parents=True, exist_ok=True)
+
+
+# --- what the scripts say of their data --------------------------------------------------------------
+def test_authors_ratios_of_counts_are_those_of_their_file() -> None:
+    authors = figures.load("authors")
+    rows = authors.authors()
+    assert len(rows) == 22 and all("target" not in row["note"] for row in rows)
+    for row in rows:
+        assert authors.padding_alone(row) == pytest.approx(float(row["trim_ratio_theory"]), abs=6e-4), row
+    measured = authors.ours()
+    assert all((row["operator"], authors.sizes(row)) in measured for row in rows)
+
+
+def test_authors_file_names_its_source() -> None:
+    lines = (figures.FOLDER / "data" / "authors_measurements.csv").read_text(encoding="utf-8").splitlines()
+    head = " ".join(line for line in lines if line.startswith("#"))
+    assert "GilgameshXYZ123" in head and "inferred" in head
+    assert all("inferred" in row["gpu"] for row in csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+def test_speed_takes_our_nhwc_and_the_better_layout_of_pytorch(tmp_path: Path, monkeypatch) -> None:
+    speed = figures.load("speed")
+    about = dict(source="", dtype="float32", min_ms=1.0, max_ms=1.0, rate=1.0, rounds=9, extra_bytes=0, threads=1)
+    size = dict(operator="conv2d", n=1, ih=4, ic=8, oc=8, fh=3, stride=1, padding=1, versions="", commit="")
+    times = ((bench.OURS, "NHWC", 2.0), (bench.OURS, "NCHW", 1.0), (bench.PEER, "NHWC", 7.0), (bench.PEER, "NCHW", 5.0))
+    rows = [
+        bench.Row(contender=name, layout=layout, median_ms=ms, device="a GPU", **size, **about)
+        for name, layout, ms in times
+    ]
+    assert speed.ratios(rows)["conv2d"] == {4: [2.5]}
+    bench.write(rows, tmp_path / "gpu_some.csv")
+    bench.write(rows, tmp_path / "cpu_some.csv")
+    monkeypatch.setattr(speed, "DATA", tmp_path)
+    assert len(speed.draw().axes) == 2  # a panel a file

@@ -1,0 +1,152 @@
+"""Networks from torch.nn by their well-known definitions, without what has no convolution in it. Imports PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import Conv2d, ConvTranspose2d, MaxPool2d, Sequential
+
+
+class Block(nn.Module):
+    """torchvision's BasicBlock."""
+
+    def __init__(self, ic: int, oc: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = Conv2d(ic, oc, 3, stride, 1), Conv2d(oc, oc, 3, 1, 1)
+        self.shortcut = Conv2d(ic, oc, 1, stride) if stride > 1 else nn.Identity()
+
+    def forward(self, x):
+        y = self.conv1(x)
+        shortcut = self.shortcut(x)
+        return self.conv2(y) + shortcut
+
+
+def resnet(blocks: Sequence[int], small: bool) -> nn.Module:
+    parts = [Conv2d(3, 64, 3, 1, 1)] if small else [Conv2d(3, 64, 7, 2, 3), MaxPool2d(3, 2, 1)]
+    widths = ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2))
+    for (ic, oc, stride), depth in zip(widths, blocks, strict=True):
+        parts += [Block(ic, oc, stride), *(Block(oc, oc, 1) for _ in range(depth - 1))]
+    return Sequential(*parts)
+
+
+class Inception(nn.Module):
+    """Four branches beside each other, of the widths in the paper's table 1."""
+
+    def __init__(self, ic: int, one: int, three_in: int, three: int, five_in: int, five: int, pool: int) -> None:
+        super().__init__()
+        self.one = Conv2d(ic, one, 1)
+        self.three = Sequential(Conv2d(ic, three_in, 1), Conv2d(three_in, three, 3, padding=1))
+        self.five = Sequential(Conv2d(ic, five_in, 1), Conv2d(five_in, five, 5, padding=2))
+        self.pool = Sequential(MaxPool2d(3, 1, 1), Conv2d(ic, pool, 1))
+
+    def forward(self, x):
+        return torch.cat([self.one(x), self.three(x), self.five(x), self.pool(x)], 1)
+
+
+def googlenet(small: bool) -> nn.Module:
+    def pool() -> nn.Module:
+        return MaxPool2d(3, 2, padding=1) if small else MaxPool2d(3, 2, ceil_mode=True)
+
+    stem = [Conv2d(3, 64, 7, 2, 3), pool(), Conv2d(64, 64, 1), Conv2d(64, 192, 3, padding=1), pool()]
+    return Sequential(
+        *([Conv2d(3, 192, 3, padding=1)] if small else stem),
+        Inception(192, 64, 96, 128, 16, 32, 32),
+        Inception(256, 128, 128, 192, 32, 96, 64),
+        pool(),
+        Inception(480, 192, 96, 208, 16, 48, 64),
+        Inception(512, 160, 112, 224, 24, 64, 64),
+        Inception(512, 128, 128, 256, 24, 64, 64),
+        Inception(512, 112, 144, 288, 32, 64, 64),
+        Inception(528, 256, 160, 320, 32, 128, 128),
+        pool(),
+        Inception(832, 256, 160, 320, 32, 128, 128),
+        Inception(832, 384, 192, 384, 48, 128, 128),
+    )
+
+
+def vgg(text: str) -> nn.Module:
+    """From a configuration of torchvision/models/vgg.py: M is pooling."""
+    parts, ic = [], 3
+    for word in text.split():
+        parts.append(MaxPool2d(2, 2) if word == "M" else Conv2d(ic, int(word), 3, padding=1))
+        ic = ic if word == "M" else int(word)
+    return Sequential(*parts)
+
+
+def alexnet(small: bool) -> nn.Module:
+    pool = MaxPool2d(2 if small else 3, 2)
+    parts = [Conv2d(3, 64, 11, 4, 5 if small else 2), pool, Conv2d(64, 192, 5, padding=2), pool]
+    rest = ((192, 384), (384, 256), (256, 256))
+    return Sequential(*parts, *(Conv2d(ic, oc, 3, padding=1) for ic, oc in rest))
+
+
+def dcgan_generator() -> nn.Module:
+    widths = (512, 256, 128, 64, 3)
+    ups = (ConvTranspose2d(ic, oc, 4, 2, 1) for ic, oc in zip(widths, widths[1:], strict=False))
+    return Sequential(ConvTranspose2d(100, 512, 4), *ups)
+
+
+def dcgan_discriminator() -> nn.Module:
+    widths = (3, 64, 128, 256, 512)
+    downs = (Conv2d(ic, oc, 4, 2, 1) for ic, oc in zip(widths, widths[1:], strict=False))
+    return Sequential(*downs, Conv2d(512, 1, 4))
+
+
+def two(ic: int, oc: int) -> nn.Module:
+    return Sequential(Conv2d(ic, oc, 3), Conv2d(oc, oc, 3))
+
+
+class Unet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (1, 64, 128, 256, 512, 1024)
+        self.down = nn.ModuleList(two(ic, oc) for ic, oc in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(ConvTranspose2d(ic, ic // 2, 2, 2) for ic in widths[:1:-1])
+        self.join = nn.ModuleList(two(ic, ic // 2) for ic in widths[:1:-1])
+        self.last = Conv2d(64, 2, 1)
+
+    def forward(self, x):
+        kept = []
+        for level, down in enumerate(self.down):
+            x = down(nn.functional.max_pool2d(x, 2) if level else x)
+            kept.append(x)
+        for up, join, side in zip(self.up, self.join, kept[-2::-1], strict=True):
+            x = up(x)
+            first, size = (side.shape[2] - x.shape[2]) // 2, x.shape[2]
+            x = join(torch.cat([side[:, :, first : first + size, first : first + size], x], 1))
+        return self.last(x)
+
+
+NETWORKS = {  # by whether the image is small
+    "alexnet": alexnet,
+    "vgg16": lambda small: vgg("64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M"),
+    "vgg19": lambda small: vgg("64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M"),
+    "googlenet": googlenet,
+    "resnet18": lambda small: resnet((2, 2, 2, 2), small),
+    "resnet34": lambda small: resnet((3, 4, 6, 3), small),
+    "dcgan-generator": lambda small: dcgan_generator(),
+    "dcgan-discriminator": lambda small: dcgan_discriminator(),
+    "unet": lambda small: Unet(),
+}
+
+
+def layers(name: str, side: int, small: bool) -> list[tuple]:
+    """Sizes of all convolutions, as hooks see them on the "meta" device, which computes nothing."""
+    found = []
+
+    def note(module, inputs, output):
+        transposed = isinstance(module, ConvTranspose2d)
+        maps = (output, inputs[0]) if transposed else (inputs[0], output)
+        sizes = [(n, h, w, c) for n, c, h, w in (tuple(x.shape) for x in maps)]
+        found.append((*sizes, module.kernel_size, module.stride, module.padding, transposed))
+
+    image = {"unet": (1, 1, side, side), "dcgan-generator": (1, 100, 1, 1)}.get(name, (1, 3, side, side))
+    with torch.device("meta"):
+        network = NETWORKS[name](small)
+        for module in network.modules():
+            if isinstance(module, (Conv2d, ConvTranspose2d)):
+                module.register_forward_hook(note)
+        network(torch.empty(image))
+    return found
