@@ -32,7 +32,7 @@ from ..tables import (
 )
 from .jit import ALIGN, cuda, kernel
 from .memory import load, store
-from .tiles import BK, SKEW, Tile, digits, further, group_of_block, loader, sum_of_digits, thread_tile, writer
+from .tiles import BK, SKEW, Tile, digits, group_of_block, loader, stepper, thread_tile, writer
 
 
 @lru_cache(maxsize=None)
@@ -44,7 +44,7 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
     # src has its channels, which are terms, side by side; so has w in conv2d, but not in conv2d_input
     a_loads, a_apart, a_first, a_fetch, a_put = loader(width, True, bm, threads)
     b_loads, b_apart, b_first, b_fetch, b_put = loader(width, forward, bn, threads)
-    write = writer(width)
+    write, further = writer(width), stepper(width)
 
     @kernel(threads, blocks=tile.resident)
     def gather_gemm(src, w, out, table, depth, columns, src_h, src_w, w_h, w_w, w_oc):
@@ -55,7 +55,7 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
         a, b = cuda.local.array(tm, src.dtype), cuda.local.array(tn, src.dtype)
         a_next, b_next = cuda.local.array((a_loads, width), src.dtype), cuda.local.array((b_loads, width), src.dtype)
         a_at, b_at = cuda.local.array(a_loads, uint32), cuda.local.array(b_loads, uint32)
-        t = uint32(cuda.threadIdx.x)
+        t = uint32(cuda.threadIdx.x % threads)  # which it is anyway; now the compiler knows that no index overflows
         row, column = first_of(t)
         a_term, a_place = a_first(t)
         b_term, b_place = b_first(t)
@@ -89,6 +89,7 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
         terms = int32(table[g, ROWS + TERMS] * table[g, COLUMNS + TERMS] * depth)
         a_h, a_w, a_k = digits(a_term, terms_w, depth)
         b_h, b_w, b_k = digits(b_term, terms_w, depth)
+        by = digits(uint32(BK), terms_w, depth)
         src_h, src_w, w_h, w_w, w_oc = int32(src_h), int32(src_w), int32(w_h), int32(w_w), int32(w_oc)
         for i in range(tm):
             for j in range(tn):
@@ -97,17 +98,17 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
         # 4. Chunk by chunk: fetch the next one, multiply the last one, put the next one in the other buffer.
         left, buffer, started = terms, uint32(0), False
         while left > -BK:
-            a_step = a_h * src_h + a_w * src_w + a_k // width
+            a_step = int32(a_h * src_h) + int32(a_w * src_w) + int32(a_k // width)
             for j in range(a_loads):
                 a_fetch(a_next, j, src, uint32(a_at[j] + a_step), int32(a_term) < left, zero)
             if forward:
                 b_h, b_w, b_k = a_h, a_w, a_k
-            b_step = b_h * w_h + b_w * w_w + (b_k // width if forward else b_k * w_oc)
+            b_step = int32(b_h * w_h) + int32(b_w * w_w) + int32(b_k // width if forward else b_k * w_oc)
             for j in range(b_loads):
                 b_fetch(b_next, j, w, uint32(b_at[j] + b_step), int32(b_term) < left, zero)
-            a_h, a_w, a_k = further(a_h, a_w, a_k, terms_w, depth)
+            a_h, a_w, a_k = further(a_h, a_w, a_k, by, terms_w, depth)
             if not forward:
-                b_h, b_w, b_k = further(b_h, b_w, b_k, terms_w, depth)
+                b_h, b_w, b_k = further(b_h, b_w, b_k, by, terms_w, depth)
             if started:
                 multiply_chunk(acc, a_tile, b_tile, buffer, a, b, row, column)
             buffer ^= uint32(1)
@@ -143,7 +144,7 @@ def weight_kernel(tile: Tile, width: int) -> Any:
     # both dy and x have their channels, here rows and columns, side by side
     a_loads, a_apart, a_first, a_fetch, a_put = loader(width, False, bm, threads)
     b_loads, b_apart, b_first, b_fetch, b_put = loader(width, False, bn, threads)
-    write = writer(width)
+    write, further = writer(width), stepper(width)
 
     @kernel(threads, blocks=tile.resident)
     def weight_gemm(x, dy, out, table, rows, x_n, x_h, x_w, dy_n, dy_h, dy_w):
@@ -154,7 +155,7 @@ def weight_kernel(tile: Tile, width: int) -> Any:
         a, b = cuda.local.array(tm, x.dtype), cuda.local.array(tn, x.dtype)
         a_next, b_next = cuda.local.array((a_loads, width), x.dtype), cuda.local.array((b_loads, width), x.dtype)
         a_at, b_at = cuda.local.array(a_loads, uint32), cuda.local.array(b_loads, uint32)
-        t = uint32(cuda.threadIdx.x)
+        t = uint32(cuda.threadIdx.x % threads)  # which it is anyway; now the compiler knows that no index overflows
         row, column = first_of(t)
         term, a_place = a_first(t)
         _, b_place = b_first(t)
@@ -191,7 +192,7 @@ def weight_kernel(tile: Tile, width: int) -> Any:
         first = int32(part * most)
         left = min(int32(terms - first), most)
         n, h, w = digits(uint32(first + term), terms_h, terms_w)
-        by_n, by_h, by_w = digits(uint32(BK), terms_h, terms_w)
+        by = digits(uint32(BK), terms_h, terms_w)
         x_n, x_h, x_w = int32(x_n), int32(x_h), int32(x_w)
         dy_n, dy_h, dy_w = int32(dy_n), int32(dy_h), int32(dy_w)
         for i in range(tm):
@@ -207,12 +208,12 @@ def weight_kernel(tile: Tile, width: int) -> Any:
             b_step = int32(n * x_n) + int32(h * x_h) + int32(w * x_w)
             for j in range(b_loads):
                 b_fetch(b_next, j, x, uint32(b_at[j] + b_step), int32(term) < left, zero)
-            n, h, w = sum_of_digits(n, h, w, by_n, by_h, by_w, terms_h, terms_w)
             if started:
                 multiply_chunk(acc, a_tile, b_tile, buffer, a, b, row, column)
             buffer ^= uint32(1)
             a_put(a_tile, buffer, a_next, term, a_place)
             b_put(b_tile, buffer, b_next, term, b_place)
+            n, h, w = further(n, h, w, by, terms_h, terms_w)
             left, started = int32(left - BK), True
             cuda.syncthreads()
 

@@ -58,29 +58,33 @@ def digits(k, middle_size, last_size):
     return first, uint32(rest - uint32(first * middle_size)), uint32(uint32(k) - uint32(rest * last_size))
 
 
-@device
-def sum_of_digits(first, middle, last, by_first, by_middle, by_last, middle_size, last_size):
-    """The sum of two numbers of three digits each: with carries, and without a division."""
-    last = uint32(last + by_last)
-    carry = uint32(last >= last_size)
-    last = uint32(last - carry * last_size)
-    middle = uint32(middle + by_middle + carry)
-    carry = uint32(middle >= middle_size)
-    middle = uint32(middle - carry * middle_size)
-    return uint32(first + by_first + carry), middle, last
+@lru_cache(maxsize=None)
+def stepper(width: int) -> Any:
+    """The way from a term, as three digits, to the term one chunk further on, without a division."""
 
+    @device
+    def carry(first, middle, last, middle_size, last_size):
+        middle = uint32(middle + uint32(1))
+        around = uint32(middle >= middle_size)
+        return uint32(first + around), uint32(middle - around * middle_size), uint32(last - last_size)
 
-@device
-def further(h, w, k, terms_w, depth):
-    """The term (h, w, k) one chunk further on: mostly BK channels on in the same tap."""
-    k = uint32(k + uint32(BK))
-    while k >= depth:
-        k = uint32(k - depth)
-        w = uint32(w + uint32(1))
-        if w == terms_w:
-            w = uint32(0)
-            h = uint32(h + uint32(1))
-    return h, w, k
+    @device
+    def further(first, middle, last, by, middle_size, last_size):
+        """`by` are the digits of BK. Loads of single elements hold too many places for three more registers."""
+        if width == 4:
+            last = uint32(last + by[2])
+            over = uint32(last >= last_size)
+            middle = uint32(middle + by[1] + over)
+            around = uint32(middle >= middle_size)
+            first, middle = uint32(first + by[0] + around), uint32(middle - around * middle_size)
+            last = uint32(last - over * last_size)
+        else:
+            last = uint32(last + uint32(BK))
+            while last >= last_size:
+                first, middle, last = carry(first, middle, last, middle_size, last_size)
+        return first, middle, last
+
+    return further
 
 
 @device
