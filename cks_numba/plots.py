@@ -9,10 +9,10 @@ from matplotlib.patches import Patch, Rectangle
 
 from . import steps
 from .geometry import ConvShape
+from .steps.stages import INSERTED, PADDED, REAL
 
 Kinds = np.ndarray[Any, Any]
 
-REAL, INSERTED, PADDED = 0, 1, 2
 BLUE = "#0072B2"
 STYLES: dict[int, dict[str, Any]] = {  # blue and orange of the Okabe-Ito palette, told apart by hatch and text too
     REAL: dict(facecolor=BLUE, edgecolor="white"),
@@ -48,18 +48,10 @@ def zero_maps(operator: str, shape: ConvShape) -> tuple[Kinds, Kinds]:
     first, second = (np.ones(size) for _, size in single.arrays(operator)[:2])
     shown = steps.BY_OPERATOR[operator](first, second, single)
     if operator == "conv2d_weight":
-        slider = _kinds(shown.stage("dy with inserted zeros"))
+        slider = shown.stage("dy with inserted zeros").kinds[0, :, :, 0]
     else:
         slider = np.full((shape.fh, shape.fw), REAL)
-    return _kinds(shown.stage(FIELDS[operator])), slider
-
-
-def _kinds(stage: Any) -> Kinds:
-    """Kinds of the elements of a stage, of its one image and channel."""
-    padded, inserted = (
-        np.zeros(stage.array.shape, bool) if mask is None else mask for mask in (stage.padded, stage.inserted)
-    )
-    return np.where(padded, PADDED, np.where(inserted, INSERTED, REAL))[0, :, :, 0]
+    return shown.stage(FIELDS[operator]).kinds[0, :, :, 0], slider
 
 
 def draw_cells(ax: Any, kinds: Kinds, left: float = 0, top: float = 0, window: tuple[int, int] | None = None) -> None:
