@@ -39,8 +39,8 @@ def draw_trimmed(ax: plt.Axes) -> None:
     places = plots.products(traced, CORNER)[False]
     plots.write(ax, RIGHT + 3, 0.75, "ConvV2: trim the window", 17, weight="bold")
     plots.draw_cells(ax, plots.zero_maps("conv2d", SHAPE)[0][top:-top, left:-left], RIGHT + left, UPPER + top)
-    plots.frame(ax, range(SHAPE.fh), range(SHAPE.fw), RIGHT, UPPER, linestyle="--", linewidth=1.6)
-    plots.frame(ax, *zip(*places, strict=True), RIGHT + left, UPPER + top)
+    plots.frame(ax, [(0, 0), (SHAPE.fh - 1, SHAPE.fw - 1)], RIGHT, UPPER, linestyle="--", linewidth=1.6)
+    plots.frame(ax, places, RIGHT + left, UPPER + top)
     plots.mark(ax, places, False, RIGHT + left, UPPER + top)
     plots.write(ax, RIGHT + 3, UPPER + 6.7, f"{len(places)} products, none by a zero")
 

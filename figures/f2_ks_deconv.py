@@ -31,7 +31,7 @@ def draw_regular(ax: plt.Axes) -> None:
     plots.write(ax, LEFT + 4, 0.75, "regular: insert zeros in dy", 17, weight="bold")
     plots.draw_cells(ax, field, LEFT, UPPER)
     places = plots.products(traced, LOOKED_AT)
-    plots.frame(ax, *zip(*places[True], *places[False], strict=True), LEFT, UPPER)
+    plots.frame(ax, [*places[True], *places[False]], LEFT, UPPER)
     wasted, useful = plots.draw_products(ax, traced, LOOKED_AT, "first", LEFT, UPPER)
     plots.write(ax, LEFT + 4, UPPER + 8.7, f"{wasted + useful} products, {wasted} by a zero")
 
@@ -51,7 +51,7 @@ def draw_dense(ax: plt.Axes) -> None:
     middle = LEFT + 4
     plots.write(ax, middle, LOWER - 0.8, "each slides over dy as it is", 17, weight="bold")
     plots.draw_cells(ax, np.full((SHAPE.oh, SHAPE.ow), plots.REAL), middle - 1.5, LOWER + 1.5)
-    plots.frame(ax, *zip(*places, strict=True), middle - 1.5, LOWER + 1.5)
+    plots.frame(ax, places, middle - 1.5, LOWER + 1.5)
     plots.mark(ax, places, False, middle - 1.5, LOWER + 1.5)
     plots.write(ax, middle, LOWER + 5.2, "dy")
     plots.write(ax, middle, LOWER + 6.7, f"{len(places)} products, none by a zero")
@@ -59,10 +59,9 @@ def draw_dense(ax: plt.Axes) -> None:
 
 def draw_interleaved(ax: plt.Axes) -> None:
     count = flops.count("conv2d_input", SHAPE)
-    row, column = LOOKED_AT
     plots.write(ax, RIGHT + 4.1, LOWER - 0.8, "phases interleave in dx", 17, weight="bold")
     plots.draw_letters(ax, plots.phase_maps(SHAPE)[1], RIGHT + 1.1, LOWER)
-    plots.frame(ax, [row], [column], RIGHT + 1.1, LOWER)
+    plots.frame(ax, [LOOKED_AT], RIGHT + 1.1, LOWER)
     text = f"{count.regular} products become {count.useful}: ×{count.saved:.2f}"
     plots.write(ax, RIGHT + 4.1, LOWER + 6.7, text)
 

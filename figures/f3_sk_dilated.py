@@ -28,7 +28,7 @@ LEFT, MIDDLE, RIGHT, UPPER, LOWER = 0.9, 9.2, 15.4, 1.6, 11.5  # where the drawi
 def draw_marked(ax: plt.Axes, traced: trace.Trace, left: float, top: float, operand: str) -> None:
     """Frame and mark the products of the tap on one operand."""
     places = plots.products(traced, TAP, operand)
-    plots.frame(ax, *zip(*places[True], *places[False], strict=True), left, top)
+    plots.frame(ax, [*places[True], *places[False]], left, top)
     plots.draw_products(ax, traced, TAP, operand, left, top)
 
 
@@ -42,14 +42,14 @@ def draw_regular(ax: plt.Axes) -> None:
     plots.draw_cells(ax, slider, MIDDLE, UPPER + 1)
     draw_marked(ax, traced, MIDDLE, UPPER + 1, "second")
     plots.write(ax, MIDDLE + 2.5, UPPER + 6.7, "dy, zeros inserted")
-    wasted = traced.per_result(wasted=True)[0, :, :, 0]
-    draw_result(ax, wasted + traced.per_result(wasted=False)[0, :, :, 0], wasted, UPPER + 2)
+    draw_result(ax, traced, UPPER + 2)
 
 
-def draw_result(ax: plt.Axes, done: np.ndarray, wasted: np.ndarray, top: float) -> None:
+def draw_result(ax: plt.Axes, traced: trace.Trace, top: float) -> None:
     """Draw dw with the number of products of every tap, the redder the more of them are wasted."""
+    wasted, done = plots.waste_map(traced)
     plots.draw_heat(ax, done, wasted / done, RIGHT, top)
-    plots.frame(ax, [TAP[0]], [TAP[1]], RIGHT, top)
+    plots.frame(ax, [TAP], RIGHT, top)
     plots.write(ax, RIGHT + 1.5, top + 3.7, "products\nof each dw", va="top")
 
 
@@ -63,8 +63,7 @@ def draw_walk(ax: plt.Axes) -> None:
     plots.draw_cells(ax, np.full((SHAPE.oh, SHAPE.ow), plots.REAL), MIDDLE + 1, LOWER + 2)
     draw_marked(ax, traced, MIDDLE + 1, LOWER + 2, "second")
     plots.write(ax, MIDDLE + 2.5, LOWER + 5.7, "dy, trimmed")
-    done = traced.per_result(wasted=False)[0, :, :, 0]
-    draw_result(ax, done, 0 * done, LOWER + 2)
+    draw_result(ax, traced, LOWER + 2)
 
 
 def draw() -> Figure:

@@ -5,6 +5,7 @@ Nothing here derives geometry.
 
 from __future__ import annotations
 
+from .animation import animate
 from .cells import (
     BLUE,
     INK,
@@ -25,6 +26,7 @@ from .cells import (
     write,
     zero_maps,
 )
+from .explore import explore, explore_figure
 from .groups import draw_groups, draw_windows, group_map, window_map
 from .phases import draw_sub_filters, phase_maps, sub_filters
 from .products import draw_heat, draw_products, products, waste_map
@@ -38,6 +40,7 @@ __all__ = [
     "REAL",
     "RED",
     "STYLES",
+    "animate",
     "canvas",
     "draw_cells",
     "draw_groups",
@@ -46,6 +49,8 @@ __all__ = [
     "draw_products",
     "draw_sub_filters",
     "draw_windows",
+    "explore",
+    "explore_figure",
     "frame",
     "group_map",
     "legend_of_kinds",

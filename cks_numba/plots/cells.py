@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -124,9 +124,10 @@ def mark(ax: Any, places: Iterable[tuple[int, int]], wasted: bool, left: float =
         ax.plot(left + column + 0.5, top + row + 0.5, zorder=4, **MARKS[wasted])
 
 
-def frame(ax: Any, rows: Sequence[int], columns: Sequence[int], left: float = 0, top: float = 0, **style: Any) -> None:
-    """Draw a thick frame around the elements from the first row and column to the last."""
-    if rows and columns:
+def frame(ax: Any, places: Iterable[tuple[int, int]], left: float = 0, top: float = 0, **style: Any) -> None:
+    """Draw the smallest thick frame around all the places (row, column); none around no place."""
+    rows, columns = zip(*places, strict=True) if (places := list(places)) else ((), ())
+    if rows:
         high, wide = max(rows) - min(rows) + 1, max(columns) - min(columns) + 1
         style = {"edgecolor": "black", "linewidth": 3.2, "fill": False, **style}
         ax.add_patch(Rectangle((left + min(columns), top + min(rows)), wide, high, **style))

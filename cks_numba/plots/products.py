@@ -9,8 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 
 from .. import trace
-from ..geometry import ConvShape
-from .cells import INK, Kinds, mark, single, write
+from .cells import INK, Kinds, mark, write
 
 Places = list[tuple[int, int]]
 HEAT = LinearSegmentedColormap.from_list("waste", ["#FFFFFF", "#F6C9A8", "#D55E00"])
@@ -29,6 +28,7 @@ def products(traced: trace.Trace, at: tuple[int, int], operand: str = "first") -
 
     Examples
     --------
+    >>> from cks_numba import ConvShape
     >>> shape = ConvShape(n=1, ih=2, iw=2, ic=1, oc=1, fh=2, fw=2, padding=1)
     >>> products(trace.run("conv2d", shape, "with_zeros"), (0, 0))
     {True: [(0, 0), (0, 1), (1, 0)], False: [(1, 1)]}
@@ -51,19 +51,20 @@ def draw_products(
     return len(found[True]), len(found[False])
 
 
-def waste_map(operator: str, shape: ConvShape) -> tuple[Kinds, int]:
-    """How many products by an added zero the regular way does for each result, and how many products it does.
+def waste_map(traced: trace.Trace) -> tuple[Kinds, Kinds]:
+    """How many products of each result are by an added zero, and how many there are, at one image and channel.
 
     Examples
     --------
-    >>> waste_map("conv2d", ConvShape(n=1, ih=3, iw=3, ic=1, oc=1, fh=3, fw=3, padding=1))
-    (array([[5, 3, 5],
+    >>> from cks_numba import ConvShape
+    >>> shape = ConvShape(n=1, ih=3, iw=3, ic=1, oc=1, fh=3, fw=3, padding=1)
+    >>> waste_map(trace.run("conv2d", shape, "with_zeros"))[0]
+    array([[5, 3, 5],
            [3, 0, 3],
-           [5, 3, 5]]), 9)
+           [5, 3, 5]])
     """
-    traced = trace.run(operator, single(shape), "with_zeros")
     wasted, useful = (traced.per_result(which)[0, :, :, 0] for which in (True, False))
-    return wasted, int((wasted + useful).max())
+    return wasted, wasted + useful
 
 
 def draw_heat(
