@@ -37,7 +37,7 @@ def check(operator: str, shape: ConvShape, variant: str) -> None:
     assert counts.useful == theory.useful and counts.total == len(traced.events)
     assert counts.total == (theory.regular if variant == "with_zeros" else theory.useful)
     if variant != "tiled":
-        assert counts.outside == 0
+        assert counts.outside == counts.masked == 0
 
 
 @TINY
@@ -118,7 +118,7 @@ def test_no_image():
     shape = ConvShape(n=0, ih=3, iw=3, ic=1, oc=1, fh=3, fw=3, padding=1)
     for operator in OPERATORS:
         for variant in kernels.VARIANTS:
-            assert trace.count(operator, shape, variant) == trace.Counts(0, 0, 0, 0, 0)
+            assert trace.count(operator, shape, variant) == trace.Counts(0, 0, 0, 0, 0, 0)
 
 
 def test_wrong_arguments():
@@ -131,6 +131,46 @@ def test_wrong_arguments():
         trace.run("conv2d", (1, 2), "tiled")
     with pytest.raises(ValueError, match="w must have shape"):
         trace.run("conv2d", shape, "tiled", second=np.ones((1, 1, 1, 1), np.float32))
+
+
+@EACH
+def test_tiled_hides_no_zero_behind_a_bounds_test(operator):
+    """With whole chunks of terms, all filler is in rows and columns of a tile that are no results."""
+    shape = ConvShape(n=16, ih=2, iw=2, ic=16, oc=16, fh=2, fw=2, padding=1)
+    counts = trace.count(operator, shape, "tiled")
+    assert counts.masked == 0 and counts.total == flops.count(operator, shape).useful
+
+
+def test_zeros_are_found_in_whichever_rung_multiplies_them(monkeypatch):
+    shape = TINY_SHAPES["asymmetric padding"]
+    for operator, module in kernels.BY_OPERATOR.items():
+        monkeypatch.setitem(module.VARIANTS, "skip_zeros", module.launch_with_zeros)
+        assert trace.count(operator, shape, "skip_zeros").by_zero == flops.count(operator, shape).redundant
+
+
+@cuda.jit
+def padded_by_test(x, w, y):
+    """What the kernels must not do: a bounds test in place of padding, and then a product all the same."""
+    o = cuda.grid(1)
+    value = cuda.local.array(1, x.dtype)
+    acc = x.dtype.type(0)
+    for f in range(3):
+        i = o + f - 1
+        value[0] = x[i] if 0 <= i and i < x.size else x.dtype.type(0)
+        acc += value[0] * w[f]
+    y[o] = acc
+
+
+def test_zeros_behind_a_bounds_test_are_masked_products():
+    log = Log()
+    x, w = (
+        Watched(np.array([Number(1, log, Operand(name, (k,), trace.REAL)) for k in range(size)], object), "f4", log)
+        for name, size in (("x", 4), ("w", 3))
+    )
+    y = blank(4, "float32", log)
+    Machine(log).launch(padded_by_test, (1,), (4,), (x, w, y))
+    assert [float(number) for number in y.cells] == [2, 3, 3, 2]
+    assert [number.masked for number in y.cells] == [1, 0, 0, 1] and len(log.events) == 10
 
 
 # --- the machine ----------------------------------------------------------------------------------

@@ -42,6 +42,9 @@ class Counts:
         One factor is a padded zero, the other an inserted one.
     outside : int
         Not of the problem: filler in the rows, columns or terms of a tile past its end.
+    masked : int
+        Of those, the ones of a real element by filler that were added to a result. A kernel that
+        tests a bound and multiplies 0 where the test fails, instead of skipping, would have them.
     """
 
     useful: int
@@ -49,6 +52,7 @@ class Counts:
     by_inserted: int
     by_both: int
     outside: int
+    masked: int
 
     @property
     def by_zero(self) -> int:
@@ -143,9 +147,10 @@ def run(operator: str, shape: ConvShape, variant: str, first: Any = None, second
     out = np.full(sizes[2], np.nan, first.dtype)
     launches = kernels.launches(operator, shape, (first, second, out), variant=variant)
     memory = _Memory(operator, shape, (first, second, out))
-    _run_all(launches, memory, _added(operator, shape, first, second) if variant == "with_zeros" else [])
-    result = memory.collect(out)
-    return Trace(operator, shape, variant, _counted(memory.log), memory.log.events, result)
+    adds_zeros = any(launch.kernel is insert_zeros for launch in launches)
+    _run_all(launches, memory, _added(operator, shape, first, second) if adds_zeros else [])
+    result, masked = memory.collect(out)
+    return Trace(operator, shape, variant, _counted(memory.log, masked), memory.log.events, result)
 
 
 def count(operator: str, shape: ConvShape, variant: str) -> Counts:
@@ -158,22 +163,22 @@ def count(operator: str, shape: ConvShape, variant: str) -> Counts:
     >>> from cks_numba import flops
     >>> shape = ConvShape(n=1, ih=3, iw=3, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
     >>> count("conv2d_input", shape, "with_zeros")
-    Counts(useful=16, by_padded=32, by_inserted=33, by_both=0, outside=0)
+    Counts(useful=16, by_padded=32, by_inserted=33, by_both=0, outside=0, masked=0)
     >>> count("conv2d_input", shape, "skip_zeros")
-    Counts(useful=16, by_padded=0, by_inserted=0, by_both=0, outside=0)
+    Counts(useful=16, by_padded=0, by_inserted=0, by_both=0, outside=0, masked=0)
     >>> count("conv2d_input", shape, "with_zeros").total == flops.count("conv2d_input", shape).regular
     True
     """
     return run(operator, shape, variant).counts
 
 
-def _counted(log: Log) -> Counts:
+def _counted(log: Log, masked: int) -> Counts:
     kinds = [{event.first.kind, event.second.kind} for event in log.events]
     padded = sum(PADDED in pair for pair in kinds)
     inserted = sum(INSERTED in pair for pair in kinds)
     both = sum({PADDED, INSERTED} <= pair for pair in kinds)
     wasted = padded + inserted - both
-    return Counts(len(kinds) - wasted, padded - both, inserted - both, both, log.outside)
+    return Counts(len(kinds) - wasted, padded - both, inserted - both, both, log.outside, masked)
 
 
 def _added(operator: str, shape: ConvShape, first: Any, second: Any) -> list[steps.Stage]:
@@ -225,11 +230,12 @@ class _Memory:
         self.known.append((start, start + array.nbytes, flat))
         return Watched(flat.cells.reshape(array.shape), array.dtype, self.log)
 
-    def collect(self, out: Any) -> np.ndarray[Any, Any]:
-        """The values of the result; tells the events which element they were added to."""
-        result = np.empty_like(out)
+    def collect(self, out: Any) -> tuple[np.ndarray[Any, Any], int]:
+        """The values of the result, and its masked products; tells the events which element they were added to."""
+        result, masked = np.empty_like(out), 0
         for index, number in np.ndenumerate(self.watched(out).cells):
             result[index] = number.value
+            masked += number.masked
             for event in number.events:
                 event.out = index
-        return result
+        return result, masked

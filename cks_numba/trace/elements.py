@@ -59,7 +59,8 @@ class Log:
         """Multiply, and remember it."""
         if a.operand is None or b.operand is None:  # tile filler: past the end of the problem
             self.outside += 1
-            return Number(a.value * b.value, self)
+            one_element = (a.operand is None) != (b.operand is None)
+            return Number(a.value * b.value, self, masked=int(one_element))
         event = Event(a.operand, b.operand, None, self.block, self.thread)
         self.events.append(event)
         return Number(a.value * b.value, self, None, (event,))
@@ -68,11 +69,18 @@ class Log:
 class Number:
     """A value that a kernel computes with: an element of the problem, or a sum that remembers its products."""
 
-    __slots__ = ("events", "log", "operand", "value")
+    __slots__ = ("events", "log", "masked", "operand", "value")
     __array_ufunc__ = None  # NumPy's scalars then leave the arithmetic to this class
 
-    def __init__(self, value: float, log: Log, operand: Operand | None = None, events: tuple[Event, ...] = ()) -> None:
-        self.value, self.log, self.operand, self.events = value, log, operand, events
+    def __init__(
+        self,
+        value: float,
+        log: Log,
+        operand: Operand | None = None,
+        events: tuple[Event, ...] = (),
+        masked: int = 0,  # products in this sum of an element and filler
+    ) -> None:
+        self.value, self.log, self.operand, self.events, self.masked = value, log, operand, events, masked
 
     def __mul__(self, other: Any) -> Number:
         return self.log.product(self, self._number(other))
@@ -82,7 +90,8 @@ class Number:
 
     def __add__(self, other: Any) -> Number:
         other = self._number(other)
-        return Number(self.value + other.value, self.log, None, self.events + other.events)
+        masked = self.masked + other.masked
+        return Number(self.value + other.value, self.log, None, self.events + other.events, masked)
 
     __radd__ = __add__
 
