@@ -32,6 +32,7 @@ _HOMES = {  # public name: (module, its name there); an empty name stands for th
     "flops": ("flops", ""),
     "kernels": ("kernels", ""),
     "steps": ("steps", ""),
+    "trace": ("trace", ""),
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604

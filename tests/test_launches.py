@@ -7,9 +7,9 @@ import pytest
 from numba import typeof
 from reference import HARD_SHAPES, integers
 
-from cks_numba import kernels
+from cks_numba import kernels, tables
 from cks_numba.geometry import OPERATORS, ConvShape, plan
-from cks_numba.kernels import tiles
+from cks_numba.kernels import tiled, tiles
 
 SHAPE = HARD_SHAPES["odd sizes, stride does not divide"]
 
@@ -49,16 +49,17 @@ def test_empty_batch_needs_no_launch_but_a_gradient_of_zeros():
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_group_table_says_what_the_plan_says(operator):
     groups = plan(operator, SHAPE)
-    table = tiles.group_table(groups, [2] * len(groups.groups))
-    assert list(table[:, tiles.FIRST_BLOCK]) == list(range(0, 2 * len(groups.groups) + 1, 2))
+    table = tables.group_table(groups, [2] * len(groups.groups))
+    assert list(table[:, tables.FIRST_BLOCK]) == list(range(0, 2 * len(groups.groups) + 1, 2))
     for line, group in zip(table, groups.groups, strict=False):
-        for axis, run in ((tiles.ROWS, group.h), (tiles.COLUMNS, group.w)):
-            assert (line[axis + tiles.COUNT], line[axis + tiles.TERMS]) == (run.positions, run.terms)
+        for axis, run in ((tables.ROWS, group.h), (tables.COLUMNS, group.w)):
+            assert (line[axis + tables.COUNT], line[axis + tables.TERMS]) == (run.positions, run.terms)
 
 
 def test_small_problems_get_small_tiles_and_long_sums_are_split():
     small = ConvShape(n=1, ih=8, iw=8, ic=16, oc=16, fh=3, fw=3, padding=1)
     large = ConvShape(n=128, ih=32, iw=32, ic=128, oc=128, fh=3, fw=3, padding=1)
-    assert tiles.gather_tile("conv2d", small) == tiles.TILES[-1]
-    assert tiles.gather_tile("conv2d", large) == tiles.TILES[0]
-    assert tiles.weight_tile(small)[1] == 1 and tiles.weight_tile(large)[1] > 1
+    for operator in OPERATORS:
+        assert tiled.choose(operator, small).tile == tiles.TILES[-1]
+        assert tiled.choose(operator, large).tile == tiles.TILES[0]
+    assert tiled.choose("conv2d_weight", small).parts == 1 and tiled.choose("conv2d_weight", large).parts > 1

@@ -26,7 +26,8 @@ def plain_load(array, index):  # type: ignore[no-untyped-def]
 
 
 def plain_load4(array, index):  # type: ignore[no-untyped-def]
-    return tuple(array.reshape(-1, 4)[index])
+    run = array.reshape(-1, 4)[index]
+    return run[0], run[1], run[2], run[3]
 
 
 def plain_store(array, index, value):  # type: ignore[no-untyped-def]
@@ -34,7 +35,8 @@ def plain_store(array, index, value):  # type: ignore[no-untyped-def]
 
 
 def plain_store4(array, index, a, b, c, d):  # type: ignore[no-untyped-def]
-    array.reshape(-1, 4)[index] = a, b, c, d
+    run = array.reshape(-1, 4)[index]
+    run[0], run[1], run[2], run[3] = a, b, c, d
 
 
 def _address(context: Any, builder: Any, signature: Any, arguments: Any, lanes: int) -> Any:
@@ -85,13 +87,16 @@ def _store4(typing_context, array, index, a, b, c, d):  # type: ignore[no-untype
     return types.void(array, index, *[array.dtype] * 4), code
 
 
-load: Callable[..., Any]
-load4: Callable[..., Any]
-store: Callable[..., Any]
-store4: Callable[..., Any]
-if SIMULATED:
-    load, load4, store, store4 = plain_load, plain_load4, plain_store, plain_store4
-else:
-    from numba.cuda.extending import intrinsic
+def _chosen(plain: Callable[..., Any], code: Callable[..., Any]) -> Any:
+    """The plain function in the simulator, else an intrinsic, which names the plain one as its `twin`."""
+    if SIMULATED:
+        return plain
+    from numba.cuda.extending import intrinsic  # the simulator has no such module
 
-    load, load4, store, store4 = intrinsic(_load), intrinsic(_load4), intrinsic(_store), intrinsic(_store4)
+    function = intrinsic(code)
+    function.twin = plain
+    return function
+
+
+load, load4 = _chosen(plain_load, _load), _chosen(plain_load4, _load4)
+store, store4 = _chosen(plain_store, _store), _chosen(plain_store4, _store4)

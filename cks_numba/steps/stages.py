@@ -20,6 +20,8 @@ from ..geometry import ConvShape
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+REAL, INSERTED, PADDED = 0, 1, 2  # kinds of element
+
 
 @dataclass(frozen=True, eq=False)
 class Stage:
@@ -44,6 +46,15 @@ class Stage:
     padded: Array | None = None
     inserted: Array | None = None
     way: str = "skipping"
+
+    @property
+    def kinds(self) -> Array:
+        """REAL, INSERTED or PADDED for every element."""
+        kinds = np.full(self.array.shape, REAL)
+        for mask, kind in ((self.inserted, INSERTED), (self.padded, PADDED)):
+            if mask is not None:
+                kinds[mask] = kind
+        return kinds
 
 
 @dataclass(frozen=True, eq=False)

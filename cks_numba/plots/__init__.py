@@ -1,0 +1,67 @@
+"""Drawings of where the zeros are, made from the plan, the step-by-step versions and the traced kernels.
+
+Nothing here derives geometry.
+"""
+
+from __future__ import annotations
+
+from .animation import animate
+from .cells import (
+    BLUE,
+    INK,
+    INSERTED,
+    NAMES,
+    PADDED,
+    REAL,
+    RED,
+    STYLES,
+    canvas,
+    draw_cells,
+    draw_letters,
+    frame,
+    legend_of_kinds,
+    legend_of_marks,
+    mark,
+    single,
+    write,
+    zero_maps,
+)
+from .explore import explore, explore_figure
+from .groups import draw_groups, draw_windows, group_map, window_map
+from .phases import draw_sub_filters, phase_maps, sub_filters
+from .products import draw_heat, draw_products, products, waste_map
+
+__all__ = [
+    "BLUE",
+    "INK",
+    "INSERTED",
+    "NAMES",
+    "PADDED",
+    "REAL",
+    "RED",
+    "STYLES",
+    "animate",
+    "canvas",
+    "draw_cells",
+    "draw_groups",
+    "draw_heat",
+    "draw_letters",
+    "draw_products",
+    "draw_sub_filters",
+    "draw_windows",
+    "explore",
+    "explore_figure",
+    "frame",
+    "group_map",
+    "legend_of_kinds",
+    "legend_of_marks",
+    "mark",
+    "phase_maps",
+    "products",
+    "single",
+    "sub_filters",
+    "waste_map",
+    "window_map",
+    "write",
+    "zero_maps",
+]

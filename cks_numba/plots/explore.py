@@ -1,0 +1,145 @@
+"""Try sizes and see what follows: a picture of one layer, and sliders for it in a notebook."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from .. import flops, trace
+from ..geometry import OPERATORS, ConvShape, plan
+from ..steps.stages import amount
+from .animation import ADDED, RESULTS
+from .cells import Kinds, canvas, draw_cells, frame, legend_of_kinds, single, write, zero_maps
+from .groups import draw_groups
+from .products import draw_heat, products, waste_map
+
+LEFT, TOP = 0.8, 3.5  # squares beside and above the tensors
+MOST_PRODUCTS = 100_000  # that the regular way does for one channel: a second of tracing
+
+
+def explore_figure(operator: str, shape: ConvShape) -> Figure:
+    """Draw one layer: what the regular way multiplies, what of it is wasted where, and the groups of the plan.
+
+    Parameters
+    ----------
+    operator : {"conv2d", "conv2d_input", "conv2d_weight"}
+    shape : ConvShape
+        Its first image and channel are shown.
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an unknown operator, no ConvShape, or a layer too large to be drawn.
+
+    Examples
+    --------
+    >>> shape = ConvShape(n=1, ih=4, iw=4, ic=1, oc=1, fh=3, fw=3, padding=1)
+    >>> [text.get_text() for text in explore_figure("conv2d", shape).axes[0].texts][:2]
+    ['conv2d: 144 products, 100 useful: ×1.44', '9 groups, each with one window']
+    """
+    _check(operator, shape)
+    shape = single(shape)
+    field, slider = zero_maps(operator, shape)
+    traced = trace.run(operator, shape, "with_zeros")
+    rows, columns = traced.result.shape[1:3]
+    below = TOP + max(field.shape[0], slider.shape[0]) + 2.5  # where the results start
+    right = LEFT + max(field.shape[1], columns, 7) + 1.2  # where the right half starts
+    fig, ax = canvas(max(19.0, right + max(slider.shape[1], columns, 7) + LEFT), below + rows + 3.5)
+    _write_counts(ax, operator, shape)
+    _draw_operands(ax, traced, field, slider, right)
+    _draw_results(ax, traced, right, below)
+    ax.legend(handles=legend_of_kinds(), loc="lower center", ncols=3, frameon=False, fontsize=15, handleheight=1.3)
+    return fig
+
+
+def _draw_operands(ax: Any, traced: trace.Trace, field: Kinds, slider: Kinds, right: float) -> None:
+    """Draw what is read and what slides over it, framed where the first result is made."""
+    names = ADDED[traced.operator]
+    for kinds, name, operand, left in ((field, names[0], "first", LEFT), (slider, names[1], "second", right)):
+        places = products(traced, (0, 0), operand)
+        draw_cells(ax, kinds, left, TOP)
+        frame(ax, [*places[True], *places[False]], left, TOP)
+        write(ax, left, TOP + kinds.shape[0] + 0.7, name, ha="left")
+
+
+def _draw_results(ax: Any, traced: trace.Trace, right: float, top: float) -> None:
+    """Draw how many products of each result are wasted, and the groups of the plan."""
+    wasted, done = waste_map(traced)
+    result, below = RESULTS[traced.operator], top + wasted.shape[0] + 0.7
+    draw_heat(ax, wasted, wasted / np.maximum(done, 1), LEFT, top)
+    write(ax, LEFT, below, f"{result}: by a zero, of {done.max()}", ha="left")
+    draw_groups(ax, traced.operator, traced.shape, right, top)
+    write(ax, right, below, f"{result} by group", ha="left")
+
+
+def _check(operator: str, shape: ConvShape) -> None:
+    if not isinstance(shape, ConvShape):
+        raise TypeError(f"shape must be a ConvShape, got {type(shape).__name__}")
+    regular = flops.count(operator, single(shape)).regular
+    if regular > MOST_PRODUCTS:
+        raise ValueError(f"shape must take at most {MOST_PRODUCTS} products a channel to be drawn, got {regular}")
+
+
+def _write_counts(ax: Any, operator: str, shape: ConvShape) -> None:
+    count, groups = flops.count(operator, shape), len(plan(operator, shape).groups)
+    title = f"{operator}: {count.regular} products, {count.useful} useful: ×{count.saved:.2f}"
+    write(ax, 0.8, 1.0, title, 19, weight="bold", ha="left")
+    write(ax, 0.8, 2.2, f"{amount(groups, 'group')}, each with one window", 16, ha="left")
+
+
+def explore() -> Any:
+    """Sliders for size, filter, stride, padding, dilation and operator in a notebook; the picture follows.
+
+    Returns
+    -------
+    ipywidgets.VBox
+        Shown if it is the last value of a cell.
+
+    Raises
+    ------
+    ImportError
+        If ipywidgets is not installed.
+    """
+    try:
+        import ipywidgets as widgets
+    except ImportError as error:
+        message = "explore() needs ipywidgets: pip install 'cks-numba[tutorials]'; explore_figure() does not"
+        raise ImportError(message) from error
+    picture, problem = widgets.Image(format="png"), widgets.Label()
+    choice = widgets.Dropdown(options=OPERATORS, description="operator")
+    ranges = {"size": (1, 10, 4), "filter": (1, 5, 3), "stride": (1, 4, 1), "padding": (0, 4, 1), "dilation": (1, 3, 1)}
+    sliders = {
+        name: widgets.IntSlider(value, low, high, description=name, continuous_update=False)
+        for name, (low, high, value) in ranges.items()
+    }
+
+    def follow(_: Any = None) -> None:
+        try:
+            picture.value = _png(explore_figure(choice.value, layer(**{k: s.value for k, s in sliders.items()})))
+            problem.value = ""
+        except ValueError as error:  # such as a filter that does not fit: the last picture stays
+            problem.value = str(error)
+
+    for control in (choice, *sliders.values()):
+        control.observe(follow, "value")
+    follow()
+    return widgets.VBox([choice, *sliders.values(), problem, picture])
+
+
+def layer(size: int, filter: int, stride: int, padding: int, dilation: int) -> ConvShape:
+    """The square layer that the sliders describe."""
+    sizes = dict(ih=size, iw=size, fh=filter, fw=filter)
+    return ConvShape(n=1, ic=1, oc=1, **sizes, stride=stride, padding=padding, dilation=dilation)
+
+
+def _png(fig: Figure) -> bytes:
+    buffer = io.BytesIO()
+    fig.savefig(buffer, dpi=70)
+    return buffer.getvalue()

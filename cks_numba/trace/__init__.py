@@ -1,0 +1,243 @@
+"""Evidence that zeros are skipped: run the kernels' own source on arrays that know which elements are zeros.
+
+`run` takes the launches that a GPU would get and runs their Python source, line by line, on numbers
+that remember which element of which array they are. So nothing here knows how a kernel works: what
+is counted is what it multiplied. Only for tiny shapes; a multiplication takes about a microsecond.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import kernels, steps
+from ..geometry import ConvShape
+from ..kernels.launch import Launch, insert_zeros
+from ..steps.stages import INSERTED, PADDED, REAL
+from .elements import Event, Log, Number, Operand, Watched, blank
+from .machine import Machine
+
+__all__ = ["INSERTED", "PADDED", "REAL", "Counts", "Event", "Operand", "Trace", "count", "run"]
+
+ADDED = {  # the stages of `steps` that the launches of with_zeros make, in their order
+    "conv2d": ("padded x",),
+    "conv2d_input": ("padded dy",),
+    "conv2d_weight": ("padded x", "dy with inserted zeros"),
+}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Multiplications of a kernel, by what their factors are.
+
+    Attributes
+    ----------
+    useful : int
+        Both factors are real elements.
+    by_padded, by_inserted : int
+        A factor is a padded zero (an inserted zero), and no factor is of the other kind.
+    by_both : int
+        One factor is a padded zero, the other an inserted one.
+    outside : int
+        Not of the problem: in the rows, columns or terms of a tile past its end. A factor is filler, or the
+        product goes into no result.
+    masked : int
+        Of those, the ones of a real element by filler that were added to a result. A kernel that
+        tests a bound and multiplies 0 where the test fails, instead of skipping, would have them.
+    """
+
+    useful: int
+    by_padded: int
+    by_inserted: int
+    by_both: int
+    outside: int
+    masked: int
+
+    @property
+    def by_zero(self) -> int:
+        """Multiplications by a zero that padding or insertion put there."""
+        return self.by_padded + self.by_inserted + self.by_both
+
+    @property
+    def total(self) -> int:
+        """All multiplications of the problem; `outside` is not among them."""
+        return self.useful + self.by_zero
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What a kernel did.
+
+    Attributes
+    ----------
+    operator : str
+    shape : ConvShape
+    variant : str
+    counts : Counts
+    events : list of Event
+        Every multiplication of the problem, in the order in which the threads did them.
+    result : ndarray
+        What the kernel computed.
+    """
+
+    operator: str
+    shape: ConvShape
+    variant: str
+    counts: Counts
+    events: list[Event]
+    result: np.ndarray[Any, Any]
+
+    def per_result(self, wasted: bool) -> np.ndarray[Any, Any]:
+        """How many of the products of each element of the result were wasted, or were not.
+
+        Examples
+        --------
+        >>> shape = ConvShape(n=1, ih=2, iw=2, ic=1, oc=1, fh=3, fw=3, padding=1)
+        >>> run("conv2d", shape, "with_zeros").per_result(wasted=True)[0, :, :, 0]
+        array([[5, 5],
+               [5, 5]])
+        """
+        found = np.zeros(self.result.shape, int)
+        for event in self.events:
+            if event.out is not None and event.wasted == wasted:
+                found[event.out] += 1
+        return found
+
+
+def run(operator: str, shape: ConvShape, variant: str, first: Any = None, second: Any = None) -> Trace:
+    """Run the kernels of one rung of an operator and watch every multiplication.
+
+    Parameters
+    ----------
+    operator : {"conv2d", "conv2d_input", "conv2d_weight"}
+    shape : ConvShape
+        A tiny one.
+    variant : {"with_zeros", "skip_zeros", "shared", "tiled"}
+    first, second : ndarray, optional
+        The operands as `kernels.launches` takes them; ones where None.
+
+    Returns
+    -------
+    Trace
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an unknown operator or variant, no ConvShape, or arrays that do not fit it.
+
+    Examples
+    --------
+    >>> shape = ConvShape(n=1, ih=2, iw=2, ic=1, oc=1, fh=3, fw=3, padding=1)
+    >>> event = run("conv2d", shape, "with_zeros").events[0]
+    >>> event.first.array, event.first.place, event.wasted
+    ('padded x', (0, 0, 0, 0), True)
+    >>> run("conv2d", shape, "skip_zeros").events[0].first.place
+    (0, 0, 0, 0)
+    """
+    if not isinstance(shape, ConvShape):
+        raise TypeError(f"shape must be a ConvShape, got {type(shape).__name__}")
+    if operator not in ADDED:
+        raise ValueError(f"operator must be one of {tuple(ADDED)}, got {operator!r}")
+    sizes = [size for _, size in shape.arrays(operator)]
+    first, second = (
+        np.ones(size, np.float32) if given is None else np.asarray(given)
+        for given, size in zip((first, second), sizes, strict=False)
+    )
+    out = np.full(sizes[2], np.nan, first.dtype)
+    launches = kernels.launches(operator, shape, (first, second, out), variant=variant)
+    memory = _Memory(operator, shape, (first, second, out))
+    adds_zeros = any(launch.kernel is insert_zeros for launch in launches)
+    _run_all(launches, memory, _added(operator, shape, first, second) if adds_zeros else [])
+    result, masked = memory.collect(out)
+    memory.log.drop_lost()
+    return Trace(operator, shape, variant, _counted(memory.log, masked), memory.log.events, result)
+
+
+def count(operator: str, shape: ConvShape, variant: str) -> Counts:
+    """Count the multiplications that the kernels of one rung really do.
+
+    Parameters and errors are those of `run`.
+
+    Examples
+    --------
+    >>> from cks_numba import flops
+    >>> shape = ConvShape(n=1, ih=3, iw=3, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
+    >>> count("conv2d_input", shape, "with_zeros")
+    Counts(useful=16, by_padded=32, by_inserted=33, by_both=0, outside=0, masked=0)
+    >>> count("conv2d_input", shape, "skip_zeros")
+    Counts(useful=16, by_padded=0, by_inserted=0, by_both=0, outside=0, masked=0)
+    >>> count("conv2d_input", shape, "with_zeros").total == flops.count("conv2d_input", shape).regular
+    True
+    """
+    return run(operator, shape, variant).counts
+
+
+def _counted(log: Log, masked: int) -> Counts:
+    kinds = [{event.first.kind, event.second.kind} for event in log.events]
+    padded = sum(PADDED in pair for pair in kinds)
+    inserted = sum(INSERTED in pair for pair in kinds)
+    both = sum({PADDED, INSERTED} <= pair for pair in kinds)
+    wasted = padded + inserted - both
+    return Counts(len(kinds) - wasted, padded - both, inserted - both, both, log.outside, masked)
+
+
+def _added(operator: str, shape: ConvShape, first: Any, second: Any) -> list[steps.Stage]:
+    """The arrays with added zeros, as `steps` makes them: their masks say which zero is of which kind."""
+    shown = steps.BY_OPERATOR[operator](first, second, shape)
+    return [shown.stage(name) for name in ADDED[operator]]
+
+
+def _run_all(launches: list[Launch], memory: _Memory, added: list[steps.Stage]) -> None:
+    machine, stages = Machine(memory.log), iter(added)
+    for launch in launches:
+        args = tuple(memory.watched(arg) if isinstance(arg, np.ndarray) else arg for arg in launch.args)
+        machine.launch(launch.kernel, launch.grid, launch.block, args)
+        if launch.kernel is insert_zeros:
+            _mark(args[1], next(stages))
+
+
+def _mark(made: Watched, stage: steps.Stage) -> None:
+    """Tell the elements of a padded or zero-inserted array what they are."""
+    kinds = stage.kinds
+    for index, number in np.ndenumerate(made.cells):
+        kind = int(kinds[index])
+        if (number.operand is None) != (kind != REAL):
+            raise AssertionError(f"{stage.name}: the kernel and steps/ differ about element {index}")
+        made.cells[index] = Number(number.value, made.log, Operand(stage.name, index, kind))
+
+
+class _Memory:
+    """Which watched cells stand for which NumPy memory: launches pass the same array in several shapes."""
+
+    def __init__(self, operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any]) -> None:
+        self.log = Log()
+        self.known: list[tuple[int, int, Watched]] = []  # first byte, past the last byte, flat
+        for (name, _), array in zip(shape.arrays(operator)[:2], arrays, strict=False):
+            cells = self.watched(array).cells
+            for index, value in np.ndenumerate(array):
+                cells[index] = Number(float(value), self.log, Operand(name, index, REAL))
+
+    def watched(self, array: Any) -> Any:
+        """The cells of an array of floats, new ones where its memory is; integer tables stay what they are."""
+        if array.dtype.kind != "f":
+            return array.astype(object)  # Python's integers do not overflow
+        start = array.__array_interface__["data"][0]
+        for first, last, flat in self.known:
+            if first <= start < last:
+                skipped = (start - first) // array.itemsize
+                return Watched(flat.cells[skipped : skipped + array.size].reshape(array.shape), array.dtype, self.log)
+        flat = blank(array.size, array.dtype, self.log)
+        self.known.append((start, start + array.nbytes, flat))
+        return Watched(flat.cells.reshape(array.shape), array.dtype, self.log)
+
+    def collect(self, out: Any) -> tuple[np.ndarray[Any, Any], int]:
+        """The values of the result, and its masked products; tells the events which element they were added to."""
+        result, masked = np.empty_like(out), 0
+        for index, number in np.ndenumerate(self.watched(out).cells):
+            result[index] = number.value
+            masked += number.masked
+            for event in number.events:
+                event.out = index
+        return result, masked

@@ -1,0 +1,136 @@
+"""Numbers that know where they come from, arrays of them, and the log of what was multiplied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..steps.stages import INSERTED, PADDED, REAL
+
+Index = tuple[int, ...]
+
+
+class Operand(NamedTuple):
+    """An element of the problem: the array's name, where it lies there, and REAL, INSERTED or PADDED."""
+
+    array: str
+    place: Index
+    kind: int
+
+
+@dataclass(slots=True, eq=False)
+class Event:
+    """One multiplication.
+
+    Attributes
+    ----------
+    first, second : Operand
+        What was multiplied.
+    out : tuple of int or None
+        The element of the result that the product was added to; None if it went nowhere.
+    block, thread : tuple of int
+        Who did it: blockIdx and threadIdx (x, y, z).
+    """
+
+    first: Operand
+    second: Operand
+    out: Index | None
+    block: Index
+    thread: Index
+
+    @property
+    def wasted(self) -> bool:
+        """True if a factor is a zero that padding or insertion put there."""
+        return self.first.kind != REAL or self.second.kind != REAL
+
+
+@dataclass
+class Log:
+    """What the kernels multiplied, in the order in which they did it; `block` and `thread` are who is at work."""
+
+    events: list[Event] = field(default_factory=list)
+    outside: int = 0
+    block: Index = (0, 0, 0)
+    thread: Index = (0, 0, 0)
+
+    def product(self, a: Number, b: Number) -> Number:
+        """Multiply, and remember it."""
+        if a.operand is None or b.operand is None:  # tile filler: past the end of the problem
+            self.outside += 1
+            one_element = (a.operand is None) != (b.operand is None)
+            return Number(a.value * b.value, self, masked=int(one_element))
+        event = Event(a.operand, b.operand, None, self.block, self.thread)
+        self.events.append(event)
+        return Number(a.value * b.value, self, None, (event,))
+
+    def drop_lost(self) -> None:
+        """Once the results are known: what went into none of them was done outside the problem."""
+        kept = [event for event in self.events if event.out is not None]
+        self.outside += len(self.events) - len(kept)
+        self.events = kept
+
+
+class Number:
+    """A value that a kernel computes with: an element of the problem, or a sum that remembers its products."""
+
+    __slots__ = ("events", "log", "masked", "operand", "value")
+    __array_ufunc__ = None  # NumPy's scalars then leave the arithmetic to this class
+
+    def __init__(
+        self,
+        value: float,
+        log: Log,
+        operand: Operand | None = None,
+        events: tuple[Event, ...] = (),
+        masked: int = 0,  # products in this sum of an element and filler
+    ) -> None:
+        self.value, self.log, self.operand, self.events, self.masked = value, log, operand, events, masked
+
+    def __mul__(self, other: Any) -> Number:
+        return self.log.product(self, self._number(other))
+
+    def __rmul__(self, other: Any) -> Number:
+        return self.log.product(self._number(other), self)
+
+    def __add__(self, other: Any) -> Number:
+        other = self._number(other)
+        masked = self.masked + other.masked
+        return Number(self.value + other.value, self.log, None, self.events + other.events, masked)
+
+    __radd__ = __add__
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def _number(self, value: Any) -> Number:
+        return value if isinstance(value, Number) else Number(float(value), self.log)
+
+
+class Watched:
+    """An array of Numbers, with as much of a NumPy array's interface as kernels use."""
+
+    def __init__(self, cells: Any, dtype: Any, log: Log) -> None:
+        self.cells, self.dtype, self.log = cells, np.dtype(dtype), log
+        self.shape, self.size, self.ndim = cells.shape, cells.size, cells.ndim
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self.cells[index]
+        return Watched(found, self.dtype, self.log) if isinstance(found, np.ndarray) else found
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.cells[index] = value if isinstance(value, Number) else Number(float(value), self.log)
+
+    def reshape(self, *shape: int) -> Watched:
+        return Watched(self.cells.reshape(*shape), self.dtype, self.log)
+
+
+def blank(shape: Any, dtype: Any, log: Log) -> Watched:
+    """Uninitialised memory: NaN, so that a result made of it cannot be right."""
+    cells = np.empty(shape, object)
+    cells.fill(Number(float("nan"), log))
+    return Watched(cells, dtype, log)
+
+
+__all__ = ["INSERTED", "PADDED", "REAL", "Event", "Log", "Number", "Operand", "Watched", "blank"]

@@ -1,0 +1,162 @@
+"""What `numba.cuda` is to a kernel, in plain Python: one thread after the other, no GPU and no simulator.
+
+A kernel's own source is compiled once more as plain Python, with three things replaced: `cuda` by a
+`Machine`, device functions by copies made the same way, and Numba's number types by Python's. A
+`cuda.syncthreads()` becomes a `yield`, so that a thread of a block is a generator: all of them run
+to the barrier in turn, then all run on. That is always the same order.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from itertools import product
+from types import FunctionType, SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import types as numba_types
+
+from ..kernels.jit import cuda
+from .elements import Log, blank
+
+
+class Dim3(NamedTuple):
+    x: int = 1
+    y: int = 1
+    z: int = 1
+
+
+class Whole(NamedTuple):
+    """One of Numba's integer types: called, it makes a Python integer of that many bits."""
+
+    bits: int
+    signed: bool
+
+    def __call__(self, value: Any) -> int:
+        wrapped = int(value) & ((1 << self.bits) - 1)
+        return wrapped - (1 << self.bits) if self.signed and wrapped >> (self.bits - 1) else wrapped
+
+
+class Machine:
+    """Stands in for the module `numba.cuda` inside the copied kernels.
+
+    Parameters
+    ----------
+    log : Log
+        Is told which thread is at work.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.shared, self.local = SimpleNamespace(array=self._shared), SimpleNamespace(array=self._local)
+        self.gridDim = self.blockDim = Dim3()
+        self.blockIdx = self.threadIdx = Dim3(0, 0, 0)
+        self._copies: dict[Any, Any] = {}
+        self._block_arrays: list[Any] = []
+        self._asked: dict[Dim3, int] = {}  # how many shared arrays each thread has asked for
+
+    def launch(self, kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
+        """Run a kernel, block by block."""
+        body = self.plain(kernel)
+        self.gridDim, self.blockDim = Dim3(*grid), Dim3(*block)
+        for place_of_block in _places(self.gridDim):
+            self.blockIdx, self._block_arrays, self._asked = place_of_block, [], {}
+            threads = [(place, self._start(place, body, args)) for place in _places(self.blockDim)]
+            while threads := [thread for thread in threads if self._resume(*thread)]:
+                pass  # every thread that is left waits at a barrier
+
+    def plain(self, value: Any) -> Any:
+        """What a copied kernel sees in place of `value`. Other replacements belong here."""
+        if value is cuda:
+            return self
+        if isinstance(value, numba_types.Integer):
+            known: Any = value
+            return Whole(known.bitwidth, known.signed)
+        if isinstance(value, numba_types.Float):
+            return float
+        if hasattr(value, "twin"):  # an intrinsic names the plain Python function that does the same
+            return value.twin
+        if hasattr(value, "py_func"):  # a kernel or a device function
+            if value not in self._copies:
+                self._copies[value] = self._copy(value.py_func)
+            return self._copies[value]
+        return value
+
+    # --- the interface of numba.cuda ---
+    def grid(self, ndim: int) -> Any:
+        """Index of the thread in the whole grid, or a tuple of indices."""
+        sizes = zip(self.blockIdx, self.blockDim, self.threadIdx, strict=True)
+        indices = tuple(block * size + thread for block, size, thread in sizes)
+        return indices[0] if ndim == 1 else indices[:ndim]
+
+    def syncthreads(self) -> None:
+        raise NotImplementedError("cuda.syncthreads() must be a statement of its own to be traced")
+
+    def _local(self, shape: Any, dtype: Any, *_: Any, **__: Any) -> Any:
+        return np.zeros(shape, object) if isinstance(dtype, Whole) else blank(shape, dtype, self.log)
+
+    def _shared(self, shape: Any, dtype: Any, *_: Any, **__: Any) -> Any:
+        """The first thread of a block makes the array, the others get the same one."""
+        number = self._asked.get(self.threadIdx, 0)
+        self._asked[self.threadIdx] = number + 1
+        if number == len(self._block_arrays):
+            self._block_arrays.append(self._local(shape, dtype))
+        return self._block_arrays[number]
+
+    # --- threads ---
+    def _start(self, place: Dim3, body: Any, args: tuple[Any, ...]) -> Any:
+        """Run a thread to its end, or where it has barriers only make the generator that will."""
+        self._take_turn(place)
+        return body(*args)
+
+    def _resume(self, place: Dim3, thread: Any) -> bool:
+        """Run a thread to its next barrier; False if it has ended."""
+        if thread is None:
+            return False
+        self._take_turn(place)
+        return next(thread, thread) is not thread
+
+    def _take_turn(self, place: Dim3) -> None:
+        self.threadIdx = place
+        self.log.block, self.log.thread = self.blockIdx, place
+
+    # --- copies of kernels ---
+    def _copy(self, function: FunctionType) -> Any:
+        """Compile the source of a function again, with the names that it uses replaced."""
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        definition = tree.body[0]
+        assert isinstance(definition, ast.FunctionDef)
+        definition.decorator_list = []
+        known = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
+        used = {node.id for node in ast.walk(definition) if isinstance(node, ast.Name)}
+        names = {name: self.plain(known[name]) for name in sorted(used & known.keys())}
+        ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)  # for tracebacks
+        tree = ast.fix_missing_locations(_Barriers(names).visit(tree))
+        exec(compile(tree, inspect.getsourcefile(function) or "<kernel>", "exec"), names)
+        return names[definition.name]
+
+
+class _Barriers(ast.NodeTransformer):
+    """Turns barriers into yields, and calls of functions that have barriers into `yield from`."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self.names = names
+
+    def visit_Expr(self, node: ast.Expr) -> Any:
+        if isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "cuda.syncthreads":
+            return ast.copy_location(ast.Expr(ast.Yield()), node)
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> Any:
+        self.generic_visit(node)
+        called = self.names.get(node.func.id) if isinstance(node.func, ast.Name) else None
+        return ast.copy_location(ast.YieldFrom(node), node) if inspect.isgeneratorfunction(called) else node
+
+
+def _places(sizes: Dim3) -> Iterator[Dim3]:
+    """All indices, x fastest."""
+    for z, y, x in product(range(sizes.z), range(sizes.y), range(sizes.x)):
+        yield Dim3(x, y, z)

@@ -1,0 +1,94 @@
+"""Draw figures/f4_redundancy.png: the share of multiply-adds by an added zero, against the size of the map.
+
+Lines are ``flops.count``; points are products of the regular way's kernels, traced and counted.
+
+Usage: ``python figures/f4_redundancy.py [--out FOLDER]``
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from cks_numba import flops, trace
+from cks_numba.geometry import ConvShape
+
+OPERATORS = {"conv2d": "forward\nconv2d", "conv2d_input": "input gradient\nconv2d_input"}
+OPERATORS["conv2d_weight"] = "filter gradient\nconv2d_weight"
+FILTERS = {3: ("#0072B2", "o"), 4: ("#E69F00", "s"), 5: ("#009E73", "^"), 7: ("#CC79A7", "D")}
+STRIDES = 1, 2, 3
+SIZES = range(2, 33)
+TRACED = 2, 4, 8
+
+
+def layer(size: int, taps: int, stride: int) -> ConvShape:
+    """A square layer with `size` x `size` outputs from an input `stride` times as large, padded by half the filter.
+
+    One channel and one image: more of them do not change the share.
+    """
+    pad = (taps - 1) // 2, taps // 2
+    sizes = dict(ih=stride * size, iw=stride * size, fh=taps, fw=taps)
+    return ConvShape(n=1, ic=1, oc=1, **sizes, stride=stride, padding=(pad, pad))
+
+
+def theory(operator: str, shape: ConvShape) -> float:
+    count = flops.count(operator, shape)
+    return 100 * count.redundant / count.regular
+
+
+def counted(operator: str, shape: ConvShape) -> float:
+    counts = trace.count(operator, shape, "with_zeros")
+    return 100 * counts.by_zero / counts.total
+
+
+def draw_panel(ax: plt.Axes, operator: str, stride: int) -> None:
+    for taps, (colour, marker) in FILTERS.items():
+        lines = [theory(operator, layer(size, taps, stride)) for size in SIZES]
+        points = [counted(operator, layer(size, taps, stride)) for size in TRACED]
+        ax.plot(SIZES, lines, color=colour, linewidth=2)
+        ax.plot(TRACED, points, marker, color=colour, markersize=7, markeredgecolor="white")
+        ax.plot([], [], marker=marker, color=colour, linewidth=2, label=f"{taps}×{taps}")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks([2, 4, 8, 16, 32], ["2", "4", "8", "16", "32"])
+    ax.set(ylim=(0, 100), yticks=(0, 25, 50, 75, 100))
+    ax.tick_params(labelsize=14)
+    ax.grid(color="#DDDDDD")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def draw() -> Figure:
+    """Return the figure: a row an operator, a column a stride."""
+    plt.rcParams.update({"font.family": "DejaVu Sans", "hatch.linewidth": 0.6})
+    fig = Figure(figsize=(10, 10), layout="constrained")
+    axes = fig.subplots(len(OPERATORS), len(STRIDES), sharex=True, sharey=True)
+    for row, (operator, name) in zip(axes, OPERATORS.items(), strict=True):
+        row[0].set_ylabel(name, fontsize=15)
+        for ax, stride in zip(row, STRIDES, strict=True):
+            draw_panel(ax, operator, stride)
+    for ax, stride in zip(axes[0], STRIDES, strict=True):
+        ax.set_title(f"stride {stride}", fontsize=16, weight="bold")
+    axes[-1, 1].set_xlabel("rows and columns of y", fontsize=16)
+    fig.suptitle("multiply-adds by an added zero (%)", fontsize=18, weight="bold")
+    style = dict(loc="outside lower center", ncols=4, frameon=False, fontsize=16, title_fontsize=15)
+    title = "filter; lines are theory, points are counted in the kernels"
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), title=title, **style)
+    return fig
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description="Draw f4_redundancy.png.")
+    arguments.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the picture")
+    folder = arguments.parse_args().out
+    folder.mkdir(parents=True, exist_ok=True)
+    draw().savefig(folder / "f4_redundancy.png", dpi=90, metadata={"Software": None})
+    print(folder / "f4_redundancy.png")
+
+
+if __name__ == "__main__":
+    main()
