@@ -184,7 +184,8 @@ def examples(operator: str, widths: Iterable[int] = (4, 1)) -> Iterator[Launch]:
     """Launches of all rungs of an operator, the tiled one with every tile and for both widths of a load."""
     for width in widths:
         shape = example(width)
-        arrays = tuple(np.empty(size, np.float32) for _, size in shape.arrays(operator))
+        first, second, out = (np.empty(size, np.float32) for _, size in shape.arrays(operator))
+        arrays = first, second, out
         if width == 4:
             for variant in kernels.VARIANTS[:-1]:
                 yield kernels.launches(operator, shape, arrays, variant=variant)[-1]

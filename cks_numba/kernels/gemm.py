@@ -11,7 +11,7 @@ the other half of shared memory: one barrier a chunk is enough. docs/kernels.md 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from numba import int32, uint32
@@ -24,18 +24,16 @@ from ..tables import (
     FIXED_STEP,
     ROWS,
     SUMMED,
-    SUMMED_STEP,
     TERMS,
     THIRD,
     THIRD_FIXED,
-    THIRD_TERM,
 )
 from .jit import ALIGN, cuda, kernel
 from .memory import load, store
 from .tiles import BK, SKEW, Tile, digits, group_of_block, loader, stepper, thread_tile, writer
 
 
-@lru_cache(maxsize=None)
+@cache
 def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
     """``gather_gemm`` for a tile, for loads of `width` elements, and for one of the two operators."""
     bm, bn, tm, tn = tile
@@ -63,7 +61,7 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
 
         # 1. The channel group of this block, its group of the plan, and its tile: rows from m0, columns from n0.
         depth, columns = uint32(depth), uint32(columns)
-        c_group, n0 = uint32(cuda.blockIdx.z), uint32(cuda.blockIdx.y * bn)
+        c_group, n0 = int32(cuda.blockIdx.z), uint32(cuda.blockIdx.y * bn)
         g = group_of_block(table, cuda.blockIdx.x)
         rows_h, rows_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
         rows = uint32(out.shape[0] * rows_h * rows_w)
@@ -79,10 +77,11 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
             v = table[g, COLUMNS + THIRD] + kw * table[g, COLUMNS + THIRD_FIXED]
             a_at[j] = uint32(((n * src.shape[1] + h) * src.shape[2] + v) * src_c + c_group * depth // width)
         w_first = (table[g, ROWS + SUMMED] * w.shape[2] + table[g, COLUMNS + SUMMED]) * w_c
+        w_first += c_group * (columns if forward else depth) * w_oc
         for j in range(b_loads):
             c = uint32(n0 + b_place + j * b_apart)
             c = c if c < columns else uint32(0)
-            b_at[j] = uint32(w_first + c_group * (columns if forward else depth) * w_oc + (c * w_oc if forward else c // width))
+            b_at[j] = uint32(w_first + (c * w_oc if forward else c // width))
 
         # 3. The terms (fh, fw, k) of this thread's loads, and how far a step of each goes in src and in w.
         terms_w = uint32(max(table[g, COLUMNS + TERMS], 1))
@@ -135,7 +134,7 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
     return gather_gemm
 
 
-@lru_cache(maxsize=None)
+@cache
 def weight_kernel(tile: Tile, width: int) -> Any:
     """``weight_gemm`` for a tile and for loads of `width` elements."""
     bm, bn, tm, tn = tile
@@ -165,7 +164,7 @@ def weight_kernel(tile: Tile, width: int) -> Any:
         rows, depth = uint32(rows), uint32(out.shape[3])
         groups = uint32(uint32(x.shape[3]) // depth)
         part = uint32(uint32(cuda.blockIdx.z) // groups)
-        c_group, m0 = uint32(cuda.blockIdx.z - part * groups), uint32(cuda.blockIdx.y * bm)
+        c_group, m0 = int32(cuda.blockIdx.z - part * groups), uint32(cuda.blockIdx.y * bm)
         g = group_of_block(table, cuda.blockIdx.x)
         taps_h, taps_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
         n0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bn)

@@ -23,7 +23,8 @@ def device(function: Any) -> Any:
 
 def kernel(threads: int, blocks: int) -> Any:
     """Compile a kernel for so many threads of a block and blocks of a multiprocessor, which bounds its registers."""
-    return cuda.jit if SIMULATED else cuda.jit(launch_bounds=(threads, blocks))
+    options: dict[str, Any] = {} if SIMULATED else {"launch_bounds": (threads, blocks)}
+    return cuda.jit(**options)
 
 
 # The kernels trim with the very functions that the plan is made with.

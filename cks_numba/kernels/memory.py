@@ -93,7 +93,7 @@ def _chosen(plain: Callable[..., Any], code: Callable[..., Any]) -> Any:
         return plain
     from numba.cuda.extending import intrinsic  # the simulator has no such module
 
-    function = intrinsic(code)
+    function: Any = intrinsic(code)
     function.twin = plain
     return function
 

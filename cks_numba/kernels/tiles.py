@@ -11,7 +11,7 @@ term by term, so that what a thread reads at once, four rows or four columns, ar
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 from numba import uint32
@@ -58,7 +58,7 @@ def digits(k, middle_size, last_size):
     return first, uint32(rest - uint32(first * middle_size)), uint32(uint32(k) - uint32(rest * last_size))
 
 
-@lru_cache(maxsize=None)
+@cache
 def stepper(width: int) -> Any:
     """The way from a term, as three digits, to the term one chunk further on, without a division."""
 
@@ -101,7 +101,7 @@ def group_of_block(table, block):
 
 
 # --- the tile -------------------------------------------------------------------------------------
-@lru_cache(maxsize=None)
+@cache
 def thread_tile(tile: Tile) -> tuple[Any, Any, Any]:
     """Which results are a thread's own, and how it adds a chunk to them: the inner loop of both kernels.
 
@@ -145,7 +145,7 @@ def thread_tile(tile: Tile) -> tuple[Any, Any, Any]:
     return first_of, multiply_chunk, (4 * down, 4 * across)
 
 
-@lru_cache(maxsize=None)
+@cache
 def loader(width: int, along_terms: bool, size: int, threads: int) -> tuple[int, int, Any, Any, Any]:
     """How the threads of a block load BK terms of `size` rows or columns, `width` elements at once.
 
@@ -186,7 +186,7 @@ def loader(width: int, along_terms: bool, size: int, threads: int) -> tuple[int,
     return loads, apart, first_of, fetch, put
 
 
-@lru_cache(maxsize=None)
+@cache
 def writer(width: int) -> Any:
     """How a thread writes `width` neighbours of its results; they exist all or none."""
 

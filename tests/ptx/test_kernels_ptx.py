@@ -123,16 +123,3 @@ def test_float32_kernels_hold_no_float64_and_no_atomics(operator, variant):
         ptx = ptxrun.compile_ptx(item.kernel, tuple(typeof(arg) for arg in item.args), fastmath=False)
         assert re.search(r"\.f64|\b(atom|red)\.", ptx) is None
         assert variant == "with_zeros" or "fma.rn.f32" in ptx or item.kernel is gemm.sum_parts
-
-
-@pytest.mark.parametrize("tile", tiles.TILES[:2], ids=lambda tile: f"{tile.bm}x{tile.bn}")
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_inner_loop_of_the_large_tiles(operator, tile):
-    """64 multiply-adds on 4 vector loads from shared memory, one barrier, and nothing spilled to local memory."""
-    shape = HARD_SHAPES["odd sizes, stride does not divide"]
-    item = with_tile(operator, shape, tile, parts=1)(*integers(operator, shape, "float32"))[0]
-    ptx = ptxrun.compile_ptx(item.kernel, tuple(typeof(arg) for arg in item.args), fastmath=False)
-    counts = {
-        part: ptx.count(part) for part in ("fma.rn.f32", "ld.shared.v4.f32", "ld.shared.f32", ".local", "bar.sync")
-    }
-    assert counts == {"fma.rn.f32": 64, "ld.shared.v4.f32": 4, "ld.shared.f32": 0, ".local": 0, "bar.sync": 1}
