@@ -263,8 +263,10 @@ def _torch_library(name: str, tensor: Any, torch: Any) -> Torch:
 
 def dtype_name(array: Any) -> str:
     """ "float32", whatever the library and the byte order."""
-    if isinstance(array, np.ndarray) and array.dtype.char in _NAMES:
-        return _NAMES[array.dtype.char]
+    if isinstance(array, np.ndarray) or hasattr(array, "__cuda_ndarray__"):
+        char = array.dtype.char
+        if char in _NAMES:
+            return _NAMES[char]
     return getattr(array.dtype, "name", None) or str(array.dtype).removeprefix("torch.")
 
 
@@ -355,8 +357,10 @@ class Call:
         raw = self.library.raw(self.out)
         if not _is_contiguous(raw):
             raise ValueError(f"out must be C-contiguous, got shape {tuple(raw.shape)} with strides {raw.strides}")
+        first, last = _bounds(raw)
         for name, array in self.inputs.items():
-            if _overlap(raw, self.library.raw(array)):
+            low, high = _bounds(self.library.raw(array))
+            if max(first, low) < min(last, high):
                 raise ValueError(f"out must not overlap an input, it shares memory with {name}")
 
     def allocate(self, shape: tuple[int, ...], backend: str) -> Any:
@@ -408,10 +412,14 @@ class Call:
         return target
 
 
-def _interface(raw: Any) -> dict[str, Any]:
-    if isinstance(raw, np.ndarray) or not hasattr(raw, "__cuda_array_interface__"):
-        return raw.__array_interface__  # the simulator's arrays have this one
-    return raw.__cuda_array_interface__
+def _address(raw: Any) -> int:
+    """Where the first element lies."""
+    if isinstance(raw, np.ndarray):
+        return int(raw.ctypes.data)
+    pointer = getattr(raw, "device_ctypes_pointer", None)
+    if pointer is None:  # the simulator's arrays are NumPy's
+        return int(raw.__array_interface__["data"][0])
+    return int(pointer.value or 0)
 
 
 def _is_contiguous(raw: Any) -> bool:
@@ -420,13 +428,10 @@ def _is_contiguous(raw: Any) -> bool:
 
 def _bounds(raw: Any) -> tuple[int, int]:
     """First and past-the-last address of an array."""
-    start = _interface(raw)["data"][0] or 0
-    if not prod(raw.shape):
+    start, itemsize = _address(raw), raw.dtype.itemsize
+    if not raw.size:
         return start, start
+    if _is_contiguous(raw):
+        return start, start + raw.size * itemsize
     reach = [(size - 1) * stride for size, stride in zip(raw.shape, raw.strides, strict=True)]
-    return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + raw.dtype.itemsize
-
-
-def _overlap(a: Any, b: Any) -> bool:
-    (a_lo, a_hi), (b_lo, b_hi) = _bounds(a), _bounds(b)
-    return max(a_lo, b_lo) < min(a_hi, b_hi)
+    return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + itemsize

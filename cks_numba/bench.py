@@ -21,7 +21,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -87,21 +87,33 @@ def _ours(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[
 def _peer(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
     import torch
 
-    shape, (names, _) = case.shape, zip(*case.shape.arrays(case.operator)[:2], strict=True)
     form = torch.channels_last if layout == "NHWC" else torch.contiguous_format
+    tensors = (torch.from_numpy(a).permute(0, 3, 1, 2).contiguous(memory_format=form) for a in (first, second))
+    return peer_call(case, *tensors)
 
-    def tensor(array: Any) -> Any:
-        return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous(memory_format=form)
 
-    given = {name: tensor(array) for name, array in zip(names, (first, second), strict=True)}
+def peer_call(case: layers.Case, first: Any, second: Any) -> Callable[[], Any]:
+    """PyTorch's operator on tensors of its own shape, whatever device and memory order they have."""
+    import torch
+
+    shape, (names, _) = case.shape, zip(*case.shape.arrays(case.operator)[:2], strict=True)
+    given = dict(zip(names, (first, second), strict=True))
     pads = tuple(before for before, _ in shape.padding)
     if case.operator == "conv2d":
         return lambda: torch.nn.functional.conv2d(given["x"], given["w"], None, shape.stride, pads, shape.dilation)
-    x = given.get("x", tensor(np.zeros(shape.x_shape, np.float32)))
-    w = given.get("w", tensor(np.zeros(shape.w_shape, np.float32)))
+    x = given["x"] if "x" in given else _unread(first, shape.x_shape)
+    w = given["w"] if "w" in given else _unread(first, shape.w_shape)
     wanted = (case.operator == "conv2d_input", case.operator == "conv2d_weight", False)
     rest = (None, shape.stride, pads, shape.dilation, False, (0, 0), 1, wanted)
     return lambda: torch.ops.aten.convolution_backward(given["dy"], x, w, *rest)[wanted.index(True)]
+
+
+def _unread(like: Any, nhwc: tuple[int, ...]) -> Any:
+    """A tensor of which PyTorch looks at the sizes and the memory order."""
+    n, h, w, c = nhwc
+    empty = like.new_empty((n, c, h, w))
+    form = "channels_last" if like.stride()[1] == 1 else "contiguous_format"
+    return empty.contiguous(memory_format=getattr(sys.modules["torch"], form))
 
 
 def _regular(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
@@ -275,13 +287,22 @@ def time_cases(cases: Sequence[layers.Case], rounds: int, threads: int) -> list[
     print(f"{'case':<64} {'rate':>6} {'of BLAS':>8} {'PyTorch':>8} {'regular':>8}  (times as long as ours)")
     for case in cases:
         times, extra = measure(case, rounds, probe)
-        here = [_row(case, name, layout, seconds, extra, threads) for (name, layout), seconds in times.items()]
+        here = [
+            replace(row_of(case, name, layout, seconds), extra_bytes=extra if name == OURS else 0, threads=threads)
+            for (name, layout), seconds in times.items()
+        ]
         rows += here
         print(_line(here), flush=True)
     return rows
 
 
-def _row(case: layers.Case, name: str, layout: str, seconds: list[float], extra: int, threads: int) -> Row:
+def key(case: layers.Case) -> tuple[Any, ...]:
+    """What the rows of a case have as theirs."""
+    return row_of(case, OURS, "", [1.0]).case
+
+
+def row_of(case: layers.Case, name: str, layout: str, seconds: list[float]) -> Row:
+    """The row of a contender with so many seconds in each round."""
     s = case.shape
     flop = 2 * BLAS_SIDE**3 if name == LIMIT else 2 * plan(case.operator, s).useful
     return Row(
@@ -302,9 +323,9 @@ def _row(case: layers.Case, name: str, layout: str, seconds: list[float], extra:
         max_ms=_rounded(1e3 * max(seconds)),
         rate=_rounded(flop / median(seconds) / 1e9),
         rounds=len(seconds),
-        extra_bytes=extra if name == OURS else 0,
+        extra_bytes=0,
         device=machine(),
-        threads=threads,
+        threads=0,
         versions=_versions(),
         commit=_commit(),
     )

@@ -26,6 +26,8 @@ SHAPE_HELP = (
 )
 ALIASES = {"conv_v2": "conv2d", "ks_deconv": "conv2d_input", "sk_dilated": "conv2d_weight"}
 DEFAULTS: dict[str, Any] = {"n": 1, "ih": 8, "iw": 8, "ic": 1, "oc": 1, "fh": 3, "fw": 3}
+LAUNCH_COST = 60.0  # microseconds of Python in a call, at most
+GPU_BATCH = 128  # images of the layers that plan --launches lists
 KEYS = ("n", "i", "ih", "iw", "ic", "oc", "f", "fh", "fw", "stride", "padding", "dilation", "groups")
 MANY = {"input": (1, 2), "stride": (1, 2), "padding": (1, 2, 4), "dilation": (1, 2), "i": (1, 2), "f": (1, 2)}
 
@@ -143,8 +145,21 @@ def info() -> int:
 
 
 def show_plan(arguments: argparse.Namespace) -> int:
-    """Print the groups of dense matrix products of one operator and shape."""
-    print(plan(arguments.operator, arguments.shape))
+    """Print the groups of dense matrix products of one operator and shape, or what a GPU would launch for it."""
+    if not arguments.launches:
+        print(plan(arguments.operator, arguments.shape))
+        return 0
+    from . import layers
+    from .kernels import tiled
+
+    if arguments.shape is not None:
+        print(tiled.choose(arguments.operator, arguments.shape, arguments.sms))
+        return 0
+    print(f"{'layer':<52} {'tile':>8} {'parts':>5} {'waves':>7} {'useful':>7}   ({arguments.sms} multiprocessors)")
+    for case in layers.gpu_table((GPU_BATCH,)):
+        if case.operator == arguments.operator:
+            choice = tiled.choose(arguments.operator, case.shape, arguments.sms)
+            print(f"{case.name:<52} {choice.tile!s:>8} {choice.parts:>5} {choice.waves:>7.2f} {choice.useful:>7.0%}")
     return 0
 
 
@@ -166,6 +181,16 @@ def show_flops(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"cks-numba flops: {error}", file=sys.stderr)
         return 2
+
+
+def show_launch_cost(check: bool) -> int:
+    """Print what a call costs in Python before the GPU has work, and with a check, fail above the bar."""
+    from . import bench_gpu
+
+    cost = bench_gpu.launch_cost()
+    for operator, microseconds in cost.items():
+        print(f"{operator:<13} {microseconds:5.1f} us of Python up to the launch (at most {LAUNCH_COST:g})")
+    return int(check and max(cost.values()) > LAUNCH_COST)
 
 
 def _at_least(least: int) -> Any:
@@ -207,9 +232,11 @@ def parser() -> argparse.ArgumentParser:
     for name, text in (("plan", "print the groups of dense matrix products"), ("explain", "print every stage")):
         command = commands.add_parser(name, help=f"{text} of one operator and shape")
         command.add_argument("operator", type=_argument(parse_operator), metavar="OP", help=", ".join(OPERATORS))
-        # explain chooses a small case of its own; a plan has to be asked for
-        optional: dict[str, Any] = {"nargs": "?", "default": None} if name == "explain" else {}
-        command.add_argument("shape", type=_argument(parse_shape), metavar="SHAPE", help=SHAPE_HELP, **optional)
+        command.add_argument("shape", nargs="?", type=_argument(parse_shape), metavar="SHAPE", help=SHAPE_HELP)
+        if name == "plan":
+            what = "what a GPU would launch: tile, grid, waves, useful share; without SHAPE of every layer of the table"
+            command.add_argument("--launches", action="store_true", help=what)
+            command.add_argument("--sms", type=_at_least(1), default=132, help="multiprocessors (default 132, an H100)")
 
     sass = commands.add_parser("sass", help="registers, memory and inner loop of compiled kernels; needs no GPU")
     sass.add_argument("operator", type=_argument(parse_operator), metavar="OP", help=", ".join(OPERATORS))
@@ -236,7 +263,10 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("--backend", default="auto", choices=("auto", "cpu", "cuda"), help="who skips (default auto)")
 
     bench = commands.add_parser("bench", help="time this library, PyTorch (if installed) and the regular way")
-    bench.add_argument("--device", choices=("cpu",), default="cpu", help="whose backend (default cpu)")
+    bench.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="whose backend (default cpu)")
+    bench.add_argument("--dry", action="store_true", help="cuda without a GPU: all but the work, to see that it runs")
+    bench.add_argument("--minutes", type=float, default=8.0, help="cuda: begin no case later (default 8)")
+    bench.add_argument("--launch-cost", action="store_true", help="cuda: only the Python time of a call; no GPU needed")
     bench.add_argument("--check", action="store_true", help="exit with 1 if a bar is missed; needs PyTorch")
     bench.add_argument("--quick", action="store_true", help="few small cases, to see that it works")
     bench.add_argument("--rounds", type=_at_least(1), default=9, help="clean rounds of each case (default 9)")
@@ -262,6 +292,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments leave with SystemExit(2).
     """
     arguments = parser().parse_args(argv)
+    if arguments.command == "plan" and arguments.shape is None and not arguments.launches:
+        parser().error("plan needs a SHAPE, or --launches")
     try:
         return _dispatch(arguments)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
@@ -296,6 +328,12 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
         return figures.run(arguments.name, arguments.out)
     if arguments.command == "bench":
+        if arguments.launch_cost:
+            return show_launch_cost(arguments.check)
+        if arguments.device == "cuda":
+            from . import bench_gpu
+
+            return bench_gpu.run(arguments.rounds, arguments.csv, arguments.only, arguments.minutes, arguments.dry)
         from . import bench
 
         return bench.run(

@@ -12,7 +12,7 @@ size are listed once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import NamedTuple
 
@@ -86,6 +86,7 @@ NETWORKS = {
     "DCGAN": ("dcgan-discriminator", "dcgan-generator"),
 }
 IMAGE_SIZES = (32, 64)
+GPU_BATCHES = (128, 32, 512, 1)  # the most telling first
 
 
 class Case(NamedTuple):
@@ -94,6 +95,13 @@ class Case(NamedTuple):
     source: str
     operator: str
     shape: ConvShape
+
+    @property
+    def name(self) -> str:
+        """Sizes and source in one line."""
+        s = self.shape
+        sizes = f"{s.ih}x{s.ih} n {s.n} {s.ic}->{s.oc} f {s.fh} s {s.stride[0]} p {s.padding[0][0]}"
+        return f"{sizes:<30} {self.source}"
 
 
 def _shape(n: int, size: int, ic: int, oc: int, taps: int, stride: int, padding: int) -> ConvShape:
@@ -152,3 +160,19 @@ def table(flop: float = 1.2e9, batch: int = 32) -> list[Case]:
             n //= 2
         cases.append(Case(source, operator, _shape(n, *sizes)))
     return cases
+
+
+def gpu_table(batches: Iterable[int] = GPU_BATCHES) -> Iterator[Case]:
+    """The table with the batches of a GPU: all of it for the first batch, then for the next one.
+
+    Parameters
+    ----------
+    batches : iterable of int
+
+    Yields
+    ------
+    Case
+    """
+    for n in batches:
+        for source, operator, (_, *sizes) in layers():
+            yield Case(source, operator, _shape(n, *sizes))

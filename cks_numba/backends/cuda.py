@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numba import config
 
 from ..geometry import ConvShape
-from ..kernels import launches
+from ..kernels import tiled
 from ..kernels.jit import SIMULATED, cuda, unravel
 from ..kernels.launch import one_thread_each
 
+MOST_WORKSPACES = 8
 NO_GPU = (
     'backend="cuda" found no CUDA GPU. Use backend="cpu" (or "auto"), or set NUMBA_ENABLE_CUDASIM=1 before Python '
     "starts to run the kernels in Numba's simulator, which is slow and meant for tiny shapes"
@@ -54,9 +57,28 @@ def run(operator: str, shape: ConvShape, first: Any, second: Any, out: Any, stre
 
 
 def _launch(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], stream: Any) -> None:
-    with small_grids_allowed():
-        for launch in launches(operator, shape, arrays, variant="tiled"):
+    """The operators have checked the arrays, and results without an element need no launch."""
+    if 0 in arrays[2].shape:
+        return
+    with small_grids_allowed(), _one_at_a_time:
+        for launch in tiled.launches(operator, shape, arrays, scratch=partial(_workspace, stream)):
             launch.run(stream)
+
+
+_one_at_a_time = threading.Lock()  # the launches that share a workspace must follow each other on its stream
+_workspaces: OrderedDict[Any, Any] = OrderedDict()  # the last ones used, by device, stream, shape and dtype
+
+
+def _workspace(stream: Any, like: Any, shape: tuple[int, ...]) -> Any:
+    """Memory for the parts of a sum, kept for the next call on the same stream."""
+    key = tiled.device_of(like), getattr(getattr(stream, "handle", 0), "value", 0), shape, like.dtype
+    found = _workspaces.pop(key, None)
+    if found is None:
+        found = cuda.device_array(shape, dtype=like.dtype)
+    _workspaces[key] = found
+    while len(_workspaces) > MOST_WORKSPACES:
+        _workspaces.popitem(last=False)
+    return found
 
 
 @contextmanager

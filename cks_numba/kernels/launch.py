@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,7 +48,7 @@ class Launch(NamedTuple):
 
 def one_thread_each(name: str, kernel: Any, out: Any, args: tuple[Any, ...]) -> Launch:
     """A launch with one thread for every element of `out`."""
-    return Launch(name, kernel, (ceil_div(int(np.prod(out.shape)), THREADS),), (THREADS,), args)
+    return Launch(name, kernel, (ceil_div(prod(out.shape), THREADS),), (THREADS,), args)
 
 
 def scratch(like: Any, shape: tuple[int, ...]) -> Any:

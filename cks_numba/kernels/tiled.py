@@ -7,6 +7,7 @@ enough threads are at work, blocks come in waves, and a block that is alone is s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
@@ -108,6 +109,19 @@ class Choice:
         """How many times the GPU is filled with blocks."""
         return prod(self.grid) / (self.sms * self.tile.resident)
 
+    def __str__(self) -> str:
+        text = f"{self.operator} tiled {self.tile} on {self.sms} multiprocessors"
+        lines = [f"{text}: grid {self.grid}, {self.tile.threads} threads a block, {self.waves:.2f} waves"]
+        if self.parts > 1:
+            lines.append(f"the sum in {self.parts} parts, which a second launch adds up in order")
+        lines.append(f"{self.useful:.0%} of the multiply-adds done are of the problem, the others past its end")
+        lines += [
+            f"  {h.positions:>4} x {w.positions:<4} positions, {h.terms:>3} x {w.terms:<3} terms: "
+            f"{blocks * prod(self.grid[1:]):>5} blocks of {chunks} chunks"
+            for (h, w), blocks, chunks in zip(self.plan.groups, self.blocks, self.chunks, strict=True)
+        ]
+        return "\n".join(lines)
+
     @property
     def cycles(self) -> float:
         """Estimate of the time: whole waves at full speed, then what is left, spread over the multiprocessors."""
@@ -170,8 +184,23 @@ def device_of(array: Any) -> int | None:
     return None if SIMULATED or isinstance(array, np.ndarray) else int(cuda.get_current_device().id)
 
 
-def launches(operator: str, shape: ConvShape, arrays: Any, choice: Choice | None = None) -> list[Launch]:
+def launches(
+    operator: str,
+    shape: ConvShape,
+    arrays: Any,
+    choice: Choice | None = None,
+    scratch: Callable[[Any, tuple[int, ...]], Any] = scratch,
+) -> list[Launch]:
     """The launches of the tiled rung: one, and a second one where the sum is in parts.
+
+    Parameters
+    ----------
+    operator, shape, arrays
+        As in `kernels.launches`, which checks them.
+    choice : Choice, optional
+        That of `choose` by default.
+    scratch : function of an array and a shape
+        Makes the memory for the parts of a sum, where the array lives.
 
     Raises
     ------

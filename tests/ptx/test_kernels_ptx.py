@@ -9,6 +9,7 @@ import os
 import random
 import re
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -36,12 +37,15 @@ def poisoned_scratch(monkeypatch):
     monkeypatch.setattr(tiled, "scratch", scratch)
 
 
+@cache
+def compiled(kernel, signature):
+    return ptxrun.compile_ptx(kernel, signature, fastmath=False)
+
+
 def run(built, order="forward"):
     for item in built:
-        signature = tuple(typeof(arg) for arg in item.args)
-        options = {"race": True, "order": order, "fastmath": False}
-        _, hazards = ptxrun.compile_and_launch(item.kernel, signature, item.grid, item.block, item.args, **options)
-        assert hazards == []
+        ptx = compiled(item.kernel, tuple(typeof(arg) for arg in item.args))
+        assert ptxrun.launch(ptx, None, item.grid, item.block, item.args, race=True, order=order) == []
 
 
 def check(operator, shape, build, dtype="float32"):
@@ -73,6 +77,8 @@ def test_random_shapes(operator, variant):
 @pytest.mark.parametrize("variant", kernels.VARIANTS)
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_float64(operator, variant):
+    shape = ConvShape(n=2, ih=5, iw=6, ic=8, oc=12, fh=3, fw=2, stride=2, padding=1)
+    check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, variant=variant), "float64")
     shape = HARD_SHAPES["odd sizes, stride does not divide"]
     check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, variant=variant), "float64")
 
@@ -83,11 +89,44 @@ def with_tile(operator, shape, tile, parts=1):
     return lambda *arrays: tiled.launches(operator, shape, arrays, choice)
 
 
-@pytest.mark.parametrize("tile", tiles.TILES, ids=lambda tile: f"{tile.bm}x{tile.bn}")
+@pytest.mark.parametrize("channels", [(20, 36), (19, 35)], ids=["vectors", "single elements"])
+@pytest.mark.parametrize("tile", tiles.TILES, ids=str)
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_every_tile_with_tails_in_every_dimension(operator, tile):
-    shape = ConvShape(n=5, ih=7, iw=6, ic=2 * 19, oc=2 * 35, fh=3, fw=2, stride=2, padding=1, groups=2)
+def test_every_tile_with_tails_in_every_dimension(operator, tile, channels):
+    ic, oc = channels
+    shape = ConvShape(n=5, ih=7, iw=6, ic=2 * ic, oc=2 * oc, fh=3, fw=2, stride=2, padding=1, groups=2)
     check(operator, shape, with_tile(operator, shape, tile, parts=3))
+
+
+TAILS = {  # what a chunk of eight terms, a vector of four and a tile do not divide
+    "one channel": dict(n=3, ih=5, iw=4, ic=1, oc=1, fh=3, fw=3, padding=1),
+    "three channels": dict(n=2, ih=6, iw=5, ic=3, oc=20, fh=3, fw=3, stride=2, padding=1),
+    "four channels, one image": dict(n=1, ih=5, iw=5, ic=4, oc=4, fh=3, fw=3, padding=1),
+    "twelve channels": dict(n=2, ih=4, iw=5, ic=12, oc=20, fh=2, fw=3, padding=1),
+    "1x1 filter, stride 2": dict(n=3, ih=5, iw=6, ic=8, oc=12, fh=1, fw=1, stride=2),
+    "2x2 filter, stride 3": dict(n=2, ih=8, iw=7, ic=8, oc=4, fh=2, fw=2, stride=3, padding=1),
+    "1x1 maps": dict(n=19, ih=1, iw=1, ic=8, oc=8, fh=3, fw=3, padding=1),
+    "dilation, asymmetric": dict(n=2, ih=7, iw=6, ic=4, oc=8, fh=3, fw=2, dilation=(2, 3), padding=((1, 2), (0, 3))),
+}
+
+
+@pytest.mark.parametrize("name", TAILS)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_tails_of_channels_and_terms(operator, name):
+    shape = ConvShape(**TAILS[name])
+    for tile in (tiles.TILES[0], tiles.TILES[-1]):
+        check(operator, shape, with_tile(operator, shape, tile, parts=2))
+
+
+def test_an_array_that_no_vector_may_be_loaded_from():
+    shape = ConvShape(n=2, ih=4, iw=4, ic=8, oc=8, fh=3, fw=3, padding=1)
+    first, second, out = integers("conv2d", shape, "float32")
+    memory = np.empty(first.size + 8, np.float32)
+    shifted = memory[1 + (-memory.ctypes.data // 4) % 4 :][: first.size].reshape(first.shape)
+    shifted[...] = first
+    assert not tiled.aligned(shifted)
+    run(kernels.launches("conv2d", shape, (shifted, second, out)))
+    np.testing.assert_array_equal(out, brute_force("conv2d", shape, first, second))
 
 
 @pytest.mark.parametrize("variant", kernels.VARIANTS)
@@ -120,6 +159,6 @@ def test_same_bits_twice(operator):
 def test_float32_kernels_hold_no_float64_and_no_atomics(operator, variant):
     shape = HARD_SHAPES["odd sizes, stride does not divide"]
     for item in kernels.launches(operator, shape, integers(operator, shape, "float32"), variant=variant):
-        ptx = ptxrun.compile_ptx(item.kernel, tuple(typeof(arg) for arg in item.args), fastmath=False)
+        ptx = compiled(item.kernel, tuple(typeof(arg) for arg in item.args))
         assert re.search(r"\.f64|\b(atom|red)\.", ptx) is None
         assert variant == "with_zeros" or "fma.rn.f32" in ptx or item.kernel is gemm.sum_parts

@@ -1,0 +1,324 @@
+"""``cks-numba bench --device cuda``: the rungs on a GPU, cuDNN through PyTorch, and what a call costs in Python.
+
+For every case all contenders are first checked against each other and then timed in rounds, one sample of each a
+round. A sample is so many calls between two events of the GPU that the clock is fine enough, on operands that take
+turns, so that they are not all in the cache. cuDNN runs in both layouts, with TF32 off and, as a contender of its own,
+on. Every case is written when it is done: a run that was stopped goes on where it was.
+
+`StandIn` is a GPU that is not there: with ``--dry`` everything happens but the work, and a clock of its own advances.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, fields, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from . import bench, kernels, layers, operators
+from .backends import cuda as backend
+from .bench import OURS, PEER, REGULAR, Row
+from .geometry import OPERATORS, ConvShape, plan
+from .kernels import tiled
+from .kernels.jit import cuda
+from .kernels.launch import Launch
+
+Contenders = dict[tuple[str, str], Callable[[], Any]]
+
+RUNGS = {OURS: "tiled", "shared": "shared", "skip_zeros": "skip_zeros", REGULAR: "with_zeros"}
+TF32 = f"{PEER}, TF32"
+SAMPLE = 0.002  # seconds that a sample should take
+LONG = 0.03  # a contender whose call takes longer is timed in one round
+TURNS = 3  # sets of operands that take turns
+TOLERANCE = {TF32: 1e-2}  # of the largest result; 1e-3 for float32
+MINUTES = 8.0
+
+
+# --- a GPU, and one that is not there --------------------------------------------------------------
+class Gpu:
+    """The GPU that PyTorch and Numba share."""
+
+    def __init__(self) -> None:
+        backend.require()
+        import torch
+
+        self.torch = torch
+        properties = torch.cuda.get_device_properties(0)
+        self.name = properties.name
+        driver = ".".join(map(str, cuda.runtime.get_version())) if hasattr(cuda, "runtime") else "unknown"
+        self.versions = f"{bench._versions()}, numba-cuda {bench.metadata.version('numba-cuda')}, CUDA {driver}, cuDNN "
+        self.versions += f"{torch.backends.cudnn.version()}, driver {_driver()}"
+        torch.backends.cudnn.benchmark = True
+        torch.set_grad_enabled(False)
+
+    def contenders(self, case: layers.Case) -> Contenders:
+        """The contenders by name and layout, checked against each other."""
+        sizes = [size for _, size in case.shape.arrays(case.operator)]
+        sets = [[self.torch.randn(size, device="cuda") for size in sizes] for _ in range(TURNS)]
+        calls = {(name, "NHWC"): self._rung(case, sets, rung) for name, rung in RUNGS.items()}
+        for layout in ("NHWC", "NCHW"):
+            peers = [bench.peer_call(case, *self._in_layout(arrays, layout)) for arrays in sets]
+            for name in (PEER, TF32):
+                calls[name, layout] = partial(self._cudnn, peers, name == TF32, iter_turns())
+        self._check(case, calls, sets)
+        return calls
+
+    def _rung(self, case: layers.Case, sets: list[list[Any]], rung: str) -> Callable[[], Any]:
+        built = []
+        for arrays in sets:
+            first, second, out = (cuda.as_cuda_array(array) for array in arrays)
+            built.append(kernels.launches(case.operator, case.shape, (first, second, out), variant=rung))
+        turns = iter_turns()
+
+        def call() -> Any:
+            turn = next(turns)
+            for launch in built[turn]:
+                launch.run()
+            return sets[turn][2]
+
+        return call
+
+    def _in_layout(self, arrays: list[Any], layout: str) -> list[Any]:
+        form = self.torch.channels_last if layout == "NHWC" else self.torch.contiguous_format
+        return [array.permute(0, 3, 1, 2).contiguous(memory_format=form) for array in arrays[:2]]
+
+    def _cudnn(self, calls: list[Callable[[], Any]], tf32: bool, turns: Iterator[int]) -> Any:
+        self.torch.backends.cudnn.allow_tf32 = tf32
+        return calls[next(turns)]().permute(0, 2, 3, 1)
+
+    def _check(self, case: layers.Case, calls: Contenders, sets: list[list[Any]]) -> None:
+        """Each contender's result on every set of operands is cuDNN's, up to rounding."""
+        for _ in range(TURNS):
+            want = calls[PEER, "NCHW"]()
+            scale = float(want.abs().max()) or 1.0
+            for (name, layout), call in calls.items():
+                if (name, layout) == (PEER, "NCHW"):
+                    continue
+                error = float((call() - want).abs().max()) / scale
+                if not error < TOLERANCE.get(name, 1e-3):
+                    raise RuntimeError(f"{name} ({layout}) differs from cuDNN by {error:.1e}: {case}")
+
+    def seconds(self, call: Callable[[], Any], times: int) -> float:
+        """Seconds of a call, on the GPU's own clock."""
+        start, end = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(times):
+            call()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3 / times
+
+
+class StandIn:
+    """No GPU: launches are built and not run, and a clock advances by what such a call might take."""
+
+    name, versions = "stand-in", "dry run"
+
+    def __init__(self) -> None:
+        self.clock = 0.0
+        self.jitter = np.random.default_rng(0)
+
+    def contenders(self, case: layers.Case) -> Contenders:
+        names = [*((name, "NHWC") for name in RUNGS), *((name, k) for name in (PEER, TF32) for k in ("NHWC", "NCHW"))]
+        first, second, out = (np.empty(size, np.float32) for _, size in case.shape.arrays(case.operator))
+        for rung in RUNGS.values():
+            kernels.launches(case.operator, case.shape, (first, second, out), variant=rung)
+        flop = 2 * plan(case.operator, case.shape).useful
+        return {key: partial(self._work, 5e-6 + flop / (1e13 / (1 + k))) for k, key in enumerate(names)}
+
+    def _work(self, seconds: float) -> None:
+        self.clock += seconds * float(self.jitter.uniform(1, 1.1))
+
+    def seconds(self, call: Callable[[], Any], times: int) -> float:
+        start = self.clock
+        for _ in range(times):
+            call()
+        return (self.clock - start) / times
+
+
+def iter_turns() -> Iterator[int]:
+    """0, 1, 2, 0, 1, 2 and so on: which set of operands is next."""
+    while True:
+        yield from range(TURNS)
+
+
+def _driver() -> str:
+    """Version of the driver, as its own tool tells it."""
+    import subprocess
+
+    try:
+        query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return "unknown"
+
+
+# --- timing ---------------------------------------------------------------------------------------
+def measure(machine: Gpu | StandIn, calls: Contenders, rounds: int) -> dict[tuple[str, str], list[float]]:
+    """Seconds of each contender in each round, in which they take turns."""
+    times = {}
+    for key, call in calls.items():
+        machine.seconds(call, 1)  # compiles, and lets cuDNN choose
+        times[key] = machine.seconds(call, 1)
+    repeats = {key: max(1, min(100, round(SAMPLE / max(seconds, 1e-7)))) for key, seconds in times.items()}
+    samples: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
+    for number in range(rounds):
+        for key, call in calls.items():
+            if number == 0 or times[key] < LONG:
+                samples[key].append(machine.seconds(call, repeats[key]))
+    return samples
+
+
+def done(path: Path | None, device: str) -> set[tuple[Any, ...]]:
+    """The cases of a device that the file has already."""
+    if path is None or not path.exists():
+        return set()
+    return {row.case for row in bench.read(path) if row.device == device}
+
+
+def append(rows: list[Row], path: Path) -> None:
+    """Add the rows of a case to the file."""
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+
+
+def run(rounds: int, csv_file: Path | None, only: str = "", minutes: float = MINUTES, dry: bool = False) -> int:
+    """Time all contenders on the table of layers, for at most so many minutes.
+
+    Parameters
+    ----------
+    rounds : int
+        Samples of each contender on each case.
+    csv_file : Path, optional
+        Where the rows go, case by case; cases that it has already are left out.
+    only : str
+        Only cases with this text in their line.
+    minutes : float
+        No case is begun later.
+    dry : bool
+        Without a GPU: everything but the work, on a clock of its own.
+
+    Returns
+    -------
+    int
+        0, also if time ran out; the last line says what is left.
+
+    Raises
+    ------
+    RuntimeError
+        With no GPU, or if a contender's results are wrong.
+    """
+    machine = StandIn() if dry else Gpu()
+    cases = [case for case in layers.gpu_table() if only in f"{case.operator} {case.name}"]
+    known = done(csv_file, machine.name)
+    cases = [case for case in cases if bench.key(case) not in known]
+    print(f"{machine.name}: {len(cases)} cases, {len(known)} in the file already. {machine.versions}")
+    print(f"{'case':<66} {'GFLOP/s':>8} {'cuDNN':>7} {'TF32':>7} {'regular':>8}  (times as long as ours)")
+    end = time.monotonic() + 60 * minutes
+    for number, case in enumerate(cases):
+        if time.monotonic() > end:
+            print(f"{len(cases) - number} cases left: run it again with the same --csv to go on")
+            break
+        rows = _rows(machine, case, measure(machine, machine.contenders(case), rounds))
+        if csv_file is not None:
+            append(rows, csv_file)
+        print(_line(case, rows), flush=True)
+    return 0
+
+
+def _rows(machine: Gpu | StandIn, case: layers.Case, times: dict[tuple[str, str], list[float]]) -> list[Row]:
+    about = {"device": machine.name, "versions": machine.versions, "threads": 0}
+    return [
+        replace(bench.row_of(case, name, layout, seconds), **about)  # type: ignore[arg-type]
+        for (name, layout), seconds in times.items()
+    ]
+
+
+def _line(case: layers.Case, rows: list[Row]) -> str:
+    least = {row.contender: min(r.median_ms for r in rows if r.contender == row.contender) for row in rows}
+    rate = next(row.rate for row in rows if row.contender == OURS)
+    others = " ".join(f"{least[name] / least[OURS]:7.2f}" for name in (PEER, TF32))
+    return f"{case.operator:<13} {case.name:<52} {rate:8.0f} {others} {least[REGULAR] / least[OURS]:8.2f}"
+
+
+# --- what a call costs before the GPU has anything to do --------------------------------------------
+LAYER = ConvShape(n=32, ih=8, iw=8, ic=64, oc=64, fh=3, fw=3, padding=1)
+
+
+class DeviceArray:
+    """As much of a Numba device array as a call looks at; there is nothing behind it."""
+
+    __cuda_ndarray__ = True
+    stream = 0
+
+    def __init__(self, shape: tuple[int, ...], address: int) -> None:
+        empty = np.empty(shape, np.float32)
+        self.shape, self.strides, self.dtype, self.size = empty.shape, empty.strides, empty.dtype, empty.size
+        self.device_ctypes_pointer = mock.Mock(value=address)
+
+    def is_c_contiguous(self) -> bool:
+        return True
+
+
+@contextmanager
+def _no_gpu_needed() -> Iterator[list[Launch]]:
+    """Launches are listed and not run, and memory on the GPU is made of nothing."""
+    launched: list[Launch] = []
+    with ExitStack() as stack:
+        patch = lambda *what: stack.enter_context(mock.patch.object(*what))  # noqa: E731
+        patch(backend, "available", lambda: True)
+        patch(tiled, "device_of", lambda array: 0)
+        patch(tiled, "multiprocessors", lambda device: tiled.DEFAULT_SMS)
+        patch(cuda, "to_device", lambda array, *_, **__: array)
+        patch(cuda, "device_array", lambda shape, dtype: DeviceArray(shape, 2**40))
+        patch(Launch, "run", lambda self, stream=0: launched.append(self))
+        yield launched
+
+
+def launch_cost(calls: int = 2000) -> dict[str, float]:
+    """Microseconds of Python in a repeated call with `out=`, up to its launches, by operator.
+
+    A stand-in takes the launches, so no GPU is needed. What Numba itself does in a launch is not counted.
+
+    Returns
+    -------
+    dict of str to float
+        The median of blocks of 100 calls, in processor time of this process.
+    """
+    x, w, y = (DeviceArray(size, 2**30 * k) for k, size in enumerate((LAYER.x_shape, LAYER.w_shape, LAYER.y_shape), 1))
+    calling: dict[str, Callable[[], Any]] = {
+        "conv2d": lambda: operators.conv2d(x, w, padding=1, out=y),
+        "conv2d_input": lambda: operators.conv2d_input(LAYER.x_shape, w, y, padding=1, out=x),
+        "conv2d_weight": lambda: operators.conv2d_weight(x, LAYER.w_shape, y, padding=1, out=w),
+    }
+    tiled._prepared.cache_clear()  # no table of a stand-in may be met later, and none of a real GPU now
+    backend._workspaces.clear()
+    try:
+        with _no_gpu_needed():
+            return {operator: _block(calling[operator], calls) for operator in OPERATORS}
+    finally:
+        tiled._prepared.cache_clear()
+        backend._workspaces.clear()
+
+
+def _block(call: Callable[[], Any], calls: int, block: int = 100) -> float:
+    call()
+    samples = []
+    for _ in range(max(1, calls // block)):
+        start = time.process_time_ns()
+        for _ in range(block):
+            call()
+        samples.append((time.process_time_ns() - start) / block / 1e3)
+    return median(samples)
