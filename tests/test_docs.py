@@ -66,3 +66,12 @@ def test_make_targets_of_the_documents_exist() -> None:
     assert {"demo", "test", "lint", "figures"} <= used
     for name in used:
         assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
+
+
+def test_the_page_about_kernels_quotes_the_kernels():
+    page = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
+    sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "cks_numba" / "kernels").glob("*.py"))
+    quoted = [line.strip() for block in re.findall(r"```python\n(.*?)```", page, re.S) for line in block.splitlines()]
+    assert len(quoted) > 10
+    assert [line for line in quoted if line not in sources] == []
+    assert all((ROOT / "docs" / link).resolve().exists() for link in re.findall(r"\]\((\.\./[^)]+)\)", page))

@@ -63,3 +63,37 @@ def test_small_problems_get_small_tiles_and_long_sums_are_split():
         assert tiled.choose(operator, small).tile == tiles.TILES[-1]
         assert tiled.choose(operator, large).tile == tiles.TILES[0]
     assert tiled.choose("conv2d_weight", small).parts == 1 and tiled.choose("conv2d_weight", large).parts > 1
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_arrays_too_large_for_indices_of_32_bits_are_refused_before_anything_is_allocated(operator):
+    sizes = dict(ih=1024, iw=1024, ic=64, oc=64, fh=3, fw=3, padding=1)
+    for vectors in (True, False):
+        tiled._prepared(operator, ConvShape(n=32, **sizes), 4, vectors, None, None)  # 2**31 elements
+    tiled._prepared(operator, ConvShape(n=128, **sizes), 4, True, None, None)
+    with pytest.raises(ValueError, match="x is too large for the CUDA kernels: .*; split the batch"):
+        tiled._prepared(operator, ConvShape(n=128, **sizes), 4, False, None, None)
+    sizes.update(ic=1, oc=1)
+    with pytest.raises(ValueError, match="too many positions or terms"):
+        tiled._prepared(operator, ConvShape(n=2**11, **sizes), 4, False, None, None)
+
+
+def test_a_choice_says_what_it_does():
+    shape = ConvShape(n=32, ih=8, iw=8, ic=64, oc=64, fh=3, fw=3, stride=2, padding=1)
+    for operator in OPERATORS:
+        choice = tiled.choose(operator, shape)
+        first, second, out = integers(operator, shape, "float32")
+        built = tiled.launches(operator, shape, (first, second, out), choice)
+        assert len(built) == (2 if choice.parts > 1 else 1) and built[0].grid == choice.grid
+        assert 0 < choice.useful <= 1 and choice.done >= plan(operator, shape).useful
+        assert f"grid {choice.grid}" in str(choice) and str(choice).count("positions") == len(choice.plan.groups)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_no_choice_is_much_worse_than_another_by_its_own_model(operator):
+    for sms in (16, 132):
+        for shape in (*HARD_SHAPES.values(), ConvShape(n=512, ih=4, iw=4, ic=512, oc=512, fh=3, fw=3, padding=1)):
+            best = tiled.choose(operator, shape, sms)
+            others = [tiled.Choice(operator, shape, tile, 1, sms).cycles for tile in tiles.TILES]
+            assert best.cycles <= min(others) and best.sms == sms
+    assert tiled.choose(operator, SHAPE, itemsize=8).tile == tiles.TILES[-1]

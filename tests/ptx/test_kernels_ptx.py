@@ -9,7 +9,6 @@ import os
 import random
 import re
 import sys
-from functools import cache
 
 import numpy as np
 import pytest
@@ -37,9 +36,8 @@ def poisoned_scratch(monkeypatch):
     monkeypatch.setattr(tiled, "scratch", scratch)
 
 
-@cache
 def compiled(kernel, signature):
-    return ptxrun.compile_ptx(kernel, signature, fastmath=False)
+    return ptxrun.compile_ptx(kernel, signature, fastmath=False)  # once for a kernel and a signature
 
 
 def run(built, order="forward"):
