@@ -55,7 +55,16 @@ def test_readme_has_links_to_check() -> None:
 
 
 def test_commands_of_the_documents_are_understood() -> None:
-    assert {words[0] for words in commands(README)} == {"demo", "info", "verify", "plan", "explain", "flops", "bench"}
+    assert {words[0] for words in commands(README)} == {
+        "demo",
+        "info",
+        "verify",
+        "plan",
+        "explain",
+        "flops",
+        "bench",
+        "sass",
+    }
     for words in (words for document in DOCUMENTS for words in commands(document.read_text(encoding="utf-8"))):
         assert cli.parser().parse_args(words).command == words[0]
 
