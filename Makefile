@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint figures clean
+.PHONY: help demo test fuzz lint figures clean
 
 help:
 	@echo "make demo     a photograph through real layers; every result checked, a picture saved"
 	@echo "make test     all tests that need no GPU"
+	@echo "make fuzz     ten thousand cases for each operator, right or refused; takes a while"
 	@echo "make lint     ruff and mypy"
 	@echo "make figures  draw all pictures of figures/ again"
 	@echo "make clean    remove .venv and everything that was generated"
@@ -17,6 +18,9 @@ demo: $(VENV)/.core
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto $(PYTEST_FLAGS)
+
+fuzz: $(VENV)/.test
+	FUZZ_CASES=10000 $(BIN)/python -m pytest -q -n auto tests/test_fuzz.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -284,14 +284,14 @@ class Call:
     out : array or None
         The caller's buffer for the result.
     stream : stream or None
-    inputs : arrays by the names of the arguments; None where not given
+    inputs : arrays by the names of the arguments; only a bias may be None
     """
 
     def __init__(self, layout: Any, out: Any, stream: Any, **inputs: Any) -> None:
         self.layout = checks.choice("layout", layout, LAYOUTS)
         self.unbatched = False
         self._ranks: dict[str, int] = {}  # as they came, of the inputs that have a batch
-        given = {name: library_of(name, array) for name, array in inputs.items() if array is not None}
+        given = {name: library_of(name, array) for name, array in inputs.items() if array is not None or name != "bias"}
         self.inputs = {name: array for name, (_, array) in given.items()}
         first = next(iter(given))
         self.library = given[first][0]

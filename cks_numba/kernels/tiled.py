@@ -238,6 +238,8 @@ def _prepared(
     ic, oc = choice.channels
     width = 4 if vectors and ic % 4 == 0 and oc % 4 == 0 else 1
     _check_offsets(shape, width)
+    if max(choice.grid[1:]) > MAX_GRID_YZ:
+        raise ValueError(f"too many channel tiles or groups for one grid: {operator} would need {choice.grid}")
     table = group_table(choice.plan, choice.blocks)
     if device is not None or SIMULATED:
         table = cuda.to_device(table)
