@@ -49,7 +49,7 @@ from .registers import (
     write_number,
     zeros,
 )
-from .tile import ADD, loops, pack_images, put, sum_of_products, unpack
+from .tile import ADD, PART_GAP, loops, pack_images, put, sum_of_products, unpack
 
 CHUNK_TERMS = 384  # products of a result that are added up in registers
 RESULT_BYTES = 256 * 2**10  # of results of a task, which each chunk adds to
@@ -85,7 +85,8 @@ def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, it
         b,
         (dw[1], dw[2], *dw_steps, oc * dw[0]),
     )
-    return arguments, SCRATCH_HEAD + result_bytes + max(CHUNK_TERMS, columns) * block * itemsize, table
+    packed_bytes = max(CHUNK_TERMS, columns) * block * itemsize + block // wide * PART_GAP
+    return arguments, SCRATCH_HEAD + result_bytes + packed_bytes, table
 
 
 # --- the kernel ----------------------------------------------------------------------------------
@@ -160,7 +161,7 @@ def few(zero, arguments):
                     # 3. its terms
                     counts, a_loops, b_loops = loops(terms, a_by, (image, terms[2] * LANE_BYTES, LANE_BYTES))
                     for lane in range(0, task_lanes, width):
-                        b_lanes = packed + lane // width * n * image
+                        b_lanes = packed + lane // width * (n * image + PART_GAP)
                         for first in range(0, rows, TILE_ROWS):
                             place_taps(w, first, rows, channels, a_taps, at + lane * size, taps, a_rows, out_rows)
                             tile = sum_of_products(

@@ -42,6 +42,7 @@ from .registers import (
 )
 
 LINE_BYTES = 64  # of a cache line
+PART_GAP = LINE_BYTES  # between the parts of packed images: else they all begin in the same sets of a cache
 WRITE, ADD = False, True  # what `put` does
 
 
@@ -141,7 +142,7 @@ def pack_images(zero, target, source, steps, counts, together):
     """Copy (n, h, w, c) of any steps to (c // together, n, h, w, c % together); the last part is filled with zeros."""
     images, rows, columns, channels = counts
     step = together * bytes_of(zero)
-    part_step = images * rows * columns * step
+    part_step = images * rows * columns * step + PART_GAP
     if steps[1] == columns * steps[2]:  # rows, and perhaps images, that follow each other are one long row
         columns, rows = rows * columns, 1
         if steps[0] == columns * steps[2]:

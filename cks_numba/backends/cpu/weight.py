@@ -57,7 +57,7 @@ from .compiled import (
     table_at,
 )
 from .registers import LANE_BYTES, TILE_ROWS, add_memory, addresses_in, bytes_of, fetch, integers_at, next_number, zeros
-from .tile import WRITE, loops, pack_images, put, sum_of_products
+from .tile import PART_GAP, WRITE, loops, pack_images, put, sum_of_products
 
 Slices = tuple[slice, ...]
 
@@ -187,9 +187,9 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
     block_rows, block_lanes = min(blocks, key=busiest)
     input_rows = min(shape.ih, (output_rows - 1) * shape.h.stride + shape.h.span)
     x_image = ceil_div(input_rows, shape.h.stride) * ceil_div(shape.iw, shape.w.stride) * LANE_BYTES
-    x_phase = block_lanes // wide * images * x_image
+    x_phase = block_lanes // wide * (images * x_image + PART_GAP)
     x_bytes = prod(phases) * x_phase
-    dy_bytes = block_rows * images * output_rows * shape.ow * itemsize
+    dy_bytes = block_rows * images * output_rows * shape.ow * itemsize + block_rows // high * PART_GAP
     result_bytes = round_up(shape.fh * shape.fw * block_rows * block_lanes * itemsize, 64)
     if chunks == 1 or (parts == 1 and result_bytes > RESULT_BYTES):
         result_bytes = 0  # they are not kept
@@ -260,8 +260,8 @@ def add_group(zero, group, chunk, axes, packed, results, add, own):
                     for r in range(TILE_ROWS if add else 0):
                         fetch(out_rows[r])
                     tile = sum_of_products(
-                        zeros(zero), size, dy + first // TILE_ROWS * n * dy_by[0],
-                        x_tap + lane // width * n * x_by[0], counts, dy_loops, x_loops,
+                        zeros(zero), size, dy + first // TILE_ROWS * (n * dy_by[0] + PART_GAP),
+                        x_tap + lane // width * (n * x_by[0] + PART_GAP), counts, dy_loops, x_loops,
                     )  # fmt: skip
                     put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps[3], add, tile_rows)
 
