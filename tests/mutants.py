@@ -1,0 +1,205 @@
+"""Do the tests notice a wrong line? Change one at a time, in a copy, and run the tests that should fail.
+
+Geometry: every comparison, sum, product, quotient, minimum and small number in `geometry.py` is changed in turn.
+Kernels: a list of mistakes that people make. They run as compiled PTX; PTXRUN must name the folder of that tool.
+
+Usage: ``python tests/mutants.py [geometry|kernels] [--sample N] [--seed K]``; prints who survived.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+GEOMETRY_TESTS = ("tests/test_geometry.py", "tests/test_flops.py", "tests/test_steps.py")
+KERNEL_TESTS = ("tests/ptx", "-k", "hard_shapes or tails or every_tile or no_image")
+LEAST = 0.9  # share of the mutants of geometry that must not survive
+SECONDS = 300
+
+
+class Mutant(NamedTuple):
+    """A file with one change."""
+
+    path: str
+    what: str
+    text: str
+
+
+# --- geometry: every place where a small mistake fits ----------------------------------------------
+SWAPS = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.FloorDiv: ast.Mult, ast.Mod: ast.FloorDiv,
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.And: ast.Or, ast.Or: ast.And,
+}  # fmt: skip
+NAMES = {"min": "max", "max": "min"}
+
+
+def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """What a mistake would make of a node."""
+    changed = copy.deepcopy(node)
+    if isinstance(node, ast.BinOp) and type(node.op) in SWAPS:
+        changed.op = SWAPS[type(node.op)]()
+        yield ast.unparse(changed), changed
+    elif isinstance(node, ast.BoolOp):
+        changed.op = SWAPS[type(node.op)]()
+        yield ast.unparse(changed), changed
+    elif isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in SWAPS:
+        changed.ops = [SWAPS[type(node.ops[0])]()]
+        yield ast.unparse(changed), changed
+    elif isinstance(node, ast.Name) and node.id in NAMES:
+        changed.id = NAMES[node.id]
+        yield changed.id, changed
+    elif isinstance(node, ast.Constant) and type(node.value) is int and node.value in (0, 1, 2):
+        changed.value = node.value + 1
+        yield str(changed.value), changed
+
+
+def geometry_mutants() -> Iterator[Mutant]:
+    """Mutants of the functions of geometry.py; what is printed or put in a message is left as it is."""
+    path = "cks_numba/geometry.py"
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        if function.name == "__str__":
+            continue
+        for parent in ast.walk(function):
+            if isinstance(parent, (ast.JoinedStr, ast.Raise, ast.arguments, ast.AnnAssign)):
+                continue
+            for field, value in ast.iter_fields(parent):
+                for index, node in enumerate(value if isinstance(value, list) else [value]):
+                    yield from _of_node(path, tree, function.name, parent, field, index, node)
+
+
+def _of_node(
+    path: str, tree: ast.AST, where: str, parent: ast.AST, field: str, index: int, node: object
+) -> Iterator[Mutant]:
+    if not isinstance(node, ast.AST):
+        return
+    holder = getattr(parent, field)
+    for what, changed in changes(node):
+        _put(parent, field, holder, index, changed)
+        text = ast.unparse(tree)
+        _put(parent, field, holder, index, node)
+        yield Mutant(path, f"{where}, line {getattr(node, 'lineno', 0)}: {ast.unparse(node)} -> {what}", text)
+
+
+def _put(parent: ast.AST, field: str, holder: object, index: int, node: ast.AST) -> None:
+    if isinstance(holder, list):
+        holder[index] = node
+    else:
+        setattr(parent, field, node)
+
+
+# --- kernels: mistakes that people make -----------------------------------------------------------
+EDITS = (  # file in cks_numba/kernels, a line of it, and what stands there instead; the n-th of equal lines
+    ("conv_v2.py", "                cuda.syncthreads()\n", "", 0),
+    ("conv_v2.py", "                cuda.syncthreads()\n", "", 1),
+    ("ks_deconv.py", "                cuda.syncthreads()\n", "", 1),
+    ("sk_dilated.py", "        cuda.syncthreads()\n", "", 0),
+    ("sk_dilated.py", "        cuda.syncthreads()\n", "", 1),
+    ("gemm.py", "            cuda.syncthreads()\n", "", 0),
+    ("gemm.py", "            cuda.syncthreads()\n", "", 1),
+    ("conv_v2.py", "    if index >= y.size:", "    if index > y.size:", 1),
+    ("ks_deconv.py", "    if index >= dx.size:", "    if index > dx.size:", 1),
+    ("sk_dilated.py", "    if index >= dw.size:", "    if index > dw.size:", 1),
+    ("conv_v2.py", "    for fh in range(fh_lo, fh_hi):", "    for fh in range(fh_lo, fh_hi - 1):", 0),
+    ("conv_v2.py", "oh * sh - ph + fh * dh, ow * sw", "oh * sw - ph + fh * dh, ow * sh", 0),
+    ("ks_deconv.py", "oh - th * oh_step", "oh + th * oh_step", 0),
+    ("sk_dilated.py", "oh * sh - ph + fh * dil_h", "oh * sh - ph + fh * dil_w", 0),
+    ("conv_v2.py", "if n < x.shape[0] and tx < depth:", "if n <= x.shape[0] and tx < depth:", 0),
+    ("ks_deconv.py", "if ty < depth and tx < ic_left:", "if ty < depth and tx <= ic_left:", 0),
+    ("gemm.py", "int32(a_term) < left", "int32(a_term) <= left", 0),
+    ("gemm.py", "int32(b_term) < left", "int32(b_term) <= left", 0),
+    ("gemm.py", "int32(term) < left", "int32(term) <= left", 0),
+    ("gemm.py", "if m < out.shape[0] * rows_h * rows_w:", "if m <= out.shape[0] * rows_h * rows_w:", 0),
+    ("gemm.py", "                    if c < columns:", "                    if c <= columns:", 0),
+    ("gemm.py", "                if m < rows and kh < taps_h:", "                if m <= rows and kh < taps_h:", 0),
+    ("gemm.py", "                if m < rows and kh < taps_h:", "                if m < rows and kh <= taps_h:", 0),
+    ("gemm.py", "digits(m if m < rows else uint32(0)", "digits(m if m <= rows else uint32(0)", 0),
+    ("gemm.py", "while left > -BK:", "while left > 0:", 0),
+    ("gemm.py", "while left > -BK:", "while left > 0:", 1),
+    ("gemm.py", "buffer ^= uint32(1)", "buffer ^= uint32(0)", 0),
+    ("gemm.py", "left = min(int32(terms - first), most)", "left = most", 0),
+    ("tiles.py", "if table[middle, FIRST_BLOCK] <= block:", "if table[middle, FIRST_BLOCK] < block:", 0),
+    ("tiles.py", "            last = uint32(last - over * last_size)\n", "", 0),
+    ("tiles.py", "            while last >= last_size:", "            while last > last_size:", 0),
+    ("gemm.py", "        for part in range(1, partial", "        for part in range(2, partial", 0),
+    ("tiled.py", "shape.h.dilation * row, shape.w.dilation", "shape.w.dilation * row, shape.h.dilation", 0),
+    ("tiled.py", "shape.h.stride * x_row, shape.w.stride", "shape.w.stride * x_row, shape.h.stride", 0),
+)  # fmt: skip
+
+
+def kernel_mutants() -> Iterator[Mutant]:
+    """Mutants of the kernels; each must be noticed."""
+    for file, old, new, which in EDITS:
+        path = f"cks_numba/kernels/{file}"
+        parts = (ROOT / path).read_text(encoding="utf-8").split(old)
+        if len(parts) < which + 2:
+            raise SystemExit(f"{path} no longer has {old!r}: change the list in {Path(__file__).name}")
+        text = old.join(parts[: which + 1]) + new + old.join(parts[which + 1 :])
+        yield Mutant(path, f"{old.strip()} -> {new.strip() or 'nothing'} ({which + 1})", text)
+
+
+# --- the tests ------------------------------------------------------------------------------------
+def survives(mutant: Mutant | None, folder: Path, tests: tuple[str, ...]) -> bool:
+    """Whether all tests pass with it; None is the code as it is."""
+    original = (ROOT / mutant.path).read_text(encoding="utf-8") if mutant else ""
+    if mutant:
+        (folder / mutant.path).write_text(mutant.text, encoding="utf-8")
+    command = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests)
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, timeout=SECONDS
+        )
+        return done.returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        if mutant:
+            (folder / mutant.path).write_text(original, encoding="utf-8")
+
+
+def run(kind: str, sample: int | None, seed: int) -> int:
+    mutants = list(geometry_mutants() if kind == "geometry" else kernel_mutants())
+    tests = GEOMETRY_TESTS if kind == "geometry" else KERNEL_TESTS
+    if sample is not None and sample < len(mutants):
+        mutants = random.Random(seed).sample(mutants, sample)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("cks_numba", "tests"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        if not survives(None, folder, tests):
+            raise SystemExit("the tests fail without any change")
+        alive = []
+        for number, mutant in enumerate(mutants, 1):
+            if survives(mutant, folder, tests):
+                alive.append(mutant)
+                print(f"SURVIVED {mutant.path}: {mutant.what}", flush=True)
+            print(f"{kind}: {number} of {len(mutants)}, {len(alive)} survived", end="\r", flush=True)
+    killed = 1 - len(alive) / max(1, len(mutants))
+    print(f"{kind}: {len(mutants)} mutants, {killed:.0%} noticed")
+    return int(killed < (LEAST if kind == "geometry" else 1.0))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Change one line at a time and see whether the tests notice.")
+    parser.add_argument("kind", nargs="?", choices=("geometry", "kernels"), default="geometry")
+    parser.add_argument("--sample", type=int, help="so many of them, at random (default all)")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    return run(arguments.kind, arguments.sample, arguments.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
