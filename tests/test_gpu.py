@@ -10,24 +10,47 @@ import cks_numba
 from cks_numba import kernels
 from cks_numba.backends import cuda as backend
 from cks_numba.geometry import OPERATORS, ConvShape
+from cks_numba.kernels import tiled, tiles
 from cks_numba.kernels.jit import cuda
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda.is_available(), reason="no CUDA GPU on this machine")]
 
 LARGE = ConvShape(n=33, ih=17, iw=15, ic=70, oc=131, fh=3, fw=3, stride=2, padding=1)
+VECTORS = ConvShape(n=33, ih=17, iw=15, ic=68, oc=132, fh=3, fw=3, stride=2, padding=1)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("variant", kernels.VARIANTS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rung_equals_brute_force(operator, variant, dtype):
-    for shape in (*HARD_SHAPES.values(), LARGE):
+    for shape in (*HARD_SHAPES.values(), LARGE, VECTORS):
         arrays = [cuda.to_device(array) for array in integers(operator, shape, dtype)]
         with backend.small_grids_allowed():
             for launch in kernels.launches(operator, shape, tuple(arrays), variant=variant):
                 launch.run()
         first, second, out = (array.copy_to_host() for array in arrays)
         np.testing.assert_array_equal(out, brute_force(operator, shape, first, second), err_msg=str(shape))
+
+
+@pytest.mark.parametrize("tile", tiles.TILES, ids=str)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_every_tile(operator, tile):
+    for shape in (LARGE, VECTORS):
+        choice = tiled.Choice(operator, shape, tile, 3 if operator == "conv2d_weight" else 1, sms=132)
+        arrays = [cuda.to_device(array) for array in integers(operator, shape, "float32")]
+        with backend.small_grids_allowed():
+            for launch in tiled.launches(operator, shape, tuple(arrays), choice):
+                launch.run()
+        first, second, out = (array.copy_to_host() for array in arrays)
+        np.testing.assert_array_equal(out, brute_force(operator, shape, first, second), err_msg=str(shape))
+
+
+def test_repeated_calls_use_their_workspace_again():
+    x, dy, out = (cuda.to_device(array) for array in integers("conv2d_weight", VECTORS, "float32"))
+    calls = [cks_numba.conv2d_weight(x, VECTORS.w_shape, dy, stride=2, padding=1, out=out) for _ in range(3)]
+    assert all(call is out for call in calls)
+    wanted = brute_force("conv2d_weight", VECTORS, x.copy_to_host(), dy.copy_to_host())
+    np.testing.assert_array_equal(out.copy_to_host(), wanted)
 
 
 def test_device_arrays_stay_on_their_stream():
