@@ -2,7 +2,9 @@
 
 Names and meaning are those of ``torch.nn.functional`` and ``torch.nn.grad``; what follows the arrays
 is keyword-only. The arrays may be NumPy arrays, PyTorch tensors, or GPU arrays of Numba, CuPy or
-PyTorch, all of one kind; the result is of that kind too.
+PyTorch, all of one kind; the result is of that kind too. Anything else with DLPack in host memory (JAX) is read
+where it lies, and the result is handed to its own library; anything else with the CUDA array interface gives
+Numba device arrays. `out` may be of any kind that can be written to, which JAX arrays cannot.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import cks_numba
 from cks_numba import cli
 from cks_numba.models import THRESHOLD
 
@@ -40,7 +41,7 @@ def needs(block: str) -> str:
 def run_blocks(package: str = "") -> list[str]:
     """Run the blocks that need a package, in their order; they share their names, as a reader would type them."""
     blocks = [block for block in code_blocks(README) if needs(block) == package]
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"cks_numba": cks_numba} if package else {}
     for number, block in enumerate(blocks):
         exec(compile(block, f"README.md, block {number + 1} of {package or 'those for all'}", "exec"), names)
     return blocks
@@ -60,6 +61,12 @@ def test_readme_examples_of_pytorch(capsys) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed (pip install cks-numba[torch])")
     assert run_blocks("torch")
     assert "swapping 1 of 2 layers" in capsys.readouterr().out
+
+
+@pytest.mark.jax
+def test_readme_examples_of_jax() -> None:
+    pytest.importorskip("jax", reason="JAX is not installed (pip install jax)")
+    assert run_blocks("jax")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
