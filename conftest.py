@@ -2,5 +2,5 @@
 
 from importlib.util import find_spec
 
-OPTIONAL = {"torch": "cks_numba/torch.py"}
+OPTIONAL = {"torch": "cks_numba/torch.py", "dask": "cks_numba/dask.py"}
 collect_ignore = [module for package, module in OPTIONAL.items() if find_spec(package) is None]

@@ -63,6 +63,15 @@ def test_readme_examples_of_pytorch(capsys) -> None:
     assert "swapping 1 of 2 layers" in capsys.readouterr().out
 
 
+@pytest.mark.dask
+def test_readme_examples_of_dask(capsys) -> None:
+    """The text repeats what the example prints."""
+    pytest.importorskip("dask.array", reason="dask is not installed (pip install cks-numba[dask])")
+    assert run_blocks("dask")
+    printed = capsys.readouterr().out.split()
+    assert printed[:2] == ["1000", "workers"] and " ".join(printed) + "." in " ".join(README.split())
+
+
 @pytest.mark.jax
 def test_readme_examples_of_jax() -> None:
     pytest.importorskip("jax", reason="JAX is not installed (pip install jax)")
