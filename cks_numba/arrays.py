@@ -97,6 +97,10 @@ class NumPy:
         """The stream to work on."""
         return stream
 
+    def give(self, array: Any) -> Any:
+        """A result as the caller's library has it."""
+        return array
+
 
 class CuPy(NumPy):
     """CuPy arrays: the result is a CuPy array, made on CuPy's current stream."""
@@ -245,9 +249,13 @@ def library_of(name: str, array: Any) -> tuple[NumPy, Any]:
         from .kernels.jit import cuda
 
         return Numba(), cuda.as_cuda_array(array)
+    if hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray):
+        from . import dlpack
+
+        return dlpack.DLPack(array), dlpack.numpy_view(name, array)
     raise TypeError(
-        f"{name} must be a NumPy array, a PyTorch tensor, or a GPU array of Numba, CuPy or PyTorch, "
-        f"got {type(array).__name__}"
+        f"{name} must be a NumPy array, a PyTorch tensor, a GPU array of Numba, CuPy or PyTorch, or have DLPack or the "
+        f"CUDA array interface, got {type(array).__name__}"
     )
 
 
@@ -301,7 +309,7 @@ class Call:
             if library is not self.library:
                 self._same_library(first, name, library)
         self.dtype = checks.dtypes(names)
-        self.out = None
+        self.out, self._given_out = None, out
         if out is not None:
             library, self.out = library_of("out", out)
             self._same_library(first, "out", library)
@@ -397,9 +405,9 @@ class Call:
         if self.layout != "NHWC":
             axes = TO_OWN[self.layout]
             result = self.library.permuted(buffer, axes) if self.strided else self._own_layout(buffer)
-        if self.out is not None:
-            return self.out
-        return self.library.only_image(result) if self.unbatched and batch else result
+        if self._given_out is not None:
+            return self._given_out
+        return self.library.give(self.library.only_image(result) if self.unbatched and batch else result)
 
     def _own_layout(self, buffer: Any) -> Any:
         """The NHWC buffer as C-contiguous NCHW, in `out` where there is one."""

@@ -1,4 +1,4 @@
-"""The ``cks-numba`` command: info, verify, plan, explain, flops, figures, demo, bench.
+"""The ``cks-numba`` command: info, verify, plan, explain, flops, report, figures, demo, bench.
 
 A problem size is written as key=value pairs, for example ``i=8,ic=3,oc=4,f=3,stride=2,padding=1``.
 Several numbers in one value are joined by x: ``i=8x6``, ``stride=2x1``, ``padding=1x0x1x2``.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .geometry import OPERATORS, ConvShape, plan
+from .models import THRESHOLD
 from .networks import NETWORKS
 
 SHAPE_HELP = (
@@ -109,6 +111,24 @@ def parse_image(text: str) -> tuple[int, int]:
     return numbers if isinstance(numbers, tuple) else (numbers, numbers)
 
 
+def parse_size(text: str) -> tuple[int, ...]:
+    """Return the size of a tensor, written as numbers joined by x."""
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
+        raise ValueError(f"input must be sizes of at least 1 joined by x, such as 1x3x32x32, got {text!r}")
+    return tuple(map(int, text.split("x")))
+
+
+def parse_threshold(text: str) -> float:
+    """Return a factor of at least 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value >= 1:
+        raise ValueError(f"threshold must be a number of at least 1, got {text!r}")
+    return value
+
+
 def version(package: str) -> str:
     """Return the installed version of a package, or "not installed"."""
     try:
@@ -193,6 +213,17 @@ def show_launch_cost(check: bool) -> int:
     return int(check and max(cost.values()) > LAUNCH_COST)
 
 
+def show_model(arguments: argparse.Namespace) -> int:
+    """Print the report of a model; 2 where it cannot be loaded, or does not take the input."""
+    from . import model_report
+
+    try:
+        return model_report.run(arguments.model, arguments.input, arguments.threshold, arguments.html)
+    except ValueError as error:
+        print(f"cks-numba report: {error}", file=sys.stderr)
+        return 2
+
+
 def _at_least(least: int) -> Any:
     def number(text: str) -> int:
         value = int(text)
@@ -252,6 +283,21 @@ def parser() -> argparse.ArgumentParser:
     sums.add_argument("--csv", type=Path, help="file to write the counts of every layer to")
     sums.add_argument("--readme", type=Path, help="file with markers, between which the table of all networks is put")
 
+    model = commands.add_parser(
+        "report", help="multiply-adds by zeros in a PyTorch model or an ONNX file, layer by layer"
+    )
+    model.add_argument(
+        "model", metavar="MODEL", help="module.path:name, of a torch.nn.Module or what returns one; or FILE.onnx"
+    )
+    model.add_argument("--input", type=_argument(parse_size), help="size of the input in PyTorch's order: 1x3x32x32")
+    model.add_argument(
+        "--threshold",
+        type=_argument(parse_threshold),
+        default=THRESHOLD,
+        help=f"factor from which converting a layer pays (default {THRESHOLD:g})",
+    )
+    model.add_argument("--html", type=Path, metavar="FILE", help="file for the report as one self-contained page")
+
     draw = commands.add_parser("figures", help="draw the pictures in figures/ again; needs a checkout")
     draw.add_argument("name", nargs="*", metavar="NAME", help="scripts in figures/, without .py (default all)")
     draw.add_argument("--out", type=Path, help="folder of the pictures (default figures/ itself)")
@@ -288,8 +334,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0; 1 when a check failed or could not run; 2 for an image that a network cannot take. Other wrong
-        arguments leave with SystemExit(2).
+        Exit code: 0; 1 when a check failed or could not run; 2 for a model that cannot be loaded, and for an image that
+        it, or a network, cannot take. Other wrong arguments leave with SystemExit(2).
     """
     arguments = parser().parse_args(argv)
     if arguments.command == "plan" and arguments.shape is None and not arguments.launches:
@@ -323,6 +369,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
     if arguments.command == "flops":
         return show_flops(arguments)
+    if arguments.command == "report":
+        return show_model(arguments)
     if arguments.command == "figures":
         from . import figures
 

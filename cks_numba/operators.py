@@ -2,7 +2,9 @@
 
 Names and meaning are those of ``torch.nn.functional`` and ``torch.nn.grad``; what follows the arrays
 is keyword-only. The arrays may be NumPy arrays, PyTorch tensors, or GPU arrays of Numba, CuPy or
-PyTorch, all of one kind; the result is of that kind too.
+PyTorch, all of one kind; the result is of that kind too. Anything else with DLPack in host memory (JAX) is read
+where it lies, and the result is handed to its own library; anything else with the CUDA array interface gives
+Numba device arrays. `out` may be of any kind that can be written to, which JAX arrays cannot.
 """
 
 from __future__ import annotations
@@ -393,20 +395,26 @@ def _input_shape(
     return _shape(x_shape, w_shape, stride, padding, dilation, groups)
 
 
+def transposed_size(
+    x_size: Any, filter_size: Any, stride: Any, padding: Any, dilation: Any, output_padding: Any
+) -> tuple[int, int]:
+    """Rows and columns of a transposed convolution, from those of x and of the filter."""
+    axes = _axes((0, *x_size), (0, *filter_size), stride, padding, dilation)
+    added = checks.output_padding(
+        output_padding, (axes[0].stride, axes[1].stride), (axes[0].dilation, axes[1].dilation)
+    )
+    rows, columns = (_least_size(axis, axis.size) + extra for axis, extra in zip(axes, added, strict=True))
+    if min(rows, columns) < 1 or 0 in tuple(x_size):
+        raise ValueError(f"result would have {rows} rows and {columns} columns, for x of {x_size[0]} by {x_size[1]}")
+    return rows, columns
+
+
 @_remembered
 def _transposed_shape(
     x_shape: Any, w_shape: Any, stride: Any, padding: Any, output_padding: Any, dilation: Any, groups: int
 ) -> ConvShape:
     """The convolution whose input gradient this is: its y is x, and its x is the result."""
-    axes = _axes(x_shape, w_shape, stride, padding, dilation)
-    added = checks.output_padding(
-        output_padding, (axes[0].stride, axes[1].stride), (axes[0].dilation, axes[1].dilation)
-    )
-    sizes = [_least_size(axis, axis.size) + extra for axis, extra in zip(axes, added, strict=True)]
-    if min(sizes) < 1 or 0 in x_shape[1:3]:
-        raise ValueError(
-            f"result would have {sizes[0]} rows and {sizes[1]} columns, for x of {x_shape[1]} by {x_shape[2]}"
-        )
+    sizes = transposed_size(x_shape[1:3], w_shape[1:3], stride, padding, dilation, output_padding)
     size = (x_shape[0], *sizes, w_shape[3] * groups)
     shape = _shape(size, w_shape, stride, padding, dilation, groups)
     # with output_padding >= stride the added rows reach past the padding

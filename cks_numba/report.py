@@ -46,7 +46,7 @@ def network_table(counted: NetworkCount) -> str:
     heads = f"{'':<50}" + "".join(f"   {name:<20}" for name in flops.PASSES)
     below = "".join(f"   {'any':>5}{'pad':>5}{'ins':>5}{'both':>5}" for _ in flops.PASSES)
     lines = [heads.rstrip(), f"{'layer':<18} {'input':<12} {'filter':<11} {'useful':>6}{below}"]
-    lines += [_line(layer.layer.name, *_sizes(layer), layer.passes) for layer in counted.layers]
+    lines += [_line(layer.layer.name, *layer_sizes(layer), layer.passes) for layer in counted.layers]
     return "\n".join([*lines, _line("total", "", "", {name: counted.of(name) for name in flops.PASSES})])
 
 
@@ -62,7 +62,7 @@ def _shares(count: Count) -> str:
     return "".join(f"{share:>5.1f}" if share else " " * 5 for share in shares)
 
 
-def _sizes(layer: LayerCount) -> tuple[str, str]:
+def layer_sizes(layer: LayerCount) -> tuple[str, str]:
     """The map that the layer reads and its filters, /2 for stride 2 and *2 for a transposed layer."""
     s, transposed = layer.layer.shape, layer.layer.transposed
     (rows, columns, ic), oc = ((s.oh, s.ow, s.oc), s.ic) if transposed else ((s.ih, s.iw, s.ic), s.oc)

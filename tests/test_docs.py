@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import cks_numba
 from cks_numba import cli
+from cks_numba.models import THRESHOLD
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), ROOT / "figures" / "README.md"]
@@ -30,17 +32,50 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
-def test_readme_examples_run_in_order(capsys) -> None:
-    """The blocks share their names, as a reader would type them."""
-    blocks = code_blocks(README)
-    assert len(blocks) >= 5
-    names: dict[str, object] = {}
+def needs(block: str) -> str:
+    """The optional package of a block, which has tests of its own; none for most."""
+    found = re.search(r"^(?:import|from) (?:cks_numba\.)?(torch|dask|jax)\b", block, flags=re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+def run_blocks(package: str = "") -> list[str]:
+    """Run the blocks that need a package, in their order; they share their names, as a reader would type them."""
+    blocks = [block for block in code_blocks(README) if needs(block) == package]
+    names: dict[str, object] = {"cks_numba": cks_numba} if package else {}
     for number, block in enumerate(blocks):
-        exec(compile(block, f"README.md, block {number + 1}", "exec"), names)
+        exec(compile(block, f"README.md, block {number + 1} of {package or 'those for all'}", "exec"), names)
+    return blocks
+
+
+def test_readme_examples_run_in_order(capsys) -> None:
+    blocks = run_blocks()
+    assert len(blocks) >= 5
     printed = capsys.readouterr().out
     assert "conv2d_weight: " in printed and "useful multiply-adds" in printed
     for name in ("conv2d(", "conv2d_input(", "conv2d_weight(", "conv_transpose2d("):
         assert any(f"cks_numba.{name}" in block for block in blocks), name
+
+
+@pytest.mark.torch
+def test_readme_examples_of_pytorch(capsys) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed (pip install cks-numba[torch])")
+    assert run_blocks("torch")
+    assert "swapping 1 of 2 layers" in capsys.readouterr().out
+
+
+@pytest.mark.dask
+def test_readme_examples_of_dask(capsys) -> None:
+    """The text repeats what the example prints."""
+    pytest.importorskip("dask.array", reason="dask is not installed (pip install cks-numba[dask])")
+    assert run_blocks("dask")
+    printed = capsys.readouterr().out.split()
+    assert printed[:2] == ["1000", "workers"] and " ".join(printed) + "." in " ".join(README.split())
+
+
+@pytest.mark.jax
+def test_readme_examples_of_jax() -> None:
+    pytest.importorskip("jax", reason="JAX is not installed (pip install jax)")
+    assert run_blocks("jax")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -56,17 +91,14 @@ def test_readme_has_links_to_check() -> None:
 
 def test_commands_of_the_documents_are_understood() -> None:
     assert {words[0] for words in commands(README)} == {
-        "demo",
-        "info",
-        "verify",
-        "plan",
-        "explain",
-        "flops",
-        "bench",
-        "sass",
+        *("demo", "info", "verify", "plan", "explain", "flops", "bench", "report", "sass")
     }
     for words in (words for document in DOCUMENTS for words in commands(document.read_text(encoding="utf-8"))):
         assert cli.parser().parse_args(words).command == words[0]
+
+
+def test_readme_states_the_threshold() -> None:
+    assert f"at least {THRESHOLD:g} times the useful multiply-adds" in README
 
 
 def test_make_targets_of_the_documents_exist() -> None:

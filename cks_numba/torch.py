@@ -1,0 +1,393 @@
+"""The operators in PyTorch: functions and layers in torch's own order and names, with gradients of every order.
+
+Write S(x, w, dy) for the sum of x * w * dy over every real product of a layer. It is linear in each of the three,
+and each operator is its derivative by one of them (`DERIVATIVES`). So the gradients of an operator are the other
+two operators, and their gradients again: one rule, `_backward`, serves all, to any order.
+
+Tensors may be contiguous or channels_last, in host memory or on a GPU; neither needs a copy on the CPU. As in torch,
+the result is channels_last where an operand is. float32 and float64 only: under autocast, half precision becomes
+float32 and so does the result; elsewhere it is an error. A batch may change its size under torch.compile; a new size
+of the map compiles anew, because it has another plan.
+
+Needs PyTorch: ``pip install 'cks-numba[torch]'``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import arrays, checks, model_report, models, operators
+from .geometry import ConvShape
+
+try:
+    import torch
+    from torch import Tensor, nn
+except ModuleNotFoundError as error:
+    raise ImportError("cks_numba.torch needs PyTorch: pip install 'cks-numba[torch]'") from error
+
+__all__ = ["CKSConv2d", "CKSConvTranspose2d", "conv2d", "conv_transpose2d", "convert"]
+
+HALF = (torch.float16, torch.bfloat16)
+
+# --- three operators, each other's gradients ------------------------------------------------------
+DERIVATIVES = (  # of S by x, by w, by dy: an operator takes the other two, and of the result its size where it is open
+    ("conv2d_input", "SymInt[] input_size, Tensor w, Tensor dy"),
+    ("conv2d_weight", "Tensor x, SymInt[] weight_size, Tensor dy"),
+    ("conv2d", "Tensor x, Tensor w"),
+)
+HOW = "int[] stride, int[] padding, int[] dilation, int groups"  # padding: top, bottom, left, right
+
+
+def _derivative(by: int, three: Sequence[Tensor], how: Sequence[Any]) -> Tensor:
+    """Derivative of S(x, w, dy) by the first, second or third of them, of which only the size is used."""
+    arguments = [tensor.shape if place == by else tensor for place, tensor in enumerate(three)]
+    name, operands = DERIVATIVES[by]
+    return getattr(torch.ops.cks, name)(*arguments[: 1 + operands.count(",")], *how)
+
+
+def _backward(by: int) -> Callable[..., tuple[Any, ...]]:
+    """The gradient that arrives takes the place of the result; then S is derived by each operand."""
+
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        three = list(ctx.saved_tensors)
+        three.insert(by, gradient)
+        needed = ctx.needs_input_grad[: -len(ctx.how)]
+        found = [_derivative(k, three, ctx.how) if need else None for k, need in enumerate(needed)]
+        return (*found, *(None for _ in ctx.how))
+
+    return backward
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.how = inputs[-4:]
+    ctx.save_for_backward(*_tensors(inputs))
+
+
+def _tensors(arguments: Sequence[Any]) -> list[Tensor]:
+    return [argument for argument in arguments if isinstance(argument, Tensor)]
+
+
+def _is_last(operands: Sequence[Tensor]) -> bool:
+    """Whether the result is channels_last: torch's rule, one operand that is and could not be called contiguous too."""
+    return any(t.is_contiguous(memory_format=torch.channels_last) and not t.is_contiguous() for t in operands)
+
+
+def _empty(by: int) -> Callable[..., Tensor]:
+    """The result before it is computed: all that torch wants to know of an operator when it only traces."""
+
+    def empty(*arguments: Any) -> Tensor:
+        operands = _tensors(arguments)
+        size = arguments[by] if by < 2 else _y_size(operands[0], operands[1], arguments[-4:])
+        last = torch.channels_last if _is_last(operands) else torch.contiguous_format
+        like = operands[0]
+        return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=last)
+
+    return empty
+
+
+def _y_size(x: Tensor, w: Tensor, how: Sequence[Any]) -> tuple[Any, ...]:
+    """Any number of images, which may be symbolic, and a map of one size."""
+    _, ic, ih, iw = x.shape
+    oc, _, fh, fw = map(int, w.shape)
+    sizes = dict(n=1, ih=int(ih), iw=int(iw), ic=int(ic), oc=oc, fh=fh, fw=fw)
+    shape = ConvShape(**sizes, **_named(how))
+    return x.shape[0], oc, shape.oh, shape.ow
+
+
+def _run(by: int) -> Callable[..., Tensor]:
+    """The kernel: NHWC views of channels_last tensors, and all others as they are."""
+    function, empty = getattr(operators, DERIVATIVES[by][0]), _empty(by)
+
+    def run(*arguments: Any) -> Tensor:
+        out, last = empty(*arguments), _is_last(_tensors(arguments))
+        given = [_seen(argument, last) for argument in arguments[:-4]]
+        layout = "NHWC" if last else "NCHW"
+        with torch.no_grad():  # this is below autograd, which knows what it needs
+            function(*given, **_named(arguments[-4:]), layout=layout, out=_seen(out, last))
+        return out
+
+    return run
+
+
+def _named(how: Sequence[Any]) -> dict[str, Any]:
+    stride, padding, dilation, groups = how
+    return dict(stride=tuple(stride), padding=tuple(padding), dilation=tuple(dilation), groups=groups)
+
+
+def _seen(argument: Any, last: bool) -> Any:
+    """A tensor, or the size of one, in the order of axes that the operator is told."""
+    if isinstance(argument, Tensor):
+        return argument.permute(arrays.TO_LAST["NCHW"]) if last else argument
+    return arrays.channels_last(tuple(argument), "NCHW") if last else tuple(argument)
+
+
+def _define(by: int) -> None:
+    name, operands = DERIVATIVES[by]
+    schema = f"({operands}, {HOW}) -> Tensor"
+    operator = torch.library.custom_op(f"cks::{name}", _run(by), mutates_args=(), schema=schema)
+    operator.register_fake(_empty(by))
+    operator.register_autograd(_backward(by), setup_context=_save)
+
+
+for _by in range(len(DERIVATIVES)):
+    _define(_by)
+
+
+# --- functions -------------------------------------------------------------------------------------
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """`torch.nn.functional.conv2d`, computed by C-K-S, forward and backward.
+
+    Parameters
+    ----------
+    input : Tensor (N, IC, IH, IW), or (IC, IH, IW) for one image
+        float32 or float64; under autocast half precision too, which becomes float32.
+    weight : Tensor (OC, IC/groups, FH, FW)
+    bias : Tensor (OC,), optional
+    stride, dilation : int or (int, int)
+    padding : int, (int, int), ((top, bottom), (left, right)), four ints, "same" or "valid"
+    groups : int
+
+    Returns
+    -------
+    Tensor (N, OC, OH, OW), or (OC, OH, OW)
+        channels_last where `input` or `weight` is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a wrong argument. Sizes are named as in `cks_numba.ConvShape`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.ones(1, 3, 4, 4, requires_grad=True)
+    >>> y = conv2d(x, torch.ones(8, 3, 3, 3), padding=1)
+    >>> y[0, 0, 0].tolist()
+    [12.0, 18.0, 18.0, 12.0]
+    >>> torch.autograd.grad(y.sum(), x)[0][0, 0, 0].tolist()
+    [32.0, 48.0, 48.0, 32.0]
+    """
+    input, weight, bias = _checked(input, weight, bias, "(N, IC, IH, IW)", "(OC, IC/groups, FH, FW)")
+    x = input if input.dim() == 4 else input[None]
+    how = _how(weight, stride, padding, dilation, groups)
+    checks.channels("input", x.shape[1], weight.shape[1], how[3], "weight")
+    y = torch.ops.cks.conv2d(x, weight, *how)
+    return _finish(y, bias, input.dim() == 3)
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
+    """`torch.nn.functional.conv_transpose2d`, computed by C-K-S, forward and backward.
+
+    Parameters
+    ----------
+    input : Tensor (N, IN, H, W), or (IN, H, W) for one image
+        float32 or float64; under autocast half precision too, which becomes float32.
+    weight : Tensor (IN, OUT/groups, FH, FW)
+    bias : Tensor (OUT,), optional
+    stride, padding, dilation, groups
+        As in `conv2d`; the padding crops the result.
+    output_padding : int or (int, int)
+        Rows and columns added at the end; smaller than stride or dilation.
+
+    Returns
+    -------
+    Tensor (N, OUT, OH, OW), or (OUT, OH, OW)
+        channels_last where `input` or `weight` is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a wrong argument.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x, w = torch.ones(1, 1, 2, 2), torch.ones(1, 5, 3, 3)
+    >>> conv_transpose2d(x, w, stride=2, padding=1, output_padding=1).shape
+    torch.Size([1, 5, 4, 4])
+    """
+    input, weight, bias = _checked(input, weight, bias, "(N, IN, H, W)", "(IN, OUT/groups, FH, FW)")
+    y = input if input.dim() == 4 else input[None]
+    how = _how(weight, stride, padding, dilation, groups)
+    if y.shape[1] != weight.shape[0]:
+        raise ValueError(
+            f"channels do not match: input has {y.shape[1]} channels, weight is for {weight.shape[0]} (its first axis)"
+        )
+    checks.divides(how[3], "input", y.shape[1])
+    maps = y.shape[2:], weight.shape[2:]
+    size = (y.shape[0], weight.shape[1] * how[3], *operators.transposed_size(*maps, *how[:3], output_padding))
+    x = torch.ops.cks.conv2d_input(size, weight, _reaching(y, size, weight, how), *how)
+    return _finish(x, bias, input.dim() == 3)
+
+
+def _checked(
+    input: Tensor, weight: Tensor, bias: Tensor | None, axes: str, filter_axes: str
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The tensors; under autocast, half precision as float32."""
+    checks.rank("input", tuple(input.shape), axes, unbatched=True)
+    checks.rank("weight", tuple(weight.shape), filter_axes)
+    if torch.is_autocast_enabled(input.device.type):
+        input, weight = (t.float() if t.dtype in HALF else t for t in (input, weight))
+        bias = bias.float() if bias is not None and bias.dtype in HALF else bias
+    named = {"input": input, "weight": weight} | ({} if bias is None else {"bias": bias})
+    checks.dtypes({name: arrays.dtype_name(tensor) for name, tensor in named.items()})
+    return input, weight, bias
+
+
+def _how(weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int) -> tuple[Any, Any, Any, int]:
+    """Stride, padding, dilation and groups in the one form that the operators of torch take."""
+    strides, dilations = checks.pair("stride", stride, 1), checks.pair("dilation", dilation, 1)
+    rows, columns = checks.paddings(padding, (weight.shape[2], weight.shape[3]), strides, dilations)
+    return strides, (*rows, *columns), dilations, checks.integer("groups", groups, 1)
+
+
+def _reaching(y: Tensor, size: tuple[Any, ...], weight: Tensor, how: tuple[Any, ...]) -> Tensor:
+    """y with the rows and columns that a convolution of this size has.
+
+    They are those of y already, but where output_padding is not smaller than the stride: a few more, and all zeros.
+    """
+    wanted = _y_size(torch.empty(size, device="meta"), weight, how)
+    below, right = wanted[2] - y.shape[2], wanted[3] - y.shape[3]
+    return nn.functional.pad(y, (0, right, 0, below)) if below or right else y
+
+
+def _finish(result: Tensor, bias: Tensor | None, unbatched: bool) -> Tensor:
+    """Add the bias in place: nothing else has seen the result."""
+    if bias is not None:
+        checks.shape_of("bias", tuple(bias.shape), (result.shape[1],), "one for each output channel")
+        result += bias[:, None, None]
+    return result[0] if unbatched else result
+
+
+# --- layers ----------------------------------------------------------------------------------------
+class CKSConv2d(nn.Conv2d):
+    """`torch.nn.Conv2d` that never multiplies an added zero: same arguments, parameters and state dict.
+
+    With a padding_mode other than "zeros" the padding is made of real elements, which torch adds first.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layer = CKSConv2d(3, 8, 3, stride=2, padding=1)
+    >>> plain = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1)
+    >>> plain.load_state_dict(layer.state_dict())
+    <All keys matched successfully>
+    >>> x = torch.randn(2, 3, 6, 6)
+    >>> torch.allclose(layer(x), plain(x), atol=1e-5)
+    True
+    """
+
+    skips_zeros = True
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding: Any = self.padding
+        if self.padding_mode != "zeros":
+            around = self._reversed_padding_repeated_twice
+            input, padding = nn.functional.pad(input, around, mode=self.padding_mode), 0
+        return conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
+class CKSConvTranspose2d(nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d` that never multiplies an added zero: same arguments, parameters and state dict.
+
+    Examples
+    --------
+    >>> import torch
+    >>> CKSConvTranspose2d(3, 8, 4, stride=2, padding=1)(torch.randn(2, 3, 6, 6)).shape
+    torch.Size([2, 8, 12, 12])
+    """
+
+    skips_zeros = True
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Apply the layer; of the sizes that the stride leaves open, `output_size` chooses one."""
+        sizes: tuple[Any, Any, Any] = (self.stride, self.padding, self.kernel_size)
+        added: Any = self._output_padding(input, output_size, *sizes, 2, self.dilation)  # type: ignore[arg-type]
+        return conv_transpose2d(
+            input, self.weight, self.bias, self.stride, self.padding, added, self.groups, self.dilation
+        )
+
+
+# --- a whole model ---------------------------------------------------------------------------------
+class Report:
+    """What `convert` did with every layer that convolves: ``print(report)``, or read `rows`.
+
+    Attributes
+    ----------
+    rows : list of cks_numba.models.Found
+    threshold : float
+    swapped : list of str
+        Names of the layers that are ours now.
+    """
+
+    def __init__(self, rows: list[models.Found], threshold: float) -> None:
+        self.rows, self.threshold = rows, threshold
+        self.swapped = [row.name for row in rows if row.swaps(threshold)]
+
+    def __str__(self) -> str:
+        return model_report.text(self.rows, self.threshold)
+
+
+def convert(model: nn.Module, input_size: Any, threshold: float = models.THRESHOLD) -> tuple[nn.Module, Report]:
+    """Let the layers of a model skip zeros where that pays by their plans.
+
+    A layer is swapped if a training step of it the regular way takes at least `threshold` times the useful
+    multiply-adds. Parameters, hooks, state dict and everything else of the model stay the same objects.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Changed in place. Its `Conv2d` and `ConvTranspose2d` are swapped, subclasses of them are not.
+    input_size : tuple of int, tensor, or tuple of tensors
+        The input of one forward pass, which finds the size of every map; see `cks_numba.models.of_torch`.
+    threshold : float
+        1 swaps every layer that can be.
+
+    Returns
+    -------
+    model : torch.nn.Module
+    report : Report
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the model does not take the input, or an argument is wrong.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3, stride=2, padding=1))
+    >>> model, report = convert(model, (1, 3, 8, 8))
+    >>> report.swapped
+    ['1']
+    >>> type(model[1]).__name__
+    'CKSConv2d'
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if not threshold >= 1:
+        raise ValueError(f"threshold must be at least 1, got {threshold}")
+    report = Report(models.of_torch(model, input_size), threshold)
+    for name in report.swapped:
+        layer = model.get_submodule("" if name == models.WHOLE else name)
+        # the object stays, so whatever refers to it or hangs on it does too
+        layer.__class__ = CKSConvTranspose2d if isinstance(layer, nn.ConvTranspose2d) else CKSConv2d
+    return model, report
