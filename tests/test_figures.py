@@ -16,7 +16,7 @@ from cks_numba.cli import main
 COMMITTED = sorted(figures.FOLDER.glob("*.png"))
 ANIMATED = sorted(figures.FOLDER.glob("*.gif"))
 SCRIPTS = {"animations", "f1_conv_v2", "f2_ks_deconv", "f3_sk_dilated", "f4_redundancy", "f5_authors", "f6_speed"}
-SCRIPTS |= {"f7_networks", "zeros"}
+SCRIPTS |= {"f7_networks", "f8_roofline", "f9_sass", "zeros"}
 
 
 @pytest.fixture(scope="module")
