@@ -96,6 +96,11 @@ def parse_operator(name: str) -> str:
     return name
 
 
+def parse_compiled(name: str) -> tuple[str, ...]:
+    """Return the operators to compile: one of them, or all."""
+    return OPERATORS if name == "all" else (parse_operator(name),)
+
+
 def parse_counted(name: str) -> str:
     """Return what to count: a network, all of them, or an operator."""
     if name in NETWORKS or name == "all":
@@ -270,9 +275,11 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--sms", type=_at_least(1), default=132, help="multiprocessors (default 132, an H100)")
 
     sass = commands.add_parser("sass", help="registers, memory and inner loop of compiled kernels; needs no GPU")
-    sass.add_argument("operator", type=_argument(parse_operator), metavar="OP", help=", ".join(OPERATORS))
+    sass.add_argument("operator", type=_argument(parse_compiled), metavar="OP", help=f"{', '.join(OPERATORS)}, or all")
     sass.add_argument("--arch", default="sm_80", help="GPU architecture, such as sm_75, sm_80, sm_90 (default sm_80)")
-    sass.add_argument("--source", action="store_true", help="print the inner loop of the largest tile instead")
+    shown = sass.add_mutually_exclusive_group()
+    shown.add_argument("--source", action="store_true", help="print the inner loop of the largest tile instead")
+    shown.add_argument("--csv", type=Path, help="file to write the table and all instructions of the inner loops to")
 
     sums = commands.add_parser("flops", help="multiply-adds of a network or an operator, and which of them meet zeros")
     names = f"{', '.join(NETWORKS)}, or all of them with all; or one of {', '.join(OPERATORS)} with a SHAPE"
@@ -364,9 +371,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.command == "sass":
         from . import sass
 
-        print(sass.report(arguments.operator, arguments.arch, arguments.source))
-        return 0
-
+        return sass.run(arguments.operator, arguments.arch, arguments.source, arguments.csv)
     if arguments.command == "flops":
         return show_flops(arguments)
     if arguments.command == "report":

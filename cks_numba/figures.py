@@ -1,6 +1,7 @@
 """``cks-numba figures``: the look that all pictures share, and what draws and saves them, the same bytes every time.
 
-A script in figures/ has a function ``draw()`` that returns a Matplotlib ``Figure``, or a dict of them by name.
+A script in figures/ has a function ``draw()`` that returns a Matplotlib ``Figure``, or a dict of them by name; or a
+function ``animations()`` that returns, by name, functions that write a GIF to a path.
 Colours mean the same in every picture: blue is useful work, light orange hatched an inserted zero, grey dotted a
 padded one (`plots.STYLES`); operators have colours and markers of their own.
 """
@@ -8,7 +9,8 @@ padded one (`plots.STYLES`); operators have colours and markers of their own.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +21,7 @@ from matplotlib.figure import Figure
 
 from . import plots
 
+Writer = Callable[[Path], Path]  # of an animation
 FOLDER = Path(__file__).resolve().parent.parent / "figures"
 DPI = 120
 BOTH: dict[str, Any] = dict(facecolor="#C9A98B", edgecolor="#6B4A2B", hatch="xxxx")  # padded times inserted
@@ -72,9 +75,18 @@ def load(name: str) -> ModuleType:
     return module
 
 
-def draw(name: str) -> dict[str, Figure]:
-    """Return the pictures of a script, by name."""
-    drawn = load(name).draw()
+@contextmanager
+def look() -> Iterator[None]:
+    """Give pictures that are made inside the common look, whatever settings Matplotlib has."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({**STYLE, "backend": "agg"})
+        yield
+
+
+def pictures(name: str, script: ModuleType) -> dict[str, Figure]:
+    """Return the pictures that a script draws, by name."""
+    drawn = script.draw()
     return drawn if isinstance(drawn, dict) else {name: drawn}
 
 
@@ -87,7 +99,7 @@ def save(fig: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def make(name: str, folder: Path) -> list[Path]:
-    """Draw and save the pictures of one script, whatever settings Matplotlib has.
+    """Draw and save the pictures of one script, or its animations.
 
     Parameters
     ----------
@@ -101,10 +113,11 @@ def make(name: str, folder: Path) -> list[Path]:
     list of Path
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({**STYLE, "backend": "agg"})
-        return [path for title, fig in draw(name).items() for path in save(fig, folder, title)]
+    script = load(name)
+    with look():
+        if hasattr(script, "animations"):
+            return [write(folder / f"{title}.gif") for title, write in script.animations().items()]
+        return [path for title, fig in pictures(name, script).items() for path in save(fig, folder, title)]
 
 
 def run(names: Iterable[str] = (), out: Path | None = None) -> int:

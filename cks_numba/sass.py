@@ -6,6 +6,7 @@ as Python packages: ``pip install 'cks-numba[sass]'``.
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 import subprocess
@@ -196,30 +197,89 @@ def examples(operator: str, widths: Iterable[int] = (4, 1)) -> Iterator[Launch]:
 
 
 HEAD = "kernel                                            registers spilled shared  FFMA LDS.128 FFMA/LDS  of loop"
+COLUMNS = ("operator", "arch", "kernel", "registers", "spilled", "shared", "code", "instruction", "count")
 
 
-def report(operator: str, arch: str = "sm_80", source: bool = False) -> str:
-    """Return the table of the rungs of an operator, or the inner loop of its largest tile.
+def compiled(operator: str, arch: str) -> list[Compiled]:
+    """Compile all `examples` of an operator."""
+    return [assemble(launch.name, ptx_of(launch), arch) for launch in examples(operator)]
+
+
+def table(operator: str, arch: str, kernels_of: Iterable[Compiled]) -> str:
+    """Return the table of the rungs of an operator."""
+    lines = [f"{operator} on {arch}; the last four columns are of the inner loop", HEAD]
+    for one in kernels_of:
+        counts = f"{one.mix['FFMA']:>5} {one.mix['LDS.128']:>7} {one.per_load:>8.1f} {one.share:>7.0%}"
+        lines.append(f"{one.name:<50}{one.registers:>9} {one.spilled:>7} {one.shared:>6} {counts}")
+    return "\n".join(lines)
+
+
+def inner_loop_of(operator: str, arch: str) -> str:
+    """Return the instructions of the inner loop of an operator's largest tile."""
+    launch = next(item for item in examples(operator, (4,)) if "tiled" in item.name)
+    one = assemble(launch.name, ptx_of(launch), arch)
+    return "\n".join((f"{one.name} on {arch}, inner loop", *one.loop))
+
+
+def rows(operator: str, kernel: Compiled) -> list[dict[str, str]]:
+    """Return the lines of the CSV of a kernel: one for each kind of instruction of its inner loop, the most first."""
+    about = (operator, kernel.arch, kernel.name, kernel.registers, kernel.spilled, kernel.shared, len(kernel.code))
+    kinds = sorted(kernel.mix.items(), key=lambda item: (-item[1], item[0]))
+    return [dict(zip(COLUMNS, map(str, (*about, *item)), strict=True)) for item in kinds or [("", 0)]]
+
+
+def made_with() -> str:
+    """Return the versions that the machine code depends on."""
+    ptxas = re.search(r"release [\d.]+, V([\d.]+)", _run(tool("ptxas"), "--version"))
+    versions = f"numba {metadata.version('numba')}, numba-cuda {metadata.version('numba-cuda')}"
+    return f"{versions}, ptxas {ptxas.group(1) if ptxas else 'unknown'}"
+
+
+def write(path: Path, lines: Iterable[dict[str, str]], command: str) -> None:
+    """Write the CSV, under comments that say what a line is and how it was made."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        file.write(f"# A line is a kind of instruction in the inner loop of a kernel. Made by: {command}\n")
+        file.write(f"# {made_with()}\n")
+        file.write("# spilled, shared: bytes of a thread, of a block; code: instructions of the whole kernel\n")
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Read what `write` wrote."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+def run(operators: Iterable[str], arch: str = "sm_80", source: bool = False, path: Path | None = None) -> int:
+    """Print the table of the rungs of operators, or the inner loops of their largest tiles.
 
     Parameters
     ----------
-    operator : {"conv2d", "conv2d_input", "conv2d_weight"}
+    operators : iterable of {"conv2d", "conv2d_input", "conv2d_weight"}
     arch : str
         A GPU architecture, such as "sm_80".
     source : bool
         The instructions of the inner loop instead of the table.
+    path : Path, optional
+        A CSV file to write to what the tables say, and all instructions of the inner loops by kind.
 
     Returns
     -------
-    str
+    int
+        0.
     """
-    if source:
-        launch = next(item for item in examples(operator, (4,)) if "tiled" in item.name)
-        compiled = assemble(launch.name, ptx_of(launch), arch)
-        return "\n".join((f"{compiled.name} on {arch}, inner loop", *compiled.loop))
-    lines = [f"{operator} on {arch}; the last four columns are of the inner loop", HEAD]
-    for launch in examples(operator):
-        one = assemble(launch.name, ptx_of(launch), arch)
-        counts = f"{one.mix['FFMA']:>5} {one.mix['LDS.128']:>7} {one.per_load:>8.1f} {one.share:>7.0%}"
-        lines.append(f"{one.name:<50}{one.registers:>9} {one.spilled:>7} {one.shared:>6} {counts}")
-    return "\n".join(lines)
+    lines: list[dict[str, str]] = []
+    names = list(operators)
+    for operator in names:
+        if source:
+            print(inner_loop_of(operator, arch), flush=True)
+            continue
+        found = compiled(operator, arch)
+        print(table(operator, arch, found), flush=True)
+        lines += [line for kernel in found for line in rows(operator, kernel)]
+    if path is not None:
+        name = names[0] if len(names) == 1 else "all"
+        write(path, lines, f"cks-numba sass {name} --arch {arch} --csv {path}")
+    return 0

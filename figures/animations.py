@@ -1,22 +1,15 @@
-"""Write figures/conv2d.gif, conv2d_input.gif and conv2d_weight.gif: the regular way beside the skipping way.
+"""The regular way beside the skipping way, one result a frame: conv2d.gif, conv2d_input.gif and conv2d_weight.gif.
 
 Every cross and dot is a product that a traced kernel did.
-
-Usage: ``python figures/animations.py [--out FOLDER]``
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+from functools import partial
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
+from cks_numba import figures
 from cks_numba.geometry import ConvShape
-from cks_numba.plots.animation import animate
+from cks_numba.plots import animate
 
 STRIDED = ConvShape(n=1, ih=5, iw=5, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
 SHAPES = {
@@ -26,15 +19,6 @@ SHAPES = {
 }
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description="Write a GIF of every operator.")
-    arguments.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the animations")
-    folder = arguments.parse_args().out
-    folder.mkdir(parents=True, exist_ok=True)
-    plt.rcParams.update({"font.family": "DejaVu Sans", "hatch.linewidth": 0.6})
-    for operator, shape in SHAPES.items():
-        print(animate(operator, shape, folder / f"{operator}.gif"))
-
-
-if __name__ == "__main__":
-    main()
+def animations() -> dict[str, figures.Writer]:
+    """Return what writes the GIF of each operator."""
+    return {operator: partial(animate, operator, shape) for operator, shape in SHAPES.items()}

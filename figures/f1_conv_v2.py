@@ -1,19 +1,11 @@
-"""Draw figures/f1_conv_v2.png: padded zeros, trimmed windows, and the groups of outputs that share one.
+"""Padded zeros, trimmed windows, and the groups of outputs that share one.
 
 The crosses and dots are products of the traced kernels, the letters are groups of the plan.
-
-Usage: ``python figures/f1_conv_v2.py [--out FOLDER]``
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cks_numba import flops, plots, trace
@@ -24,7 +16,7 @@ CORNER = (0, 0)  # the output that the upper row looks at
 LEFT, RIGHT, UPPER, LOWER = 0.9, 9.7, 1.5, 10.4  # where the four drawings stand, in squares
 
 
-def draw_regular(ax: plt.Axes) -> None:
+def draw_regular(ax: Axes) -> None:
     traced = trace.run("conv2d", SHAPE, "with_zeros")
     field, _ = plots.zero_maps("conv2d", SHAPE)
     plots.write(ax, LEFT + 3, 0.75, "regular: pad x, use every tap", 17, weight="bold")
@@ -33,7 +25,7 @@ def draw_regular(ax: plt.Axes) -> None:
     plots.write(ax, LEFT + 3, UPPER + 6.7, f"{wasted + useful} products, {wasted} by a padded zero")
 
 
-def draw_trimmed(ax: plt.Axes) -> None:
+def draw_trimmed(ax: Axes) -> None:
     traced = trace.run("conv2d", SHAPE, "skip_zeros")
     (top, _), (left, _) = SHAPE.padding
     places = plots.products(traced, CORNER)[False]
@@ -45,7 +37,7 @@ def draw_trimmed(ax: plt.Axes) -> None:
     plots.write(ax, RIGHT + 3, UPPER + 6.7, f"{len(places)} products, none by a zero")
 
 
-def draw_groups(ax: plt.Axes) -> None:
+def draw_groups(ax: Axes) -> None:
     count = flops.count("conv2d", SHAPE)
     plots.write(ax, LEFT + 3, LOWER - 0.8, "y: same letter, same window", 17, weight="bold")
     plots.draw_groups(ax, "conv2d", SHAPE, LEFT + 1, LOWER + 0.5)
@@ -57,23 +49,9 @@ def draw_groups(ax: plt.Axes) -> None:
 
 def draw() -> Figure:
     """Return the figure: one output both ways above, all outputs below."""
-    plt.rcParams.update({"font.family": "DejaVu Sans", "hatch.linewidth": 0.6})
     fig, ax = plots.canvas(16.6, 18.5)
     draw_regular(ax)
     draw_trimmed(ax)
     draw_groups(ax)
     ax.legend(handles=plots.legend_of_marks(), loc="lower center", ncols=2, frameon=False, fontsize=15)
     return fig
-
-
-def main() -> None:
-    arguments = argparse.ArgumentParser(description="Draw f1_conv_v2.png.")
-    arguments.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the picture")
-    folder = arguments.parse_args().out
-    folder.mkdir(parents=True, exist_ok=True)
-    draw().savefig(folder / "f1_conv_v2.png", dpi=110, metadata={"Software": None})
-    print(folder / "f1_conv_v2.png")
-
-
-if __name__ == "__main__":
-    main()

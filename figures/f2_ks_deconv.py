@@ -1,20 +1,12 @@
-"""Draw figures/f2_ks_deconv.png: inserted zeros, the filter split by phase, and how the phases interleave in dx.
+"""Inserted zeros, the filter split by phase, and how the phases interleave in dx.
 
 The crosses and dots are products of the traced kernels, the letters are the phases of ``steps.ks_deconv``.
-
-Usage: ``python figures/f2_ks_deconv.py [--out FOLDER]``
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cks_numba import flops, plots, trace
@@ -25,7 +17,7 @@ LOOKED_AT = 2, 1  # the element of dx that both ways compute
 LEFT, RIGHT, UPPER, LOWER = 0.9, 10.8, 1.5, 12.6  # where the four drawings stand, in squares
 
 
-def draw_regular(ax: plt.Axes) -> None:
+def draw_regular(ax: Axes) -> None:
     traced = trace.run("conv2d_input", SHAPE, "with_zeros")
     field, _ = plots.zero_maps("conv2d_input", SHAPE)
     plots.write(ax, LEFT + 4, 0.75, "regular: insert zeros in dy", 17, weight="bold")
@@ -36,7 +28,7 @@ def draw_regular(ax: plt.Axes) -> None:
     plots.write(ax, LEFT + 4, UPPER + 8.7, f"{wasted + useful} products, {wasted} by a zero")
 
 
-def draw_split(ax: plt.Axes) -> None:
+def draw_split(ax: Axes) -> None:
     plots.write(ax, RIGHT + 4.1, 0.75, "KS-deconv: split the filter", 17, weight="bold")
     plots.draw_letters(ax, plots.phase_maps(SHAPE)[0], RIGHT, UPPER + 2.2)
     plots.write(ax, RIGHT + 1.5, UPPER + 5.8, "w by phase")
@@ -45,7 +37,7 @@ def draw_split(ax: plt.Axes) -> None:
     plots.write(ax, RIGHT + 6.7, UPPER + 6.2, "sub-filters")
 
 
-def draw_dense(ax: plt.Axes) -> None:
+def draw_dense(ax: Axes) -> None:
     traced = trace.run("conv2d_input", SHAPE, "skip_zeros")
     places = plots.products(traced, LOOKED_AT)[False]
     middle = LEFT + 4
@@ -57,7 +49,7 @@ def draw_dense(ax: plt.Axes) -> None:
     plots.write(ax, middle, LOWER + 6.7, f"{len(places)} products, none by a zero")
 
 
-def draw_interleaved(ax: plt.Axes) -> None:
+def draw_interleaved(ax: Axes) -> None:
     count = flops.count("conv2d_input", SHAPE)
     plots.write(ax, RIGHT + 4.1, LOWER - 0.8, "phases interleave in dx", 17, weight="bold")
     plots.draw_letters(ax, plots.phase_maps(SHAPE)[1], RIGHT + 1.1, LOWER)
@@ -68,23 +60,9 @@ def draw_interleaved(ax: plt.Axes) -> None:
 
 def draw() -> Figure:
     """Return the figure: the regular way, the split filter, and below them the skipping way."""
-    plt.rcParams.update({"font.family": "DejaVu Sans", "hatch.linewidth": 0.6})
     fig, ax = plots.canvas(19.6, 21.4)
     for part in (draw_regular, draw_split, draw_dense, draw_interleaved):
         part(ax)
     handles = [*plots.legend_of_kinds()[1:], *plots.legend_of_marks()]
     ax.legend(handles=handles, loc="lower center", ncols=2, frameon=False, fontsize=15, handleheight=1.3)
     return fig
-
-
-def main() -> None:
-    arguments = argparse.ArgumentParser(description="Draw f2_ks_deconv.png.")
-    arguments.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the picture")
-    folder = arguments.parse_args().out
-    folder.mkdir(parents=True, exist_ok=True)
-    draw().savefig(folder / "f2_ks_deconv.png", dpi=100, metadata={"Software": None})
-    print(folder / "f2_ks_deconv.png")
-
-
-if __name__ == "__main__":
-    main()

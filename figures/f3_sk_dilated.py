@@ -1,20 +1,12 @@
-"""Draw figures/f3_sk_dilated.png: dy with inserted zeros slides over x, or dy is walked as it is.
+"""Dy with inserted zeros slides over x, or dy is walked as it is.
 
 The crosses and dots are products of the traced kernels.
-
-Usage: ``python figures/f3_sk_dilated.py [--out FOLDER]``
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cks_numba import flops, plots, trace
@@ -22,17 +14,17 @@ from cks_numba.geometry import ConvShape
 
 SHAPE = ConvShape(n=1, ih=5, iw=5, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
 TAP = 0, 0  # the element of dw that both ways compute
-LEFT, MIDDLE, RIGHT, UPPER, LOWER = 0.9, 9.2, 15.4, 1.6, 11.5  # where the drawings stand, in squares
+LEFT, MIDDLE, RIGHT, UPPER, LOWER = 0.9, 9.2, 15.4, 1.6, 10.6  # where the drawings stand, in squares
 
 
-def draw_marked(ax: plt.Axes, traced: trace.Trace, left: float, top: float, operand: str) -> None:
+def draw_marked(ax: Axes, traced: trace.Trace, left: float, top: float, operand: str) -> None:
     """Frame and mark the products of the tap on one operand."""
     places = plots.products(traced, TAP, operand)
     plots.frame(ax, [*places[True], *places[False]], left, top)
     plots.draw_products(ax, traced, TAP, operand, left, top)
 
 
-def draw_regular(ax: plt.Axes) -> None:
+def draw_regular(ax: Axes) -> None:
     traced = trace.run("conv2d_weight", SHAPE, "with_zeros")
     field, slider = plots.zero_maps("conv2d_weight", SHAPE)
     plots.write(ax, LEFT, 0.75, "regular: insert zeros in dy, slide it over padded x", 17, weight="bold", ha="left")
@@ -45,7 +37,7 @@ def draw_regular(ax: plt.Axes) -> None:
     draw_result(ax, traced, UPPER + 2)
 
 
-def draw_result(ax: plt.Axes, traced: trace.Trace, top: float) -> None:
+def draw_result(ax: Axes, traced: trace.Trace, top: float) -> None:
     """Draw dw with the number of products of every tap, the redder the more of them are wasted."""
     wasted, done = plots.waste_map(traced)
     plots.draw_heat(ax, done, wasted / done, RIGHT, top)
@@ -53,10 +45,10 @@ def draw_result(ax: plt.Axes, traced: trace.Trace, top: float) -> None:
     plots.write(ax, RIGHT + 1.5, top + 3.7, "products\nof each dw", va="top")
 
 
-def draw_walk(ax: plt.Axes) -> None:
+def draw_walk(ax: Axes) -> None:
     traced = trace.run("conv2d_weight", SHAPE, "skip_zeros")
     (top, _), (left, _) = SHAPE.padding
-    plots.write(ax, LEFT, LOWER - 1.1, "Sk-dilated: walk dy as it is", 17, weight="bold", ha="left")
+    plots.write(ax, LEFT, LOWER + 0.1, "Sk-dilated: walk dy as it is", 17, weight="bold", ha="left")
     plots.draw_cells(ax, np.full((SHAPE.ih, SHAPE.iw), plots.REAL), LEFT + left, LOWER + top)
     plots.draw_products(ax, traced, TAP, "first", LEFT + left, LOWER + top)
     plots.write(ax, LEFT + 3.5, LOWER + 6.7, "x, in steps of the stride")
@@ -68,8 +60,7 @@ def draw_walk(ax: plt.Axes) -> None:
 
 def draw() -> Figure:
     """Return the figure: one tap of the filter gradient, the regular way above, the skipping way below."""
-    plt.rcParams.update({"font.family": "DejaVu Sans", "hatch.linewidth": 0.6})
-    fig, ax = plots.canvas(19.4, 21.5)
+    fig, ax = plots.canvas(19.4, 20.6)
     draw_regular(ax)
     draw_walk(ax)
     count = flops.count("conv2d_weight", SHAPE)
@@ -78,16 +69,3 @@ def draw() -> Figure:
     handles = [*plots.legend_of_kinds()[1:], *plots.legend_of_marks()]
     ax.legend(handles=handles, loc="lower center", ncols=2, frameon=False, fontsize=15, handleheight=1.3)
     return fig
-
-
-def main() -> None:
-    arguments = argparse.ArgumentParser(description="Draw f3_sk_dilated.png.")
-    arguments.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the picture")
-    folder = arguments.parse_args().out
-    folder.mkdir(parents=True, exist_ok=True)
-    draw().savefig(folder / "f3_sk_dilated.png", dpi=100, metadata={"Software": None})
-    print(folder / "f3_sk_dilated.png")
-
-
-if __name__ == "__main__":
-    main()

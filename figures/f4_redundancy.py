@@ -1,19 +1,11 @@
-"""Draw figures/f4_redundancy.png: the share of multiply-adds by an added zero, against the size of the map.
+"""The share of multiply-adds by an added zero, against the size of the map.
 
 Lines are ``flops.count``; points are products of the regular way's kernels, traced and counted.
-
-Usage: ``python figures/f4_redundancy.py [--out FOLDER]``
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cks_numba import flops, trace
@@ -21,7 +13,7 @@ from cks_numba.geometry import ConvShape
 
 OPERATORS = {"conv2d": "forward\nconv2d", "conv2d_input": "input gradient\nconv2d_input"}
 OPERATORS["conv2d_weight"] = "filter gradient\nconv2d_weight"
-FILTERS = {3: ("#0072B2", "o"), 4: ("#E69F00", "s"), 5: ("#009E73", "^"), 7: ("#CC79A7", "D")}
+FILTERS = {3: ("#B0B0B0", "o"), 4: ("#808080", "s"), 5: ("#4D4D4D", "^"), 7: ("#000000", "D")}  # the larger, the darker
 STRIDES = 1, 2, 3
 SIZES = range(2, 33)
 TRACED = 2, 4, 8
@@ -47,7 +39,7 @@ def counted(operator: str, shape: ConvShape) -> float:
     return 100 * counts.by_zero / counts.total
 
 
-def draw_panel(ax: plt.Axes, operator: str, stride: int) -> None:
+def draw_panel(ax: Axes, operator: str, stride: int) -> None:
     for taps, (colour, marker) in FILTERS.items():
         lines = [theory(operator, layer(size, taps, stride)) for size in SIZES]
         points = [counted(operator, layer(size, taps, stride)) for size in TRACED]
@@ -64,8 +56,7 @@ def draw_panel(ax: plt.Axes, operator: str, stride: int) -> None:
 
 def draw() -> Figure:
     """Return the figure: a row an operator, a column a stride."""
-    plt.rcParams.update({"font.family": "DejaVu Sans", "hatch.linewidth": 0.6})
-    fig = Figure(figsize=(10, 10), layout="constrained")
+    fig = Figure(figsize=(9, 9.4), layout="constrained")
     axes = fig.subplots(len(OPERATORS), len(STRIDES), sharex=True, sharey=True)
     for row, (operator, name) in zip(axes, OPERATORS.items(), strict=True):
         row[0].set_ylabel(name, fontsize=15)
@@ -79,16 +70,3 @@ def draw() -> Figure:
     title = "filter; lines are theory, points are counted in the kernels"
     fig.legend(*axes[0, 0].get_legend_handles_labels(), title=title, **style)
     return fig
-
-
-def main() -> None:
-    arguments = argparse.ArgumentParser(description="Draw f4_redundancy.png.")
-    arguments.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the picture")
-    folder = arguments.parse_args().out
-    folder.mkdir(parents=True, exist_ok=True)
-    draw().savefig(folder / "f4_redundancy.png", dpi=90, metadata={"Software": None})
-    print(folder / "f4_redundancy.png")
-
-
-if __name__ == "__main__":
-    main()

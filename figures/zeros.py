@@ -19,50 +19,54 @@ PANELS = {
     "conv2d_input": ("conv2d_input  (KS-deconv)", "dy, zeros inserted, padded", "w, flipped"),
     "conv2d_weight": ("conv2d_weight  (Sk-dilated)", "x, padded", "dy, zeros inserted"),
 }
+WIDTH, PITCH, BAR = 25.2, 8.9, 13.2  # in squares: of the picture, from panel to panel, where the bars begin
+SIZE = 15  # of the text
 
 
-def draw_grid(ax: Axes, cells: np.ndarray, left: float, top: float, window: tuple[int, int], name: str) -> None:
+def draw_tensor(ax: Axes, cells: np.ndarray, left: float, top: float, window: tuple[int, int], name: str) -> None:
     """Draw one tensor, what slides over it at its first place, and its name below."""
-    rows, columns = cells.shape
     plots.draw_cells(ax, cells, left, top, window)
-    ax.text(left + columns / 2, top + rows + 0.55, name, ha="center", va="center", fontsize=12, color="#222222")
+    plots.write(ax, left, top + cells.shape[0] + 0.65, name, SIZE, ha="left")
 
 
-def draw_bar(ax: Axes, operator: str, width: float, longest: int, top: float) -> None:
+def draw_bar(ax: Axes, operator: str, longest: int, top: float) -> None:
     """Draw the multiply-adds of the regular way, and inside them the useful ones."""
     count = flops.count(operator, SHAPE)
-    scale = 0.78 * width / longest  # the factor stands to the right of the bar
-    ax.add_patch(Rectangle((0, top), count.regular * scale, 0.7, facecolor="white", edgecolor="#222222", hatch="xxx"))
-    ax.add_patch(Rectangle((0, top), count.useful * scale, 0.7, facecolor=plots.BLUE, edgecolor="#222222"))
-    ax.text(count.regular * scale + 0.25, top + 0.37, f"×{count.saved:.2f}", va="center", fontsize=17, weight="bold")
-    text = f"{count.regular} multiply-adds the regular way, {count.useful} useful"
-    ax.text(0, top + 1.3, text, va="center", fontsize=12)
+    scale = 0.77 * (WIDTH - BAR) / longest  # the factor stands to the right of the bar
+    for number, style in (
+        (count.regular, dict(facecolor="white", hatch="xxx")),
+        (count.useful, dict(facecolor=plots.BLUE)),
+    ):
+        ax.add_patch(Rectangle((BAR, top), number * scale, 1.2, edgecolor=plots.INK, **style))
+    ax.text(
+        BAR + count.regular * scale + 0.3, top + 0.65, f"×{count.saved:.2f}", va="center", fontsize=21, weight="bold"
+    )
+    text = f"{count.regular} multiply-adds the regular way,\n{count.useful} of them useful"
+    ax.text(BAR, top + 1.7, text, va="top", fontsize=SIZE, linespacing=1.4)
 
 
-def draw_panel(ax: Axes, operator: str, longest: int) -> None:
+def draw_panel(ax: Axes, operator: str, longest: int, top: float) -> None:
     title, field_name, slider_name = PANELS[operator]
     field, slider = plots.zero_maps(operator, SHAPE)
     rows, columns = field.shape
-    draw_grid(ax, field, 0, 0, slider.shape, field_name)
-    ax.text(columns + 0.8, rows / 2, "∗", ha="center", va="center", fontsize=22)
-    left, top = columns + 1.6, (rows - slider.shape[0]) / 2
-    draw_grid(ax, slider, left, top, slider.shape, slider_name)
-    width = left + slider.shape[1]
-    draw_bar(ax, operator, width, longest, rows + 1.4)
-    ax.set_title(title, fontsize=14, weight="bold", pad=10)
-    ax.set(xlim=(-0.15, width + 0.15), ylim=(rows + 3.1, -0.15), aspect="equal")
-    ax.axis("off")
+    plots.write(ax, 0, top, title, 18, weight="bold", ha="left")
+    draw_tensor(ax, field, 0, top + 0.8, slider.shape, field_name)
+    plots.write(ax, columns + 0.9, top + 0.8 + rows / 2, "∗", 26)
+    draw_tensor(ax, slider, columns + 1.8, top + 0.8 + (rows - slider.shape[0]) / 2, slider.shape, slider_name)
+    draw_bar(ax, operator, longest, top + 2.2)
 
 
 def draw() -> Figure:
-    """Return the figure: a panel an operator."""
-    fig = Figure(figsize=(14, 4.9), layout="constrained")
-    axes = fig.subplots(1, 3)
-    fig.get_layout_engine().set(wspace=0.12)  # type: ignore[union-attr]
+    """Return the figure: an operator below the other, what it is handed and what is left of it."""
+    height = len(PANELS) * PITCH + 0.6
+    fig = Figure(figsize=(10, 10 * height / WIDTH))
+    ax = fig.add_axes((0.015, 0.01, 0.97, 0.98))
+    ax.set(xlim=(-0.15, WIDTH), ylim=(height - 0.6, -0.6), aspect="equal")
+    ax.axis("off")
     longest = max(flops.count(operator, SHAPE).regular for operator in PANELS)
-    for ax, operator in zip(axes, PANELS, strict=True):
-        draw_panel(ax, operator, longest)
+    for row, operator in enumerate(PANELS):
+        draw_panel(ax, operator, longest, row * PITCH)
     handles = plots.legend_of_kinds()
-    handles.append(Patch(label="multiplied by a zero", facecolor="white", edgecolor="#222222", hatch="xxx"))
-    fig.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=12, handleheight=1.3)
+    handles.append(Patch(label="multiplied by a zero", facecolor="white", edgecolor=plots.INK, hatch="xxx"))
+    ax.legend(handles=handles, loc="lower right", ncols=2, fontsize=SIZE, handleheight=1.3, borderpad=0)
     return fig

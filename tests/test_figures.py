@@ -8,12 +8,15 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from cks_numba import bench, figures
 from cks_numba.cli import main
 
 COMMITTED = sorted(figures.FOLDER.glob("*.png"))
+ANIMATED = sorted(figures.FOLDER.glob("*.gif"))
+SCRIPTS = {"animations", "f1_conv_v2", "f2_ks_deconv", "f3_sk_dilated", "f4_redundancy", "f5_authors", "f6_speed"}
+SCRIPTS |= {"f7_networks", "f8_roofline", "f9_sass", "zeros"}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,8 @@ def drawn(tmp_path_factory):
 def test_every_script_is_drawn_and_every_picture_has_a_script(drawn) -> None:
     assert {path.name for path in drawn.glob("*.png")} == {path.name for path in COMMITTED}
     assert {path.stem for path in drawn.glob("*.svg")} == {path.stem for path in COMMITTED}
-    assert {"zeros", "networks", "speed", "authors"} <= set(figures.scripts())
+    assert {path.name for path in drawn.glob("*.gif")} == {path.name for path in ANIMATED}
+    assert set(figures.scripts()) == SCRIPTS
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
@@ -42,7 +46,25 @@ def test_committed_picture_is_what_its_script_draws(drawn, path: Path) -> None:
     assert 10_000 < path.stat().st_size < 200_000
 
 
-@pytest.mark.parametrize("name", ["zeros", "authors"])
+@pytest.mark.parametrize("path", ANIMATED, ids=lambda path: path.name)
+def test_committed_animation_is_what_its_script_writes(drawn, path: Path) -> None:
+    """A GIF does not say who made it; zeros.png was made by the same run of ``make figures``."""
+    with Image.open(figures.FOLDER / "zeros.png") as beside:
+        same_version = beside.info["Software"] == f"Matplotlib {matplotlib.__version__}"
+    committed, new = frames(path), frames(drawn / path.name)
+    assert len(committed) == len(new) > 5 and new[0].shape == committed[0].shape
+    if same_version:
+        assert all(np.array_equal(*pair) for pair in zip(committed, new, strict=True)), "cks-numba figures animations"
+    assert path.stat().st_size < 600_000
+
+
+def frames(path: Path) -> list[np.ndarray]:
+    """All pictures of a GIF."""
+    with Image.open(path) as gif:
+        return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(gif)]
+
+
+@pytest.mark.parametrize("name", ["zeros", "f2_ks_deconv", "f5_authors"])
 def test_two_runs_give_the_same_bytes(drawn, tmp_path: Path, name: str) -> None:
     with matplotlib.rc_context({"font.size": 3, "svg.hashsalt": None}):  # the settings of a user change nothing
         paths = figures.make(name, tmp_path)
@@ -51,11 +73,11 @@ def test_two_runs_give_the_same_bytes(drawn, tmp_path: Path, name: str) -> None:
 
 
 def test_some_figures_and_unknown_ones(capsys, tmp_path: Path) -> None:
-    assert main(["figures", "authors", "--out", str(tmp_path / "new")]) == 0
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["authors.png", "authors.svg"]
-    assert capsys.readouterr().out.startswith("authors ")
-    assert main(["figures", "authors", "nothing", "--out", str(tmp_path)]) == 1
-    assert "figure must be one of authors, " in capsys.readouterr().err
+    assert main(["figures", "f5_authors", "--out", str(tmp_path / "new")]) == 0
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["f5_authors.png", "f5_authors.svg"]
+    assert capsys.readouterr().out.startswith("f5_authors ")
+    assert main(["figures", "f5_authors", "nothing", "--out", str(tmp_path)]) == 1
+    assert "figure must be one of animations, f1_conv_v2, " in capsys.readouterr().err
 
 
 def test_without_a_checkout_it_says_so(capsys, monkeypatch, tmp_path: Path) -> None:
@@ -68,7 +90,7 @@ def test_without_a_checkout_it_says_so(capsys, monkeypatch, tmp_path: Path) -> N
 
 # --- what the scripts say of their data --------------------------------------------------------------
 def test_authors_ratios_of_counts_are_those_of_their_file() -> None:
-    authors = figures.load("authors")
+    authors = figures.load("f5_authors")
     rows = authors.authors()
     assert len(rows) == 22 and all("target" not in row["note"] for row in rows)
     for row in rows:
@@ -85,7 +107,7 @@ def test_authors_file_names_its_source() -> None:
 
 
 def test_speed_takes_our_nhwc_and_the_better_layout_of_pytorch(tmp_path: Path, monkeypatch) -> None:
-    speed = figures.load("speed")
+    speed = figures.load("f6_speed")
     about = dict(source="", dtype="float32", min_ms=1.0, max_ms=1.0, rate=1.0, rounds=9, extra_bytes=0, threads=1)
     size = dict(operator="conv2d", n=1, ih=4, ic=8, oc=8, fh=3, stride=1, padding=1, versions="", commit="")
     times = ((bench.OURS, "NHWC", 2.0), (bench.OURS, "NCHW", 1.0), (bench.PEER, "NHWC", 7.0), (bench.PEER, "NCHW", 5.0))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
 import pytest
 
-from cks_numba import flops, plots, trace
+from cks_numba import figures, flops, plots, trace
 from cks_numba.geometry import OPERATORS, ConvShape, plan
 from cks_numba.plots.explore import layer
 
 matplotlib.use("Agg")
-FIGURES = Path(__file__).parents[1] / "figures"
 SHAPES = [
     ConvShape(n=1, ih=4, iw=5, ic=1, oc=1, fh=3, fw=2, padding=1),
     ConvShape(n=1, ih=5, iw=6, ic=1, oc=1, fh=3, fw=3, stride=(2, 3), padding=((1, 2), (0, 1))),
@@ -148,11 +145,9 @@ def test_animate_refuses(tmp_path):
 
 @pytest.mark.parametrize("name", ["f1_conv_v2", "f2_ks_deconv", "f3_sk_dilated"])
 def test_texts_of_a_figure_stay_inside_and_apart(name):
-    spec = importlib.util.spec_from_file_location(name, FIGURES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    figure = module.draw()
-    figure.canvas.draw()
+    with figures.look():
+        figure = figures.load(name).draw()
+        figure.canvas.draw()
     boxes = [text.get_window_extent() for ax in figure.axes for text in ax.texts if text.get_text() != "0"]
     for place, box in enumerate(boxes):
         assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1

@@ -131,7 +131,7 @@ def _draw_frame(ax: Any, pair: tuple[Way, Way], done: int) -> None:
         artist.remove()
     regular, skipping = pair
     columns = ax.get_xlim()[1]
-    write(ax, columns / 2, 0.9, f"{regular.traced.operator}: {_sentence(pair)}", 22, weight="bold")
+    write(ax, columns / 2, 0.9, f"{regular.traced.operator}: {_sentence(pair)}", 26, weight="bold")
     half, bars = columns / 2, TOP + _height(regular) + 0.3
     for way, left in ((regular, 0.8), (skipping, half + 0.8)):
         _draw_way(ax, way, regular, done, left)
@@ -151,7 +151,7 @@ def _draw_way(ax: Any, way: Way, regular: Way, done: int, left: float) -> None:
     at = divmod(done - 1, columns)
     inset = (regular.first.shape[1] - way.first.shape[1]) / 2, (regular.first.shape[0] - way.first.shape[0]) / 2
     right, below = left + regular.first.shape[1] + 0.9, TOP + regular.second.shape[0] + 2.2
-    write(ax, left, TOP - 0.75, f"{way.title} way", 20, weight="bold", ha="left")
+    write(ax, left, TOP - 0.75, f"{way.title} way", 23, weight="bold", ha="left")
     for kinds, operand, corner, name in (
         (way.first, "first", (left + inset[0], TOP + inset[1]), way.names[0]),
         (way.second, "second", (right, TOP), way.names[1]),
@@ -160,7 +160,7 @@ def _draw_way(ax: Any, way: Way, regular: Way, done: int, left: float) -> None:
         places = products(way.traced, at, operand)
         frame(ax, [*places[True], *places[False]], *corner)
         draw_products(ax, way.traced, at, operand, *corner)
-        write(ax, corner[0] + kinds.shape[1] / 2, corner[1] + kinds.shape[0] + 0.6, name, 18)
+        write(ax, corner[0] + kinds.shape[1] / 2, corner[1] + kinds.shape[0] + 0.7, name, 22)
     _draw_results(ax, way, done, at, right, below)
 
 
@@ -171,19 +171,19 @@ def _draw_results(ax: Any, way: Way, done: int, at: tuple[int, int], left: float
     numbers = all_products.astype(object)
     numbers.flat[done:] = ""
     shares = np.where(np.arange(wasted.size).reshape(wasted.shape) < done, wasted / np.maximum(all_products, 1), 0)
-    draw_heat(ax, numbers, shares, left, top)
+    draw_heat(ax, numbers, shares, left, top, size=19)
     frame(ax, [at], left, top)
     name = f"products of each {RESULTS[way.traced.operator]}"
-    write(ax, left + columns / 2, top + rows + 0.6, name, 16)
+    write(ax, left + columns / 2, top + rows + 0.7, name, 20)
 
 
 def _draw_counter(ax: Any, way: Way, done: int, top: float, left: float, scale: float) -> None:
     """Draw the products so far as a bar: useful ones first, then those by an added zero."""
     wasted, all_products = (int(counts.ravel()[:done].sum()) for counts in waste_map(way.traced))
     useful = all_products - wasted
-    write(ax, left - 0.3, top + 0.6, way.title, 18, ha="right")
+    write(ax, left - 0.3, top + 0.6, way.title, 20, ha="right")
     for count, start, colour in ((useful, 0, BLUE), (wasted, useful, RED)):
         bar = Rectangle((left + start * scale, top), count * scale, 1.2, facecolor=colour, edgecolor=INK)
         ax.add_patch(bar)
     text = f"{all_products} products" + (f", {wasted} by a zero" if way.title == "regular" else "")
-    write(ax, left + all_products * scale + 0.3, top + 0.6, text, 18, ha="left")
+    write(ax, left + all_products * scale + 0.3, top + 0.6, text, 20, ha="left")

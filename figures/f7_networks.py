@@ -50,12 +50,12 @@ def draw_panel(ax: Axes, name: str, size: int) -> None:
 
 def draw() -> Figure:
     """Return the figure: a panel a network."""
-    fig = Figure(figsize=(15, 8.2), layout="constrained")
-    axes = fig.subplots(2, 4)
+    fig = Figure(figsize=(10, 12.6), layout="constrained")
+    axes = fig.subplots(4, 2)
     for ax, (name, size) in zip(axes.flat, PANELS, strict=True):
         draw_panel(ax, name, size)
     fig.supxlabel("layer, in the order of the forward pass", fontsize=17)
     fig.supylabel("billion multiply-adds of a training step, one image", fontsize=17)
     handles = [Patch(label=LABELS[kind], **style) for kind, style in figures.KINDS.items()]
-    fig.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=16, handleheight=1.3, handlelength=2)
+    fig.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=16, handleheight=1.3, handlelength=2)
     return fig

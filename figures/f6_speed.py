@@ -63,8 +63,8 @@ def draw_panel(ax: Axes, rows: list[bench.Row]) -> None:
 def draw() -> Figure:
     """Return the figure: a panel a machine."""
     files = [*sorted(DATA.glob("cpu_*.csv")), *sorted(DATA.glob("gpu_*.csv"))]
-    fig = Figure(figsize=(12 if len(files) == 1 else 10 * len(files), 6.6), layout="constrained")
-    for ax, path in zip(fig.subplots(1, len(files), squeeze=False)[0], files, strict=True):
+    fig = Figure(figsize=(10, 6.4 * len(files)), layout="constrained")
+    for ax, path in zip(fig.subplots(len(files), 1, squeeze=False)[:, 0], files, strict=True):
         draw_panel(ax, bench.read(path))
         ax.set_xlabel("size of the layer's input map")
         ax.set_ylabel("PyTorch's time over ours")

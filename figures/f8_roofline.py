@@ -1,0 +1,180 @@
+"""How many useful FLOPs each rung makes of a byte of global memory, and how fast a machine could be at that.
+
+A roofline: a machine is limited by its memory on the slope, by its arithmetic on the flat part. Above and in the
+middle: one layer of ResNet-18 under the roof of an NVIDIA H100 SXM, 66.9 TFLOP/s of float32 without tensor cores
+(NVIDIA H100 Tensor Core GPU Architecture, white paper) and 3.35 TB/s (NVIDIA H100 Tensor Core GPU, data sheet).
+Bytes are those that the threads ask for, loads of operands and stores of results, counted from the launches in closed
+form (`asked`); a test compares it with what the traced kernels do. Caches answer part of them, so a measured point
+may lie above the slope. A hollow point is no measurement. A filled one is, from figures/data/gpu_*.csv.
+
+Below: all cases of the CPU backend and of the regular way as measured, from figures/data/cpu_amd_epyc_2_threads.csv.
+The roof is what BLAS made of a large matrix product beside each case; bytes are those of all arrays, each moved once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from cks_numba import bench, figures, flops, kernels
+from cks_numba.geometry import ConvShape
+from cks_numba.kernels import tiled
+from cks_numba.kernels.conv_v2 import TILE
+from cks_numba.kernels.launch import insert_zeros
+from cks_numba.tables import ceil_div
+
+DATA = Path(__file__).parent / "data"
+GPU, PEAK, BANDWIDTH = "H100", 66.9, 3.35  # TFLOP/s, TB/s
+LAYER = dict(ih=32, iw=32, ic=64, oc=128, fh=3, fw=3, stride=2, padding=1)
+BATCH = 128
+SIZES = {"conv2d": 17, "conv2d_input": 12, "conv2d_weight": 8}  # of hollow points, so that none hides another
+GREY = "#B5B5B5"
+
+
+# --- bytes ------------------------------------------------------------------------------------------
+def asked(operator: str, shape: ConvShape, rung: str) -> int:
+    """Elements of global memory that the threads of a rung load and store, tables of indices not counted."""
+    count, results = flops.count(operator, shape), prod(shape.arrays(operator)[2][1])
+    if rung == "with_zeros":
+        return 2 * count.regular + results + _to_add_zeros(operator, shape)
+    if rung == "skip_zeros":
+        return 2 * count.useful + results
+    if rung == "shared":  # an element is loaded once for all TILE results of a row, or of a column, of a tile
+        ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
+        sides = {"conv2d": (shape.n, oc), "conv2d_input": (shape.n, ic), "conv2d_weight": (oc, ic)}[operator]
+        return sum(count.useful // side * ceil_div(side, TILE) for side in sides) + results
+    choice = tiled.choose(operator, shape)
+    depth = {"conv2d": choice.channels[0], "conv2d_input": choice.channels[1], "conv2d_weight": shape.n}[operator]
+    terms = sum(n * group.terms * depth for n, group in zip(choice.blocks, choice.plan.groups, strict=True))
+    loads = terms * choice.grid[1] * shape.groups * (choice.tile.bm + choice.tile.bn)
+    return loads + results * (2 * choice.parts + 1 if choice.parts > 1 else 1)  # parts are stored, loaded, added
+
+
+def _to_add_zeros(operator: str, shape: ConvShape) -> int:
+    """Elements that the launches which pad, or insert zeros, load and store."""
+    arrays = tuple(np.empty(size, np.float32) for _, size in shape.arrays(operator))
+    adding = (item for item in kernels.launches(operator, shape, arrays, "with_zeros") if item.kernel is insert_zeros)
+    return sum(launch.args[0].size + launch.args[1].size for launch in adding)
+
+
+def intensity(operator: str, shape: ConvShape, rung: str) -> float:
+    """Useful FLOPs (two a multiply-add) for each byte that the threads ask for."""
+    return 2 * flops.count(operator, shape).useful / (4 * asked(operator, shape, rung))
+
+
+def roof(flops_a_byte: float) -> float:
+    """TFLOP/s that the GPU could reach."""
+    return min(PEAK, BANDWIDTH * flops_a_byte)
+
+
+def measured() -> dict[tuple[str, str], float]:
+    """TFLOP/s of the layer by operator and rung, as far as a CSV of the GPU has them; ours is the tiled rung."""
+    found: dict[tuple[str, str], float] = {}
+    wanted = (BATCH, *(LAYER[name] for name in ("ih", "ic", "oc", "fh", "stride", "padding")))
+    for row in (row for path in sorted(DATA.glob("gpu_*.csv")) for row in bench.read(path)):
+        rung = {bench.OURS: "tiled"}.get(row.contender, row.contender)
+        if GPU in row.device and row.case[1:] == wanted and rung in kernels.VARIANTS and row.layout == "NHWC":
+            found[row.operator, rung] = row.rate / 1e3
+    return found
+
+
+# --- pictures ---------------------------------------------------------------------------------------
+def plain(ax: Axes, *axes: str) -> None:
+    """Numbers without powers of ten."""
+    for name in axes:
+        getattr(ax, f"{name}axis").set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.grid(True)
+
+
+def draw_roof(ax: Axes) -> None:
+    """The roof, and all rungs on it or, where they were measured, below it."""
+    low, high = 0.02, 200.0
+    ax.plot([low, PEAK / BANDWIDTH, high], [roof(low), PEAK, PEAK], color="black", linewidth=3, zorder=1)
+    ax.text(190, 1.6 * PEAK, f"arithmetic: {PEAK} TFLOP/s", fontsize=15, ha="right")
+    ax.text(0.45, 1.5 * roof(0.45), f"memory: {BANDWIDTH} TB/s", fontsize=15, ha="right")
+    shape, rates = ConvShape(n=BATCH, **LAYER), measured()
+    for operator, style in figures.OPERATORS.items():
+        for rung in kernels.VARIANTS:
+            at, rate = intensity(operator, shape, rung), rates.get((operator, rung))
+            hollow = {} if rate else dict(markerfacecolor="white", markeredgewidth=2.5, markersize=SIZES[operator])
+            ax.plot(at, rate or roof(at), **{"markersize": 12, "linestyle": "", **style, **hollow})
+    ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(0.05, 250), ylabel="useful TFLOP/s")
+    ax.set_title("One layer on an NVIDIA H100 SXM: each rung asks for fewer bytes")
+    ax.tick_params(labelbottom=False)
+    plain(ax, "y")
+
+
+def draw_rungs(ax: Axes) -> None:
+    """The same points, a row an operator, with the names of the rungs."""
+    shape = ConvShape(n=BATCH, **LAYER)
+    for row, (operator, style) in enumerate(figures.OPERATORS.items()):
+        where = [intensity(operator, shape, rung) for rung in kernels.VARIANTS]
+        look = dict(markerfacecolor="white", markeredgewidth=2.5, markersize=13, linewidth=2)
+        ax.plot(where, [row] * len(where), **style, **look)
+        for k, (at, rung) in enumerate(zip(where, kernels.VARIANTS, strict=True)):
+            above = k % 2 == 0
+            note: dict[str, Any] = dict(ha="center", va="bottom" if above else "top", textcoords="offset points")
+            ax.annotate(rung, (at, row), (0, 11 if above else -10), fontsize=14, **note)
+        ax.text(180, row, operator, ha="right", va="center", fontsize=15, color=style["color"], weight="bold")
+    ax.set(xscale="log", ylim=(2.6, -0.6), yticks=(), xlabel="useful FLOPs per byte that the threads ask for")
+    ax.spines["left"].set_visible(False)
+    plain(ax, "x")
+
+
+def draw_cpu(ax: Axes) -> None:
+    """Every case that was measured: useful rate over that of BLAS beside it."""
+    rates: dict[tuple, dict[str, bench.Row]] = defaultdict(dict)
+    for row in bench.read(DATA / "cpu_amd_epyc_2_threads.csv"):
+        if row.layout != "NCHW":
+            rates[row.case][row.contender] = row
+    for contender, look in ((bench.REGULAR, dict(color=GREY)), (bench.OURS, {})):
+        for (operator, n, ih, ic, oc, fh, stride, padding), here in rates.items():
+            shape = ConvShape(n=n, ih=ih, iw=ih, ic=ic, oc=oc, fh=fh, fw=fh, stride=stride, padding=padding)
+            at, share = flops.count(operator, shape).intensity, here[contender].rate / here[bench.LIMIT].rate
+            ax.plot(at, share, markersize=8, markeredgecolor="white", **{**figures.OPERATORS[operator], **look})
+    ax.axhline(1, color="black", linewidth=3, zorder=1)
+    ax.set(xscale="log", yscale="log", ylabel="share of the BLAS rate", yticks=(0.003, 0.01, 0.03, 0.1, 0.3, 1))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("useful FLOPs per byte of the arrays, each moved once")
+    ax.set_title(f"All layers on a CPU ({row.device}, {row.threads} threads), measured")
+    plain(ax, "x", "y")
+
+
+def legend(fig: Figure) -> None:
+    """Operators, and what hollow and grey mean."""
+    look = dict(linestyle="", markersize=13, markeredgewidth=2.5)
+    handles = [Line2D([], [], label=name, **look, **style) for name, style in figures.OPERATORS.items()]
+    handles += [
+        Line2D([], [], label="roof", color="black", linewidth=3),
+        Line2D(
+            [],
+            [],
+            label="hollow: on the roof, not measured",
+            marker="o",
+            color="black",
+            markerfacecolor="white",
+            **look,
+        ),
+        Line2D([], [], label="grey: the regular way", marker="o", color=GREY, **look),
+    ]
+    fig.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=15, columnspacing=1.2, handletextpad=0.5)
+
+
+def draw() -> Figure:
+    """Return the figure: the roof of a GPU, the rungs under it, and a CPU."""
+    fig = Figure(figsize=(10, 13), layout="constrained")
+    top, middle, below = fig.subplots(3, 1, height_ratios=(3.2, 2.2, 3))
+    draw_roof(top)
+    draw_rungs(middle)
+    middle.set_xlim(top.get_xlim())
+    draw_cpu(below)
+    legend(fig)
+    return fig

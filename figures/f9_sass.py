@@ -1,0 +1,96 @@
+"""What the inner loop of each rung is made of: multiply-adds, loads, whole numbers.
+
+From figures/data/sass_sm_90.csv: the machine code of an H100, as ``cks-numba sass`` counts it; counts of instructions
+and not of time. The loops of the first three rungs are tiny, four terms long, and find the address of every element
+anew, with 64-bit indices that may be negative: nearly all of their instructions do that. The loop of the tiled rung
+(128x128, loads of four elements) is a whole chunk. It reads eight elements of each operand into registers, makes 64
+multiply-adds of them, and counts in 32 bits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from cks_numba import figures, kernels, plots, sass
+
+DATA = Path(__file__).parent / "data" / "sass_sm_90.csv"
+TILED = "tiled 128x128, vectors"
+KINDS: dict[str, dict[str, Any]] = {
+    "multiply-adds": dict(facecolor=plots.BLUE),
+    "loads from shared memory": dict(facecolor="#9AD0F5"),
+    "loads from global memory": dict(facecolor="#F0E442", hatch="////"),
+    "whole numbers: addresses, loops": dict(facecolor="#D0D0D0"),
+    "the rest": dict(facecolor="#707070"),
+}
+WHOLE_NUMBERS = (
+    "I",
+    "UI",
+    "VI",
+    "LEA",
+    "ULEA",
+    "LOP",
+    "ULOP",
+    "SHF",
+    "USHF",
+    "SEL",
+    "USEL",
+)  # what their names begin with
+
+
+def kind_of(instruction: str) -> str:
+    """Which of KINDS an instruction is."""
+    multiply_adds, shared, from_memory, whole, rest = KINDS
+    for begin, kind in (("FFMA", multiply_adds), ("LDS", shared), ("LDG", from_memory)):
+        if instruction.startswith(begin):
+            return kind
+    return whole if instruction.startswith(WHOLE_NUMBERS) else rest
+
+
+def counts(operator: str, rung: str) -> dict[str, int]:
+    """Instructions of the inner loop of a rung by kind."""
+    name = f"{operator} {TILED if rung == 'tiled' else rung}"
+    found = dict.fromkeys(KINDS, 0)
+    for line in sass.read(DATA):
+        if line["kernel"] == name:
+            found[kind_of(line["instruction"])] += int(line["count"])
+    return found
+
+
+def draw_bar(ax: Axes, at: float, found: dict[str, int]) -> None:
+    """The shares of the kinds as one bar, and behind it that of the multiply-adds as a number."""
+    total, left = sum(found.values()), 0.0
+    for kind, count in found.items():
+        ax.barh(at, count / total, 0.76, left, edgecolor="white", linewidth=1, **KINDS[kind])
+        left += count / total
+    share = found["multiply-adds"] / total
+    ax.text(1.02, at, f"{share:.0%}", va="center", fontsize=19, weight="bold", color=plots.BLUE)
+    ax.text(1.14, at, f"{found['multiply-adds']} of {total}", va="center", fontsize=15)
+
+
+def draw() -> Figure:
+    """Return the figure: a bar a rung, the operators one below the other."""
+    fig = Figure(figsize=(10, 9.6), layout="constrained")
+    ax = fig.subplots()
+    places, names = [], []
+    for k, operator in enumerate(figures.OPERATORS):
+        top = 5.2 * k
+        ax.text(0, top - 0.62, operator, va="center", fontsize=17, weight="bold")
+        for at, rung in enumerate(kernels.VARIANTS, 0):
+            draw_bar(ax, top + at, counts(operator, rung))
+            places.append(top + at)
+            names.append(rung)
+    ax.set_yticks(places, names, fontsize=16)
+    ax.text(1.02, -0.62, "multiply-adds", va="center", fontsize=15, color=plots.BLUE)
+    ax.set(xlim=(0, 1.36), ylim=(max(places) + 0.6, -1.1), xticks=(0, 0.25, 0.5, 0.75, 1))
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    ax.set_xlabel("share of the inner loop's instructions, sm_90", fontsize=16)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.tick_params(left=False)
+    handles = [Patch(label=kind, **style) for kind, style in KINDS.items()]
+    fig.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=15, columnspacing=1.2)
+    return fig
