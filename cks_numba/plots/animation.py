@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.animation import PillowWriter
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from .. import trace
 from ..geometry import ConvShape
@@ -16,7 +17,8 @@ from .cells import BLUE, INK, REAL, RED, Kinds, canvas, draw_cells, frame, singl
 from .products import draw_heat, draw_products, products, waste_map
 
 MOST_RESULTS = 100
-HOLD = 8  # frames that the last picture stays
+HOLD = 8  # frames that the last picture stays longer
+DPI = 64
 TOP = 2.8  # squares above the tensors
 OPERANDS = {"conv2d": ("x", "w"), "conv2d_input": ("dy", "w"), "conv2d_weight": ("x", "dy")}
 RESULTS = {"conv2d": "y", "conv2d_input": "dx", "conv2d_weight": "dw"}
@@ -89,12 +91,9 @@ def animate(operator: str, shape: ConvShape, path: str | Path, fps: float = 1.5)
         raise ValueError(f"fps must be above 0, got {fps}")
     _check_size(operator, shape)
     pair = ways(operator, shape)
-    writer: Any = PillowWriter(fps=fps)  # type: ignore[arg-type]  # any positive number will do
-    fig, ax = canvas(*_size(pair))
-    with writer.saving(fig, str(path), dpi=64):
-        for done in _frames(pair[0].traced.result.size):
-            _draw_frame(ax, pair, done)
-            writer.grab_frame()
+    frames = list(_frames(pair))
+    times = [1000 / fps] * (len(frames) - 1) + [(1 + HOLD) * 1000 / fps]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0)
     return path
 
 
@@ -108,10 +107,15 @@ def _check_size(operator: str, shape: ConvShape) -> None:
         raise ValueError(f"shape must have at most {MOST_RESULTS} results to be animated, got {rows} x {columns}")
 
 
-def _frames(results: int) -> Iterator[int]:
-    """How many results are done in each frame, at least one; the last picture stays a while."""
-    yield from range(1, results + 1)
-    yield from [results] * HOLD
+def _frames(pair: tuple[Way, Way]) -> Iterator[Image.Image]:
+    """A picture for each result."""
+    fig, ax = canvas(*_size(pair))
+    fig.set_dpi(DPI)
+    drawing = FigureCanvasAgg(fig)
+    for done in range(1, pair[0].traced.result.size + 1):
+        _draw_frame(ax, pair, done)
+        drawing.draw()
+        yield Image.fromarray(np.array(drawing.buffer_rgba())[:, :, :3])
 
 
 def _width(way: Way) -> float:
