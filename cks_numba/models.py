@@ -164,13 +164,14 @@ class _Watch:
         def enter(module: Any, inputs: Any) -> None:
             self.inside.append((name, module))
 
-        def leave(module: Any, inputs: Any, output: Any) -> None:
+        def leave(module: Any, inputs: Any, keywords: Any, output: Any) -> None:
             self.inside.pop()
             if is_layer(module):
-                first = any(inputs[0] is argument for argument in self.arguments)
-                self._note(name, module, _layer(name, module, inputs[0], output, first), _unfit(module.weight))
+                x = inputs[0] if inputs else keywords["input"]
+                first = any(x is argument for argument in self.arguments)
+                self._note(name, module, _layer(name, module, x, output, first), _unfit(module.weight))
 
-        return module.register_forward_pre_hook(enter), module.register_forward_hook(leave)
+        return module.register_forward_pre_hook(enter), module.register_forward_hook(leave, with_kwargs=True)
 
     def _note(self, name: str, module: Any, layer: Layer | None, note: str = "") -> None:
         key = name or WHOLE, _kind(module)

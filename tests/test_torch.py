@@ -390,7 +390,7 @@ class Zoo(nn.Module):
 
     def forward(self, x):
         x = self.norm(self.drop(self.own(self.sub(self.depthwise(self.reflect(self.first(x)))))))
-        x = self.up(self.shared(self.shared(x)))
+        x = self.up(self.shared(self.shared(input=x)))
         return self.one(x.flatten(2)), self.three(x[:, None, :1])
 
 
