@@ -126,7 +126,7 @@ def conv2d_weight(x: Any, weight_size: Any, dy: Any, **options: Any) -> da.Array
     Returns
     -------
     dask array of shape `weight_size`, one chunk
-        The same bits for the same chunks, whoever computes them.
+        The same bits for the same chunks, whichever of a number of equal machines computes them.
 
     Raises
     ------

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import flops
+from .arrays import dtype_name
 from .flops import Count, LayerCount
 from .geometry import ConvShape
 from .networks import Layer
@@ -163,13 +164,14 @@ class _Watch:
         def enter(module: Any, inputs: Any) -> None:
             self.inside.append((name, module))
 
-        def leave(module: Any, inputs: Any, output: Any) -> None:
+        def leave(module: Any, inputs: Any, keywords: Any, output: Any) -> None:
             self.inside.pop()
             if is_layer(module):
-                first = any(inputs[0] is argument for argument in self.arguments)
-                self._note(name, module, _layer(name, module, inputs[0], output, first))
+                x = inputs[0] if inputs else keywords["input"]
+                first = any(x is argument for argument in self.arguments)
+                self._note(name, module, _layer(name, module, x, output, first), _unfit(module.weight))
 
-        return module.register_forward_pre_hook(enter), module.register_forward_hook(leave)
+        return module.register_forward_pre_hook(enter), module.register_forward_hook(leave, with_kwargs=True)
 
     def _note(self, name: str, module: Any, layer: Layer | None, note: str = "") -> None:
         key = name or WHOLE, _kind(module)
@@ -209,6 +211,14 @@ def is_layer(module: Any) -> bool:
 def _kind(module: Any) -> str:
     mode = getattr(module, "padding_mode", "zeros")
     return type(module).__name__ + (f", {mode}" if mode != "zeros" else "")
+
+
+def _unfit(weight: Any) -> str:
+    """Why our layers cannot compute with these parameters, or nothing."""
+    dtype = dtype_name(weight)
+    if dtype not in ("float32", "float64"):
+        return f"{dtype} parameters"
+    return "" if weight.device.type in ("cpu", "cuda", "meta") else f"on {weight.device.type}"
 
 
 def _convolves(module: Any) -> bool:

@@ -7,7 +7,8 @@ two operators, and their gradients again: one rule, `_backward`, serves all, to 
 Tensors may be contiguous or channels_last, in host memory or on a GPU; neither needs a copy on the CPU. As in torch,
 the result is channels_last where an operand is. float32 and float64 only: under autocast, half precision becomes
 float32 and so does the result; elsewhere it is an error. A batch may change its size under torch.compile; a new size
-of the map compiles anew, because it has another plan.
+of the map compiles anew, because it has another plan. Forward-mode differentiation and the gradients of torch.func are
+not for custom operators; torch.autograd is.
 
 Needs PyTorch: ``pip install 'cks-numba[torch]'``.
 """
@@ -23,6 +24,7 @@ from .geometry import ConvShape
 try:
     import torch
     from torch import Tensor, nn
+    from torch.autograd import forward_ad
 except ModuleNotFoundError as error:
     raise ImportError("cks_numba.torch needs PyTorch: pip install 'cks-numba[torch]'") from error
 
@@ -248,6 +250,8 @@ def _checked(
         input, weight = (t.float() if t.dtype in HALF else t for t in (input, weight))
         bias = bias.float() if bias is not None and bias.dtype in HALF else bias
     named = {"input": input, "weight": weight} | ({} if bias is None else {"bias": bias})
+    if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(t).tangent is not None for t in named.values()):
+        raise NotImplementedError("forward-mode differentiation: custom operators of torch would lose the tangents")
     checks.dtypes({name: arrays.dtype_name(tensor) for name, tensor in named.items()})
     return input, weight, bias
 

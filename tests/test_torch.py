@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 import warnings
@@ -272,6 +274,16 @@ def test_wrong_dtypes_and_types():
         ct.convert(nn.Conv2d(1, 1, 1), 8)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of torch itself
+def test_forward_mode_is_refused():
+    """Torch itself would return a tangent of zeros."""
+    x, w = randn(1, 1, 3, 3, grad=False), randn(1, 1, 2, 2, grad=False)
+    with pytest.raises(NotImplementedError, match="forward-mode differentiation"):
+        torch.func.jvp(lambda w: ct.conv2d(x, w), (w,), (w,))
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward-mode"):
+        ct.conv2d(torch.autograd.forward_ad.make_dual(x, x), w)
+
+
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, cks_numba, cks_numba.operators; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -378,7 +390,7 @@ class Zoo(nn.Module):
 
     def forward(self, x):
         x = self.norm(self.drop(self.own(self.sub(self.depthwise(self.reflect(self.first(x)))))))
-        x = self.up(self.shared(self.shared(x)))
+        x = self.up(self.shared(self.shared(input=x)))
         return self.one(x.flatten(2)), self.three(x[:, None, :1])
 
 
@@ -406,6 +418,21 @@ def test_every_layer_is_listed_with_the_reason():
     again = {row.name: row.why() for row in models.of_torch(model, torch.zeros(1, 3, 32, 32))}
     assert {name for name, why in again.items() if why == "no: skips its zeros already"} == set(report.swapped)
     assert all(len(line) <= 120 for line in str(report).splitlines())
+
+
+def test_parameters_that_the_operators_do_not_take():
+    layer, report = ct.convert(nn.Conv2d(3, 4, 3, 2, 1, dtype=torch.bfloat16), (1, 3, 8, 8))
+    assert type(layer) is nn.Conv2d and report.rows[0].why() == "no: bfloat16 parameters"
+    assert ct.convert(nn.Conv2d(3, 4, 3, 2, 1, device="meta"), (1, 3, 8, 8))[1].swapped
+
+
+def test_converted_models_are_copied_saved_and_exported():
+    model, _ = ct.convert(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1)), (1, 3, 8, 8))
+    x = torch.randn(1, 3, 8, 8)
+    again = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    assert type(again[0]) is ct.CKSConv2d
+    torch.testing.assert_close(again(x), model(x))
+    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), model(x))
 
 
 def test_a_model_that_is_one_layer_and_one_image():
