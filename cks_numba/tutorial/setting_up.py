@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 
+QUIET = ("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "NUMBA_CUDA_WARN_ON_IMPLICIT_COPY")  # tiny NumPy arrays are right here
 DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 
 
@@ -28,6 +29,8 @@ def setup() -> None:
     Numba reads the variable NUMBA_ENABLE_CUDASIM once, at its import, so this must come first. Where
     the variable is set already, it is left as it is.
     """
+    for warning in QUIET:
+        os.environ.setdefault(warning, "0")
     found = gpus()
     if not found and "numba" not in sys.modules:
         os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")

@@ -60,7 +60,7 @@ def side_by_side(**things: Any) -> None:
     texts = {
         title.replace("_", " "): thing if isinstance(thing, str) else source(thing) for title, thing in things.items()
     }
-    style = "font-size: 80%; overflow-x: auto"
+    style = "font: 80%/1.4 monospace; white-space: pre; word-break: normal; overflow-x: auto"
     column = f'<div style="flex: 1 1 30em; min-width: 0"><b>{{}}</b><pre style="{style}">{{}}</pre></div>'
     columns = "".join(column.format(html.escape(title), html.escape(text)) for title, text in texts.items())
     page = f'<div style="display: flex; flex-wrap: wrap; gap: 1em">{columns}</div>'
