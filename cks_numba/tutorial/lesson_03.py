@@ -65,9 +65,7 @@ def _compare_pairs(i: int, axis: Axis, answer: Any) -> None:
     if any(f < 0 or f >= axis.taps for f, _ in got):
         raise Wrong(f"{where} There is no such tap: f runs from 0 to before {axis.taps}.")
     if any(o * axis.stride - axis.before + f != i for f, o in got):
-        raise Wrong(
-            f"{where} Put a pair into i = o*stride - padding + f: it must give i. Is the rest 0?"
-        )
+        raise Wrong(f"{where} Put a pair into i = o*stride - padding + f: it must give i. Is the rest 0?")
     raise Wrong(f"{where} Some pairs are missing.")
 
 
