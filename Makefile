@@ -3,18 +3,23 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test fuzz lint figures clean
+.PHONY: help demo learn test fuzz lint figures tutorials clean
 
 help:
 	@echo "make demo     a photograph through real layers; every result checked, a picture saved"
+	@echo "make learn    the course, in JupyterLab"
 	@echo "make test     all tests that need no GPU"
 	@echo "make fuzz     ten thousand cases for each operator, right or refused; takes a while"
 	@echo "make lint     ruff and mypy"
 	@echo "make figures  draw all pictures of figures/ again"
+	@echo "make tutorials  execute the course again: outputs, and notebooks without solutions"
 	@echo "make clean    remove .venv and everything that was generated"
 
 demo: $(VENV)/.core
 	$(BIN)/cks-numba demo
+
+learn: $(VENV)/.tutorials
+	$(BIN)/jupyter lab --notebook-dir=tutorials
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto $(PYTEST_FLAGS)
@@ -30,6 +35,9 @@ lint: $(VENV)/.test
 figures: $(VENV)/.core
 	$(BIN)/cks-numba figures
 
+tutorials: $(VENV)/.tutorials
+	$(BIN)/python tutorials/build.py
+
 # The stamps make the set-up run again only when pyproject.toml has changed.
 $(VENV)/.core: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -38,6 +46,10 @@ $(VENV)/.core: pyproject.toml
 
 $(VENV)/.test: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(VENV)/.tutorials: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[tutorials]'
 	touch $@
 
 clean:

@@ -24,13 +24,7 @@ from . import plots
 Writer = Callable[[Path], Path]  # of an animation
 FOLDER = Path(__file__).resolve().parent.parent / "figures"
 DPI = 120
-BOTH: dict[str, Any] = dict(facecolor="#C9A98B", edgecolor="#6B4A2B", hatch="xxxx")  # padded times inserted
-KINDS = {
-    "useful": plots.STYLES[plots.REAL],
-    "padded": plots.STYLES[plots.PADDED],
-    "inserted": plots.STYLES[plots.INSERTED],
-    "both": BOTH,
-}
+KINDS = plots.KINDS
 OPERATORS: dict[str, dict[str, Any]] = {  # the rest of the Okabe-Ito palette
     "conv2d": dict(color="#D55E00", marker="o"),
     "conv2d_input": dict(color="#009E73", marker="s"),

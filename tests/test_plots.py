@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from cks_numba import figures, flops, plots, trace
-from cks_numba.geometry import OPERATORS, ConvShape, plan
+from cks_numba.geometry import OPERATORS, Axis, ConvShape, plan
 from cks_numba.plots.explore import layer
 
 matplotlib.use("Agg")
@@ -46,6 +47,50 @@ def test_a_result_meets_only_the_taps_of_its_phase(shape):
     for event in trace.run("conv2d_input", shape, "skip_zeros").events:
         assert taps[event.second.place[1:3]] == inputs[event.out[1:3]]
     assert sum(part.size for row in plots.sub_filters(shape) for part in row) == np.count_nonzero(taps >= 0)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_table_of_triples_is_the_equation(shape):
+    for axis in (shape.h, shape.w):
+        found = plots.triple_map(axis)
+        assert found.shape == (axis.outputs, axis.before + axis.size + axis.after)
+        for (o, column), tap in np.ndenumerate(found):
+            met = [
+                f for f in range(axis.taps) if column - axis.before == o * axis.stride - axis.before + f * axis.dilation
+            ]
+            assert [int(tap)] == (met or [-1])
+
+
+def test_triples_are_drawn_with_one_colour_for_what_is_added_up():
+    axis = Axis(size=4, taps=3, stride=1, before=1, after=1, dilation=1)
+    table = plots.triple_map(axis)
+    for by, index in (("o", lambda o, i, f: o), ("i", lambda o, i, f: i), ("f", lambda o, i, f: f)):
+        _, ax = plots.canvas(10, 7)
+        plots.draw_triples(ax, axis, by, 2, 2)
+        colours = {}
+        for (o, column), square in zip(np.ndindex(table.shape), ax.patches, strict=False):
+            if table[o, column] >= 0 and 0 <= column - 1 < 4:
+                key = index(o, column - 1, int(table[o, column]))
+                assert colours.setdefault(key, square.get_facecolor()) == square.get_facecolor()
+        assert len(set(colours.values())) == len(colours)
+
+
+def test_bars_show_all_regular_products():
+    shape = ConvShape(n=1, ih=4, iw=4, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
+    counts = {operator: flops.count(operator, shape) for operator in OPERATORS}
+    ax = Figure().subplots()
+    plots.draw_bars(ax, counts)
+    for k, count in enumerate(counts.values()):
+        bars = [patch for patch in ax.patches if abs(patch.get_x() + patch.get_width() / 2 - k) < 0.01]
+        assert sum(patch.get_height() for patch in bars) == count.regular
+
+
+def test_shares_are_those_of_the_counts():
+    ax = Figure().subplots()
+    plots.draw_shares(ax, "conv2d_input", stride=2, filters=(3, 4), sizes=(2, 4))
+    expected = ConvShape(n=1, ih=8, iw=8, ic=1, oc=1, fh=4, fw=4, stride=2, padding=((1, 2), (1, 2)))
+    assert [line.get_label() for line in ax.lines] == ["3×3", "4×4"]
+    assert ax.lines[1].get_ydata()[1] == pytest.approx(100 * flops.count("conv2d_input", expected).share("redundant"))
 
 
 @SHAPED

@@ -26,15 +26,19 @@ from .cells import (
     write,
     zero_maps,
 )
+from .counts import BOTH, KINDS, draw_bars, draw_shares, share
 from .explore import explore, explore_figure
 from .groups import draw_groups, draw_windows, group_map, window_map
 from .phases import draw_sub_filters, phase_maps, sub_filters
 from .products import draw_heat, draw_products, products, waste_map
+from .triples import draw_triples, triple_map
 
 __all__ = [
     "BLUE",
+    "BOTH",
     "INK",
     "INSERTED",
+    "KINDS",
     "NAMES",
     "PADDED",
     "REAL",
@@ -42,12 +46,15 @@ __all__ = [
     "STYLES",
     "animate",
     "canvas",
+    "draw_bars",
     "draw_cells",
     "draw_groups",
     "draw_heat",
     "draw_letters",
     "draw_products",
+    "draw_shares",
     "draw_sub_filters",
+    "draw_triples",
     "draw_windows",
     "explore",
     "explore_figure",
@@ -58,8 +65,10 @@ __all__ = [
     "mark",
     "phase_maps",
     "products",
+    "share",
     "single",
     "sub_filters",
+    "triple_map",
     "waste_map",
     "window_map",
     "write",

@@ -68,11 +68,18 @@ def waste_map(traced: trace.Trace) -> tuple[Kinds, Kinds]:
 
 
 def draw_heat(
-    ax: Any, numbers: Kinds, shares: Kinds, left: float = 0, top: float = 0, unit: float = 1, size: float = 15
+    ax: Any,
+    numbers: Kinds,
+    shares: Kinds,
+    left: float = 0,
+    top: float = 0,
+    unit: float = 1,
+    size: float = 15,
+    colours: Any = HEAT,
 ) -> None:
-    """Draw a map of numbers, the redder the larger the share (0 to 1) of each."""
+    """Draw a map of numbers, the redder (or further along `colours`) the larger the share (0 to 1) of each."""
     for (row, column), number in np.ndenumerate(numbers):
         corner, share = (left + column * unit, top + row * unit), float(shares[row, column])
-        ax.add_patch(Rectangle(corner, unit, unit, facecolor=HEAT(share), edgecolor="#999999", linewidth=0.9))
+        ax.add_patch(Rectangle(corner, unit, unit, facecolor=colours(share), edgecolor="#999999", linewidth=0.9))
         text_colour = "white" if share > 0.85 else INK
         write(ax, corner[0] + unit / 2, corner[1] + unit / 2, str(number), size, color=text_colour)

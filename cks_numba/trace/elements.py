@@ -115,6 +115,9 @@ class Watched:
         self.cells, self.dtype, self.log = cells, np.dtype(dtype), log
         self.shape, self.size, self.ndim = cells.shape, cells.size, cells.ndim
 
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
     def __getitem__(self, index: Any) -> Any:
         found = self.cells[index]
         return Watched(found, self.dtype, self.log) if isinstance(found, np.ndarray) else found

@@ -1,0 +1,107 @@
+"""`check`: looks at the answer to an exercise and says what is wrong with it, or what follows from it.
+
+Lesson NN has a module ``lesson_NN`` with a dict ``EXERCISES`` from the number of an exercise to a
+function of the answer, which returns praise or raises `Wrong`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+STILL_OPEN = "is still open. Replace the ... in the cell above, run it, then run this cell again."
+MISSING = (None, Ellipsis, NotImplemented)
+
+
+class Wrong(Exception):
+    """An answer is wrong; the message helps with that kind of mistake."""
+
+
+class Open(Exception):
+    """There is no answer yet."""
+
+
+def check(exercise: str, answer: Any) -> None:
+    """Print whether an answer is right, and help if it is not. It never raises for a wrong answer.
+
+    Parameters
+    ----------
+    exercise : str
+        Lesson and number, such as "01.2".
+    answer : object
+        A value or a function, as the exercise asks; ``...``, None and NotImplemented stand for no answer yet.
+
+    Raises
+    ------
+    ValueError
+        For an exercise that does not exist.
+
+    Examples
+    --------
+    >>> check("00.1", ...)
+    Exercise 00.1 is still open. Replace the ... in the cell above, run it, then run this cell again.
+    """
+    examine = _examiner(exercise)
+    try:
+        if _missing(answer):
+            raise Open
+        text = f"Exercise {exercise}: right. {examine(answer)}"
+    except Open:
+        text = f"Exercise {exercise} {STILL_OPEN}"
+    except Wrong as wrong:
+        text = f"Exercise {exercise}: not yet. {wrong}"
+    except Exception as error:  # a learner's code may raise anything
+        text = f"Exercise {exercise}: not yet. Trying your answer raised {type(error).__name__}: {error}"
+    print(text)
+
+
+def _examiner(exercise: str) -> Callable[[Any], str]:
+    lesson = exercise.split(".")[0]
+    try:
+        exercises: dict[str, Callable[[Any], str]] = import_module(f".lesson_{lesson}", __package__).EXERCISES
+    except ModuleNotFoundError as error:
+        raise ValueError(f'exercise must be a lesson and a number such as "01.2", got {exercise!r}') from error
+    if exercise not in exercises:
+        raise ValueError(f"exercise must be one of {tuple(exercises)}, got {exercise!r}")
+    return exercises[exercise]
+
+
+def _missing(answer: Any) -> bool:
+    return any(answer is nothing for nothing in MISSING)
+
+
+def call(function: Any, *args: Any) -> Any:
+    """Call a learner's function: `Open` if it returns nothing yet, `Wrong` if it is none or raises.
+
+    Parameters
+    ----------
+    function : object
+        What should be a function.
+    *args
+        Its arguments.
+
+    Returns
+    -------
+    object
+        What the function returns.
+
+    Raises
+    ------
+    Open, Wrong
+
+    Examples
+    --------
+    >>> call(max, 1, 2)
+    2
+    """
+    if not callable(function):
+        raise Wrong(f"This should be a function, but it is {function!r}.")
+    given = ", ".join(map(repr, args))
+    try:
+        result = function(*args)
+    except Exception as error:
+        raise Wrong(f"For the arguments ({given}) it raised {type(error).__name__}: {error}") from error
+    if _missing(result):
+        raise Open
+    return result

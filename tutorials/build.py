@@ -1,0 +1,125 @@
+"""Make the course from tutorials/solutions/: execute the solutions, then derive and execute the learner's notebooks.
+
+A notebook in solutions/ is the whole notebook. In the cell of an exercise the solution stands between the lines
+``### BEGIN SOLUTION`` and ``### END SOLUTION``; in the learner's notebook ``...  # your code here`` stands there.
+
+Usage: ``python tutorials/build.py [NAME ...]``, such as ``python tutorials/build.py 01_one_equation``; all by default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION$", re.MULTILINE | re.DOTALL)
+BLANK = r"\1...  # your code here"
+METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+FIRST = """\
+import os
+
+if "COLAB_RELEASE_TAG" in os.environ:
+    %pip install --quiet cks-numba
+from cks_numba.tutorial import setup
+
+setup()"""  # the first cell of every notebook; setup() comes before anything that imports numba
+WIDGET = "application/vnd.jupyter.widget-view+json"
+TIMEOUT = 300  # seconds for one cell
+
+Notebook = dict[str, Any]
+
+
+def solutions() -> list[Path]:
+    """All notebooks with solutions, in the order of the course."""
+    return sorted((FOLDER / "solutions").glob("*.ipynb"))
+
+
+def read(path: Path) -> Notebook:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def text_of(notebook: Notebook) -> str:
+    """The one way in which a notebook is written, so that a change of it is a small diff."""
+    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def source_of(cell: Notebook) -> str:
+    return "".join(cell["source"])
+
+
+def is_exercise(cell: Notebook) -> bool:
+    return cell["cell_type"] == "code" and ("### BEGIN SOLUTION" in source_of(cell) or BLANK[2:] in source_of(cell))
+
+
+def learner(solution: Notebook) -> Notebook:
+    """The notebook without its solutions and without outputs."""
+    notebook = copy.deepcopy(solution)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["source"] = SOLUTION.sub(BLANK, source_of(cell)).splitlines(keepends=True)
+            cell.update(outputs=[], execution_count=None)
+    return notebook
+
+
+def execute(notebook: Notebook) -> Notebook:
+    """Run all cells in a fresh kernel, with the environment of a reader who has set nothing."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    live = nbformat.reads(json.dumps(notebook), as_version=4)
+    settings = {**os.environ, "MPLBACKEND": "agg"}
+    settings.pop("NUMBA_ENABLE_CUDASIM", None)
+    where = {"metadata": {"path": str(FOLDER)}}
+    client = NotebookClient(live, timeout=TIMEOUT, kernel_name="python3", resources=where, coalesce_streams=True)
+    client.execute(env=settings)
+    nbformat.validate(live)
+    return json.loads(nbformat.writes(live))
+
+
+def tidy(notebook: Notebook, clear_exercises: bool) -> Notebook:
+    """Drop what changes from run to run: times, versions, widgets; and, for the learner, outputs of exercises."""
+    notebook = copy.deepcopy(notebook)
+    notebook.update(metadata=copy.deepcopy(METADATA), nbformat=4, nbformat_minor=5)
+    for cell in notebook["cells"]:
+        cell["metadata"] = {}
+        cell["source"] = source_of(cell).splitlines(keepends=True)
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [output for output in cell["outputs"] if WIDGET not in output.get("data", {})]
+        if clear_exercises and is_exercise(cell):
+            cell.update(outputs=[], execution_count=None)
+    return notebook
+
+
+def make(path: Path) -> None:
+    """Execute one notebook with solutions, make the learner's from it, and write both."""
+    start = time.perf_counter()
+    solution = tidy(execute(read(path)), clear_exercises=False)
+    path.write_text(text_of(solution), encoding="utf-8")
+    middle = time.perf_counter()
+    blank = tidy(execute(learner(solution)), clear_exercises=True)
+    (FOLDER / path.name).write_text(text_of(blank), encoding="utf-8")
+    print(f"{path.stem:<28} {middle - start:5.1f} s, learner's {time.perf_counter() - middle:5.1f} s", flush=True)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description="Execute the course and make the learner's notebooks.")
+    arguments.add_argument("names", nargs="*", help="notebooks without .ipynb; all by default")
+    names = arguments.parse_args().names
+    known = {path.stem: path for path in solutions()}
+    for name in names or known:
+        if name not in known:
+            raise SystemExit(f"name must be one of {', '.join(known)}, got {name!r}")
+        make(known[name])
+
+
+if __name__ == "__main__":
+    main()
