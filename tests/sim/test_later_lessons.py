@@ -1,0 +1,150 @@
+"""The checks of lessons 04 to 08: wrong answers get the help that fits them, right ones are right."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba import cuda
+
+from cks_numba import ConvShape, conv2d_input, conv2d_weight, flops
+from cks_numba.kernels.jit import outputs_of_tap, taps_of_output
+from cks_numba.tutorial import check
+
+FOLDER = Path(__file__).resolve().parents[2] / "tutorials" / "solutions"
+LESSONS = [path.stem[:2] for path in sorted(FOLDER.glob("0[4-8]*.ipynb"))]
+every_lesson = pytest.mark.parametrize("lesson", LESSONS)
+
+
+def printed(capsys, exercise, answer) -> str:
+    check(exercise, answer)
+    return capsys.readouterr().out
+
+
+def exercises(lesson):
+    return import_module(f"cks_numba.tutorial.lesson_{lesson}").EXERCISES
+
+
+@every_lesson
+@pytest.mark.parametrize("nothing", [None, ..., NotImplemented])
+def test_no_answer_is_open(lesson, nothing, capsys):
+    for exercise in exercises(lesson):
+        assert "is still open" in printed(capsys, exercise, nothing)
+
+
+@every_lesson
+@pytest.mark.parametrize("answer", [-1, "text", [], object(), lambda *_: 1 / 0, lambda: 0, lambda *_: "x"])
+def test_a_strange_answer_is_wrong_and_raises_nothing(lesson, answer, capsys):
+    for exercise in exercises(lesson):
+        assert f"Exercise {exercise}: not yet. " in printed(capsys, exercise, answer)
+
+
+@cuda.jit
+def empty(*args):
+    pass
+
+
+@cuda.jit
+def no_test(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    y[index // y.shape[1], index % y.shape[1]] = 0
+
+
+@cuda.jit
+def wraps_around(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        acc = y.dtype.type(0)
+        for fh in range(w.shape[0]):
+            for fw in range(w.shape[1]):
+                ih, iw = oh * stride - padding + fh, ow * stride - padding + fw
+                if ih < x.shape[0] and iw < x.shape[1]:
+                    acc += x[ih, iw] * w[fh, fw]
+        y[oh, ow] = acc
+
+
+@cuda.jit
+def no_stride(x, dy, dw, stride, padding):
+    f = cuda.grid(1)
+    if f < dw.size:
+        dw[f] = 0
+        for o in range(dy.size):
+            if 0 <= o + f - padding < x.size:
+                dw[f] += x[o + f - padding] * dy[o]
+
+
+@cuda.jit
+def uphill(w, v, dw, rate, momentum):
+    index = cuda.grid(1)
+    if index < w.size:
+        v[index] = momentum * v[index] + dw[index]
+        w[index] += rate * v[index]
+
+
+@pytest.mark.parametrize("exercise", ["04.4", "05.4", "07.4"])
+def test_an_empty_kernel_is_open(exercise, capsys):
+    assert "is still open" in printed(capsys, exercise, empty)
+
+
+def swapped_gradients(x, w, dy, stride, padding):
+    dx = conv2d_input(x.shape, w, dy, stride=stride, padding=padding)
+    return conv2d_weight(x, w.shape, dy, stride=stride, padding=padding), dx, dy.sum(axis=(0, 1, 2))
+
+
+HELP = [
+    ("04.1", lambda outputs, stride: outputs * stride, "after the last element"),
+    ("04.1", lambda outputs, stride: (outputs - 1) * (stride - 1), "Add the elements"),
+    ("04.2", lambda f, size, outputs, stride, padding, dilation: (0, outputs), "whose input is -1"),
+    ("04.2", lambda *_: 1, "Return two numbers"),
+    ("04.3", lambda arrived: np.float32(sum(value for _, value in arrived)), "order of the numbers"),
+    ("04.3", lambda arrived: [value for _, value in arrived], "one number"),
+    ("04.4", no_stride, "in steps of the stride"),
+    ("05.1", (61, 0), "Round up"),
+    ("05.1", (62, 0), "62 blocks are right"),
+    ("05.2", {(1, 1)}, "first tap"),
+    ("05.2", {(oh, ow) for oh in range(4) for ow in range(4)}, "(1, 1) is right"),
+    ("05.3", lambda tile: 1 / tile, "two tiles"),
+    ("05.3", lambda tile: tile / 2, "Turn it over"),
+    ("05.4", no_test, "past the end"),
+    ("05.4", wraps_around, "x[-1]"),
+    ("07.1", {"y": "conv2d", "dx": "conv2d_weight", "dw": "conv2d_input"}, "the shape of the input"),
+    ("07.2", 5.76, "with stride 2"),
+    ("07.2", 1.0, "still padded"),
+    ("07.3", swapped_gradients, "dx should have the shape"),
+    ("07.4", uphill, "against the gradient"),
+]
+
+
+@pytest.mark.parametrize(("exercise", "answer", "help"), HELP)
+def test_the_help_fits_the_mistake(exercise, answer, help, capsys):
+    text = printed(capsys, exercise, answer)
+    assert text.startswith(f"Exercise {exercise}: not yet.") and help in text, text
+
+
+NAMES = {
+    "np": np,
+    "cuda": cuda,
+    "ConvShape": ConvShape,
+    "flops": flops,
+    "conv2d_input": conv2d_input,
+    "conv2d_weight": conv2d_weight,
+    "outputs_of_tap": outputs_of_tap,
+    "taps_of_output": taps_of_output,
+    "small_y": np.zeros((4, 4)),
+    "right": np.pad(np.zeros((3, 3)), ((1, 0), (1, 0)), constant_values=1),
+}
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("0[4-8]*.ipynb")), ids=lambda path: path.stem)
+def test_the_solutions_are_right(path, capsys):
+    sources = ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    for answer, checked in zip(sources, sources[1:], strict=False):
+        if found := re.match(r'check\("([\d.]+)", (\w+)\)', checked):
+            names = dict(NAMES)
+            exec(compile(answer, found[1], "exec"), names)
+            assert ": right." in printed(capsys, found[1], names[found[2]])
