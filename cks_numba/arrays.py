@@ -424,10 +424,11 @@ def _address(raw: Any) -> int:
     """Where the first element lies."""
     if isinstance(raw, np.ndarray):
         return int(raw.ctypes.data)
-    pointer = getattr(raw, "device_ctypes_pointer", None)
-    if pointer is None:  # the simulator's arrays are NumPy's
-        return int(raw.__array_interface__["data"][0])
-    return int(pointer.value or 0)
+    pointer = getattr(raw, "device_ctypes_pointer", None)  # of a Numba device array; the interface takes longer
+    if pointer is not None:
+        return int(pointer.value or 0)
+    interface = getattr(raw, "__cuda_array_interface__", None) or raw.__array_interface__  # the simulator's are NumPy's
+    return int(interface["data"][0] or 0)
 
 
 def _is_contiguous(raw: Any) -> bool:
@@ -437,9 +438,10 @@ def _is_contiguous(raw: Any) -> bool:
 def _bounds(raw: Any) -> tuple[int, int]:
     """First and past-the-last address of an array."""
     start, itemsize = _address(raw), raw.dtype.itemsize
-    if not raw.size:
+    size = prod(raw.shape)
+    if not size:
         return start, start
     if _is_contiguous(raw):
-        return start, start + raw.size * itemsize
-    reach = [(size - 1) * stride for size, stride in zip(raw.shape, raw.strides, strict=True)]
+        return start, start + size * itemsize
+    reach = [(length - 1) * stride for length, stride in zip(raw.shape, raw.strides, strict=True)]
     return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + itemsize
