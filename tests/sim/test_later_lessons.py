@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numba import cuda
 
-from cks_numba import ConvShape, conv2d_input, conv2d_weight, flops
+from cks_numba import ConvShape, conv2d_input, conv2d_weight, flops, networks
 from cks_numba.kernels.jit import outputs_of_tap, taps_of_output
 from cks_numba.tutorial import check
 
@@ -86,7 +86,38 @@ def uphill(w, v, dw, rate, momentum):
         w[index] += rate * v[index]
 
 
-@pytest.mark.parametrize("exercise", ["04.4", "05.4", "07.4"])
+@cuda.jit
+def reads_too_often(a, b, c):
+    i, j = cuda.grid(2)
+    for row in range(2 * i, min(2 * i + 2, c.shape[0])):
+        for column in range(2 * j, min(2 * j + 2, c.shape[1])):
+            acc = c.dtype.type(0)
+            for k in range(a.shape[1]):
+                acc += a[row, k] * b[k, column]
+            c[row, column] = acc
+
+
+@cuda.jit
+def one_result_a_thread(a, b, c):
+    i, j = cuda.grid(2)
+    if i < c.shape[0] and j < c.shape[1]:
+        acc = c.dtype.type(0)
+        for k in range(a.shape[1]):
+            acc += a[i, k] * b[k, j]
+        c[i, j] = acc
+
+
+@cuda.jit
+def wrong_sign(x, g, y):
+    first = 2 * cuda.grid(1)
+    if first < y.size:
+        m1, m2 = (x[first] - x[first + 2]) * g[0], (x[first + 1] + x[first + 2]) * g[1]
+        m3, m4 = (x[first + 2] - x[first + 1]) * g[2], (x[first + 1] - x[first + 3]) * g[3]
+        y[first] = m1 + m2 + m3
+        y[first + 1] = m2 - m3 + m4
+
+
+@pytest.mark.parametrize("exercise", ["04.4", "05.4", "06.4", "07.4", "08.4"])
 def test_an_empty_kernel_is_open(exercise, capsys):
     assert "is still open" in printed(capsys, exercise, empty)
 
@@ -112,11 +143,26 @@ HELP = [
     ("05.3", lambda tile: tile / 2, "Turn it over"),
     ("05.4", no_test, "past the end"),
     ("05.4", wraps_around, "x[-1]"),
+    ("06.1", lambda tm, tn: tm * tn / (tm + tn), "Four numbers travel"),
+    ("06.1", lambda tm, tn: tm * tn, "Divide by the loads"),
+    ("06.2", lambda chunks, load, multiply: chunks * (load + multiply), "take turns"),
+    ("06.2", lambda chunks, load, multiply: load + chunks * multiply, "who waits for whom"),
+    ("06.3", lambda registers, threads: 65536 // (registers * threads), "whole warps"),
+    ("06.3", lambda registers, threads: 4 * (16384 // (32 * (-(-registers // 8) * 8))), "These are warps"),
+    ("06.4", reads_too_often, "use each twice"),
+    ("06.4", one_result_a_thread, "never written"),
     ("07.1", {"y": "conv2d", "dx": "conv2d_weight", "dw": "conv2d_input"}, "the shape of the input"),
     ("07.2", 5.76, "with stride 2"),
     ("07.2", 1.0, "still padded"),
     ("07.3", swapped_gradients, "dx should have the shape"),
     ("07.4", uphill, "against the gradient"),
+    ("08.1", {"conv1"}, "Zeros are inserted"),
+    ("08.1", {"first"}, "No layer is called"),
+    ("08.2", lambda: [ConvShape(n=64, ih=32, iw=32, ic=9, oc=9, fh=3, fw=3, stride=2, padding=1)], "smaller"),
+    ("08.2", lambda: [ConvShape(n=64, ih=4, iw=4, ic=9, oc=9, fh=3, fw=3, stride=4, padding=1)], "too easy"),
+    ("08.3", lambda n: 4 * n * n, "round up"),
+    ("08.3", lambda n: 16 * -(-n // 2), "The map has two"),
+    ("08.4", wrong_sign, "signs of m3 and m4"),
 ]
 
 
@@ -131,6 +177,7 @@ NAMES = {
     "cuda": cuda,
     "ConvShape": ConvShape,
     "flops": flops,
+    "networks": networks,
     "conv2d_input": conv2d_input,
     "conv2d_weight": conv2d_weight,
     "outputs_of_tap": outputs_of_tap,

@@ -1,0 +1,279 @@
+"""Lesson 06, making it fast: its pictures, and what is looked at in its exercises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from .. import kernels, plots
+from ..geometry import ConvShape
+from ..kernels import conv_v2
+from ..kernels.jit import cuda
+from ..kernels.tiles import TILES
+from ..trace.elements import REAL, Log, Number, Operand, Watched, blank
+from ..trace.machine import Machine
+from .cards import CARDS, Card, limits, occupancy
+from .checking import Wrong, call
+from .machine_code import Code, kinds
+from .trying import compare, run_kernel
+
+BYTES = 4  # of a float32
+WORK: dict[str, dict[str, Any]] = {  # colour and hatch of what an instruction is for
+    "multiply-add": dict(facecolor=plots.BLUE, edgecolor="white"),
+    "shared memory": dict(facecolor="#F0E442", edgecolor="#8A8200", hatch="\\\\\\\\"),
+    "global memory": dict(facecolor="#FBDFA3", edgecolor="#C57B00", hatch="////"),
+    "addresses, tests, the loop": dict(facecolor="#F2F2F2", edgecolor="#9A9A9A", hatch="...."),
+}
+SIZES = ((4, 4, 4), (5, 3, 7), (1, 6, 2), (3, 2, 1))  # of exercise 06.4: rows, terms, columns
+SIDE = 2  # of a block there
+
+
+# --- counting -------------------------------------------------------------------------------------
+def intensities() -> dict[str, float]:
+    """Operations for each byte that a rung loads from global memory, with no help of a cache."""
+    tile, large = conv_v2.TILE, TILES[0]
+    return {
+        "skip_zeros": 2 / (2 * BYTES),
+        "shared": 2 / (2 / tile * BYTES),
+        f"tiled {large}": 2 * large.bm * large.bn / ((large.bm + large.bn) * BYTES),
+    }
+
+
+def time_rungs(shape: ConvShape, repeats: int = 5) -> dict[str, float]:
+    """Median seconds of every rung of conv2d on the GPU, all arrays already there."""
+    rng, taken = np.random.default_rng(0), {}
+    held = [cuda.to_device(rng.standard_normal(size).astype(np.float32)) for size in (shape.x_shape, shape.w_shape)]
+    out = cuda.device_array(shape.y_shape, np.float32)
+    for rung in kernels.VARIANTS:
+        launches = kernels.launches("conv2d", shape, (held[0], held[1], out), variant=rung)
+        taken[rung] = median(_seconds(launches) for _ in range(repeats + 1))  # the first one compiles
+    return taken
+
+
+def _seconds(launches: list[kernels.Launch]) -> float:
+    start, end = cuda.event(), cuda.event()
+    start.record()
+    for launch in launches:
+        launch.run()
+    end.record()
+    end.synchronize()
+    return float(cuda.event_elapsed_time(start, end)) / 1e3
+
+
+# --- pictures -------------------------------------------------------------------------------------
+def draw_roofline(card: Card) -> Figure:
+    """The two limits of a card, and where on them the rungs could be at best."""
+    fig = Figure(figsize=(9, 4.4), layout="constrained")
+    ax = fig.subplots()
+    x = np.geomspace(0.1, 200, 200)
+    ax.plot(x, np.minimum(card.peak, card.bandwidth * x), color=plots.INK, linewidth=2.5)
+    ax.axvline(card.ridge, color="#999999", linestyle=":", linewidth=1.5)
+    ax.text(card.ridge * 1.08, 0.35, "ridge", fontsize=12, color="#555555")
+    for (rung, value), marker in zip(intensities().items(), "os^", strict=True):
+        best = min(card.peak, card.bandwidth * value)
+        ax.plot(value, best, marker, markersize=13, color=plots.RED, markeredgecolor="black")
+        ax.annotate(rung, (value, best), (8, -20), textcoords="offset points", fontsize=13)
+    ax.text(0.12, 1.0, "limited by memory", rotation=32, fontsize=12)
+    ax.text(24, card.peak * 1.4, "limited by arithmetic", fontsize=12)
+    ax.set(xscale="log", yscale="log", ylim=(0.25, 200), xlabel="operations per byte of global memory")
+    ax.set_ylabel("TFLOP/s at best")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+    ax.set_title(f"{card.name}: {card.peak:g} TFLOP/s float32, {card.bandwidth:g} TB/s", fontsize=13)
+    ax.grid(color="#DDDDDD")
+    return fig
+
+
+def draw_thread_tile(tm: int, tn: int) -> Figure:
+    """The results of a thread, and what it reads for one term."""
+    fig, ax = plots.canvas(tn + 11, tm + 3.2)
+    left, top = 3.2, 2.4
+    for i in range(tm):
+        for j in range(tn):
+            ax.add_patch(Rectangle((left + j, top + i), 1, 1, facecolor="#9CCBE8", edgecolor="white"))
+    for k in range(tm):
+        ax.add_patch(Rectangle((left - 1.6, top + k), 1, 1, facecolor="#FBDFA3", edgecolor="white"))
+    for k in range(tn):
+        ax.add_patch(Rectangle((left + k, top - 1.6), 1, 1, facecolor="#FBDFA3", edgecolor="white"))
+    for k in range(0, tm, 4):
+        plots.frame(ax, [(0, 0), (3, 0)], left - 1.6, top + k, linewidth=2.2)
+    for k in range(0, tn, 4):
+        plots.frame(ax, [(0, 0), (0, 3)], left + k, top - 1.6, linewidth=2.2)
+    plots.write(ax, left - 2.1, top + tm / 2, "a", 17, weight="bold")
+    plots.write(ax, left + tn / 2, 0.4, "b", 17, weight="bold")
+    plots.write(ax, left + tn / 2, top + tm / 2, "acc[i, j] += a[i] * b[j]", 14)
+    text = f"one term of the sum:\n\n{tm} + {tn} numbers read, in\n{tm // 4 + tn // 4} loads of four (frames)\n\n"
+    plots.write(ax, left + tn + 0.8, top + tm / 2, text + f"{tm * tn} multiply-adds", 14, ha="left")
+    return fig
+
+
+def draw_pipeline(load: int, multiply: int, chunks: int) -> Figure:
+    """Who waits for whom with one buffer and with two, chunk by chunk."""
+    step = max(load, multiply)
+    one = [(k * (load + multiply), load, k, 0) for k in range(chunks)]
+    one += [(k * (load + multiply) + load, multiply, k, 1) for k in range(chunks)]
+    starts = [0] + [load + (k - 1) * step for k in range(1, chunks)]
+    two = [(start, load, k, 0) for k, start in enumerate(starts)]
+    two += [(load + k * step, multiply, k, 1) for k in range(chunks)]
+    fig, ax = plots.canvas(chunks * (load + multiply) * 0.6 + 4.4, 8.8)
+    for bars, top, title in ((one, 1.2, "one buffer"), (two, 5.2, "two buffers")):
+        plots.write(ax, 0.2, top - 0.6, title, 16, weight="bold", ha="left")
+        for start, length, k, row in bars:
+            style = WORK["multiply-add" if row else "global memory"]
+            corner = 3.2 + start * 0.6, top + row * 1.1
+            ax.add_patch(Rectangle(corner, length * 0.6, 1, **style))
+            text = dict(color="white" if row else plots.INK, backgroundcolor=style["facecolor"])
+            plots.write(ax, corner[0] + length * 0.3, corner[1] + 0.5, str(k), 13, **text)
+        for row, name in enumerate(("load", "multiply")):
+            plots.write(ax, 3.0, top + row * 1.1 + 0.5, name, 13, ha="right")
+        end = max(start + length for start, length, _, _ in bars)
+        plots.write(ax, 3.2 + end * 0.6, top + 2.5, f"done at {end}", 13, ha="right")
+    return fig
+
+
+def draw_mix(codes: list[Code]) -> Figure:
+    """What the instructions of the inner loops are for."""
+    fig = Figure(figsize=(9.5, 3.6), layout="constrained")
+    ax = fig.subplots()
+    for y, code in enumerate(codes):
+        found, left = kinds(code.mix), 0.0
+        for kind, style in WORK.items():
+            share = 100 * found[kind] / sum(found.values())
+            ax.barh(y, share, left=left, height=0.65, label=kind if y == 0 else None, **style)
+            left += share
+        share = found["multiply-add"] / sum(found.values())
+        ax.text(101, y, f"{share:.0%} multiply-adds", va="center", fontsize=12)
+    ax.set_yticks(range(len(codes)), [code.rung.split(",")[0] for code in codes], fontsize=12)
+    ax.set(xlim=(0, 128), xticks=(0, 25, 50, 75, 100), xlabel="instructions of the inner loop (%)")
+    ax.invert_yaxis()
+    ax.spines[["top", "right"]].set_visible(False)
+    fig.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=11)
+    return fig
+
+
+def draw_occupancy(codes: list[Code], card: Card) -> Figure:
+    """Occupancy beside the share of multiply-adds, by rung."""
+    fig = Figure(figsize=(9, 3.6), layout="constrained")
+    ax = fig.subplots()
+    busy = [100 * occupancy(card, code.registers, code.shared, code.threads)[0] for code in codes]
+    useful = [100 * kinds(code.mix)["multiply-add"] / sum(code.mix.values()) for code in codes]
+    places = np.arange(len(codes))
+    for offset, values, style, label in (
+        (-0.2, busy, WORK["addresses, tests, the loop"], "occupancy"),
+        (0.2, useful, WORK["multiply-add"], "multiply-adds among the instructions"),
+    ):
+        bars = ax.bar(places + offset, values, width=0.38, label=label, **style)
+        ax.bar_label(bars, fmt="%.0f", fontsize=12)
+    ax.set_xticks(places, [code.rung.split(",")[0] for code in codes], fontsize=12)
+    ax.set(ylim=(0, 105), ylabel="%")
+    ax.spines[["top", "right"]].set_visible(False)
+    fig.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=12)
+    return fig
+
+
+# --- exercises ------------------------------------------------------------------------------------
+def multiply_adds_per_load(answer: Any) -> str:
+    values = {tile: float(call(answer, *tile)) for tile in ((4, 4), (8, 4), (8, 8), (16, 8))}
+    if all(np.isclose(value, 4 * tm * tn / (tm + tn)) for (tm, tn), value in values.items()):
+        return (
+            "8x8 gives 16, 4x4 only 8. Larger would be better still, but 16x16 results do not fit in the registers of "
+            "a thread."
+        )
+    if all(np.isclose(value, tm * tn / (tm + tn)) for (tm, tn), value in values.items()):
+        raise Wrong("That is for each number. Four numbers travel in one load.")
+    if all(np.isclose(value, tm * tn) for (tm, tn), value in values.items()):
+        raise Wrong("These are the multiply-adds. Divide by the loads: tm / 4 for a, and as many as that for b.")
+    raise Wrong(f"For an 8x8 tile: 64 multiply-adds, and 8 + 8 numbers, four at a time. You have {values[8, 8]:g}.")
+
+
+def time_with_two_buffers(answer: Any) -> str:
+    cases = ((4, 3, 4), (4, 5, 2), (1, 3, 4), (10, 1, 1))
+    values = {case: call(answer, *case) for case in cases}
+    if all(values[case] == case[1] + (case[0] - 1) * max(case[1:]) + case[2] for case in cases):
+        return "For a long sum it is chunks * max(load, multiply): the shorter of the two is free."
+    if all(values[case] == case[0] * (case[1] + case[2]) for case in cases):
+        raise Wrong("That is the upper line, where load and multiply take turns.")
+    if all(values[case] == case[0] * max(case[1:]) for case in cases):
+        raise Wrong("Nearly: before the first chunk nothing can be multiplied, and after the last nothing is loaded.")
+    if all(values[case] == case[1] + case[0] * case[2] for case in cases):
+        raise Wrong("Right while multiplying takes longer. If loading does, who waits for whom?")
+    raise Wrong(f"In the picture, (4, 3, 4), the lower line ends at 19. You have {values[4, 3, 4]}.")
+
+
+def blocks_by_registers(answer: Any) -> str:
+    cases = ((128, 256), (70, 128), (40, 128), (38, 64), (255, 256))
+    for registers, threads in cases:
+        got = call(answer, registers, threads)
+        right = limits(CARDS["H100"], registers, 0, threads)["registers"]
+        if got == right:
+            continue
+        where = f"With {registers} registers and blocks of {threads} threads it should be {right}, and you have {got}."
+        if got == 65536 // (registers * threads):
+            raise Wrong(f"{where} Round registers up to a multiple of 8, and count whole warps of a quarter.")
+        if got == 65536 // (-(-registers // 8) * 8 * threads):
+            raise Wrong(f"{where} A warp takes its registers from one quarter: count whole warps of a quarter.")
+        if right * threads // 32 == got:
+            raise Wrong(f"{where} These are warps. How many warps has a block?")
+        raise Wrong(f"{where} How many warps fit in a quarter? Four times that, divided by the warps of a block.")
+    return "With 128 registers and 256 threads two blocks fit. With 129 it would be one: a cliff, and not a slope."
+
+
+def my_product(answer: Any) -> str:
+    rng, counted = np.random.default_rng(6), True
+    for rows, terms, columns in SIZES:
+        a, b = (rng.standard_normal(size).astype(np.float32) for size in ((rows, terms), (terms, columns)))
+        c = np.empty((rows, columns), np.float32)
+        grid = tuple(-(-size // (2 * SIDE)) for size in c.shape)
+        run_kernel(answer, grid, (SIDE, SIDE), (a, b, c), c)
+        compare(c, a @ b, {"Every sum lacks its last term: the end of a range() is not in it.": a[:, :-1] @ b[:-1]})
+        loads = _loads(answer, grid, a, b, c)
+        threads = -(-rows // 2) * -(-columns // 2)
+        if loads is not None and loads > 4 * terms * threads:
+            raise Wrong(
+                f"The results are right. But for a {rows}x{terms} by {terms}x{columns} product you read {loads} "
+                f"numbers, and {4 * terms * threads} are enough: keep the four numbers of a term in variables, and use "
+                "each twice."
+            )
+        counted = counted and loads is not None
+    twice = "Each number that you read is used twice; with 8x8 results in a thread it would be 8 times."
+    return f"Odd sizes too. {twice if counted else ''}".rstrip()
+
+
+class Counted(Watched):
+    """An array that counts how often an element is read."""
+
+    reads = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.reads += 1
+        return super().__getitem__(index)
+
+
+def _loads(kernel: Any, grid: tuple[int, ...], a: Any, b: Any, c: Any) -> int | None:
+    """Elements of a and b that a kernel reads; None where its source cannot be traced."""
+    log, watched = Log(), []
+    for array in (a, b, c):
+        made = Counted(blank(array.shape, array.dtype, log).cells, array.dtype, log)
+        for index, value in np.ndenumerate(array):
+            made.cells[index] = Number(float(value), log, Operand("", index, REAL))
+        watched.append(made)
+    try:
+        Machine(log).launch(kernel, grid, (SIDE, SIDE), tuple(watched))
+    except Exception:  # what a learner may write is not limited
+        return None
+    return watched[0].reads + watched[1].reads
+
+
+EXERCISES: dict[str, Callable[[Any], str]] = {
+    "06.1": multiply_adds_per_load,
+    "06.2": time_with_two_buffers,
+    "06.3": blocks_by_registers,
+    "06.4": my_product,
+}

@@ -1,0 +1,269 @@
+"""Lesson 08, your network: its pictures, and what is looked at in its exercises."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from .. import bench, flops, networks, plots
+from ..figures import KINDS, OPERATORS
+from ..geometry import ConvShape
+from . import cost
+from .cards import Card
+from .checking import Wrong, call
+from .trying import compare, run_kernel
+
+NAMES = {"useful": "useful", "padded": "by a padded zero", "inserted": "by an inserted zero", "both": "by both"}
+LINES: dict[str, dict[str, Any]] = {  # of the cost model
+    "regular": dict(color="#999999", linestyle=":"),
+    "skipping": dict(color=plots.BLUE, linewidth=3),
+    "Winograd 2x2": dict(color=plots.RED, marker="s"),
+    "Winograd 4x4": dict(color="#AA4499", marker="^", linestyle="--"),
+    "FFT": dict(color="#009E73", marker="D", linestyle="-."),
+}
+LETTERS = {  # of the cheapest way
+    "skipping": ("S", "#9CCBE8"),
+    "Winograd 2x2": ("W", "#FBE3D1"),
+    "Winograd 4x4": ("W", "#FBE3D1"),
+    "FFT": ("F", "#D5EFE3"),
+}
+SMALL = 32  # the images of exercise 08.1
+CHANNELS, BATCH = 64, 64
+LEAST_FACTOR, LEAST_WORK = 4, 1_000_000  # of exercise 08.2
+
+
+def layer_of(size: int, taps: int, stride: int) -> ConvShape:
+    """A layer with `size` x `size` outputs, 64 channels and images, padded by half the filter."""
+    side = size * stride
+    sizes = dict(n=BATCH, ih=side, iw=side, ic=CHANNELS, oc=CHANNELS, fh=taps, fw=taps)
+    return ConvShape(**sizes, stride=stride, padding=taps // 2)
+
+
+# --- pictures -------------------------------------------------------------------------------------
+def draw_networks(found: dict[str, flops.NetworkCount]) -> Figure:
+    """Multiply-adds of a training step by kind, in percent, the least redundant first."""
+    order = sorted(found, key=lambda name: found[name].total.saved)
+    fig = Figure(figsize=(9.5, 4.2), layout="constrained")
+    ax = fig.subplots()
+    for y, name in enumerate(order):
+        total, left = found[name].total, 0.0
+        for kind, style in KINDS.items():
+            share = 100 * total.share(kind)
+            ax.barh(y, share, left=left, height=0.7, **style)
+            left += share
+        ax.text(101, y, f"×{total.saved:.2f}", va="center", fontsize=13)
+    ax.set_yticks(range(len(order)), order, fontsize=12)
+    ax.set(xlim=(0, 112), xticks=(0, 25, 50, 75, 100), xlabel="multiply-adds of a training step (%)")
+    ax.invert_yaxis()
+    _finish(fig, ax)
+    return fig
+
+
+def draw_layers(counted: flops.NetworkCount) -> Figure:
+    """Multiply-adds of a training step by layer and kind."""
+    fig = Figure(figsize=(10, 4.6), layout="constrained")
+    ax = fig.subplots()
+    for x, layer in enumerate(counted.layers):
+        bottom = 0.0
+        for kind, style in KINDS.items():
+            value = getattr(layer.total, kind) / 1e6
+            ax.bar(x, value, bottom=bottom, width=0.75, **style)
+            bottom += value
+    ax.set_xticks(range(len(counted.layers)), [item.layer.name for item in counted.layers], rotation=60, ha="right")
+    ax.set_ylabel("million multiply-adds")
+    _finish(fig, ax)
+    return fig
+
+
+def _finish(fig: Figure, ax: Any) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    handles = [Patch(label=NAMES[kind], **style) for kind, style in KINDS.items()]
+    fig.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=12)
+
+
+def draw_measured(path: Path) -> Figure:
+    """PyTorch's time over ours against the factor in multiply-adds, from a CSV of the benchmark."""
+    times: dict[Any, dict[str, float]] = defaultdict(dict)
+    shapes = {}
+    for row in bench.read(path):
+        if row.contender in (bench.OURS, bench.PEER):
+            times[row.case][row.contender] = min(row.median_ms, times[row.case].get(row.contender, np.inf))
+            shapes[row.case] = row
+    fig = Figure(figsize=(8.5, 4.8), layout="constrained")
+    ax = fig.subplots()
+    for operator, style in OPERATORS.items():
+        cases = [case for case in times if case[0] == operator and len(times[case]) == 2]
+        x = [_count_of(shapes[case]).saved for case in cases]
+        y = [times[case][bench.PEER] / times[case][bench.OURS] for case in cases]
+        ax.scatter(x, y, s=45, alpha=0.6, linewidths=0, label=operator, **style)
+    ax.plot((1, 12), (1, 12), color=plots.INK, linestyle="--", linewidth=1.5)
+    ax.text(3.1, 3.7, "if time followed the count", rotation=36, rotation_mode="anchor", fontsize=12)
+    ax.axhline(1, color="#999999", linewidth=1.5)
+    ax.set(xscale="log", yscale="log", xlabel="multiply-adds: regular over useful", ylabel="PyTorch's time over ours")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+    ax.set_xticks((1, 1.5, 2, 3, 4, 6, 8, 12))
+    ax.set_yticks((0.5, 1, 1.5, 2, 3, 4, 6, 8, 12))
+    ax.grid(color="#DDDDDD")
+    ax.legend(frameon=False, fontsize=12)
+    return fig
+
+
+def _count_of(row: bench.Row) -> flops.Count:
+    sizes = dict(n=row.n, ih=row.ih, iw=row.ih, ic=row.ic, oc=row.oc, fh=row.fh, fw=row.fh)
+    return flops.count(row.operator, ConvShape(**sizes, stride=row.stride, padding=row.padding))
+
+
+def draw_costs(taps: int) -> Figure:
+    """Instructions by the cost model for each useful multiply-add, against the size of the map; stride 1."""
+    sizes = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 24, 32, 48, 64]
+    found = [cost.instructions("conv2d", layer_of(size, taps, 1)) for size in sizes]
+    fig = Figure(figsize=(9, 4.6), layout="constrained")
+    ax = fig.subplots()
+    for way, style in LINES.items():
+        ax.plot(sizes, [item[way] / item["skipping"] for item in found], label=way, markersize=5, **style)
+    ax.set(xscale="log", yscale="log", ylim=(0.25, 20), xlabel=f"rows and columns of the map; {taps}x{taps} filter")
+    ax.set_ylabel("instructions for each\nuseful multiply-add")
+    for axis, ticks in ((ax.xaxis, (1, 2, 3, 4, 6, 8, 16, 32, 64)), (ax.yaxis, (0.25, 0.5, 1, 2, 4, 8, 16))):
+        axis.set_minor_locator(NullLocator())
+        axis.set_ticks(ticks)
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.grid(color="#DDDDDD")
+    ax.legend(frameon=False, fontsize=12)
+    return fig
+
+
+def draw_winners(card: Card) -> Figure:
+    """The way with the shortest time by the cost model, for filters and maps."""
+    panels = [("conv2d", 1, "forward, stride 1"), ("conv2d", 2, "forward, stride 2")]
+    panels += [("conv2d_input", 2, "input gradient, stride 2"), ("conv2d_weight", 2, "filter gradient, stride 2")]
+    sizes, filters = (1, 2, 3, 4, 6, 8, 16, 32, 64), (1, 3, 5, 7, 11)
+    fig, ax = plots.canvas(2 * (len(sizes) + 3.2), 2 * (len(filters) + 3.4))
+    for k, (operator, stride, title) in enumerate(panels):
+        left, top = 2.4 + k % 2 * (len(sizes) + 3), 1.6 + k // 2 * (len(filters) + 3)
+        plots.write(ax, left, top - 0.6, title, 15, weight="bold", ha="left")
+        for row, taps in enumerate(filters):
+            plots.write(ax, left - 0.2, top + row + 0.5, f"{taps}x{taps}", 12, ha="right")
+            for column, size in enumerate(sizes):
+                letter, colour = _winner(operator, layer_of(size, taps, stride), card)
+                corner = left + column, top + row
+                ax.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white"))
+                plots.write(ax, corner[0] + 0.5, corner[1] + 0.5, letter, 13)
+        for column, size in enumerate(sizes):
+            plots.write(ax, left + column + 0.5, top + len(filters) + 0.4, str(size), 12)
+        plots.write(ax, left + len(sizes) / 2, top + len(filters) + 1.1, "rows and columns of y", 12)
+    text = "S skipping   W Winograd   F FFT   = no matter, memory is the limit"
+    plots.write(ax, ax.get_xlim()[1] / 2, ax.get_ylim()[0] - 0.4, text, 14)
+    return fig
+
+
+def _winner(operator: str, shape: ConvShape, card: Card) -> tuple[str, str]:
+    times = cost.seconds(operator, shape, card)
+    found = {way: times[way] for way in LETTERS if way in times}
+    best = min(found, key=lambda way: found[way])  # skipping comes first, and so wins where others are no better
+    least = flops.count(operator, shape).bytes / (card.bandwidth * 1e12)
+    if found["skipping"] <= least and times["regular"] <= least:
+        return "=", "#F2F2F2"
+    return LETTERS[best]
+
+
+# --- exercises ------------------------------------------------------------------------------------
+def with_inserted_zeros(answer: Any) -> str:
+    layers = networks.layers("resnet18", SMALL)
+    expected = {layer.name for layer in layers if layer.shape.stride != (1, 1)}
+    if isinstance(answer, str) or not hasattr(answer, "__iter__"):
+        raise Wrong("Answer with a set of names.")
+    got = set(answer)
+    if got == expected:
+        return (
+            f"{len(expected)} of {len(layers)} layers, those with a stride: only their gradients have inserted zeros."
+        )
+    names = {layer.name for layer in layers}
+    if not got <= names:
+        raise Wrong(f"No layer is called {sorted(map(str, got - names))[0]!r}. The names are layer.name.")
+    if got < expected and all("shortcut" not in name for name in got):
+        raise Wrong("The shortcuts of the stages have a stride, too.")
+    if got > expected:
+        extra = sorted(got - expected)[0]
+        raise Wrong(f"{extra} has stride 1, so nothing is inserted there; its zeros are padding.")
+    raise Wrong("Zeros are inserted between elements of dy if the stride is above 1.")
+
+
+def wasteful_network(answer: Any) -> str:
+    layers = call(answer)
+    if not isinstance(layers, list) or not layers or not all(isinstance(shape, ConvShape) for shape in layers):
+        raise Wrong("Return a list of ConvShape.")
+    for shape in layers:
+        if max(shape.stride) > 2:
+            raise Wrong(f"A stride of {max(shape.stride)} makes it too easy: 1 or 2.")
+        if any(max(pads) > axis.taps // 2 for pads, axis in zip(shape.padding, (shape.h, shape.w), strict=True)):
+            raise Wrong("A padding of more than half the filter makes it too easy.")
+    total = flops.network(layers).total
+    if total.useful < LEAST_WORK:
+        raise Wrong(f"It has {total.useful:,} useful multiply-adds. More images leave the factor as it is.")
+    if total.saved < LEAST_FACTOR:
+        no_stride = all(shape.stride == (1, 1) for shape in layers)
+        hint = "Strides bring inserted zeros." if no_stride else "Make the maps smaller."
+        raise Wrong(f"The factor is {total.saved:.2f}. {hint}")
+    return f"A factor of {total.saved:.2f}. Strides do it in the gradients, and small maps in all three passes."
+
+
+def winograd_products(answer: Any) -> str:
+    sizes = range(1, 9)
+    values = [call(answer, n) for n in sizes]
+    right = [16 * (-(-n // 2)) ** 2 for n in sizes]
+    if values == right:
+        return (
+            "On 1x1 and 3x3 maps skipping does fewer, on 2x2 maps both do 16, and on larger ones Winograd wins, by up "
+            "to 36/16 = 2.25."
+        )
+    if values == [4 * n * n for n in sizes]:
+        raise Wrong("Right for even n. If n is odd, the last tile is still a whole one: round up.")
+    if values == [16 * (n // 2) ** 2 for n in sizes]:
+        raise Wrong("If n is odd, the last row and column need tiles, too: round up, not down.")
+    if values == [16 * -(-n // 2) for n in sizes]:
+        raise Wrong("These are the tiles along one axis. The map has two.")
+    raise Wrong(f"A 4x4 map has 2 x 2 tiles with 16 products each: 64. You have {values[3]}.")
+
+
+def my_winograd(answer: Any) -> str:
+    rng = np.random.default_rng(8)
+    for outputs in (2, 6, 10):
+        x, w = (rng.standard_normal(size).astype(np.float32) for size in (outputs + 2, 3))
+        g = (cost.WINOGRAD[2][1] @ w).astype(np.float32)
+        y = np.empty(outputs, np.float32)
+        run_kernel(answer, -(-outputs // 4), 4, (x, g, y), y)
+        right = np.correlate(x, w, "valid")
+        compare(y, right, _nearly(x, g, right))
+    return "Two thirds of the products. In two dimensions it is 16 of 36, and the additions are shared by all channels."
+
+
+def _nearly(x: Any, g: Any, right: Any) -> dict[str, Any]:
+    """What kernels with one wrong sign give."""
+    x0, x1, x2, x3 = x[:-2:2], x[1:-1:2], x[2::2], x[3::2]
+    m1, m2, m3, m4 = (x0 - x2) * g[0], (x1 + x2) * g[1], (x2 - x1) * g[2], (x1 - x3) * g[3]
+    odd, swapped, turned = right.copy(), right.copy(), right.copy()
+    odd[1::2] = m2 - m3 + m4
+    swapped[::2], swapped[1::2] = right[1::2], right[::2]
+    turned[::2], turned[1::2] = m1 + m2 - m3, m2 + m3 - m4
+    return {
+        "The second of every two results is wrong: look at the signs of m3 and m4 in it.": odd,
+        "The two results of a thread have changed places.": swapped,
+        "m3 has the wrong sign: it is (x2 - x1) * g2.": turned,
+    }
+
+
+EXERCISES: dict[str, Callable[[Any], str]] = {
+    "08.1": with_inserted_zeros,
+    "08.2": wasteful_network,
+    "08.3": winograd_products,
+    "08.4": my_winograd,
+}
