@@ -420,7 +420,7 @@ class Call:
         return target
 
 
-def _address(raw: Any) -> int:
+def address(raw: Any) -> int:
     """Where the first element lies."""
     if isinstance(raw, np.ndarray):
         return int(raw.ctypes.data)
@@ -437,7 +437,7 @@ def _is_contiguous(raw: Any) -> bool:
 
 def _bounds(raw: Any) -> tuple[int, int]:
     """First and past-the-last address of an array."""
-    start, itemsize = _address(raw), raw.dtype.itemsize
+    start, itemsize = address(raw), raw.dtype.itemsize
     size = prod(raw.shape)
     if not size:
         return start, start

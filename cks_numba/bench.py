@@ -292,7 +292,7 @@ def time_cases(cases: Sequence[layers.Case], rounds: int, threads: int) -> list[
             for (name, layout), seconds in times.items()
         ]
         rows += here
-        print(_line(here), flush=True)
+        print(_line(case, here), flush=True)
     return rows
 
 
@@ -336,14 +336,12 @@ def _rounded(number: float) -> float:
     return float(f"{number:.4g}")
 
 
-def _line(rows: list[Row]) -> str:
+def _line(case: layers.Case, rows: list[Row]) -> str:
     ours, blas = _of(rows, OURS), _of(rows, LIMIT)
-    r = rows[0]
-    name = f"{r.operator:<13} {r.ih}x{r.ih} n {r.n} {r.ic}->{r.oc} f {r.fh} s {r.stride} p {r.padding}"
     others = [f"{_of(rows, other) / ours:8.2f}" if _of(rows, other) else "       -" for other in (PEER, REGULAR)]
     rate = next(row.rate for row in rows if row.contender == OURS)
     share = rate / (2 * BLAS_SIDE**3 / blas / 1e6)
-    return f"{name:<44} {r.source:<19} {rate:6.1f} {share:8.2f} {' '.join(others)}"
+    return f"{case.operator:<13} {case.name:<50} {rate:6.1f} {share:8.2f} {' '.join(others)}"
 
 
 def _of(rows: Iterable[Row], contender: str) -> float:

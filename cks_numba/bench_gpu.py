@@ -11,11 +11,13 @@ on. Every case is written when it is done: a run that was stopped goes on where 
 from __future__ import annotations
 
 import csv
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -66,7 +68,7 @@ class Gpu:
         for layout in ("NHWC", "NCHW"):
             peers = [bench.peer_call(case, *self._in_layout(arrays, layout)) for arrays in sets]
             for name in (PEER, TF32):
-                calls[name, layout] = partial(self._cudnn, peers, name == TF32, iter_turns())
+                calls[name, layout] = partial(self._cudnn, peers, name == TF32, cycle(range(TURNS)))
         self._check(case, calls, sets)
         return calls
 
@@ -75,7 +77,7 @@ class Gpu:
         for arrays in sets:
             first, second, out = (cuda.as_cuda_array(array) for array in arrays)
             built.append(kernels.launches(case.operator, case.shape, (first, second, out), variant=rung))
-        turns = iter_turns()
+        turns = cycle(range(TURNS))
 
         def call() -> Any:
             turn = next(turns)
@@ -143,16 +145,8 @@ class StandIn:
         return (self.clock - start) / times
 
 
-def iter_turns() -> Iterator[int]:
-    """0, 1, 2, 0, 1, 2 and so on: which set of operands is next."""
-    while True:
-        yield from range(TURNS)
-
-
 def _driver() -> str:
     """Version of the driver, as its own tool tells it."""
-    import subprocess
-
     try:
         query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]

@@ -7,9 +7,11 @@ A check either returns the argument in the one form that the rest of the code us
 from __future__ import annotations
 
 import operator
+from math import prod
 from typing import Any
 
 Pair = tuple[int, int]
+MAX_GRID_YZ = 65535  # blocks along the second and third axis of a grid
 
 
 def integer(name: str, value: Any, least: int) -> int:
@@ -144,3 +146,19 @@ def output_padding(value: Any, stride: Pair, dilation: Pair) -> Pair:
                 f"stride={s}, dilation={d}"
             )
     return values
+
+
+def grid(name: str, blocks: tuple[int, ...]) -> None:
+    """Check that a launch fits in one grid: only its first axis may be long."""
+    if max(blocks[1:], default=1) > MAX_GRID_YZ:
+        raise ValueError(f"too many channel tiles or groups for one grid: {name} needs {blocks}")
+
+
+def offsets(shape: Any, width: int) -> None:
+    """Check that 32 bits count runs of `width` elements of every array (with a sign those of an image), and terms."""
+    for name, size in (("x", shape.x_shape), ("w", shape.w_shape), ("dy", shape.y_shape)):
+        if prod(size[1:]) >= 2**31 * width or prod(size) >= 2**32 * width:
+            raise ValueError(f"{name} is too large for the CUDA kernels: shape {size}; split the batch")
+    rows = shape.n * max(shape.ih * shape.iw, shape.oh * shape.ow)
+    if max(rows, shape.fh * shape.fw * max(shape.ic, shape.oc)) >= 2**31:
+        raise ValueError(f"too many positions or terms for the CUDA kernels: {shape}; split the batch")

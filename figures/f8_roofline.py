@@ -30,9 +30,11 @@ from cks_numba.kernels import tiled
 from cks_numba.kernels.conv_v2 import TILE
 from cks_numba.kernels.launch import insert_zeros
 from cks_numba.tables import ceil_div
+from cks_numba.tutorial.cards import CARDS
 
 DATA = Path(__file__).parent / "data"
-GPU, PEAK, BANDWIDTH = "H100", 66.9, 3.35  # TFLOP/s, TB/s
+GPU = "H100"
+PEAK, BANDWIDTH = CARDS[GPU].peak, CARDS[GPU].bandwidth  # TFLOP/s, TB/s
 LAYER = dict(ih=32, iw=32, ic=64, oc=128, fh=3, fw=3, stride=2, padding=1)
 BATCH = 128
 SIZES = {"conv2d": 17, "conv2d_input": 12, "conv2d_weight": 8}  # of hollow points, so that none hides another

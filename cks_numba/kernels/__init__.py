@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import checks
 from ..geometry import ConvShape
 from . import conv_v2, ks_deconv, sk_dilated
-from .launch import MAX_GRID_YZ, Launch
+from .launch import Launch
 
 BY_OPERATOR = {"conv2d": conv_v2, "conv2d_input": ks_deconv, "conv2d_weight": sk_dilated}
 VARIANTS = tuple(conv_v2.VARIANTS)
@@ -56,8 +57,7 @@ def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], vari
     built = BY_OPERATOR[operator].VARIANTS[variant](shape, *arrays)
     built = [launch for launch in built if min(launch.grid)]  # with no image there is nothing to pad
     for launch in built:
-        if max(launch.grid[1:], default=1) > MAX_GRID_YZ:
-            raise ValueError(f"too many channel tiles for one grid: {launch.name} needs {launch.grid}")
+        checks.grid(launch.name, launch.grid)
     return built
 
 

@@ -13,7 +13,6 @@ from ..tables import ceil_div
 from .jit import cuda, unravel
 
 THREADS = 128  # of a block, where one thread makes one result
-MAX_GRID_YZ = 65535
 
 
 class Launch(NamedTuple):

@@ -15,13 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from .. import checks
+from ..arrays import address
 from ..geometry import ConvShape, Plan, plan
 from ..tables import ceil_div, group_table
 from . import gemm
 from .jit import SIMULATED, cuda
-from .launch import MAX_GRID_YZ, Launch, one_thread_each, scratch
+from .launch import Launch, one_thread_each, scratch
 from .tiles import BK, TILES, Tile
 
+# What the model of a GPU assumes. Nobody has measured it; the choice needs only the order of magnitude.
 DEFAULT_SMS = 132  # multiprocessors of the GPU to plan for where there is none: those of an H100
 LANES = 128  # multiply-adds of a multiprocessor in a cycle
 MOST_PARTS = 64
@@ -161,7 +164,7 @@ def choose(operator: str, shape: ConvShape, sms: int = DEFAULT_SMS, itemsize: in
     """
     tiles = TILES if itemsize == 4 else TILES[-1:]
     choices = [Choice(operator, shape, tile, parts, sms) for tile in tiles for parts in _parts(operator, shape)]
-    fitting = [choice for choice in choices if max(choice.grid[1:]) <= MAX_GRID_YZ]
+    fitting = [choice for choice in choices if max(choice.grid[1:]) <= checks.MAX_GRID_YZ]
     return min(fitting or choices, key=lambda choice: choice.cycles)
 
 
@@ -224,9 +227,7 @@ def launches(
 
 def aligned(array: Any) -> bool:
     """Whether the array begins where a vector may: at a multiple of 16 bytes."""
-    if isinstance(array, np.ndarray):
-        return array.ctypes.data % 16 == 0
-    return SIMULATED or int(array.device_ctypes_pointer.value or 0) % 16 == 0
+    return SIMULATED or address(array) % 16 == 0
 
 
 @lru_cache(maxsize=1024)
@@ -237,9 +238,8 @@ def _prepared(
     choice = choice or choose(operator, shape, multiprocessors(device), itemsize)
     ic, oc = choice.channels
     width = 4 if vectors and ic % 4 == 0 and oc % 4 == 0 else 1
-    _check_offsets(shape, width)
-    if max(choice.grid[1:]) > MAX_GRID_YZ:
-        raise ValueError(f"too many channel tiles or groups for one grid: {operator} would need {choice.grid}")
+    checks.offsets(shape, width)
+    checks.grid(f"{operator} tiled", choice.grid)
     table = group_table(choice.plan, choice.blocks)
     if device is not None or SIMULATED:
         table = cuda.to_device(table)
@@ -270,15 +270,3 @@ def _weight_sizes(shape: ConvShape, width: int) -> tuple[int, ...]:
     in_x = shape.ih * x_row, shape.h.stride * x_row, shape.w.stride * shape.ic // width
     in_dy = shape.oh * dy_row, dy_row, shape.oc // width
     return shape.oc // shape.groups, *in_x, *in_dy
-
-
-def _check_offsets(shape: ConvShape, width: int) -> None:
-    """The kernels count runs of `width` elements in 32 bits without a sign, and those of an image with one."""
-    for name, size in (("x", shape.x_shape), ("w", shape.w_shape), ("dy", shape.y_shape)):
-        image = prod(size[1:])
-        if image >= 2**31 * width or prod(size) >= 2**32 * width:
-            raise ValueError(f"{name} is too large for the CUDA kernels: shape {size}; split the batch")
-    rows = shape.n * max(shape.ih * shape.iw, shape.oh * shape.ow)
-    terms = shape.fh * shape.fw * max(shape.ic, shape.oc)
-    if max(rows, terms) >= 2**31:
-        raise ValueError(f"too many positions or terms for the CUDA kernels: {shape}; split the batch")

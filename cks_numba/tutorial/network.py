@@ -15,8 +15,9 @@ from typing import Any
 import numba
 import numpy as np
 
-from .. import operators, regular
+from .. import bench, operators, regular
 from ..geometry import ConvShape
+from ..layers import Case
 from ..networks import Layer
 
 Array = np.ndarray[Any, Any]
@@ -56,37 +57,24 @@ class PyTorch:
 
     @staticmethod
     def conv2d(x: Array, w: Array, shape: ConvShape) -> Array:
-        import torch
-
-        pads = [before for before, _ in shape.padding]
-        return _array(torch.nn.functional.conv2d(_tensor(x), _tensor(w), None, list(shape.stride), pads))
+        return _by_pytorch("conv2d", x, w, shape)
 
     @staticmethod
     def conv2d_input(w: Array, dy: Array, shape: ConvShape) -> Array:
-        return _backward(shape, dy, np.empty(shape.x_shape, np.float32), w, wanted=0)
+        return _by_pytorch("conv2d_input", w, dy, shape)
 
     @staticmethod
     def conv2d_weight(x: Array, dy: Array, shape: ConvShape) -> Array:
-        return _backward(shape, dy, x, np.empty(shape.w_shape, np.float32), wanted=1)
+        return _by_pytorch("conv2d_weight", x, dy, shape)
 
 
-def _tensor(array: Array) -> Any:
+def _by_pytorch(operator: str, first: Array, second: Array, shape: ConvShape) -> Array:
+    """The call that the benchmark times."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(array)).permute(0, 3, 1, 2)
-
-
-def _array(tensor: Any) -> Array:
-    return np.asarray(tensor.permute(0, 2, 3, 1).contiguous())
-
-
-def _backward(shape: ConvShape, dy: Array, x: Array, w: Array, wanted: int) -> Array:
-    """One of the gradients (of x, of w) that PyTorch's own backward pass asks for."""
-    import torch
-
-    pads, mask = [before for before, _ in shape.padding], [wanted == 0, wanted == 1, False]
-    rest = (None, list(shape.stride), pads, [1, 1], False, [0, 0], 1, mask)
-    return _array(torch.ops.aten.convolution_backward(_tensor(dy), _tensor(x), _tensor(w), *rest)[wanted])
+    tensors = (torch.from_numpy(np.ascontiguousarray(array)).permute(0, 3, 1, 2) for array in (first, second))
+    result = bench.peer_call(Case("lesson 07", operator, shape), *tensors)()
+    return np.asarray(result.permute(0, 2, 3, 1).contiguous())
 
 
 def pytorch() -> Any:

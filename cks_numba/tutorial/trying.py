@@ -7,9 +7,13 @@ from typing import Any
 import numpy as np
 
 from ..backends.cuda import small_grids_allowed
+from ..geometry import Axis
+from ..trace.elements import REAL, Log, Number, Operand, Watched, blank
+from ..trace.machine import Machine
 from .checking import Open, Wrong
 
 UNTOUCHED = -777.0  # what results hold before the kernel runs
+THREADS = 32  # of a block; always more than there are results, so that a kernel needs its guard
 
 
 def run_kernel(kernel: Any, grid: Any, block: Any, args: tuple[Any, ...], out: Any) -> None:
@@ -23,7 +27,7 @@ def run_kernel(kernel: Any, grid: Any, block: Any, args: tuple[Any, ...], out: A
         If it is no kernel, raised, or left results untouched.
     """
     if not hasattr(kernel, "__getitem__"):
-        raise Wrong("This should be a kernel: a function with @cuda.jit above it.")
+        raise Wrong("This should be a kernel: keep the line @cuda.jit above it.")
     out[...] = UNTOUCHED
     try:
         with small_grids_allowed():
@@ -52,7 +56,7 @@ def explained(error: Exception) -> str:
     return f"Your kernel raised {type(error).__name__}: {error}"
 
 
-def compare(got: Any, expected: Any, hints: dict[str, Any] | None = None) -> None:
+def compare(got: Any, expected: Any, hints: dict[str, Any] | None = None, advice: str = "") -> None:
     """Raise `Wrong` if results differ, with the hint whose array they equal instead.
 
     Parameters
@@ -60,6 +64,8 @@ def compare(got: Any, expected: Any, hints: dict[str, Any] | None = None) -> Non
     got, expected : ndarray
     hints : dict
         From a helpful message to the array that this kind of mistake gives.
+    advice : str
+        Where to look if it is none of these.
     """
     if np.allclose(got, expected, rtol=1e-4, atol=1e-5):
         return
@@ -70,10 +76,57 @@ def compare(got: Any, expected: Any, hints: dict[str, Any] | None = None) -> Non
     at = first(wrong)
     raise Wrong(
         f"{int(wrong.sum())} of {got.size} results are wrong. The first one: at {at} you have {got[at]:.4g}, "
-        f"and it should be {expected[at]:.4g}."
+        f"and it should be {expected[at]:.4g}. {advice}".rstrip()
     )
 
 
 def first(mask: Any) -> tuple[int, ...]:
     """Index of the first True."""
     return tuple(int(index) for index in np.argwhere(mask)[0])
+
+
+# --- kernels of one axis ----------------------------------------------------------------------------
+def one_axis(kernel: Any, operator: str, axes: list[Axis], seed: int) -> None:
+    """Try a kernel of one axis that takes x (dy), w, y (dx), stride and padding: right, and no product too many.
+
+    Raises
+    ------
+    Open, Wrong
+        As `run_kernel` and `compare`; and if it does more products than are useful.
+    """
+    rng = np.random.default_rng(seed)
+    forward = operator == "conv2d"
+    for axis in axes:
+        given, made = (axis.size, axis.outputs) if forward else (axis.outputs, axis.size)
+        a, w = (rng.integers(1, 9, size).astype(np.float32) for size in (given, axis.taps))
+        out, expected = np.empty(made, np.float32), np.zeros(made)
+        for run in axis.runs(operator):
+            for i, f, o in run.triples():
+                expected[o if forward else i] += (a[i] if forward else a[o]) * w[f]
+        args = a, w, out, axis.stride, axis.before
+        run_kernel(kernel, made // THREADS + 1, THREADS, args, out)
+        where = f"Stride {axis.stride}, padding {axis.before}, {axis.taps} taps, {axis.size} inputs."
+        compare(
+            out, expected, advice=f"{where} A negative index reads from the end of an array: is one of yours negative?"
+        )
+        done = products(kernel, made, *args)
+        if done is not None and done > axis.triples:
+            raise Wrong(f"The results are right, but it does {done} products where {axis.triples} are useful.")
+
+
+def products(kernel: Any, results: int, *args: Any) -> int | None:
+    """Count the multiplications of elements that a kernel does; None where its source cannot be traced."""
+    log = Log()
+    watched = tuple(_watched(arg, log) if isinstance(arg, np.ndarray) else arg for arg in args)
+    try:
+        Machine(log).launch(kernel, (results // THREADS + 1,), (THREADS,), watched)
+    except Exception:  # only the praise needs it, and what a learner may write is not limited
+        return None
+    return len(log.events) + log.outside
+
+
+def _watched(array: Any, log: Log) -> Watched:
+    made = blank(array.shape, array.dtype, log)
+    for index, value in np.ndenumerate(array):
+        made.cells[index] = Number(float(value), log, Operand("", index, REAL))
+    return made

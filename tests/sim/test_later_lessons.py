@@ -1,46 +1,18 @@
-"""The checks of lessons 04 to 08: wrong answers get the help that fits them, right ones are right."""
+"""The checks of lessons 04 to 08: wrong answers get the help that fits them."""
 
 from __future__ import annotations
-
-import json
-import re
-from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numba import cuda
 
-from cks_numba import ConvShape, conv2d_input, conv2d_weight, flops, networks
-from cks_numba.kernels.jit import outputs_of_tap, taps_of_output
+from cks_numba import ConvShape, conv2d_input, conv2d_weight
 from cks_numba.tutorial import check
-
-FOLDER = Path(__file__).resolve().parents[2] / "tutorials" / "solutions"
-LESSONS = [path.stem[:2] for path in sorted(FOLDER.glob("0[4-8]*.ipynb"))]
-every_lesson = pytest.mark.parametrize("lesson", LESSONS)
 
 
 def printed(capsys, exercise, answer) -> str:
     check(exercise, answer)
     return capsys.readouterr().out
-
-
-def exercises(lesson):
-    return import_module(f"cks_numba.tutorial.lesson_{lesson}").EXERCISES
-
-
-@every_lesson
-@pytest.mark.parametrize("nothing", [None, ..., NotImplemented])
-def test_no_answer_is_open(lesson, nothing, capsys):
-    for exercise in exercises(lesson):
-        assert "is still open" in printed(capsys, exercise, nothing)
-
-
-@every_lesson
-@pytest.mark.parametrize("answer", [-1, "text", [], object(), lambda *_: 1 / 0, lambda: 0, lambda *_: "x"])
-def test_a_strange_answer_is_wrong_and_raises_nothing(lesson, answer, capsys):
-    for exercise in exercises(lesson):
-        assert f"Exercise {exercise}: not yet. " in printed(capsys, exercise, answer)
 
 
 @cuda.jit
@@ -170,28 +142,3 @@ HELP = [
 def test_the_help_fits_the_mistake(exercise, answer, help, capsys):
     text = printed(capsys, exercise, answer)
     assert text.startswith(f"Exercise {exercise}: not yet.") and help in text, text
-
-
-NAMES = {
-    "np": np,
-    "cuda": cuda,
-    "ConvShape": ConvShape,
-    "flops": flops,
-    "networks": networks,
-    "conv2d_input": conv2d_input,
-    "conv2d_weight": conv2d_weight,
-    "outputs_of_tap": outputs_of_tap,
-    "taps_of_output": taps_of_output,
-    "small_y": np.zeros((4, 4)),
-    "right": np.pad(np.zeros((3, 3)), ((1, 0), (1, 0)), constant_values=1),
-}
-
-
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("0[4-8]*.ipynb")), ids=lambda path: path.stem)
-def test_the_solutions_are_right(path, capsys):
-    sources = ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
-    for answer, checked in zip(sources, sources[1:], strict=False):
-        if found := re.match(r'check\("([\d.]+)", (\w+)\)', checked):
-            names = dict(NAMES)
-            exec(compile(answer, found[1], "exec"), names)
-            assert ": right." in printed(capsys, found[1], names[found[2]])
