@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +17,16 @@ WARNINGS_ARE_ERRORS = (
     *("-W", "error"),
     *("-W", "ignore:The 'generic' unit for NumPy timedelta:DeprecationWarning"),  # numba 0.68 with NumPy 2.5
 )
+
+
+def in_a_process(module: str | None, call: str, error: str = "", **environment: str) -> None:
+    """Call a function of a test file, or run any code, in a process of its own, where a warning is an error."""
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    code = f"import {module}; {module}.{call}" if module else call
+    command = [sys.executable, *WARNINGS_ARE_ERRORS, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": path, **environment}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode != 0) == bool(error) and error in done.stderr, done.stderr
 
 
 def meets(axis: Axis) -> np.ndarray:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import tracemalloc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import product
 from math import prod
-from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 from numba.core.errors import NumbaError, NumbaWarning
-from reference import HARD_SHAPES, WARNINGS_ARE_ERRORS, brute_force, integers, random_shape
+from reference import HARD_SHAPES, brute_force, in_a_process, integers, random_shape
 
 import cks_numba as cks
 from cks_numba.backends import cpu
@@ -105,15 +102,6 @@ def check(operator, shape, layouts=((NHWC, 1),) * 3, dtypes=DTYPES):
 def check_all(shapes, layout=(NHWC, 1)):
     for shape, operator in product(shapes, OPERATORS):
         check(operator, shape, (layout,) * 3)
-
-
-def in_a_process(call, error="", **environment):
-    """Run a function of this file in a process of its own, where a warning is an error."""
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, **environment}
-    command = [sys.executable, *WARNINGS_ARE_ERRORS, "-c", f"import test_cpu; test_cpu.{call}"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode != 0) == bool(error) and error in done.stderr, done.stderr
 
 
 # --- every path ----------------------------------------------------------------------------------
@@ -288,7 +276,7 @@ def same_bits_again(operator, shape, order):
 
 
 def test_one_two_and_three_threads():
-    in_a_process("sweep_on_threads()", NUMBA_NUM_THREADS="3")
+    in_a_process("test_cpu", "sweep_on_threads()", NUMBA_NUM_THREADS="3")
 
 
 def calls_at_once():
@@ -306,7 +294,7 @@ def calls_at_once():
 @pytest.mark.parametrize("layer", ["default", "workqueue"])
 def test_calls_from_many_threads_at_once(layer):
     """Numba's own layer of threads, workqueue, ends the process if two enter it at once."""
-    in_a_process("calls_at_once()", NUMBA_NUM_THREADS="3", NUMBA_THREADING_LAYER=layer)
+    in_a_process("test_cpu", "calls_at_once()", NUMBA_NUM_THREADS="3", NUMBA_THREADING_LAYER=layer)
 
 
 @numba.njit(parallel=True)
@@ -338,7 +326,7 @@ def fork_after_threads(own):
 @pytest.mark.parametrize("layer", ["default", "workqueue"])
 @pytest.mark.parametrize("own", [True, False], ids=["threads of a call", "threads of the caller"])
 def test_forked_child(layer, own):
-    in_a_process(f"fork_after_threads({own})", NUMBA_NUM_THREADS="2", NUMBA_THREADING_LAYER=layer)
+    in_a_process("test_cpu", f"fork_after_threads({own})", NUMBA_NUM_THREADS="2", NUMBA_THREADING_LAYER=layer)
 
 
 # --- no compiler -----------------------------------------------------------------------------------
@@ -350,12 +338,12 @@ def sweep_without_compiling():
 
 @pytest.mark.parametrize("variable", ["CKS_NUMBA_CPU=numpy", "NUMBA_DISABLE_JIT=1"])
 def test_numpy_in_place_of_the_kernels(variable):
-    in_a_process("sweep_without_compiling()", **dict([variable.split("=")]))
+    in_a_process("test_cpu", "sweep_without_compiling()", **dict([variable.split("=")]))
 
 
 def test_unknown_choice_names_the_variable():
     error = "ValueError: CKS_NUMBA_CPU must be one of 'numba', 'numpy', got 'nonsense'"
-    in_a_process("check", error, CKS_NUMBA_CPU="nonsense")
+    in_a_process("test_cpu", "check", error, CKS_NUMBA_CPU="nonsense")
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -453,7 +441,7 @@ def sweep_as_on(vector_bytes, rows, vectors):
 @pytest.mark.parametrize("kind", [name for name, setting in CPUS.items() if setting != THIS_CPU])
 def test_other_cpus(kind, tmp_path):
     """Not optimised by LLVM, which takes as long again."""
-    in_a_process(f"sweep_as_on{CPUS[kind]}", NUMBA_CACHE_DIR=str(tmp_path), NUMBA_OPT="0")
+    in_a_process("test_cpu", f"sweep_as_on{CPUS[kind]}", NUMBA_CACHE_DIR=str(tmp_path), NUMBA_OPT="0")
 
 
 # --- few channels, and filters of one tap --------------------------------------------------------

@@ -5,7 +5,12 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -24,28 +29,44 @@ def choose(backend: Any, on_gpu: bool) -> str:
             raise ValueError(f'backend={backend!r} needs arrays in host memory, got GPU arrays; use backend="cuda"')
         return "cuda"
     if backend == "auto":
-        from . import cuda
-
+        cuda = _module("cuda")
         return "cuda" if cuda.available() and not cuda.SIMULATED else "cpu"
     return backend
 
 
-@cache
-def _cpu() -> Any:
-    """The cpu backend, imported at its first use."""
-    from . import cpu
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until the end of the block: Numba, interrupted in its first compilation, compiles nothing more.
 
-    return cpu.run
+    Only the main thread gets signals, and only Python's own handler, which raises KeyboardInterrupt, is held back.
+    """
+    own = signal.getsignal(signal.SIGINT)
+    if own is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, own)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+@cache
+def _module(name: str) -> Any:
+    """The module of a backend, imported at its first use."""
+    with uninterrupted():
+        return import_module(f".{name}", __name__)
 
 
 def run(backend: str, operator: str, shape: ConvShape, first: Any, second: Any, out: Any, stream: Any = None) -> None:
     """Run one operator, and write every element of `out`."""
     if backend == "cpu":
-        _cpu()(operator, shape, first, second, out)
+        _module("cpu").run(operator, shape, first, second, out)
     elif backend == "cuda":
-        from . import cuda
-
-        cuda.run(operator, shape, first, second, out, 0 if stream is None else stream)
+        _module("cuda").run(operator, shape, first, second, out, 0 if stream is None else stream)
     else:
         from ..steps import BY_OPERATOR
 

@@ -27,6 +27,7 @@ import cks_numba
 
 from ... import tables
 from ...geometry import ConvShape, plan
+from .. import uninterrupted
 from .registers import I64, LANE_BYTES, TILE_ROWS, call_kernel, integers_at, next_number
 
 Array = np.ndarray[Any, Any]
@@ -99,10 +100,11 @@ def compiled(function: Any, kind: str) -> Kernel:
     """Compile a kernel, once; `kind` is the ``char`` of the dtype."""
     number, c_number = (types.float32, ctypes.c_float) if kind == "f" else (types.float64, ctypes.c_double)
     signature = types.void(number, Arguments())
-    try:
-        owner = cfunc(signature, cache=True)(function)
-    except RuntimeError:  # Numba found no folder for its cache
-        owner = cfunc(signature)(function)
+    with uninterrupted():
+        try:
+            owner = cfunc(signature, cache=True)(function)
+        except RuntimeError:  # Numba found no folder for its cache
+            owner = cfunc(signature)(function)
     address: int = owner.address  # type: ignore[assignment]
     return Kernel(address, ctypes.CFUNCTYPE(None, c_number, ctypes.c_int64)(address), owner)
 
@@ -115,10 +117,19 @@ def _call_on_threads(threads, address, zero, arguments):
 @cache
 def _on_threads() -> Any:
     """The function that calls a kernel on several threads of Numba at once: one for all kernels."""
-    try:
-        return njit(parallel=True, nogil=True, cache=True)(_call_on_threads)
-    except RuntimeError:  # Numba found no folder for its cache
-        return njit(parallel=True, nogil=True)(_call_on_threads)
+    numbers = types.float32, types.float64
+    signatures = [types.void(types.int64, types.int64, number, types.int64) for number in numbers]
+    with uninterrupted():
+        try:
+            return njit(signatures, parallel=True, nogil=True, cache=True)(_call_on_threads)
+        except RuntimeError:  # Numba found no folder for its cache
+            return njit(signatures, parallel=True, nogil=True)(_call_on_threads)
+
+
+def _is_alone() -> bool:
+    """Whether no thread but one is left: a child that was forked before it imported this package tells it by that."""
+    tasks = Path("/proc/self/task")
+    return tasks.is_dir() and len(list(tasks.iterdir())) == 1
 
 
 class _Threads:
@@ -126,7 +137,7 @@ class _Threads:
 
     def __init__(self) -> None:
         self.lost = False
-        self.after_fork(cks_numba._forked)
+        self.after_fork(cks_numba._forked or _is_alone())
 
     def after_fork(self, forked: bool = True) -> None:
         self.lock = threading.Lock()
