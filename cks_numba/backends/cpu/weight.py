@@ -56,7 +56,18 @@ from .compiled import (
     start,
     table_at,
 )
-from .registers import LANE_BYTES, TILE_ROWS, add_memory, addresses_in, bytes_of, fetch, integers_at, next_number, zeros
+from .registers import (
+    LANE_BYTES,
+    TILE_ROWS,
+    add_memory,
+    addresses_in,
+    bytes_of,
+    fetch,
+    integers_at,
+    next_number,
+    store,
+    zeros,
+)
 from .tile import PART_GAP, WRITE, loops, pack_images, put, sum_of_products
 
 Slices = tuple[slice, ...]
@@ -191,8 +202,6 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
     x_bytes = prod(phases) * x_phase
     dy_bytes = block_rows * images * output_rows * shape.ow * itemsize + block_rows // high * PART_GAP
     result_bytes = round_up(shape.fh * shape.fw * block_rows * block_lanes * itemsize, 64)
-    if chunks == 1 or (parts == 1 and result_bytes > RESULT_BYTES):
-        result_bytes = 0  # they are not kept
     arguments = arguments_of(
         4,
         table,
@@ -231,10 +240,10 @@ def add_group(zero, group, chunk, axes, packed, results, add, own):
     size = bytes_of(zero)
     width = LANE_BYTES // size
     h, w = group
-    _, out_rows, tile_rows, _ = own
+    rows_of_tile = own[1]
     n, ih0, ih1, iw, oh0, oh1, ow = chunk
     x, x_phase, dy = packed
-    out, out_steps, rows, lanes = results
+    kept, fw, rows, lanes = results
     (stride_h, _, _, phases_h), (stride_w, _, _, phases_w) = axes
     skipped = max(0, oh0 - h[SUMMED])  # output rows of the group in chunks before this one
     terms = n, max(0, min(h[TERMS], oh1 - h[SUMMED]) - skipped), w[TERMS]
@@ -251,19 +260,21 @@ def add_group(zero, group, chunk, axes, packed, results, add, own):
             column = (w[THIRD] + kw * w[THIRD_FIXED]) // stride_w
             x_tap = x + (tap_h % phases_h * phases_w + tap_w % phases_w) * x_phase + row * x_by[1] + column * x_by[2]
             counts, dy_loops, x_loops = loops(terms, dy_by, x_by)
-            at_tap = out + tap_h * out_steps[1] + tap_w * out_steps[2]
+            at_tap = kept + (tap_h * fw + tap_w) * lanes * rows * size
             # 2. its tiles
             for lane in range(0, lanes, width):
                 for first in range(0, rows, TILE_ROWS):
-                    place = at_tap + lane // width * out_steps[4]
-                    count = place_channels(first, rows, place, out_steps[0], out_rows, tile_rows)
-                    for r in range(TILE_ROWS if add else 0):
-                        fetch(out_rows[r])
+                    for r in range(TILE_ROWS):
+                        rows_of_tile[r] = at_tap + (lane * rows + first * width + r * width) * size
+                        fetch(rows_of_tile[r])
                     tile = sum_of_products(
                         zeros(zero), size, dy + first // TILE_ROWS * (n * dy_by[0] + PART_GAP),
                         x_tap + lane // width * (n * x_by[0] + PART_GAP), counts, dy_loops, x_loops,
                     )  # fmt: skip
-                    put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps[3], add, tile_rows)
+                    there = addresses_in(rows_of_tile)
+                    if add:
+                        tile = add_memory(tile, there)
+                    store(tile, there)
 
 
 @njit
@@ -315,7 +326,7 @@ def weight(zero, arguments):
     """Kernel: run conv2d_weight until no task is left; a task is a block of rows and lanes and a part of the chunks.
 
     x is packed phase by phase: the rows and columns that a tap meets, a stride apart, come to lie side by side.
-    Where there are many chunks, the results stay in the scratch memory, tile by tile, until they are complete.
+    The results stay in the scratch memory, tap by tap and tile by tile, until they are complete.
     """
     size = bytes_of(zero)
     arguments = carray(integers_at(arguments), ARGUMENTS)
@@ -344,16 +355,9 @@ def weight(zero, arguments):
             return
         x, dy, out, rows, lanes = block_of(task // parts, arguments)
         first_chunk, last_chunk = task % parts * chunks // parts, (task % parts + 1) * chunks // parts
-        row_tiles, lane_tiles = ceil_div(rows, TILE_ROWS), ceil_div(lanes, width)
-        column = row_tiles * TILE_ROWS * LANE_BYTES  # of kept results: all rows of a tile's lanes
         if parts > 1:
             kept = kept_parts + round_up(8 * blocks, 64) + task * result_bytes
-        if result_bytes > 0:
-            steps = LANE_BYTES, fw * lane_tiles * column, lane_tiles * column, size, column
-            results = kept, steps, row_tiles * TILE_ROWS, lane_tiles * width
-        else:
-            steps = out_steps[0], out_steps[1], out_steps[2], out_steps[3], width * out_steps[3]
-            results = out, steps, rows, lanes
+        results = kept, fw, round_up(rows, TILE_ROWS), round_up(lanes, width)
         for c in range(first_chunk, last_chunk):
             # 2. a chunk of both, packed
             n0, n, ih0, ih1, oh0, oh1 = chunk_of(c, *sizes)
@@ -376,7 +380,7 @@ def weight(zero, arguments):
                     results, c > first_chunk, own,
                 )  # fmt: skip
         # 4. kept results to where they belong, by whoever is done with the last part of a block
-        if result_bytes == 0 or (parts > 1 and next_number(done, task // parts) < parts - 1):
+        if parts > 1 and next_number(done, task // parts) < parts - 1:
             continue
         if parts > 1:
             kept -= task % parts * result_bytes
