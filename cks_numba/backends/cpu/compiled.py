@@ -27,7 +27,7 @@ import cks_numba
 
 from ... import tables
 from ...geometry import ConvShape, plan
-from .registers import I64, LANE_BYTES, TILE_ROWS, call_kernel, integers_at, next_number
+from .registers import I64, LANE_BYTES, ONLY_IN_KERNELS, TILE_ROWS, call_kernel, helper, integers_at, next_number
 
 Array = np.ndarray[Any, Any]
 Strides = tuple[int, ...]
@@ -64,7 +64,7 @@ class _ArgumentsModel(models.PrimitiveModel):
 
 
 # --- for the code of a kernel --------------------------------------------------------------------
-@njit
+@helper
 def own_scratch(arguments):
     """This thread's part of the scratch memory: three arrays for addresses of rows, and where the rest begins.
 
@@ -79,7 +79,7 @@ def own_scratch(arguments):
     return a_rows, out_rows, tile_rows, first + SCRATCH_HEAD
 
 
-@njit
+@helper
 def table_at(address, groups, width):
     """The table of a plan, of which the kernel has the address."""
     return carray(integers_at(address), (groups + 1, width))
@@ -100,9 +100,9 @@ def compiled(function: Any, kind: str) -> Kernel:
     number, c_number = (types.float32, ctypes.c_float) if kind == "f" else (types.float64, ctypes.c_double)
     signature = types.void(number, Arguments())
     try:
-        owner = cfunc(signature, cache=True)(function)
+        owner = cfunc(signature, cache=True, error_model="numpy")(function)
     except RuntimeError:  # Numba found no folder for its cache
-        owner = cfunc(signature)(function)
+        owner = cfunc(signature, error_model="numpy")(function)
     address: int = owner.address  # type: ignore[assignment]
     return Kernel(address, ctypes.CFUNCTYPE(None, c_number, ctypes.c_int64)(address), owner)
 
@@ -178,15 +178,15 @@ def arguments_of(addresses: int, table: Array, *sizes: tuple[int, ...]) -> Array
     return np.array([0] * (OWN + addresses) + [table.ctypes.data, len(table) - 1, *flat], np.int64)
 
 
-ceil_div = register_jitable(tables.ceil_div)  # for kernels too
+ceil_div = register_jitable(**ONLY_IN_KERNELS)(tables.ceil_div)  # for kernels too
 
 
-@register_jitable
+@register_jitable(**ONLY_IN_KERNELS)
 def round_up(a: int, b: int) -> int:
     return ceil_div(a, b) * b
 
 
-@register_jitable
+@register_jitable(**ONLY_IN_KERNELS)
 def even_part(whole: int, most: int) -> int:
     """Size of a part when `whole` is cut into parts of `most` or a little less."""
     return ceil_div(whole, ceil_div(whole, max(1, most)))

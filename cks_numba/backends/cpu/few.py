@@ -7,7 +7,7 @@ and still no zero is multiplied.
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit
+from numba import carray
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from ...geometry import ConvShape, plan
@@ -44,6 +44,7 @@ from .registers import (
     TILE_ROWS,
     addresses_in,
     bytes_of,
+    helper,
     integers_at,
     next_number,
     write_number,
@@ -90,7 +91,7 @@ def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, it
 
 
 # --- the kernel ----------------------------------------------------------------------------------
-@njit
+@helper
 def place_taps(w, first, rows, channels, a_steps, out, out_steps, a_rows, out_rows):
     """Place the tile's rows, which are (tap of h, tap of w, channel); rows past the last repeat it."""
     channel, tap_h, tap_w = first % channels, first // channels // w[TERMS], first // channels % w[TERMS]

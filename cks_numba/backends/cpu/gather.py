@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray, njit
+from numba import carray
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from ...geometry import Affine, ConvShape, Group, Run, plan
@@ -48,6 +48,7 @@ from .registers import (
     VECTOR_BYTES,
     addresses_in,
     bytes_of,
+    helper,
     integers_at,
     next_number,
     stream,
@@ -219,7 +220,7 @@ def _reach(runs: Iterable[Run], index: str) -> tuple[int, int]:
 
 
 # --- the kernels ---------------------------------------------------------------------------------
-@njit
+@helper
 def place_rows(h, w, place, count, source_steps, out_steps, source_rows, out_rows):
     """Place `count` rows of a tile, which are (n, kh, kw) of a group from `place` on; returns the next place.
 
@@ -241,7 +242,7 @@ def place_rows(h, w, place, count, source_steps, out_steps, source_rows, out_row
     return n, kh, kw
 
 
-@njit
+@helper
 def pack_columns(zero, panel, filters, w_steps, taps, terms, lanes):
     """Copy filters to (lane, fh, fw, term): the form for `sum_of_products_along`."""
     step, count = terms * bytes_of(zero), taps[2] * taps[5]
@@ -250,7 +251,7 @@ def pack_columns(zero, panel, filters, w_steps, taps, terms, lanes):
         pack(zero, panel + tap * step, count * step, at, w_steps[0], w_steps[1], lanes, terms, terms)
 
 
-@njit
+@helper
 def pack_panels(zero, panel, filters, w_steps, taps, terms, lanes):
     """Copy filters to (lane // width, fh, fw, term, lane % width); lanes past the last become 0."""
     size, count = bytes_of(zero), taps[2] * taps[5]
@@ -270,7 +271,7 @@ def pack_panels(zero, panel, filters, w_steps, taps, terms, lanes):
             )  # fmt: skip
 
 
-@njit
+@helper
 def tap_offset(tap, taps, w_steps):
     """Where in the filters a packed tap is; `taps` are first, step and count of the rows, then of the columns."""
     fh, fw = taps[0] + tap // taps[5] * taps[1], taps[3] + tap % taps[5] * taps[4]

@@ -21,7 +21,7 @@ from itertools import product
 from math import prod
 
 import numpy as np
-from numba import carray, njit
+from numba import carray
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from ...geometry import Axis, ConvShape, plan
@@ -63,6 +63,7 @@ from .registers import (
     addresses_in,
     bytes_of,
     fetch,
+    helper,
     integers_at,
     next_number,
     store,
@@ -219,14 +220,14 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
 
 
 # --- the kernel ----------------------------------------------------------------------------------
-@njit
+@helper
 def first_met(tap, axis, start):
     """The first index from `start` on that a tap meets; the others of it follow a stride apart."""
     stride, before, dilation, _ = axis
     return start + (tap * dilation - before - start) % stride
 
 
-@njit
+@helper
 def place_channels(first, rows, out, out_step, out_rows, tile_rows):
     """Place the tile's rows, which are channels from `first` on; those past the last go to the scratch memory."""
     for r in range(TILE_ROWS):
@@ -234,7 +235,7 @@ def place_channels(first, rows, out, out_step, out_rows, tile_rows):
     return min(TILE_ROWS, rows - first)
 
 
-@njit
+@helper
 def add_group(zero, group, chunk, axes, packed, results, add, own):
     """Add the terms of one chunk to the results of a group of taps."""
     size = bytes_of(zero)
@@ -277,7 +278,7 @@ def add_group(zero, group, chunk, axes, packed, results, add, own):
                     store(tile, there)
 
 
-@njit
+@helper
 def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, own):
     """Add up the parts of the results of one tap, in order, and write them to where they belong."""
     size = bytes_of(zero)
@@ -297,7 +298,7 @@ def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, own):
             at += TILE_ROWS * LANE_BYTES
 
 
-@njit
+@helper
 def chunk_of(c, images, chunk_images, axis, span, chunk_rows, ih, oh):
     """Images from n on, their number, rows of x and of dy of a chunk, each as first and past-the-last."""
     stride, before, _, _ = axis
@@ -308,7 +309,7 @@ def chunk_of(c, images, chunk_images, axis, span, chunk_rows, ih, oh):
     return n, min(chunk_images, images - n), ih0, max(ih0, min(ih, (oh1 - 1) * stride - before + span)), oh0, oh1
 
 
-@njit
+@helper
 def block_of(block, arguments):
     """Where in x, dy and dw a block of rows and lanes begins, and its rows and lanes."""
     x, dy, out = to_fixed_tuple(arguments[OWN : OWN + 3], 3)
