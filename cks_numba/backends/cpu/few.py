@@ -158,7 +158,8 @@ def few(zero, arguments):
                     image = terms[1] * terms[2] * LANE_BYTES
                     a_chunk, b_chunk = a_group + n0 * a_by[0] + h0 * a_by[1], b_group + n0 * b_by[0] + h0 * b_by[1]
                     steps = b_by[0], b_by[1], b_by[2], b_steps[3]
-                    pack_images(zero, packed, b_chunk, steps, (terms[0], terms[1], terms[2], task_lanes), width)
+                    counts = terms[0], terms[1], terms[2], task_lanes
+                    pack_images(zero, packed, (image, LANE_BYTES), b_chunk, steps, counts, width)
                     # 3. its terms
                     counts, a_loops, b_loops = loops(terms, a_by, (image, terms[2] * LANE_BYTES, LANE_BYTES))
                     for lane in range(0, task_lanes, width):

@@ -137,25 +137,34 @@ def pack(zero, target, target_step, source, row_step, lane_step, rows, lanes, pa
 
 
 @helper
-def pack_images(zero, target, source, steps, counts, together):
-    """Copy (n, h, w, c) of any steps to (c // together, n, h, w, c % together); the last part is filled with zeros."""
+def pack_images(zero, target, target_steps, source, steps, counts, together):
+    """Copy (n, h, w, c) of any steps to (c // together, n, h, w, c % together); the last part is filled with zeros.
+
+    `target_steps` are those from image to image and from pixel to pixel: either may be the smaller one.
+    """
     images, rows, columns, channels = counts
-    step = together * bytes_of(zero)
-    part_step = images * rows * columns * step + PART_GAP
+    size = bytes_of(zero)
+    part_step = images * rows * columns * together * size + PART_GAP
+    by_image, by_pixel = target_steps
     if steps[1] == columns * steps[2]:  # rows, and perhaps images, that follow each other are one long row
         columns, rows = rows * columns, 1
-        if steps[0] == columns * steps[2]:
+        if steps[0] == columns * steps[2] and by_image == columns * by_pixel:
             columns, images = images * columns, 1
-    whole = channels // together if steps[3] == bytes_of(zero) else 0
+    whole = channels // together if steps[3] == size else 0
     for n in range(images):
         for h in range(rows):
-            at, there = source + n * steps[0] + h * steps[1], target + (n * rows + h) * columns * step
+            at, there = source + n * steps[0] + h * steps[1], target + n * by_image + h * columns * by_pixel
             for w in range(columns):  # in the order of memory, which is what a cache foresees
                 for part in range(whole):
-                    copy_part(zero, there + part * part_step + w * step, at + w * steps[2] + part * step, together)
+                    copy_part(
+                        zero,
+                        there + part * part_step + w * by_pixel,
+                        at + w * steps[2] + part * together * size,
+                        together,
+                    )
             for part in range(whole, ceil_div(channels, together)):
                 pack(
-                    zero, there + part * part_step, step, at + part * together * steps[3], steps[2], steps[3],
+                    zero, there + part * part_step, by_pixel, at + part * together * steps[3], steps[2], steps[3],
                     columns, min(together, channels - part * together), together,
                 )  # fmt: skip
 

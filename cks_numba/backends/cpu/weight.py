@@ -247,19 +247,21 @@ def add_group(zero, group, chunk, axes, packed, results, add, own):
     kept, fw, rows, lanes = results
     (stride_h, _, _, phases_h), (stride_w, _, _, phases_w) = axes
     skipped = max(0, oh0 - h[SUMMED])  # output rows of the group in chunks before this one
-    terms = n, max(0, min(h[TERMS], oh1 - h[SUMMED]) - skipped), w[TERMS]
-    dy_by = (oh1 - oh0) * ow * TILE_ROWS * size, ow * TILE_ROWS * size, TILE_ROWS * size
-    dy += (h[SUMMED] + skipped - oh0) * dy_by[1] + w[SUMMED] * dy_by[2]
+    terms = max(0, min(h[TERMS], oh1 - h[SUMMED]) - skipped), w[TERMS], n
+    dy_by = ow * n * TILE_ROWS * size, n * TILE_ROWS * size, TILE_ROWS * size
+    dy_part = (oh1 - oh0) * dy_by[0] + PART_GAP
+    dy += (h[SUMMED] + skipped - oh0) * dy_by[0] + w[SUMMED] * dy_by[1]
     for kh in range(h[COUNT]):
         for kw in range(w[COUNT]):
             # 1. where in x, of which each phase is an image of its own, and in the results this tap is
             tap_h, tap_w = h[FIXED] + kh * h[FIXED_STEP], w[FIXED] + kw * w[FIXED_STEP]
             x_rows = ceil_div(ih1 - first_met(tap_h, axes[0], ih0), stride_h)
             x_columns = ceil_div(iw - first_met(tap_w, axes[1], 0), stride_w)
-            x_by = x_rows * x_columns * LANE_BYTES, x_columns * LANE_BYTES, LANE_BYTES
+            x_by = x_columns * n * LANE_BYTES, n * LANE_BYTES, LANE_BYTES
+            x_part = x_rows * x_by[0] + PART_GAP
             row = (h[THIRD] + kh * h[THIRD_FIXED] + skipped * h[THIRD_TERM] - ih0) // stride_h
             column = (w[THIRD] + kw * w[THIRD_FIXED]) // stride_w
-            x_tap = x + (tap_h % phases_h * phases_w + tap_w % phases_w) * x_phase + row * x_by[1] + column * x_by[2]
+            x_tap = x + (tap_h % phases_h * phases_w + tap_w % phases_w) * x_phase + row * x_by[0] + column * x_by[1]
             counts, dy_loops, x_loops = loops(terms, dy_by, x_by)
             at_tap = kept + (tap_h * fw + tap_w) * lanes * rows * size
             # 2. its tiles
@@ -269,8 +271,8 @@ def add_group(zero, group, chunk, axes, packed, results, add, own):
                         rows_of_tile[r] = at_tap + (lane * rows + first * width + r * width) * size
                         fetch(rows_of_tile[r])
                     tile = sum_of_products(
-                        zeros(zero), size, dy + first // TILE_ROWS * (n * dy_by[0] + PART_GAP),
-                        x_tap + lane // width * (n * x_by[0] + PART_GAP), counts, dy_loops, x_loops,
+                        zeros(zero), size, dy + first // TILE_ROWS * dy_part, x_tap + lane // width * x_part,
+                        counts, dy_loops, x_loops,
                     )  # fmt: skip
                     there = addresses_in(rows_of_tile)
                     if add:
@@ -300,13 +302,18 @@ def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, own):
 
 @helper
 def chunk_of(c, images, chunk_images, axis, span, chunk_rows, ih, oh):
-    """Images from n on, their number, rows of x and of dy of a chunk, each as first and past-the-last."""
+    """Images from n on, their number, rows of x and of dy of a chunk, each as first and past-the-last.
+
+    Chunks differ by an image or a row at most, so that parts of as many chunks are as much work.
+    """
     stride, before, _, _ = axis
-    n = c // ceil_div(oh, chunk_rows) * chunk_images
-    oh0 = c % ceil_div(oh, chunk_rows) * chunk_rows
-    oh1 = min(oh, oh0 + chunk_rows)
+    by_images, by_rows = ceil_div(images, chunk_images), ceil_div(oh, chunk_rows)
+    k, r = c // by_rows, c % by_rows
+    n = k * images // by_images
+    oh0, oh1 = r * oh // by_rows, (r + 1) * oh // by_rows
     ih0 = min(ih, max(0, oh0 * stride - before))
-    return n, min(chunk_images, images - n), ih0, max(ih0, min(ih, (oh1 - 1) * stride - before + span)), oh0, oh1
+    ih1 = max(ih0, min(ih, (oh1 - 1) * stride - before + span))
+    return n, (k + 1) * images // by_images - n, ih0, ih1, oh0, oh1
 
 
 @helper
@@ -326,7 +333,8 @@ def block_of(block, arguments):
 def weight(zero, arguments):
     """Kernel: run conv2d_weight until no task is left; a task is a block of rows and lanes and a part of the chunks.
 
-    x is packed phase by phase: the rows and columns that a tap meets, a stride apart, come to lie side by side.
+    x is packed phase by phase: the rows and columns that a tap meets, a stride apart, come to lie side by side. The
+    images of a chunk are innermost, so that those of all columns are one long loop, whatever padding leaves out.
     The results stay in the scratch memory, tap by tap and tile by tile, until they are complete.
     """
     size = bytes_of(zero)
@@ -367,9 +375,9 @@ def weight(zero, arguments):
                 at = x + n0 * x_steps[0] + first_h * x_steps[1] + first_w * x_steps[2]
                 steps = x_steps[0], stride_h * x_steps[1], stride_w * x_steps[2], x_steps[3]
                 counts = n, ceil_div(ih1 - first_h, stride_h), ceil_div(iw - first_w, stride_w), lanes
-                pack_images(zero, x_packed + phase * x_phase, at, steps, counts, width)
-            at, counts = dy + n0 * dy_steps[0] + oh0 * dy_steps[1], (n, oh1 - oh0, ow, rows)
-            pack_images(zero, dy_packed, at, dy_steps, counts, int(TILE_ROWS))
+                pack_images(zero, x_packed + phase * x_phase, (LANE_BYTES, n * LANE_BYTES), at, steps, counts, width)
+            at, counts, step = dy + n0 * dy_steps[0] + oh0 * dy_steps[1], (n, oh1 - oh0, ow, rows), TILE_ROWS * size
+            pack_images(zero, dy_packed, (step, n * step), at, dy_steps, counts, int(TILE_ROWS))
             # 3. its terms, group by group
             for group in range(groups):
                 h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:]
