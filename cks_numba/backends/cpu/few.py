@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from numba import carray
-from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from ...geometry import ConvShape, plan
 from ...tables import (
@@ -45,6 +44,7 @@ from .registers import (
     addresses_in,
     bytes_of,
     helper,
+    integers,
     integers_at,
     next_number,
     write_number,
@@ -114,12 +114,12 @@ def few(zero, arguments):
     """
     size = bytes_of(zero)
     arguments = carray(integers_at(arguments), ARGUMENTS)
-    a, b, out, groups_at, groups = to_fixed_tuple(arguments[OWN : OWN + 5], 5)
-    images, channel_groups, fh, fw, channels, lanes = to_fixed_tuple(arguments[OWN + 5 : OWN + 11], 6)
-    block, chunk_terms, result_bytes = to_fixed_tuple(arguments[OWN + 11 : OWN + 14], 3)
-    a_steps = to_fixed_tuple(arguments[OWN + 14 : OWN + 18], 4)
-    b_steps = to_fixed_tuple(arguments[OWN + 18 : OWN + 22], 4)
-    out_steps = to_fixed_tuple(arguments[OWN + 22 : OWN + 27], 5)
+    a, b, out, groups_at, groups = integers(arguments, OWN, 5)
+    images, channel_groups, fh, fw, channels, lanes = integers(arguments, OWN + 5, 6)
+    block, chunk_terms, result_bytes = integers(arguments, OWN + 11, 3)
+    a_steps = integers(arguments, OWN + 14, 4)
+    b_steps = integers(arguments, OWN + 18, 4)
+    out_steps = integers(arguments, OWN + 22, 5)
     a_rows, out_rows, tile_rows, results = own_scratch(arguments)
     packed = results + result_bytes
     table = table_at(groups_at, groups, TABLE_WIDTH)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import carray
-from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from ...geometry import Affine, ConvShape, Group, Run, plan
 from ...tables import (
@@ -49,6 +48,7 @@ from .registers import (
     addresses_in,
     bytes_of,
     helper,
+    integers,
     integers_at,
     next_number,
     stream,
@@ -287,12 +287,12 @@ def gather(zero, arguments):
     """
     size = bytes_of(zero)
     arguments = carray(integers_at(arguments), ARGUMENTS)
-    source, filters, out, groups_at, groups = to_fixed_tuple(arguments[OWN : OWN + 5], 5)
-    images, channel_groups, terms, lanes, together, tiles_together = to_fixed_tuple(arguments[OWN + 5 : OWN + 11], 6)
-    chunk, narrow, streams = to_fixed_tuple(arguments[OWN + 11 : OWN + 14], 3)
-    source_steps = to_fixed_tuple(arguments[OWN + 14 : OWN + 18], 4)
-    out_steps = to_fixed_tuple(arguments[OWN + 18 : OWN + 22], 4)
-    w_steps = to_fixed_tuple(arguments[OWN + 22 : OWN + 27], 5)
+    source, filters, out, groups_at, groups = integers(arguments, OWN, 5)
+    images, channel_groups, terms, lanes, together, tiles_together = integers(arguments, OWN + 5, 6)
+    chunk, narrow, streams = integers(arguments, OWN + 11, 3)
+    source_steps = integers(arguments, OWN + 14, 4)
+    out_steps = integers(arguments, OWN + 18, 4)
+    w_steps = integers(arguments, OWN + 22, 5)
     source_rows, out_rows, tile_rows, panel = own_scratch(arguments)
     packed = -1  # which panels, chunk and class of taps it holds
     table = table_at(groups_at, groups, CPU_TABLE_WIDTH)
@@ -328,7 +328,7 @@ def gather(zero, arguments):
                     a += (g * terms + c * chunk) * source_steps[3]
                     y = out + h[FIXED] * out_steps[1] + w[FIXED] * out_steps[2]
                     y += (g * lanes + first_lane) * out_steps[3]
-                    taps = to_fixed_tuple(table[group, PACKED_TAPS:], 6)
+                    taps = integers(table[group, PACKED_TAPS:], 0, 6)
                     column = taps[2] * taps[5] * count * unit  # of one panel, or of one lane
                     first_b = panel + table[group, FIRST_PACKED] * count * unit
                     a_h, a_w = h[THIRD_TERM] * source_steps[1], w[THIRD_TERM] * source_steps[2]
@@ -379,8 +379,8 @@ def gather(zero, arguments):
 def to_channels_last(zero, arguments):
     """Kernel: copy (n, h, w, c) of any steps to contiguous memory, a row of an image at a time, until none is left."""
     arguments = carray(integers_at(arguments), COPY_ARGUMENTS)
-    source, target, images, rows, columns, channels = to_fixed_tuple(arguments[OWN : OWN + 6], 6)
-    steps = to_fixed_tuple(arguments[OWN + 6 : OWN + 10], 4)
+    source, target, images, rows, columns, channels = integers(arguments, OWN, 6)
+    steps = integers(arguments, OWN + 6, 4)
     step = channels * bytes_of(zero)
     while True:
         task = next_number(arguments, NEXT_TASK)

@@ -348,6 +348,19 @@ def integers_at(typing, address):
     return types.CPointer(types.int64)(address), codegen
 
 
+@intrinsic(prefer_literal=True)
+def integers(typing, array, first, count):
+    """`count` numbers of a contiguous int64 array, from `first` on, as a tuple; `count` is a constant."""
+    numbers = types.UniTuple(types.int64, count.literal_value)
+
+    def codegen(context, b, signature, args):
+        data = context.make_array(signature.args[0])(context, b, args[0]).data
+        at = b.gep(data, [args[1]])
+        return b.load(b.bitcast(at, context.get_value_type(numbers).as_pointer()))
+
+    return numbers(array, types.int64, count), codegen
+
+
 @intrinsic
 def call_kernel(typing, address, zero, arguments):
     """Call the kernel at an address."""

@@ -22,7 +22,6 @@ from math import prod
 
 import numpy as np
 from numba import carray
-from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from ...geometry import Axis, ConvShape, plan
 from ...tables import (
@@ -64,6 +63,7 @@ from .registers import (
     bytes_of,
     fetch,
     helper,
+    integers,
     integers_at,
     next_number,
     store,
@@ -319,8 +319,8 @@ def chunk_of(c, images, chunk_images, axis, span, chunk_rows, ih, oh):
 @helper
 def block_of(block, arguments):
     """Where in x, dy and dw a block of rows and lanes begins, and its rows and lanes."""
-    x, dy, out = to_fixed_tuple(arguments[OWN : OWN + 3], 3)
-    rows, lanes, block_rows, block_lanes = to_fixed_tuple(arguments[SIZES + 2 : SIZES + 6], 4)
+    x, dy, out = integers(arguments, OWN, 3)
+    rows, lanes, block_rows, block_lanes = integers(arguments, SIZES + 2, 4)
     row_blocks, lane_blocks = ceil_div(rows, block_rows), ceil_div(lanes, block_lanes)
     g, row, lane = block // (row_blocks * lane_blocks), block // lane_blocks % row_blocks, block % lane_blocks
     row, lane = row * block_rows, lane * block_lanes
@@ -339,14 +339,14 @@ def weight(zero, arguments):
     """
     size = bytes_of(zero)
     arguments = carray(integers_at(arguments), ARGUMENTS)
-    kept_parts, table_address, groups, images, blocks = to_fixed_tuple(arguments[OWN + 3 : SIZES + 2], 5)
-    fh, fw, chunk_images, chunk_rows, parts = to_fixed_tuple(arguments[SIZES + 6 : SIZES + 11], 5)
-    x_phase, x_bytes, result_bytes = to_fixed_tuple(arguments[SIZES + 11 : SIZES + 14], 3)
-    ih, iw, oh, ow, span = to_fixed_tuple(arguments[SIZES + 14 : SIZES + 19], 5)
-    axes = to_fixed_tuple(arguments[SIZES + 19 : SIZES + 23], 4), to_fixed_tuple(arguments[SIZES + 23 : X_STEPS], 4)
-    x_steps = to_fixed_tuple(arguments[X_STEPS:DY_STEPS], 4)
-    dy_steps = to_fixed_tuple(arguments[DY_STEPS:OUT_STEPS], 4)
-    out_steps = to_fixed_tuple(arguments[OUT_STEPS:ARGUMENTS], 5)
+    kept_parts, table_address, groups, images, blocks = integers(arguments, OWN + 3, 5)
+    fh, fw, chunk_images, chunk_rows, parts = integers(arguments, SIZES + 6, 5)
+    x_phase, x_bytes, result_bytes = integers(arguments, SIZES + 11, 3)
+    ih, iw, oh, ow, span = integers(arguments, SIZES + 14, 5)
+    axes = integers(arguments, SIZES + 19, 4), integers(arguments, SIZES + 23, 4)
+    x_steps = integers(arguments, X_STEPS, 4)
+    dy_steps = integers(arguments, DY_STEPS, 4)
+    out_steps = integers(arguments, OUT_STEPS, 5)
     own = own_scratch(arguments)
     kept = own[3]
     x_packed = kept if parts > 1 else kept + result_bytes
@@ -370,13 +370,15 @@ def weight(zero, arguments):
         for c in range(first_chunk, last_chunk):
             # 2. a chunk of both, packed
             n0, n, ih0, ih1, oh0, oh1 = chunk_of(c, *sizes)
+            step = int(LANE_BYTES)
             for phase in range(phases_h * phases_w):
                 first_h, first_w = first_met(phase // phases_w, axes[0], ih0), first_met(phase % phases_w, axes[1], 0)
                 at = x + n0 * x_steps[0] + first_h * x_steps[1] + first_w * x_steps[2]
                 steps = x_steps[0], stride_h * x_steps[1], stride_w * x_steps[2], x_steps[3]
                 counts = n, ceil_div(ih1 - first_h, stride_h), ceil_div(iw - first_w, stride_w), lanes
-                pack_images(zero, x_packed + phase * x_phase, (LANE_BYTES, n * LANE_BYTES), at, steps, counts, width)
-            at, counts, step = dy + n0 * dy_steps[0] + oh0 * dy_steps[1], (n, oh1 - oh0, ow, rows), TILE_ROWS * size
+                pack_images(zero, x_packed + phase * x_phase, (step, n * step), at, steps, counts, width)
+            at, counts = dy + n0 * dy_steps[0] + oh0 * dy_steps[1], (n, oh1 - oh0, ow, rows)
+            step = TILE_ROWS * size
             pack_images(zero, dy_packed, (step, n * step), at, dy_steps, counts, int(TILE_ROWS))
             # 3. its terms, group by group
             for group in range(groups):
