@@ -116,7 +116,7 @@ def test_a_truncated_or_missing_file(tmp_path: Path, form: data.Form) -> None:
     whole = path.read_bytes()
     for length in (0, 1, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=f"{path.name} of CIFAR-10 is damaged or another file"):
+        with pytest.raises(ValueError, match=f"{path.name} of CIFAR-10 (is damaged|must have {ROWS} images)"):
             data.cifar10(tmp_path, {}, ROWS)
     path.write_bytes(whole)
     with pytest.raises(ValueError, match="must have 10000 images"):

@@ -101,8 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     train(runs, steps)
     for each in runs:
-        each.close()
-        print(f"wrote {each.log.file.name}")
+        print(f"wrote {each.log.path}")
     return 0
 
 

@@ -104,8 +104,7 @@ class Log:
         if rows:
             lines = self._kept(path, lines[0], rows)
         replace(path, lambda file: file.write("".join(lines).encode()))
-        self.file = path.open("a", newline="", encoding="utf-8")
-        self.writer = csv.DictWriter(self.file, columns, lineterminator="\n")
+        self.path, self.columns = path, columns
 
     @staticmethod
     def _kept(path: Path, head: str, rows: int) -> list[str]:
@@ -117,12 +116,10 @@ class Log:
 
     def add(self, row: dict[str, Any]) -> None:
         """Write a row, which from then on is there even if the process is killed."""
-        self.writer.writerow(row)
-        self.file.flush()
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
 
     def sync(self) -> None:
         """Wait until all rows are on the disk, before a checkpoint says that they are."""
-        os.fsync(self.file.fileno())
-
-    def close(self) -> None:
-        self.file.close()
+        with self.path.open("a", encoding="utf-8") as file:
+            os.fsync(file.fileno())

@@ -204,9 +204,6 @@ class Run:
             right += (self.model(self.images.normalised(images)).argmax(1) == labels).sum()
         return float(right) / len(self.images.test[0])
 
-    def close(self) -> None:
-        self.log.close()
-
 
 def about(device: str) -> dict[str, Any]:
     """What a timing depends on: machine, threads and versions."""
