@@ -53,5 +53,5 @@ $(VENV)/.tutorials: $(VENV)/.core
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo_out figures/*.svg .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist demo_out train_out figures/*.svg .pytest_cache .mypy_cache .ruff_cache
 	find cks_numba tests figures -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -48,7 +48,7 @@ def draw_losses(ax: Axes, logs: dict[str, list[dict[str, str]]]) -> None:
     ax.set_yscale("log")
     ax.set(xlabel="training step", ylabel="loss", title="Losses: as close as PyTorch is to itself")
     ax.grid(axis="y")
-    ax.legend(loc="upper right", fontsize=15)
+    ax.legend(loc="upper right", fontsize=14)
 
 
 def draw_times(ax: Axes, logs: dict[str, list[dict[str, str]]]) -> None:

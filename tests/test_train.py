@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ for package in ("sklearn", "tqdm"):
 
 from cks_numba import flops  # noqa: E402
 from cks_numba.train import checkpoint, data, nets, run  # noqa: E402
-from cks_numba.train.__main__ import main  # noqa: E402
+from cks_numba.train.__main__ import main, parser  # noqa: E402
 
 pytestmark = pytest.mark.torch
 SMALL = ("--data", "digits", "--model", "little", "--device", "cpu", "--threads", "1", "--lr", "0.01")
@@ -70,11 +71,11 @@ def kill_after(process: subprocess.Popen, path: Path, lines: int, wait: float) -
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_with_the_same_losses(tmp_path: Path) -> None:
-    """The log of a training that was killed five times is that of one that never was, to the last bit."""
+    """The log of a training that was killed four times is that of one that never was, to the last bit."""
     arguments = ("--backend", "both", "--batch-size", "16", "--steps", "120", "--save-every", "2")  # 93 an epoch
     assert train(tmp_path / "whole", *arguments) == 0
     out, rng = tmp_path / "killed", random.Random(7)
-    for lines in (1, 12, 40, 75, 105):  # the header alone, then rows
+    for lines in (1, 12, 50, 100):  # the header alone, then rows
         kill_after(start(out, *arguments), out / "cks.csv", lines, rng.uniform(0, 0.03))
         assert 0 < len((out / "cks.csv").read_bytes())
     last = start(out, *arguments)
@@ -229,6 +230,15 @@ def test_a_step_on_images_like_those_of_cifar10(tmp_path: Path) -> None:
 def test_networks_take_any_size(name: str, channels: int, side: int) -> None:
     with torch.device("meta"):
         assert nets.build(name, channels)(torch.empty(2, channels, side, side)).shape == (2, 10)
+
+
+def test_commands_of_the_documents_are_understood() -> None:
+    root = Path(__file__).resolve().parent.parent
+    text = "".join((root / name).read_text(encoding="utf-8") for name in ("README.md", "figures/README.md"))
+    found = re.findall(r"python -m cks_numba\.train( [^`\n]+)", text)
+    assert len(found) >= 3
+    for line in found:
+        parser().parse_args(shlex.split(line))
 
 
 # --- arguments --------------------------------------------------------------------------------------

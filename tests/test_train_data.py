@@ -173,6 +173,7 @@ def test_without_a_copy_it_says_how_to_get_one(tmp_path: Path) -> None:
         data.load("cifar10", tmp_path)
 
 
+@pytest.mark.torch  # with the other tests that need the extra
 def test_digits(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn is not installed (pip install cks-numba[train])")
     from sklearn.datasets import load_digits
