@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
@@ -30,10 +31,11 @@ SMALL = ("--data", "digits", "--model", "little", "--device", "cpu", "--threads"
 
 @pytest.fixture(autouse=True)
 def settings_of_torch():
-    """Training sets threads and cuDNN for the whole process."""
-    threads = torch.get_num_threads()
+    """Training sets the threads of the whole process."""
+    before = torch.get_num_threads(), numba.get_num_threads()
     yield
-    torch.set_num_threads(threads)
+    torch.set_num_threads(before[0])
+    numba.set_num_threads(before[1])
 
 
 def rows(path: Path) -> list[dict[str, str]]:
