@@ -57,5 +57,5 @@ $(VENV)/.tutorials: $(VENV)/.core
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo_out site figures/*.svg .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist demo_out train_out site figures/*.svg .pytest_cache .mypy_cache .ruff_cache
 	find cks_numba tests figures -name __pycache__ -type d -prune -exec rm -rf {} +
