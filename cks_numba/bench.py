@@ -174,13 +174,13 @@ def measure(case: layers.Case, rounds: int, probe: Probe) -> tuple[dict[tuple[st
     _checked(case, {**together, **with_blas})
     extra = max(extra_memory(call) for (name, _), call in together.items() if name == OURS)
     time.sleep(LONG_PAUSE)
-    times = _clean_rounds(together, rounds, probe)
-    times |= _clean_rounds(with_blas, min(rounds, 3), None)
+    times = clean_rounds(together, rounds, probe)
+    times |= clean_rounds(with_blas, min(rounds, 3), None)
     time.sleep(LONG_PAUSE)
     return times, extra
 
 
-def _clean_rounds(calls: Any, rounds: int, probe: Probe | None) -> dict[tuple[str, str], list[float]]:
+def clean_rounds(calls: Any, rounds: int, probe: Probe | None) -> dict[Any, list[float]]:
     """Seconds of each call in the rounds in which the machine was about as fast as in the best one."""
     seen: list[tuple[float, dict[tuple[str, str], float]]] = []
     kept: list[dict[tuple[str, str], float]] = []

@@ -208,6 +208,16 @@ def test_the_benchmark_calls_the_operators():
         np.testing.assert_allclose(bench_dask.lazy(name, shape, cuts).compute(), result, rtol=0, atol=1e-12)
 
 
+def test_the_benchmark_computes_anew_in_every_round():
+    x, w, dy, _ = operands()
+    cuts = {"x": cut(x, 4), "dy": cut(dy, 4)}
+    result = cd.conv2d(cuts["x"], w, **KEYS)
+    first, second = (bench_dask.again(result, cuts) for _ in range(2))
+    assert len({array.name for array in (result, first, second)}) == 3
+    assert cuts["x"].name in {key[0] for key in first.__dask_graph__() if isinstance(key, tuple)}  # x is not made again
+    np.testing.assert_array_equal(first.compute(), result.compute())
+
+
 def test_the_benchmark_without_dask_says_how_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert main(["bench", "--dask"]) == 1
