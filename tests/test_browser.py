@@ -38,6 +38,8 @@ OPTIONS = (
 )  # fmt: skip
 RUN_MENU = "//div[contains(@class, 'lm-MenuBar-itemLabel') and text()='Run']"
 RUN_ALL = "//div[contains(@class, 'lm-Menu-itemLabel') and text()='Run All Cells']"
+PAIR = """return [...document.querySelector(".output_html div[style*='display: flex']").children]
+    .map(column => column.getBoundingClientRect().top)"""
 SECONDS = 240  # for a notebook, on a slow machine
 
 
@@ -144,3 +146,6 @@ def test_no_page_is_wider_than_the_window(browser: Any, tmp_path: Path, width: i
         browser.get(page.as_uri())
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width, page.name
         assert not browser.execute_script("return [...document.images].filter(at => at.width > innerWidth).length")
+    browser.get((folder / "05_from_steps_to_kernels.html").as_uri())
+    pair = browser.execute_script(PAIR)
+    assert (pair[0] == pair[1]) == (width > 1000), "two sources stand beside each other where there is room"

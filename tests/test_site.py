@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -64,6 +65,21 @@ def test_every_notebook_and_every_figure_is_there(folder: Path, pages: dict[Path
     assert set(pages) == {*lessons, folder / "index.html"}
     figures = {f"figures/{path.name}" for kind in ("png", "gif") for path in (ROOT / "figures").glob(f"*.{kind}")}
     assert set(pages[folder / "index.html"].sources) == figures
+
+
+def test_the_index_says_how_long_each_lesson_takes_as_the_map_does(folder: Path) -> None:
+    """The table at the end of 00 was typed by hand; the index reads the top of each notebook."""
+    text = (folder / "index.html").read_text("utf-8")
+    stated = dict(re.findall(r'href="(\w+)\.html">[^<]*</a> · (\d+) minutes', text))
+    start = (folder / "00_start_here.html").read_text("utf-8")
+    mapped = dict(re.findall(r"<tr>\s*<td>(?:<[^>]*>)*(\d\d_\w+).*?<td>(\d+)</td>\s*</tr>", start, re.DOTALL))
+    assert len(stated) >= 9 and stated == mapped
+
+
+def test_a_page_begins_with_its_title(folder: Path) -> None:
+    for path in folder.glob("0*.html"):
+        text = path.read_text("utf-8")
+        assert text.index("<h1") < text.index("COLAB_RELEASE_TAG") < text.index("<h2"), path
 
 
 def test_every_link_leads_somewhere(pages: dict[Path, Page]) -> None:

@@ -25,7 +25,6 @@ FIGURES = COURSE.parent / "figures"
 MARK = "cks-numba site"  # in every index, so that only a site is ever deleted
 
 LAYOUT = """
-body { max-width: 60rem; }
 a { color: #00568c; }
 h1 .anchor-link, h2 .anchor-link, h3 .anchor-link { display: none; }
 .prompt { display: none; }
@@ -33,7 +32,8 @@ h1 .anchor-link, h2 .anchor-link, h3 .anchor-link { display: none; }
 img { max-width: 100%; height: auto; }
 pre { margin: 0; padding: .6rem .8rem; overflow-x: auto; font: .8125rem/1.45 ui-monospace, monospace; }
 .input_area pre { background: #f6f6f2; border-left: 4px solid #0072b2; }
-.output_stream pre, .output_text pre { background: none; white-space: pre-wrap; overflow-wrap: break-word; }
+.output_stream pre, .output_text pre { background: none; }
+.output_stream pre.said { white-space: pre-wrap; overflow-wrap: break-word; }
 .output_html { overflow-x: auto; }
 .rendered_html p, .rendered_html li { max-width: 45rem; }
 .rendered_html table { display: block; overflow-x: auto; }
@@ -42,18 +42,19 @@ code { font-family: ui-monospace, monospace; font-size: .875em; overflow-wrap: a
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; padding: .6rem 0; }
 nav a { padding: .5rem 0; }
 nav.top { border-bottom: 1px solid var(--line); } nav.end { border-top: 1px solid var(--line); }
-.course { padding-left: 0; list-style: none; } .course li { margin: 0 0 1.25rem; }
+.course { padding-left: 0; list-style: none; } .course li { margin: 0 0 1.25rem; max-width: 45rem; }
 .course a:first-child { font-weight: 700; font-size: 1.1rem; }
-figure { margin: 1.5rem 0 2.5rem; } figcaption { margin-top: .5rem; max-width: 45rem; }
+figure { margin: 1.5rem 0 2.5rem; max-width: 48rem; } figcaption { margin-top: .5rem; max-width: 45rem; }
 """
 
 
 class Lesson(NamedTuple):
-    """A notebook: its file name without .ipynb, its title, and what it says that you will do."""
+    """A notebook: its file name without .ipynb, its title, what it says that you will do, and how long that takes."""
 
     name: str
     title: str
     task: str
+    minutes: int
 
 
 def markdown(notebook: nbformat.NotebookNode) -> str:
@@ -64,9 +65,10 @@ def lesson(path: Path) -> Lesson:
     text = markdown(nbformat.read(path, as_version=4))
     title = re.search(r"^# (.+)$", text, re.MULTILINE)
     task = re.search(r"^\*\*You will do\*\* (.+?)\n\n", text, re.MULTILINE | re.DOTALL)
-    if not title or not task:
-        raise ValueError(f"{path.name} must have a title, and a paragraph that begins with **You will do**")
-    return Lesson(path.stem, title[1], "You will do " + " ".join(task[1].replace("`", "").split()))
+    minutes = re.search(r"(\d+) minutes", text)
+    if not title or not task or not minutes:
+        raise ValueError(f"{path.name} must have a title, its minutes, and **You will do**")
+    return Lesson(path.stem, title[1], "You will do " + " ".join(task[1].replace("`", "").split()), int(minutes[1]))
 
 
 def pictures() -> list[tuple[str, str]]:
@@ -95,6 +97,19 @@ def links(html: str) -> str:
     return re.sub(r'<a href="\.\./(?!figures/)[^":]*">(.*?)</a>', r"\1", html, flags=re.DOTALL)
 
 
+def sentences(html: str) -> str:
+    """Sentences that a cell prints may be wrapped; printed tables and code scroll instead."""
+    return re.sub(r"<pre>(?=\s*(?:Exercise \d|Kernels run))", '<pre class="said">', html)
+
+
+def content(path: Path) -> str:
+    """What stands in a notebook, its title first: the set-up that stands above it matters only where it runs."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[:2] = notebook.cells[1::-1]
+    body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+    return sentences(links(body))
+
+
 def navigation(lessons: list[Lesson], k: int, folder: str, kind: str) -> str:
     """Where to go from lesson k, in the folder of the lessons or in that of the solutions."""
     up = "../" if folder else ""
@@ -111,7 +126,7 @@ def navigation(lessons: list[Lesson], k: int, folder: str, kind: str) -> str:
 def index(lessons: list[Lesson]) -> str:
     """The first page: the lessons, then all figures."""
     items = "".join(
-        f'<li><a href="{at.name}.html">{escape(at.title)}</a><br>{escape(at.task)}<br>'
+        f'<li><a href="{at.name}.html">{escape(at.title)}</a> · {at.minutes} minutes<br>{escape(at.task)}<br>'
         f'<a href="solutions/{at.name}.html">With solutions</a></li>\n'
         for at in lessons
     )
@@ -147,13 +162,11 @@ def build(folder: Path) -> list[Path]:
         shutil.copy(FIGURES / name, folder / "figures" / name)
     pages = [folder / "index.html"]
     pages[0].write_text(index(lessons), "utf-8")
-    exporter = HTMLExporter(template_name="basic")
     for part in ("", "solutions"):
         for k, path in enumerate(notebooks):
-            body, _ = exporter.from_filename(str(COURSE / part / path.name))
             top, end = (navigation(lessons, k, part, kind) for kind in ("top", "end"))
             pages.append(folder / part / f"{path.stem}.html")
-            pages[-1].write_text(page(lessons[k].title, f"{top}\n{links(body)}\n{end}"), "utf-8")
+            pages[-1].write_text(page(lessons[k].title, f"{top}\n{content(COURSE / part / path.name)}\n{end}"), "utf-8")
     return pages
 
 
