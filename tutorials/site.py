@@ -1,6 +1,7 @@
 """The course as web pages that need no server and no network: a page a notebook, and an index with all figures.
 
-The outputs are those that are committed with the notebooks, so nothing is executed.
+The outputs are those that are committed with the notebooks, so nothing is executed. The reference of the public
+functions, in ``api/``, is made by pdoc from their docstrings.
 
 Usage: ``python tutorials/site.py [FOLDER]``, or ``make site``; FOLDER is ``site`` by default, and is made anew.
 """
@@ -10,11 +11,14 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import warnings
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
+import pdoc
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
@@ -22,6 +26,7 @@ from cks_numba.page import STYLE
 
 COURSE = Path(__file__).resolve().parent
 FIGURES = COURSE.parent / "figures"
+PUBLIC = ("", ".plots", ".tutorial", ".torch", ".dask")  # what api/ is about; the last two where their packages are
 MARK = "cks-numba site"  # in every index, so that only a site is ever deleted
 
 LAYOUT = """
@@ -142,9 +147,20 @@ def index(lessons: list[Lesson]) -> str:
         "it multiplies them. This course takes you from the one equation behind the three operators of a "
         "convolutional layer to CUDA kernels in Python that do not. You need NumPy, and no GPU.</p>\n"
         "<p>These pages are for reading. To run the notebooks, and to have your answers checked: "
-        f'<code>make learn</code>.</p>\n<h2>Lessons</h2>\n<ol class="course">\n{items}</ol>\n'
+        "<code>make learn</code>. What every function takes and returns is in the "
+        '<a href="api/cks_numba.html">reference</a>.</p>\n'
+        f'<h2>Lessons</h2>\n<ol class="course">\n{items}</ol>\n'
         f"<h2>Figures</h2>\n{figures}",
     )
+
+
+def reference(folder: Path) -> None:
+    """Write what the docstrings of the public modules say."""
+    modules = [f"cks_numba{name}" for name in PUBLIC if name not in PUBLIC[3:] or find_spec(name[1:])]
+    pdoc.render.configure(docformat="numpy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of types that a module names for the type checker alone
+        pdoc.pdoc(*modules, output_directory=folder)
 
 
 def build(folder: Path) -> list[Path]:
@@ -167,6 +183,7 @@ def build(folder: Path) -> list[Path]:
             top, end = (navigation(lessons, k, part, kind) for kind in ("top", "end"))
             pages.append(folder / part / f"{path.stem}.html")
             pages[-1].write_text(page(lessons[k].title, f"{top}\n{content(COURSE / part / path.name)}\n{end}"), "utf-8")
+    reference(folder / "api")
     return pages
 
 
