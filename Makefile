@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo learn test fuzz lint figures tutorials clean
+.PHONY: help demo learn test fuzz lint figures tutorials site clean
 
 help:
 	@echo "make demo     a photograph through real layers; every result checked, a picture saved"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint     ruff and mypy"
 	@echo "make figures  draw all pictures of figures/ again"
 	@echo "make tutorials  execute the course again: outputs, and notebooks without solutions"
+	@echo "make site     the course as web pages, in site/: no server, no network"
 	@echo "make clean    remove .venv and everything that was generated"
 
 demo: $(VENV)/.core
@@ -38,6 +39,9 @@ figures: $(VENV)/.core
 tutorials: $(VENV)/.tutorials
 	$(BIN)/python tutorials/build.py
 
+site: $(VENV)/.tutorials
+	$(BIN)/python tutorials/site.py
+
 # The stamps make the set-up run again only when pyproject.toml has changed.
 $(VENV)/.core: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -53,5 +57,5 @@ $(VENV)/.tutorials: $(VENV)/.core
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo_out figures/*.svg .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist demo_out train_out site figures/*.svg .pytest_cache .mypy_cache .ruff_cache
 	find cks_numba tests figures -name __pycache__ -type d -prune -exec rm -rf {} +

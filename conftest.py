@@ -2,5 +2,6 @@
 
 from importlib.util import find_spec
 
-OPTIONAL = {"torch": "cks_numba/torch.py", "dask": "cks_numba/dask.py"}
-collect_ignore = [module for package, module in OPTIONAL.items() if find_spec(package) is None]
+TRAIN = [f"cks_numba/train/{name}.py" for name in ("checkpoint", "nets", "run")]
+OPTIONAL = {"torch": ["cks_numba/torch.py", *TRAIN], "dask": ["cks_numba/dask.py"]}
+collect_ignore = [path for package, paths in OPTIONAL.items() if find_spec(package) is None for path in paths]

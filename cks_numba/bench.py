@@ -174,13 +174,13 @@ def measure(case: layers.Case, rounds: int, probe: Probe) -> tuple[dict[tuple[st
     _checked(case, {**together, **with_blas})
     extra = max(extra_memory(call) for (name, _), call in together.items() if name == OURS)
     time.sleep(LONG_PAUSE)
-    times = _clean_rounds(together, rounds, probe)
-    times |= _clean_rounds(with_blas, min(rounds, 3), None)
+    times = clean_rounds(together, rounds, probe)
+    times |= clean_rounds(with_blas, min(rounds, 3), None)
     time.sleep(LONG_PAUSE)
     return times, extra
 
 
-def _clean_rounds(calls: Any, rounds: int, probe: Probe | None) -> dict[tuple[str, str], list[float]]:
+def clean_rounds(calls: Any, rounds: int, probe: Probe | None) -> dict[Any, list[float]]:
     """Seconds of each call in the rounds in which the machine was about as fast as in the best one."""
     seen: list[tuple[float, dict[tuple[str, str], float]]] = []
     kept: list[dict[tuple[str, str], float]] = []
@@ -242,7 +242,8 @@ def machine() -> str:
 
 
 @cache
-def _versions() -> str:
+def versions() -> str:
+    """Versions of the packages that a timing depends on."""
     found = []
     for name in ("numpy", "numba", "torch"):
         try:
@@ -263,7 +264,7 @@ def _commit() -> str:
         return metadata.version("cks-numba")
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Make malloc of glibc keep what is freed, whatever its size."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -276,7 +277,7 @@ def _keep_memory() -> None:
 def time_cases(cases: Sequence[layers.Case], rounds: int, threads: int) -> list[Row]:
     """Time all contenders on all cases, and print a line for each case."""
     numba.set_num_threads(threads)
-    _keep_memory()
+    keep_memory()
     if has_peer():
         import torch
 
@@ -326,7 +327,7 @@ def row_of(case: layers.Case, name: str, layout: str, seconds: list[float]) -> R
         extra_bytes=0,
         device=machine(),
         threads=0,
-        versions=_versions(),
+        versions=versions(),
         commit=_commit(),
     )
 

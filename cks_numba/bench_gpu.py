@@ -55,7 +55,7 @@ class Gpu:
         properties = torch.cuda.get_device_properties(0)
         self.name = properties.name
         driver = ".".join(map(str, cuda.runtime.get_version())) if hasattr(cuda, "runtime") else "unknown"
-        self.versions = f"{bench._versions()}, numba-cuda {bench.metadata.version('numba-cuda')}, CUDA {driver}, cuDNN "
+        self.versions = f"{bench.versions()}, numba-cuda {bench.metadata.version('numba-cuda')}, CUDA {driver}, cuDNN "
         self.versions += f"{torch.backends.cudnn.version()}, driver {_driver()}"
         torch.backends.cudnn.benchmark = True
         torch.set_grad_enabled(False)

@@ -320,6 +320,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--dry", action="store_true", help="cuda without a GPU: all but the work, to see that it runs")
     bench.add_argument("--minutes", type=float, default=8.0, help="cuda: begin no case later (default 8)")
     bench.add_argument("--launch-cost", action="store_true", help="cuda: only the Python time of a call; no GPU needed")
+    bench.add_argument("--dask", action="store_true", help="one and two local workers, one thread each; needs dask")
     bench.add_argument("--check", action="store_true", help="exit with 1 if a bar is missed; needs PyTorch")
     bench.add_argument("--quick", action="store_true", help="few small cases, to see that it works")
     bench.add_argument("--rounds", type=_at_least(1), default=9, help="clean rounds of each case (default 9)")
@@ -383,6 +384,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.command == "bench":
         if arguments.launch_cost:
             return show_launch_cost(arguments.check)
+        if arguments.dask:
+            from . import bench_dask
+
+            return bench_dask.run(arguments.rounds, arguments.quick)
         if arguments.device == "cuda":
             from . import bench_gpu
 

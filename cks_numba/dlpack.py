@@ -28,7 +28,10 @@ class DLPack(arrays.NumPy):
 
 
 def numpy_view(name: str, array: Any) -> np.ndarray[Any, Any]:
-    """A NumPy array over the same memory, read-only where its library says so or says nothing."""
+    """A NumPy array over the same memory, read-only where its library says so or says nothing.
+
+    NumPy before 2.1 does not ask, so that with it no ``out=`` can be given through DLPack.
+    """
     device = int(array.__dlpack_device__()[0])
     if device not in HOST_DEVICES:
         raise TypeError(

@@ -30,6 +30,11 @@ def calls(x, w, dy, **keys):
     ]
 
 
+says_who_may_write = pytest.mark.skipif(
+    np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="NumPy before 2.1 reads through DLPack only"
+)
+
+
 class Foreign:
     """Only what DLPack asks of an array, and a refusal of every other way to its elements."""
 
@@ -44,6 +49,8 @@ class Foreign:
         if copy:
             raise BufferError("refused: a copy")
         self.shown += 1
+        if max_version is None:  # NumPy 1.26 neither asks with one nor answers to it
+            return self.array.__dlpack__(stream=stream)
         return self.array.__dlpack__(stream=stream, max_version=max_version, copy=False)
 
     def __dlpack_device__(self):
@@ -79,6 +86,7 @@ def test_dlpack_is_read_in_place(monkeypatch, kind, layout):
     assert seen == [[x, w], [w, dy], [x, dy]]
 
 
+@says_who_may_write
 def test_dlpack_one_image_bias_and_out():
     x, w, _ = operands(np.float64)
     wanted = cks.conv2d(x[0], w, np.ones(4), backend="cpu")
@@ -89,6 +97,7 @@ def test_dlpack_one_image_bias_and_out():
     np.testing.assert_array_equal(out.array, wanted)
 
 
+@says_who_may_write
 def test_dlpack_out_that_may_not_be_written():
     x, w, _ = operands()
     out = np.full((2, 3, 4, 4), np.nan, np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 import cks_numba as cks
-from cks_numba import ConvShape
+from cks_numba import ConvShape, bench_dask
+from cks_numba.cli import main
 
 da = pytest.importorskip("dask.array", reason="dask is not installed (pip install cks-numba[dask])")
 import dask  # noqa: E402
@@ -166,3 +168,57 @@ def wait_until(condition, seconds=120):
     while not condition():
         assert time.monotonic() < end, "took too long"
         time.sleep(0.05)
+
+
+# --- the benchmark --------------------------------------------------------------------------------------
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # as above
+def test_the_benchmark_prints_how_one_and_two_workers_do(capsys):
+    pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    assert main(["bench", "--dask", "--quick", "--rounds", "2"]) == 0
+    said = capsys.readouterr().out
+    lines = re.findall(
+        r"^(\w+) +([\d.]+) ms +[\d.]+/s +([\d.]+) ms +[\d.]+/s +([\d.]+) times", said, flags=re.MULTILINE
+    )
+    assert [name for name, *_ in lines] == ["conv2d", "conv2d_input", "conv2d_weight"]
+    for _, *numbers in lines:
+        one, two, ratio = map(float, numbers)
+        assert ratio == pytest.approx(one / two, abs=0.02 + 0.05 * one / two)
+    assert "1000 workers with up to 2 images each" in said
+
+
+def test_the_benchmark_refuses_results_that_depend_on_the_workers():
+    with pytest.raises(RuntimeError, match="conv2d: one worker and several give other results"):
+        bench_dask._same("conv2d", lambda workers: np.array([workers]))
+    bench_dask._same("conv2d", lambda workers: np.array([0]))
+
+
+def test_the_benchmark_calls_the_operators():
+    x, w, dy, _ = operands()
+    shape = ConvShape(n=10, ih=6, iw=7, ic=4, oc=6, fh=3, fw=3, stride=2, padding=1)
+    w = np.random.default_rng(1).standard_normal(shape.w_shape)
+    dy = np.random.default_rng(2).standard_normal(shape.y_shape)
+    cuts = {"x": cut(x, 4), "w": w, "dy": cut(dy, 4)}
+    wanted = {
+        "conv2d": cks.conv2d(x, w, stride=2, padding=1),
+        "conv2d_input": cks.conv2d_input(x.shape, w, dy, stride=2, padding=1),
+        "conv2d_weight": cks.conv2d_weight(x, w.shape, dy, stride=2, padding=1),
+    }
+    for name, result in wanted.items():
+        np.testing.assert_allclose(bench_dask.lazy(name, shape, cuts).compute(), result, rtol=0, atol=1e-12)
+
+
+def test_the_benchmark_computes_anew_in_every_round():
+    x, w, dy, _ = operands()
+    cuts = {"x": cut(x, 4), "dy": cut(dy, 4)}
+    result = cd.conv2d(cuts["x"], w, **KEYS)
+    first, second = (bench_dask.again(result, cuts) for _ in range(2))
+    assert len({array.name for array in (result, first, second)}) == 3
+    assert cuts["x"].name in {key[0] for key in first.__dask_graph__() if isinstance(key, tuple)}  # x is not made again
+    np.testing.assert_array_equal(first.compute(), result.compute())
+
+
+def test_the_benchmark_without_dask_says_how_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert main(["bench", "--dask"]) == 1
+    assert "--dask needs dask and distributed: pip install 'cks-numba[dask]'" in capsys.readouterr().err

@@ -96,6 +96,7 @@ def workers(method):
     seed_is_right(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("method", [pytest.param("fork", marks=NO_FORK), "spawn"])
 def test_workers(method, layer):

@@ -1,34 +1,15 @@
-"""Networks from torch.nn by their well-known definitions, without what has no convolution in it. Imports PyTorch."""
+"""Networks from torch.nn by their well-known definitions, without what has no convolution in it. Imports PyTorch.
+
+VGG and ResNet are those that `cks_numba.train` trains.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import Conv2d, ConvTranspose2d, MaxPool2d, Sequential
 
-
-class Block(nn.Module):
-    """torchvision's BasicBlock."""
-
-    def __init__(self, ic: int, oc: int, stride: int) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = Conv2d(ic, oc, 3, stride, 1), Conv2d(oc, oc, 3, 1, 1)
-        self.shortcut = Conv2d(ic, oc, 1, stride) if stride > 1 else nn.Identity()
-
-    def forward(self, x):
-        y = self.conv1(x)
-        shortcut = self.shortcut(x)
-        return self.conv2(y) + shortcut
-
-
-def resnet(blocks: Sequence[int], small: bool) -> nn.Module:
-    parts = [Conv2d(3, 64, 3, 1, 1)] if small else [Conv2d(3, 64, 7, 2, 3), MaxPool2d(3, 2, 1)]
-    widths = ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2))
-    for (ic, oc, stride), depth in zip(widths, blocks, strict=True):
-        parts += [Block(ic, oc, stride), *(Block(oc, oc, 1) for _ in range(depth - 1))]
-    return Sequential(*parts)
+from cks_numba.train import nets
 
 
 class Inception(nn.Module):
@@ -64,15 +45,6 @@ def googlenet(small: bool) -> nn.Module:
         Inception(832, 256, 160, 320, 32, 128, 128),
         Inception(832, 384, 192, 384, 48, 128, 128),
     )
-
-
-def vgg(text: str) -> nn.Module:
-    """From a configuration of torchvision/models/vgg.py: M is pooling."""
-    parts, ic = [], 3
-    for word in text.split():
-        parts.append(MaxPool2d(2, 2) if word == "M" else Conv2d(ic, int(word), 3, padding=1))
-        ic = ic if word == "M" else int(word)
-    return Sequential(*parts)
 
 
 def alexnet(small: bool) -> nn.Module:
@@ -121,11 +93,11 @@ class Unet(nn.Module):
 
 NETWORKS = {  # by whether the image is small
     "alexnet": alexnet,
-    "vgg16": lambda small: vgg("64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M"),
-    "vgg19": lambda small: vgg("64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M"),
+    "vgg16": lambda small: nets.vgg(nets.VGG16),
+    "vgg19": lambda small: nets.vgg("64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M"),
     "googlenet": googlenet,
-    "resnet18": lambda small: resnet((2, 2, 2, 2), small),
-    "resnet34": lambda small: resnet((3, 4, 6, 3), small),
+    "resnet18": lambda small: nets.resnet((2, 2, 2, 2), small=small),
+    "resnet34": lambda small: nets.resnet((3, 4, 6, 3), small=small),
     "dcgan-generator": lambda small: dcgan_generator(),
     "dcgan-discriminator": lambda small: dcgan_discriminator(),
     "unet": lambda small: Unet(),

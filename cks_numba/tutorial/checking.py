@@ -6,11 +6,13 @@ function of the answer, which returns praise or raises `Wrong`.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 STILL_OPEN = "is still open. Replace the ... in the cell above, run it, then run this cell again."
+WIDTH = 100  # of a printed line: a notebook breaks a longer one in the middle of a word
 MISSING = (None, Ellipsis, NotImplemented)
 
 
@@ -53,7 +55,10 @@ def check(exercise: str, answer: Any) -> None:
         text = f"Exercise {exercise}: not yet. {wrong}"
     except Exception as error:  # a learner's code may raise anything
         text = f"Exercise {exercise}: not yet. Trying your answer raised {type(error).__name__}: {error}"
-    print(text)
+    for line in text.splitlines():
+        print(
+            line if len(line) <= WIDTH else textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
+        )
 
 
 def _examiner(exercise: str) -> Callable[[Any], str]:

@@ -35,7 +35,7 @@ NAMES = {  # what cells before an exercise have defined
 
 def printed(capsys, exercise, answer) -> str:
     check(exercise, answer)
-    return capsys.readouterr().out
+    return " ".join(capsys.readouterr().out.split())  # lines are wrapped
 
 
 @pytest.mark.parametrize("lesson", LESSONS)

@@ -28,7 +28,7 @@ import cks_numba
 from ... import tables
 from ...geometry import ConvShape, plan
 from .. import uninterrupted
-from .registers import I64, LANE_BYTES, TILE_ROWS, call_kernel, integers_at, next_number
+from .registers import I64, LANE_BYTES, ONLY_IN_KERNELS, TILE_ROWS, call_kernel, helper, integers_at, next_number
 
 Array = np.ndarray[Any, Any]
 Strides = tuple[int, ...]
@@ -65,7 +65,7 @@ class _ArgumentsModel(models.PrimitiveModel):
 
 
 # --- for the code of a kernel --------------------------------------------------------------------
-@njit
+@helper
 def own_scratch(arguments):
     """This thread's part of the scratch memory: three arrays for addresses of rows, and where the rest begins.
 
@@ -80,7 +80,7 @@ def own_scratch(arguments):
     return a_rows, out_rows, tile_rows, first + SCRATCH_HEAD
 
 
-@njit
+@helper
 def table_at(address, groups, width):
     """The table of a plan, of which the kernel has the address."""
     return carray(integers_at(address), (groups + 1, width))
@@ -102,9 +102,9 @@ def compiled(function: Any, kind: str) -> Kernel:
     signature = types.void(number, Arguments())
     with uninterrupted():
         try:
-            owner = cfunc(signature, cache=True)(function)
+            owner = cfunc(signature, cache=True, error_model="numpy")(function)
         except RuntimeError:  # Numba found no folder for its cache
-            owner = cfunc(signature)(function)
+            owner = cfunc(signature, error_model="numpy")(function)
     address: int = owner.address  # type: ignore[assignment]
     return Kernel(address, ctypes.CFUNCTYPE(None, c_number, ctypes.c_int64)(address), owner)
 
@@ -115,15 +115,15 @@ def _call_on_threads(threads, address, zero, arguments):
 
 
 @cache
-def _on_threads() -> Any:
-    """The function that calls a kernel on several threads of Numba at once: one for all kernels."""
-    numbers = types.float32, types.float64
-    signatures = [types.void(types.int64, types.int64, number, types.int64) for number in numbers]
+def _on_threads(kind: str) -> Any:
+    """The function that calls a kernel on several threads of Numba at once: one for all kernels of a dtype."""
+    number = types.float32 if kind == "f" else types.float64
+    signature = types.void(types.int64, types.int64, number, types.int64)
     with uninterrupted():
         try:
-            return njit(signatures, parallel=True, nogil=True, cache=True)(_call_on_threads)
+            return njit(signature, parallel=True, nogil=True, cache=True)(_call_on_threads)
         except RuntimeError:  # Numba found no folder for its cache
-            return njit(signatures, parallel=True, nogil=True)(_call_on_threads)
+            return njit(signature, parallel=True, nogil=True)(_call_on_threads)
 
 
 def _is_alone() -> bool:
@@ -178,7 +178,7 @@ def start(
     if threads == 1:
         kernel.call(0, at)
         return
-    on_threads = _on_threads()
+    on_threads = _on_threads(dtype.char)
     with _threads.lock:
         on_threads(threads, kernel.address, ZERO[dtype.char], at)
 
@@ -189,15 +189,15 @@ def arguments_of(addresses: int, table: Array, *sizes: tuple[int, ...]) -> Array
     return np.array([0] * (OWN + addresses) + [table.ctypes.data, len(table) - 1, *flat], np.int64)
 
 
-ceil_div = register_jitable(tables.ceil_div)  # for kernels too
+ceil_div = register_jitable(**ONLY_IN_KERNELS)(tables.ceil_div)  # for kernels too
 
 
-@register_jitable
+@register_jitable(**ONLY_IN_KERNELS)
 def round_up(a: int, b: int) -> int:
     return ceil_div(a, b) * b
 
 
-@register_jitable
+@register_jitable(**ONLY_IN_KERNELS)
 def even_part(whole: int, most: int) -> int:
     """Size of a part when `whole` is cut into parts of `most` or a little less."""
     return ceil_div(whole, ceil_div(whole, max(1, most)))

@@ -7,8 +7,7 @@ and still no zero is multiplied.
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit
-from numba.np.unsafe.ndarray import to_fixed_tuple
+from numba import carray
 
 from ...geometry import ConvShape, plan
 from ...tables import (
@@ -44,6 +43,8 @@ from .registers import (
     TILE_ROWS,
     addresses_in,
     bytes_of,
+    helper,
+    integers,
     integers_at,
     next_number,
     write_number,
@@ -90,7 +91,7 @@ def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, it
 
 
 # --- the kernel ----------------------------------------------------------------------------------
-@njit
+@helper
 def place_taps(w, first, rows, channels, a_steps, out, out_steps, a_rows, out_rows):
     """Place the tile's rows, which are (tap of h, tap of w, channel); rows past the last repeat it."""
     channel, tap_h, tap_w = first % channels, first // channels // w[TERMS], first // channels % w[TERMS]
@@ -113,12 +114,12 @@ def few(zero, arguments):
     """
     size = bytes_of(zero)
     arguments = carray(integers_at(arguments), ARGUMENTS)
-    a, b, out, groups_at, groups = to_fixed_tuple(arguments[OWN : OWN + 5], 5)
-    images, channel_groups, fh, fw, channels, lanes = to_fixed_tuple(arguments[OWN + 5 : OWN + 11], 6)
-    block, chunk_terms, result_bytes = to_fixed_tuple(arguments[OWN + 11 : OWN + 14], 3)
-    a_steps = to_fixed_tuple(arguments[OWN + 14 : OWN + 18], 4)
-    b_steps = to_fixed_tuple(arguments[OWN + 18 : OWN + 22], 4)
-    out_steps = to_fixed_tuple(arguments[OWN + 22 : OWN + 27], 5)
+    a, b, out, groups_at, groups = integers(arguments, OWN, 5)
+    images, channel_groups, fh, fw, channels, lanes = integers(arguments, OWN + 5, 6)
+    block, chunk_terms, result_bytes = integers(arguments, OWN + 11, 3)
+    a_steps = integers(arguments, OWN + 14, 4)
+    b_steps = integers(arguments, OWN + 18, 4)
+    out_steps = integers(arguments, OWN + 22, 5)
     a_rows, out_rows, tile_rows, results = own_scratch(arguments)
     packed = results + result_bytes
     table = table_at(groups_at, groups, TABLE_WIDTH)
@@ -157,7 +158,8 @@ def few(zero, arguments):
                     image = terms[1] * terms[2] * LANE_BYTES
                     a_chunk, b_chunk = a_group + n0 * a_by[0] + h0 * a_by[1], b_group + n0 * b_by[0] + h0 * b_by[1]
                     steps = b_by[0], b_by[1], b_by[2], b_steps[3]
-                    pack_images(zero, packed, b_chunk, steps, (terms[0], terms[1], terms[2], task_lanes), width)
+                    counts = terms[0], terms[1], terms[2], task_lanes
+                    pack_images(zero, packed, (image, LANE_BYTES), b_chunk, steps, counts, width)
                     # 3. its terms
                     counts, a_loops, b_loops = loops(terms, a_by, (image, terms[2] * LANE_BYTES, LANE_BYTES))
                     for lane in range(0, task_lanes, width):

@@ -8,8 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray, njit
-from numba.np.unsafe.ndarray import to_fixed_tuple
+from numba import carray
 
 from ...geometry import Affine, ConvShape, Group, Run, plan
 from ...tables import (
@@ -48,6 +47,8 @@ from .registers import (
     VECTOR_BYTES,
     addresses_in,
     bytes_of,
+    helper,
+    integers,
     integers_at,
     next_number,
     stream,
@@ -219,7 +220,7 @@ def _reach(runs: Iterable[Run], index: str) -> tuple[int, int]:
 
 
 # --- the kernels ---------------------------------------------------------------------------------
-@njit
+@helper
 def place_rows(h, w, place, count, source_steps, out_steps, source_rows, out_rows):
     """Place `count` rows of a tile, which are (n, kh, kw) of a group from `place` on; returns the next place.
 
@@ -241,7 +242,7 @@ def place_rows(h, w, place, count, source_steps, out_steps, source_rows, out_row
     return n, kh, kw
 
 
-@njit
+@helper
 def pack_columns(zero, panel, filters, w_steps, taps, terms, lanes):
     """Copy filters to (lane, fh, fw, term): the form for `sum_of_products_along`."""
     step, count = terms * bytes_of(zero), taps[2] * taps[5]
@@ -250,7 +251,7 @@ def pack_columns(zero, panel, filters, w_steps, taps, terms, lanes):
         pack(zero, panel + tap * step, count * step, at, w_steps[0], w_steps[1], lanes, terms, terms)
 
 
-@njit
+@helper
 def pack_panels(zero, panel, filters, w_steps, taps, terms, lanes):
     """Copy filters to (lane // width, fh, fw, term, lane % width); lanes past the last become 0."""
     size, count = bytes_of(zero), taps[2] * taps[5]
@@ -270,7 +271,7 @@ def pack_panels(zero, panel, filters, w_steps, taps, terms, lanes):
             )  # fmt: skip
 
 
-@njit
+@helper
 def tap_offset(tap, taps, w_steps):
     """Where in the filters a packed tap is; `taps` are first, step and count of the rows, then of the columns."""
     fh, fw = taps[0] + tap // taps[5] * taps[1], taps[3] + tap % taps[5] * taps[4]
@@ -286,12 +287,12 @@ def gather(zero, arguments):
     """
     size = bytes_of(zero)
     arguments = carray(integers_at(arguments), ARGUMENTS)
-    source, filters, out, groups_at, groups = to_fixed_tuple(arguments[OWN : OWN + 5], 5)
-    images, channel_groups, terms, lanes, together, tiles_together = to_fixed_tuple(arguments[OWN + 5 : OWN + 11], 6)
-    chunk, narrow, streams = to_fixed_tuple(arguments[OWN + 11 : OWN + 14], 3)
-    source_steps = to_fixed_tuple(arguments[OWN + 14 : OWN + 18], 4)
-    out_steps = to_fixed_tuple(arguments[OWN + 18 : OWN + 22], 4)
-    w_steps = to_fixed_tuple(arguments[OWN + 22 : OWN + 27], 5)
+    source, filters, out, groups_at, groups = integers(arguments, OWN, 5)
+    images, channel_groups, terms, lanes, together, tiles_together = integers(arguments, OWN + 5, 6)
+    chunk, narrow, streams = integers(arguments, OWN + 11, 3)
+    source_steps = integers(arguments, OWN + 14, 4)
+    out_steps = integers(arguments, OWN + 18, 4)
+    w_steps = integers(arguments, OWN + 22, 5)
     source_rows, out_rows, tile_rows, panel = own_scratch(arguments)
     packed = -1  # which panels, chunk and class of taps it holds
     table = table_at(groups_at, groups, CPU_TABLE_WIDTH)
@@ -327,7 +328,7 @@ def gather(zero, arguments):
                     a += (g * terms + c * chunk) * source_steps[3]
                     y = out + h[FIXED] * out_steps[1] + w[FIXED] * out_steps[2]
                     y += (g * lanes + first_lane) * out_steps[3]
-                    taps = to_fixed_tuple(table[group, PACKED_TAPS:], 6)
+                    taps = integers(table[group, PACKED_TAPS:], 0, 6)
                     column = taps[2] * taps[5] * count * unit  # of one panel, or of one lane
                     first_b = panel + table[group, FIRST_PACKED] * count * unit
                     a_h, a_w = h[THIRD_TERM] * source_steps[1], w[THIRD_TERM] * source_steps[2]
@@ -378,8 +379,8 @@ def gather(zero, arguments):
 def to_channels_last(zero, arguments):
     """Kernel: copy (n, h, w, c) of any steps to contiguous memory, a row of an image at a time, until none is left."""
     arguments = carray(integers_at(arguments), COPY_ARGUMENTS)
-    source, target, images, rows, columns, channels = to_fixed_tuple(arguments[OWN : OWN + 6], 6)
-    steps = to_fixed_tuple(arguments[OWN + 6 : OWN + 10], 4)
+    source, target, images, rows, columns, channels = integers(arguments, OWN, 6)
+    steps = integers(arguments, OWN + 6, 4)
     step = channels * bytes_of(zero)
     while True:
         task = next_number(arguments, NEXT_TASK)

@@ -9,11 +9,12 @@ addresses and steps are int64, in bytes.
 from __future__ import annotations
 
 import platform
+from functools import partial
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
@@ -31,6 +32,11 @@ def _registers() -> tuple[int, int, int]:
 VECTOR_BYTES, TILE_ROWS, TILE_VECTORS = _registers()
 LANE_BYTES = TILE_VECTORS * VECTOR_BYTES  # of a row of the tile
 I32, I64 = ir.IntType(32), ir.IntType(64)
+
+# For what only kernels call, with divisors that are never 0: wrappers for Python and C, and an exception for each
+# division, would be a good part of the time to compile a kernel.
+ONLY_IN_KERNELS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy"}
+helper = partial(njit, **ONLY_IN_KERNELS)
 
 
 # --- values in registers: two Numba types and what can be done with them -------------------------
@@ -340,6 +346,19 @@ def integers_at(typing, address):
         return b.inttoptr(args[0], I64.as_pointer())
 
     return types.CPointer(types.int64)(address), codegen
+
+
+@intrinsic(prefer_literal=True)
+def integers(typing, array, first, count):
+    """`count` numbers of a contiguous int64 array, from `first` on, as a tuple; `count` is a constant."""
+    numbers = types.UniTuple(types.int64, count.literal_value)
+
+    def codegen(context, b, signature, args):
+        data = context.make_array(signature.args[0])(context, b, args[0]).data
+        at = b.gep(data, [args[1]])
+        return b.load(b.bitcast(at, context.get_value_type(numbers).as_pointer()))
+
+    return numbers(array, types.int64, count), codegen
 
 
 @intrinsic

@@ -20,8 +20,6 @@ The filter gradient of few channels has another form, in `few`.
 
 from __future__ import annotations
 
-from numba import njit
-
 from .compiled import ceil_div
 from .registers import (
     LANE_BYTES,
@@ -36,6 +34,7 @@ from .registers import (
     copy_rows,
     copy_transposed,
     copy_vector,
+    helper,
     number_at,
     store,
     write_number,
@@ -47,7 +46,7 @@ WRITE, ADD = False, True  # what `put` does
 
 
 # --- the inner loop ------------------------------------------------------------------------------
-@njit(inline="always")
+@helper(inline="always")
 def sum_of_products(tile, rows, a, b, counts, a_steps, b_steps):
     """tile + sum of A[row, k] * B[k, lane] over three nested loops; the last is the innermost."""
     for i in range(counts[0]):
@@ -59,7 +58,7 @@ def sum_of_products(tile, rows, a, b, counts, a_steps, b_steps):
     return tile
 
 
-@njit
+@helper
 def sum_of_products_along(tile, rows, a, b, second, counts, a_steps, b_steps):
     """The same for two sums a row, with neighbouring terms in the lanes; `second` is the way from B[0] to B[1]."""
     for i in range(counts[0]):
@@ -71,7 +70,7 @@ def sum_of_products_along(tile, rows, a, b, second, counts, a_steps, b_steps):
     return tile
 
 
-@njit
+@helper
 def loops(counts, a_steps, b_steps):
     """The same three loops, the longest innermost, and those that follow each other in both A and B made one."""
     n, h, w = counts
@@ -94,7 +93,7 @@ def loops(counts, a_steps, b_steps):
 
 
 # --- memory --------------------------------------------------------------------------------------
-@njit
+@helper
 def copy_part(zero, target, source, count):
     """Copy `count` numbers, which are a row of lanes of a tile or one number for each of its rows."""
     if count == TILE_ROWS:
@@ -104,7 +103,7 @@ def copy_part(zero, target, source, count):
             copy_vector(zero, target + v * VECTOR_BYTES, source + v * VECTOR_BYTES)
 
 
-@njit
+@helper
 def pack(zero, target, target_step, source, row_step, lane_step, rows, lanes, padded):
     """target[r, l] = source[r, l], of any steps; lanes from `lanes` to `padded` become 0."""
     size = bytes_of(zero)
@@ -137,31 +136,40 @@ def pack(zero, target, target_step, source, row_step, lane_step, rows, lanes, pa
             write_number(zero, target + r * target_step + lane * size)
 
 
-@njit
-def pack_images(zero, target, source, steps, counts, together):
-    """Copy (n, h, w, c) of any steps to (c // together, n, h, w, c % together); the last part is filled with zeros."""
+@helper
+def pack_images(zero, target, target_steps, source, steps, counts, together):
+    """Copy (n, h, w, c) of any steps to (c // together, n, h, w, c % together); the last part is filled with zeros.
+
+    `target_steps` are those from image to image and from pixel to pixel: either may be the smaller one.
+    """
     images, rows, columns, channels = counts
-    step = together * bytes_of(zero)
-    part_step = images * rows * columns * step + PART_GAP
+    size = bytes_of(zero)
+    part_step = images * rows * columns * together * size + PART_GAP
+    by_image, by_pixel = target_steps
     if steps[1] == columns * steps[2]:  # rows, and perhaps images, that follow each other are one long row
         columns, rows = rows * columns, 1
-        if steps[0] == columns * steps[2]:
+        if steps[0] == columns * steps[2] and by_image == columns * by_pixel:
             columns, images = images * columns, 1
-    whole = channels // together if steps[3] == bytes_of(zero) else 0
+    whole = channels // together if steps[3] == size else 0
     for n in range(images):
         for h in range(rows):
-            at, there = source + n * steps[0] + h * steps[1], target + (n * rows + h) * columns * step
+            at, there = source + n * steps[0] + h * steps[1], target + n * by_image + h * columns * by_pixel
             for w in range(columns):  # in the order of memory, which is what a cache foresees
                 for part in range(whole):
-                    copy_part(zero, there + part * part_step + w * step, at + w * steps[2] + part * step, together)
+                    copy_part(
+                        zero,
+                        there + part * part_step + w * by_pixel,
+                        at + w * steps[2] + part * together * size,
+                        together,
+                    )
             for part in range(whole, ceil_div(channels, together)):
                 pack(
-                    zero, there + part * part_step, step, at + part * together * steps[3], steps[2], steps[3],
+                    zero, there + part * part_step, by_pixel, at + part * together * steps[3], steps[2], steps[3],
                     columns, min(together, channels - part * together), together,
                 )  # fmt: skip
 
 
-@njit
+@helper
 def unpack(zero, target, row_step, lane_step, source, source_step, rows, lanes):
     """target[r, l] = source[r, l], with any steps on the side of the target."""
     size = bytes_of(zero)
@@ -175,7 +183,7 @@ def unpack(zero, target, row_step, lane_step, source, source_step, rows, lanes):
             )
 
 
-@njit
+@helper
 def put(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
     """Write the first rows and lanes of a tile, or add them to what is there."""
     size = bytes_of(zero)
@@ -195,7 +203,7 @@ def put(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
             write_number(value, at)
 
 
-@njit
+@helper
 def put_sums(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
     """Add up the lanes of `sum_of_products_along`, and write the sums, or add them to what is there."""
     store(tile, addresses_in(tile_rows))

@@ -21,8 +21,7 @@ from itertools import product
 from math import prod
 
 import numpy as np
-from numba import carray, njit
-from numba.np.unsafe.ndarray import to_fixed_tuple
+from numba import carray
 
 from ...geometry import Axis, ConvShape, plan
 from ...tables import (
@@ -56,7 +55,20 @@ from .compiled import (
     start,
     table_at,
 )
-from .registers import LANE_BYTES, TILE_ROWS, add_memory, addresses_in, bytes_of, fetch, integers_at, next_number, zeros
+from .registers import (
+    LANE_BYTES,
+    TILE_ROWS,
+    add_memory,
+    addresses_in,
+    bytes_of,
+    fetch,
+    helper,
+    integers,
+    integers_at,
+    next_number,
+    store,
+    zeros,
+)
 from .tile import PART_GAP, WRITE, loops, pack_images, put, sum_of_products
 
 Slices = tuple[slice, ...]
@@ -191,8 +203,6 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
     x_bytes = prod(phases) * x_phase
     dy_bytes = block_rows * images * output_rows * shape.ow * itemsize + block_rows // high * PART_GAP
     result_bytes = round_up(shape.fh * shape.fw * block_rows * block_lanes * itemsize, 64)
-    if chunks == 1 or (parts == 1 and result_bytes > RESULT_BYTES):
-        result_bytes = 0  # they are not kept
     arguments = arguments_of(
         4,
         table,
@@ -210,14 +220,14 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
 
 
 # --- the kernel ----------------------------------------------------------------------------------
-@njit
+@helper
 def first_met(tap, axis, start):
     """The first index from `start` on that a tap meets; the others of it follow a stride apart."""
     stride, before, dilation, _ = axis
     return start + (tap * dilation - before - start) % stride
 
 
-@njit
+@helper
 def place_channels(first, rows, out, out_step, out_rows, tile_rows):
     """Place the tile's rows, which are channels from `first` on; those past the last go to the scratch memory."""
     for r in range(TILE_ROWS):
@@ -225,48 +235,52 @@ def place_channels(first, rows, out, out_step, out_rows, tile_rows):
     return min(TILE_ROWS, rows - first)
 
 
-@njit
+@helper
 def add_group(zero, group, chunk, axes, packed, results, add, own):
     """Add the terms of one chunk to the results of a group of taps."""
     size = bytes_of(zero)
     width = LANE_BYTES // size
     h, w = group
-    _, out_rows, tile_rows, _ = own
+    rows_of_tile = own[1]
     n, ih0, ih1, iw, oh0, oh1, ow = chunk
     x, x_phase, dy = packed
-    out, out_steps, rows, lanes = results
+    kept, fw, rows, lanes = results
     (stride_h, _, _, phases_h), (stride_w, _, _, phases_w) = axes
     skipped = max(0, oh0 - h[SUMMED])  # output rows of the group in chunks before this one
-    terms = n, max(0, min(h[TERMS], oh1 - h[SUMMED]) - skipped), w[TERMS]
-    dy_by = (oh1 - oh0) * ow * TILE_ROWS * size, ow * TILE_ROWS * size, TILE_ROWS * size
-    dy += (h[SUMMED] + skipped - oh0) * dy_by[1] + w[SUMMED] * dy_by[2]
+    terms = max(0, min(h[TERMS], oh1 - h[SUMMED]) - skipped), w[TERMS], n
+    dy_by = ow * n * TILE_ROWS * size, n * TILE_ROWS * size, TILE_ROWS * size
+    dy_part = (oh1 - oh0) * dy_by[0] + PART_GAP
+    dy += (h[SUMMED] + skipped - oh0) * dy_by[0] + w[SUMMED] * dy_by[1]
     for kh in range(h[COUNT]):
         for kw in range(w[COUNT]):
             # 1. where in x, of which each phase is an image of its own, and in the results this tap is
             tap_h, tap_w = h[FIXED] + kh * h[FIXED_STEP], w[FIXED] + kw * w[FIXED_STEP]
             x_rows = ceil_div(ih1 - first_met(tap_h, axes[0], ih0), stride_h)
             x_columns = ceil_div(iw - first_met(tap_w, axes[1], 0), stride_w)
-            x_by = x_rows * x_columns * LANE_BYTES, x_columns * LANE_BYTES, LANE_BYTES
+            x_by = x_columns * n * LANE_BYTES, n * LANE_BYTES, LANE_BYTES
+            x_part = x_rows * x_by[0] + PART_GAP
             row = (h[THIRD] + kh * h[THIRD_FIXED] + skipped * h[THIRD_TERM] - ih0) // stride_h
             column = (w[THIRD] + kw * w[THIRD_FIXED]) // stride_w
-            x_tap = x + (tap_h % phases_h * phases_w + tap_w % phases_w) * x_phase + row * x_by[1] + column * x_by[2]
+            x_tap = x + (tap_h % phases_h * phases_w + tap_w % phases_w) * x_phase + row * x_by[0] + column * x_by[1]
             counts, dy_loops, x_loops = loops(terms, dy_by, x_by)
-            at_tap = out + tap_h * out_steps[1] + tap_w * out_steps[2]
+            at_tap = kept + (tap_h * fw + tap_w) * lanes * rows * size
             # 2. its tiles
             for lane in range(0, lanes, width):
                 for first in range(0, rows, TILE_ROWS):
-                    place = at_tap + lane // width * out_steps[4]
-                    count = place_channels(first, rows, place, out_steps[0], out_rows, tile_rows)
-                    for r in range(TILE_ROWS if add else 0):
-                        fetch(out_rows[r])
+                    for r in range(TILE_ROWS):
+                        rows_of_tile[r] = at_tap + (lane * rows + first * width + r * width) * size
+                        fetch(rows_of_tile[r])
                     tile = sum_of_products(
-                        zeros(zero), size, dy + first // TILE_ROWS * (n * dy_by[0] + PART_GAP),
-                        x_tap + lane // width * (n * x_by[0] + PART_GAP), counts, dy_loops, x_loops,
+                        zeros(zero), size, dy + first // TILE_ROWS * dy_part, x_tap + lane // width * x_part,
+                        counts, dy_loops, x_loops,
                     )  # fmt: skip
-                    put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps[3], add, tile_rows)
+                    there = addresses_in(rows_of_tile)
+                    if add:
+                        tile = add_memory(tile, there)
+                    store(tile, there)
 
 
-@njit
+@helper
 def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, own):
     """Add up the parts of the results of one tap, in order, and write them to where they belong."""
     size = bytes_of(zero)
@@ -286,22 +300,27 @@ def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, own):
             at += TILE_ROWS * LANE_BYTES
 
 
-@njit
+@helper
 def chunk_of(c, images, chunk_images, axis, span, chunk_rows, ih, oh):
-    """Images from n on, their number, rows of x and of dy of a chunk, each as first and past-the-last."""
+    """Images from n on, their number, rows of x and of dy of a chunk, each as first and past-the-last.
+
+    Chunks differ by an image or a row at most, so that parts of as many chunks are as much work.
+    """
     stride, before, _, _ = axis
-    n = c // ceil_div(oh, chunk_rows) * chunk_images
-    oh0 = c % ceil_div(oh, chunk_rows) * chunk_rows
-    oh1 = min(oh, oh0 + chunk_rows)
+    by_images, by_rows = ceil_div(images, chunk_images), ceil_div(oh, chunk_rows)
+    k, r = c // by_rows, c % by_rows
+    n = k * images // by_images
+    oh0, oh1 = r * oh // by_rows, (r + 1) * oh // by_rows
     ih0 = min(ih, max(0, oh0 * stride - before))
-    return n, min(chunk_images, images - n), ih0, max(ih0, min(ih, (oh1 - 1) * stride - before + span)), oh0, oh1
+    ih1 = max(ih0, min(ih, (oh1 - 1) * stride - before + span))
+    return n, (k + 1) * images // by_images - n, ih0, ih1, oh0, oh1
 
 
-@njit
+@helper
 def block_of(block, arguments):
     """Where in x, dy and dw a block of rows and lanes begins, and its rows and lanes."""
-    x, dy, out = to_fixed_tuple(arguments[OWN : OWN + 3], 3)
-    rows, lanes, block_rows, block_lanes = to_fixed_tuple(arguments[SIZES + 2 : SIZES + 6], 4)
+    x, dy, out = integers(arguments, OWN, 3)
+    rows, lanes, block_rows, block_lanes = integers(arguments, SIZES + 2, 4)
     row_blocks, lane_blocks = ceil_div(rows, block_rows), ceil_div(lanes, block_lanes)
     g, row, lane = block // (row_blocks * lane_blocks), block // lane_blocks % row_blocks, block % lane_blocks
     row, lane = row * block_rows, lane * block_lanes
@@ -314,19 +333,20 @@ def block_of(block, arguments):
 def weight(zero, arguments):
     """Kernel: run conv2d_weight until no task is left; a task is a block of rows and lanes and a part of the chunks.
 
-    x is packed phase by phase: the rows and columns that a tap meets, a stride apart, come to lie side by side.
-    Where there are many chunks, the results stay in the scratch memory, tile by tile, until they are complete.
+    x is packed phase by phase: the rows and columns that a tap meets, a stride apart, come to lie side by side. The
+    images of a chunk are innermost, so that those of all columns are one long loop, whatever padding leaves out.
+    The results stay in the scratch memory, tap by tap and tile by tile, until they are complete.
     """
     size = bytes_of(zero)
     arguments = carray(integers_at(arguments), ARGUMENTS)
-    kept_parts, table_address, groups, images, blocks = to_fixed_tuple(arguments[OWN + 3 : SIZES + 2], 5)
-    fh, fw, chunk_images, chunk_rows, parts = to_fixed_tuple(arguments[SIZES + 6 : SIZES + 11], 5)
-    x_phase, x_bytes, result_bytes = to_fixed_tuple(arguments[SIZES + 11 : SIZES + 14], 3)
-    ih, iw, oh, ow, span = to_fixed_tuple(arguments[SIZES + 14 : SIZES + 19], 5)
-    axes = to_fixed_tuple(arguments[SIZES + 19 : SIZES + 23], 4), to_fixed_tuple(arguments[SIZES + 23 : X_STEPS], 4)
-    x_steps = to_fixed_tuple(arguments[X_STEPS:DY_STEPS], 4)
-    dy_steps = to_fixed_tuple(arguments[DY_STEPS:OUT_STEPS], 4)
-    out_steps = to_fixed_tuple(arguments[OUT_STEPS:ARGUMENTS], 5)
+    kept_parts, table_address, groups, images, blocks = integers(arguments, OWN + 3, 5)
+    fh, fw, chunk_images, chunk_rows, parts = integers(arguments, SIZES + 6, 5)
+    x_phase, x_bytes, result_bytes = integers(arguments, SIZES + 11, 3)
+    ih, iw, oh, ow, span = integers(arguments, SIZES + 14, 5)
+    axes = integers(arguments, SIZES + 19, 4), integers(arguments, SIZES + 23, 4)
+    x_steps = integers(arguments, X_STEPS, 4)
+    dy_steps = integers(arguments, DY_STEPS, 4)
+    out_steps = integers(arguments, OUT_STEPS, 5)
     own = own_scratch(arguments)
     kept = own[3]
     x_packed = kept if parts > 1 else kept + result_bytes
@@ -344,27 +364,22 @@ def weight(zero, arguments):
             return
         x, dy, out, rows, lanes = block_of(task // parts, arguments)
         first_chunk, last_chunk = task % parts * chunks // parts, (task % parts + 1) * chunks // parts
-        row_tiles, lane_tiles = ceil_div(rows, TILE_ROWS), ceil_div(lanes, width)
-        column = row_tiles * TILE_ROWS * LANE_BYTES  # of kept results: all rows of a tile's lanes
         if parts > 1:
             kept = kept_parts + round_up(8 * blocks, 64) + task * result_bytes
-        if result_bytes > 0:
-            steps = LANE_BYTES, fw * lane_tiles * column, lane_tiles * column, size, column
-            results = kept, steps, row_tiles * TILE_ROWS, lane_tiles * width
-        else:
-            steps = out_steps[0], out_steps[1], out_steps[2], out_steps[3], width * out_steps[3]
-            results = out, steps, rows, lanes
+        results = kept, fw, round_up(rows, TILE_ROWS), round_up(lanes, width)
         for c in range(first_chunk, last_chunk):
             # 2. a chunk of both, packed
             n0, n, ih0, ih1, oh0, oh1 = chunk_of(c, *sizes)
+            step = int(LANE_BYTES)
             for phase in range(phases_h * phases_w):
                 first_h, first_w = first_met(phase // phases_w, axes[0], ih0), first_met(phase % phases_w, axes[1], 0)
                 at = x + n0 * x_steps[0] + first_h * x_steps[1] + first_w * x_steps[2]
                 steps = x_steps[0], stride_h * x_steps[1], stride_w * x_steps[2], x_steps[3]
                 counts = n, ceil_div(ih1 - first_h, stride_h), ceil_div(iw - first_w, stride_w), lanes
-                pack_images(zero, x_packed + phase * x_phase, at, steps, counts, width)
+                pack_images(zero, x_packed + phase * x_phase, (step, n * step), at, steps, counts, width)
             at, counts = dy + n0 * dy_steps[0] + oh0 * dy_steps[1], (n, oh1 - oh0, ow, rows)
-            pack_images(zero, dy_packed, at, dy_steps, counts, int(TILE_ROWS))
+            step = TILE_ROWS * size
+            pack_images(zero, dy_packed, (step, n * step), at, dy_steps, counts, int(TILE_ROWS))
             # 3. its terms, group by group
             for group in range(groups):
                 h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:]
@@ -376,7 +391,7 @@ def weight(zero, arguments):
                     results, c > first_chunk, own,
                 )  # fmt: skip
         # 4. kept results to where they belong, by whoever is done with the last part of a block
-        if result_bytes == 0 or (parts > 1 and next_number(done, task // parts) < parts - 1):
+        if parts > 1 and next_number(done, task // parts) < parts - 1:
             continue
         if parts > 1:
             kept -= task % parts * result_bytes

@@ -1,0 +1,125 @@
+"""What a training writes to disk: a log with a row for each step, and now and then all that it takes to go on.
+
+A process may be killed at any moment. A checkpoint is written beside the old one and then takes its place in one move,
+so that a whole one is always there. The log may be ahead of it; going on, the rows after the checkpoint are cut off
+and come again, the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+
+def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file so that at every moment the old one or the new one is there, whole.
+
+    Parameters
+    ----------
+    path : Path
+    write : function
+        Of the open file.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     replace(Path(folder, "a"), lambda file: file.write(b"new"))
+    ...     Path(folder, "a").read_bytes()
+    b'new'
+    """
+    beside = path.with_name(f"{path.name}.tmp")  # in the same folder: a move to another disk would be a copy
+    with beside.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())  # or else the name may reach the disk before the content
+    os.replace(beside, path)
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint of tensors, numbers, strings and containers of them."""
+    replace(path, lambda file: torch.save(state, file))
+
+
+def load(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Read a checkpoint.
+
+    Parameters
+    ----------
+    path : Path
+    settings : dict
+        All that the losses depend on; they must be those of the checkpoint.
+
+    Returns
+    -------
+    dict, or None where there is no checkpoint
+
+    Raises
+    ------
+    ValueError
+        For a file that is no checkpoint, or one of a training with other settings.
+    """
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)  # runs no code from the file
+        before = state["settings"]
+    except Exception as error:
+        raise ValueError(f"out: {path} is no checkpoint of a training: {error}") from None
+    for name, value in settings.items():
+        if before.get(name) != value:
+            raise ValueError(
+                f"{name} is {value!r}, and the training in {path} has {before.get(name)!r}: give the same arguments to "
+                "go on with it, or another --out to begin a new one"
+            )
+    return state
+
+
+class Log:
+    """A CSV file with a row for each step, of which the last rows can be taken back.
+
+    Parameters
+    ----------
+    path : Path
+    columns : tuple of str
+    rows : int
+        Rows to keep of what is there already.
+
+    Raises
+    ------
+    ValueError
+        If the file has fewer rows, or other columns.
+    """
+
+    def __init__(self, path: Path, columns: tuple[str, ...], rows: int) -> None:
+        head = io.StringIO()
+        csv.DictWriter(head, columns, lineterminator="\n").writeheader()
+        lines = [head.getvalue()]
+        if rows:
+            lines = self._kept(path, lines[0], rows)
+        replace(path, lambda file: file.write("".join(lines).encode()))
+        self.path, self.columns = path, columns
+
+    @staticmethod
+    def _kept(path: Path, head: str, rows: int) -> list[str]:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        kept = lines[: 1 + rows]
+        if len(kept) <= rows or kept[0] != head or not kept[-1].endswith("\n"):
+            raise ValueError(f"out: {path} must have the {rows} steps of the checkpoint beside it, and does not")
+        return kept
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write a row, which from then on is there even if the process is killed."""
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk, before a checkpoint says that they are."""
+        with self.path.open("a", encoding="utf-8") as file:
+            os.fsync(file.fileno())

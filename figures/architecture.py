@@ -1,0 +1,67 @@
+"""The modules of the package as a layer cake: each imports only from its own layer and from those below.
+
+Modules and what they say of themselves are read from the source; which layer a module is in stands here, and
+tests/test_docs.py holds the imports against it.
+"""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+PACKAGE = Path(__file__).resolve().parent.parent / "cks_numba"
+LAYERS = (  # title, colour, modules; from the top down
+    ("run it", "#E8E8E4", "cli tutorial demo verify bench bench_gpu bench_dask figures sass train"),
+    ("call it", "#CDE4F2", "operators torch dask"),
+    ("see it", "#F9E3CF", "plots trace report model_report page models onnx_models"),
+    ("compute it", "#CFEAE0", "backends steps regular kernels"),
+    ("count it", "#F3DCEB", "flops networks layers"),
+    ("arrays", "#E8E8E4", "arrays dlpack"),
+    ("one geometry", "#FFF3B8", "geometry tables checks"),
+)
+COLUMNS, WIDTH, HEIGHT, GAP, LEFT = 5, 2.3, 0.98, 0.1, 1.75
+
+
+def summary(module: str) -> str:
+    """What a module says of itself: the first sentence of its docstring, up to a colon."""
+    path = PACKAGE / f"{module}.py"
+    text = ast.get_docstring(
+        ast.parse((path if path.exists() else PACKAGE / module / "__init__.py").read_text("utf-8"))
+    )
+    assert text is not None
+    first = " ".join(text.split("\n\n")[0].replace("`", "").split())
+    return first.split(". ")[0].rstrip(".")
+
+
+def draw() -> Figure:
+    rows = [(title, color, names.split()) for title, color, names in LAYERS]
+    lines = [-(-len(names) // COLUMNS) for _, _, names in rows]
+    high = sum(lines) * HEIGHT + len(rows) * GAP
+    fig = Figure(figsize=(LEFT + COLUMNS * WIDTH, high))
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, LEFT + COLUMNS * WIDTH), ylim=(high, 0))
+    ax.axis("off")
+    top = 0.0
+    for (title, color, names), count in zip(rows, lines, strict=True):
+        ax.add_patch(_box(0, top, LEFT + COLUMNS * WIDTH, count * HEIGHT, color))
+        ax.text(LEFT / 2, top + count * HEIGHT / 2, title.replace(" ", "\n"), ha="center", va="center", weight="bold")
+        for k, name in enumerate(names):
+            _module(ax, LEFT + k % COLUMNS * WIDTH, top + k // COLUMNS * HEIGHT, name)
+        top += count * HEIGHT + GAP
+    return fig
+
+
+def _box(left: float, top: float, width: float, height: float, color: str):
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((left, top), width, height, facecolor=color, edgecolor="none")
+
+
+def _module(ax, left: float, top: float, name: str) -> None:
+    ax.add_patch(_box(left + 0.05, top + 0.06, WIDTH - 0.1, HEIGHT - 0.12, "white"))
+    ax.text(left + 0.13, top + 0.27, name, va="center", weight="bold", size=13, family="DejaVu Sans Mono")
+    text = textwrap.fill(summary(name), 28, max_lines=3, placeholder=" …")
+    ax.text(left + 0.13, top + 0.42, text, va="top", size=9, linespacing=1.15)
