@@ -234,8 +234,9 @@ def _current_stream(stream: Any, name: str, pointer: int) -> Any:
 
 def library_of(name: str, array: Any) -> tuple[NumPy, Any]:
     """The library of an array, and the array (foreign GPU arrays: as a Numba device array)."""
-    if type(array) is np.ndarray:
-        return _NUMPY, array
+    known = _LIBRARIES.get(type(array))
+    if known is not None:
+        return known, array
     torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")  # loaded already, if the array is theirs
     if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
         return NumPy(), array
@@ -243,8 +244,8 @@ def library_of(name: str, array: Any) -> tuple[NumPy, Any]:
         return _torch_library(name, array, torch), array
     if cupy is not None and isinstance(array, cupy.ndarray):
         return CuPy(), array
-    if hasattr(array, "__cuda_ndarray__"):
-        return Numba(), array
+    if hasattr(type(array), "__cuda_ndarray__"):
+        return _LIBRARIES.setdefault(type(array), Numba()), array
     if hasattr(array, "__cuda_array_interface__"):
         from .kernels.jit import cuda
 
@@ -278,7 +279,7 @@ def dtype_name(array: Any) -> str:
     return getattr(array.dtype, "name", None) or str(array.dtype).removeprefix("torch.")
 
 
-_NUMPY = NumPy()
+_LIBRARIES: dict[type, NumPy] = {np.ndarray: NumPy()}  # of types whose arrays are all of one library, at once
 _NAMES = {"f": "float32", "d": "float64"}  # because the attribute `name` of a NumPy dtype is slow
 
 
@@ -299,29 +300,29 @@ class Call:
         self.layout = checks.choice("layout", layout, LAYOUTS)
         self.unbatched = False
         self._ranks: dict[str, int] = {}  # as they came, of the inputs that have a batch
-        given = {name: library_of(name, array) for name, array in inputs.items() if array is not None or name != "bias"}
-        self.inputs = {name: array for name, (_, array) in given.items()}
-        first = next(iter(given))
-        self.library = given[first][0]
-        names = {}
-        for name, (library, array) in given.items():
-            names[name] = dtype_name(array)
-            if library is not self.library:
-                self._same_library(first, name, library)
-        self.dtype = checks.dtypes(names)
-        self.out, self._given_out = None, out
-        if out is not None:
-            library, self.out = library_of("out", out)
-            self._same_library(first, "out", library)
+        self.inputs: dict[str, Any] = {}
+        dtypes = {}
+        for name, array in inputs.items():
+            if array is not None or name != "bias":
+                self.inputs[name] = array = self._taken(name, array)
+                dtypes[name] = dtype_name(array)
+        self.dtype = checks.dtypes(dtypes)
+        self._given_out, self.out = out, None if out is None else self._taken("out", out)
         self.strided = False
-        self.stream = self.library.stream(stream, self.inputs[first])
+        self.stream = self.library.stream(stream, self._first)
 
-    def _same_library(self, first: str, name: str, library: NumPy) -> None:
-        if type(library) is not type(self.library):
+    def _taken(self, name: str, array: Any) -> Any:
+        """The array, which must be of the library of the first one."""
+        library, array = library_of(name, array)
+        if not self.inputs:
+            self.library, self._first = library, array
+        elif library is not self.library and type(library) is not type(self.library):
+            first = next(iter(self.inputs))
             raise TypeError(
                 f"{first} and {name} must be of one kind, got {self.library.name} for {first} "
                 f"and {library.name} for {name}"
             )
+        return array
 
     def axes(self, letters: str) -> str:
         """Names of four axes in the order of the layout: "N H W C" as "(N, C, H, W)"."""
@@ -329,15 +330,15 @@ class Call:
 
     def batched(self, name: str, letters: str) -> tuple[int, ...]:
         """NHWC shape of an input with a batch; one without gets a batch of one."""
-        array = self.inputs[name]
-        checks.rank(name, tuple(array.shape), self.axes(letters), unbatched=True)
-        self._ranks[name] = rank = len(array.shape)
-        if any(other != rank for other in self._ranks.values()):
+        shape = tuple(self.inputs[name].shape)
+        checks.rank(name, shape, self.axes(letters), unbatched=True)
+        self._ranks[name] = len(shape)
+        if len(set(self._ranks.values())) > 1:
             raise ValueError(f"{' and '.join(self._ranks)} must both be batched or both not, got ranks {self._ranks}")
-        if rank == 3:
+        if len(shape) == 3:
             self.unbatched = True
-            self.inputs[name] = self.library.batch_of_one(array)
-        return channels_last(self.inputs[name].shape, self.layout)
+            self.inputs[name], shape = self.library.batch_of_one(self.inputs[name]), (1, *shape)
+        return channels_last(shape, self.layout)
 
     def filter(self, letters: str) -> tuple[int, ...]:
         """OHWI shape of the filter w; none of its sizes may be 0."""
@@ -357,8 +358,8 @@ class Call:
         if self.out is None:
             return
         checks.shape_of("out", tuple(self.out.shape), self.shown(shape, batch), "like the result")
-        wanted = np.dtype(self.dtype)
-        if dtype_name(self.out) != self.dtype or (isinstance(self.out, np.ndarray) and self.out.dtype != wanted):
+        swapped = isinstance(self.out, np.ndarray) and not self.out.dtype.isnative
+        if swapped or dtype_name(self.out) != self.dtype:
             raise TypeError(f"out must be {self.dtype} like the inputs, got {self.out.dtype}")
         if not self.library.writeable(self.out):
             raise ValueError("out must be writeable, got a read-only array")
@@ -378,10 +379,10 @@ class Call:
         """
         self.strided = backend == "cpu"
         if self.layout != "NHWC" and not self.strided:
-            return self.library.empty(shape, next(iter(self.inputs.values())), self.stream)
+            return self.library.empty(shape, self._first, self.stream)
         own = self.out
         if own is None:
-            own = self.library.empty(own_order(shape, self.layout), next(iter(self.inputs.values())), self.stream)
+            own = self.library.empty(own_order(shape, self.layout), self._first, self.stream)
         elif len(own.shape) == 3:
             own = self.library.batch_of_one(own)
         return own if self.layout == "NHWC" else self.library.permuted(own, TO_LAST[self.layout])
@@ -438,10 +439,7 @@ def _is_contiguous(raw: Any) -> bool:
 def _bounds(raw: Any) -> tuple[int, int]:
     """First and past-the-last address of an array."""
     start, itemsize = address(raw), raw.dtype.itemsize
-    size = prod(raw.shape)
-    if not size:
-        return start, start
-    if _is_contiguous(raw):
-        return start, start + size * itemsize
+    if not raw.size or _is_contiguous(raw):
+        return start, start + raw.size * itemsize
     reach = [(length - 1) * stride for length, stride in zip(raw.shape, raw.strides, strict=True)]
     return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + itemsize

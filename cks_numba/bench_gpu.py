@@ -280,15 +280,20 @@ def _no_gpu_needed() -> Iterator[list[Launch]]:
         yield launched
 
 
-def launch_cost(calls: int = 2000) -> dict[str, float]:
+def launch_cost(blocks: int = 60) -> dict[str, float]:
     """Microseconds of Python in a repeated call with `out=`, up to its launches, by operator.
 
     A stand-in takes the launches, so no GPU is needed. What Numba itself does in a launch is not counted.
 
+    Parameters
+    ----------
+    blocks : int
+        Of 50 calls of each operator, in turns with pauses between them: a computer has slow moments.
+
     Returns
     -------
     dict of str to float
-        The least of blocks of 100 calls, in processor time of this process.
+        Of the fastest block, in processor time of this process.
     """
     x, w, y = (DeviceArray(size, 2**30 * k) for k, size in enumerate((LAYER.x_shape, LAYER.w_shape, LAYER.y_shape), 1))
     calling: dict[str, Callable[[], Any]] = {
@@ -296,22 +301,24 @@ def launch_cost(calls: int = 2000) -> dict[str, float]:
         "conv2d_input": lambda: operators.conv2d_input(LAYER.x_shape, w, y, padding=1, out=x),
         "conv2d_weight": lambda: operators.conv2d_weight(x, LAYER.w_shape, y, padding=1, out=w),
     }
+    samples: dict[str, list[float]] = {operator: [] for operator in OPERATORS}
     tiled._prepared.cache_clear()  # no table of a stand-in may be met later, and none of a real GPU now
     backend._workspaces.clear()
     try:
         with _no_gpu_needed():
-            return {operator: _block(calling[operator], calls) for operator in OPERATORS}
+            for _ in range(blocks):
+                for operator, call in calling.items():
+                    samples[operator].append(_block(call))
+                time.sleep(bench.PAUSE)
     finally:
         tiled._prepared.cache_clear()
         backend._workspaces.clear()
+    return {operator: min(times) for operator, times in samples.items()}
 
 
-def _block(call: Callable[[], Any], calls: int, block: int = 100) -> float:
+def _block(call: Callable[[], Any], calls: int = 50) -> float:
     call()
-    samples = []
-    for _ in range(max(1, calls // block)):
-        start = time.process_time_ns()
-        for _ in range(block):
-            call()
-        samples.append((time.process_time_ns() - start) / block / 1e3)
-    return min(samples)
+    start = time.process_time_ns()
+    for _ in range(calls):
+        call()
+    return (time.process_time_ns() - start) / calls / 1e3

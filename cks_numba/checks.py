@@ -76,10 +76,10 @@ def dtypes(names: dict[str, str]) -> str:
     for name, dtype in names.items():
         if dtype not in ("float32", "float64"):
             raise TypeError(f"{name} must be float32 or float64, got {dtype}")
-    first = next(iter(names))
-    for name, dtype in names.items():
-        if dtype != names[first]:
-            raise TypeError(f"{first} and {name} must have the same dtype, got {names[first]} and {dtype}")
+    first, *others = names
+    for name in others:
+        if names[name] != names[first]:
+            raise TypeError(f"{first} and {name} must have the same dtype, got {names[first]} and {names[name]}")
     return names[first]
 
 
@@ -121,8 +121,8 @@ def channels(source: str, ic: int, filter_ic: int, groups: int, filter_name: str
 
 def shape_of(name: str, shape: tuple[int, ...], wanted: tuple[int, ...], why: str) -> None:
     """Check a whole shape."""
-    if tuple(shape) != tuple(wanted):
-        raise ValueError(f"{name} must have shape {tuple(wanted)} {why}, got {tuple(shape)}")
+    if shape != wanted:
+        raise ValueError(f"{name} must have shape {wanted} {why}, got {shape}")
 
 
 def input_size(name: str, size: int, least: int, stride: int, outputs: int, detail: str) -> None:

@@ -323,10 +323,6 @@ def conv2d_weight(
 # --- what the operators share ---------------------------------------------------------------------
 def _run(call: Call, backend: str, operator: str, shape: ConvShape, first: str, second: str, buffer: Any) -> None:
     """Fill an NHWC buffer. With no image there is nothing to add up, and nothing to launch."""
-    if backend == "cuda":
-        from .backends import cuda
-
-        cuda.require()
     if shape.n == 0:
         call.library.zero(buffer, call.stream)
     else:

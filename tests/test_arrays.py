@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from types import SimpleNamespace
 
 import numpy as np
@@ -152,7 +153,7 @@ class View:
         interface = owner.__cuda_array_interface__
         self.__cuda_array_interface__ = self.__cuda_ndarray__ = interface
         self.shape, self.dtype, self.stream = interface["shape"], np.dtype(np.float32), 7
-        self.strides = np.empty(self.shape, np.float32).strides
+        self.strides, self.size = np.empty(self.shape, np.float32).strides, prod(self.shape)
         self.address = interface["data"][0]
 
     def is_c_contiguous(self):

@@ -25,7 +25,7 @@ VECTORS = ConvShape(n=33, ih=17, iw=15, ic=68, oc=132, fh=3, fw=3, stride=2, pad
 def test_rung_equals_brute_force(operator, variant, dtype):
     for shape in (*HARD_SHAPES.values(), LARGE, VECTORS):
         arrays = [cuda.to_device(array) for array in integers(operator, shape, dtype)]
-        with backend.small_grids_allowed():
+        with backend.launching:
             for launch in kernels.launches(operator, shape, tuple(arrays), variant=variant):
                 launch.run()
         first, second, out = (array.copy_to_host() for array in arrays)
@@ -38,7 +38,7 @@ def test_every_tile(operator, tile):
     for shape in (LARGE, VECTORS):
         choice = tiled.Choice(operator, shape, tile, 3 if operator == "conv2d_weight" else 1, sms=132)
         arrays = [cuda.to_device(array) for array in integers(operator, shape, "float32")]
-        with backend.small_grids_allowed():
+        with backend.launching:
             for launch in tiled.launches(operator, shape, tuple(arrays), choice):
                 launch.run()
         first, second, out = (array.copy_to_host() for array in arrays)

@@ -22,11 +22,18 @@ BACKENDS = ("auto", "cuda", "cpu", "steps")
 
 
 def choose(backend: Any, on_gpu: bool) -> str:
-    """Return the backend to use: "auto" is the GPU where the arrays live on one or one is present."""
+    """Return the backend to use: "auto" is the GPU where the arrays live on one or one is present.
+
+    Raises
+    ------
+    RuntimeError
+        For "cuda" with no GPU and no simulator; says how to go on.
+    """
     checks.choice("backend", backend, BACKENDS)
-    if on_gpu:
-        if backend in ("cpu", "steps"):
-            raise ValueError(f'backend={backend!r} needs arrays in host memory, got GPU arrays; use backend="cuda"')
+    if on_gpu and backend in ("cpu", "steps"):
+        raise ValueError(f'backend={backend!r} needs arrays in host memory, got GPU arrays; use backend="cuda"')
+    if on_gpu or backend == "cuda":
+        _module("cuda").require()
         return "cuda"
     if backend == "auto":
         cuda = _module("cuda")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
 
@@ -37,14 +35,7 @@ def require() -> None:
 
 
 def run(operator: str, shape: ConvShape, first: Any, second: Any, out: Any, stream: Any = 0) -> None:
-    """Run an operator on contiguous NHWC arrays, all NumPy (copied there and back) or all on the GPU.
-
-    Raises
-    ------
-    RuntimeError
-        With no GPU and no simulator; says how to go on.
-    """
-    require()
+    """Run an operator on contiguous NHWC arrays, all NumPy (copied there and back) or all on the GPU."""
     if not isinstance(out, np.ndarray):
         _launch(operator, shape, (first, second, out), stream)
         return
@@ -60,12 +51,33 @@ def _launch(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], strea
     """The operators have checked the arrays, and results without an element need no launch."""
     if 0 in arrays[2].shape:
         return
-    with small_grids_allowed(), _one_at_a_time:
+    with launching:
         for launch in tiled.launches(operator, shape, arrays, scratch=partial(_workspace, stream)):
             launch.run(stream)
 
 
-_one_at_a_time = threading.Lock()  # the launches that share a workspace must follow each other on its stream
+class _Launching:
+    """Held while kernels are launched: those that share a workspace must follow each other on its stream.
+
+    There is no low-occupancy warning inside: a small problem has a small grid, and that is right.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._settings: Any = config
+        self._before: list[int] = []
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._before.append(self._settings.CUDA_LOW_OCCUPANCY_WARNINGS)
+        self._settings.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+
+    def __exit__(self, *_: object) -> None:
+        self._settings.CUDA_LOW_OCCUPANCY_WARNINGS = self._before.pop()
+        self._lock.release()
+
+
+launching = _Launching()
 _workspaces: OrderedDict[Any, Any] = OrderedDict()  # the last ones used, by device, stream, shape and dtype
 
 
@@ -79,18 +91,6 @@ def _workspace(stream: Any, like: Any, shape: tuple[int, ...]) -> Any:
     while len(_workspaces) > MOST_WORKSPACES:
         _workspaces.popitem(last=False)
     return found
-
-
-@contextmanager
-def small_grids_allowed() -> Iterator[None]:
-    """No low-occupancy warning inside: a small problem has a small grid, and that is right."""
-    settings: Any = config
-    before = settings.CUDA_LOW_OCCUPANCY_WARNINGS
-    settings.CUDA_LOW_OCCUPANCY_WARNINGS = 0
-    try:
-        yield
-    finally:
-        settings.CUDA_LOW_OCCUPANCY_WARNINGS = before
 
 
 # --- what the layouts and the bias need of arrays on the GPU --------------------------------------
@@ -141,5 +141,5 @@ def fill_zero(out: Any, stream: Any = 0) -> None:
 def _each(out: Any, kernel: Any, args: tuple[Any, ...], stream: Any) -> None:
     """Launch a kernel with one thread for every element of `out`."""
     if out.size:
-        with small_grids_allowed():
+        with launching:
             one_thread_each("copy or bias", kernel, out, args).run(stream)

@@ -210,12 +210,12 @@ def launches(
     ValueError
         For arrays whose offsets do not fit in 32 bits.
     """
-    device = device_of(arrays[2])
-    vectors = all(aligned(array) for array in arrays)
-    name, kernel, grid, block, table, sizes, choice = _prepared(
-        operator, shape, arrays[0].dtype.itemsize, vectors, device, choice
-    )
     first, second, out = arrays
+    device = device_of(out)
+    vectors = aligned(first) and aligned(second) and aligned(out)
+    name, kernel, grid, block, table, sizes, choice = _prepared(
+        operator, shape, out.dtype.itemsize, vectors, device, choice
+    )
     if operator == "conv2d_input":
         first, second = second, first
     if choice.parts == 1:
