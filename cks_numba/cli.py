@@ -210,9 +210,9 @@ def show_flops(arguments: argparse.Namespace) -> int:
 
 def show_launch_cost(check: bool) -> int:
     """Print what a call costs in Python before the GPU has work, and with a check, fail above the bar."""
-    from . import bench_gpu
+    from .bench import gpu
 
-    cost = bench_gpu.launch_cost()
+    cost = gpu.launch_cost()
     for operator, microseconds in cost.items():
         print(f"{operator:<13} {microseconds:5.1f} us of Python up to the launch (at most {LAUNCH_COST:g})")
     return int(check and max(cost.values()) > LAUNCH_COST)
@@ -385,16 +385,16 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         if arguments.launch_cost:
             return show_launch_cost(arguments.check)
         if arguments.dask:
-            from . import bench_dask
+            from .bench import cluster
 
-            return bench_dask.run(arguments.rounds, arguments.quick)
+            return cluster.run(arguments.rounds, arguments.quick)
         if arguments.device == "cuda":
-            from . import bench_gpu
+            from .bench import gpu
 
-            return bench_gpu.run(arguments.rounds, arguments.csv, arguments.only, arguments.minutes, arguments.dry)
-        from . import bench
+            return gpu.run(arguments.rounds, arguments.csv, arguments.only, arguments.minutes, arguments.dry)
+        from .bench import cpu
 
-        return bench.run(
+        return cpu.run(
             arguments.rounds,
             arguments.threads,
             arguments.quick,

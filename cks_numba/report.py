@@ -185,7 +185,7 @@ def run(
         write(counted, csv_file)
         print(f"\nwrote {csv_file}")
     if readme:
-        from .bench import put_between  # slow to import
+        from .bench.results import put_between  # slow to import
 
         put_between(readme, summary(counted), MARKERS)
     return 0

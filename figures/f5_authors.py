@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from cks_numba import bench, figures, flops
+from cks_numba import figures, flops
+from cks_numba.bench import results
 from cks_numba.geometry import ConvShape
 
 DATA = Path(__file__).parent / "data"
@@ -53,11 +54,11 @@ def padding_alone(row: dict[str, str]) -> float:
 def ours() -> dict[tuple[str, tuple[int, ...]], float]:
     """Time of the regular way over ours, by operator and sizes."""
     times: dict[tuple[str, tuple[int, ...]], dict[str, float]] = {}
-    for row in bench.read(DATA / "cpu_amd_epyc_2_threads.csv"):
+    for row in results.read(DATA / "cpu_amd_epyc_2_threads.csv"):
         key = row.operator, (row.ih, row.ic, row.oc, row.fh, row.stride, row.padding)
         if row.layout == "NHWC":
             times.setdefault(key, {})[row.contender] = row.median_ms
-    return {key: here[bench.REGULAR] / here[bench.OURS] for key, here in times.items()}
+    return {key: here[results.REGULAR] / here[results.OURS] for key, here in times.items()}
 
 
 def draw_axes(ax: Axes, least: float, most: float, ticks: tuple[float, ...], title: str, below: str) -> None:

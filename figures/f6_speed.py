@@ -14,29 +14,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from cks_numba import bench, figures
+from cks_numba import figures
+from cks_numba.bench import results
 
 DATA = Path(__file__).parent / "data"
 STEP = 0.22  # between the operators, side by side at each size
 TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 12, 16)
 
 
-def ratios(rows: list[bench.Row]) -> dict[str, dict[int, list[float]]]:
+def ratios(rows: list[results.Row]) -> dict[str, dict[int, list[float]]]:
     """PyTorch's time over ours, by operator and by rows of the map."""
     times: dict[tuple, dict[str, float]] = defaultdict(dict)
     for row in rows:
         key = row.contender
-        if key == bench.OURS and row.layout != "NHWC":
+        if key == results.OURS and row.layout != "NHWC":
             continue
         times[row.case][key] = min(row.median_ms, times[row.case].get(key, row.median_ms))
     found: dict[str, dict[int, list[float]]] = {operator: defaultdict(list) for operator in figures.OPERATORS}
     for (operator, _, size, *_), here in times.items():
-        if bench.PEER in here:
-            found[operator][size].append(here[bench.PEER] / here[bench.OURS])
+        if results.PEER in here:
+            found[operator][size].append(here[results.PEER] / here[results.OURS])
     return found
 
 
-def draw_panel(ax: Axes, rows: list[bench.Row]) -> None:
+def draw_panel(ax: Axes, rows: list[results.Row]) -> None:
     """Points and means of the three operators."""
     found = ratios(rows)
     sizes = sorted({size for by_size in found.values() for size in by_size})
@@ -65,7 +66,7 @@ def draw() -> Figure:
     files = [*sorted(DATA.glob("cpu_*.csv")), *sorted(DATA.glob("gpu_*.csv"))]
     fig = Figure(figsize=(10, 6.4 * len(files)), layout="constrained")
     for ax, path in zip(fig.subplots(len(files), 1, squeeze=False)[:, 0], files, strict=True):
-        draw_panel(ax, bench.read(path))
+        draw_panel(ax, results.read(path))
         ax.set_xlabel("size of the layer's input map")
         ax.set_ylabel("PyTorch's time over ours")
     fig.axes[0].legend(fontsize=16)

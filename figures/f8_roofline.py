@@ -24,7 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from cks_numba import bench, figures, flops, kernels
+from cks_numba import figures, flops, kernels
+from cks_numba.bench import results
 from cks_numba.geometry import ConvShape
 from cks_numba.kernels import tiled
 from cks_numba.kernels.conv_v2 import TILE
@@ -44,20 +45,20 @@ GREY = "#B5B5B5"
 # --- bytes ------------------------------------------------------------------------------------------
 def asked(operator: str, shape: ConvShape, rung: str) -> int:
     """Elements of global memory that the threads of a rung load and store, tables of indices not counted."""
-    count, results = flops.count(operator, shape), prod(shape.arrays(operator)[2][1])
+    count, written = flops.count(operator, shape), prod(shape.arrays(operator)[2][1])
     if rung == "with_zeros":
-        return 2 * count.regular + results + _to_add_zeros(operator, shape)
+        return 2 * count.regular + written + _to_add_zeros(operator, shape)
     if rung == "skip_zeros":
-        return 2 * count.useful + results
+        return 2 * count.useful + written
     if rung == "shared":  # an element is loaded once for all TILE results of a row, or of a column, of a tile
         ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
         sides = {"conv2d": (shape.n, oc), "conv2d_input": (shape.n, ic), "conv2d_weight": (oc, ic)}[operator]
-        return sum(count.useful // side * ceil_div(side, TILE) for side in sides) + results
+        return sum(count.useful // side * ceil_div(side, TILE) for side in sides) + written
     choice = tiled.choose(operator, shape)
     depth = {"conv2d": choice.channels[0], "conv2d_input": choice.channels[1], "conv2d_weight": shape.n}[operator]
     terms = sum(n * group.terms * depth for n, group in zip(choice.blocks, choice.plan.groups, strict=True))
     loads = terms * choice.grid[1] * shape.groups * (choice.tile.bm + choice.tile.bn)
-    return loads + results * (2 * choice.parts + 1 if choice.parts > 1 else 1)  # parts are stored, loaded, added
+    return loads + written * (2 * choice.parts + 1 if choice.parts > 1 else 1)  # parts are stored, loaded, added
 
 
 def _to_add_zeros(operator: str, shape: ConvShape) -> int:
@@ -81,8 +82,8 @@ def measured() -> dict[tuple[str, str], float]:
     """TFLOP/s of the layer by operator and rung, as far as a CSV of the GPU has them; ours is the tiled rung."""
     found: dict[tuple[str, str], float] = {}
     wanted = (BATCH, *(LAYER[name] for name in ("ih", "ic", "oc", "fh", "stride", "padding")))
-    for row in (row for path in sorted(DATA.glob("gpu_*.csv")) for row in bench.read(path)):
-        rung = {bench.OURS: "tiled"}.get(row.contender, row.contender)
+    for row in (row for path in sorted(DATA.glob("gpu_*.csv")) for row in results.read(path)):
+        rung = {results.OURS: "tiled"}.get(row.contender, row.contender)
         if GPU in row.device and row.case[1:] == wanted and rung in kernels.VARIANTS and row.layout == "NHWC":
             found[row.operator, rung] = row.rate / 1e3
     return found
@@ -133,14 +134,14 @@ def draw_rungs(ax: Axes) -> None:
 
 def draw_cpu(ax: Axes) -> None:
     """Every case that was measured: useful rate over that of BLAS beside it."""
-    rates: dict[tuple, dict[str, bench.Row]] = defaultdict(dict)
-    for row in bench.read(DATA / "cpu_amd_epyc_2_threads.csv"):
+    rates: dict[tuple, dict[str, results.Row]] = defaultdict(dict)
+    for row in results.read(DATA / "cpu_amd_epyc_2_threads.csv"):
         if row.layout != "NCHW":
             rates[row.case][row.contender] = row
-    for contender, look in ((bench.REGULAR, dict(color=GREY)), (bench.OURS, {})):
+    for contender, look in ((results.REGULAR, dict(color=GREY)), (results.OURS, {})):
         for (operator, n, ih, ic, oc, fh, stride, padding), here in rates.items():
             shape = ConvShape(n=n, ih=ih, iw=ih, ic=ic, oc=oc, fh=fh, fw=fh, stride=stride, padding=padding)
-            at, share = flops.count(operator, shape).intensity, here[contender].rate / here[bench.LIMIT].rate
+            at, share = flops.count(operator, shape).intensity, here[contender].rate / here[results.LIMIT].rate
             ax.plot(at, share, markersize=8, markeredgecolor="white", **{**figures.OPERATORS[operator], **look})
     ax.axhline(1, color="black", linewidth=3, zorder=1)
     ax.set(xscale="log", yscale="log", ylabel="share of the BLAS rate", yticks=(0.003, 0.01, 0.03, 0.1, 0.3, 1))

@@ -6,8 +6,9 @@ from unittest import mock
 
 import pytest
 
-from cks_numba import bench, bench_gpu, layers, operators
+from cks_numba import layers, operators
 from cks_numba.backends import cuda as backend
+from cks_numba.bench import gpu, results
 from cks_numba.cli import main
 from cks_numba.kernels import tiled
 from cks_numba.kernels.jit import cuda
@@ -19,7 +20,7 @@ DRY = ("bench", "--device", "cuda", "--dry", "--rounds", "3", "--only", "DCGAN, 
 def no_gpu_needed():
     tiled._prepared.cache_clear()
     backend._workspaces.clear()
-    with bench_gpu._no_gpu_needed() as launched:
+    with gpu._no_gpu_needed() as launched:
         yield launched
     tiled._prepared.cache_clear()
     backend._workspaces.clear()
@@ -29,32 +30,32 @@ def test_dry_run_writes_every_contender_and_goes_on_where_it_stopped(tmp_path, c
     path = tmp_path / "gpu.csv"
     assert main([*DRY, "--csv", str(path), "--minutes", "0"]) == 0
     assert "cases left: run it again" in capsys.readouterr().out and not path.exists()
-    with mock.patch.object(bench_gpu, "append", wraps=bench_gpu.append) as append:
+    with mock.patch.object(gpu, "append", wraps=gpu.append) as append:
         append.side_effect = [mock.DEFAULT, KeyboardInterrupt]  # stopped in the second case
         with pytest.raises(KeyboardInterrupt):
             main([*DRY, "--csv", str(path)])
-    first = bench.read(path)
+    first = results.read(path)
     assert {(r.contender, r.layout) for r in first} == {
-        *((name, "NHWC") for name in bench_gpu.RUNGS),
-        *((name, layout) for name in (bench.PEER, bench_gpu.TF32) for layout in ("NHWC", "NCHW")),
+        *((name, "NHWC") for name in gpu.RUNGS),
+        *((name, layout) for name in (results.PEER, gpu.TF32) for layout in ("NHWC", "NCHW")),
     }
     assert main([*DRY, "--csv", str(path)]) == 0
-    rows = bench.read(path)
+    rows = results.read(path)
     cases = [case for case in layers.gpu_table() if "DCGAN, 32x32" in case.name]
     assert rows[: len(first)] == first and len(rows) == len(first) * len(cases)
     assert {row.n for row in rows} == set(layers.GPU_BATCHES) and {row.device for row in rows} == {"stand-in"}
     assert main([*DRY, "--csv", str(path)]) == 0
-    assert bench.read(path) == rows
+    assert results.read(path) == rows
     assert f"0 cases, {len(cases)} in the file already" in capsys.readouterr().out
 
 
 def test_a_slow_contender_has_one_round():
-    class Slow(bench_gpu.StandIn):
+    class Slow(gpu.StandIn):
         def contenders(self, case=None):
             return {("slow", ""): lambda: self._work(0.1), ("fast", ""): lambda: self._work(0.001)}
 
     machine = Slow()
-    samples = bench_gpu.measure(machine, machine.contenders(), 5)
+    samples = gpu.measure(machine, machine.contenders(), 5)
     assert {name: len(seconds) for (name, _), seconds in samples.items()} == {"slow": 1, "fast": 5}
 
 
@@ -67,8 +68,8 @@ def test_without_a_gpu_it_says_so(capsys):
 
 @pytest.mark.parametrize("operator", ["conv2d", "conv2d_input", "conv2d_weight"])
 def test_a_repeated_call_copies_and_allocates_nothing(no_gpu_needed, operator):
-    s = bench_gpu.LAYER
-    x, w, y = (bench_gpu.DeviceArray(size, 2**30 * k) for k, size in enumerate((s.x_shape, s.w_shape, s.y_shape), 1))
+    s = gpu.LAYER
+    x, w, y = (gpu.DeviceArray(size, 2**30 * k) for k, size in enumerate((s.x_shape, s.w_shape, s.y_shape), 1))
     calls = {
         "conv2d": lambda: operators.conv2d(x, w, padding=1, out=y),
         "conv2d_input": lambda: operators.conv2d_input(s.x_shape, w, y, padding=1, out=x),

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import cks_numba as cks
-from cks_numba import ConvShape, bench_dask
+from cks_numba import ConvShape
+from cks_numba.bench import cluster as bench_cluster
 from cks_numba.cli import main
 
 da = pytest.importorskip("dask.array", reason="dask is not installed (pip install cks-numba[dask])")
@@ -189,8 +190,8 @@ def test_the_benchmark_prints_how_one_and_two_workers_do(capsys):
 
 def test_the_benchmark_refuses_results_that_depend_on_the_workers():
     with pytest.raises(RuntimeError, match="conv2d: one worker and several give other results"):
-        bench_dask._same("conv2d", lambda workers: np.array([workers]))
-    bench_dask._same("conv2d", lambda workers: np.array([0]))
+        bench_cluster._same("conv2d", lambda workers: np.array([workers]))
+    bench_cluster._same("conv2d", lambda workers: np.array([0]))
 
 
 def test_the_benchmark_calls_the_operators():
@@ -205,14 +206,14 @@ def test_the_benchmark_calls_the_operators():
         "conv2d_weight": cks.conv2d_weight(x, w.shape, dy, stride=2, padding=1),
     }
     for name, result in wanted.items():
-        np.testing.assert_allclose(bench_dask.lazy(name, shape, cuts).compute(), result, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(bench_cluster.lazy(name, shape, cuts).compute(), result, rtol=0, atol=1e-12)
 
 
 def test_the_benchmark_computes_anew_in_every_round():
     x, w, dy, _ = operands()
     cuts = {"x": cut(x, 4), "dy": cut(dy, 4)}
     result = cd.conv2d(cuts["x"], w, **KEYS)
-    first, second = (bench_dask.again(result, cuts) for _ in range(2))
+    first, second = (bench_cluster.again(result, cuts) for _ in range(2))
     assert len({array.name for array in (result, first, second)}) == 3
     assert cuts["x"].name in {key[0] for key in first.__dask_graph__() if isinstance(key, tuple)}  # x is not made again
     np.testing.assert_array_equal(first.compute(), result.compute())

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from cks_numba import bench, figures
+from cks_numba import figures
+from cks_numba.bench import results
 from cks_numba.cli import main
 
 COMMITTED = {path.name for kind in ("png", "gif") for path in figures.FOLDER.glob(f"*.{kind}")}
@@ -105,14 +106,15 @@ def test_speed_takes_our_nhwc_and_the_better_layout_of_pytorch(tmp_path: Path, m
     speed = figures.load("f6_speed")
     about = dict(source="", dtype="float32", min_ms=1.0, max_ms=1.0, rate=1.0, rounds=9, extra_bytes=0, threads=1)
     size = dict(operator="conv2d", n=1, ih=4, ic=8, oc=8, fh=3, stride=1, padding=1, versions="", commit="")
-    times = ((bench.OURS, "NHWC", 2.0), (bench.OURS, "NCHW", 1.0), (bench.PEER, "NHWC", 7.0), (bench.PEER, "NCHW", 5.0))
+    ours, peer = results.OURS, results.PEER
+    times = ((ours, "NHWC", 2.0), (ours, "NCHW", 1.0), (peer, "NHWC", 7.0), (peer, "NCHW", 5.0))
     rows = [
-        bench.Row(contender=name, layout=layout, median_ms=ms, device="a GPU", **size, **about)
+        results.Row(contender=name, layout=layout, median_ms=ms, device="a GPU", **size, **about)
         for name, layout, ms in times
     ]
     assert speed.ratios(rows)["conv2d"] == {4: [2.5]}
-    bench.write(rows, tmp_path / "gpu_some.csv")
-    bench.write(rows, tmp_path / "cpu_some.csv")
+    results.write(rows, tmp_path / "gpu_some.csv")
+    results.write(rows, tmp_path / "cpu_some.csv")
     monkeypatch.setattr(speed, "DATA", tmp_path)
     assert len(speed.draw().axes) == 2  # a panel a file
 

@@ -7,7 +7,8 @@ from math import prod
 import numpy as np
 import pytest
 
-from cks_numba import bench, figures, kernels, sass, trace
+from cks_numba import figures, kernels, sass, trace
+from cks_numba.bench import results
 from cks_numba.cli import main
 from cks_numba.geometry import OPERATORS, ConvShape
 from cks_numba.trace.elements import Watched
@@ -68,12 +69,12 @@ def test_a_csv_of_the_gpu_adds_measured_points(tmp_path, monkeypatch) -> None:
     about = dict(source="", dtype="float32", median_ms=1.0, min_ms=1.0, max_ms=1.0, rounds=9, extra_bytes=0, threads=1)
     size = dict(n=128, ih=32, ic=64, oc=128, fh=3, stride=2, padding=1, versions="", commit="", layout="NHWC")
     rows = [
-        bench.Row(operator="conv2d", contender=name, rate=rate, device="NVIDIA H100 80GB HBM3", **about, **size)
-        for name, rate in ((bench.OURS, 40_000.0), ("skip_zeros", 2_000.0), (bench.PEER, 50_000.0))
+        results.Row(operator="conv2d", contender=name, rate=rate, device="NVIDIA H100 80GB HBM3", **about, **size)
+        for name, rate in ((results.OURS, 40_000.0), ("skip_zeros", 2_000.0), (results.PEER, 50_000.0))
     ]
-    cpu = bench.read(roofline.DATA / "cpu_amd_epyc_2_threads.csv")
-    bench.write(rows, tmp_path / "gpu_some.csv")
-    bench.write(cpu, tmp_path / "cpu_amd_epyc_2_threads.csv")
+    cpu = results.read(roofline.DATA / "cpu_amd_epyc_2_threads.csv")
+    results.write(rows, tmp_path / "gpu_some.csv")
+    results.write(cpu, tmp_path / "cpu_amd_epyc_2_threads.csv")
     monkeypatch.setattr(roofline, "DATA", tmp_path)
     assert roofline.measured() == {("conv2d", "tiled"): 40.0, ("conv2d", "skip_zeros"): 2.0}
     points = [tuple(map(float, line.get_ydata())) for line in roofline.draw().axes[0].lines]

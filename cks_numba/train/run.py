@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import bench, checks, models
+from .. import checks, models
+from ..bench import results, timing
 from ..torch import convert
 from . import checkpoint, nets
 from .data import Data
@@ -207,8 +208,8 @@ class Run:
 
 def about(device: str) -> dict[str, Any]:
     """What a timing depends on: machine, threads and versions."""
-    name = torch.cuda.get_device_name() if device == "cuda" else bench.machine()
-    return {"device": name, "threads": torch.get_num_threads(), "versions": bench.versions()}
+    name = torch.cuda.get_device_name() if device == "cuda" else results.machine()
+    return {"device": name, "threads": torch.get_num_threads(), "versions": results.versions()}
 
 
 def set_up(threads: int | None) -> None:
@@ -224,7 +225,7 @@ def set_up(threads: int | None) -> None:
     ValueError
         For more than Numba can have.
     """
-    bench.keep_memory()  # or else fresh pages, at every step, may take longer than the convolutions
+    timing.keep_memory()  # or else fresh pages, at every step, may take longer than the convolutions
     threads = threads or numba.get_num_threads()
     numba.set_num_threads(threads)
     torch.set_num_threads(threads)

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from .. import bench, flops, networks, plots
+from .. import flops, networks, plots
+from ..bench import results
 from ..figures import KINDS, OPERATORS
 from ..geometry import ConvShape
 from . import cost
@@ -92,8 +93,8 @@ def draw_measured(path: Path) -> Figure:
     """PyTorch's time over ours against the factor in multiply-adds, from a CSV of the benchmark."""
     times: dict[Any, dict[str, float]] = defaultdict(dict)
     shapes = {}
-    for row in bench.read(path):
-        if row.contender in (bench.OURS, bench.PEER):
+    for row in results.read(path):
+        if row.contender in (results.OURS, results.PEER):
             times[row.case][row.contender] = min(row.median_ms, times[row.case].get(row.contender, np.inf))
             shapes[row.case] = row
     fig = Figure(figsize=(8.5, 4.8), layout="constrained")
@@ -101,7 +102,7 @@ def draw_measured(path: Path) -> Figure:
     for operator, style in OPERATORS.items():
         cases = [case for case in times if case[0] == operator and len(times[case]) == 2]
         x = [_count_of(shapes[case]).saved for case in cases]
-        y = [times[case][bench.PEER] / times[case][bench.OURS] for case in cases]
+        y = [times[case][results.PEER] / times[case][results.OURS] for case in cases]
         ax.scatter(x, y, s=45, alpha=0.6, linewidths=0, label=operator, **style)
     ax.plot((1, 12), (1, 12), color=plots.INK, linestyle="--", linewidth=1.5)
     ax.text(3.1, 3.7, "if time followed the count", rotation=36, rotation_mode="anchor", fontsize=12)
@@ -117,7 +118,7 @@ def draw_measured(path: Path) -> Figure:
     return fig
 
 
-def _count_of(row: bench.Row) -> flops.Count:
+def _count_of(row: results.Row) -> flops.Count:
     sizes = dict(n=row.n, ih=row.ih, iw=row.ih, ic=row.ic, oc=row.oc, fh=row.fh, fw=row.fh)
     return flops.count(row.operator, ConvShape(**sizes, stride=row.stride, padding=row.padding))
 

@@ -15,7 +15,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from .. import bench, operators, regular
+from .. import operators, regular
+from ..bench import cpu
 from ..geometry import ConvShape
 from ..layers import Case
 from ..networks import Layer
@@ -73,7 +74,7 @@ def _by_pytorch(operator: str, first: Array, second: Array, shape: ConvShape) ->
     import torch
 
     tensors = (torch.from_numpy(np.ascontiguousarray(array)).permute(0, 3, 1, 2) for array in (first, second))
-    result = bench.peer_call(Case("lesson 07", operator, shape), *tensors)()
+    result = cpu.peer_call(Case("lesson 07", operator, shape), *tensors)()
     return np.asarray(result.permute(0, 2, 3, 1).contiguous())
 
 

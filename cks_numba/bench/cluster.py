@@ -1,6 +1,6 @@
 """``cks-numba bench --dask``: the three operators on one and on two local workers, one thread each.
 
-Both clusters are there all the time, and each round, counted as in `bench`, has a call on each. Images and
+Both clusters are there all the time, and each round, counted as in `timing`, has a call on each. Images and
 maps lie on the workers before the clock starts, and results stay there; the filter gradient is added up over all
 workers within the time.
 """
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from . import bench
-from .geometry import OPERATORS, ConvShape, plan
+from ..geometry import OPERATORS, ConvShape, plan
+from .timing import Probe, clean_rounds
 
 WORKERS = (1, 2)
 CHUNKS = 8
@@ -41,7 +41,7 @@ def cluster(workers: int) -> Iterator[Any]:
 
 def lazy(operator: str, shape: ConvShape, operands: dict[str, Any]) -> Any:
     """The operator on operands that lie on the workers, not computed yet."""
-    from . import dask as cd
+    from .. import dask as cd
 
     x, w, dy = operands["x"], operands["w"], operands["dy"]
     if operator == "conv2d":
@@ -93,12 +93,12 @@ def measure(shape: ConvShape, rounds: int) -> dict[str, dict[int, float]]:
     with ExitStack() as stack:
         clients = {workers: stack.enter_context(cluster(workers)) for workers in WORKERS}
         operands = {workers: spread(client, shape) for workers, client in clients.items()}
-        found, probe = {}, bench.Probe(max(WORKERS))
+        found, probe = {}, Probe(max(WORKERS))
         for operator in OPERATORS:
             results = {workers: lazy(operator, shape, operands[workers]) for workers in WORKERS}
             _same(operator, lambda workers: clients[workers].compute(results[workers].sum(axis=0)).result())  # noqa: B023
             calls = {k: partial(compute, clients[k], results[k], operands[k]) for k in WORKERS}
-            times = bench.clean_rounds(calls, rounds, probe)
+            times = clean_rounds(calls, rounds, probe)
             found[operator] = {workers: median(times[workers]) for workers in WORKERS}
     return found
 
@@ -133,7 +133,7 @@ def run(rounds: int, quick: bool) -> int:
     try:
         import distributed  # noqa: F401
 
-        from . import dask as cd
+        from .. import dask as cd
     except ImportError as error:
         raise RuntimeError(f"--dask needs dask and distributed: pip install 'cks-numba[dask]' ({error})") from None
     shape = ConvShape(n=FEW if quick else IMAGES, **LAYER)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, replace
 from functools import partial
+from importlib import metadata
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,15 @@ from unittest import mock
 
 import numpy as np
 
-from . import bench, kernels, layers, operators
-from .backends import cuda as backend
-from .bench import OURS, PEER, REGULAR, Row
-from .geometry import OPERATORS, ConvShape, plan
-from .kernels import tiled
-from .kernels.jit import cuda
-from .kernels.launch import Launch
+from .. import kernels, layers, operators
+from ..backends import cuda as backend
+from ..geometry import OPERATORS, ConvShape, plan
+from ..kernels import tiled
+from ..kernels.jit import cuda
+from ..kernels.launch import Launch
+from .cpu import peer_call
+from .results import OURS, PEER, REGULAR, Row, key, read, row_of, versions
+from .timing import PAUSE
 
 Contenders = dict[tuple[str, str], Callable[[], Any]]
 
@@ -55,7 +58,7 @@ class Gpu:
         properties = torch.cuda.get_device_properties(0)
         self.name = properties.name
         driver = ".".join(map(str, cuda.runtime.get_version())) if hasattr(cuda, "runtime") else "unknown"
-        self.versions = f"{bench.versions()}, numba-cuda {bench.metadata.version('numba-cuda')}, CUDA {driver}, cuDNN "
+        self.versions = f"{versions()}, numba-cuda {metadata.version('numba-cuda')}, CUDA {driver}, cuDNN "
         self.versions += f"{torch.backends.cudnn.version()}, driver {_driver()}"
         torch.backends.cudnn.benchmark = True
         torch.set_grad_enabled(False)
@@ -66,7 +69,7 @@ class Gpu:
         sets = [[self.torch.randn(size, device="cuda") for size in sizes] for _ in range(TURNS)]
         calls = {(name, "NHWC"): self._rung(case, sets, rung) for name, rung in RUNGS.items()}
         for layout in ("NHWC", "NCHW"):
-            peers = [bench.peer_call(case, *self._in_layout(arrays, layout)) for arrays in sets]
+            peers = [peer_call(case, *self._in_layout(arrays, layout)) for arrays in sets]
             for name in (PEER, TF32):
                 calls[name, layout] = partial(self._cudnn, peers, name == TF32, cycle(range(TURNS)))
         self._check(case, calls, sets)
@@ -158,15 +161,15 @@ def _driver() -> str:
 def measure(machine: Gpu | StandIn, calls: Contenders, rounds: int) -> dict[tuple[str, str], list[float]]:
     """Seconds of each contender in each round, in which they take turns."""
     times = {}
-    for key, call in calls.items():
+    for name, call in calls.items():
         machine.seconds(call, 1)  # compiles, and lets cuDNN choose
-        times[key] = machine.seconds(call, 1)
-    repeats = {key: max(1, min(100, round(SAMPLE / max(seconds, 1e-7)))) for key, seconds in times.items()}
-    samples: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
+        times[name] = machine.seconds(call, 1)
+    repeats = {name: max(1, min(100, round(SAMPLE / max(seconds, 1e-7)))) for name, seconds in times.items()}
+    samples: dict[tuple[str, str], list[float]] = {name: [] for name in calls}
     for number in range(rounds):
-        for key, call in calls.items():
-            if number == 0 or times[key] < LONG:
-                samples[key].append(machine.seconds(call, repeats[key]))
+        for name, call in calls.items():
+            if number == 0 or times[name] < LONG:
+                samples[name].append(machine.seconds(call, repeats[name]))
     return samples
 
 
@@ -174,7 +177,7 @@ def done(path: Path | None, device: str) -> set[tuple[Any, ...]]:
     """The cases of a device that the file has already."""
     if path is None or not path.exists():
         return set()
-    return {row.case for row in bench.read(path) if row.device == device}
+    return {row.case for row in read(path) if row.device == device}
 
 
 def append(rows: list[Row], path: Path) -> None:
@@ -216,7 +219,7 @@ def run(rounds: int, csv_file: Path | None, only: str = "", minutes: float = MIN
     machine = StandIn() if dry else Gpu()
     cases = [case for case in layers.gpu_table() if only in f"{case.operator} {case.name}"]
     known = done(csv_file, machine.name)
-    cases = [case for case in cases if bench.key(case) not in known]
+    cases = [case for case in cases if key(case) not in known]
     print(f"{machine.name}: {len(cases)} cases, {len(known)} in the file already. {machine.versions}")
     print(f"{'case':<66} {'GFLOP/s':>8} {'cuDNN':>7} {'TF32':>7} {'regular':>8}  (times as long as ours)")
     end = time.monotonic() + 60 * minutes
@@ -234,7 +237,7 @@ def run(rounds: int, csv_file: Path | None, only: str = "", minutes: float = MIN
 def _rows(machine: Gpu | StandIn, case: layers.Case, times: dict[tuple[str, str], list[float]]) -> list[Row]:
     about = {"device": machine.name, "versions": machine.versions, "threads": 0}
     return [
-        replace(bench.row_of(case, name, layout, seconds), **about)  # type: ignore[arg-type]
+        replace(row_of(case, name, layout, seconds), **about)  # type: ignore[arg-type]
         for (name, layout), seconds in times.items()
     ]
 
@@ -309,7 +312,7 @@ def launch_cost(blocks: int = 60) -> dict[str, float]:
             for _ in range(blocks):
                 for operator, call in calling.items():
                     samples[operator].append(_block(call))
-                time.sleep(bench.PAUSE)
+                time.sleep(PAUSE)
     finally:
         tiled._prepared.cache_clear()
         backend._workspaces.clear()

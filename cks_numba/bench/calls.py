@@ -1,0 +1,103 @@
+"""What a call costs beside its work on the CPU: in calls of almost no work, and in the first one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from .. import operators, verify
+from ..geometry import OPERATORS, ConvShape, plan
+from .results import Bar
+
+
+def overhead(blocks: int = 10, repeats: int = 100) -> dict[str, float]:
+    """Microseconds of a call beyond a bare matrix product of the same work, for layers under 1 MFLOP.
+
+    The least of some blocks of calls, as the machine is busy with something else at times.
+    """
+    found = {}
+    for operator in OPERATORS:
+        shape = ConvShape(n=2, ih=4, iw=4, ic=16, oc=16, fh=3, fw=3, padding=1)
+        first, second = verify.operands(operator, shape, np.random.default_rng(0), np.float32)
+        terms = plan(operator, shape).useful // (shape.oc * shape.n * shape.oh * shape.ow)
+        a, b = np.ones((shape.n * shape.oh * shape.ow, terms), np.float32), np.ones((terms, shape.oc), np.float32)
+        x, w = shape.x_shape, shape.w_shape
+        ours = {
+            "conv2d": lambda: operators.conv2d(first, second, padding=1, backend="cpu"),  # noqa: B023
+            "conv2d_input": lambda: operators.conv2d_input(x, first, second, padding=1, backend="cpu"),  # noqa: B023
+            "conv2d_weight": lambda: operators.conv2d_weight(first, w, second, padding=1, backend="cpu"),  # noqa: B023
+        }[operator]
+        calls = (ours, lambda: a @ b)  # noqa: B023
+        found[operator] = 1e6 * min(_difference(calls, repeats) for _ in range(blocks))
+    return found
+
+
+def _difference(calls: tuple[Callable[[], Any], Callable[[], Any]], repeats: int) -> float:
+    """How many seconds more the first call takes than the second."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for call, seconds in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+    return median(times[0]) - median(times[1])
+
+
+FIRST_CALL = """
+import sys, time
+import numba
+import numpy as np
+start = time.perf_counter()
+import cks_numba
+import_seconds = time.perf_counter() - start
+x, w = np.ones((8, 16, 16, 32), np.float32), np.ones((32, 3, 3, 32), np.float32)
+given = {"conv2d": (x, w), "conv2d_input": (x.shape, w, x), "conv2d_weight": (x, w.shape, x)}[sys.argv[1]]
+start = time.perf_counter()
+getattr(cks_numba, sys.argv[1])(*given, padding=1, backend="cpu")
+print(import_seconds, time.perf_counter() - start)
+"""
+
+
+def first_calls() -> dict[str, tuple[float, float, float]]:
+    """Seconds in a new process: to import, of the first call with nothing compiled, and with all compiled before.
+
+    The least of two compilations and of four calls after them, as the machine is busy with something else at times.
+    """
+    found = {}
+    for operator in OPERATORS:
+        runs = []
+        for _ in range(2):
+            with TemporaryDirectory() as folder:
+                environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+                runs.append([_first_call(operator, environment) for _ in range(3)])
+        found[operator] = (
+            min(imports for run in runs for imports, _ in run),
+            min(run[0][1] for run in runs),
+            min(seconds for run in runs for _, seconds in run[1:]),
+        )
+    return found
+
+
+def _first_call(operator: str, environment: dict[str, str]) -> tuple[float, float]:
+    command = (sys.executable, "-c", FIRST_CALL, operator)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    imports, seconds = map(float, done.stdout.split())
+    return imports, seconds
+
+
+def call_bars() -> Iterator[Bar]:
+    """The bars for what a call costs beside its work."""
+    for operator, microseconds in overhead().items():
+        yield Bar(f"{operator}: microseconds of a tiny call beyond its matrix product", microseconds, 40, at_most=True)
+    for operator, (imported, cold, warm) in first_calls().items():
+        yield Bar(f"{operator}: seconds to import cks_numba, after numba", imported, 0.4, at_most=True)
+        yield Bar(f"{operator}: seconds of the first call, nothing compiled", cold, 8, at_most=True)
+        yield Bar(f"{operator}: seconds of the first call, compiled before", warm, 0.5, at_most=True)

@@ -1,0 +1,212 @@
+"""``cks-numba bench``: this library, PyTorch and the regular way, alternated in one process over the table of layers.
+
+Every contender is first checked, then timed as `timing` says. What uses NumPy's BLAS has rounds of its own, after
+the others, because its threads stay awake for a while and slow down everybody else: the regular way, and one large
+matrix product, whose rate is the limit.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+
+from .. import layers, regular, verify
+from .calls import call_bars
+from .results import BLAS_SIDE, LIMIT, OURS, PEER, REGULAR, Row, bars, median_of, put_between, row_of, summary, write
+from .timing import LONG_PAUSE, Probe, clean_rounds, keep_memory
+
+
+# --- contenders ----------------------------------------------------------------------------------
+def _ours(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+    if layout == "NCHW":
+        first, second = (np.ascontiguousarray(array.transpose(0, 3, 1, 2)) for array in (first, second))
+    return lambda: verify.call(case.operator, case.shape, first, second, "cpu", layout)
+
+
+def _peer(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+    import torch
+
+    form = torch.channels_last if layout == "NHWC" else torch.contiguous_format
+    tensors = (torch.from_numpy(a).permute(0, 3, 1, 2).contiguous(memory_format=form) for a in (first, second))
+    return peer_call(case, *tensors)
+
+
+def peer_call(case: layers.Case, first: Any, second: Any) -> Callable[[], Any]:
+    """PyTorch's operator on tensors of its own shape, whatever device and memory order they have."""
+    import torch
+
+    shape, (names, _) = case.shape, zip(*case.shape.arrays(case.operator)[:2], strict=True)
+    given = dict(zip(names, (first, second), strict=True))
+    pads = tuple(before for before, _ in shape.padding)
+    if case.operator == "conv2d":
+        return lambda: torch.nn.functional.conv2d(given["x"], given["w"], None, shape.stride, pads, shape.dilation)
+    x = given["x"] if "x" in given else _unread(first, shape.x_shape)
+    w = given["w"] if "w" in given else _unread(first, shape.w_shape)
+    wanted = (case.operator == "conv2d_input", case.operator == "conv2d_weight", False)
+    rest = (None, shape.stride, pads, shape.dilation, False, (0, 0), 1, wanted)
+    return lambda: torch.ops.aten.convolution_backward(given["dy"], x, w, *rest)[wanted.index(True)]
+
+
+def _unread(like: Any, nhwc: tuple[int, ...]) -> Any:
+    """A tensor of which PyTorch looks at the sizes and the memory order."""
+    n, h, w, c = nhwc
+    empty = like.new_empty((n, c, h, w))
+    form = "channels_last" if like.stride()[1] == 1 else "contiguous_format"
+    return empty.contiguous(memory_format=getattr(sys.modules["torch"], form))
+
+
+def _regular(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+    return lambda: regular.BY_OPERATOR[case.operator](first, second, case.shape)
+
+
+def _blas(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+    a, b = np.ones((2, BLAS_SIDE, BLAS_SIDE), np.float32)
+    out = np.empty_like(a)
+    return lambda: np.matmul(a, b, out=out)
+
+
+CONTENDERS = ((OURS, "NHWC", _ours), (PEER, "NHWC", _peer), (OURS, "NCHW", _ours), (PEER, "NCHW", _peer))
+WITH_BLAS = ((REGULAR, "NHWC", _regular), (LIMIT, "", _blas))
+
+
+def has_peer() -> bool:
+    """Whether PyTorch is there to be compared with."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+# --- one case ------------------------------------------------------------------------------------
+def _checked(case: layers.Case, calls: dict[tuple[str, str], Callable[[], Any]]) -> None:
+    """Every contender gives the same result, up to rounding."""
+    want = calls[REGULAR, "NHWC"]()
+    scale = float(np.abs(want).max()) or 1.0
+    for (name, layout), call in calls.items():
+        if name in (LIMIT, REGULAR):
+            continue
+        got = np.asarray(call())
+        got = got.transpose(0, 2, 3, 1) if name == PEER or layout == "NCHW" else got
+        error = float(np.abs(got - want).max()) / scale
+        if not error < 1e-3:
+            raise RuntimeError(f"{name} ({layout}) differs from the regular way by {error:.1e}: {case}")
+
+
+def extra_memory(call: Callable[[], Any]) -> int:
+    """Bytes that a call allocates at its peak, without its result."""
+    tracemalloc.start()
+    try:
+        result = call()
+        return max(0, tracemalloc.get_traced_memory()[1] - result.nbytes)
+    finally:
+        tracemalloc.stop()
+
+
+def measure(case: layers.Case, rounds: int, probe: Probe) -> tuple[dict[tuple[str, str], list[float]], int]:
+    """Seconds of every contender in each clean round, and the extra bytes of ours."""
+    first, second = verify.operands(case.operator, case.shape, np.random.default_rng(0), np.float32)
+    together, with_blas = (
+        {(name, layout): make(case, first, second, layout) for name, layout, make in rows if name != PEER or has_peer()}
+        for rows in (CONTENDERS, WITH_BLAS)
+    )
+    _checked(case, {**together, **with_blas})
+    extra = max(extra_memory(call) for (name, _), call in together.items() if name == OURS)
+    time.sleep(LONG_PAUSE)
+    times = clean_rounds(together, rounds, probe)
+    times |= clean_rounds(with_blas, min(rounds, 3), None)
+    time.sleep(LONG_PAUSE)
+    return times, extra
+
+
+# --- the command ---------------------------------------------------------------------------------
+def time_cases(cases: Sequence[layers.Case], rounds: int, threads: int) -> list[Row]:
+    """Time all contenders on all cases, and print a line for each case."""
+    numba.set_num_threads(threads)
+    keep_memory()
+    if has_peer():
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(False)
+    rows: list[Row] = []
+    probe = Probe(threads)
+    print(f"{'case':<64} {'rate':>6} {'of BLAS':>8} {'PyTorch':>8} {'regular':>8}  (times as long as ours)")
+    for case in cases:
+        times, extra = measure(case, rounds, probe)
+        here = [
+            replace(row_of(case, name, layout, seconds), extra_bytes=extra if name == OURS else 0, threads=threads)
+            for (name, layout), seconds in times.items()
+        ]
+        rows += here
+        print(_line(case, here), flush=True)
+    return rows
+
+
+def _line(case: layers.Case, rows: list[Row]) -> str:
+    ours, blas = median_of(rows, OURS), median_of(rows, LIMIT)
+    others = (median_of(rows, name) for name in (PEER, REGULAR))
+    ratios = " ".join(f"{other / ours:8.2f}" if other else "       -" for other in others)
+    rate = next(row.rate for row in rows if row.contender == OURS)
+    share = rate / (2 * BLAS_SIDE**3 / blas / 1e6)
+    return f"{case.operator:<13} {case.name:<50} {rate:6.1f} {share:8.2f} {ratios}"
+
+
+def run(
+    rounds: int, threads: int, quick: bool, check: bool, csv_file: Path | None, readme: Path | None, only: str
+) -> int:
+    """Run the benchmark of the CPU backend.
+
+    Parameters
+    ----------
+    rounds : int
+        Clean rounds of each case.
+    threads : int
+        For all contenders.
+    quick : bool
+        Small batches, and every tenth case: to see that all of it works.
+    check : bool
+        Fail when a bar is missed; needs PyTorch.
+    csv_file, readme : Path, optional
+        File to write the rows to; file with markers to put the summary between.
+    only : str
+        Cases whose line has this text.
+
+    Returns
+    -------
+    int
+        0, or 1 when a bar was missed.
+    """
+    if (check or readme) and not has_peer():
+        raise RuntimeError("--check and --readme compare with PyTorch, which is not installed: pip install torch")
+    if check and (quick or only):
+        raise RuntimeError("--check needs all cases: leave out --quick and --only")
+    cases = layers.table(flop=2e7, batch=2)[::10] if quick else layers.table()
+    cases = [case for case in cases if only in f"{case.source} {case.operator} {case.shape}"]
+    if not cases:
+        raise RuntimeError(f"no case has {only!r} in it")
+    rows = time_cases(cases, rounds, threads)
+    if has_peer():
+        print(f"\n{summary(rows)}")
+    if csv_file:
+        write(rows, csv_file)
+        print(f"\nwrote {csv_file}")
+    if readme:
+        put_between(readme, summary(rows))
+    print()
+    missed = 0
+    found = [] if quick or only or not has_peer() else bars(rows)
+    for bar in (*found, *call_bars()):
+        print(bar)
+        missed += bar.missed
+    kept = [row.rounds for row in rows if row.contender == OURS]
+    print(f"{len(cases)} cases, {len(rows)} rows; {min(kept)} to {max(kept)} clean rounds of a case, {rounds} wanted")
+    return int(check and missed > 0)
