@@ -41,12 +41,14 @@ from .compiled import (
     table_at,
 )
 from .registers import (
+    L2_BYTES,
     LANE_BYTES,
     TILE_ROWS,
     TILE_VECTORS,
     VECTOR_BYTES,
     addresses_in,
     bytes_of,
+    fetch,
     helper,
     integers,
     integers_at,
@@ -57,11 +59,11 @@ from .registers import (
 )
 from .tile import LINE_BYTES, copy_part, pack, put, put_sums, sum_of_products, sum_of_products_along
 
-# Sizes are for a core with 32 KiB of L1 and 512 KiB of L2 cache, which is little for a CPU of today.
-PANEL_BYTES = {"conv2d": 256 * 2**10, "conv2d_input": 128 * 2**10}  # of packed filters of a panel
-PANELS_BYTES = 320 * 2**10  # of all panels of a task
-STREAM_BYTES = 4 * 2**20  # of results, at least, that go past the caches
+PANEL_BYTES = {"conv2d": L2_BYTES // 2, "conv2d_input": 3 * L2_BYTES // 8}  # of packed filters of a panel
+PANELS_BYTES = 5 * L2_BYTES // 8  # of all panels of a task
+STREAM_BYTES = 2**20  # of results, at least, that go past the caches
 NARROW = 4  # output channels, at most, for which lanes hold terms
+AHEAD = 16  # terms after the one that is packed, which are fetched for later
 COPY_BYTES = 3 * 2**20  # of images copied to channels last at a time
 ARGUMENTS, COPY_ARGUMENTS = OWN + 27, OWN + 10
 CLASS, FIRST_PACKED, PACKED_TAPS = TABLE_WIDTH, TABLE_WIDTH + 1, TABLE_WIDTH + 2  # more columns of the table
@@ -257,11 +259,14 @@ def pack_panels(zero, panel, filters, w_steps, taps, terms, lanes):
     size, count = bytes_of(zero), taps[2] * taps[5]
     width = LANE_BYTES // size
     whole = lanes // width if w_steps[0] == size else 0
-    for k in range(terms if whole else 0):  # in the order of memory, which is what a cache foresees
-        for tap in range(count):
-            at = filters + k * w_steps[1] + tap_offset(tap, taps, w_steps)
+    for tap in range(count if whole else 0):
+        to, at = panel + tap * terms * LANE_BYTES, filters + tap_offset(tap, taps, w_steps)
+        for k in range(terms):
             for part in range(whole):
-                copy_part(zero, panel + ((part * count + tap) * terms + k) * LANE_BYTES, at + part * LANE_BYTES, width)
+                for line in range(part * LANE_BYTES, (part + 1) * LANE_BYTES, LINE_BYTES):
+                    fetch(at + line + AHEAD * w_steps[1])
+                copy_part(zero, to + (part * count * terms + k) * LANE_BYTES, at + part * LANE_BYTES, width)
+            at += w_steps[1]
     for part in range(whole, ceil_div(lanes, width)):
         for tap in range(count):
             pack(

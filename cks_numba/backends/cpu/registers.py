@@ -31,6 +31,7 @@ def _registers() -> tuple[int, int, int]:
 
 VECTOR_BYTES, TILE_ROWS, TILE_VECTORS = _registers()
 LANE_BYTES = TILE_VECTORS * VECTOR_BYTES  # of a row of the tile
+L2_BYTES = 2**20 if VECTOR_BYTES == 64 else 2**19  # of the cache of a core, which is little for one of today
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
 # For what only kernels call, with divisors that are never 0: wrappers for Python and C, and an exception for each

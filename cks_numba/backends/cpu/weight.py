@@ -56,6 +56,7 @@ from .compiled import (
     table_at,
 )
 from .registers import (
+    L2_BYTES,
     LANE_BYTES,
     TILE_ROWS,
     add_memory,
@@ -74,8 +75,8 @@ from .tile import PART_GAP, WRITE, loops, pack_images, put, sum_of_products
 Slices = tuple[slice, ...]
 
 CHUNK_TERMS = 384  # products of a result that are added up in registers
-RESULT_BYTES = 768 * 2**10  # of results of a task, which each chunk adds to
-PACKED_BYTES = 2**20  # of a chunk, about, in ``weight``
+RESULT_BYTES = 3 * L2_BYTES // 2  # of results of a task, which each chunk adds to
+PACKED_BYTES = max(2**20, 3 * L2_BYTES // 2)  # of a chunk, about, in ``weight``
 FEW_BYTES = 2**20  # of results of a task of ``few``, at most
 PARTS_BYTES = 1536 * 2**10  # of the results of all parts of the sum
 PACKING = 16  # cost of packing a number, in multiply-adds of a vector lane
