@@ -14,6 +14,7 @@ from statistics import geometric_mean, median
 from typing import Any
 
 from .. import layers
+from ..backends.cpu.registers import VECTOR_BYTES
 from ..geometry import OPERATORS, plan
 
 OURS, PEER, REGULAR, LIMIT = "cks_numba", "PyTorch", "regular way", "BLAS"
@@ -58,12 +59,13 @@ class Row:
 # --- one row -------------------------------------------------------------------------------------
 @cache
 def machine() -> str:
-    """Name of the CPU."""
+    """Name of the CPU, and how wide its vectors are: of some CPUs the name says little."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        name = platform.processor() or platform.machine()
+    return f"{name} with {8 * VECTOR_BYTES}-bit vectors"
 
 
 @cache
