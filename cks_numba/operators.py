@@ -14,7 +14,7 @@ from functools import lru_cache, wraps
 from typing import Any
 
 from . import arrays, backends, checks
-from .arrays import Call
+from .call import Call
 from .geometry import Axis, ConvShape
 
 X, W, Y = "N IH IW IC", "OC FH FW IC/groups", "N OH OW OC"  # the axes, in NHWC order

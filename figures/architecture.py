@@ -19,7 +19,7 @@ LAYERS = (  # title, colour, modules; from the top down
     ("see it", "#F9E3CF", "plots trace report model_report page models onnx_models"),
     ("compute it", "#CFEAE0", "backends steps regular kernels"),
     ("count it", "#F3DCEB", "flops networks layers"),
-    ("arrays", "#E8E8E4", "arrays dlpack"),
+    ("arrays", "#E8E8E4", "call arrays dlpack"),
     ("one geometry", "#FFF3B8", "geometry tables checks"),
 )
 COLUMNS, WIDTH, HEIGHT, GAP, LEFT = 5, 2.3, 0.98, 0.1, 1.75
