@@ -109,8 +109,8 @@ def place_taps(w, first, rows, channels, a_steps, out, out_steps, a_rows, out_ro
 def few(zero, arguments):
     """Kernel: the same for few channels of a, which is x or dy; a task is a block of channels of b, the other one.
 
-    a is read where it is, one number at a time, and b is packed. The results stay in the scratch memory until
-    they are complete.
+    a is read where it is, one number at a time, and so is b if its channels are neighbours and fill whole parts: or
+    else it is packed. The results stay in the scratch memory until they are complete.
     """
     size = bytes_of(zero)
     arguments = carray(integers_at(arguments), ARGUMENTS)
@@ -154,16 +154,20 @@ def few(zero, arguments):
                 n = min(chunk_images, images - n0)
                 for h0 in range(0, h[COUNT], chunk_rows):
                     terms = n, min(chunk_rows, h[COUNT] - h0), w[COUNT]
-                    # 2. a chunk of b, packed
-                    image = terms[1] * terms[2] * LANE_BYTES
+                    # 2. a chunk of b, packed if its lanes are not neighbours already
                     a_chunk, b_chunk = a_group + n0 * a_by[0] + h0 * a_by[1], b_group + n0 * b_by[0] + h0 * b_by[1]
-                    steps = b_by[0], b_by[1], b_by[2], b_steps[3]
-                    counts = terms[0], terms[1], terms[2], task_lanes
-                    pack_images(zero, packed, (image, LANE_BYTES), b_chunk, steps, counts, width)
+                    b_terms, part = b_by, int(LANE_BYTES)
+                    if b_steps[3] != size or task_lanes % width != 0:
+                        image = terms[1] * terms[2] * LANE_BYTES
+                        steps = b_by[0], b_by[1], b_by[2], b_steps[3]
+                        counts = terms[0], terms[1], terms[2], task_lanes
+                        pack_images(zero, packed, (image, LANE_BYTES), b_chunk, steps, counts, width)
+                        b_chunk, b_terms = packed, (image, terms[2] * LANE_BYTES, int(LANE_BYTES))
+                        part = n * image + PART_GAP
                     # 3. its terms
-                    counts, a_loops, b_loops = loops(terms, a_by, (image, terms[2] * LANE_BYTES, LANE_BYTES))
+                    counts, a_loops, b_loops = loops(terms, a_by, b_terms)
                     for lane in range(0, task_lanes, width):
-                        b_lanes = packed + lane // width * (n * image + PART_GAP)
+                        b_lanes = b_chunk + lane // width * part
                         for first in range(0, rows, TILE_ROWS):
                             place_taps(w, first, rows, channels, a_taps, at + lane * size, taps, a_rows, out_rows)
                             tile = sum_of_products(
