@@ -17,7 +17,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _HOMES = {  # public name: (module, its name there); an empty name stands for the module itself
     "conv2d": ("operators", "conv2d"),
