@@ -147,7 +147,7 @@ def draw_cpu(ax: Axes) -> None:
     ax.set(xscale="log", yscale="log", ylabel="share of the BLAS rate", yticks=(0.003, 0.01, 0.03, 0.1, 0.3, 1))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("useful FLOPs per byte of the arrays, each moved once")
-    ax.set_title(f"All layers on a CPU ({row.device}, {row.threads} threads), measured")
+    ax.set_title(f"All layers on a CPU, measured:\n{row.device}, {row.threads} threads")
     plain(ax, "x", "y")
 
 

@@ -48,6 +48,18 @@ def test_committed_pictures_are_what_the_script_draws(drawn, name: str) -> None:
         assert 10_000 < path.stat().st_size < (600_000 if path.suffix == ".gif" else 300_000)
 
 
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "animations"])
+def test_no_words_are_cut_off(name: str) -> None:
+    with figures.look():
+        for fig in figures.pictures(name, figures.load(name)).values():
+            fig.draw_without_rendering()
+            words = [*fig.texts, *(text for ax in fig.axes for text in (ax.title, ax.xaxis.label, ax.yaxis.label))]
+            for text in words:
+                box = text.get_window_extent()
+                inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= fig.bbox.x1 + 1 and box.y1 <= fig.bbox.y1 + 1
+                assert inside or not text.get_text(), f"{text.get_text()!r} leaves the picture"
+
+
 def same_version() -> bool:
     """Whether the pictures were made with the Matplotlib that is here. A GIF does not say; all are made together."""
     with Image.open(figures.FOLDER / "zeros.png") as committed:
