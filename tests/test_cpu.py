@@ -451,7 +451,7 @@ def few_channels():
     pads = (0, 1, 2, ((2, 0), (0, 1)), ((0, 3), (1, 0)))
     filters = ((3, 3), (4, 4), (2, 5), (9, 8), (1, 3), (1, 1))
     for padding, stride, (fh, fw) in product(pads, (1, 2, 3, (3, 1)), filters):
-        few, many, groups = rng.randint(1, 5), rng.choice((1, 7, 16, 40)), rng.choice((1, 1, 2, 3))
+        few, many, groups = rng.randint(1, 5), rng.choice((1, 7, 16, 40, 64)), rng.choice((1, 1, 2, 3))
         ic, oc = rng.choice(((few, many), (many, few)))
         sizes = dict(n=rng.randint(1, 5), ih=rng.randint(5, 13), iw=rng.randint(5, 13))
         dilation = rng.choice((1, 1, 2, (1, 3)))
