@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -88,10 +89,20 @@ def browser(tmp_path: Path) -> Iterator[Any]:
 
 
 def run_all_cells(browser: Any, server: tuple[str, Path], name: str) -> None:
-    """Open a notebook, choose Run > Run All Cells, and save until every code cell in the file has run without error."""
+    """Open a notebook, choose Run > Run All Cells, and save until every code cell in the file has run without error.
+
+    JupyterLab shows "idle" before it has a kernel too, and would ask for one. Its server knows when it is connected.
+    """
     address, folder = server
     browser.get(f"{address}/{name}.ipynb?token={TOKEN}&reset")
     WebDriverWait(browser, 90).until(lambda at: at.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-CodeCell"))
+    sessions = address.replace("/lab/tree", f"/api/sessions?token={TOKEN}")
+
+    def connected(at: Any) -> bool:
+        with urlopen(sessions) as answer:
+            return any(one["path"] == f"{name}.ipynb" and one["kernel"]["connections"] for one in json.load(answer))
+
+    WebDriverWait(browser, 90).until(connected)
     WebDriverWait(browser, 60).until(
         lambda at: at.find_elements(By.CSS_SELECTOR, ".jp-Notebook-ExecutionIndicator[data-status='idle']")
     )
