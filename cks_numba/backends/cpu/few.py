@@ -47,6 +47,7 @@ from .registers import (
     integers,
     integers_at,
     next_number,
+    number_at,
     write_number,
     zeros,
 )
@@ -54,7 +55,14 @@ from .tile import ADD, PART_GAP, loops, pack_images, put, sum_of_products, unpac
 
 CHUNK_TERMS = 384  # products of a result that are added up in registers
 RESULT_BYTES = 256 * 2**10  # of results of a task, which each chunk adds to
-ARGUMENTS = OWN + 27
+PARTS_BYTES = 1536 * 2**10  # of the results of all parts of the sum
+BLOCKS, PARTS, RESULT_SIZE = range(OWN + 6, OWN + 9)  # arguments of both kernels of conv2d_weight
+ARGUMENTS = OWN + 29
+
+
+def parts_of(dw_bytes: int, most: int) -> int:
+    """Return in how many parts to cut the sum: by the shape alone, for the same bits with any number of threads."""
+    return max(part for part in (1, 2, 4) if part == 1 or (part * dw_bytes <= PARTS_BYTES and part <= most))
 
 
 def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, itemsize: int, threads: int) -> Sizes:
@@ -72,22 +80,25 @@ def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, it
         if block == wide or block * lane_bytes <= RESULT_BYTES
     ]
 
+    parts = parts_of(shape.groups * lane_bytes * round_up(lanes, wide), shape.n)
+
     def busiest(block: int) -> tuple[int, int]:
         """Lanes of the thread that has most; of blocks that are the same in that, the largest."""
-        return ceil_div(shape.groups * ceil_div(lanes, block), threads) * block, -block
+        return ceil_div(shape.groups * ceil_div(lanes, block) * parts, threads) * block, -block
 
     block = min(blocks, key=busiest)
     result_bytes = round_up(block * lane_bytes, 64)
     arguments = arguments_of(
-        3,
+        4,
         table,
-        (shape.n, shape.groups, shape.fh, shape.fw, rows, lanes, block, CHUNK_TERMS, result_bytes),
+        (shape.groups * ceil_div(lanes, block), parts, result_bytes),
+        (shape.n, shape.fh, shape.fw, rows, lanes, block, CHUNK_TERMS),
         a,
         b,
         (dw[1], dw[2], *dw_steps, oc * dw[0]),
     )
     packed_bytes = max(CHUNK_TERMS, columns) * block * itemsize + block // wide * PART_GAP
-    return arguments, SCRATCH_HEAD + result_bytes + packed_bytes, table
+    return arguments, SCRATCH_HEAD + packed_bytes + (result_bytes if parts == 1 else 0), table
 
 
 # --- the kernel ----------------------------------------------------------------------------------
@@ -107,31 +118,35 @@ def place_taps(w, first, rows, channels, a_steps, out, out_steps, a_rows, out_ro
 
 
 def few(zero, arguments):
-    """Kernel: the same for few channels of a, which is x or dy; a task is a block of channels of b, the other one.
+    """Kernel: the same for few channels of a, which is x or dy; a task is a block of channels of b, the other one,
+    and a part of the images.
 
     a is read where it is, one number at a time, and so is b if its channels are neighbours and fill whole parts: or
     else it is packed. The results stay in the scratch memory until they are complete.
     """
     size = bytes_of(zero)
     arguments = carray(integers_at(arguments), ARGUMENTS)
-    a, b, out, groups_at, groups = integers(arguments, OWN, 5)
-    images, channel_groups, fh, fw, channels, lanes = integers(arguments, OWN + 5, 6)
-    block, chunk_terms, result_bytes = integers(arguments, OWN + 11, 3)
-    a_steps = integers(arguments, OWN + 14, 4)
-    b_steps = integers(arguments, OWN + 18, 4)
-    out_steps = integers(arguments, OWN + 22, 5)
+    a, b, out, kept_parts, groups_at, groups, blocks, parts, result_bytes = integers(arguments, OWN, 9)
+    all_images, fh, fw, channels, lanes, block, chunk_terms = integers(arguments, OWN + 9, 7)
+    a_steps = integers(arguments, OWN + 16, 4)
+    b_steps = integers(arguments, OWN + 20, 4)
+    out_steps = integers(arguments, OWN + 24, 5)
     a_rows, out_rows, tile_rows, results = own_scratch(arguments)
-    packed = results + result_bytes
+    packed = results + (result_bytes if parts == 1 else 0)
+    done = carray(integers_at(kept_parts), blocks)
     table = table_at(groups_at, groups, TABLE_WIDTH)
-    width, blocks = LANE_BYTES // size, ceil_div(lanes, block)
+    width, lane_blocks = LANE_BYTES // size, ceil_div(lanes, block)
     row_step = block * size  # of the results, which are (fh, fw, channel, lane)
     tap_h, tap_w = fw * channels * row_step, channels * row_step
     while True:
-        # 1. a task: some channels of b; its results begin as 0
+        # 1. a task: some channels of b, some images; its results begin as 0
         task = next_number(arguments, NEXT_TASK)
-        if task >= channel_groups * blocks:
+        if task >= blocks * parts:
             return
-        g, lane0 = task // blocks, task % blocks * block
+        g, lane0 = task // parts // lane_blocks, task // parts % lane_blocks * block
+        first_image, images = task % parts * all_images // parts, (task % parts + 1) * all_images // parts
+        if parts > 1:
+            results = kept_parts + round_up(8 * blocks, 64) + task * result_bytes
         task_lanes = min(block, lanes - lane0)
         for k in range(fh * fw * channels * block):
             write_number(zero, results + k * size)
@@ -148,9 +163,9 @@ def few(zero, arguments):
             a_group = a + h[THIRD] * a_steps[1] + w[THIRD] * a_steps[2] + g * channels * a_steps[3]
             b_group = b + h[FIXED] * b_steps[1] + w[FIXED] * b_steps[2] + (g * lanes + lane0) * b_steps[3]
             at = results + h[SUMMED] * tap_h + w[SUMMED] * tap_w
-            chunk_images = even_part(images, chunk_terms // (h[COUNT] * w[COUNT]))
+            chunk_images = even_part(images - first_image, chunk_terms // (h[COUNT] * w[COUNT]))
             chunk_rows = even_part(h[COUNT], chunk_terms // w[COUNT])
-            for n0 in range(0, images, chunk_images):
+            for n0 in range(first_image, images, chunk_images):
                 n = min(chunk_images, images - n0)
                 for h0 in range(0, h[COUNT], chunk_rows):
                     terms = n, min(chunk_rows, h[COUNT] - h0), w[COUNT]
@@ -174,7 +189,15 @@ def few(zero, arguments):
                                 zeros(zero), addresses_in(a_rows), a_chunk, b_lanes, counts, a_loops, b_loops
                             )
                             put(tile, zero, out_rows, int(TILE_ROWS), width, size, bool(ADD), tile_rows)
-        # 4. the results to where they belong
+        # 4. the results to where they belong, by whoever is done with the last part of a block
+        if parts > 1:
+            if next_number(done, task // parts) < parts - 1:
+                continue
+            results -= task % parts * result_bytes
+            for part in range(1, parts):
+                for k in range(0, result_bytes, size):
+                    there = number_at(zero, results + k) + number_at(zero, results + part * result_bytes + k)
+                    write_number(there, results + k)
         at = out + g * out_steps[4] + lane0 * out_steps[3]
         for tap in range(fh * fw):
             place = at + tap // fw * out_steps[0] + tap % fw * out_steps[1]

@@ -55,6 +55,7 @@ from .compiled import (
     start,
     table_at,
 )
+from .few import BLOCKS, PARTS, RESULT_SIZE, parts_of
 from .registers import (
     L2_BYTES,
     LANE_BYTES,
@@ -78,13 +79,11 @@ CHUNK_TERMS = 384  # products of a result that are added up in registers
 RESULT_BYTES = 3 * L2_BYTES // 2  # of results of a task, which each chunk adds to
 PACKED_BYTES = max(2**20, 3 * L2_BYTES // 2)  # of a chunk, about, in ``weight``
 FEW_BYTES = 2**20  # of results of a task of ``few``, at most
-PARTS_BYTES = 1536 * 2**10  # of the results of all parts of the sum
 PACKING = 16  # cost of packing a number, in multiply-adds of a vector lane
 SAVING = 0.9  # of the work of ``weight``, which ``few`` must stay below
 STARTING = 32  # cost of placing a tile and adding it to its results, in terms of its sum
-SIZES = OWN + 6  # arguments: where the sizes begin, some of them, and the steps
-BLOCKS, PARTS, RESULT_SIZE = SIZES + 1, SIZES + 10, SIZES + 13
-X_STEPS, DY_STEPS, OUT_STEPS, ARGUMENTS = SIZES + 27, SIZES + 31, SIZES + 35, SIZES + 40
+SIZES = OWN + 9  # arguments: where the other sizes begin, and the steps
+X_STEPS, DY_STEPS, OUT_STEPS, ARGUMENTS = SIZES + 24, SIZES + 28, SIZES + 32, SIZES + 37
 
 
 # --- the sizes -----------------------------------------------------------------------------------
@@ -93,17 +92,14 @@ def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
     x, dy = x[x_used], dy[dy_used]
     threads = number_of_threads("conv2d_weight", shape)
     way, (sizes, scratch, _) = sizes_of(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
-    if way != "conv2d_weight":
-        a, b = (dy, x) if way == "conv2d_input" else (x, dy)
-        start(few.few, dw.dtype, threads, sizes, (a.ctypes.data, b.ctypes.data, dw.ctypes.data), scratch)
-        return
-    addresses: tuple[int, ...] = (x.ctypes.data, dy.ctypes.data, dw.ctypes.data)
+    a, b = (dy, x) if way == "conv2d_input" else (x, dy)
+    addresses: tuple[int, ...] = (a.ctypes.data, b.ctypes.data, dw.ctypes.data)
     if sizes[PARTS] > 1:
         done_size = round_up(8 * sizes[BLOCKS], 64)  # a count of done parts for each block, then their results
         kept = np.empty((done_size + sizes[BLOCKS] * sizes[PARTS] * sizes[RESULT_SIZE] + 64) // 8, np.int64)
         kept[: done_size // 8 + 8] = 0
         addresses = (*addresses, round_up(kept.ctypes.data, 64))
-    start(weight, dw.dtype, threads, sizes, addresses, scratch)
+    start(weight if way == "conv2d_weight" else few.few, dw.dtype, threads, sizes, addresses, scratch)
 
 
 @lru_cache(maxsize=1024)
@@ -173,8 +169,7 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
     output_rows = even_part(shape.oh, CHUNK_TERMS // shape.ow)
     chunks = ceil_div(shape.n, images) * ceil_div(shape.oh, output_rows)
     dw_bytes = shape.fh * shape.fw * round_up(rows, high) * round_up(lanes, wide) * shape.groups * itemsize
-    # Parts of the sum are of the shape alone, so that the bits are the same for any number of threads.
-    parts = max(part for part in (1, 2, 4) if part == 1 or (part * dw_bytes <= PARTS_BYTES and 2 * part <= chunks))
+    parts = parts_of(dw_bytes, chunks // 2)
 
     def packed(block: tuple[int, int]) -> int:
         """Numbers to pack for a term: one for each channel of dy, and of x one for each phase."""
@@ -207,8 +202,9 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
     arguments = arguments_of(
         4,
         table,
-        (shape.n, blocks_of((block_rows, block_lanes)), rows, lanes, block_rows, block_lanes),
-        (shape.fh, shape.fw, images, output_rows, parts, x_phase, x_bytes, result_bytes),
+        (blocks_of((block_rows, block_lanes)), parts, result_bytes),
+        (shape.n, rows, lanes, block_rows, block_lanes),
+        (shape.fh, shape.fw, images, output_rows, x_phase, x_bytes),
         (shape.ih, shape.iw, shape.oh, shape.ow, shape.h.span),
         (shape.h.stride, shape.h.before, shape.h.dilation, phases[0]),
         (shape.w.stride, shape.w.before, shape.w.dilation, phases[1]),
@@ -321,7 +317,7 @@ def chunk_of(c, images, chunk_images, axis, span, chunk_rows, ih, oh):
 def block_of(block, arguments):
     """Where in x, dy and dw a block of rows and lanes begins, and its rows and lanes."""
     x, dy, out = integers(arguments, OWN, 3)
-    rows, lanes, block_rows, block_lanes = integers(arguments, SIZES + 2, 4)
+    rows, lanes, block_rows, block_lanes = integers(arguments, SIZES + 1, 4)
     row_blocks, lane_blocks = ceil_div(rows, block_rows), ceil_div(lanes, block_lanes)
     g, row, lane = block // (row_blocks * lane_blocks), block // lane_blocks % row_blocks, block % lane_blocks
     row, lane = row * block_rows, lane * block_lanes
@@ -340,11 +336,11 @@ def weight(zero, arguments):
     """
     size = bytes_of(zero)
     arguments = carray(integers_at(arguments), ARGUMENTS)
-    kept_parts, table_address, groups, images, blocks = integers(arguments, OWN + 3, 5)
-    fh, fw, chunk_images, chunk_rows, parts = integers(arguments, SIZES + 6, 5)
-    x_phase, x_bytes, result_bytes = integers(arguments, SIZES + 11, 3)
-    ih, iw, oh, ow, span = integers(arguments, SIZES + 14, 5)
-    axes = integers(arguments, SIZES + 19, 4), integers(arguments, SIZES + 23, 4)
+    kept_parts, table_address, groups, blocks, parts, result_bytes = integers(arguments, OWN + 3, 6)
+    images, fh, fw = arguments[SIZES], arguments[SIZES + 5], arguments[SIZES + 6]
+    chunk_images, chunk_rows, x_phase, x_bytes = integers(arguments, SIZES + 7, 4)
+    ih, iw, oh, ow, span = integers(arguments, SIZES + 11, 5)
+    axes = integers(arguments, SIZES + 16, 4), integers(arguments, SIZES + 20, 4)
     x_steps = integers(arguments, X_STEPS, 4)
     dy_steps = integers(arguments, DY_STEPS, 4)
     out_steps = integers(arguments, OUT_STEPS, 5)
