@@ -277,6 +277,20 @@ def copy_vector(typing, like, target, source):
 
 
 @intrinsic
+def fill_vector(typing, number, address):
+    """Write the number to as many places as a vector has lanes."""
+
+    def codegen(context, b, signature, args):
+        lanes = ir.Constant(_vector(number), ir.Undefined)
+        for k in range(_vector(number).count):
+            lanes = b.insert_element(lanes, args[0], ir.Constant(I32, k))
+        _store(b, lanes, args[1], number.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(number, types.int64), codegen
+
+
+@intrinsic
 def copy_rows(typing, like, target, source):
     """Copy as many numbers as a tile has rows."""
     return _copy(like, TILE_ROWS)

@@ -34,6 +34,7 @@ from .registers import (
     copy_rows,
     copy_transposed,
     copy_vector,
+    fill_vector,
     helper,
     number_at,
     store,
@@ -41,6 +42,7 @@ from .registers import (
 )
 
 LINE_BYTES = 64  # of a cache line
+SET_BYTES = 2048  # lines that lie a multiple of it apart share one of two sets of a first cache
 PART_GAP = LINE_BYTES  # between the parts of packed images: else they all begin in the same sets of a cache
 WRITE, ADD = False, True  # what `put` does
 
@@ -115,25 +117,27 @@ def pack(zero, target, target_step, source, row_step, lane_step, rows, lanes, pa
             for lane in range(0, whole, width):
                 copy_vector(zero, target + r * target_step + lane * size, source + r * row_step + lane * size)
         done = whole
-    elif row_step == size:
-        done_rows = rows // width * width
+    elif row_step == size and rows >= width:
         for lane in range(0, whole, width):
-            for r in range(0, done_rows, width):
-                copy_transposed(
-                    zero, target + r * target_step + lane * size, target_step,
-                    source + r * size + lane * lane_step, lane_step,
-                )  # fmt: skip
-            for r in range(done_rows, rows):
-                for further in range(lane, lane + width):
-                    value = number_at(zero, source + r * size + further * lane_step)
-                    write_number(value, target + r * target_step + further * size)
+            r, at = 0, source + lane * lane_step
+            while True:  # squares, of which the last may lie over the one before
+                there = at + r * size
+                copy_transposed(zero, target + r * target_step + lane * size, target_step, there, lane_step)
+                if r == rows - width:
+                    break
+                # Lanes that share a set of the cache push each other out of it: a line is better not read twice.
+                before = there % VECTOR_BYTES if lane_step % SET_BYTES == 0 else 0
+                r = min(r + width - before // size, rows - width)
         done = whole
+    filled = lanes < padded and (padded - done) % width == 0
     for r in range(rows):
+        row, there = source + r * row_step, target + r * target_step
+        for lane in range(done, padded if filled else done, width):
+            fill_vector(zero, there + lane * size)
         for lane in range(done, lanes):
-            value = number_at(zero, source + r * row_step + lane * lane_step)
-            write_number(value, target + r * target_step + lane * size)
-        for lane in range(lanes, padded):
-            write_number(zero, target + r * target_step + lane * size)
+            write_number(number_at(zero, row + lane * lane_step), there + lane * size)
+        for lane in range(padded if filled else lanes, padded):
+            write_number(zero, there + lane * size)
 
 
 @helper
