@@ -196,15 +196,20 @@ def test_public_operators(operator, layout, dtype):
 
 
 def test_sum_in_parts(monkeypatch):
-    """A sum of many chunks for few results is cut into parts, which are added up in order."""
-    sizes = ((30, 32, 1), (60, 64, 2))
-    shapes = [ConvShape(n=4, ih=5, iw=4, ic=ic, oc=oc, fh=3, fw=2, padding=1, groups=g) for oc, ic, g in sizes]
+    """A sum of many chunks, or images, for few results is cut into parts, which are added up in order."""
+    sizes = (
+        (30, 32, 1, "conv2d_weight"),
+        (60, 64, 2, "conv2d_weight"),
+        (80, 4, 2, "conv2d"),
+        (3, 75, 1, "conv2d_input"),
+    )
     monkeypatch.setattr(weight, "CHUNK_TERMS", 10)
     weight.sizes_of.cache_clear()
-    for shape in shapes:
+    for oc, ic, groups, way in sizes:
+        shape = ConvShape(n=5, ih=5, iw=4, ic=ic, oc=oc, fh=3, fw=2, padding=1, groups=groups)
         x, dy, dw = (np.empty(size, np.float32).strides for size in (shape.x_shape, shape.y_shape, shape.w_shape))
-        way, (arguments, _, _) = weight.sizes_of(shape, x, dy, dw, 4, 2)
-        assert (way, arguments[weight.PARTS]) == ("conv2d_weight", 4)
+        found, (arguments, _, _) = weight.sizes_of(shape, x, dy, dw, 4, 2)
+        assert (found, arguments[weight.PARTS]) == (way, 4)
         check("conv2d_weight", shape)
     weight.sizes_of.cache_clear()
 
