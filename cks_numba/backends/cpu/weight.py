@@ -71,7 +71,7 @@ from .registers import (
     store,
     zeros,
 )
-from .tile import PART_GAP, WRITE, loops, pack_images, put, sum_of_products
+from .tile import LINE_BYTES, PART_GAP, WRITE, loops, pack_images, put, sum_of_products
 
 Slices = tuple[slice, ...]
 
@@ -266,7 +266,8 @@ def add_group(zero, group, chunk, axes, packed, results, add, own):
                 for first in range(0, rows, TILE_ROWS):
                     for r in range(TILE_ROWS):
                         rows_of_tile[r] = at_tap + (lane * rows + first * width + r * width) * size
-                        fetch(rows_of_tile[r])
+                        for line in range(0, LANE_BYTES, LINE_BYTES):
+                            fetch(rows_of_tile[r] + line)
                     tile = sum_of_products(
                         zeros(zero), size, dy + first // TILE_ROWS * dy_part, x_tap + lane // width * x_part,
                         counts, dy_loops, x_loops,
