@@ -118,11 +118,11 @@ def place_taps(w, first, rows, channels, a_steps, out, out_steps, a_rows, out_ro
 
 
 def few(zero, arguments):
-    """Kernel: the same for few channels of a, which is x or dy; a task is a block of channels of b, the other one,
-    and a part of the images.
+    """Kernel: the same for few channels of a, which is x or dy; a task is some channels of b, the other one.
 
-    a is read where it is, one number at a time, and so is b if its channels are neighbours and fill whole parts: or
-    else it is packed. The results stay in the scratch memory until they are complete.
+    If the images are cut into parts, it is one of them. a is read where it is, one number at a time, and so is b if its
+    channels are neighbours and fill whole parts: or else it is packed. The results stay in the scratch memory until
+    they are complete.
     """
     size = bytes_of(zero)
     arguments = carray(integers_at(arguments), ARGUMENTS)
@@ -139,7 +139,7 @@ def few(zero, arguments):
     row_step = block * size  # of the results, which are (fh, fw, channel, lane)
     tap_h, tap_w = fw * channels * row_step, channels * row_step
     while True:
-        # 1. a task: some channels of b, some images; its results begin as 0
+        # 1. a task: some channels of b, a part of the images; its results begin as 0
         task = next_number(arguments, NEXT_TASK)
         if task >= blocks * parts:
             return
