@@ -30,7 +30,7 @@ from ..tables import (
 )
 from .jit import ALIGN, cuda, kernel
 from .memory import load, store
-from .tiles import BK, COLUMN_RUN, ROW_RUN, SKEW, Tile, digits, group_of_block, loader, stepper, thread_tile, writer
+from .tiles import BK, SKEW, Tile, digits, group_of_block, loader, stepper, thread_tile, writer
 
 
 @cache
@@ -38,7 +38,7 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
     """``gather_gemm`` for a tile, for loads of `width` elements, and for one of the two operators."""
     bm, bn, tm, tn = tile
     threads, a_pitch, b_pitch = tile.threads, bm + SKEW, bn + SKEW
-    first_of, multiply_chunk = thread_tile(tile)
+    first_of, multiply_chunk, (row_run, column_run) = thread_tile(tile)
     # src has its channels, which are terms, side by side; so has w in conv2d, but not in conv2d_input
     a_loads, a_apart, a_first, a_fetch, a_put = loader(width, True, bm, threads)
     b_loads, b_apart, b_first, b_fetch, b_put = loader(width, forward, bn, threads)
@@ -54,21 +54,18 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
         a_next, b_next = cuda.local.array((a_loads, width), src.dtype), cuda.local.array((b_loads, width), src.dtype)
         a_at, b_at = cuda.local.array(a_loads, uint32), cuda.local.array(b_loads, uint32)
         t = uint32(cuda.threadIdx.x % threads)  # which it is anyway; now the compiler knows that no index overflows
-        warp_row, warp_column, row, column = first_of(t)
-        row, column = uint32(warp_row + row), uint32(warp_column + column)
+        row, column = first_of(t)
         a_term, a_place = a_first(t)
         b_term, b_place = b_first(t)
         zero = src.dtype.type(0)
 
         # 1. The channel group of this block, its group of the plan, and its tile: rows from m0, columns from n0.
-        #    A warp of which no result exists is not needed: it only helps to load.
         depth, columns = uint32(depth), uint32(columns)
         c_group, n0 = int32(cuda.blockIdx.z), uint32(cuda.blockIdx.y * bn)
         g = group_of_block(table, cuda.blockIdx.x)
         rows_h, rows_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
         rows = uint32(out.shape[0] * rows_h * rows_w)
         m0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bm)
-        needed = m0 + warp_row < rows and n0 + warp_column < columns
 
         # 2. Where the rows of src and the columns of w that this thread loads begin, in runs of `width` elements.
         #    Past the last one it loads the first: any will do, as nobody writes those results.
@@ -98,7 +95,7 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
                 acc[i, j] = zero
 
         # 4. Chunk by chunk: fetch the next one, multiply the last one, put the next one in the other buffer.
-        left, buffer, multiplies = terms, uint32(0), False
+        left, buffer, started = terms, uint32(0), False
         while left > -BK:
             a_step = int32(a_h * src_h) + int32(a_w * src_w) + int32(a_k // width)
             for j in range(a_loads):
@@ -111,26 +108,26 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
             a_h, a_w, a_k = further(a_h, a_w, a_k, by, terms_w, depth)
             if not forward:
                 b_h, b_w, b_k = further(b_h, b_w, b_k, by, terms_w, depth)
-            if multiplies:
+            if started:
                 multiply_chunk(acc, a_tile, b_tile, buffer, a, b, row, column)
             buffer ^= uint32(1)
             a_put(a_tile, buffer, a_next, a_term, a_place)
             b_put(b_tile, buffer, b_next, b_term, b_place)
-            left, multiplies = int32(left - BK), needed
+            left, started = int32(left - BK), True
             cuda.syncthreads()
 
         # 5. Write the results that exist. What is read from the table again would have kept registers from the loop.
         rows_h, rows_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
         m0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bm)
         for i in range(tm):
-            m = uint32(m0 + row + i // 4 * ROW_RUN + i % 4)
+            m = uint32(m0 + row + i // 4 * row_run + i % 4)
             if m < out.shape[0] * rows_h * rows_w:
                 n, kh, kw = digits(m, rows_h, rows_w)
                 h = table[g, ROWS + FIXED] + kh * table[g, ROWS + FIXED_STEP]
                 v = table[g, COLUMNS + FIXED] + kw * table[g, COLUMNS + FIXED_STEP]
                 at = ((n * out.shape[1] + h) * out.shape[2] + v) * out.shape[3] + c_group * columns
                 for j in range(0, tn, width):
-                    c = uint32(n0 + column + j // 4 * COLUMN_RUN + j % 4)
+                    c = uint32(n0 + column + j // 4 * column_run + j % 4)
                     if c < columns:
                         write(out, at + c, acc, i, j)
 
@@ -142,7 +139,7 @@ def weight_kernel(tile: Tile, width: int) -> Any:
     """``weight_gemm`` for a tile and for loads of `width` elements."""
     bm, bn, tm, tn = tile
     threads, a_pitch, b_pitch = tile.threads, bm + SKEW, bn + SKEW
-    first_of, multiply_chunk = thread_tile(tile)
+    first_of, multiply_chunk, (row_run, column_run) = thread_tile(tile)
     # both dy and x have their channels, here rows and columns, side by side
     a_loads, a_apart, a_first, a_fetch, a_put = loader(width, False, bm, threads)
     b_loads, b_apart, b_first, b_fetch, b_put = loader(width, False, bn, threads)
@@ -158,14 +155,12 @@ def weight_kernel(tile: Tile, width: int) -> Any:
         a_next, b_next = cuda.local.array((a_loads, width), x.dtype), cuda.local.array((b_loads, width), x.dtype)
         a_at, b_at = cuda.local.array(a_loads, uint32), cuda.local.array(b_loads, uint32)
         t = uint32(cuda.threadIdx.x % threads)  # which it is anyway; now the compiler knows that no index overflows
-        warp_row, warp_column, row, column = first_of(t)
-        row, column = uint32(warp_row + row), uint32(warp_column + column)
+        row, column = first_of(t)
         term, a_place = a_first(t)
         _, b_place = b_first(t)
         zero = x.dtype.type(0)
 
         # 1. The channel group of this block, its group of the plan, and its tile: rows from m0, columns from n0.
-        #    A warp of which no result exists is not needed: it only helps to load.
         rows, depth = uint32(rows), uint32(out.shape[3])
         groups = uint32(uint32(x.shape[3]) // depth)
         part = uint32(uint32(cuda.blockIdx.z) // groups)
@@ -173,7 +168,6 @@ def weight_kernel(tile: Tile, width: int) -> Any:
         g = group_of_block(table, cuda.blockIdx.x)
         taps_h, taps_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
         n0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bn)
-        needed = m0 + warp_row < rows and n0 + warp_column < taps_h * taps_w * depth
 
         # 2. Where the rows of dy and the columns of x that this thread loads begin, in runs of `width` elements.
         #    Past the last one it loads the first: any will do, as nobody writes those results.
@@ -205,7 +199,7 @@ def weight_kernel(tile: Tile, width: int) -> Any:
                 acc[i, j] = zero
 
         # 4. Chunk by chunk: fetch the next one, multiply the last one, put the next one in the other buffer.
-        buffer, multiplies = uint32(0), False
+        buffer, started = uint32(0), False
         while left > -BK:
             a_step = int32(n * dy_n) + int32(h * dy_h) + int32(w * dy_w)
             for j in range(a_loads):
@@ -213,13 +207,13 @@ def weight_kernel(tile: Tile, width: int) -> Any:
             b_step = int32(n * x_n) + int32(h * x_h) + int32(w * x_w)
             for j in range(b_loads):
                 b_fetch(b_next, j, x, uint32(b_at[j] + b_step), int32(term) < left, zero)
-            if multiplies:
+            if started:
                 multiply_chunk(acc, a_tile, b_tile, buffer, a, b, row, column)
             buffer ^= uint32(1)
             a_put(a_tile, buffer, a_next, term, a_place)
             b_put(b_tile, buffer, b_next, term, b_place)
             n, h, w = further(n, h, w, by, terms_h, terms_w)
-            left, multiplies = int32(left - BK), needed
+            left, started = int32(left - BK), True
             cuda.syncthreads()
 
         # 5. Write the results that exist, to this part's own array. What is read from the table again would have kept
@@ -227,12 +221,12 @@ def weight_kernel(tile: Tile, width: int) -> Any:
         n0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bn)
         taps_h, taps_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
         for j in range(0, tn, width):
-            c = uint32(n0 + column + j // 4 * COLUMN_RUN + j % 4)
+            c = uint32(n0 + column + j // 4 * column_run + j % 4)
             kh, kw, k = digits(c, taps_w, depth)
             fh = table[g, ROWS + FIXED] + kh * table[g, ROWS + FIXED_STEP]
             fw = table[g, COLUMNS + FIXED] + kw * table[g, COLUMNS + FIXED_STEP]
             for i in range(tm):
-                m = uint32(m0 + row + i // 4 * ROW_RUN + i % 4)
+                m = uint32(m0 + row + i // 4 * row_run + i % 4)
                 if m < rows and kh < taps_h:
                     oc = cuda.blockIdx.z * rows + m
                     write(out, ((oc * out.shape[1] + fh) * out.shape[2] + fw) * depth + k, acc, i, j)

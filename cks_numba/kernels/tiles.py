@@ -21,7 +21,6 @@ from .jit import device
 from .memory import load, load4, store, store4
 
 BK = 8  # terms of a chunk
-ROW_RUN, COLUMN_RUN = 4 * 4, 8 * 4  # from a thread's first run of rows or columns to its second: what a warp has
 SKEW = 4  # elements between two terms in shared memory beyond the tile: writes then spread over all banks
 
 
@@ -36,11 +35,6 @@ class Tile(NamedTuple):
     @property
     def threads(self) -> int:
         return (self.bm // self.tm) * (self.bn // self.tn)
-
-    @property
-    def warp(self) -> tuple[int, int]:
-        """Rows and columns of the results of a warp, which is 4 threads high and 8 wide."""
-        return 4 * self.tm, 8 * self.tn
 
     @property
     def resident(self) -> int:
@@ -108,34 +102,30 @@ def group_of_block(table, block):
 
 # --- the tile -------------------------------------------------------------------------------------
 @cache
-def thread_tile(tile: Tile) -> tuple[Any, Any]:
+def thread_tile(tile: Tile) -> tuple[Any, Any, Any]:
     """Which results are a thread's own, and how it adds a chunk to them: the inner loop of both kernels.
 
-    A thread has runs of four rows and of four columns, so that four neighbours travel in one load. The results of a
-    warp, which is 4 threads high and 8 wide, are one part of the tile: first the first runs of its threads, and below
-    and beside them the second ones.
+    A thread has runs of four rows and of four columns, so that four neighbours travel in one load. The first
+    run of all threads together is one stretch of the tile, and the second run, if there is one, the next.
     """
-    _, bn, tm, tn = tile
-    high, wide = tile.warp
-    across = bn // wide  # warps along a row of the tile
+    bm, bn, tm, tn = tile
+    down, across = bm // tm, bn // tn  # threads along a column and a row of the tile
 
     @device
     def first_of(t):
-        """First row and column of the warp of thread t, and of the thread in it."""
+        """First row and column of thread t. A warp is 4 threads high and 8 wide, so that it reads little."""
         warp, lane = t // 32, t % 32
         return (
-            uint32(warp // across * high),
-            uint32(warp % across * wide),
-            uint32(lane // 8 * 4),
-            uint32(lane % 8 * 4),
+            uint32((warp // (across // 8) * 4 + lane // 8) * 4),
+            uint32((warp % (across // 8) * 8 + lane % 8) * 4),
         )
 
     @device
     def multiply_term(acc, a_tile, b_tile, buffer, k, a, b, row, column):
         for i in range(tm):
-            a[i] = a_tile[buffer, uint32(k), uint32(row + i // 4 * ROW_RUN + i % 4)]
+            a[i] = a_tile[buffer, uint32(k), uint32(row + i // 4 * (4 * down) + i % 4)]
         for j in range(tn):
-            b[j] = b_tile[buffer, uint32(k), uint32(column + j // 4 * COLUMN_RUN + j % 4)]
+            b[j] = b_tile[buffer, uint32(k), uint32(column + j // 4 * (4 * across) + j % 4)]
         for i in range(tm):
             for j in range(tn):
                 acc[i, j] += a[i] * b[j]
@@ -152,7 +142,7 @@ def thread_tile(tile: Tile) -> tuple[Any, Any]:
         multiply_term(acc, a_tile, b_tile, buffer, 6, a, b, row, column)
         multiply_term(acc, a_tile, b_tile, buffer, 7, a, b, row, column)
 
-    return first_of, multiply_chunk
+    return first_of, multiply_chunk, (4 * down, 4 * across)
 
 
 @cache
