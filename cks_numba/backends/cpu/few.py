@@ -127,7 +127,7 @@ def few(zero, arguments):
     size = bytes_of(zero)
     arguments = carray(integers_at(arguments), ARGUMENTS)
     a, b, out, kept_parts, groups_at, groups, blocks, parts, result_bytes = integers(arguments, OWN, 9)
-    all_images, fh, fw, channels, lanes, block, chunk_terms = integers(arguments, OWN + 9, 7)
+    images, fh, fw, channels, lanes, block, chunk_terms = integers(arguments, OWN + 9, 7)
     a_steps = integers(arguments, OWN + 16, 4)
     b_steps = integers(arguments, OWN + 20, 4)
     out_steps = integers(arguments, OWN + 24, 5)
@@ -144,7 +144,7 @@ def few(zero, arguments):
         if task >= blocks * parts:
             return
         g, lane0 = task // parts // lane_blocks, task // parts % lane_blocks * block
-        first_image, images = task % parts * all_images // parts, (task % parts + 1) * all_images // parts
+        first_image, last_image = task % parts * images // parts, (task % parts + 1) * images // parts
         if parts > 1:
             results = kept_parts + round_up(8 * blocks, 64) + task * result_bytes
         task_lanes = min(block, lanes - lane0)
@@ -163,10 +163,10 @@ def few(zero, arguments):
             a_group = a + h[THIRD] * a_steps[1] + w[THIRD] * a_steps[2] + g * channels * a_steps[3]
             b_group = b + h[FIXED] * b_steps[1] + w[FIXED] * b_steps[2] + (g * lanes + lane0) * b_steps[3]
             at = results + h[SUMMED] * tap_h + w[SUMMED] * tap_w
-            chunk_images = even_part(images - first_image, chunk_terms // (h[COUNT] * w[COUNT]))
+            chunk_images = even_part(last_image - first_image, chunk_terms // (h[COUNT] * w[COUNT]))
             chunk_rows = even_part(h[COUNT], chunk_terms // w[COUNT])
-            for n0 in range(first_image, images, chunk_images):
-                n = min(chunk_images, images - n0)
+            for n0 in range(first_image, last_image, chunk_images):
+                n = min(chunk_images, last_image - n0)
                 for h0 in range(0, h[COUNT], chunk_rows):
                     terms = n, min(chunk_rows, h[COUNT] - h0), w[COUNT]
                     # 2. a chunk of b, packed if its lanes are not neighbours already
