@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from numba import typeof
@@ -87,6 +89,45 @@ def test_a_choice_says_what_it_does():
         assert len(built) == (2 if choice.parts > 1 else 1) and built[0].grid == choice.grid
         assert 0 < choice.useful <= 1 and choice.done >= plan(operator, shape).useful
         assert f"grid {choice.grid}" in str(choice) and str(choice).count("positions") == len(choice.plan.groups)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_work_is_done_by_the_warps_that_have_a_result(operator):
+    """Counted warp by warp: does its first row, and its first column, exist?"""
+    for shape, tile in product(HARD_SHAPES.values(), tiles.TILES):
+        choice = tiled.Choice(operator, shape, tile, 1, 132)
+        ic, oc = choice.channels
+        high, wide = tile.unit
+        done = 0
+        for group, chunks in zip(choice.plan.groups, choice.chunks, strict=True):
+            positions = shape.n * group.positions
+            rows, columns = (oc, ic * group.positions) if operator == "conv2d_weight" else (positions, 0)
+            columns = columns or (oc if operator == "conv2d" else ic)
+            warps = product(range(0, rows, high), range(0, columns, wide))
+            done += sum(high * wide * chunks * tiles.BK for _ in warps)
+        assert choice.done == done * shape.groups <= choice.terms * tile.bm * tile.bn
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_channels_just_above_a_tile_are_no_cliff(operator):
+    """docs/kernels.md states the shares of conv2d; speeds are by the model."""
+
+    def chosen(channels):
+        return tiled.choose(operator, ConvShape(n=128, ih=16, iw=16, ic=channels, oc=channels, fh=3, fw=3, padding=1))
+
+    def speed(channels):
+        return chosen(channels).plan.useful / chosen(channels).cycles
+
+    if operator == "conv2d":
+        assert [f"{chosen(channels).useful:.0%}" for channels in (128, 129, 160, 192)] == [
+            "100%",
+            "80%",
+            "100%",
+            "100%",
+        ]
+    for tile in (64, 128, 256):
+        assert min(speed(tile + 1), speed(tile + 2), speed(tile + 4)) > speed(tile) / 2
+        assert speed(tile - 1) > 0.9 * speed(tile)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

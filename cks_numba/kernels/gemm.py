@@ -38,6 +38,7 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
     """``gather_gemm`` for a tile, for loads of `width` elements, and for one of the two operators."""
     bm, bn, tm, tn = tile
     threads, a_pitch, b_pitch = tile.threads, bm + SKEW, bn + SKEW
+    (high, wide), whole = tile.unit, tile.whole
     first_of, multiply_chunk, (row_run, column_run) = thread_tile(tile)
     # src has its channels, which are terms, side by side; so has w in conv2d, but not in conv2d_input
     a_loads, a_apart, a_first, a_fetch, a_put = loader(width, True, bm, threads)
@@ -54,18 +55,21 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
         a_next, b_next = cuda.local.array((a_loads, width), src.dtype), cuda.local.array((b_loads, width), src.dtype)
         a_at, b_at = cuda.local.array(a_loads, uint32), cuda.local.array(b_loads, uint32)
         t = uint32(cuda.threadIdx.x % threads)  # which it is anyway; now the compiler knows that no index overflows
-        row, column = first_of(t)
+        # from block to block the warps take turns: those left out would otherwise all be of the same scheduler
+        row, column = first_of(t if whole else uint32((t + 32 * (cuda.blockIdx.x + cuda.blockIdx.z)) % threads))
         a_term, a_place = a_first(t)
         b_term, b_place = b_first(t)
         zero = src.dtype.type(0)
 
         # 1. The channel group of this block, its group of the plan, and its tile: rows from m0, columns from n0.
+        #    A warp of a smaller tile of which no result exists is not needed: it only helps to load.
         depth, columns = uint32(depth), uint32(columns)
         c_group, n0 = int32(cuda.blockIdx.z), uint32(cuda.blockIdx.y * bn)
         g = group_of_block(table, cuda.blockIdx.x)
         rows_h, rows_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
         rows = uint32(out.shape[0] * rows_h * rows_w)
         m0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bm)
+        needed = whole or (m0 + row // high * high < rows and n0 + column // wide * wide < columns)
 
         # 2. Where the rows of src and the columns of w that this thread loads begin, in runs of `width` elements.
         #    Past the last one it loads the first: any will do, as nobody writes those results.
@@ -95,7 +99,7 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
                 acc[i, j] = zero
 
         # 4. Chunk by chunk: fetch the next one, multiply the last one, put the next one in the other buffer.
-        left, buffer, started = terms, uint32(0), False
+        left, buffer, multiplies = terms, uint32(0), False
         while left > -BK:
             a_step = int32(a_h * src_h) + int32(a_w * src_w) + int32(a_k // width)
             for j in range(a_loads):
@@ -108,12 +112,12 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
             a_h, a_w, a_k = further(a_h, a_w, a_k, by, terms_w, depth)
             if not forward:
                 b_h, b_w, b_k = further(b_h, b_w, b_k, by, terms_w, depth)
-            if started:
+            if multiplies:
                 multiply_chunk(acc, a_tile, b_tile, buffer, a, b, row, column)
             buffer ^= uint32(1)
             a_put(a_tile, buffer, a_next, a_term, a_place)
             b_put(b_tile, buffer, b_next, b_term, b_place)
-            left, started = int32(left - BK), True
+            left, multiplies = int32(left - BK), needed
             cuda.syncthreads()
 
         # 5. Write the results that exist. What is read from the table again would have kept registers from the loop.
@@ -139,6 +143,7 @@ def weight_kernel(tile: Tile, width: int) -> Any:
     """``weight_gemm`` for a tile and for loads of `width` elements."""
     bm, bn, tm, tn = tile
     threads, a_pitch, b_pitch = tile.threads, bm + SKEW, bn + SKEW
+    (high, wide), whole = tile.unit, tile.whole
     first_of, multiply_chunk, (row_run, column_run) = thread_tile(tile)
     # both dy and x have their channels, here rows and columns, side by side
     a_loads, a_apart, a_first, a_fetch, a_put = loader(width, False, bm, threads)
@@ -155,12 +160,14 @@ def weight_kernel(tile: Tile, width: int) -> Any:
         a_next, b_next = cuda.local.array((a_loads, width), x.dtype), cuda.local.array((b_loads, width), x.dtype)
         a_at, b_at = cuda.local.array(a_loads, uint32), cuda.local.array(b_loads, uint32)
         t = uint32(cuda.threadIdx.x % threads)  # which it is anyway; now the compiler knows that no index overflows
-        row, column = first_of(t)
+        # from block to block the warps take turns: those left out would otherwise all be of the same scheduler
+        row, column = first_of(t if whole else uint32((t + 32 * (cuda.blockIdx.x + cuda.blockIdx.z)) % threads))
         term, a_place = a_first(t)
         _, b_place = b_first(t)
         zero = x.dtype.type(0)
 
         # 1. The channel group of this block, its group of the plan, and its tile: rows from m0, columns from n0.
+        #    A warp of a smaller tile of which no result exists is not needed: it only helps to load.
         rows, depth = uint32(rows), uint32(out.shape[3])
         groups = uint32(uint32(x.shape[3]) // depth)
         part = uint32(uint32(cuda.blockIdx.z) // groups)
@@ -168,6 +175,8 @@ def weight_kernel(tile: Tile, width: int) -> Any:
         g = group_of_block(table, cuda.blockIdx.x)
         taps_h, taps_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
         n0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bn)
+        columns = uint32(taps_h * taps_w * depth)
+        needed = whole or (m0 + row // high * high < rows and n0 + column // wide * wide < columns)
 
         # 2. Where the rows of dy and the columns of x that this thread loads begin, in runs of `width` elements.
         #    Past the last one it loads the first: any will do, as nobody writes those results.
@@ -178,7 +187,7 @@ def weight_kernel(tile: Tile, width: int) -> Any:
             a_at[j] = uint32(dy_first + (c_group * rows + (m if m < rows else uint32(0))) // width)
         for j in range(b_loads):
             c = uint32(n0 + b_place + j * b_apart)
-            kh, kw, k = digits(c if c < taps_h * taps_w * depth else uint32(0), taps_w, depth)
+            kh, kw, k = digits(c if c < columns else uint32(0), taps_w, depth)
             h = table[g, ROWS + THIRD] + kh * table[g, ROWS + THIRD_FIXED]
             v = table[g, COLUMNS + THIRD] + kw * table[g, COLUMNS + THIRD_FIXED]
             b_at[j] = uint32((h * x.shape[2] + v) * x_c + (c_group * depth + k) // width)
@@ -199,7 +208,7 @@ def weight_kernel(tile: Tile, width: int) -> Any:
                 acc[i, j] = zero
 
         # 4. Chunk by chunk: fetch the next one, multiply the last one, put the next one in the other buffer.
-        buffer, started = uint32(0), False
+        buffer, multiplies = uint32(0), False
         while left > -BK:
             a_step = int32(n * dy_n) + int32(h * dy_h) + int32(w * dy_w)
             for j in range(a_loads):
@@ -207,13 +216,13 @@ def weight_kernel(tile: Tile, width: int) -> Any:
             b_step = int32(n * x_n) + int32(h * x_h) + int32(w * x_w)
             for j in range(b_loads):
                 b_fetch(b_next, j, x, uint32(b_at[j] + b_step), int32(term) < left, zero)
-            if started:
+            if multiplies:
                 multiply_chunk(acc, a_tile, b_tile, buffer, a, b, row, column)
             buffer ^= uint32(1)
             a_put(a_tile, buffer, a_next, term, a_place)
             b_put(b_tile, buffer, b_next, term, b_place)
             n, h, w = further(n, h, w, by, terms_h, terms_w)
-            left, started = int32(left - BK), True
+            left, multiplies = int32(left - BK), needed
             cuda.syncthreads()
 
         # 5. Write the results that exist, to this part's own array. What is read from the table again would have kept

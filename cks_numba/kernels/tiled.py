@@ -97,10 +97,28 @@ class Choice:
         return tuple(ceil_div(ceil_div(group.terms * depth, BK), self.parts) for group in self.plan.groups)
 
     @cached_property
-    def done(self) -> int:
-        """Multiply-adds that the blocks do, those of rows, columns and terms that do not exist included."""
+    def terms(self) -> int:
+        """Terms that all blocks load, those past the end of a sum included."""
         chunks = sum(blocks * chunks for blocks, chunks in zip(self.blocks, self.chunks, strict=True))
-        return chunks * prod(self.grid[1:]) * self.tile.bm * self.tile.bn * BK
+        return chunks * prod(self.grid[1:]) * BK
+
+    @cached_property
+    def done(self) -> int:
+        """Multiply-adds that are done, those of rows, columns and terms that do not exist included.
+
+        A warp of a smaller tile that has no result at all does none.
+        """
+        ic, oc = self.channels
+        high, wide = self.tile.unit
+        done = 0
+        for group, chunks in zip(self.plan.groups, self.chunks, strict=True):
+            rows, columns = {
+                "conv2d": (self.shape.n * group.positions, oc),
+                "conv2d_input": (self.shape.n * group.positions, ic),
+                "conv2d_weight": (oc, group.positions * ic),
+            }[self.operator]
+            done += ceil_div(rows, high) * high * ceil_div(columns, wide) * wide * chunks
+        return done * self.grid[2] * BK
 
     @property
     def useful(self) -> float:

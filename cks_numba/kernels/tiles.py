@@ -37,6 +37,19 @@ class Tile(NamedTuple):
         return (self.bm // self.tm) * (self.bn // self.tn)
 
     @property
+    def unit(self) -> tuple[int, int]:
+        """Rows and columns that are multiplied or left out together: those of a warp, 4 threads high and 8 wide.
+
+        The largest tile is multiplied as a whole: on some GPUs it has no register left for the choice.
+        """
+        return (self.bm, self.bn) if self.threads > 128 else (4 * self.tm, 8 * self.tn)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the tile is one unit."""
+        return self.unit == (self.bm, self.bn)
+
+    @property
     def resident(self) -> int:
         """Blocks that a multiprocessor should hold at once: 512 threads hide the latency of memory."""
         return 512 // self.threads
@@ -105,27 +118,27 @@ def group_of_block(table, block):
 def thread_tile(tile: Tile) -> tuple[Any, Any, Any]:
     """Which results are a thread's own, and how it adds a chunk to them: the inner loop of both kernels.
 
-    A thread has runs of four rows and of four columns, so that four neighbours travel in one load. The first
-    run of all threads together is one stretch of the tile, and the second run, if there is one, the next.
+    A thread has runs of four rows and of four columns, so that four neighbours travel in one load. The first run of
+    all threads of a unit together is one stretch of it, and the second run, if there is one, the next.
     """
-    bm, bn, tm, tn = tile
-    down, across = bm // tm, bn // tn  # threads along a column and a row of the tile
+    _, bn, tm, tn = tile
+    high, wide = tile.unit
+    row_run, column_run = high // tm * 4, wide // tn * 4  # from a thread's first run to its second
+    across = bn // tn // 8  # warps along a row of the tile
+    down_by, across_by = (4, 8) if tile.whole else (tm, 2 * tn)  # from a warp to the next, in runs
 
     @device
     def first_of(t):
         """First row and column of thread t. A warp is 4 threads high and 8 wide, so that it reads little."""
         warp, lane = t // 32, t % 32
-        return (
-            uint32((warp // (across // 8) * 4 + lane // 8) * 4),
-            uint32((warp % (across // 8) * 8 + lane % 8) * 4),
-        )
+        return uint32((warp // across * down_by + lane // 8) * 4), uint32((warp % across * across_by + lane % 8) * 4)
 
     @device
     def multiply_term(acc, a_tile, b_tile, buffer, k, a, b, row, column):
         for i in range(tm):
-            a[i] = a_tile[buffer, uint32(k), uint32(row + i // 4 * (4 * down) + i % 4)]
+            a[i] = a_tile[buffer, uint32(k), uint32(row + i // 4 * row_run + i % 4)]
         for j in range(tn):
-            b[j] = b_tile[buffer, uint32(k), uint32(column + j // 4 * (4 * across) + j % 4)]
+            b[j] = b_tile[buffer, uint32(k), uint32(column + j // 4 * column_run + j % 4)]
         for i in range(tm):
             for j in range(tn):
                 acc[i, j] += a[i] * b[j]
@@ -142,7 +155,7 @@ def thread_tile(tile: Tile) -> tuple[Any, Any, Any]:
         multiply_term(acc, a_tile, b_tile, buffer, 6, a, b, row, column)
         multiply_term(acc, a_tile, b_tile, buffer, 7, a, b, row, column)
 
-    return first_of, multiply_chunk, (4 * down, 4 * across)
+    return first_of, multiply_chunk, (row_run, column_run)
 
 
 @cache
