@@ -100,6 +100,17 @@ def test_committed_sass_has_all_kernels_and_says_how_it_was_made() -> None:
     assert names == {(operator, launch.name) for operator in OPERATORS for launch in sass.examples(operator)}
 
 
+def test_docs_say_what_loads_of_single_elements_cost() -> None:
+    def share(loads: str) -> str:
+        lines = [line for line in sass.read(CSV) if line["kernel"] == f"conv2d tiled 128x128, {loads}"]
+        multiply_adds = sum(int(line["count"]) for line in lines if line["instruction"] == "FFMA")
+        return f"{multiply_adds / sum(int(line['count']) for line in lines):.0%}"
+
+    page = " ".join((figures.FOLDER.parent / "docs" / "kernels.md").read_text(encoding="utf-8").split())
+    vectors, single = share("vectors"), share("single elements")
+    assert f"these are {vectors} of the inner loop of `conv2d` in the largest tile on an H100, and {single}" in page
+
+
 @pytest.fixture(scope="module")
 def made_with() -> str:
     """The versions here; there is nothing to compile with without ptxas."""
