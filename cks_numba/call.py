@@ -97,8 +97,9 @@ class Call:
         return own[1:] if self.unbatched and batch else own
 
     def check_out(self, shape: Sequence[int], batch: bool = True) -> None:
-        """Check the caller's buffer for a result of an NHWC shape, before anything is written."""
+        """Check the result of an NHWC shape, and the caller's buffer for it, before anything is written."""
         if self.out is None:
+            checks.result(self.shown(shape, batch))
             return
         checks.shape_of("out", tuple(self.out.shape), self.shown(shape, batch), "like the result")
         swapped = isinstance(self.out, np.ndarray) and not self.out.dtype.isnative

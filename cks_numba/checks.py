@@ -7,6 +7,7 @@ A check either returns the argument in the one form that the rest of the code us
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -123,6 +124,12 @@ def shape_of(name: str, shape: tuple[int, ...], wanted: tuple[int, ...], why: st
     """Check a whole shape."""
     if shape != wanted:
         raise ValueError(f"{name} must have shape {wanted} {why}, got {shape}")
+
+
+def result(shape: Sequence[int]) -> None:
+    """Check that arrays can have so many elements, of at most 8 bytes; an empty one must have a size too."""
+    if prod(max(size, 1) for size in shape) >= 2**59:
+        raise ValueError(f"result of shape {tuple(shape)} is larger than any memory")
 
 
 def input_size(name: str, size: int, least: int, stride: int, outputs: int, detail: str) -> None:

@@ -46,6 +46,14 @@ def test_the_arguments_used_here_are_good():
 
 
 VALUE_ERRORS = {
+    "result too large": (conv2d, {"padding": 2**31}, r"result of shape \(2, 4294967299, 4294967300, 6\) is"),
+    "transposed result too large": (conv_transpose2d, {"stride": 2**40}, r"result of shape \(2, \d+, \d+, 4\)"),
+    "empty result too large": (conv2d, {"x": X[:0], "padding": 2**31}, r"result of shape \(0, 4294967299,"),
+    "result too large, NCHW": (
+        conv2d,
+        {"padding": 2**31, "layout": "NCHW", "x": np.ones((4, 5, 6)), "w": np.ones((6, 4, 3, 3))},
+        r"result of shape \(6, 4294967299, 4294967300\)",
+    ),
     "x rank 2": (
         conv2d,
         {"x": np.ones((3, 3))},
