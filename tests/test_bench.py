@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cks_numba import layers
-from cks_numba.bench import calls, cpu, results, timing
-from cks_numba.cli import main
+from cks_numba.bench import calls, cases, cpu, results, timing
+from cks_numba.commands import main
+from cks_numba.flops.text import put_between
 from cks_numba.geometry import OPERATORS, ConvShape, plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,27 +46,27 @@ def test_authors_sizes_are_those_of_their_measurements():
     with (DATA / "authors_measurements.csv").open(newline="") as file:
         lines = list(csv.DictReader(line for line in file if not line.startswith("#")))
     wanted = [(r["operator"], *(int(r[k]) for k in ("N", "IH", "IC", "OC", "F", "stride", "padding"))) for r in lines]
-    for operator, table in layers.AUTHORS.items():
+    for operator, table in cases.AUTHORS.items():
         assert [sizes for name, *sizes in wanted if name == operator] == [list(sizes) for sizes in table]
     for (operator, n, ih, *sizes), line in zip(wanted, lines, strict=True):
-        assert layers._shape(n, ih, *sizes).oh == int(line["OH"]), (operator, line)
+        assert cases._shape(n, ih, *sizes).oh == int(line["OH"]), (operator, line)
 
 
 def test_no_case_is_listed_twice():
-    cases = layers.table()
-    assert len(cases) == len({(case.operator, case.shape) for case in cases}) > 150
+    table = cases.table()
+    assert len(table) == len({(case.operator, case.shape) for case in table}) > 150
 
 
 def test_a_network_runs_all_three_operators():
-    for source in {case.source for case in layers.table()} - {"authors"}:
-        sizes = {op: {c.shape.x_shape[1:] for c in layers.table() if c.operator == op} for op in OPERATORS}
-        mine = {case.shape.x_shape[1:] for case in layers.table() if case.source == source}
+    for source in {case.source for case in cases.table()} - {"authors"}:
+        sizes = {op: {c.shape.x_shape[1:] for c in cases.table() if c.operator == op} for op in OPERATORS}
+        mine = {case.shape.x_shape[1:] for case in cases.table() if case.source == source}
         assert all(mine <= sizes[operator] for operator in OPERATORS), source
 
 
 @pytest.mark.parametrize(("flop", "batch"), [(1.2e9, 32), (2e7, 2)])
 def test_batches_are_within_their_limits(flop, batch):
-    for case in layers.table(flop, batch):
+    for case in cases.table(flop, batch):
         work = 2 * plan(case.operator, case.shape).useful
         assert case.shape.n <= batch and (work <= flop or case.shape.n == 1)
         assert 2 * work > flop or case.shape.n == batch
@@ -102,21 +102,21 @@ def test_rows_survive_a_csv(tmp_path):
 def test_summary_goes_between_the_markers(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{results.MARKERS[0]}\nold\n{results.MARKERS[1]}\nafter\n")
-    results.put_between(page, results.summary(rows()))
+    put_between(page, results.summary(rows()), results.MARKERS)
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     assert "| `conv2d_input` | 2 | 1.50 (1.50-1.50) |  | 1.50 (1.50-1.50) |  | 1.50 | 4.00 | 0.84 |" in text
     page.write_text("no markers")
     with pytest.raises(RuntimeError, match="has no <!-- bench: cpu -->"):
-        results.put_between(page, "text")
+        put_between(page, "text", results.MARKERS)
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
 def test_committed_timings_are_of_the_whole_table(path):
     """README's table is made from the first of these files, and all of them say what they are."""
     found = results.read(path)
-    cases = [(c.operator, c.shape.n, c.shape.ih, c.shape.ic, c.shape.oc, c.shape.fh) for c in layers.table()]
-    assert [r.row.case[:6] for r in results.ratios(found)] == cases
+    expected = [(c.operator, c.shape.n, c.shape.ih, c.shape.ic, c.shape.oc, c.shape.fh) for c in cases.table()]
+    assert [r.row.case[:6] for r in results.ratios(found)] == expected
     assert all(r.device and r.versions and r.commit and r.threads and r.rounds >= 3 for r in found)
 
 
@@ -128,8 +128,8 @@ def test_readme_says_what_the_committed_timings_say():
 
 # --- the timing itself ---------------------------------------------------------------------------
 def test_all_of_it_runs_on_one_small_case(tmp_path, capsys, monkeypatch):
-    small = [layers.Case("VGG-16, 32x32", "conv2d", ConvShape(n=1, ih=4, iw=4, ic=8, oc=8, fh=3, fw=3, padding=1))]
-    monkeypatch.setattr(layers, "table", lambda **_: small)
+    small = [cases.Case("VGG-16, 32x32", "conv2d", ConvShape(n=1, ih=4, iw=4, ic=8, oc=8, fh=3, fw=3, padding=1))]
+    monkeypatch.setattr(cases, "table", lambda **_: small)
     monkeypatch.setattr(cpu, "has_peer", lambda: False)
     monkeypatch.setattr(timing, "CLEAN", 1e9)  # this machine may be busy
     monkeypatch.setattr(calls, "first_calls", lambda: {"conv2d": (0.1, 9.0, 0.2)})
@@ -142,7 +142,7 @@ def test_all_of_it_runs_on_one_small_case(tmp_path, capsys, monkeypatch):
 
 
 def test_wrong_results_are_not_timed(monkeypatch):
-    case = layers.Case("", "conv2d", ConvShape(n=1, ih=4, iw=4, ic=8, oc=8, fh=3, fw=3))
+    case = cases.Case("", "conv2d", ConvShape(n=1, ih=4, iw=4, ic=8, oc=8, fh=3, fw=3))
     made = {(results.REGULAR, "NHWC"): lambda: np.ones(3), (results.OURS, "NHWC"): lambda: np.ones(3) * 1.01}
     with pytest.raises(RuntimeError, match="cks_numba .* differs from the regular way by"):
         cpu._checked(case, made)

@@ -6,10 +6,10 @@ from unittest import mock
 
 import pytest
 
-from cks_numba import layers, operators
+from cks_numba import operators
 from cks_numba.backends import cuda as backend
-from cks_numba.bench import gpu, results
-from cks_numba.cli import main
+from cks_numba.bench import cases, gpu, results
+from cks_numba.commands import main
 from cks_numba.kernels import tiled
 from cks_numba.kernels.jit import cuda
 
@@ -41,9 +41,9 @@ def test_dry_run_writes_every_contender_and_goes_on_where_it_stopped(tmp_path, c
     }
     assert main([*DRY, "--csv", str(path)]) == 0
     rows = results.read(path)
-    cases = [case for case in layers.gpu_table() if "DCGAN, 32x32" in case.name]
-    assert rows[: len(first)] == first and len(rows) == len(first) * len(cases)
-    assert {row.n for row in rows} == set(layers.GPU_BATCHES) and {row.device for row in rows} == {"stand-in"}
+    chosen = [case for case in cases.gpu_table() if "DCGAN, 32x32" in case.name]
+    assert rows[: len(first)] == first and len(rows) == len(first) * len(chosen)
+    assert {row.n for row in rows} == set(cases.GPU_BATCHES) and {row.device for row in rows} == {"stand-in"}
     assert main([*DRY, "--csv", str(path)]) == 0
     assert results.read(path) == rows
     assert f"0 cases, {len(cases)} in the file already" in capsys.readouterr().out

@@ -9,9 +9,12 @@ from itertools import product
 import numpy as np
 import pytest
 
-from cks_numba import demo, operators, plots, regular, steps, verify
-from cks_numba.cli import main, parse_shape
+from cks_numba import operators, plots, steps
+from cks_numba.bench import accuracy
+from cks_numba.commands import demo, main, verify
+from cks_numba.commands.arguments import parse_shape
 from cks_numba.geometry import OPERATORS, ConvShape, plan
+from cks_numba.steps import regular
 
 
 def brute_force(shape, x, w, dy):
@@ -34,7 +37,7 @@ def brute_force(shape, x, w, dy):
 @pytest.mark.parametrize("seed", range(80))
 def test_regular_is_the_equation(seed):
     rng = np.random.default_rng(seed)
-    shape = verify.random_shape(rng, small=seed % 4 > 0)  # a quarter of them of full size
+    shape = accuracy.random_shape(rng, small=seed % 4 > 0)  # a quarter of them of full size
     x, w, dy = (rng.integers(-9, 10, size) for size in (shape.x_shape, shape.w_shape, shape.y_shape))
     operands = {"conv2d": (x, w), "conv2d_input": (w, dy), "conv2d_weight": (x, dy)}
     for operator, expected in brute_force(shape, x, w, dy).items():
@@ -56,13 +59,13 @@ def test_regular_crops_where_the_padding_is_larger_than_the_filter():
 def test_regular_keeps_the_dtype(dtype):
     shape = parse_shape("i=5,ic=2,oc=3,stride=2,padding=1")
     for operator in OPERATORS:
-        operands = verify.operands(operator, shape, np.random.default_rng(0), dtype)
+        operands = accuracy.operands(operator, shape, np.random.default_rng(0), dtype)
         assert regular.BY_OPERATOR[operator](*operands, shape).dtype == dtype
 
 
 def test_random_shapes_are_as_awkward_as_promised():
     rng = np.random.default_rng(0)
-    shapes = [verify.random_shape(rng) for _ in range(300)]
+    shapes = [accuracy.random_shape(rng) for _ in range(300)]
     assert any(s.n == 0 for s in shapes) and any(s.groups == 3 for s in shapes)
     assert any(s.ic % 2 for s in shapes) and any(s.dilation[0] == 3 for s in shapes)
     assert any(s.padding[0][0] != s.padding[0][1] for s in shapes)
@@ -204,9 +207,9 @@ def test_demo_says_where_it_cannot_write(capsys, tmp_path):
 
 def test_an_error_where_no_product_reaches_is_infinite():
     zero = np.zeros(2)
-    assert verify.relative_error(zero, zero, zero) == 0
-    assert verify.relative_error(np.array([0.0, 1e-30]), zero, zero) == np.inf
-    assert verify.relative_error(np.array([0.0, np.nan]), zero, zero + 1) == np.inf
+    assert accuracy.relative_error(zero, zero, zero) == 0
+    assert accuracy.relative_error(np.array([0.0, 1e-30]), zero, zero) == np.inf
+    assert accuracy.relative_error(np.array([0.0, np.nan]), zero, zero + 1) == np.inf
 
 
 def test_demo_checks_everything_and_draws(capsys, tmp_path):
@@ -233,8 +236,8 @@ def test_demo_filters_are_orthonormal_and_give_the_picture_back():
     for layer in layers[:-1]:
         flat = layer.w.reshape(len(layer.w), -1).astype(np.float64)
         assert np.allclose(flat @ flat.T, np.eye(len(flat)), atol=1e-6)
-    pictures = demo.photograph(64)
-    x = verify.call("conv2d", layers[0].shape, pictures, layers[0].w, "cpu")
+    pictures = plots.photograph(64)
+    x = accuracy.call("conv2d", layers[0].shape, pictures, layers[0].w, "cpu")
     again = demo.climb(layers[:1], x, "cpu")
     assert np.allclose(again[:, 1:-1, 1:-1], pictures[:, 1:-1, 1:-1], atol=1e-5)  # all twelve channels were kept
 

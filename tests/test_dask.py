@@ -15,7 +15,7 @@ import pytest
 import cks_numba as cks
 from cks_numba import ConvShape
 from cks_numba.bench import cluster as bench_cluster
-from cks_numba.cli import main
+from cks_numba.commands import main
 
 da = pytest.importorskip("dask.array", reason="dask is not installed (pip install cks-numba[dask])")
 import dask  # noqa: E402

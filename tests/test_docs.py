@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import cks_numba
-from cks_numba import cli, figures
-from cks_numba.models import THRESHOLD
+from cks_numba.commands import parse
+from cks_numba.models.found import THRESHOLD
+from cks_numba.plots import gallery
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "figures" / "README.md"]
@@ -95,7 +96,7 @@ def test_commands_of_the_documents_are_understood() -> None:
         *("demo", "info", "verify", "plan", "explain", "flops", "bench", "report", "sass")
     }
     for words in (words for document in DOCUMENTS for words in commands(document.read_text(encoding="utf-8"))):
-        assert cli.parser().parse_args(words).command == words[0]
+        assert parse(words).command == words[0]
 
 
 def test_readme_states_the_threshold() -> None:
@@ -133,7 +134,7 @@ def imported(path: Path) -> set[str]:
 
 def test_modules_import_from_their_layer_and_below() -> None:
     """The picture of docs/architecture.md, held against the source."""
-    layers = [names.split() for _, _, names in figures.load("architecture").LAYERS]
+    layers = [names.split() for _, _, names in gallery.load("architecture").LAYERS]
     layer_of = {name: k for k, names in enumerate(layers) for name in names}
     paths = sorted((ROOT / "cks_numba").rglob("*.py"))
     modules = {path.relative_to(ROOT / "cks_numba").parts[0].removesuffix(".py") for path in paths}

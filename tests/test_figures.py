@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from cks_numba import figures
 from cks_numba.bench import results
-from cks_numba.cli import main
+from cks_numba.commands import main
+from cks_numba.plots import gallery
 
-COMMITTED = {path.name for kind in ("png", "gif") for path in figures.FOLDER.glob(f"*.{kind}")}
+COMMITTED = {path.name for kind in ("png", "gif") for path in gallery.FOLDER.glob(f"*.{kind}")}
 SCRIPTS = ["animations", "architecture", "f10_training", "f1_conv_v2", "f2_ks_deconv", "f3_sk_dilated", "f4_redundancy"]
 SCRIPTS += ["f5_authors", "f6_speed", "f7_networks", "f8_roofline", "f9_sass", "zeros"]
 
@@ -24,12 +24,12 @@ SCRIPTS += ["f5_authors", "f6_speed", "f7_networks", "f8_roofline", "f9_sass", "
 def drawn(tmp_path_factory):
     """Draws the pictures of a script when a test first asks for them: the tests may be spread over processes."""
     folder = tmp_path_factory.mktemp("figures")
-    return cache(lambda name: figures.make(name, folder))
+    return cache(lambda name: gallery.make(name, folder))
 
 
 def test_every_picture_has_a_script() -> None:
-    assert list(figures.scripts()) == SCRIPTS
-    animated = {f"{name}.gif" for name in figures.load("animations").animations()}
+    assert list(gallery.scripts()) == SCRIPTS
+    animated = {f"{name}.gif" for name in gallery.load("animations").animations()}
     assert COMMITTED == animated | {f"{name}.png" for name in SCRIPTS if name != "animations"}
 
 
@@ -39,7 +39,7 @@ def test_committed_pictures_are_what_the_script_draws(drawn, name: str) -> None:
     paths = [path for path in drawn(name) if path.suffix != ".svg"]
     assert {path.name for path in paths} <= COMMITTED and paths
     for path in paths:
-        committed, new = frames(figures.FOLDER / path.name), frames(path)
+        committed, new = frames(gallery.FOLDER / path.name), frames(path)
         assert len(committed) == len(new)
         if same_version():
             assert all(np.array_equal(*pair) for pair in zip(committed, new, strict=True)), f"cks-numba figures {name}"
@@ -50,8 +50,8 @@ def test_committed_pictures_are_what_the_script_draws(drawn, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "animations"])
 def test_no_words_are_cut_off(name: str) -> None:
-    with figures.look():
-        for fig in figures.pictures(name, figures.load(name)).values():
+    with gallery.look():
+        for fig in gallery.pictures(name, gallery.load(name)).values():
             fig.draw_without_rendering()
             words = [*fig.texts, *(text for ax in fig.axes for text in (ax.title, ax.xaxis.label, ax.yaxis.label))]
             for text in words:
@@ -62,7 +62,7 @@ def test_no_words_are_cut_off(name: str) -> None:
 
 def same_version() -> bool:
     """Whether the pictures were made with the Matplotlib that is here. A GIF does not say; all are made together."""
-    with Image.open(figures.FOLDER / "zeros.png") as committed:
+    with Image.open(gallery.FOLDER / "zeros.png") as committed:
         return bool(committed.info["Software"] == f"Matplotlib {matplotlib.__version__}")
 
 
@@ -75,7 +75,7 @@ def frames(path: Path) -> list[np.ndarray]:
 @pytest.mark.parametrize("name", ["zeros", "f2_ks_deconv", "f5_authors"])
 def test_two_runs_give_the_same_bytes(drawn, tmp_path: Path, name: str) -> None:
     with matplotlib.rc_context({"font.size": 3, "svg.hashsalt": None}):  # the settings of a user change nothing
-        paths = figures.make(name, tmp_path)
+        paths = gallery.make(name, tmp_path)
     for path, before in zip(paths, drawn(name), strict=True):
         assert path.name == before.name and path.read_bytes() == before.read_bytes()
 
@@ -90,7 +90,7 @@ def test_some_figures_and_unknown_ones(capsys, tmp_path: Path) -> None:
 
 def test_without_a_checkout_it_says_so(capsys, monkeypatch, tmp_path: Path) -> None:
     for folder in (tmp_path / "figures", tmp_path / "with_another" / "figures"):  # a folder of another package
-        monkeypatch.setattr(figures, "FOLDER", folder)
+        monkeypatch.setattr(gallery, "FOLDER", folder)
         assert main(["figures"]) == 1
         assert "run this in a checkout" in capsys.readouterr().err
         (tmp_path / "with_another" / "figures").mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def test_without_a_checkout_it_says_so(capsys, monkeypatch, tmp_path: Path) -> N
 
 # --- what the scripts say of their data --------------------------------------------------------------
 def test_authors_ratios_of_counts_are_those_of_their_file() -> None:
-    authors = figures.load("f5_authors")
+    authors = gallery.load("f5_authors")
     rows = authors.authors()
     assert len(rows) == 22 and all("target" not in row["note"] for row in rows)
     for row in rows:
@@ -108,14 +108,14 @@ def test_authors_ratios_of_counts_are_those_of_their_file() -> None:
 
 
 def test_authors_file_names_its_source() -> None:
-    lines = (figures.FOLDER / "data" / "authors_measurements.csv").read_text(encoding="utf-8").splitlines()
+    lines = (gallery.FOLDER / "data" / "authors_measurements.csv").read_text(encoding="utf-8").splitlines()
     head = " ".join(line for line in lines if line.startswith("#"))
     assert "GilgameshXYZ123" in head and "inferred" in head
     assert all("inferred" in row["gpu"] for row in csv.DictReader(line for line in lines if not line.startswith("#")))
 
 
 def test_speed_takes_our_nhwc_and_the_better_layout_of_pytorch(tmp_path: Path, monkeypatch) -> None:
-    speed = figures.load("f6_speed")
+    speed = gallery.load("f6_speed")
     about = dict(source="", dtype="float32", min_ms=1.0, max_ms=1.0, rate=1.0, rounds=9, extra_bytes=0, threads=1)
     size = dict(operator="conv2d", n=1, ih=4, ic=8, oc=8, fh=3, stride=1, padding=1, versions="", commit="")
     ours, peer = results.OURS, results.PEER
@@ -133,7 +133,7 @@ def test_speed_takes_our_nhwc_and_the_better_layout_of_pytorch(tmp_path: Path, m
 
 def test_trainings_are_as_close_as_pytorch_is_to_itself() -> None:
     """The title of the picture, and that the logs are those of one training."""
-    training = figures.load("f10_training")
+    training = gallery.load("f10_training")
     logs = {which: training.read(which) for which in training.LOOK}
     ours, theirs, control = (
         np.log([float(row["loss"]) for row in logs[which]])

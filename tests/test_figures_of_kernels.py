@@ -7,13 +7,14 @@ from math import prod
 import numpy as np
 import pytest
 
-from cks_numba import figures, kernels, sass, trace
+from cks_numba import kernels, sass, trace
 from cks_numba.bench import results
-from cks_numba.cli import main
+from cks_numba.commands import main
 from cks_numba.geometry import OPERATORS, ConvShape
+from cks_numba.plots import gallery
 from cks_numba.trace.elements import Watched
 
-CSV = figures.FOLDER / "data" / "sass_sm_90.csv"
+CSV = gallery.FOLDER / "data" / "sass_sm_90.csv"
 SHAPES = [
     ConvShape(n=2, ih=5, iw=4, ic=3, oc=5, fh=3, fw=3, stride=2, padding=1),
     ConvShape(n=1, ih=6, iw=6, ic=4, oc=8, fh=3, fw=2, padding=1, groups=2),  # loads of one element: 2 in a group
@@ -48,11 +49,11 @@ def test_bytes_of_the_roofline_are_those_that_the_kernels_ask_for(shape, operato
     monkeypatch.setattr(trace, "Watched", Counting)
     monkeypatch.setattr(Counting, "moved", 0)
     trace.run(operator, shape, rung)
-    assert figures.load("f8_roofline").asked(operator, shape, rung) == Counting.moved
+    assert gallery.load("f8_roofline").asked(operator, shape, rung) == Counting.moved
 
 
 def test_a_split_sum_is_stored_and_loaded_again() -> None:
-    roofline = figures.load("f8_roofline")
+    roofline = gallery.load("f8_roofline")
     shape = ConvShape(n=roofline.BATCH, **roofline.LAYER)
     choice = roofline.tiled.choose("conv2d_weight", shape)
     arrays = tuple(np.empty(size, np.float32) for _, size in shape.arrays("conv2d_weight"))
@@ -65,7 +66,7 @@ def test_a_split_sum_is_stored_and_loaded_again() -> None:
 
 
 def test_a_csv_of_the_gpu_adds_measured_points(tmp_path, monkeypatch) -> None:
-    roofline = figures.load("f8_roofline")
+    roofline = gallery.load("f8_roofline")
     about = dict(source="", dtype="float32", median_ms=1.0, min_ms=1.0, max_ms=1.0, rounds=9, extra_bytes=0, threads=1)
     size = dict(n=128, ih=32, ic=64, oc=128, fh=3, stride=2, padding=1, versions="", commit="", layout="NHWC")
     rows = [
@@ -83,7 +84,7 @@ def test_a_csv_of_the_gpu_adds_measured_points(tmp_path, monkeypatch) -> None:
 
 # --- machine code -----------------------------------------------------------------------------------
 def test_sass_figure_counts_every_instruction_of_a_loop_once() -> None:
-    picture = figures.load("f9_sass")
+    picture = gallery.load("f9_sass")
     for operator in OPERATORS:
         for rung in kernels.VARIANTS:
             name = f"{operator} {picture.TILED if rung == 'tiled' else rung}"
@@ -106,7 +107,7 @@ def test_docs_say_what_loads_of_single_elements_cost() -> None:
         multiply_adds = sum(int(line["count"]) for line in lines if line["instruction"] == "FFMA")
         return f"{multiply_adds / sum(int(line['count']) for line in lines):.0%}"
 
-    page = " ".join((figures.FOLDER.parent / "docs" / "kernels.md").read_text(encoding="utf-8").split())
+    page = " ".join((gallery.FOLDER.parent / "docs" / "kernels.md").read_text(encoding="utf-8").split())
     vectors, single = share("vectors"), share("single elements")
     assert f"these are {vectors} of the inner loop of `conv2d` in the largest tile on an H100, and {single}" in page
 

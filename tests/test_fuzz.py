@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import cks_numba as cks
-from cks_numba import cli
+from cks_numba import commands
 
 CASES = int(os.environ.get("FUZZ_CASES", "0"))  # 0: the sample
 COMMON = dict(
@@ -158,6 +158,6 @@ PIECES = st.sampled_from(
 def test_the_command_line_answers_or_explains(command, pieces, extra):
     words = [command, extra, "".join(pieces)]
     try:
-        assert cli.main([word for word in words if word]) in (0, 1, 2)
+        assert commands.main([word for word in words if word]) in (0, 1, 2)
     except SystemExit as stopped:
         assert stopped.code == 2

@@ -9,7 +9,7 @@ import pytest
 from numba import typeof
 from reference import HARD_SHAPES, integers
 
-from cks_numba import kernels, tables
+from cks_numba import kernels, plan_table
 from cks_numba.geometry import OPERATORS, ConvShape, plan
 from cks_numba.kernels import tiled, tiles
 
@@ -51,11 +51,11 @@ def test_empty_batch_needs_no_launch_but_a_gradient_of_zeros():
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_group_table_says_what_the_plan_says(operator):
     groups = plan(operator, SHAPE)
-    table = tables.group_table(groups, [2] * len(groups.groups))
-    assert list(table[:, tables.FIRST_BLOCK]) == list(range(0, 2 * len(groups.groups) + 1, 2))
+    table = plan_table.group_table(groups, [2] * len(groups.groups))
+    assert list(table[:, plan_table.FIRST_BLOCK]) == list(range(0, 2 * len(groups.groups) + 1, 2))
     for line, group in zip(table, groups.groups, strict=False):
-        for axis, run in ((tables.ROWS, group.h), (tables.COLUMNS, group.w)):
-            assert (line[axis + tables.COUNT], line[axis + tables.TERMS]) == (run.positions, run.terms)
+        for axis, run in ((plan_table.ROWS, group.h), (plan_table.COLUMNS, group.w)):
+            assert (line[axis + plan_table.COUNT], line[axis + plan_table.TERMS]) == (run.positions, run.terms)
 
 
 def test_small_problems_get_small_tiles_and_long_sums_are_split():

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cks_numba import ConvShape, model_report, models, page
-from cks_numba.cli import main
-from cks_numba.networks import Layer
+from cks_numba import ConvShape
+from cks_numba.commands import main
+from cks_numba.flops.networks import Layer
+from cks_numba.models import page, text
+from cks_numba.models.found import Found, found
 
 MODEL = """
 import torch
@@ -34,8 +36,8 @@ def rows(count=3):
     shapes = [
         ConvShape(n=1, ih=8 * k, iw=8, ic=4, oc=8, fh=3, fw=3, stride=1 + k % 2, padding=1) for k in range(1, count + 1)
     ]
-    counted = [models.found(f"body.{k}<b>", "Conv2d", [Layer(f"{k}", s)]) for k, s in enumerate(shapes)]
-    return [*counted, models.Found("odd & end", "Conv3d", note="3 axes")]
+    counted = [found(f"body.{k}<b>", "Conv2d", [Layer(f"{k}", s)]) for k, s in enumerate(shapes)]
+    return [*counted, Found("odd & end", "Conv3d", note="3 axes")]
 
 
 class Page(html.parser.HTMLParser):
@@ -70,18 +72,16 @@ class Page(html.parser.HTMLParser):
 
 
 def test_text_has_a_line_for_each_layer():
-    lines = model_report.text(rows()).splitlines()
+    lines = text.text(rows()).splitlines()
     assert [line.split()[0] for line in lines[4:8]] == ["body.0<b>", "body.1<b>", "body.2<b>", "odd"]
     assert lines[4].endswith("swap") and lines[5].endswith("no: below 1.15") and lines[7].endswith("no: 3 axes")
     bars = [re.search(r"  (#+\.*)  ", line) for line in lines[4:7]]
-    assert max(len(bar.group(1)) for bar in bars if bar) == model_report.BAR
+    assert max(len(bar.group(1)) for bar in bars if bar) == text.BAR
     assert all(len(line) <= 120 for line in lines)
 
 
 def test_nothing_to_report():
-    assert model_report.text([]).endswith(
-        "swapping 0 of 0 layers saves 0.0 of 0.0 multiply-adds of a training step (0%)"
-    )
+    assert text.text([]).endswith("swapping 0 of 0 layers saves 0.0 of 0.0 multiply-adds of a training step (0%)")
     assert Page(page.page("nothing", [])).cells
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cks_numba import flops, networks
+from cks_numba import flops
+from cks_numba.flops import networks
 from cks_numba.geometry import ConvShape
 
 # Billions of multiply-adds at 224x224 as torchvision states them ("_ops" of the weights in torchvision/models/*.py),

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from cks_numba import ConvShape, flops
-from cks_numba.cli import main
+from cks_numba.commands import main
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install cks-numba[onnx])")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from cks_numba.onnx_models import of_onnx  # noqa: E402
+from cks_numba.models.onnx import of_onnx  # noqa: E402
 
 pytestmark = pytest.mark.onnx
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from cks_numba import figures, flops, plots, trace
+from cks_numba import flops, plots, trace
 from cks_numba.geometry import OPERATORS, Axis, ConvShape, plan
+from cks_numba.plots import gallery
 from cks_numba.plots.explore import layer
 
 matplotlib.use("Agg")
@@ -190,8 +191,8 @@ def test_animate_refuses(tmp_path):
 
 @pytest.mark.parametrize("name", ["f1_conv_v2", "f2_ks_deconv", "f3_sk_dilated"])
 def test_texts_of_a_figure_stay_inside_and_apart(name):
-    with figures.look():
-        figure = figures.load(name).draw()
+    with gallery.look():
+        figure = gallery.load(name).draw()
         figure.canvas.draw()
     boxes = [text.get_window_extent() for ax in figure.axes for text in ax.texts if text.get_text() != "0"]
     for place, box in enumerate(boxes):

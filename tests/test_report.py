@@ -8,25 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from cks_numba import flops, report
-from cks_numba.cli import main
-from cks_numba.networks import NETWORKS
+from cks_numba import flops
+from cks_numba.commands import main
+from cks_numba.flops import text as tables
+from cks_numba.flops.networks import NETWORKS
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def test_readme_has_the_table_of_today() -> None:
     text = README.read_text(encoding="utf-8")
-    stated = text.partition(report.MARKERS[0] + "\n")[2].partition("\n" + report.MARKERS[1])[0]
-    assert stated == report.summary(report.all_networks()), "cks-numba flops all --readme README.md"
+    stated = text.partition(tables.MARKERS[0] + "\n")[2].partition("\n" + tables.MARKERS[1])[0]
+    assert stated == tables.summary(tables.all_networks()), "cks-numba flops all --readme README.md"
 
 
 def test_readme_option_puts_the_table_between_the_markers(tmp_path: Path, capsys) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{report.MARKERS[0]}\nold\n{report.MARKERS[1]}\nafter\n")
+    page.write_text(f"before\n{tables.MARKERS[0]}\nold\n{tables.MARKERS[1]}\nafter\n")
     assert main(["flops", "all", "--readme", str(page)]) == 0
-    table = report.summary(report.all_networks())
-    assert page.read_text() == f"before\n{report.MARKERS[0]}\n{table}\n{report.MARKERS[1]}\nafter\n"
+    table = tables.summary(tables.all_networks())
+    assert page.read_text() == f"before\n{tables.MARKERS[0]}\n{table}\n{tables.MARKERS[1]}\nafter\n"
     assert capsys.readouterr().out == f"{table}\n"
     page.write_text("no markers")
     assert main(["flops", "all", "--readme", str(page)]) == 1
@@ -66,7 +67,7 @@ def test_csv_has_every_pass_of_every_layer(tmp_path: Path, capsys) -> None:
     assert (rows[0]["network"], rows[0]["pass"], rows[0]["operator"]) == ("ResNet-18, 32x32", "forward", "conv2d")
     assert main(["flops", "all", "--csv", str(path)]) == 0
     with path.open(newline="") as file:
-        assert len({row["network"] for row in csv.DictReader(file)}) == len(report.all_networks())
+        assert len({row["network"] for row in csv.DictReader(file)}) == len(tables.all_networks())
 
 
 def test_an_operator_has_its_kinds(capsys) -> None:

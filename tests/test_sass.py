@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cks_numba import sass
-from cks_numba.cli import main
+from cks_numba.commands import main
 from cks_numba.geometry import OPERATORS
 from cks_numba.kernels import tiled
 from cks_numba.kernels.tiles import TILES

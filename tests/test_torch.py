@@ -19,7 +19,9 @@ import torch_networks  # noqa: E402
 from torch import nn  # noqa: E402
 
 import cks_numba.torch as ct  # noqa: E402
-from cks_numba import ConvShape, flops, models  # noqa: E402
+from cks_numba import ConvShape, flops  # noqa: E402
+from cks_numba.models import pytorch  # noqa: E402
+from cks_numba.models.found import THRESHOLD  # noqa: E402
 
 F = torch.nn.functional
 pytestmark = pytest.mark.torch
@@ -319,7 +321,7 @@ def network(name):
     return torch_networks.NETWORKS[name](True).to(DOUBLE)
 
 
-@pytest.mark.parametrize("threshold", [1, models.THRESHOLD])
+@pytest.mark.parametrize("threshold", [1, THRESHOLD])
 @pytest.mark.parametrize("name", SIZES)
 def test_networks_compute_the_same_after_conversion(name, threshold):
     model, x = network(name), torch.randn(SIZES[name], dtype=DOUBLE)
@@ -347,7 +349,7 @@ def test_networks_compute_the_same_after_conversion(name, threshold):
 
 @pytest.mark.parametrize("name", ["resnet18", "dcgan-generator"])
 def test_counts_are_those_of_flops(name):
-    found = models.of_torch(network(name), (1, *SIZES[name][1:]))
+    found = pytorch.of_torch(network(name), (1, *SIZES[name][1:]))
     counted = flops.network(name, 32 if name == "resnet18" else 64)
     assert sorted(row.total.regular for row in found) == sorted(layer.total.regular for layer in counted.layers)
     assert sum(row.total.useful for row in found) == counted.total.useful
@@ -361,7 +363,7 @@ def test_what_the_threshold_promises():
         assert (report.swapped == ["1"]) == (side <= 9), side
         for taps in (1, 2, 3, 4):
             strided = nn.Conv2d(2, 2, taps, stride=2, padding=taps // 2)
-            assert models.of_torch(strided, (1, 2, side + 3, side + 3))[0].swaps()
+            assert pytorch.of_torch(strided, (1, 2, side + 3, side + 3))[0].swaps()
 
 
 class Own(nn.Module):
@@ -415,7 +417,7 @@ def test_every_layer_is_listed_with_the_reason():
     assert rows["reflect"].of("forward").redundant == 0  # its padding is real elements
     assert "input gradient" not in rows["first"].counts[0].passes and rows["own"].total.useful > 0
     assert model.training and not model.norm.training and not model.norm.running_mean.any()
-    again = {row.name: row.why() for row in models.of_torch(model, torch.zeros(1, 3, 32, 32))}
+    again = {row.name: row.why() for row in pytorch.of_torch(model, torch.zeros(1, 3, 32, 32))}
     assert {name for name, why in again.items() if why == "no: skips its zeros already"} == set(report.swapped)
     assert all(len(line) <= 120 for line in str(report).splitlines())
 

@@ -22,7 +22,7 @@ for package in ("sklearn", "tqdm"):
     pytest.importorskip(package, reason=f"{package} is not installed (pip install cks-numba[train])")
 
 from cks_numba import flops  # noqa: E402
-from cks_numba.train import checkpoint, data, nets, run  # noqa: E402
+from cks_numba.train import architectures, checkpoint, data, run  # noqa: E402
 from cks_numba.train.__main__ import main, parser  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -227,11 +227,11 @@ def test_a_step_on_images_like_those_of_cifar10(tmp_path: Path) -> None:
     torch.testing.assert_close(batch.var((0, 2, 3), correction=0), torch.ones(3))
 
 
-@pytest.mark.parametrize("name", nets.MODELS)
+@pytest.mark.parametrize("name", architectures.MODELS)
 @pytest.mark.parametrize(("channels", "side"), [(1, 8), (3, 32), (3, 33)])
 def test_networks_take_any_size(name: str, channels: int, side: int) -> None:
     with torch.device("meta"):
-        assert nets.build(name, channels)(torch.empty(2, channels, side, side)).shape == (2, 10)
+        assert architectures.build(name, channels)(torch.empty(2, channels, side, side)).shape == (2, 10)
 
 
 def test_commands_of_the_documents_are_understood() -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import regular
 from ..geometry import ConvShape
+from . import regular
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .. import plots, regular, trace
+from .. import plots, trace
 from ..geometry import ConvShape
 from ..plots.cells import LETTER_COLOURS
+from ..steps import regular
 from .checking import Wrong, call
 from .trying import compare, run_kernel
 

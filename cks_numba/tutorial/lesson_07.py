@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from .. import flops, plots, regular
-from ..figures import KINDS
+from .. import flops, plots
 from ..geometry import ConvShape
+from ..plots.gallery import KINDS
+from ..steps import regular
 from .checking import Open, Wrong, call
 from .trying import compare, run_kernel
 

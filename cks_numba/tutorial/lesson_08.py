@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from .. import flops, networks, plots
+from .. import flops, plots
 from ..bench import results
-from ..figures import KINDS, OPERATORS
+from ..flops import networks
 from ..geometry import ConvShape
+from ..plots.gallery import KINDS, OPERATORS
 from . import cost
 from .cards import Card
 from .checking import Wrong, call

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numba import cuda
 
-from cks_numba import ConvShape, conv2d_input, conv2d_weight, flops, geometry, networks
+from cks_numba import ConvShape, conv2d_input, conv2d_weight, flops, geometry
+from cks_numba.flops import networks
 from cks_numba.kernels.jit import outputs_of_tap, taps_of_output
 from cks_numba.tutorial import check
 

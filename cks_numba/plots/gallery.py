@@ -8,8 +8,7 @@ padded one (`plots.STYLES`); operators have colours and markers of their own.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from . import plots
+from .. import plots
 
 Writer = Callable[[Path], Path]  # of an animation
 FOLDER = Path(__file__).resolve().parent.parent / "figures"
@@ -112,34 +111,3 @@ def make(name: str, folder: Path) -> list[Path]:
         if hasattr(script, "animations"):
             return [write(folder / f"{title}.gif") for title, write in script.animations().items()]
         return [path for title, fig in pictures(name, script).items() for path in save(fig, folder, title)]
-
-
-def run(names: Iterable[str] = (), out: Path | None = None) -> int:
-    """Draw pictures, with a line for each script.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Scripts in figures/, without .py; none stands for all.
-    out : Path, optional
-        Folder of the pictures; figures/ itself by default.
-
-    Returns
-    -------
-    int
-        0.
-
-    Raises
-    ------
-    RuntimeError
-        For an unknown name, or where there is no checkout.
-    """
-    known = scripts()
-    for name in (name for name in names if name not in known):
-        raise RuntimeError(f"figure must be one of {', '.join(known)}, got {name!r}")
-    for name in list(names) or known:
-        start = time.perf_counter()
-        paths = make(name, FOLDER if out is None else out)
-        sizes = ", ".join(f"{path} ({path.stat().st_size / 1e3:.0f} kB)" for path in paths)
-        print(f"{name:<16} {time.perf_counter() - start:5.1f} s   {sizes}", flush=True)
-    return 0

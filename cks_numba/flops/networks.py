@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import checks
-from .geometry import ConvShape
+from .. import checks
+from ..geometry import ConvShape
 
 SMALL = 64  # up to this size, classifiers take their form for small images
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from .geometry import Axis, ConvShape
+from ..geometry import Axis, ConvShape
 
 Array = NDArray[Any]
 

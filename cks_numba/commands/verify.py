@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from . import operators, regular
-from .arrays import own_order
-from .backends import cuda
-from .geometry import OPERATORS, ConvShape, plan
+from ..backends import cuda
+from ..bench.accuracy import call, operands, random_shape, relative_error, tolerance
+from ..geometry import OPERATORS, ConvShape
+from ..steps import regular
+from .arguments import at_least
 
 DTYPES = (np.float32, np.float64)
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
+    add = command.add_argument
+    add("--cases", type=at_least(1), help="number of random shapes (default 100; 3 in the simulator)")
+    add("--seed", type=at_least(0), default=0, help="seed of the random numbers (default 0)")
+    add("--backend", action="append", choices=("steps", "cpu", "cuda"), help="only this one; may be repeated")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check random shapes; 1 when an error was above its tolerance or a backend broke."""
+    return verify(arguments.cases, arguments.seed, arguments.backend)
 
 
 @dataclass
@@ -37,79 +51,6 @@ class Worst:
         self.failed += ratio > 1
         if ratio > self.ratio:
             self.ratio, self.error, self.dtype, self.shape, self.message = ratio, error, dtype, shape, message
-
-
-def random_shape(rng: np.random.Generator, small: bool = False) -> ConvShape:
-    """Draw a problem size that tends to the awkward: odd channels, uneven padding, steps that do not divide.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    small : bool
-        Far smaller sizes, for the CUDA simulator.
-
-    Returns
-    -------
-    ConvShape
-    """
-    top = 4 if small else 9
-    while True:
-        groups = int(rng.choice((1, 1, 1, 2, 3)))
-        size = dict(zip(("ih", "iw"), rng.integers(1, top + 1, 2).tolist(), strict=True))
-        taps = dict(zip(("fh", "fw"), rng.integers(1, (4 if small else 6), 2).tolist(), strict=True))
-        channels = {name: groups * int(rng.integers(1, 3 if small else 8)) for name in ("ic", "oc")}
-        n = 0 if rng.random() < 0.03 else int(rng.integers(1, 2 if small else 4))
-        if rng.random() < 0.1:
-            taps = {"fh": 1, "fw": 1}  # with a stride, most inputs meet no tap
-        steps = {name: tuple(rng.integers(1, 4, 2).tolist()) for name in ("stride", "dilation")}
-        if rng.random() < 0.6:
-            steps["dilation"] = (1, 1)
-        padding = tuple(int(rng.integers(0, f + 1)) for f in taps.values() for _ in range(2))
-        try:
-            return ConvShape(n=n, **size, **taps, **channels, **steps, padding=padding, groups=groups)  # type: ignore[arg-type]
-        except ValueError:
-            continue  # the filter is larger than the padded input: draw again
-
-
-def operands(operator: str, shape: ConvShape, rng: np.random.Generator, dtype: Any) -> tuple[Any, Any]:
-    """Draw the two arrays of an operator: (x, w), (w, dy) or (x, dy), standard normal."""
-    sizes = [size for _, size in shape.arrays(operator)[:2]]
-    return tuple(rng.standard_normal(size).astype(dtype) for size in sizes)  # type: ignore[return-value]
-
-
-def call(operator: str, shape: ConvShape, first: Any, second: Any, backend: str, layout: str = "NHWC") -> NDArray[Any]:
-    """Run a public operator on the two arrays that `operands` names."""
-    options: dict[str, Any] = dict(
-        stride=shape.stride, padding=shape.padding, dilation=shape.dilation, groups=shape.groups, backend=backend
-    )
-    options["layout"] = layout
-    if operator == "conv2d":
-        return operators.conv2d(first, second, **options)
-    if operator == "conv2d_input":
-        return operators.conv2d_input(own_order(shape.x_shape, layout), first, second, **options)
-    return operators.conv2d_weight(first, own_order(shape.w_shape, layout), second, **options)
-
-
-def tolerance(operator: str, shape: ConvShape, dtype: Any) -> float:
-    """Return the largest error allowed, in units of the sum of absolute products.
-
-    Rounding errors of a sum of K products behave like a random walk, hence the square root.
-    """
-    channels = {"conv2d": shape.ic, "conv2d_input": shape.oc}.get(operator, shape.n * shape.groups) // shape.groups
-    terms = channels * max(group.terms for group in plan(operator, shape).groups)
-    return float(np.finfo(dtype).eps * (4 + 2 * np.sqrt(terms)))
-
-
-def relative_error(got: NDArray[Any], expected: NDArray[Any], scale: NDArray[Any]) -> float:
-    """Return the largest error over the sum of absolute products, which bounds what rounding can do.
-
-    Where that sum is 0 (no product, or only zeros) any error at all is infinite.
-    """
-    if got.size == 0:
-        return 0.0
-    error = np.abs(got.astype(np.float64) - expected)
-    ratio = np.divide(error, scale, out=np.where(error == 0, 0.0, np.inf), where=scale > 0)
-    return float(ratio.max()) if np.isfinite(ratio).all() else float("inf")
 
 
 def check(operator: str, shape: ConvShape, rng: np.random.Generator, backends: Sequence[str], table: Any) -> None:
@@ -147,7 +88,7 @@ def backends_here(chosen: Sequence[str] | None = None) -> list[str]:
     return [name for name in here if not chosen or name in chosen]
 
 
-def run(cases: int | None, seed: int, chosen: Sequence[str] | None = None) -> int:
+def verify(cases: int | None, seed: int, chosen: Sequence[str] | None = None) -> int:
     """Check random shapes and print the worst error of every backend and operator.
 
     Parameters

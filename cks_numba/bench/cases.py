@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import NamedTuple
 
-from . import networks
-from .geometry import OPERATORS, ConvShape, plan
+from ..flops import networks
+from ..geometry import OPERATORS, ConvShape, plan
 
 # N, IH = IW, IC, OC, FH = FW, stride, padding
 AUTHORS: dict[str, tuple[tuple[int, ...], ...]] = {

@@ -1,15 +1,14 @@
-"""``cks-numba flops``: counts of a network, or of one operator, as text, as CSV and as the table of the README."""
+"""Counts of a network, or of one operator, as text, as CSV and as a table in Markdown."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
 
-from . import checks, flops, networks
-from .flops import Count, LayerCount, NetworkCount
-from .geometry import OPERATORS, ConvShape
+from ..geometry import ConvShape
+from . import counts, networks
+from .counts import PASSES, Count, LayerCount, NetworkCount
 
-ALL = "all"
 KINDS = ("useful", "padded", "inserted", "both")
 MARKERS = ("<!-- flops: networks -->", "<!-- end of flops -->")
 
@@ -28,13 +27,13 @@ def network_text(name: str, batch: int, counted: NetworkCount) -> str:
 
     Examples
     --------
-    >>> print(network_text("VGG-16, 32x32", 1, flops.network("vgg16", 32)).splitlines()[-1])
+    >>> print(network_text("VGG-16, 32x32", 1, counts.network("vgg16", 32)).splitlines()[-1])
     a training step: 0.94 G multiply-adds the regular way, 0.74 G useful, so 1.27 times as many as needed
     """
     total = counted.total
     return (
         f"{name}, batch {batch}. Useful: millions of multiply-adds of a pass. Percent: the part of its regular ones\n"
-        "by an added zero: any, only a padded one, only an inserted one, both (see cks_numba/flops.py)\n\n"
+        "by an added zero: any, only a padded one, only an inserted one, both (see cks_numba/flops/counts.py)\n\n"
         f"{network_table(counted)}\n\n"
         f"a training step: {total.regular / 1e9:.2f} G multiply-adds the regular way, "
         f"{total.useful / 1e9:.2f} G useful, so {total.saved:.2f} times as many as needed"
@@ -43,16 +42,16 @@ def network_text(name: str, batch: int, counted: NetworkCount) -> str:
 
 def network_table(counted: NetworkCount) -> str:
     """Return one line for each layer, and one for the total."""
-    heads = f"{'':<50}" + "".join(f"   {name:<20}" for name in flops.PASSES)
-    below = "".join(f"   {'any':>5}{'pad':>5}{'ins':>5}{'both':>5}" for _ in flops.PASSES)
+    heads = f"{'':<50}" + "".join(f"   {name:<20}" for name in PASSES)
+    below = "".join(f"   {'any':>5}{'pad':>5}{'ins':>5}{'both':>5}" for _ in PASSES)
     lines = [heads.rstrip(), f"{'layer':<18} {'input':<12} {'filter':<11} {'useful':>6}{below}"]
     lines += [_line(layer.layer.name, *layer_sizes(layer), layer.passes) for layer in counted.layers]
-    return "\n".join([*lines, _line("total", "", "", {name: counted.of(name) for name in flops.PASSES})])
+    return "\n".join([*lines, _line("total", "", "", {name: counted.of(name) for name in PASSES})])
 
 
 def _line(name: str, input: str, filters: str, passes: dict[str, Count]) -> str:
     useful = passes["forward"].useful / 1e6
-    cells = "".join(f"   {_shares(passes.get(key, Count(0, 0)))}" for key in flops.PASSES)
+    cells = "".join(f"   {_shares(passes.get(key, Count(0, 0)))}" for key in PASSES)
     return f"{name:<18} {input:<12} {filters:<11} {useful:>6.1f}{cells}".rstrip()
 
 
@@ -79,7 +78,7 @@ def write(counted: dict[str, NetworkCount], path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("network", "layer", "pass", "operator", *sizes, "stride", "padding", *numbers, "intensity"))
         for name, layer in ((name, layer) for name, network in counted.items() for layer in network.layers):
-            s, operators = layer.layer.shape, flops.operators(layer.layer)
+            s, operators = layer.layer.shape, counts.operators(layer.layer)
             shape = (*(getattr(s, key) for key in sizes), s.stride[0], s.padding[0][0])
             for pass_name, count in layer.passes.items():
                 found = (*(getattr(count, key) for key in numbers), f"{count.intensity:.4g}")
@@ -92,7 +91,7 @@ def all_networks() -> dict[str, NetworkCount]:
     found = {}
     for name, network in networks.NETWORKS.items():
         for input in (32, None) if network.small else (None,):
-            found[title(name, input)] = flops.network(name, input)
+            found[title(name, input)] = counts.network(name, input)
     return found
 
 
@@ -103,11 +102,27 @@ def summary(counted: dict[str, NetworkCount]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, network in counted.items():
-        counts = [*(network.of(pass_name) for pass_name in flops.PASSES), network.total]
-        shares = [f"{100 * count.share('redundant'):.0f}%" for count in counts]
+        found = [*(network.of(pass_name) for pass_name in PASSES), network.total]
+        shares = [f"{100 * count.share('redundant'):.0f}%" for count in found]
         useful, saved = f"{network.total.useful / 1e9:.3g}", f"{network.total.saved:.2f}"
         lines.append(f"| {' | '.join((name, useful, *shares, saved))} |")
     return "\n".join(lines)
+
+
+def put_between(path: Path, text: str, markers: tuple[str, str]) -> None:
+    """Replace what stands between the two markers of a file.
+
+    Raises
+    ------
+    RuntimeError
+        For a file without them.
+    """
+    content = path.read_text(encoding="utf-8")
+    before, start, rest = content.partition(markers[0])
+    _, end, after = rest.partition(markers[1])
+    if not start or not end:
+        raise RuntimeError(f"{path} has no {markers[0]} ... {markers[1]}")
+    path.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 # --- one operator ----------------------------------------------------------------------------------
@@ -125,67 +140,9 @@ def operator_table(operator: str, shape: ConvShape) -> str:
     both                    0    0.0%
     68 bytes moved at the least in float32: 0.47 useful FLOPs a byte
     """
-    found = flops.count(operator, shape)
+    found = counts.count(operator, shape)
     lines = [f"{operator} {shape}"]
     lines += [f"{'regular':<9}{found.regular:>16,} multiply-adds, {found.saved:.2f} times the useful ones"]
     lines += [f"{kind:<9}{getattr(found, kind):>16,}  {100 * found.share(kind):>5.1f}%" for kind in KINDS]
     moved = f"{found.bytes:,} bytes moved at the least in float32: {found.intensity:.2f} useful FLOPs a byte"
     return "\n".join([*lines, moved])
-
-
-# --- the command -----------------------------------------------------------------------------------
-def run(
-    what: str,
-    shape: ConvShape | None = None,
-    input: int | tuple[int, int] | None = None,
-    batch: int = 1,
-    csv_file: Path | None = None,
-    readme: Path | None = None,
-) -> int:
-    """Print what was asked for.
-
-    Parameters
-    ----------
-    what : str
-        A network, an operator, or "all" for the table of all networks.
-    shape : ConvShape, optional
-        Of an operator.
-    input, batch : int
-        Image and number of images of a network.
-    csv_file, readme : Path, optional
-        File to write the counts of networks to; file with markers to put the table of all networks between.
-
-    Returns
-    -------
-    int
-        0.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name, an input that the network cannot take, or arguments that do not go together.
-    """
-    checks.choice("name", what, (ALL, *networks.NETWORKS, *OPERATORS))
-    wrong = {
-        "SHAPE goes with an operator": shape is not None and what not in OPERATORS,
-        "--input and --batch go with one network": (input, batch) != (None, 1) and what not in networks.NETWORKS,
-        "--csv goes with networks": csv_file is not None and what in OPERATORS,
-        f"--readme goes with {ALL}": readme is not None and what != ALL,
-    }
-    for message in (message for message, is_wrong in wrong.items() if is_wrong):
-        raise ValueError(f"{message}, got {what}")
-    if what in OPERATORS:
-        if shape is None:
-            raise ValueError(f"{what} needs a SHAPE")
-        print(operator_table(what, shape))
-        return 0
-    counted = all_networks() if what == ALL else {title(what, input): flops.network(what, input, batch)}
-    print(summary(counted) if what == ALL else network_text(title(what, input), batch, counted[title(what, input)]))
-    if csv_file:
-        write(counted, csv_file)
-        print(f"\nwrote {csv_file}")
-    if readme:
-        from .bench.results import put_between  # slow to import
-
-        put_between(readme, summary(counted), MARKERS)
-    return 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
-from . import flops, model_report
-from .models import THRESHOLD, Found
+from .. import flops
+from .found import THRESHOLD, Found
+from .text import sentence, sizes
 
 KINDS = {
     "useful": "useful",
@@ -94,7 +95,7 @@ def page(title: str, rows: list[Found], threshold: float = THRESHOLD) -> str:
     str
         HTML with its style, script and figures inside.
     """
-    said = model_report.sentence(rows, threshold)
+    said = sentence(rows, threshold)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -195,6 +196,6 @@ def _row(row: Found, threshold: float) -> str:
     head = f'<th scope="row">{escape(row.name)}</th><td class="number">{factor}</td>'
     verdict = f'<td class="verdict">{escape(row.why(threshold))}</td>'
     cells = "".join(f'<td class="number">{number}</td>' for number in numbers)
-    texts = "".join(f"<td>{escape(text)}</td>" for text in (row.kind, *model_report.sizes(row)))
+    texts = "".join(f"<td>{escape(text)}</td>" for text in (row.kind, *sizes(row)))
     mark = ' class="swap"' if row.swaps(threshold) else ""
     return f"<tr{mark}>{head}{verdict}{cells}{texts}</tr>"

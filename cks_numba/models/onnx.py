@@ -1,4 +1,4 @@
-"""The convolutions of an ONNX file, as `models.Found`. Needs onnx: ``pip install 'cks-numba[onnx]'``.
+"""The convolutions of an ONNX file, as `Found`. Needs onnx: ``pip install 'cks-numba[onnx]'``.
 
 ONNX infers the size of every map from that of the input. What it cannot infer is listed without a count.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .geometry import ConvShape
-from .models import Found, found
-from .networks import Layer
+from ..flops.networks import Layer
+from ..geometry import ConvShape
+from .found import Found, found
 
 COUNTED = ("Conv", "ConvTranspose")
 

@@ -12,6 +12,7 @@ deconvolved picture), and ``conv2d_weight`` that of its filter.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,9 +24,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import flops, regular, verify
-from .backends import cuda
-from .geometry import OPERATORS, ConvShape
+from .. import flops, plots
+from ..backends import cuda
+from ..bench import accuracy
+from ..geometry import OPERATORS, ConvShape
+from ..steps import regular
+from .arguments import at_least
 
 Array = NDArray[Any]
 WIDTHS = (12, 32, 64, 128, 256, 256, 256)  # channels after each layer
@@ -67,29 +71,7 @@ class Row:
         return self.error <= self.limit
 
 
-# --- the picture and the filters -------------------------------------------------------------------
-def photograph(size: int) -> Array:
-    """Read a square of the photograph that ships with matplotlib, and its mirror image, in -1..1.
-
-    Parameters
-    ----------
-    size : int
-        Side of the result; divides 512.
-
-    Returns
-    -------
-    (2, size, size, 3) float32 array
-        The photograph and its mirror image.
-    """
-    from matplotlib import cbook, image
-
-    path = str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
-    pixels = image.imread(path)[:512, :512]  # (512, 512, 3)
-    block = 512 // size
-    small = pixels.reshape(size, block, size, block, 3).mean(axis=(1, 3))
-    return (np.stack((small, small[:, ::-1])) / 127.5 - 1).astype(np.float32)
-
-
+# --- the filters -------------------------------------------------------------------
 def bank() -> tuple[Array, Array]:
     """Return the smooth and the edge filter of Daubechies with four taps, of length one."""
     root = np.sqrt(3)
@@ -147,7 +129,7 @@ def forward(layers: Sequence[Layer], pictures: Array, backend: str) -> Array:
     x = pictures
     for layer in layers:
         layer.x = x
-        x = verify.call("conv2d", layer.shape, x, layer.w, backend)
+        x = accuracy.call("conv2d", layer.shape, x, layer.w, backend)
     return x
 
 
@@ -155,7 +137,7 @@ def backward(layers: Sequence[Layer], dy: Array, backend: str) -> Array:
     """Run the stack back up from a gradient, keep every layer's gradient in it, and return the picture."""
     for layer in reversed(layers):
         layer.dy = dy
-        dy = verify.call("conv2d_input", layer.shape, layer.w, dy, backend)
+        dy = accuracy.call("conv2d_input", layer.shape, layer.w, dy, backend)
     return dy
 
 
@@ -166,12 +148,12 @@ def measure(layer: Layer, operator: str, repeats: int, backend: str) -> Row:
     regularly = regular.BY_OPERATOR[operator]
     wide = first.astype(np.float64), second.astype(np.float64)
     expected, scale = regularly(*wide, layer.shape), regularly(abs(wide[0]), abs(wide[1]), layer.shape)
-    got = verify.call(operator, layer.shape, first, second, backend)
-    error = verify.relative_error(got, expected, scale) if got.shape == expected.shape else float("inf")
-    limit = verify.tolerance(operator, layer.shape, np.float32)
+    got = accuracy.call(operator, layer.shape, first, second, backend)
+    error = accuracy.relative_error(got, expected, scale) if got.shape == expected.shape else float("inf")
+    limit = accuracy.tolerance(operator, layer.shape, np.float32)
     ways = (
         lambda: regularly(first, second, layer.shape),
-        lambda: verify.call(operator, layer.shape, first, second, backend),
+        lambda: accuracy.call(operator, layer.shape, first, second, backend),
     )
     times = alternate(ways, repeats)
     return Row(layer, operator, times[0], times[1], error, limit)
@@ -292,7 +274,7 @@ def _draw_stack(figure: Any, layers: Sequence[Layer], last: Array, backend: str)
 def climb(layers: Sequence[Layer], a: Array, backend: str) -> Array:
     """Deconvolve a map back up to the picture's size."""
     for layer in reversed(layers):
-        a = verify.call("conv2d_input", layer.shape, layer.w, a, backend)
+        a = accuracy.call("conv2d_input", layer.shape, layer.w, a, backend)
     return a
 
 
@@ -301,8 +283,6 @@ def _show(axis: Any, picture: Array) -> None:
 
 
 def _draw_zeros(figure: Any, shape: ConvShape, rows: Sequence[Row]) -> None:
-    from . import plots
-
     axes = figure.subplots(1, 4, width_ratios=(1, 1.1, 1.45, 1.45))
     figure.subplots_adjust(left=0.02, right=0.99, top=0.76, bottom=0.16, wspace=0.14)
     s = shape
@@ -327,8 +307,6 @@ def _draw_zeros(figure: Any, shape: ConvShape, rows: Sequence[Row]) -> None:
 
 def _cells(axis: Any, shown: Sequence[Array], window: tuple[int, int]) -> None:
     """Draw the tensor that is read, and where it is not the filter what slides over it."""
-    from . import plots
-
     plots.draw_cells(axis, shown[0], window=window)
     columns, rows = shown[0].shape[1], max(kinds.shape[0] for kinds in shown)
     for kinds in shown[1:]:
@@ -341,8 +319,6 @@ def _cells(axis: Any, shown: Sequence[Array], window: tuple[int, int]) -> None:
 def _legend(figure: Any) -> None:
     from matplotlib.patches import Patch
 
-    from . import plots
-
     handles = plots.legend_of_kinds()
     handles.append(Patch(facecolor="white", edgecolor="black", linewidth=3, label="what slides, at its first place"))
     figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.02, 0.0), ncols=4, fontsize=13, frameon=False)
@@ -350,8 +326,6 @@ def _legend(figure: Any) -> None:
 
 def _bars(axis: Any, shape: ConvShape, rows: Sequence[Row]) -> None:
     """Draw regular and useful multiply-adds of the three operators, for one pair of channels."""
-    from . import plots
-
     pairs = shape.n * shape.ic * shape.oc // shape.groups
     for k, operator in enumerate(OPERATORS):
         number = flops.count(operator, shape)
@@ -372,7 +346,20 @@ def _bars(axis: Any, shape: ConvShape, rows: Sequence[Row]) -> None:
 
 
 # --- the command -----------------------------------------------------------------------------------
-def run(out: Path, size: int = 256, repeats: int = 5, backend: str = "auto") -> int:
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
+    command.add_argument("--out", type=Path, default=Path("demo_out"), help="folder of demo.png (default demo_out)")
+    command.add_argument("--size", type=int, default=256, choices=(16, 32, 64, 128, 256), help="side of the picture")
+    command.add_argument("--repeats", type=at_least(1), default=5, help="timed runs of each way (default 5)")
+    command.add_argument("--backend", default="auto", choices=("auto", "cpu", "cuda"), help="who skips (default auto)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo; 1 when a result differs from the regular way by more than rounding."""
+    return show(arguments.out, arguments.size, arguments.repeats, arguments.backend)
+
+
+def show(out: Path, size: int = 256, repeats: int = 5, backend: str = "auto") -> int:
     """Run the demo.
 
     Parameters
@@ -402,7 +389,7 @@ def run(out: Path, size: int = 256, repeats: int = 5, backend: str = "auto") -> 
         cuda.require()
     out.mkdir(parents=True, exist_ok=True)
     layers = build(size)
-    last = forward(layers, photograph(size), backend)
+    last = forward(layers, plots.photograph(size), backend)
     backward(layers, last, backend)
     rows = measure_all(layers, repeats, backend)
     print(table(rows))

@@ -28,8 +28,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from math import prod
 
+from ..geometry import Axis, ConvShape, plan
 from . import networks
-from .geometry import Axis, ConvShape, plan
 from .networks import Layer
 
 PASSES = ("forward", "input gradient", "weight gradient")

@@ -15,11 +15,12 @@ from typing import Any
 import numba
 import numpy as np
 
-from .. import operators, regular
+from .. import operators
 from ..bench import cpu
+from ..bench.cases import Case
+from ..flops.networks import Layer
 from ..geometry import ConvShape
-from ..layers import Case
-from ..networks import Layer
+from ..steps import regular
 
 Array = np.ndarray[Any, Any]
 CHANNELS = (1, 16, 32, 32)  # of the image, and of what each convolution makes
