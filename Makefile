@@ -26,7 +26,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto $(PYTEST_FLAGS)
 
 fuzz: $(VENV)/.test
-	FUZZ_CASES=10000 $(BIN)/python -m pytest -q -n auto tests/test_fuzz.py
+	FUZZ_CASES=10000 $(BIN)/python -m pytest -q -n auto tests/operators/test_fuzz.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

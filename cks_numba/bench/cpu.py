@@ -130,7 +130,7 @@ def measure(case: cases.Case, rounds: int, probe: Probe) -> tuple[dict[tuple[str
 
 
 # --- the command ---------------------------------------------------------------------------------
-def time_cases(cases: Sequence[cases.Case], rounds: int, threads: int) -> list[Row]:
+def time_cases(listed: Sequence[cases.Case], rounds: int, threads: int) -> list[Row]:
     """Time all contenders on all cases, and print a line for each case."""
     numba.set_num_threads(threads)
     keep_memory()
@@ -142,7 +142,7 @@ def time_cases(cases: Sequence[cases.Case], rounds: int, threads: int) -> list[R
     rows: list[Row] = []
     probe = Probe(threads)
     print(f"{'case':<64} {'rate':>6} {'of BLAS':>8} {'PyTorch':>8} {'regular':>8}  (times as long as ours)")
-    for case in cases:
+    for case in listed:
         times, extra = measure(case, rounds, probe)
         here = [
             replace(row_of(case, name, layout, seconds), extra_bytes=extra if name == OURS else 0, threads=threads)

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from .. import plots
 
 Writer = Callable[[Path], Path]  # of an animation
-FOLDER = Path(__file__).resolve().parent.parent / "figures"
+FOLDER = Path(__file__).resolve().parents[2] / "figures"
 DPI = 120
 KINDS = plots.KINDS
 OPERATORS: dict[str, dict[str, Any]] = {  # the rest of the Okabe-Ito palette

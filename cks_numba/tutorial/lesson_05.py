@@ -13,7 +13,7 @@ from .. import plots, trace
 from ..geometry import ConvShape
 from ..plots.cells import LETTER_COLOURS
 from ..steps import regular
-from .checking import Wrong, call
+from .answers import Wrong, call
 from .trying import compare, run_kernel
 
 RESULTS, THREADS = 8 * 7 * 7 * 20, 128  # of exercise 05.1

@@ -13,7 +13,7 @@ from .. import flops, plots
 from ..geometry import ConvShape
 from ..plots.gallery import KINDS
 from ..steps import regular
-from .checking import Open, Wrong, call
+from .answers import Open, Wrong, call
 from .trying import compare, run_kernel
 
 STYLES = (("-", 5, "#9CCBE8"), ("--", 2, plots.RED), (":", 2, "black"))  # of loss curves that lie on each other

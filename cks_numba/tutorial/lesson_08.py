@@ -18,8 +18,8 @@ from ..flops import networks
 from ..geometry import ConvShape
 from ..plots.gallery import KINDS, OPERATORS
 from . import cost
+from .answers import Wrong, call
 from .cards import Card
-from .checking import Wrong, call
 from .trying import compare, run_kernel
 
 NAMES = {"useful": "useful", "padded": "by a padded zero", "inserted": "by an inserted zero", "both": "by both"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parent.parent / "tutorials"
+FOLDER = Path(__file__).resolve().parents[2] / "tutorials"
 MOST_BYTES = 1_500_000
 MACHINE = re.compile(r"/(tmp|home|root|work|Users|mnt)/|site-packages|<ipython-input|ipykernel_\d")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import shlex
 from pathlib import Path
@@ -12,9 +11,8 @@ import pytest
 import cks_numba
 from cks_numba.commands import parse
 from cks_numba.models.found import THRESHOLD
-from cks_numba.plots import gallery
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "figures" / "README.md"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -118,31 +116,3 @@ def test_the_page_about_kernels_quotes_the_kernels():
     assert len(quoted) > 10
     assert [line for line in quoted if line not in sources] == []
     assert all((ROOT / "docs" / link).resolve().exists() for link in re.findall(r"\]\((\.\./[^)]+)\)", page))
-
-
-def imported(path: Path) -> set[str]:
-    """The modules of the package that a file imports when it is imported itself, by their first name."""
-    here = ("cks_numba", *path.relative_to(ROOT / "cks_numba").parts[:-1])
-    found = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = [*here[: len(here) - node.level + 1], *(node.module or "").split(".")]
-            names = [name for name in base if name] + [node.names[0].name]
-            found |= {names[1]} if len(names) > 2 else {alias.name for alias in node.names}
-    return found
-
-
-def test_modules_import_from_their_layer_and_below() -> None:
-    """The picture of docs/architecture.md, held against the source."""
-    layers = [names.split() for _, _, names in gallery.load("architecture").LAYERS]
-    layer_of = {name: k for k, names in enumerate(layers) for name in names}
-    paths = sorted((ROOT / "cks_numba").rglob("*.py"))
-    modules = {path.relative_to(ROOT / "cks_numba").parts[0].removesuffix(".py") for path in paths}
-    assert set(layer_of) == modules - {"__init__", "__main__"}
-    checked = 0
-    for path in paths:
-        own = path.relative_to(ROOT / "cks_numba").parts[0].removesuffix(".py")
-        for name in imported(path) & set(layer_of) if own in layer_of else ():
-            assert layer_of[name] >= layer_of[own], f"{path.name} of {own} imports {name} from a layer above"
-            checked += 1
-    assert checked > 100

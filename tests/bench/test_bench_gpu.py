@@ -46,7 +46,7 @@ def test_dry_run_writes_every_contender_and_goes_on_where_it_stopped(tmp_path, c
     assert {row.n for row in rows} == set(cases.GPU_BATCHES) and {row.device for row in rows} == {"stand-in"}
     assert main([*DRY, "--csv", str(path)]) == 0
     assert results.read(path) == rows
-    assert f"0 cases, {len(cases)} in the file already" in capsys.readouterr().out
+    assert f"0 cases, {len(chosen)} in the file already" in capsys.readouterr().out
 
 
 def test_a_slow_contender_has_one_round():

@@ -13,7 +13,7 @@ from cks_numba.commands import main
 from cks_numba.flops import text as tables
 from cks_numba.flops.networks import NETWORKS
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def test_readme_has_the_table_of_today() -> None:

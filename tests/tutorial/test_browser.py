@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # those of selenium are not ours
 ]
 
-COURSE = Path(__file__).resolve().parent.parent / "tutorials"
+COURSE = Path(__file__).resolve().parents[2] / "tutorials"
 TOKEN = "of-a-test"
 OPTIONS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",

@@ -17,7 +17,7 @@ import cks_numba
 for package in ("nbconvert", "pdoc"):
     pytest.importorskip(package, reason=f"{package} is not installed (pip install cks-numba[tutorials])")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Page(HTMLParser):

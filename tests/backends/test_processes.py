@@ -159,7 +159,7 @@ COMPILES = pytest.param(3, 3.0, id="while it compiles", marks=pytest.mark.slow)
 @pytest.mark.parametrize("seed", range(2))
 def test_interrupted(times, longest, seed, tmp_path):
     rng = random.Random(seed)
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "NUMBA_NUM_THREADS": "2"}
     if longest > 1:
         environment["NUMBA_CACHE_DIR"] = str(tmp_path)  # nothing has been compiled yet

@@ -14,7 +14,7 @@ from cks_numba.commands import main
 from cks_numba.flops.text import put_between
 from cks_numba.geometry import OPERATORS, ConvShape, plan
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "figures" / "data"
 COMMITTED = sorted(DATA.glob("cpu_*.csv"))
 

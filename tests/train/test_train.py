@@ -235,7 +235,7 @@ def test_networks_take_any_size(name: str, channels: int, side: int) -> None:
 
 
 def test_commands_of_the_documents_are_understood() -> None:
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     text = "".join((root / name).read_text(encoding="utf-8") for name in ("README.md", "figures/README.md"))
     found = re.findall(r"python -m cks_numba\.train( [^`\n]+)", text)
     assert len(found) >= 3

@@ -16,7 +16,7 @@ from cks_numba.flops import networks
 from cks_numba.kernels.jit import outputs_of_tap, taps_of_output
 from cks_numba.tutorial import check
 
-FOLDER = Path(__file__).resolve().parents[2] / "tutorials" / "solutions"
+FOLDER = Path(__file__).resolve().parents[3] / "tutorials" / "solutions"
 LESSONS = sorted(path.stem[:2] for path in FOLDER.glob("*.ipynb"))
 NAMES = {  # what cells before an exercise have defined
     "np": np,
