@@ -1,4 +1,4 @@
-"""The notebooks as files: nothing is executed here (.ci/run does that)."""
+"""The notebooks as files: nothing is executed here (.ci/steps/70_notebooks does that)."""
 
 from __future__ import annotations
 
@@ -43,19 +43,33 @@ def test_there_are_notebooks_and_no_others() -> None:
 
 
 @every_solution
-def test_the_learners_notebook_is_what_build_makes(path: Path) -> None:
-    expected = build.tidy(build.learner(build.read(path)), clear_exercises=True)
-    found = build.read(FOLDER / path.name)
-    for notebook in (expected, found):
-        for cell in code_cells(notebook):
-            cell.update(outputs=[], execution_count=None)
-    assert found == expected, "run make tutorials"
+def test_both_notebooks_are_what_build_makes(path: Path) -> None:
+    assert build.faults(path) == []
+
+
+def test_another_form_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plant three faults: a space at the end, a solution that is left, and a cell that only one of the two has."""
+    monkeypatch.setattr(build, "FOLDER", tmp_path)
+    (tmp_path / "solutions").mkdir()
+    path, blank = tmp_path / "solutions" / SOLUTIONS[1].name, tmp_path / SOLUTIONS[1].name
+    text, blank_text = SOLUTIONS[1].read_text("utf-8"), (FOLDER / SOLUTIONS[1].name).read_text("utf-8")
+    other = build.read(SOLUTIONS[1])
+    del other["cells"][-1]
+    for solution, learners, count in (
+        (text, blank_text, 0),
+        (text + " ", blank_text, 1),
+        (text, blank_text + " ", 1),
+        (text, text, 2),
+        (build.text_of(other), blank_text, 1),
+    ):
+        path.write_text(solution, "utf-8")
+        blank.write_text(learners, "utf-8")
+        assert len(build.faults(path)) == count
 
 
 @every_notebook
 def test_the_format(path: Path) -> None:
     notebook, text = build.read(path), path.read_text(encoding="utf-8")
-    assert text == build.text_of(notebook), "run make tutorials"
     assert len(text.encode()) < MOST_BYTES
     assert (notebook["nbformat"], notebook["nbformat_minor"], notebook["metadata"]) == (4, 5, build.METADATA)
     names = [cell["id"] for cell in notebook["cells"]]
