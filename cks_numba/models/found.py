@@ -58,6 +58,7 @@ def found(name: str, kind: str, layers: Sequence[Layer], note: str = "") -> Foun
 
     Examples
     --------
+    >>> from cks_numba import ConvShape
     >>> shape = ConvShape(n=1, ih=4, iw=4, ic=8, oc=8, fh=3, fw=3, padding=1)
     >>> row = found("body.conv", "Conv2d", [Layer("body.conv", shape)])
     >>> f"{row.total.saved:.2f}", row.why()

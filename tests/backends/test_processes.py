@@ -20,7 +20,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
-from reference import WARNINGS_ARE_ERRORS, brute_force, in_a_process
+from reference import WARNINGS_ARE_ERRORS, brute_force, in_a_process, python_path
 
 import cks_numba as cks
 from cks_numba.geometry import OPERATORS, ConvShape
@@ -159,8 +159,7 @@ COMPILES = pytest.param(3, 3.0, id="while it compiles", marks=pytest.mark.slow)
 @pytest.mark.parametrize("seed", range(2))
 def test_interrupted(times, longest, seed, tmp_path):
     rng = random.Random(seed)
-    path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "NUMBA_NUM_THREADS": "2"}
+    environment = {**os.environ, "PYTHONPATH": python_path(), "NUMBA_NUM_THREADS": "2"}
     if longest > 1:
         environment["NUMBA_CACHE_DIR"] = str(tmp_path)  # nothing has been compiled yet
     call = f"import test_processes; test_processes.calls_until_interrupted({times})"

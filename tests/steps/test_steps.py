@@ -11,6 +11,7 @@ import pytest
 
 from cks_numba import flops, steps
 from cks_numba.geometry import OPERATORS, ConvShape
+from cks_numba.steps.explain import SMALL
 
 ODD_CASES: dict[str, dict[str, Any]] = {
     "filter smaller than stride": dict(n=2, ih=7, iw=8, ic=2, oc=3, fh=2, fw=1, stride=(3, 4)),
@@ -274,7 +275,7 @@ def test_wrong_arrays_are_named(operator: str) -> None:
 def test_explain_of_the_made_up_case(operator: str) -> None:
     text = steps.explain(operator)
     assert text == steps.explain(operator)  # seeded
-    counts = flops.count(operator, steps.SMALL[operator])
+    counts = flops.count(operator, SMALL[operator])
     assert f"regular  {counts.regular}\n" in text and f"useful   {counts.useful}\n" in text
     assert f"saved    {counts.redundant} multiply-adds" in text
     assert "largest difference between the two results: 0" in text
