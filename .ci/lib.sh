@@ -4,6 +4,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export MPLBACKEND=Agg PIP_DISABLE_PIP_VERSION_CHECK=1
+: "${PTXRUN:=../shared/tools/ptxrun}"
+export -n PTXRUN # only the tests of 35_ptx see it
 python=.venv/bin/python
 started=${CI_STARTED:-$(date +%s)} # .ci/run gives its own start and one folder for the reports of all steps
 if [ -n "${CI_REPORTS:-}" ]; then
