@@ -276,7 +276,7 @@ def test_small_scratch_gives_the_same(operator, monkeypatch):
         dy = rng.standard_normal(cks.conv2d(x, w, backend="cpu", **keys).shape)
         wanted = call(operator, x, w, dy, backend="cpu", **keys)
         monkeypatch.setattr(cpu, "COMPILED", False)
-        monkeypatch.setattr(cpu.blas, "SCRATCH_BYTES", scratch)
+        monkeypatch.setattr(cpu.plain, "SCRATCH_BYTES", scratch)
         got = call(operator, x, w, dy, backend="cpu", **keys)
         monkeypatch.undo()
         assert_same(got, wanted, terms=max(x.size, dy.size))
