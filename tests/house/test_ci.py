@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 import cks_numba
-from cks_numba import cli
+from cks_numba.commands import parse
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 STEPS = sorted(path.name for path in (ROOT / ".ci" / "steps").iterdir())
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
@@ -99,7 +99,7 @@ def test_commands_of_the_issue_forms_are_understood() -> None:
     words = [shlex.split(block or inline) for block, inline in found]
     assert {first for first, *_ in words} == {"bench", "info"}
     for line in words:
-        assert cli.parser().parse_args(line).command == line[0]
+        assert parse(line).command == line[0]
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
