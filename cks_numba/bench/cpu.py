@@ -108,7 +108,7 @@ def extra_memory(call: Callable[[], Any]) -> int:
     tracemalloc.start()
     try:
         result = call()
-        return max(0, tracemalloc.get_traced_memory()[1] - result.nbytes)
+        return max(0, tracemalloc.get_traced_memory()[1] - int(result.nbytes))
     finally:
         tracemalloc.stop()
 

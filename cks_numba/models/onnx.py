@@ -71,7 +71,7 @@ def _set_input(graph: Any, path: Path, size: tuple[int, ...] | None) -> str:
         del graph.value_info[:]
         for value in graph.output:
             value.type.tensor_type.ClearField("shape")
-    return first.name
+    return str(first.name)
 
 
 def _sizes(graph: Any) -> dict[str, tuple[int, ...]]:

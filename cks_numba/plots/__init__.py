@@ -5,14 +5,12 @@ Nothing here derives geometry.
 
 from __future__ import annotations
 
+from ..steps.stages import INSERTED, PADDED, REAL
 from .animation import animate
 from .cells import (
     BLUE,
     INK,
-    INSERTED,
     NAMES,
-    PADDED,
-    REAL,
     RED,
     STYLES,
     canvas,

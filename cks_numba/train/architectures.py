@@ -41,7 +41,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.conv1(x))
         shortcut = self.shortcut(x)
-        return self.relu(self.conv2(y) + shortcut)
+        result: Tensor = self.relu(self.conv2(y) + shortcut)
+        return result
 
 
 def resnet(blocks: Sequence[int], channels: int = 3, small: bool = True) -> nn.Sequential:
