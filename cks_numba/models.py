@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import flops
-from .arrays import dtype_name
+from .buffers import dtype_name
 from .flops import Count, LayerCount
 from .geometry import ConvShape
 from .networks import Layer

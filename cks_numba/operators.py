@@ -13,8 +13,9 @@ from dataclasses import replace
 from functools import lru_cache, wraps
 from typing import Any
 
-from . import arrays, backends, checks
-from .call import Call
+from . import backends, checks
+from .arrays.call import Call
+from .buffers import channels_last
 from .geometry import Axis, ConvShape
 
 X, W, Y = "N IH IW IC", "OC FH FW IC/groups", "N OH OW OC"  # the axes, in NHWC order
@@ -307,7 +308,7 @@ def conv2d_weight(
     x_shape, _ = call.batched("x", X), call.batched("dy", Y)
     groups = checks.integer("groups", groups, 1)
     size = checks.sizes("weight_size", weight_size, call.axes(W), unbatched=False)
-    w_shape = arrays.channels_last(size, call.layout)
+    w_shape = channels_last(size, call.layout)
     checks.channels("x", x_shape[3], w_shape[3], groups, "weight_size")
     shape = _shape(x_shape, w_shape, stride, padding, dilation, groups)
     _check_dy(call, shape.y_shape, "for this x and weight_size")
@@ -375,7 +376,7 @@ def _input_size(call: Call, input_size: Any) -> tuple[int, ...]:
     size = checks.sizes("input_size", input_size, call.axes(X), unbatched=True)
     if len(size) != (3 if call.unbatched else 4):
         raise ValueError(f"input_size and dy must both be batched or both not, got input_size {size}")
-    return arrays.channels_last((1, *size) if call.unbatched else size, call.layout)
+    return channels_last((1, *size) if call.unbatched else size, call.layout)
 
 
 @_remembered
@@ -422,7 +423,7 @@ def _transposed_shape(
 
 
 def _check_dy(call: Call, wanted: tuple[int, ...], why: str) -> None:
-    got = arrays.channels_last(call.inputs["dy"].shape, call.layout)
+    got = channels_last(call.inputs["dy"].shape, call.layout)
     checks.shape_of("dy", call.shown(got), call.shown(wanted), why)
 
 

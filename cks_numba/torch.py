@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import arrays, checks, model_report, models, operators
+from . import buffers, checks, model_report, models, operators
 from .geometry import ConvShape
 
 try:
@@ -120,8 +120,8 @@ def _named(how: Sequence[Any]) -> dict[str, Any]:
 def _seen(argument: Any, last: bool) -> Any:
     """A tensor, or the size of one, in the order of axes that the operator is told."""
     if isinstance(argument, Tensor):
-        return argument.permute(arrays.TO_LAST["NCHW"]) if last else argument
-    return arrays.channels_last(tuple(argument), "NCHW") if last else tuple(argument)
+        return argument.permute(buffers.TO_LAST["NCHW"]) if last else argument
+    return buffers.channels_last(tuple(argument), "NCHW") if last else tuple(argument)
 
 
 def _define(by: int) -> None:
@@ -252,7 +252,7 @@ def _checked(
     named = {"input": input, "weight": weight} | ({} if bias is None else {"bias": bias})
     if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(t).tangent is not None for t in named.values()):
         raise NotImplementedError("forward-mode differentiation: custom operators of torch would lose the tangents")
-    checks.dtypes({name: arrays.dtype_name(tensor) for name, tensor in named.items()})
+    checks.dtypes({name: buffers.dtype_name(tensor) for name, tensor in named.items()})
     return input, weight, bias
 
 

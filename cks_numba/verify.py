@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import operators, regular
-from .arrays import own_order
 from .backends import cuda
+from .buffers import own_order
 from .geometry import OPERATORS, ConvShape, plan
 
 DTYPES = (np.float32, np.float64)

@@ -8,18 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from . import checks
-from .arrays import (
-    LAYOUTS,
-    TO_LAST,
-    TO_OWN,
-    bounds,
-    channels_last,
-    dtype_name,
-    is_contiguous,
-    library_of,
-    own_order,
-)
+from .. import checks
+from ..buffers import LAYOUTS, TO_LAST, TO_OWN, bounds, channels_last, dtype_name, is_contiguous, own_order
+from .libraries import library_of
 
 
 @lru_cache(maxsize=64)
