@@ -9,10 +9,21 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 Pair = tuple[int, int]
-MAX_GRID_YZ = 65535  # blocks along the second and third axis of a grid
+IntPair = int | tuple[int, int] | list[int]
+"""A stride or a dilation: an int for both axes, or (vertical, horizontal)."""
+
+Padding = (
+    int | tuple[int, int] | tuple[Pair, Pair] | tuple[int, int, int, int] | list[int] | list[Pair] | list[list[int]]
+    | Literal["same", "valid"]
+)  # fmt: skip
+"""Zeros around an image: an int for all four sides, (vertical, horizontal), ((top, bottom), (left, right)),
+four ints in this order, "valid" for none, or "same" for a result as large as the image (stride 1 alone)."""
+
+Choice = TypeVar("Choice", bound=str)
+MAX_GRID_YZ = 65535  # most blocks along the second and third axis of a grid
 
 
 def integer(name: str, value: Any, least: int) -> int:
@@ -65,11 +76,11 @@ def paddings(value: Any, filter_size: Pair, stride: Pair, dilation: Pair) -> tup
 
 
 # --- the arguments of the operators ---------------------------------------------------------------
-def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+def choice(name: str, value: Any, allowed: tuple[Choice, ...]) -> Choice:
     """Return `value`, one of the allowed strings."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-    return value
+    return allowed[allowed.index(value)]
 
 
 def dtypes(names: dict[str, str]) -> str:

@@ -25,8 +25,8 @@ try:
     import torch
     from torch import Tensor, nn
     from torch.autograd import forward_ad
-except ModuleNotFoundError as error:
-    raise ImportError("cks_numba.torch needs PyTorch: pip install 'cks-numba[torch]'") from error
+except ModuleNotFoundError as _missing:
+    raise ImportError("cks_numba.torch needs PyTorch: pip install 'cks-numba[torch]'") from _missing
 
 __all__ = ["CKSConv2d", "CKSConvTranspose2d", "conv2d", "conv_transpose2d", "convert"]
 
@@ -45,7 +45,8 @@ def _derivative(by: int, three: Sequence[Tensor], how: Sequence[Any]) -> Tensor:
     """Derivative of S(x, w, dy) by the first, second or third of them, of which only the size is used."""
     arguments = [tensor.shape if place == by else tensor for place, tensor in enumerate(three)]
     name, operands = DERIVATIVES[by]
-    return getattr(torch.ops.cks, name)(*arguments[: 1 + operands.count(",")], *how)
+    derivative: Tensor = getattr(torch.ops.cks, name)(*arguments[: 1 + operands.count(",")], *how)
+    return derivative
 
 
 def _backward(by: int) -> Callable[..., tuple[Any, ...]]:
@@ -343,8 +344,9 @@ class Report:
     """
 
     def __init__(self, rows: list[models.Found], threshold: float) -> None:
-        self.rows, self.threshold = rows, threshold
-        self.swapped = [row.name for row in rows if row.swaps(threshold)]
+        self.rows: list[models.Found] = rows
+        self.threshold: float = threshold
+        self.swapped: list[str] = [row.name for row in rows if row.swaps(threshold)]
 
     def __str__(self) -> str:
         return model_report.text(self.rows, self.threshold)

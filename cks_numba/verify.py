@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import operators, regular
 from .backends import cuda
-from .buffers import own_order
+from .buffers import Layout, own_order
 from .geometry import OPERATORS, ConvShape, plan
 
 DTYPES = (np.float32, np.float64)
@@ -77,7 +77,9 @@ def operands(operator: str, shape: ConvShape, rng: np.random.Generator, dtype: A
     return tuple(rng.standard_normal(size).astype(dtype) for size in sizes)  # type: ignore[return-value]
 
 
-def call(operator: str, shape: ConvShape, first: Any, second: Any, backend: str, layout: str = "NHWC") -> NDArray[Any]:
+def call(
+    operator: str, shape: ConvShape, first: Any, second: Any, backend: str, layout: Layout = "NHWC"
+) -> NDArray[Any]:
     """Run a public operator on the two arrays that `operands` names."""
     options: dict[str, Any] = dict(
         stride=shape.stride, padding=shape.padding, dilation=shape.dilation, groups=shape.groups, backend=backend

@@ -25,8 +25,8 @@ HOST_DEVICES = (1, 3)  # of DLPack: plain and pinned host memory
 class NumPy:
     """NumPy arrays, and what all libraries that index like NumPy share."""
 
-    name = "NumPy arrays"
-    on_gpu = False
+    name: str = "NumPy arrays"
+    on_gpu: bool = False
 
     def raw(self, array: Any) -> Any:
         """The array as the backends take it: NumPy, or a Numba device array."""
@@ -198,7 +198,7 @@ class DLPack(NumPy):
     """
 
     def __init__(self, array: Any) -> None:
-        self.name = f"{type(array).__module__.partition('.')[0].lstrip('_')} arrays"
+        self.name: str = f"{type(array).__module__.partition('.')[0].lstrip('_')} arrays"
         space = getattr(array, "__array_namespace__", None)
         self._own = getattr(space(), "from_dlpack", None) if space else None
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,10 +17,13 @@ from .interrupts import uninterrupted
 with uninterrupted():
     from . import cpu, cuda
 
-BACKENDS = ("auto", "cuda", "cpu", "steps")
+Backend = Literal["auto", "cuda", "cpu", "steps"]
+"""Where an operator runs; "auto" is the GPU where the arrays live on one or one is present, else the CPU."""
+
+BACKENDS: tuple[Backend, ...] = ("auto", "cuda", "cpu", "steps")
 
 
-def choose(backend: Any, on_gpu: bool) -> str:
+def choose(backend: Backend, on_gpu: bool) -> Backend:
     """Return the backend to use: "auto" is the GPU where the arrays live on one or one is present.
 
     Raises
@@ -39,7 +42,9 @@ def choose(backend: Any, on_gpu: bool) -> str:
     return backend
 
 
-def run(backend: str, operator: str, shape: ConvShape, first: Any, second: Any, out: Any, stream: Any = None) -> None:
+def run(
+    backend: Backend, operator: str, shape: ConvShape, first: Any, second: Any, out: Any, stream: Any = None
+) -> None:
     """Run one operator, and write every element of `out`."""
     if backend == "cpu":
         cpu.run(operator, shape, first, second, out)

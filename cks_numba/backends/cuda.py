@@ -77,7 +77,7 @@ class _Launching:
         self._lock.release()
 
 
-launching = _Launching()
+launching: _Launching = _Launching()
 _workspaces: OrderedDict[Any, Any] = OrderedDict()  # the last ones used, by device, stream, shape and dtype
 
 
