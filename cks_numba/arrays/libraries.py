@@ -1,7 +1,7 @@
-"""The caller's arrays: which library they belong to, and the way to contiguous NHWC and back.
+"""The libraries whose arrays the operators take: NumPy, PyTorch, CuPy, Numba, and any other that speaks DLPack.
 
-The operators work on contiguous NHWC arrays, in host memory (NumPy) or on a GPU (Numba device
-arrays). One class for each library takes its arrays there, without a copy where none is needed.
+The backends work on NHWC arrays, in host memory (NumPy) or on a GPU (device arrays of Numba). One class
+for each library takes its arrays there and back, without a copy where none is needed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from ..backends import cuda as elementwise
 from ..buffers import TO_LAST, TO_OWN, dtype_name
 from ..kernels.jit import cuda
 
-LARGE_BYTES = 2**20  # results from here on begin with a cache line
-HOST_DEVICES = (1, 3)  # of DLPack: plain and pinned host memory
+LARGE_BYTES = 2**20
+"""Least size of a result that begins at a cache line."""
+
+HOST_DEVICES = (1, 3)
+"""DLPack's numbers for plain and for pinned host memory."""
 
 
 # --- one class for each library -------------------------------------------------------------------
@@ -43,7 +46,7 @@ class NumPy:
         return array if axes == TO_LAST["NHWC"] else array.transpose(axes)
 
     def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
-        """Where it is large it begins with a cache line, which lets the cpu backend write whole lines."""
+        """A new array; a large one begins at a cache line, which lets the cpu backend write whole lines."""
         dtype = like.dtype.newbyteorder("=")
         count = prod(shape) * dtype.itemsize
         if count < LARGE_BYTES:
@@ -60,7 +63,7 @@ class NumPy:
         target[...] = source.transpose(axes)
 
     def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
-        with np.errstate(all="ignore"):  # NaN and infinity are the caller's
+        with np.errstate(all="ignore"):  # NaN and infinity are the caller's to see
             out += bias
 
     def batch_of_one(self, array: Any) -> Any:
@@ -207,7 +210,7 @@ class DLPack(NumPy):
 
 
 def _current_stream(stream: Any, name: str, pointer: int) -> Any:
-    """The library's own current stream, on which its arrays were made and are used next."""
+    """The current stream of the library, on which its arrays were made and will be used next."""
     if stream is not None:
         raise ValueError(f"stream must be None with {name}, whose library has a current stream; got {stream!r}")
     return cuda.external_stream(pointer) if pointer else 0
@@ -218,7 +221,7 @@ def library_of(name: str, array: Any) -> tuple[NumPy, Any]:
     known = _LIBRARIES.get(type(array))
     if known is not None:
         return known, array
-    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")  # loaded already, if the array is theirs
+    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")  # an array of theirs has loaded them
     if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
         return NumPy(), array
     if torch is not None and isinstance(array, torch.Tensor):
@@ -266,4 +269,4 @@ def _numpy_view(name: str, array: Any) -> np.ndarray[Any, Any]:
         raise TypeError(f"{name} cannot be read through DLPack: {error}") from error
 
 
-_LIBRARIES: dict[type, NumPy] = {np.ndarray: NumPy()}  # of types whose arrays are all of one library, at once
+_LIBRARIES: dict[type, NumPy] = {np.ndarray: NumPy()}  # types that are known at once, by their library

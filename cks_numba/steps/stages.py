@@ -1,7 +1,7 @@
 """What the three step-by-step versions share: stages, added zeros with their masks, counted sums.
 
 In all arrays here rows are axis 1 and columns are axis 2. Inside the operators the channels are
-split in (channel group, channel of the group), so that groups need no loop of their own::
+split in (channel group, channel of it), so that channel groups need no loop of their own::
 
     x  (N, IH, IW, G, C)    dy  (N, OH, OW, G, K)    w  (K, FH, FW, G, C)    C = IC/G, K = OC/G
 """
@@ -144,7 +144,7 @@ def named(word: str, numbers: Sequence[int]) -> str:
 
 # --- channel groups ------------------------------------------------------------------------------
 def split_channels(array: Array, groups: int) -> Array:
-    """Split the last axis of an NHWC array in (group, channel of the group)."""
+    """Split the last axis of an NHWC array in (channel group, channel of it)."""
     return array.reshape(*array.shape[:3], groups, array.shape[3] // groups)
 
 
