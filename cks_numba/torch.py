@@ -18,8 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import buffers, checks, model_report, models, operators
+from . import buffers, checks, operators
 from .geometry import ConvShape
+from .models import pytorch
+from .models.found import THRESHOLD, Found
+from .models.text import text
 
 try:
     import torch
@@ -337,22 +340,22 @@ class Report:
 
     Attributes
     ----------
-    rows : list of cks_numba.models.Found
+    rows : list of cks_numba.models.found.Found
     threshold : float
     swapped : list of str
         Names of the layers that are ours now.
     """
 
-    def __init__(self, rows: list[models.Found], threshold: float) -> None:
-        self.rows: list[models.Found] = rows
+    def __init__(self, rows: list[Found], threshold: float) -> None:
+        self.rows: list[Found] = rows
         self.threshold: float = threshold
         self.swapped: list[str] = [row.name for row in rows if row.swaps(threshold)]
 
     def __str__(self) -> str:
-        return model_report.text(self.rows, self.threshold)
+        return text(self.rows, self.threshold)
 
 
-def convert(model: nn.Module, input_size: Any, threshold: float = models.THRESHOLD) -> tuple[nn.Module, Report]:
+def convert(model: nn.Module, input_size: Any, threshold: float = THRESHOLD) -> tuple[nn.Module, Report]:
     """Let the layers of a model skip zeros where that pays by their plans.
 
     A layer is swapped if a training step of it the regular way takes at least `threshold` times the useful
@@ -363,7 +366,7 @@ def convert(model: nn.Module, input_size: Any, threshold: float = models.THRESHO
     model : torch.nn.Module
         Changed in place. Its `Conv2d` and `ConvTranspose2d` are swapped, subclasses of them are not.
     input_size : tuple of int, tensor, or tuple of tensors
-        The input of one forward pass, which finds the size of every map; see `cks_numba.models.of_torch`.
+        The input of one forward pass, which finds the size of every map; see `cks_numba.models.pytorch.of_torch`.
     threshold : float
         1 swaps every layer that can be.
 
@@ -391,9 +394,9 @@ def convert(model: nn.Module, input_size: Any, threshold: float = models.THRESHO
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if not threshold >= 1:
         raise ValueError(f"threshold must be at least 1, got {threshold}")
-    report = Report(models.of_torch(model, input_size), threshold)
+    report = Report(pytorch.of_torch(model, input_size), threshold)
     for name in report.swapped:
-        layer = model.get_submodule("" if name == models.WHOLE else name)
+        layer = model.get_submodule("" if name == pytorch.WHOLE else name)
         # the object stays, so whatever refers to it or hangs on it does too
         layer.__class__ = CKSConvTranspose2d if isinstance(layer, nn.ConvTranspose2d) else CKSConv2d
     return model, report

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..geometry import ConvShape
-from ..tables import ceil_div
+from ..plan_table import ceil_div
 from . import tiled
 from .jit import cuda, taps_of_output, unravel
 from .launch import Launch, one_thread_each, padded

@@ -16,18 +16,7 @@ from typing import Any
 
 from numba import int32, uint32
 
-from ..tables import (
-    COLUMNS,
-    COUNT,
-    FIRST_BLOCK,
-    FIXED,
-    FIXED_STEP,
-    ROWS,
-    SUMMED,
-    TERMS,
-    THIRD,
-    THIRD_FIXED,
-)
+from ..plan_table import COLUMNS, COUNT, FIRST_BLOCK, FIXED, FIXED_STEP, ROWS, SUMMED, TERMS, THIRD, THIRD_FIXED
 from .jit import ALIGN, cuda, kernel
 from .memory import load, store
 from .tiles import BK, SKEW, Tile, digits, group_of_block, loader, stepper, thread_tile, writer

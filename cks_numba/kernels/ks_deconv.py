@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..geometry import ConvShape
-from ..tables import ceil_div
+from ..plan_table import ceil_div
 from . import tiled
 from .jit import cuda, taps_of_input, unravel
 from .launch import Launch, beside, one_thread_each, zeros_inserted

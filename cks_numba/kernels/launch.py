@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..geometry import ConvShape
-from ..tables import ceil_div
+from ..plan_table import ceil_div
 from .jit import cuda, unravel
 
 THREADS = 128  # of a block, where one thread makes one result

@@ -18,7 +18,7 @@ import numpy as np
 from .. import checks
 from ..buffers import address
 from ..geometry import ConvShape, Plan, plan
-from ..tables import ceil_div, group_table
+from ..plan_table import ceil_div, group_table
 from . import gemm
 from .jit import SIMULATED, cuda
 from .launch import Launch, one_thread_each, scratch

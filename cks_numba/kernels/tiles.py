@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from numba import uint32
 
-from ..tables import FIRST_BLOCK
+from ..plan_table import FIRST_BLOCK
 from .jit import device
 from .memory import load, load4, store, store4
 

@@ -30,6 +30,7 @@ from .counts import BOTH, KINDS, draw_bars, draw_shares, share
 from .explore import explore, explore_figure
 from .groups import draw_groups, draw_windows, group_map, window_map
 from .phases import draw_sub_filters, phase_maps, sub_filters
+from .photograph import photograph
 from .products import draw_heat, draw_products, products, waste_map
 from .triples import draw_triples, triple_map
 
@@ -64,6 +65,7 @@ __all__ = [
     "legend_of_marks",
     "mark",
     "phase_maps",
+    "photograph",
     "products",
     "share",
     "single",

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import regular
 from ..geometry import ConvShape
+from . import regular
 
 Array = NDArray[Any]
 
