@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import buffers, checks, operators
+from .buffers import Layout
+from .checks import IntPair, Padding, Pair
 from .geometry import ConvShape
 from .models import pytorch
 from .models.found import THRESHOLD, Found
@@ -108,7 +110,7 @@ def _run(by: int) -> Callable[..., Tensor]:
     def run(*arguments: Any) -> Tensor:
         out, last = empty(*arguments), _is_last(_tensors(arguments))
         given = [_seen(argument, last) for argument in arguments[:-4]]
-        layout = "NHWC" if last else "NCHW"
+        layout: Layout = "NHWC" if last else "NCHW"
         with torch.no_grad():  # this is below autograd, which knows what it needs
             function(*given, **_named(arguments[-4:]), layout=layout, out=_seen(out, last))
         return out
@@ -145,9 +147,9 @@ def conv2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
     groups: int = 1,
 ) -> Tensor:
     """`torch.nn.functional.conv2d`, computed by C-K-S, forward and backward.
@@ -194,11 +196,11 @@ def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    output_padding: IntPair = 0,
     groups: int = 1,
-    dilation: Any = 1,
+    dilation: IntPair = 1,
 ) -> Tensor:
     """`torch.nn.functional.conv_transpose2d`, computed by C-K-S, forward and backward.
 
@@ -239,7 +241,9 @@ def conv_transpose2d(
         )
     checks.divides(how[3], "input", y.shape[1])
     maps = y.shape[2:], weight.shape[2:]
-    size = (y.shape[0], weight.shape[1] * how[3], *operators.transposed_size(*maps, *how[:3], output_padding))
+    strides, pads, dilations, _ = how
+    mapped = operators.transposed_size(*maps, strides, pads, dilations, output_padding)
+    size = (y.shape[0], weight.shape[1] * how[3], *mapped)
     x = torch.ops.cks.conv2d_input(size, weight, _reaching(y, size, weight, how), *how)
     return _finish(x, bias, input.dim() == 3)
 
@@ -260,7 +264,9 @@ def _checked(
     return input, weight, bias
 
 
-def _how(weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int) -> tuple[Any, Any, Any, int]:
+def _how(
+    weight: Tensor, stride: IntPair, padding: Padding, dilation: IntPair, groups: int
+) -> tuple[Pair, tuple[int, int, int, int], Pair, int]:
     """Stride, padding, dilation and groups in the one form that the operators of torch take."""
     strides, dilations = checks.pair("stride", stride, 1), checks.pair("dilation", dilation, 1)
     rows, columns = checks.paddings(padding, (weight.shape[2], weight.shape[3]), strides, dilations)
@@ -306,11 +312,12 @@ class CKSConv2d(nn.Conv2d):
     skips_zeros = True
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding: Any = self.padding
+        how: tuple[Any, Any, Any] = self.stride, self.padding, self.dilation
+        stride, padding, dilation = how
         if self.padding_mode != "zeros":
             around = self._reversed_padding_repeated_twice
             input, padding = nn.functional.pad(input, around, mode=self.padding_mode), 0
-        return conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+        return conv2d(input, weight, bias, stride, padding, dilation, self.groups)
 
 
 class CKSConvTranspose2d(nn.ConvTranspose2d):
@@ -327,11 +334,10 @@ class CKSConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Apply the layer; of the sizes that the stride leaves open, `output_size` chooses one."""
-        sizes: tuple[Any, Any, Any] = (self.stride, self.padding, self.kernel_size)
-        added: Any = self._output_padding(input, output_size, *sizes, 2, self.dilation)  # type: ignore[arg-type]
-        return conv_transpose2d(
-            input, self.weight, self.bias, self.stride, self.padding, added, self.groups, self.dilation
-        )
+        how: tuple[Any, Any, Any, Any] = self.stride, self.padding, self.kernel_size, self.dilation
+        stride, padding, kernel_size, dilation = how
+        added: Any = self._output_padding(input, output_size, stride, padding, kernel_size, 2, dilation)
+        return conv_transpose2d(input, self.weight, self.bias, stride, padding, added, self.groups, dilation)
 
 
 # --- a whole model ---------------------------------------------------------------------------------
