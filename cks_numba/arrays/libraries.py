@@ -56,31 +56,36 @@ class NumPy:
         return memory[first : first + count].view(dtype).reshape(shape)
 
     def zero(self, array: Any, stream: Any) -> None:
+        """Fill an array with zeros."""
         array[...] = 0
 
     def assign(self, target: Any, source: Any, axes: tuple[int, ...], stream: Any) -> None:
-        """target = source with its axes permuted."""
+        """Copy an array, with its axes permuted, into another."""
         target[...] = source.transpose(axes)
 
     def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
+        """Add a bias to the last axis, in place."""
         with np.errstate(all="ignore"):  # NaN and infinity are the caller's to see
             out += bias
 
     def batch_of_one(self, array: Any) -> Any:
+        """A view of a single image as a batch."""
         return array[None]
 
     def only_image(self, array: Any) -> Any:
+        """A view of the one image of a batch."""
         return array[0]
 
     def writeable(self, array: Any) -> bool:
+        """Whether a result may be written into the array."""
         return bool(array.flags.writeable)
 
     def stream(self, stream: Any, like: Any) -> Any:
-        """The stream to work on."""
+        """The stream to work on, from the one that the caller gave, perhaps None, and an array of the call."""
         return stream
 
     def give(self, array: Any) -> Any:
-        """A result as the caller's library has it."""
+        """A result as an array of the caller's library."""
         return array
 
 
