@@ -22,8 +22,8 @@ from .geometry import ConvShape
 
 try:
     import dask.array as da
-except ModuleNotFoundError as error:
-    raise ImportError("cks_numba.dask needs dask: pip install 'cks-numba[dask]'") from error
+except ModuleNotFoundError as _missing:
+    raise ImportError("cks_numba.dask needs dask: pip install 'cks-numba[dask]'") from _missing
 
 __all__ = ["Cost", "conv2d", "conv2d_input", "conv2d_weight", "cost"]
 

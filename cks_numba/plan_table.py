@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from .geometry import Plan, Run
 
-# Columns of the table. An axis takes nine: the fixed index base + k*step, the first summed
-# index base + t*step, and the third index base + k*fixed + t*term.
+# Columns of the table. Each axis has nine, from ROWS and from COLUMNS on: number of positions, number of terms,
+# the fixed index as base + k*step, the first summed index as base + t*step, the third as base + k*fixed + t*term.
 FIRST_BLOCK, ROWS, COLUMNS = 0, 1, 10
 COUNT, TERMS, FIXED, FIXED_STEP, SUMMED, SUMMED_STEP, THIRD, THIRD_FIXED, THIRD_TERM = range(9)
 TABLE_WIDTH = 19
 
 
 def ceil_div(a: int, b: int) -> int:
-    """How many parts of b it takes for a."""
+    """Return a / b, rounded up."""
     return -(-a // b)
 
 
@@ -31,11 +31,14 @@ def _row(operator: str, run: Run) -> list[int]:
     return [run.positions, run.terms, fixed.base, fixed.fixed, summed.base, summed.term, *third]
 
 
-def group_table(groups: Plan, blocks: Sequence[int], dtype: type[np.signedinteger[Any]] = np.int32) -> NDArray[Any]:
-    """The plan as (groups + 1, TABLE_WIDTH); the last row only ends the search for a block's group."""
-    table: NDArray[Any] = np.zeros((len(groups.groups) + 1, TABLE_WIDTH), dtype)
+def group_table(plan: Plan, blocks: Sequence[int], dtype: type[np.signedinteger[Any]] = np.int32) -> NDArray[Any]:
+    """Write the plan as (groups + 1, TABLE_WIDTH) integers; `blocks` are the blocks of each group.
+
+    Every row holds the first block of its group; the last row ends the search for the group of a block.
+    """
+    table: NDArray[Any] = np.zeros((len(plan.groups) + 1, TABLE_WIDTH), dtype)
     table[1:, FIRST_BLOCK] = np.cumsum(blocks)
-    for line, group in zip(table, groups.groups, strict=False):
-        line[ROWS:COLUMNS] = _row(groups.operator, group.h)
-        line[COLUMNS:] = _row(groups.operator, group.w)
+    for line, group in zip(table, plan.groups, strict=False):
+        line[ROWS:COLUMNS] = _row(plan.operator, group.h)
+        line[COLUMNS:] = _row(plan.operator, group.w)
     return table

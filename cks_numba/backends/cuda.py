@@ -57,7 +57,7 @@ def _launch(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], strea
 
 
 class _Launching:
-    """Held while kernels are launched: those that share a workspace must follow each other on its stream.
+    """A lock, held while kernels are launched: those that share a workspace must follow each other on its stream.
 
     There is no low-occupancy warning inside: a small problem has a small grid, and that is right.
     """
@@ -77,7 +77,7 @@ class _Launching:
         self._lock.release()
 
 
-launching = _Launching()
+launching: _Launching = _Launching()
 _workspaces: OrderedDict[Any, Any] = OrderedDict()  # the last ones used, by device, stream, shape and dtype
 
 

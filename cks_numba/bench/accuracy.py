@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import operators
-from ..arrays import own_order
+from ..buffers import Layout, own_order
 from ..geometry import ConvShape, plan
 
 
@@ -50,7 +50,9 @@ def operands(operator: str, shape: ConvShape, rng: np.random.Generator, dtype: A
     return tuple(rng.standard_normal(size).astype(dtype) for size in sizes)  # type: ignore[return-value]
 
 
-def call(operator: str, shape: ConvShape, first: Any, second: Any, backend: str, layout: str = "NHWC") -> NDArray[Any]:
+def call(
+    operator: str, shape: ConvShape, first: Any, second: Any, backend: str, layout: Layout = "NHWC"
+) -> NDArray[Any]:
     """Run a public operator on the two arrays that `operands` names."""
     options: dict[str, Any] = dict(
         stride=shape.stride, padding=shape.padding, dilation=shape.dilation, groups=shape.groups, backend=backend

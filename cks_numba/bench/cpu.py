@@ -27,7 +27,7 @@ from .timing import LONG_PAUSE, Probe, clean_rounds, keep_memory
 
 
 # --- contenders ----------------------------------------------------------------------------------
-def _ours(case: cases.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+def _ours(case: cases.Case, first: Any, second: Any, layout: Any) -> Callable[[], Any]:
     if layout == "NCHW":
         first, second = (np.ascontiguousarray(array.transpose(0, 3, 1, 2)) for array in (first, second))
     return lambda: accuracy.call(case.operator, case.shape, first, second, "cpu", layout)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks
-from ..arrays import address
+from ..buffers import address
 from ..geometry import ConvShape, Plan, plan
 from ..plan_table import ceil_div, group_table
 from . import gemm

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ..arrays import dtype_name
+from ..buffers import dtype_name
 from ..flops.networks import Layer
 from ..geometry import ConvShape
 from .found import Found, found
@@ -181,7 +181,7 @@ def _shape(
     """The convolution from the first map to the second, in torch's order, batched or not."""
     *batch, ic, ih, iw = maps[0].shape
     sizes = dict(n=batch[0] if batch else 1, ih=ih + added[0], iw=iw + added[1], ic=ic, oc=maps[1].shape[-3])
-    pad = padding if isinstance(padding, (str, int)) else tuple(padding)
+    pad: Any = padding if isinstance(padding, (str, int)) else tuple(padding)
     return ConvShape(
         **sizes, fh=taps[0], fw=taps[1], stride=tuple(stride), padding=pad, dilation=tuple(dilation), groups=groups
     )

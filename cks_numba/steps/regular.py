@@ -191,7 +191,8 @@ def conv2d_weight(x: Array, dy: Array, shape: ConvShape) -> Array:
     cut = cut.reshape(n, fh, fw, g, ic // g, uh, uw).transpose(3, 0, 5, 6, 1, 2, 4)
     patches = cut.reshape(g, n * uh * uw, fh * fw * (ic // g))  # (groups, terms, taps and channels): the copy
     gradients = spread.reshape(n * uh * uw, g, shape.oc // g).transpose(1, 2, 0)  # (groups, OC/groups, terms)
-    return (gradients @ patches).reshape(shape.w_shape)
+    dw: Array = (gradients @ patches).reshape(shape.w_shape)
+    return dw
 
 
 BY_OPERATOR: dict[str, Callable[[Array, Array, ConvShape], Array]] = {

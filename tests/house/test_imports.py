@@ -48,6 +48,8 @@ def imports(package: Path) -> list[Import]:
 
 
 def _imports_of(name: str, tree: ast.Module, files: dict[str, Path]) -> Iterator[Import]:
+    if name == "__init__":  # what it imports for type checkers is what it imports by name when asked
+        tree.body = [node for node in tree.body if ast.unparse(node).partition(":")[0] != "if TYPE_CHECKING"]
     at_the_top = {id(node) for node in _top_statements(tree)}
     for node in ast.walk(tree):
         for target in _targets(name, node, files):

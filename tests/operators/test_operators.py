@@ -301,6 +301,7 @@ def test_same_bits_twice():
 def test_names_of_the_paper_and_public_names():
     assert cks.conv_v2 is cks.conv2d and cks.ks_deconv is cks.conv2d_input and cks.sk_dilated is cks.conv2d_weight
     assert cks.__version__ == "0.1.0"
+    assert set(cks.__all__) == {"__version__", *cks._HOMES}
     for name in cks.__all__:
         assert getattr(cks, name) is not None and name in dir(cks)
     with pytest.raises(AttributeError, match="no attribute 'conv3d'"):

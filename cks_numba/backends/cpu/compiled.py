@@ -27,7 +27,7 @@ import cks_numba
 
 from ... import plan_table
 from ...geometry import ConvShape, plan
-from .. import uninterrupted
+from ..interrupts import uninterrupted
 from .registers import I64, LANE_BYTES, ONLY_IN_KERNELS, TILE_ROWS, call_kernel, helper, integers_at, next_number
 
 Array = np.ndarray[Any, Any]

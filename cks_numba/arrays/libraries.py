@@ -1,44 +1,35 @@
-"""The caller's arrays: which library they belong to, and the way to contiguous NHWC and back.
+"""The libraries whose arrays the operators take: NumPy, PyTorch, CuPy, Numba, and any other that speaks DLPack.
 
-The operators work on contiguous NHWC arrays, in host memory (NumPy) or on a GPU (Numba device
-arrays). One class for each library takes its arrays there, without a copy where none is needed.
+The backends work on NHWC arrays, in host memory (NumPy) or on a GPU (device arrays of Numba). One class
+for each library takes its arrays there and back, without a copy where none is needed.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 
-LAYOUTS = ("NHWC", "NCHW")
-LARGE_BYTES = 2**20  # results from here on begin with a cache line
-TO_LAST = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 2, 3, 1)}  # axes of the layout, in the order NHWC
-TO_OWN = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 3, 1, 2)}  # axes of NHWC, in the order of the layout
+from .. import checks
+from ..backends import cuda as elementwise
+from ..buffers import TO_LAST, TO_OWN, dtype_name
+from ..kernels.jit import cuda
 
+LARGE_BYTES = 2**20
+"""Least size of a result that begins at a cache line."""
 
-def channels_last(shape: Sequence[int], layout: str) -> tuple[int, ...]:
-    """A shape of the layout, as NHWC (a filter: as OHWI)."""
-    if layout == "NHWC":
-        return tuple(shape)
-    return tuple(shape[axis] for axis in TO_LAST[layout])
-
-
-def own_order(shape: Sequence[int], layout: str) -> tuple[int, ...]:
-    """An NHWC shape in the order of the layout."""
-    if layout == "NHWC":
-        return tuple(shape)
-    return tuple(shape[axis] for axis in TO_OWN[layout])
+HOST_DEVICES = (1, 3)
+"""DLPack's numbers for plain and for pinned host memory."""
 
 
 # --- one class for each library -------------------------------------------------------------------
 class NumPy:
     """NumPy arrays, and what all libraries that index like NumPy share."""
 
-    name = "NumPy arrays"
-    on_gpu = False
+    name: str = "NumPy arrays"
+    on_gpu: bool = False
 
     def raw(self, array: Any) -> Any:
         """The array as the backends take it: NumPy, or a Numba device array."""
@@ -55,7 +46,7 @@ class NumPy:
         return array if axes == TO_LAST["NHWC"] else array.transpose(axes)
 
     def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
-        """Where it is large it begins with a cache line, which lets the cpu backend write whole lines."""
+        """A new array; a large one begins at a cache line, which lets the cpu backend write whole lines."""
         dtype = like.dtype.newbyteorder("=")
         count = prod(shape) * dtype.itemsize
         if count < LARGE_BYTES:
@@ -65,31 +56,36 @@ class NumPy:
         return memory[first : first + count].view(dtype).reshape(shape)
 
     def zero(self, array: Any, stream: Any) -> None:
+        """Fill an array with zeros."""
         array[...] = 0
 
     def assign(self, target: Any, source: Any, axes: tuple[int, ...], stream: Any) -> None:
-        """target = source with its axes permuted."""
+        """Copy an array, with its axes permuted, into another."""
         target[...] = source.transpose(axes)
 
     def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
-        with np.errstate(all="ignore"):  # NaN and infinity are the caller's
+        """Add a bias to the last axis, in place."""
+        with np.errstate(all="ignore"):  # NaN and infinity are the caller's to see
             out += bias
 
     def batch_of_one(self, array: Any) -> Any:
+        """A view of a single image as a batch."""
         return array[None]
 
     def only_image(self, array: Any) -> Any:
+        """A view of the one image of a batch."""
         return array[0]
 
     def writeable(self, array: Any) -> bool:
+        """Whether a result may be written into the array."""
         return bool(array.flags.writeable)
 
     def stream(self, stream: Any, like: Any) -> Any:
-        """The stream to work on."""
+        """The stream to work on, from the one that the caller gave, perhaps None, and an array of the call."""
         return stream
 
     def give(self, array: Any) -> Any:
-        """A result as the caller's library has it."""
+        """A result as an array of the caller's library."""
         return array
 
 
@@ -100,8 +96,6 @@ class CuPy(NumPy):
     on_gpu = True
 
     def raw(self, array: Any) -> Any:
-        from .kernels.jit import cuda
-
         return cuda.as_cuda_array(array)
 
     def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
@@ -151,8 +145,6 @@ class TorchCuda(Torch):
     on_gpu = True
 
     def raw(self, array: Any) -> Any:
-        from .kernels.jit import cuda
-
         return cuda.as_cuda_array(array.detach())
 
     def stream(self, stream: Any, like: Any) -> Any:
@@ -177,22 +169,16 @@ class Numba(NumPy):
         return result
 
     def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
-        from .kernels.jit import cuda
-
         return cuda.device_array(shape, dtype=like.dtype, stream=stream or 0)
 
     def zero(self, array: Any, stream: Any) -> None:
-        from .backends import cuda
-
-        cuda.fill_zero(array, stream or 0)
+        elementwise.fill_zero(array, stream or 0)
 
     def assign(self, target: Any, source: Any, axes: tuple[int, ...], stream: Any) -> None:
         self._copy(source, target, False, axes != TO_OWN["NHWC"], stream)
 
     def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
-        from .backends import cuda
-
-        cuda.add_bias(out, bias, stream or 0)
+        elementwise.add_bias(out, bias, stream or 0)
 
     def batch_of_one(self, array: Any) -> Any:
         if not array.is_c_contiguous():
@@ -209,17 +195,29 @@ class Numba(NumPy):
         return stream if stream is not None else getattr(like, "stream", 0)
 
     def _copy(self, source: Any, target: Any, from_first: bool, to_first: bool, stream: Any) -> None:
-        from .backends import cuda
+        elementwise.copy(source, target, from_first, to_first, stream or 0)
 
-        cuda.copy(source, target, from_first, to_first, stream or 0)
+
+class DLPack(NumPy):
+    """Arrays of any library in host memory that DLPack can show to NumPy, such as JAX's.
+
+    A result goes back to the library that the array belongs to, if it has the ``from_dlpack`` of the array API
+    standard; if not, it stays a NumPy array. No element is copied on the way in, nor by us on the way out.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self.name: str = f"{type(array).__module__.partition('.')[0].lstrip('_')} arrays"
+        space = getattr(array, "__array_namespace__", None)
+        self._own = getattr(space(), "from_dlpack", None) if space else None
+
+    def give(self, array: Any) -> Any:
+        return self._own(array) if self._own else array
 
 
 def _current_stream(stream: Any, name: str, pointer: int) -> Any:
-    """The library's own current stream, on which its arrays were made and are used next."""
+    """The current stream of the library, on which its arrays were made and will be used next."""
     if stream is not None:
         raise ValueError(f"stream must be None with {name}, whose library has a current stream; got {stream!r}")
-    from .kernels.jit import cuda
-
     return cuda.external_stream(pointer) if pointer else 0
 
 
@@ -228,7 +226,7 @@ def library_of(name: str, array: Any) -> tuple[NumPy, Any]:
     known = _LIBRARIES.get(type(array))
     if known is not None:
         return known, array
-    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")  # loaded already, if the array is theirs
+    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")  # an array of theirs has loaded them
     if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
         return NumPy(), array
     if torch is not None and isinstance(array, torch.Tensor):
@@ -238,13 +236,9 @@ def library_of(name: str, array: Any) -> tuple[NumPy, Any]:
     if hasattr(type(array), "__cuda_ndarray__"):
         return _LIBRARIES.setdefault(type(array), Numba()), array
     if hasattr(array, "__cuda_array_interface__"):
-        from .kernels.jit import cuda
-
         return Numba(), cuda.as_cuda_array(array)
     if hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray):
-        from . import dlpack
-
-        return dlpack.DLPack(array), dlpack.numpy_view(name, array)
+        return DLPack(array), _numpy_view(name, array)
     raise TypeError(
         f"{name} must be a NumPy array, a PyTorch tensor, a GPU array of Numba, CuPy or PyTorch, or have DLPack or the "
         f"CUDA array interface, got {type(array).__name__}"
@@ -261,38 +255,23 @@ def _torch_library(name: str, tensor: Any, torch: Any) -> Torch:
     return TorchCuda() if tensor.device.type == "cuda" else Torch()
 
 
-def dtype_name(array: Any) -> str:
-    """ "float32", whatever the library and the byte order."""
-    if isinstance(array, np.ndarray) or hasattr(array, "__cuda_ndarray__"):
-        char = array.dtype.char
-        if char in _NAMES:
-            return _NAMES[char]
-    return getattr(array.dtype, "name", None) or str(array.dtype).removeprefix("torch.")
+def _numpy_view(name: str, array: Any) -> np.ndarray[Any, Any]:
+    """A NumPy array over the same memory, read-only where its library says so or says nothing.
+
+    NumPy before 2.1 does not ask, so that with it no ``out=`` can be given through DLPack.
+    """
+    device = int(array.__dlpack_device__()[0])
+    if device not in HOST_DEVICES:
+        raise TypeError(
+            f"{name} must be in host memory, or have the CUDA array interface, got DLPack device {device}: "
+            f"take cupy.from_dlpack({name}) or torch.from_dlpack({name}), which copy nothing"
+        )
+    if hasattr(array, "dtype"):
+        checks.dtypes({name: dtype_name(array)})
+    try:
+        return np.from_dlpack(array)
+    except (BufferError, RuntimeError, TypeError) as error:
+        raise TypeError(f"{name} cannot be read through DLPack: {error}") from error
 
 
-_LIBRARIES: dict[type, NumPy] = {np.ndarray: NumPy()}  # of types whose arrays are all of one library, at once
-_NAMES = {"f": "float32", "d": "float64"}  # because the attribute `name` of a NumPy dtype is slow
-
-
-def address(raw: Any) -> int:
-    """Where the first element lies."""
-    if isinstance(raw, np.ndarray):
-        return int(raw.ctypes.data)
-    pointer = getattr(raw, "device_ctypes_pointer", None)  # of a Numba device array; the interface takes longer
-    if pointer is not None:
-        return int(pointer.value or 0)
-    interface = getattr(raw, "__cuda_array_interface__", None) or raw.__array_interface__  # the simulator's are NumPy's
-    return int(interface["data"][0] or 0)
-
-
-def is_contiguous(raw: Any) -> bool:
-    return bool(raw.flags.c_contiguous if isinstance(raw, np.ndarray) else raw.is_c_contiguous())
-
-
-def bounds(raw: Any) -> tuple[int, int]:
-    """First and past-the-last address of an array."""
-    start, itemsize = address(raw), raw.dtype.itemsize
-    if not raw.size or is_contiguous(raw):
-        return start, start + raw.size * itemsize
-    reach = [(length - 1) * stride for length, stride in zip(raw.shape, raw.strides, strict=True)]
-    return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + itemsize
+_LIBRARIES: dict[type, NumPy] = {np.ndarray: NumPy()}  # types that are known at once, by their library
