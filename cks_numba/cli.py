@@ -370,7 +370,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
         return verify.run(arguments.cases, arguments.seed, arguments.backend)
     if arguments.command == "sass":
-        from . import sass
+        from .kernels import sass
 
         return sass.run(arguments.operator, arguments.arch, arguments.source, arguments.csv)
     if arguments.command == "flops":

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 PACKAGE = Path(__file__).resolve().parent.parent / "cks_numba"
 LAYERS = (  # title, colour, modules; from the top down
-    ("run it", "#E8E8E4", "cli tutorial demo verify bench figures sass train"),
+    ("run it", "#E8E8E4", "cli tutorial demo verify bench figures train"),
     ("call it", "#CDE4F2", "operators torch dask"),
     ("see it", "#F9E3CF", "plots trace report model_report page models onnx_models"),
     ("compute it", "#CFEAE0", "backends steps regular kernels"),

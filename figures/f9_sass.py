@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cks_numba import figures, kernels, plots, sass
+from cks_numba import figures, kernels, plots
+from cks_numba.kernels import sass
 
 DATA = Path(__file__).parent / "data" / "sass_sm_90.csv"
 TILED = "tiled 128x128, vectors"

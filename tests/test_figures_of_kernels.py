@@ -7,10 +7,11 @@ from math import prod
 import numpy as np
 import pytest
 
-from cks_numba import figures, kernels, sass, trace
+from cks_numba import figures, kernels, trace
 from cks_numba.bench import results
 from cks_numba.cli import main
 from cks_numba.geometry import OPERATORS, ConvShape
+from cks_numba.kernels import sass
 from cks_numba.trace.elements import Watched
 
 CSV = figures.FOLDER / "data" / "sass_sm_90.csv"

@@ -10,7 +10,7 @@ import cks_numba
 from cks_numba import kernels
 from cks_numba.backends import cuda as backend
 from cks_numba.geometry import OPERATORS, ConvShape
-from cks_numba.kernels import tiled, tiles
+from cks_numba.kernels import tiled
 from cks_numba.kernels.jit import cuda
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda.is_available(), reason="no CUDA GPU on this machine")]
@@ -32,7 +32,7 @@ def test_rung_equals_brute_force(operator, variant, dtype):
         np.testing.assert_array_equal(out, brute_force(operator, shape, first, second), err_msg=str(shape))
 
 
-@pytest.mark.parametrize("tile", tiles.TILES, ids=str)
+@pytest.mark.parametrize("tile", tiled.TILES, ids=str)
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_every_tile(operator, tile):
     for shape in (LARGE, VECTORS):

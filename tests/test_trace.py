@@ -12,7 +12,7 @@ from reference import HARD_SHAPES, brute_force, integers, meets, random_shape
 
 from cks_numba import flops, kernels, trace
 from cks_numba.geometry import OPERATORS, ConvShape
-from cks_numba.kernels import tiled, tiles
+from cks_numba.kernels import tiled
 from cks_numba.kernels.jit import cuda, device
 from cks_numba.trace.elements import Log, Number, Operand, Watched, blank
 from cks_numba.trace.machine import Machine
@@ -108,7 +108,7 @@ def test_a_long_sum_in_splits(monkeypatch):
     shape = ConvShape(n=2, ih=3, iw=3, ic=1, oc=1, fh=1, fw=1)
     first, second, out = integers("conv2d_weight", shape, "float32")
     variants = kernels.sk_dilated.VARIANTS
-    choice = tiled.Choice("conv2d_weight", shape, tiles.TILES[-1], parts=2, sms=1)
+    choice = tiled.Choice("conv2d_weight", shape, tiled.TILES[-1], parts=2, sms=1)
     build = lambda shape, *arrays: tiled.launches("conv2d_weight", shape, arrays, choice)  # noqa: E731
     monkeypatch.setitem(variants, "tiled", build)
     traced = trace.run("conv2d_weight", shape, "tiled", first, second)

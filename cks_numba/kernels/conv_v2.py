@@ -6,7 +6,7 @@ rung            what it adds                                                 wha
 ``with_zeros``  one thread an output, on an x that was really padded         nothing
 ``skip_zeros``  the window is trimmed to the taps that lie on x              padded zeros
 ``shared``      a block shares one window: tiles of x and w in fast memory   padded zeros
-``tiled``       a block runs over all positions with one window (gemm.py)   padded zeros, bounds tests
+``tiled``       a block runs over all positions with one window (tiled/)   padded zeros, bounds tests
 ==============  ===========================================================  ===========================
 
 x (N, IH, IW, IC), w (OC, FH, FW, IC/groups), y (N, OH, OW, OC): C-contiguous, one float type.

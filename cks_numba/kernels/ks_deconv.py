@@ -8,7 +8,7 @@ rung            what it adds                                                 wha
 ``skip_zeros``  the filter is split by phase: input i meets only the taps    inserted and padded zeros
                 of phase (i + padding) mod stride, on the dense dy
 ``shared``      a block shares one phase and window: tiles in fast memory    inserted and padded zeros
-``tiled``       a block runs over all positions with one window (gemm.py)   inserted and padded zeros, tests
+``tiled``       a block runs over all positions with one window (tiled/)   inserted and padded zeros, tests
 ==============  ===========================================================  ==================================
 
 w (OC, FH, FW, IC/groups), dy (N, OH, OW, OC), dx (N, IH, IW, IC): C-contiguous, one float type.

@@ -15,7 +15,7 @@ from .. import kernels, plots
 from ..geometry import ConvShape
 from ..kernels import conv_v2
 from ..kernels.jit import cuda
-from ..kernels.tiles import TILES
+from ..kernels.tiled import TILES
 from ..trace.elements import REAL, Log, Number, Operand, Watched, blank
 from ..trace.machine import Machine
 from .cards import CARDS, Card, limits, occupancy

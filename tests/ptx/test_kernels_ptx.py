@@ -17,7 +17,8 @@ from reference import HARD_SHAPES, brute_force, integers, random_shape
 
 from cks_numba import kernels
 from cks_numba.geometry import OPERATORS, ConvShape
-from cks_numba.kernels import gemm, launch, tiled, tiles
+from cks_numba.kernels import launch, tiled
+from cks_numba.kernels.tiled import gemm
 
 sys.path.insert(0, os.environ["PTXRUN"])
 import ptxrun  # noqa: E402
@@ -88,7 +89,7 @@ def with_tile(operator, shape, tile, parts=1):
 
 
 @pytest.mark.parametrize("channels", [(20, 36), (19, 35)], ids=["vectors", "single elements"])
-@pytest.mark.parametrize("tile", tiles.TILES, ids=str)
+@pytest.mark.parametrize("tile", tiled.TILES, ids=str)
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_every_tile_with_tails_in_every_dimension(operator, tile, channels):
     ic, oc = channels
@@ -112,7 +113,7 @@ TAILS = {  # what a chunk of eight terms, a vector of four and a tile do not div
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_tails_of_channels_and_terms(operator, name):
     shape = ConvShape(**TAILS[name])
-    for tile in (tiles.TILES[0], tiles.TILES[-1]):
+    for tile in (tiled.TILES[0], tiled.TILES[-1]):
         check(operator, shape, with_tile(operator, shape, tile, parts=2))
 
 

@@ -21,12 +21,10 @@ from pathlib import Path
 import numpy as np
 from numba import typeof
 
-from . import kernels
-from .geometry import ConvShape
-from .kernels import tiled
-from .kernels.jit import SIMULATED, cuda
-from .kernels.launch import Launch
-from .kernels.tiles import TILES
+from ..geometry import ConvShape
+from . import VARIANTS, launches, tiled
+from .jit import SIMULATED, cuda
+from .launch import Launch
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_120")
 PACKAGES = {"ptxas": "nvidia-cuda-nvcc", "nvdisasm": "nvidia-cuda-nvdisasm"}
@@ -188,9 +186,9 @@ def examples(operator: str, widths: Iterable[int] = (4, 1)) -> Iterator[Launch]:
         first, second, out = (np.empty(size, np.float32) for _, size in shape.arrays(operator))
         arrays = first, second, out
         if width == 4:
-            for variant in kernels.VARIANTS[:-1]:
-                yield kernels.launches(operator, shape, arrays, variant=variant)[-1]
-        for tile in TILES:
+            for variant in VARIANTS[:-1]:
+                yield launches(operator, shape, arrays, variant=variant)[-1]
+        for tile in tiled.TILES:
             choice = tiled.Choice(operator, shape, tile, 1, tiled.DEFAULT_SMS)
             launch = tiled.launches(operator, shape, arrays, choice)[0]
             yield launch._replace(name=f"{launch.name}, {'vectors' if width == 4 else 'single elements'}")
