@@ -81,7 +81,7 @@ def draw() -> Figure:
     for k, operator in enumerate(figures.OPERATORS):
         top = 5.2 * k
         ax.text(0, top - 0.62, operator, va="center", fontsize=17, weight="bold")
-        for at, rung in enumerate(kernels.VARIANTS, 0):
+        for at, rung in enumerate(kernels.RUNGS, 0):
             draw_bar(ax, top + at, counts(operator, rung))
             places.append(top + at)
             names.append(rung)

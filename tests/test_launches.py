@@ -18,9 +18,9 @@ SHAPE = HARD_SHAPES["odd sizes, stride does not divide"]
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("variant", kernels.VARIANTS)
-def test_launches_are_printable_and_typed(operator, variant):
-    built = kernels.launches(operator, SHAPE, integers(operator, SHAPE, "float32"), variant=variant)
+@pytest.mark.parametrize("rung", kernels.RUNGS)
+def test_launches_are_printable_and_typed(operator, rung):
+    built = kernels.launches(operator, SHAPE, integers(operator, SHAPE, "float32"), rung=rung)
     assert operator in str(built[-1]) or "sum of" in str(built[-1])
     for launch in built:
         assert all(typeof(arg) is not None for arg in launch.args)
@@ -31,8 +31,8 @@ def test_wrong_arguments_of_launches():
     x, w, y = integers("conv2d", SHAPE, "float32")
     with pytest.raises(ValueError, match="operator must be one of .*'conv3d'"):
         kernels.launches("conv3d", SHAPE, (x, w, y))
-    with pytest.raises(ValueError, match="variant must be one of .*'fast'"):
-        kernels.launches("conv2d", SHAPE, (x, w, y), variant="fast")
+    with pytest.raises(ValueError, match="rung must be one of .*'fast'"):
+        kernels.launches("conv2d", SHAPE, (x, w, y), rung="fast")
     with pytest.raises(ValueError, match=r"w must have shape \(5, 3, 2, 3\), got"):
         kernels.launches("conv2d", SHAPE, (x, w[:4], y))
     with pytest.raises(TypeError, match="w must be float32 or float64 like the other arrays, got float64"):

@@ -124,7 +124,7 @@ def launch_tiled(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
     return tiled.launches("conv2d", shape, (x, w, y))
 
 
-VARIANTS = {
+RUNGS = {
     "with_zeros": launch_with_zeros,
     "skip_zeros": launch_skip_zeros,
     "shared": launch_shared,

@@ -136,7 +136,7 @@ def launch_tiled(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
     return tiled.launches("conv2d_input", shape, (w, dy, dx))
 
 
-VARIANTS = {
+RUNGS = {
     "with_zeros": launch_with_zeros,
     "skip_zeros": launch_skip_zeros,
     "shared": launch_shared,

@@ -22,7 +22,7 @@ import numpy as np
 from numba import typeof
 
 from ..geometry import ConvShape
-from . import VARIANTS, launches, tiled
+from . import RUNGS, launches, tiled
 from .jit import SIMULATED, cuda
 from .launch import Launch
 
@@ -186,8 +186,8 @@ def examples(operator: str, widths: Iterable[int] = (4, 1)) -> Iterator[Launch]:
         first, second, out = (np.empty(size, np.float32) for _, size in shape.arrays(operator))
         arrays = first, second, out
         if width == 4:
-            for variant in VARIANTS[:-1]:
-                yield launches(operator, shape, arrays, variant=variant)[-1]
+            for rung in RUNGS[:-1]:
+                yield launches(operator, shape, arrays, rung=rung)[-1]
         for tile in tiled.TILES:
             choice = tiled.Choice(operator, shape, tile, 1, tiled.DEFAULT_SMS)
             launch = tiled.launches(operator, shape, arrays, choice)[0]

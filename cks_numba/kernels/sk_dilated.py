@@ -129,7 +129,7 @@ def launch_tiled(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
     return tiled.launches("conv2d_weight", shape, (x, dy, dw))
 
 
-VARIANTS = {
+RUNGS = {
     "with_zeros": launch_with_zeros,
     "skip_zeros": launch_skip_zeros,
     "shared": launch_shared,
