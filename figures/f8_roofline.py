@@ -29,7 +29,7 @@ from cks_numba.bench import results
 from cks_numba.geometry import ConvShape
 from cks_numba.kernels import tiled
 from cks_numba.kernels.conv_v2 import TILE
-from cks_numba.kernels.launch import insert_zeros
+from cks_numba.kernels.elementwise import insert_zeros
 from cks_numba.tables import ceil_div
 from cks_numba.tutorial.cards import CARDS
 

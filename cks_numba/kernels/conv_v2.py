@@ -19,8 +19,9 @@ from typing import Any
 from ..geometry import ConvShape
 from ..tables import ceil_div
 from . import tiled
+from .elementwise import padded
 from .jit import cuda, taps_of_output, unravel
-from .launch import Launch, one_thread_each, padded
+from .launch import Launch, one_thread_each
 
 TILE = 8  # images, output channels and input channels of a shared tile
 PITCH = TILE + 1  # of a row in shared memory: an odd pitch spreads a column over all banks

@@ -24,8 +24,9 @@ import numpy as np
 from ..geometry import ConvShape
 from ..tables import ceil_div
 from . import tiled
+from .elementwise import zeros_inserted
 from .jit import cuda, taps_of_input, unravel
-from .launch import Launch, beside, one_thread_each, zeros_inserted
+from .launch import Launch, beside, one_thread_each
 
 TILE = 8  # images, input channels and output channels of a shared tile
 PITCH = TILE + 1  # of a row in shared memory: an odd pitch spreads a column over all banks

@@ -24,8 +24,9 @@ from ..geometry import ConvShape
 from ..tables import ceil_div
 from . import tiled
 from .conv_v2 import geometry_args
+from .elementwise import padded, zeros_inserted
 from .jit import cuda, outputs_of_tap, unravel
-from .launch import Launch, one_thread_each, padded, zeros_inserted
+from .launch import Launch, one_thread_each
 
 TILE = 8  # output channels, input channels and positions of a shared tile
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from .. import kernels, steps
 from ..geometry import ConvShape
-from ..kernels.launch import Launch, insert_zeros
+from ..kernels.elementwise import insert_zeros
+from ..kernels.launch import Launch
 from ..steps.stages import INSERTED, PADDED, REAL
 from .elements import Event, Log, Number, Operand, Watched, blank
 from .machine import Machine
