@@ -29,7 +29,7 @@ from cks_numba.bench import results
 from cks_numba.geometry import ConvShape
 from cks_numba.kernels import tiled
 from cks_numba.kernels.conv_v2 import TILE
-from cks_numba.kernels.launch import insert_zeros
+from cks_numba.kernels.elementwise import insert_zeros
 from cks_numba.plan_table import ceil_div
 from cks_numba.plots import gallery
 from cks_numba.tutorial.cards import CARDS
@@ -85,7 +85,7 @@ def measured() -> dict[tuple[str, str], float]:
     wanted = (BATCH, *(LAYER[name] for name in ("ih", "ic", "oc", "fh", "stride", "padding")))
     for row in (row for path in sorted(DATA.glob("gpu_*.csv")) for row in results.read(path)):
         rung = {results.OURS: "tiled"}.get(row.contender, row.contender)
-        if GPU in row.device and row.case[1:] == wanted and rung in kernels.VARIANTS and row.layout == "NHWC":
+        if GPU in row.device and row.case[1:] == wanted and rung in kernels.RUNGS and row.layout == "NHWC":
             found[row.operator, rung] = row.rate / 1e3
     return found
 
@@ -106,7 +106,7 @@ def draw_roof(ax: Axes) -> None:
     ax.text(0.45, 1.5 * roof(0.45), f"memory: {BANDWIDTH} TB/s", fontsize=15, ha="right")
     shape, rates = ConvShape(n=BATCH, **LAYER), measured()
     for operator, style in gallery.OPERATORS.items():
-        for rung in kernels.VARIANTS:
+        for rung in kernels.RUNGS:
             at, rate = intensity(operator, shape, rung), rates.get((operator, rung))
             hollow = {} if rate else dict(markerfacecolor="white", markeredgewidth=2.5, markersize=SIZES[operator])
             ax.plot(at, rate or roof(at), **{"markersize": 12, "linestyle": "", **style, **hollow})
@@ -120,10 +120,10 @@ def draw_rungs(ax: Axes) -> None:
     """The same points, a row an operator, with the names of the rungs."""
     shape = ConvShape(n=BATCH, **LAYER)
     for row, (operator, style) in enumerate(gallery.OPERATORS.items()):
-        where = [intensity(operator, shape, rung) for rung in kernels.VARIANTS]
+        where = [intensity(operator, shape, rung) for rung in kernels.RUNGS]
         look = dict(markerfacecolor="white", markeredgewidth=2.5, markersize=13, linewidth=2)
         ax.plot(where, [row] * len(where), **style, **look)
-        for k, (at, rung) in enumerate(zip(where, kernels.VARIANTS, strict=True)):
+        for k, (at, rung) in enumerate(zip(where, kernels.RUNGS, strict=True)):
             above = k % 2 == 0
             note: dict[str, Any] = dict(ha="center", va="bottom" if above else "top", textcoords="offset points")
             ax.annotate(rung, (at, row), (0, 11 if above else -10), fontsize=14, **note)

@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cks_numba import kernels, plots, sass
+from cks_numba import kernels, plots
+from cks_numba.kernels import sass
 from cks_numba.plots import gallery
 
 DATA = Path(__file__).parent / "data" / "sass_sm_90.csv"
@@ -81,7 +82,7 @@ def draw() -> Figure:
     for k, operator in enumerate(gallery.OPERATORS):
         top = 5.2 * k
         ax.text(0, top - 0.62, operator, va="center", fontsize=17, weight="bold")
-        for at, rung in enumerate(kernels.VARIANTS, 0):
+        for at, rung in enumerate(kernels.RUNGS, 0):
             draw_bar(ax, top + at, counts(operator, rung))
             places.append(top + at)
             names.append(rung)

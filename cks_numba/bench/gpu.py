@@ -80,7 +80,7 @@ class Gpu:
         built = []
         for arrays in sets:
             first, second, out = (cuda.as_cuda_array(array) for array in arrays)
-            built.append(kernels.launches(case.operator, case.shape, (first, second, out), variant=rung))
+            built.append(kernels.launches(case.operator, case.shape, (first, second, out), rung=rung))
         turns = cycle(range(TURNS))
 
         def call() -> Any:
@@ -135,7 +135,7 @@ class StandIn:
         names = [*((name, "NHWC") for name in RUNGS), *((name, k) for name in (PEER, TF32) for k in ("NHWC", "NCHW"))]
         first, second, out = (np.empty(size, np.float32) for _, size in case.shape.arrays(case.operator))
         for rung in RUNGS.values():
-            kernels.launches(case.operator, case.shape, (first, second, out), variant=rung)
+            kernels.launches(case.operator, case.shape, (first, second, out), rung=rung)
         flop = 2 * plan(case.operator, case.shape).useful
         return {key: partial(self._work, 5e-6 + flop / (1e13 / (1 + k))) for k, key in enumerate(names)}
 

@@ -43,7 +43,7 @@ class Way(NamedTuple):
 def ways(operator: str, shape: ConvShape) -> tuple[Way, Way]:
     """The regular and the skipping way of a layer, seen at one image and one channel."""
     shape = single(shape)
-    regular, skipping = (trace.run(operator, shape, variant) for variant in ("with_zeros", "skip_zeros"))
+    regular, skipping = (trace.run(operator, shape, rung) for rung in ("with_zeros", "skip_zeros"))
     sizes = {"x": shape.x_shape, "w": shape.w_shape, "dy": shape.y_shape}
     first, second = (np.full(sizes[name][1:3], REAL) for name in OPERANDS[operator])
     return (

@@ -16,7 +16,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import sass
+from ..kernels import sass
 from ..plots.gallery import FOLDER
 
 RUNGS = ("with_zeros", "skip_zeros", "shared", "tiled 128x128, vectors")

@@ -111,7 +111,7 @@ def test_make_targets_of_the_documents_exist() -> None:
 
 def test_the_page_about_kernels_quotes_the_kernels():
     page = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
-    sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "cks_numba" / "kernels").glob("*.py"))
+    sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "cks_numba" / "kernels").rglob("*.py"))
     quoted = [line.strip() for block in re.findall(r"```python\n(.*?)```", page, re.S) for line in block.splitlines()]
     assert len(quoted) > 10
     assert [line for line in quoted if line not in sources] == []

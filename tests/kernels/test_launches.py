@@ -11,15 +11,16 @@ from reference import HARD_SHAPES, integers
 
 from cks_numba import kernels, plan_table
 from cks_numba.geometry import OPERATORS, ConvShape, plan
-from cks_numba.kernels import tiled, tiles
+from cks_numba.kernels import tiled
+from cks_numba.kernels.tiled.sizes import BK
 
 SHAPE = HARD_SHAPES["odd sizes, stride does not divide"]
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("variant", kernels.VARIANTS)
-def test_launches_are_printable_and_typed(operator, variant):
-    built = kernels.launches(operator, SHAPE, integers(operator, SHAPE, "float32"), variant=variant)
+@pytest.mark.parametrize("rung", kernels.RUNGS)
+def test_launches_are_printable_and_typed(operator, rung):
+    built = kernels.launches(operator, SHAPE, integers(operator, SHAPE, "float32"), rung=rung)
     assert operator in str(built[-1]) or "sum of" in str(built[-1])
     for launch in built:
         assert all(typeof(arg) is not None for arg in launch.args)
@@ -30,8 +31,8 @@ def test_wrong_arguments_of_launches():
     x, w, y = integers("conv2d", SHAPE, "float32")
     with pytest.raises(ValueError, match="operator must be one of .*'conv3d'"):
         kernels.launches("conv3d", SHAPE, (x, w, y))
-    with pytest.raises(ValueError, match="variant must be one of .*'fast'"):
-        kernels.launches("conv2d", SHAPE, (x, w, y), variant="fast")
+    with pytest.raises(ValueError, match="rung must be one of .*'fast'"):
+        kernels.launches("conv2d", SHAPE, (x, w, y), rung="fast")
     with pytest.raises(ValueError, match=r"w must have shape \(5, 3, 2, 3\), got"):
         kernels.launches("conv2d", SHAPE, (x, w[:4], y))
     with pytest.raises(TypeError, match="w must be float32 or float64 like the other arrays, got float64"):
@@ -62,8 +63,8 @@ def test_small_problems_get_small_tiles_and_long_sums_are_split():
     small = ConvShape(n=1, ih=8, iw=8, ic=16, oc=16, fh=3, fw=3, padding=1)
     large = ConvShape(n=128, ih=32, iw=32, ic=128, oc=128, fh=3, fw=3, padding=1)
     for operator in OPERATORS:
-        assert tiled.choose(operator, small).tile == tiles.TILES[-1]
-        assert tiled.choose(operator, large).tile == tiles.TILES[0]
+        assert tiled.choose(operator, small).tile == tiled.TILES[-1]
+        assert tiled.choose(operator, large).tile == tiled.TILES[0]
     assert tiled.choose("conv2d_weight", small).parts == 1 and tiled.choose("conv2d_weight", large).parts > 1
 
 
@@ -94,7 +95,7 @@ def test_a_choice_says_what_it_does():
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_work_is_done_by_the_warps_that_have_a_result(operator):
     """Counted warp by warp: does its first row, and its first column, exist?"""
-    for shape, tile in product(HARD_SHAPES.values(), tiles.TILES):
+    for shape, tile in product(HARD_SHAPES.values(), tiled.TILES):
         choice = tiled.Choice(operator, shape, tile, 1, 132)
         ic, oc = choice.channels
         high, wide = tile.unit
@@ -104,7 +105,7 @@ def test_work_is_done_by_the_warps_that_have_a_result(operator):
             rows, columns = (oc, ic * group.positions) if operator == "conv2d_weight" else (positions, 0)
             columns = columns or (oc if operator == "conv2d" else ic)
             warps = product(range(0, rows, high), range(0, columns, wide))
-            done += sum(high * wide * chunks * tiles.BK for _ in warps)
+            done += sum(high * wide * chunks * BK for _ in warps)
         assert choice.done == done * shape.groups <= choice.terms * tile.bm * tile.bn
 
 
@@ -135,6 +136,6 @@ def test_no_choice_is_much_worse_than_another_by_its_own_model(operator):
     for sms in (16, 132):
         for shape in (*HARD_SHAPES.values(), ConvShape(n=512, ih=4, iw=4, ic=512, oc=512, fh=3, fw=3, padding=1)):
             best = tiled.choose(operator, shape, sms)
-            others = [tiled.Choice(operator, shape, tile, 1, sms).cycles for tile in tiles.TILES]
+            others = [tiled.Choice(operator, shape, tile, 1, sms).cycles for tile in tiled.TILES]
             assert best.cycles <= min(others) and best.sms == sms
-    assert tiled.choose(operator, SHAPE, itemsize=8).tile == tiles.TILES[-1]
+    assert tiled.choose(operator, SHAPE, itemsize=8).tile == tiled.TILES[-1]

@@ -8,11 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
-from cks_numba import sass
 from cks_numba.commands import main
 from cks_numba.geometry import OPERATORS
-from cks_numba.kernels import tiled
-from cks_numba.kernels.tiles import TILES
+from cks_numba.kernels import sass, tiled
+from cks_numba.kernels.tiled import TILES
 
 
 def missing() -> str:

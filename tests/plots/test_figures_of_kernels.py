@@ -7,10 +7,11 @@ from math import prod
 import numpy as np
 import pytest
 
-from cks_numba import kernels, sass, trace
+from cks_numba import kernels, trace
 from cks_numba.bench import results
 from cks_numba.commands import main
 from cks_numba.geometry import OPERATORS, ConvShape
+from cks_numba.kernels import sass
 from cks_numba.plots import gallery
 from cks_numba.trace.elements import Watched
 
@@ -42,7 +43,7 @@ class Counting(Watched):
         return Counting(self.cells.reshape(*shape), self.dtype, self.log)
 
 
-@pytest.mark.parametrize("rung", kernels.VARIANTS)
+@pytest.mark.parametrize("rung", kernels.RUNGS)
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_bytes_of_the_roofline_are_those_that_the_kernels_ask_for(shape, operator, rung, monkeypatch) -> None:
@@ -86,7 +87,7 @@ def test_a_csv_of_the_gpu_adds_measured_points(tmp_path, monkeypatch) -> None:
 def test_sass_figure_counts_every_instruction_of_a_loop_once() -> None:
     picture = gallery.load("f9_sass")
     for operator in OPERATORS:
-        for rung in kernels.VARIANTS:
+        for rung in kernels.RUNGS:
             name = f"{operator} {picture.TILED if rung == 'tiled' else rung}"
             lines = [line for line in sass.read(CSV) if line["kernel"] == name]
             found = picture.counts(operator, rung)

@@ -12,7 +12,7 @@ from reference import HARD_SHAPES, brute_force, integers, meets, random_shape
 
 from cks_numba import flops, kernels, trace
 from cks_numba.geometry import OPERATORS, ConvShape
-from cks_numba.kernels import tiled, tiles
+from cks_numba.kernels import tiled
 from cks_numba.kernels.jit import cuda, device
 from cks_numba.trace.elements import Log, Number, Operand, Watched, blank
 from cks_numba.trace.machine import Machine
@@ -29,31 +29,31 @@ TINY = pytest.mark.parametrize("shape", TINY_SHAPES.values(), ids=TINY_SHAPES.ke
 EACH = pytest.mark.parametrize("operator", OPERATORS)
 
 
-def check(operator: str, shape: ConvShape, variant: str) -> None:
+def check(operator: str, shape: ConvShape, rung: str) -> None:
     first, second, _ = integers(operator, shape, "float32")
-    traced = trace.run(operator, shape, variant, first, second)
+    traced = trace.run(operator, shape, rung, first, second)
     np.testing.assert_array_equal(traced.result, brute_force(operator, shape, first, second), err_msg=str(shape))
     counts, theory = traced.counts, flops.count(operator, shape)
     assert counts.useful == theory.useful and counts.total == len(traced.events)
-    assert counts.total == (theory.regular if variant == "with_zeros" else theory.useful)
-    if variant != "tiled":
+    assert counts.total == (theory.regular if rung == "with_zeros" else theory.useful)
+    if rung != "tiled":
         assert counts.outside == counts.masked == 0
 
 
 @TINY
 @EACH
-@pytest.mark.parametrize("variant", kernels.VARIANTS)
-def test_counts_and_results(operator, shape, variant):
-    check(operator, shape, variant)
+@pytest.mark.parametrize("rung", kernels.RUNGS)
+def test_counts_and_results(operator, shape, rung):
+    check(operator, shape, rung)
 
 
 @EACH
-@pytest.mark.parametrize("variant", ("with_zeros", "skip_zeros", "shared"))
-def test_hard_and_random_shapes(operator, variant):
+@pytest.mark.parametrize("rung", ("with_zeros", "skip_zeros", "shared"))
+def test_hard_and_random_shapes(operator, rung):
     rng = random.Random(2306)
     random_shapes = [random_shape(rng, size=6, channels=2, images=2) for _ in range(6)]
     for shape in [*HARD_SHAPES.values(), *random_shapes]:
-        check(operator, shape, variant)
+        check(operator, shape, rung)
 
 
 def test_kinds_of_zeros_by_hand():
@@ -89,7 +89,7 @@ def test_events_are_exactly_the_real_triples(operator):
 @EACH
 def test_skipping_rungs_do_the_same_products(operator):
     shape = TINY_SHAPES["asymmetric padding"]
-    done = [trace.run(operator, shape, variant).events for variant in ("skip_zeros", "shared", "tiled")]
+    done = [trace.run(operator, shape, rung).events for rung in ("skip_zeros", "shared", "tiled")]
     sets = [{(frozenset((event.first, event.second)), event.out) for event in events} for events in done]
     assert len(sets[0]) == len(done[0])
     assert sets[0] == sets[1] == sets[2]
@@ -107,10 +107,10 @@ def test_per_result_adds_up():
 def test_a_long_sum_in_splits(monkeypatch):
     shape = ConvShape(n=2, ih=3, iw=3, ic=1, oc=1, fh=1, fw=1)
     first, second, out = integers("conv2d_weight", shape, "float32")
-    variants = kernels.sk_dilated.VARIANTS
-    choice = tiled.Choice("conv2d_weight", shape, tiles.TILES[-1], parts=2, sms=1)
+    rungs = kernels.sk_dilated.RUNGS
+    choice = tiled.Choice("conv2d_weight", shape, tiled.TILES[-1], parts=2, sms=1)
     build = lambda shape, *arrays: tiled.launches("conv2d_weight", shape, arrays, choice)  # noqa: E731
-    monkeypatch.setitem(variants, "tiled", build)
+    monkeypatch.setitem(rungs, "tiled", build)
     traced = trace.run("conv2d_weight", shape, "tiled", first, second)
     assert traced.counts.useful == 18 and all(event.out == (0, 0, 0, 0) for event in traced.events)
     np.testing.assert_array_equal(traced.result, brute_force("conv2d_weight", shape, first, second))
@@ -119,15 +119,15 @@ def test_a_long_sum_in_splits(monkeypatch):
 def test_no_image():
     shape = ConvShape(n=0, ih=3, iw=3, ic=1, oc=1, fh=3, fw=3, padding=1)
     for operator in OPERATORS:
-        for variant in kernels.VARIANTS:
-            assert trace.count(operator, shape, variant) == trace.Counts(0, 0, 0, 0, 0, 0)
+        for rung in kernels.RUNGS:
+            assert trace.count(operator, shape, rung) == trace.Counts(0, 0, 0, 0, 0, 0)
 
 
 def test_wrong_arguments():
     shape = TINY_SHAPES["1x1 with stride 2"]
     with pytest.raises(ValueError, match="operator must be one of"):
         trace.run("conv3d", shape, "tiled")
-    with pytest.raises(ValueError, match="variant must be one of"):
+    with pytest.raises(ValueError, match="rung must be one of"):
         trace.count("conv2d", shape, "fast")
     with pytest.raises(TypeError, match="shape must be a ConvShape, got tuple"):
         trace.run("conv2d", (1, 2), "tiled")
@@ -146,7 +146,7 @@ def test_tiled_hides_no_zero_behind_a_bounds_test(operator):
 def test_zeros_are_found_in_whichever_rung_multiplies_them(monkeypatch):
     shape = TINY_SHAPES["asymmetric padding"]
     for operator, module in kernels.BY_OPERATOR.items():
-        monkeypatch.setitem(module.VARIANTS, "skip_zeros", module.launch_with_zeros)
+        monkeypatch.setitem(module.RUNGS, "skip_zeros", module.launch_with_zeros)
         assert trace.count(operator, shape, "skip_zeros").by_zero == flops.count(operator, shape).redundant
 
 

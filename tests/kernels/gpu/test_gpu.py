@@ -10,7 +10,7 @@ import cks_numba
 from cks_numba import kernels
 from cks_numba.backends import cuda as backend
 from cks_numba.geometry import OPERATORS, ConvShape
-from cks_numba.kernels import tiled, tiles
+from cks_numba.kernels import tiled
 from cks_numba.kernels.jit import cuda
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda.is_available(), reason="no CUDA GPU on this machine")]
@@ -20,19 +20,19 @@ VECTORS = ConvShape(n=33, ih=17, iw=15, ic=68, oc=132, fh=3, fw=3, stride=2, pad
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("variant", kernels.VARIANTS)
+@pytest.mark.parametrize("rung", kernels.RUNGS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_rung_equals_brute_force(operator, variant, dtype):
+def test_rung_equals_brute_force(operator, rung, dtype):
     for shape in (*HARD_SHAPES.values(), LARGE, VECTORS):
         arrays = [cuda.to_device(array) for array in integers(operator, shape, dtype)]
         with backend.launching:
-            for launch in kernels.launches(operator, shape, tuple(arrays), variant=variant):
+            for launch in kernels.launches(operator, shape, tuple(arrays), rung=rung):
                 launch.run()
         first, second, out = (array.copy_to_host() for array in arrays)
         np.testing.assert_array_equal(out, brute_force(operator, shape, first, second), err_msg=str(shape))
 
 
-@pytest.mark.parametrize("tile", tiles.TILES, ids=str)
+@pytest.mark.parametrize("tile", tiled.TILES, ids=str)
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_every_tile(operator, tile):
     for shape in (LARGE, VECTORS):

@@ -17,7 +17,8 @@ from reference import HARD_SHAPES, brute_force, integers, random_shape
 
 from cks_numba import kernels
 from cks_numba.geometry import OPERATORS, ConvShape
-from cks_numba.kernels import gemm, launch, tiled, tiles
+from cks_numba.kernels import launch, tiled
+from cks_numba.kernels.tiled import gemm
 
 sys.path.insert(0, os.environ["PTXRUN"])
 import ptxrun  # noqa: E402
@@ -56,29 +57,29 @@ def check(operator, shape, build, dtype="float32"):
 
 
 @pytest.mark.parametrize("name", HARD_SHAPES)
-@pytest.mark.parametrize("variant", kernels.VARIANTS)
+@pytest.mark.parametrize("rung", kernels.RUNGS)
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_hard_shapes(operator, variant, name):
+def test_hard_shapes(operator, rung, name):
     shape = HARD_SHAPES[name]
-    check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, variant=variant))
+    check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, rung=rung))
 
 
-@pytest.mark.parametrize("variant", kernels.VARIANTS)
+@pytest.mark.parametrize("rung", kernels.RUNGS)
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_random_shapes(operator, variant):
+def test_random_shapes(operator, rung):
     rng = random.Random(2)
     for _ in range(10):
         shape = random_shape(rng)
-        check(operator, shape, lambda *arrays, s=shape: kernels.launches(operator, s, arrays, variant=variant))
+        check(operator, shape, lambda *arrays, s=shape: kernels.launches(operator, s, arrays, rung=rung))
 
 
-@pytest.mark.parametrize("variant", kernels.VARIANTS)
+@pytest.mark.parametrize("rung", kernels.RUNGS)
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_float64(operator, variant):
+def test_float64(operator, rung):
     shape = ConvShape(n=2, ih=5, iw=6, ic=8, oc=12, fh=3, fw=2, stride=2, padding=1)
-    check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, variant=variant), "float64")
+    check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, rung=rung), "float64")
     shape = HARD_SHAPES["odd sizes, stride does not divide"]
-    check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, variant=variant), "float64")
+    check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, rung=rung), "float64")
 
 
 def with_tile(operator, shape, tile, parts=1):
@@ -88,7 +89,7 @@ def with_tile(operator, shape, tile, parts=1):
 
 
 @pytest.mark.parametrize("channels", [(20, 36), (19, 35)], ids=["vectors", "single elements"])
-@pytest.mark.parametrize("tile", tiles.TILES, ids=str)
+@pytest.mark.parametrize("tile", tiled.TILES, ids=str)
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_every_tile_with_tails_in_every_dimension(operator, tile, channels):
     ic, oc = channels
@@ -112,7 +113,7 @@ TAILS = {  # what a chunk of eight terms, a vector of four and a tile do not div
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_tails_of_channels_and_terms(operator, name):
     shape = ConvShape(**TAILS[name])
-    for tile in (tiles.TILES[0], tiles.TILES[-1]):
+    for tile in (tiled.TILES[0], tiled.TILES[-1]):
         check(operator, shape, with_tile(operator, shape, tile, parts=2))
 
 
@@ -127,10 +128,10 @@ def test_an_array_that_no_vector_may_be_loaded_from():
     np.testing.assert_array_equal(out, brute_force("conv2d", shape, first, second))
 
 
-@pytest.mark.parametrize("variant", kernels.VARIANTS)
-def test_no_image_gives_a_filter_gradient_of_zeros(variant):
+@pytest.mark.parametrize("rung", kernels.RUNGS)
+def test_no_image_gives_a_filter_gradient_of_zeros(rung):
     shape = ConvShape(n=0, ih=4, iw=5, ic=3, oc=2, fh=3, fw=2, stride=2, padding=1)
-    check("conv2d_weight", shape, lambda *arrays: kernels.launches("conv2d_weight", shape, arrays, variant=variant))
+    check("conv2d_weight", shape, lambda *arrays: kernels.launches("conv2d_weight", shape, arrays, rung=rung))
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -153,10 +154,10 @@ def test_same_bits_twice(operator):
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("variant", kernels.VARIANTS)
-def test_float32_kernels_hold_no_float64_and_no_atomics(operator, variant):
+@pytest.mark.parametrize("rung", kernels.RUNGS)
+def test_float32_kernels_hold_no_float64_and_no_atomics(operator, rung):
     shape = HARD_SHAPES["odd sizes, stride does not divide"]
-    for item in kernels.launches(operator, shape, integers(operator, shape, "float32"), variant=variant):
+    for item in kernels.launches(operator, shape, integers(operator, shape, "float32"), rung=rung):
         ptx = compiled(item.kernel, tuple(typeof(arg) for arg in item.args))
         assert re.search(r"\.f64|\b(atom|red)\.", ptx) is None
-        assert variant == "with_zeros" or "fma.rn.f32" in ptx or item.kernel is gemm.sum_parts
+        assert rung == "with_zeros" or "fma.rn.f32" in ptx or item.kernel is gemm.sum_parts

@@ -19,15 +19,15 @@ def test_the_simulator_is_on():
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("variant", kernels.VARIANTS)
-def test_rung_equals_brute_force(operator, variant):
+@pytest.mark.parametrize("rung", kernels.RUNGS)
+def test_rung_equals_brute_force(operator, rung):
     rng = random.Random(1)
     shapes = [HARD_SHAPES["1x1 filter with stride, two groups"], HARD_SHAPES["2x2 filter, stride 3: empty phases"]]
-    thorough = variant in ("with_zeros", "skip_zeros")  # the others pay for a thousand threads and barriers
+    thorough = rung in ("with_zeros", "skip_zeros")  # the others pay for a thousand threads and barriers
     shapes += [random_shape(rng, size=5, channels=2, images=2) for _ in range(12)] if thorough else []
-    for shape in shapes[: None if thorough else 1 + (variant == "tiled")]:
+    for shape in shapes[: None if thorough else 1 + (rung == "tiled")]:
         first, second, out = integers(operator, shape, "float32")
-        for launch in kernels.launches(operator, shape, (first, second, out), variant=variant):
+        for launch in kernels.launches(operator, shape, (first, second, out), rung=rung):
             launch.run()
         np.testing.assert_array_equal(out, brute_force(operator, shape, first, second), err_msg=str(shape))
 

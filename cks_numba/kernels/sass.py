@@ -21,12 +21,10 @@ from pathlib import Path
 import numpy as np
 from numba import typeof
 
-from . import kernels
-from .geometry import ConvShape
-from .kernels import tiled
-from .kernels.jit import SIMULATED, cuda
-from .kernels.launch import Launch
-from .kernels.tiles import TILES
+from ..geometry import ConvShape
+from . import RUNGS, launches, tiled
+from .jit import SIMULATED, cuda
+from .launch import Launch
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_120")
 PACKAGES = {"ptxas": "nvidia-cuda-nvcc", "nvdisasm": "nvidia-cuda-nvdisasm"}
@@ -188,9 +186,9 @@ def examples(operator: str, widths: Iterable[int] = (4, 1)) -> Iterator[Launch]:
         first, second, out = (np.empty(size, np.float32) for _, size in shape.arrays(operator))
         arrays = first, second, out
         if width == 4:
-            for variant in kernels.VARIANTS[:-1]:
-                yield kernels.launches(operator, shape, arrays, variant=variant)[-1]
-        for tile in TILES:
+            for rung in RUNGS[:-1]:
+                yield launches(operator, shape, arrays, rung=rung)[-1]
+        for tile in tiled.TILES:
             choice = tiled.Choice(operator, shape, tile, 1, tiled.DEFAULT_SMS)
             launch = tiled.launches(operator, shape, arrays, choice)[0]
             yield launch._replace(name=f"{launch.name}, {'vectors' if width == 4 else 'single elements'}")
@@ -250,36 +248,3 @@ def read(path: Path) -> list[dict[str, str]]:
     """Read what `write` wrote."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(line for line in file if not line.startswith("#")))
-
-
-def run(operators: Iterable[str], arch: str = "sm_80", source: bool = False, path: Path | None = None) -> int:
-    """Print the table of the rungs of operators, or the inner loops of their largest tiles.
-
-    Parameters
-    ----------
-    operators : iterable of {"conv2d", "conv2d_input", "conv2d_weight"}
-    arch : str
-        A GPU architecture, such as "sm_80".
-    source : bool
-        The instructions of the inner loop instead of the table.
-    path : Path, optional
-        A CSV file to write to what the tables say, and all instructions of the inner loops by kind.
-
-    Returns
-    -------
-    int
-        0.
-    """
-    lines: list[dict[str, str]] = []
-    names = list(operators)
-    for operator in names:
-        if source:
-            print(inner_loop_of(operator, arch), flush=True)
-            continue
-        found = compiled(operator, arch)
-        print(table(operator, arch, found), flush=True)
-        lines += [line for kernel in found for line in rows(operator, kernel)]
-    if path is not None:
-        name = names[0] if len(names) == 1 else "all"
-        write(path, lines, f"cks-numba sass {name} --arch {arch} --csv {path}")
-    return 0

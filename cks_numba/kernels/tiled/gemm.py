@@ -1,6 +1,6 @@
 """The tiled rung: every group of the plan is a dense GEMM, and one launch runs them all.
 
-A block makes one tile of one group (`tiles`). Which group, and where its indices start and step, stands in a
+A block makes one tile of one group (`device_functions`). Which group, and where its indices start and step, stands in a
 table of whole numbers; inside the loop nothing asks whether an index is padding, because no index of a group is.
 While one chunk is multiplied from shared memory, the next one is on its way to registers, and then goes to
 the other half of shared memory: one barrier a chunk is enough. docs/kernels.md goes through it line by line.
@@ -16,10 +16,22 @@ from typing import Any
 
 from numba import int32, uint32
 
-from ..plan_table import COLUMNS, COUNT, FIRST_BLOCK, FIXED, FIXED_STEP, ROWS, SUMMED, TERMS, THIRD, THIRD_FIXED
-from .jit import ALIGN, cuda, kernel
-from .memory import load, store
-from .tiles import BK, SKEW, Tile, digits, group_of_block, loader, stepper, thread_tile, writer
+from ...plan_table import (
+    COLUMNS,
+    COUNT,
+    FIRST_BLOCK,
+    FIXED,
+    FIXED_STEP,
+    ROWS,
+    SUMMED,
+    TERMS,
+    THIRD,
+    THIRD_FIXED,
+)
+from ..jit import ALIGN, cuda, kernel
+from .device_functions import digits, group_of_block, loader, stepper, thread_tile, writer
+from .sizes import BK, SKEW, Tile
+from .vectors import load, store
 
 
 @cache

@@ -18,7 +18,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from .jit import ALIGN, SIMULATED
+from ..jit import ALIGN, SIMULATED
 
 
 def plain_load(array, index):  # type: ignore[no-untyped-def]
