@@ -154,7 +154,7 @@ def gpu_name() -> str | None:
 
 def info() -> int:
     """Print versions, the GPU, and what backend="auto" will use."""
-    from .backends.cuda import SIMULATED
+    from .kernels.jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED
 
     for name in ("cks-numba", "numpy", "numba", "numba-cuda"):
         print(f"{name:<12} {version(name)}")
@@ -164,6 +164,10 @@ def info() -> int:
     print(f"{'simulator':<12} {'on: kernels run on the CPU, for tiny shapes' if SIMULATED else 'off'}")
     if gpu:
         print(f'backend="auto" uses "cuda", on {gpu}')
+    elif not NUMBA_CUDA:
+        print('backend="auto" uses "cpu"')
+        print(f"{NO_NUMBA_CUDA}: no GPU is used, and cks-numba sass does not run;")
+        print("NUMBA_ENABLE_CUDASIM=1 runs the CUDA kernels in Numba's simulator, for tiny shapes; all else is complete")
     else:
         print('backend="auto" uses "cpu"; the CUDA kernels need a GPU, or NUMBA_ENABLE_CUDASIM=1 for tiny shapes')
     return 0

@@ -24,7 +24,7 @@ from numba import typeof
 from . import kernels
 from .geometry import ConvShape
 from .kernels import tiled
-from .kernels.jit import SIMULATED, cuda
+from .kernels.jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED, cuda
 from .kernels.launch import Launch
 from .kernels.tiles import TILES
 
@@ -110,7 +110,15 @@ def tool(name: str) -> str:
 
 
 def ptx_of(launch: Launch) -> str:
-    """Compile the kernel of a launch to PTX, as Numba would for its arguments."""
+    """Compile the kernel of a launch to PTX, as Numba would for its arguments.
+
+    Raises
+    ------
+    RuntimeError
+        In the simulator, and without numba-cuda; says what to do.
+    """
+    if not NUMBA_CUDA:
+        raise RuntimeError(f"{NO_NUMBA_CUDA}: pip install 'cks-numba[sass]'")
     if SIMULATED:
         raise RuntimeError("Numba's simulator does not compile kernels: unset NUMBA_ENABLE_CUDASIM")
     bounds = launch.kernel.targetoptions.get("launch_bounds")
