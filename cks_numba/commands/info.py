@@ -7,7 +7,8 @@ import os
 import platform
 from importlib import metadata
 
-from ..backends.cuda import SIMULATED, available, cuda
+from ..backends.cuda import available
+from ..kernels.jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED, cuda
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -40,6 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{'simulator':<12} {'on: kernels run on the CPU, for tiny shapes' if SIMULATED else 'off'}")
     if gpu:
         print(f'backend="auto" uses "cuda", on {gpu}')
+    elif not NUMBA_CUDA:
+        print('backend="auto" uses "cpu"')
+        print(f"{NO_NUMBA_CUDA}: no GPU is used, and cks-numba sass does not run;")
+        print(
+            "NUMBA_ENABLE_CUDASIM=1 runs the CUDA kernels in Numba's simulator, for tiny shapes; all else is complete"
+        )
     else:
         print('backend="auto" uses "cpu"; the CUDA kernels need a GPU, or NUMBA_ENABLE_CUDASIM=1 for tiny shapes')
     return 0

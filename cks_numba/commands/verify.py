@@ -13,6 +13,7 @@ import numpy as np
 from ..backends import cuda
 from ..bench.accuracy import call, operands, random_shape, relative_error, tolerance
 from ..geometry import OPERATORS, ConvShape
+from ..kernels.jit import SIMULATED
 from ..steps import regular
 from .arguments import at_least
 
@@ -110,7 +111,7 @@ def verify(cases: int | None, seed: int, chosen: Sequence[str] | None = None) ->
         For backend "cuda" with no GPU and no simulator.
     """
     backends = backends_here(chosen)
-    small = "cuda" in backends and cuda.SIMULATED
+    small = "cuda" in backends and SIMULATED
     cases = cases or (3 if small else 100)
     print(f"{cases} random shapes, seed {seed}, float32 and float64, backends: {', '.join(backends)}")
     rng, table = np.random.default_rng(seed), {(b, op): Worst() for b in backends for op in OPERATORS}

@@ -23,7 +23,7 @@ from numba import typeof
 
 from ..geometry import ConvShape
 from . import RUNGS, launches, tiled
-from .jit import SIMULATED, cuda
+from .jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED, cuda
 from .launch import Launch
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_120")
@@ -108,7 +108,15 @@ def tool(name: str) -> str:
 
 
 def ptx_of(launch: Launch) -> str:
-    """Compile the kernel of a launch to PTX, as Numba would for its arguments."""
+    """Compile the kernel of a launch to PTX, as Numba would for its arguments.
+
+    Raises
+    ------
+    RuntimeError
+        In the simulator, and without numba-cuda; says what to do.
+    """
+    if not NUMBA_CUDA:
+        raise RuntimeError(f"{NO_NUMBA_CUDA}: pip install 'cks-numba[sass]'")
     if SIMULATED:
         raise RuntimeError("Numba's simulator does not compile kernels: unset NUMBA_ENABLE_CUDASIM")
     bounds = launch.kernel.targetoptions.get("launch_bounds")
