@@ -274,7 +274,10 @@ def _no_gpu_needed() -> Iterator[list[Launch]]:
     """Launches are listed and not run, and memory on the GPU is made of nothing."""
     launched: list[Launch] = []
     with ExitStack() as stack:
-        patch = lambda *what: stack.enter_context(mock.patch.object(*what))  # noqa: E731
+
+        def patch(owner: Any, name: str, stand_in: Callable[..., Any]) -> None:
+            stack.enter_context(mock.patch.object(owner, name, stand_in))
+
         patch(backend, "available", lambda: True)
         patch(tiled, "device_of", lambda array: 0)
         patch(tiled, "multiprocessors", lambda device: tiled.DEFAULT_SMS)

@@ -67,7 +67,7 @@ def winograd(shape: ConvShape, m: int) -> int | None:
     tiles = shape.n * ceil(shape.oh / m) * ceil(shape.ow / m)
     products = tiles * (m + 2) ** 2 * shape.ic * shape.oc
     ends = tiles * (shape.ic * transform(of_input) + shape.oc * transform(of_output))
-    return products + ends + shape.ic * shape.oc * transform(of_filter)
+    return int(products + ends + shape.ic * shape.oc * transform(of_filter))
 
 
 def fft(shape: ConvShape) -> int | None:
