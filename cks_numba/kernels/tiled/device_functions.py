@@ -68,11 +68,8 @@ def offset_of(width: int, along_terms: bool) -> Any:
     @device
     def offset(first, middle, last, steps):
         """Along terms, the last digit counts neighbours in memory."""
-        return (
-            int32(first * steps[0])
-            + int32(middle * steps[1])
-            + int32(last // width if along_terms else last * steps[2])
-        )
+        outer = int32(first * steps[0]) + int32(middle * steps[1])
+        return outer + int32(last // width if along_terms else last * steps[2])
 
     return offset
 
