@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-GEOMETRY_TESTS = ("tests/test_geometry.py", "tests/test_flops.py", "tests/test_steps.py")
+GEOMETRY_TESTS = ("tests/geometry", "tests/flops/test_flops.py", "tests/steps/test_steps.py")
 KERNEL_TESTS = {  # by the file in cks_numba/kernels: only what runs its code, because compiling takes long
     "conv_v2.py": "hard_shapes and conv2d- and not tiled",
     "ks_deconv.py": "hard_shapes and conv2d_input and not tiled",
@@ -162,7 +162,7 @@ def tests_of(kind: str, path: str) -> tuple[str, ...]:
     """The arguments of pytest that choose the tests which a change of a file must break."""
     if kind == "geometry":
         return GEOMETRY_TESTS
-    return "tests/ptx", "-k", KERNEL_TESTS.get(Path(path).name, KERNEL_TESTS[""])
+    return "tests/kernels/ptx", "-k", KERNEL_TESTS.get(Path(path).name, KERNEL_TESTS[""])
 
 
 def survives(mutant: Mutant | None, folder: Path, tests: tuple[str, ...]) -> bool:

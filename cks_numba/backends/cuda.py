@@ -13,11 +13,12 @@ from numba import config
 from ..geometry import ConvShape
 from ..kernels import tiled
 from ..kernels.elementwise import launch_add_bias, launch_copy
-from ..kernels.jit import SIMULATED, cuda
+from ..kernels.jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED, cuda
 
 MOST_WORKSPACES = 8
+WHY_NOT = "found no CUDA GPU" if NUMBA_CUDA else f"cannot run: {NO_NUMBA_CUDA}: pip install 'cks-numba[cu13]'"
 NO_GPU = (
-    'backend="cuda" found no CUDA GPU. Use backend="cpu" (or "auto"), or set NUMBA_ENABLE_CUDASIM=1 before Python '
+    f'backend="cuda" {WHY_NOT}. Use backend="cpu" (or "auto"), or set NUMBA_ENABLE_CUDASIM=1 before Python '
     "starts to run the kernels in Numba's simulator, which is slow and meant for tiny shapes"
 )
 
@@ -25,7 +26,7 @@ NO_GPU = (
 @lru_cache(maxsize=1)
 def available() -> bool:
     """Whether kernels can run: on a GPU, or in Numba's simulator."""
-    return SIMULATED or bool(cuda.is_available())
+    return SIMULATED or (NUMBA_CUDA and bool(cuda.is_available()))
 
 
 def require() -> None:
@@ -57,7 +58,7 @@ def _launch(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], strea
 
 
 class _Launching:
-    """Held while kernels are launched: those that share a workspace must follow each other on its stream.
+    """A lock, held while kernels are launched: those that share a workspace must follow each other on its stream.
 
     There is no low-occupancy warning inside: a small problem has a small grid, and that is right.
     """
@@ -77,7 +78,7 @@ class _Launching:
         self._lock.release()
 
 
-launching = _Launching()
+launching: _Launching = _Launching()
 _workspaces: OrderedDict[Any, Any] = OrderedDict()  # the last ones used, by device, stream, shape and dtype
 
 

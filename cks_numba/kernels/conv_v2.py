@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..geometry import ConvShape
-from ..tables import ceil_div
+from ..plan_table import ceil_div
 from . import tiled
 from .elementwise import padded
 from .jit import cuda, taps_of_output, unravel

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..geometry import ConvShape
-from ..tables import ceil_div
+from ..plan_table import ceil_div
 from . import tiled
 from .elementwise import zeros_inserted
 from .jit import cuda, taps_of_input, unravel

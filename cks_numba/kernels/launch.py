@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..tables import ceil_div
+from ..plan_table import ceil_div
 from .jit import cuda
 
 THREADS = 128  # threads of a block in kernels where each thread makes one result

@@ -23,7 +23,7 @@ from numba import typeof
 
 from ..geometry import ConvShape
 from . import RUNGS, launches, tiled
-from .jit import SIMULATED, cuda
+from .jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED, cuda
 from .launch import Launch
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_120")
@@ -108,7 +108,15 @@ def tool(name: str) -> str:
 
 
 def ptx_of(launch: Launch) -> str:
-    """Compile the kernel of a launch to PTX, as Numba would for its arguments."""
+    """Compile the kernel of a launch to PTX, as Numba would for its arguments.
+
+    Raises
+    ------
+    RuntimeError
+        In the simulator, and without numba-cuda; says what to do.
+    """
+    if not NUMBA_CUDA:
+        raise RuntimeError(f"{NO_NUMBA_CUDA}: pip install 'cks-numba[sass]'")
     if SIMULATED:
         raise RuntimeError("Numba's simulator does not compile kernels: unset NUMBA_ENABLE_CUDASIM")
     bounds = launch.kernel.targetoptions.get("launch_bounds")
@@ -248,36 +256,3 @@ def read(path: Path) -> list[dict[str, str]]:
     """Read what `write` wrote."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(line for line in file if not line.startswith("#")))
-
-
-def run(operators: Iterable[str], arch: str = "sm_80", source: bool = False, path: Path | None = None) -> int:
-    """Print the table of the rungs of operators, or the inner loops of their largest tiles.
-
-    Parameters
-    ----------
-    operators : iterable of {"conv2d", "conv2d_input", "conv2d_weight"}
-    arch : str
-        A GPU architecture, such as "sm_80".
-    source : bool
-        The instructions of the inner loop instead of the table.
-    path : Path, optional
-        A CSV file to write to what the tables say, and all instructions of the inner loops by kind.
-
-    Returns
-    -------
-    int
-        0.
-    """
-    lines: list[dict[str, str]] = []
-    names = list(operators)
-    for operator in names:
-        if source:
-            print(inner_loop_of(operator, arch), flush=True)
-            continue
-        found = compiled(operator, arch)
-        print(table(operator, arch, found), flush=True)
-        lines += [line for kernel in found for line in rows(operator, kernel)]
-    if path is not None:
-        name = names[0] if len(names) == 1 else "all"
-        write(path, lines, f"cks-numba sass {name} --arch {arch} --csv {path}")
-    return 0

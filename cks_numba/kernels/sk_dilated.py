@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..geometry import ConvShape
-from ..tables import ceil_div
+from ..plan_table import ceil_div
 from . import tiled
 from .conv_v2 import geometry_args
 from .elementwise import padded, zeros_inserted

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from .. import plots, trace
 from ..geometry import ConvShape
 from ..kernels import tiled
-from .checking import Wrong, call
+from .answers import Wrong, call
 from .trying import compare, run_kernel
 
 OPERATOR = "conv2d_weight"

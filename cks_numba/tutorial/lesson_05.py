@@ -9,10 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .. import plots, regular, trace
+from .. import plots, trace
 from ..geometry import ConvShape
 from ..plots.cells import LETTER_COLOURS
-from .checking import Wrong, call
+from ..steps import regular
+from .answers import Wrong, call
 from .trying import compare, run_kernel
 
 RESULTS, THREADS = 8 * 7 * 7 * 20, 128  # of exercise 05.1

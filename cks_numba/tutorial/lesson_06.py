@@ -18,8 +18,8 @@ from ..kernels.jit import cuda
 from ..kernels.tiled import TILES
 from ..trace.elements import REAL, Log, Number, Operand, Watched, blank
 from ..trace.machine import Machine
+from .answers import Wrong, call
 from .cards import CARDS, Card, limits, occupancy
-from .checking import Wrong, call
 from .machine_code import Code, kinds
 from .trying import compare, run_kernel
 

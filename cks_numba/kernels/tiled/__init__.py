@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from ... import checks
-from ...arrays import address
+from ...buffers import address
 from ...geometry import ConvShape
-from ...tables import group_table
+from ...plan_table import group_table
 from ..jit import SIMULATED, cuda
 from ..launch import Launch, one_thread_each, scratch
 from . import gemm

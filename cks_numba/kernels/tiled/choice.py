@@ -12,7 +12,7 @@ from math import prod
 
 from ... import checks
 from ...geometry import ConvShape, Plan, plan
-from ...tables import ceil_div
+from ...plan_table import ceil_div
 from .sizes import BK, TILES, Tile
 
 # What the model assumes of a GPU. Nobody has measured these numbers; only their order of magnitude matters.

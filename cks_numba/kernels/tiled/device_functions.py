@@ -16,7 +16,7 @@ from typing import Any
 
 from numba import int32, uint32
 
-from ...tables import FIRST_BLOCK
+from ...plan_table import FIRST_BLOCK
 from ..jit import device
 from .sizes import BK, Tile
 from .vectors import load, load4, store, store4

@@ -17,7 +17,7 @@ from typing import Any
 
 from numba import int32, uint32
 
-from ...tables import (
+from ...plan_table import (
     COLUMNS,
     COUNT,
     FIRST_BLOCK,

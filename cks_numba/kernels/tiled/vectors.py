@@ -12,13 +12,12 @@ a multiple of 16 bytes. Numba's simulator runs the same functions in plain Pytho
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 
-from ..jit import ALIGN, SIMULATED
+from ..jit import ALIGN, intrinsic
 
 
 def plain_load(array, index):  # type: ignore[no-untyped-def]
@@ -87,16 +86,5 @@ def _store4(typing_context, array, index, a, b, c, d):  # type: ignore[no-untype
     return types.void(array, index, *[array.dtype] * 4), code
 
 
-def _chosen(plain: Callable[..., Any], code: Callable[..., Any]) -> Any:
-    """The plain function in the simulator, else an intrinsic, which names the plain one as its `twin`."""
-    if SIMULATED:
-        return plain
-    from numba.cuda.extending import intrinsic  # the simulator has no such module
-
-    function: Any = intrinsic(code)
-    function.twin = plain
-    return function
-
-
-load, load4 = _chosen(plain_load, _load), _chosen(plain_load4, _load4)
-store, store4 = _chosen(plain_store, _store), _chosen(plain_store4, _store4)
+load, load4 = intrinsic(plain_load, _load), intrinsic(plain_load4, _load4)
+store, store4 = intrinsic(plain_store, _store), intrinsic(plain_store4, _store4)
