@@ -75,7 +75,7 @@ def fft(shape: ConvShape) -> int | None:
     if shape.stride != (1, 1) or shape.groups != 1:
         return None
     sides = [2 ** ceil(log2(max(2, axis.size + axis.before + axis.after))) for axis in (shape.h, shape.w)]
-    points = prod(sides)
+    points: int = prod(sides)
     transforms = shape.n * (shape.ic + shape.oc) + shape.ic * shape.oc
     operations = 2.5 * points * log2(points) * transforms
     return round(operations / 2 + shape.n * shape.ic * shape.oc * points / 2 * 4)  # half the frequencies, 4 each

@@ -104,7 +104,8 @@ class Conv:
         dy = np.where(self.y > 0, dy, np.float32(0))  # through ReLU
         self.dw = self.ops.conv2d_weight(self.x, dy, self.shape)
         self.db = dy.sum(axis=(0, 1, 2))
-        return None if self.first else self.ops.conv2d_input(self.w, dy, self.shape)
+        dx: Array | None = None if self.first else self.ops.conv2d_input(self.w, dy, self.shape)
+        return dx
 
 
 class Linear:
