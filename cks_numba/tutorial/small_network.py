@@ -97,8 +97,9 @@ class Conv:
         (n, ih, iw, ic), oc = x.shape, len(self.b)
         self.shape = ConvShape(n=n, ih=ih, iw=iw, ic=ic, oc=oc, fh=3, fw=3, stride=self.stride, padding=1)
         self.x = x
-        self.y: Array = np.maximum(self.ops.conv2d(x, self.w, self.shape) + self.b, 0)  # ReLU
-        return self.y
+        y: Array = np.maximum(self.ops.conv2d(x, self.w, self.shape) + self.b, 0)  # ReLU
+        self.y = y
+        return y
 
     def backward(self, dy: Array) -> Array | None:
         dy = np.where(self.y > 0, dy, np.float32(0))  # through ReLU
