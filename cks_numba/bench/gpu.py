@@ -51,6 +51,10 @@ MINUTES = 8.0
 class Gpu:
     """The GPU that PyTorch and Numba share."""
 
+    torch: Any
+    name: str
+    versions: str
+
     def __init__(self) -> None:
         backend.require()
         import torch
@@ -125,7 +129,10 @@ class Gpu:
 class StandIn:
     """No GPU: launches are built and not run, and a clock advances by what such a call might take."""
 
-    name, versions = "stand-in", "dry run"
+    name: str = "stand-in"
+    versions: str = "dry run"
+    clock: float
+    jitter: np.random.Generator
 
     def __init__(self) -> None:
         self.clock = 0.0
