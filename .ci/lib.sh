@@ -21,7 +21,7 @@ step() { printf '\n== %s (after %d s)\n' "$1" "$(($(date +%s) - started))"; }
 left_out() { echo "left out: $1" | tee -a "$reports/left_out"; }
 
 # extras NAME...: install optional dependencies of pyproject.toml into .venv, once
-extras() { make --no-print-directory "${@/#/.venv/.}"; }
+extras() { make --silent "${@/#/.venv/.}"; }
 
 # tested NAME PYTEST_ARGUMENT...: run tests whose results are read from NAME.xml by counted
 tested() {
