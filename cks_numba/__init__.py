@@ -13,7 +13,6 @@ Examples
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -72,28 +71,14 @@ _HOMES = {  # module and name there of each public name; an empty name stands fo
 }
 
 
-_forked = False  # a child must not use the threads that its parent has started for the cpu backend
-
-
-def _after_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-if not TYPE_CHECKING:  # to a type checker a wrong name shall be an error
-
-    def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        home, inner = _HOMES[name]
-        module = import_module(f".{home}", __name__)
-        value = getattr(module, inner) if inner else module
-        globals()[name] = value
-        return value
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home, inner = _HOMES[name]
+    module = import_module(f".{home}", __name__)
+    value = getattr(module, inner) if inner else module
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
