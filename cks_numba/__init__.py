@@ -71,14 +71,16 @@ _HOMES = {  # module and name there of each public name; an empty name stands fo
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home, inner = _HOMES[name]
-    module = import_module(f".{home}", __name__)
-    value = getattr(module, inner) if inner else module
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # to a type checker a wrong name shall be an error
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home, inner = _HOMES[name]
+        module = import_module(f".{home}", __name__)
+        value = getattr(module, inner) if inner else module
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
