@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import operators, verify
+from .. import operators
 from ..geometry import OPERATORS, ConvShape, plan
+from . import accuracy
 from .results import Bar
 
 
@@ -26,7 +27,7 @@ def overhead(blocks: int = 10, repeats: int = 100) -> dict[str, float]:
     found = {}
     for operator in OPERATORS:
         shape = ConvShape(n=2, ih=4, iw=4, ic=16, oc=16, fh=3, fw=3, padding=1)
-        first, second = verify.operands(operator, shape, np.random.default_rng(0), np.float32)
+        first, second = accuracy.operands(operator, shape, np.random.default_rng(0), np.float32)
         terms = plan(operator, shape).useful // (shape.oc * shape.n * shape.oh * shape.ow)
         a, b = np.ones((shape.n * shape.oh * shape.ow, terms), np.float32), np.ones((terms, shape.oc), np.float32)
         x, w = shape.x_shape, shape.w_shape

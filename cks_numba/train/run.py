@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import checks, models
+from .. import checks
 from ..bench import results, timing
+from ..models import pytorch
 from ..torch import convert
-from . import checkpoint, nets
+from . import architectures, checkpoint
 from .data import Data
 
 BACKENDS = ("cks", "torch")
@@ -40,7 +41,7 @@ class Settings:
     Attributes
     ----------
     model : str
-        A key of `nets.MODELS`.
+        A key of `architectures.MODELS`.
     backend : str
         "cks": every convolution is ours; "torch": none is.
     device : str
@@ -65,7 +66,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        checks.choice("model", self.model, tuple(nets.MODELS))
+        checks.choice("model", self.model, tuple(architectures.MODELS))
         checks.choice("backend", self.backend, BACKENDS)
         checks.choice("device", self.device, ("cpu", "cuda"))
         checks.integer("batch_size", self.batch_size, 2)  # one image has no variance to be normalised by
@@ -129,9 +130,9 @@ class Run:
         """The network, with the same first weights for every backend and device."""
         size = (1, *data.images.shape[1:])
         torch.manual_seed(self.settings.seed)
-        model = nets.build(self.settings.model, size[1])
+        model = architectures.build(self.settings.model, size[1])
         report = convert(model, size, threshold=1)[1] if self.settings.backend == "cks" else None
-        rows = report.rows if report else models.of_torch(model, size)
+        rows = report.rows if report else pytorch.of_torch(model, size)
         self.layers, self.swapped = len(rows), len(report.swapped) if report else 0
         counts = {name: sum(getattr(row.total, name) for row in rows) for name in ("regular", "useful")}
         self.told_in_log = self.told | {name: self.settings.batch_size * count for name, count in counts.items()}

@@ -55,7 +55,8 @@ def transform(matrix: Matrix) -> int:
     32
     """
     rows, columns = matrix.shape
-    return int((np.count_nonzero(matrix, axis=1) - 1).sum()) * (columns + rows)
+    additions = int((np.count_nonzero(matrix, axis=1) - 1).sum())
+    return additions * int(columns + rows)
 
 
 def winograd(shape: ConvShape, m: int) -> int | None:

@@ -25,9 +25,9 @@ from numba.extending import models, register_jitable, register_model
 
 import cks_numba
 
-from ... import tables
+from ... import plan_table
 from ...geometry import ConvShape, plan
-from .. import uninterrupted
+from ..interrupts import uninterrupted
 from .registers import I64, LANE_BYTES, ONLY_IN_KERNELS, TILE_ROWS, call_kernel, helper, integers_at, next_number
 
 Array = np.ndarray[Any, Any]
@@ -43,7 +43,7 @@ SCRATCH_HEAD = 256 + TILE_ROWS * LANE_BYTES
 def _stamp() -> int:
     """A number for the sources of all that is compiled."""
     here = Path(__file__).parent
-    sources = [*sorted(here.glob("*.py")), here.parent.parent / "tables.py"]
+    sources = [*sorted(here.glob("*.py")), here.parent.parent / "plan_table.py"]
     return zlib.crc32(b"".join(path.read_bytes() for path in sources))
 
 
@@ -189,7 +189,7 @@ def arguments_of(addresses: int, table: Array, *sizes: tuple[int, ...]) -> Array
     return np.array([0] * (OWN + addresses) + [table.ctypes.data, len(table) - 1, *flat], np.int64)
 
 
-ceil_div = register_jitable(**ONLY_IN_KERNELS)(tables.ceil_div)  # for kernels too
+ceil_div = register_jitable(**ONLY_IN_KERNELS)(plan_table.ceil_div)  # for kernels too
 
 
 @register_jitable(**ONLY_IN_KERNELS)

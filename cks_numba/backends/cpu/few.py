@@ -10,7 +10,7 @@ import numpy as np
 from numba import carray
 
 from ...geometry import ConvShape, plan
-from ...tables import (
+from ...plan_table import (
     COLUMNS,
     COUNT,
     FIXED,

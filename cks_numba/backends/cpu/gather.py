@@ -11,7 +11,7 @@ import numpy as np
 from numba import carray
 
 from ...geometry import Affine, ConvShape, Group, Run, plan
-from ...tables import (
+from ...plan_table import (
     COLUMNS,
     COUNT,
     FIRST_BLOCK,

@@ -24,7 +24,7 @@ import numpy as np
 from numba import carray
 
 from ...geometry import Axis, ConvShape, plan
-from ...tables import (
+from ...plan_table import (
     COLUMNS,
     COUNT,
     FIXED,
