@@ -42,7 +42,7 @@ lint: $(VENV)/.test
 
 types: $(VENV)/.test $(VENV)/.types
 	$(BIN)/mypy
-	$(BIN)/basedpyright --verifytypes cks_numba --ignoreexternal \
+	PATH="$(abspath $(BIN)):$$PATH" basedpyright --verifytypes cks_numba --ignoreexternal \
 		| awk '/completeness score/ { print; score = $$NF + 0 } END { exit score < $(LEAST_TYPED) }'
 
 figures: $(VENV)/.core

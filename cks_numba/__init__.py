@@ -13,7 +13,6 @@ Examples
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -70,18 +69,6 @@ _HOMES = {  # module and name there of each public name; an empty name stands fo
     "steps": ("steps", ""),
     "trace": ("trace", ""),
 }
-
-
-_forked = False  # a child must not use the threads that its parent has started for the cpu backend
-
-
-def _after_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 if not TYPE_CHECKING:  # to a type checker a wrong name shall be an error

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks
-from ..backends import cuda as elementwise
+from ..backends import cuda as gpu
 from ..buffers import TO_LAST, TO_OWN, dtype_name
 from ..kernels.jit import cuda
 
@@ -172,13 +172,13 @@ class Numba(NumPy):
         return cuda.device_array(shape, dtype=like.dtype, stream=stream or 0)
 
     def zero(self, array: Any, stream: Any) -> None:
-        elementwise.fill_zero(array, stream or 0)
+        gpu.fill_zero(array, stream or 0)
 
     def assign(self, target: Any, source: Any, axes: tuple[int, ...], stream: Any) -> None:
         self._copy(source, target, False, axes != TO_OWN["NHWC"], stream)
 
     def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
-        elementwise.add_bias(out, bias, stream or 0)
+        gpu.add_bias(out, bias, stream or 0)
 
     def batch_of_one(self, array: Any) -> Any:
         if not array.is_c_contiguous():
@@ -195,7 +195,7 @@ class Numba(NumPy):
         return stream if stream is not None else getattr(like, "stream", 0)
 
     def _copy(self, source: Any, target: Any, from_first: bool, to_first: bool, stream: Any) -> None:
-        elementwise.copy(source, target, from_first, to_first, stream or 0)
+        gpu.copy(source, target, from_first, to_first, stream or 0)
 
 
 class DLPack(NumPy):

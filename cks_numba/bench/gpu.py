@@ -51,6 +51,10 @@ MINUTES = 8.0
 class Gpu:
     """The GPU that PyTorch and Numba share."""
 
+    torch: Any
+    name: str
+    versions: str
+
     def __init__(self) -> None:
         backend.require()
         import torch
@@ -125,7 +129,10 @@ class Gpu:
 class StandIn:
     """No GPU: launches are built and not run, and a clock advances by what such a call might take."""
 
-    name, versions = "stand-in", "dry run"
+    name: str = "stand-in"
+    versions: str = "dry run"
+    clock: float
+    jitter: np.random.Generator
 
     def __init__(self) -> None:
         self.clock = 0.0
@@ -274,7 +281,10 @@ def _no_gpu_needed() -> Iterator[list[Launch]]:
     """Launches are listed and not run, and memory on the GPU is made of nothing."""
     launched: list[Launch] = []
     with ExitStack() as stack:
-        patch = lambda *what: stack.enter_context(mock.patch.object(*what))  # noqa: E731
+
+        def patch(owner: Any, name: str, stand_in: Callable[..., Any]) -> None:
+            stack.enter_context(mock.patch.object(owner, name, stand_in))
+
         patch(backend, "available", lambda: True)
         patch(tiled, "device_of", lambda array: 0)
         patch(tiled, "multiprocessors", lambda device: tiled.DEFAULT_SMS)

@@ -51,7 +51,7 @@ class Stack:
 
     def __init__(self, batch: int, channels: int, rows: int, columns: int) -> None:
         self.batch = batch
-        self.map = (channels, rows, columns)
+        self.map: tuple[int, int, int] = (channels, rows, columns)
         self.layers: list[Layer] = []
 
     def conv(self, name: str, oc: int, taps: int, stride: int = 1, padding: int = 0, first: bool = False) -> None:

@@ -30,8 +30,8 @@ def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], rung
     Returns
     -------
     list of Launch
-        To be run in this order. What they need between them is allocated here. Empty where there
-        is nothing to write.
+        They must run in this order. Memory that one of them hands to the next is allocated here. The list is
+        empty where there is nothing to write.
 
     Raises
     ------

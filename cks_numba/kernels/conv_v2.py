@@ -24,7 +24,7 @@ from .jit import cuda, taps_of_output, unravel
 from .launch import Launch, one_thread_each
 
 TILE = 8  # images, output channels and input channels of a shared tile
-PITCH = TILE + 1  # of a row in shared memory: an odd pitch spreads a column over all banks
+PITCH = TILE + 1  # elements from one row of a shared tile to the next; an odd number spreads a column over all banks
 
 
 # --- 1. with_zeros --------------------------------------------------------------------------------

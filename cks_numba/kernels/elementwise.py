@@ -12,9 +12,9 @@ from .launch import Launch, one_thread_each, scratch
 # --- zeros around and between, as the regular way needs them --------------------------------------
 @cuda.jit
 def insert_zeros(src, out, before_h, before_w, step_h, step_w):
-    """The regular way's first step: src in an array of zeros, `before` from its start, `step` apart.
+    """Put the elements of src into an array of zeros, the first one at `before` and the others `step` apart.
 
-    Steps of 1 pad; larger ones insert zeros; a negative `before` crops. One thread an element of `out`.
+    A step of 1 pads, a larger one inserts zeros, and a negative `before` crops. One thread an element of `out`.
     """
     index = cuda.grid(1)
     if index >= out.size:
@@ -30,13 +30,13 @@ def insert_zeros(src, out, before_h, before_w, step_h, step_w):
 
 
 def zeros_inserted(name: str, src: Any, height: int, width: int, before: Any, step: Any) -> tuple[Any, Launch]:
-    """An array of src with zeros around or between, and the launch that fills it."""
+    """Allocate an array for src with zeros around or between its elements; return it and the launch that fills it."""
     out = scratch(src, (src.shape[0], height, width, src.shape[3]))
     return out, one_thread_each(name, insert_zeros, out, (src, out, *before, *step))
 
 
 def padded(x: Any, shape: ConvShape) -> tuple[Any, Launch]:
-    """x really padded."""
+    """Allocate an array for x with its padding; return it and the launch that fills it."""
     height, width = (axis.before + axis.size + axis.after for axis in (shape.h, shape.w))
     return zeros_inserted("pad x", x, height, width, (shape.h.before, shape.w.before), (1, 1))
 
@@ -44,7 +44,7 @@ def padded(x: Any, shape: ConvShape) -> tuple[Any, Launch]:
 # --- layouts and the bias -------------------------------------------------------------------------
 @cuda.jit
 def copy(src, out, h_size, w_size, c_size, src_channels_first, out_channels_first):
-    """out = src, either of them NCHW or NHWC, with any strides. One thread an element."""
+    """Copy src to out, either of them NCHW or NHWC, with any strides. One thread an element."""
     index = cuda.grid(1)
     if index >= out.size:
         return
@@ -61,7 +61,7 @@ def copy(src, out, h_size, w_size, c_size, src_channels_first, out_channels_firs
 
 @cuda.jit
 def add_bias(out, bias):
-    """out (N, H, W, C) += bias (C,). One thread an element."""
+    """Add bias (C,) to out (N, H, W, C). One thread an element."""
     index = cuda.grid(1)
     if index >= out.size:
         return
@@ -70,11 +70,11 @@ def add_bias(out, bias):
 
 
 def launch_copy(src: Any, out: Any, src_channels_first: bool, out_channels_first: bool) -> Launch:
-    """The launch that copies one array into another, between the two layouts."""
+    """Build the launch that copies one array into another, between the two layouts."""
     h, w, c = (src.shape[k] for k in ((2, 3, 1) if src_channels_first else (1, 2, 3)))
     return one_thread_each("copy", copy, out, (src, out, h, w, c, src_channels_first, out_channels_first))
 
 
 def launch_add_bias(out: Any, bias: Any) -> Launch:
-    """The launch that adds a bias to an NHWC array in place."""
+    """Build the launch that adds a bias to an NHWC array in place."""
     return one_thread_each("add bias", add_bias, out, (out, bias))

@@ -11,7 +11,7 @@ import numpy as np
 from ..plan_table import ceil_div
 from .jit import cuda
 
-THREADS = 128  # of a block, where one thread makes one result
+THREADS = 128  # threads of a block in kernels where each thread makes one result
 
 
 class Launch(NamedTuple):
@@ -45,16 +45,16 @@ class Launch(NamedTuple):
 
 
 def one_thread_each(name: str, kernel: Any, out: Any, args: tuple[Any, ...]) -> Launch:
-    """A launch with one thread for every element of `out`."""
+    """Build a launch with one thread for every element of `out`."""
     return Launch(name, kernel, (ceil_div(prod(out.shape), THREADS),), (THREADS,), args)
 
 
 def scratch(like: Any, shape: tuple[int, ...]) -> Any:
-    """Memory between launches, uninitialised, where `like` lives."""
+    """Allocate uninitialised memory for what one launch hands to the next, on the device of `like`."""
     make: Callable[..., Any] = np.empty if isinstance(like, np.ndarray) else cuda.device_array
     return make(shape, dtype=like.dtype)
 
 
 def beside(like: Any, table: np.ndarray) -> Any:
-    """`table` where `like` lives."""
+    """Return a table on the device of `like`."""
     return table if isinstance(like, np.ndarray) else cuda.to_device(table)

@@ -29,7 +29,7 @@ from .launch import Launch
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_120")
 PACKAGES = {"ptxas": "nvidia-cuda-nvcc", "nvdisasm": "nvidia-cuda-nvdisasm"}
 PTX_FOR = (7, 5)  # the oldest GPU that CUDA 13 compiles for; PTX for it is valid for all later ones
-CHANNELS = {4: 128, 1: 127}  # of the example: a multiple of four, which travel together, and an odd number
+CHANNELS = {4: 128, 1: 127}  # channels of the example, by the elements that one instruction can then load
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def inner_loop(code: list[str], loops: list[tuple[int, int]]) -> list[str]:
 
 
 def example(width: int = 4) -> ConvShape:
-    """The layer that `examples` compiles for; its sizes are arguments and not in the code, but for the width."""
+    """Return the layer that `examples` compiles for. Of its sizes, only the width of a load shows in the code."""
     channels = CHANNELS[width]
     return ConvShape(n=32, ih=8, iw=8, ic=channels, oc=channels, fh=3, fw=3, stride=2, padding=1)
 
@@ -228,7 +228,7 @@ def inner_loop_of(operator: str, arch: str) -> str:
 
 
 def rows(operator: str, kernel: Compiled) -> list[dict[str, str]]:
-    """Return the lines of the CSV of a kernel: one for each kind of instruction of its inner loop, the most first."""
+    """Return the lines of the CSV of a kernel: one for each kind of instruction of its inner loop."""
     about = (operator, kernel.arch, kernel.name, kernel.registers, kernel.spilled, kernel.shared, len(kernel.code))
     kinds = sorted(kernel.mix.items(), key=lambda item: (-item[1], item[0]))
     return [dict(zip(COLUMNS, map(str, (*about, *item)), strict=True)) for item in kinds or [("", 0)]]

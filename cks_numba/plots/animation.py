@@ -120,11 +120,11 @@ def _frames(pair: tuple[Way, Way]) -> Iterator[Image.Image]:
 
 
 def _width(way: Way) -> float:
-    return 1.5 + float(way.first.shape[1]) + max(way.second.shape[1], way.traced.result.shape[2])
+    return float(way.first.shape[1] + 1.5 + max(way.second.shape[1], way.traced.result.shape[2]))
 
 
 def _height(way: Way) -> float:
-    return max(float(way.first.shape[0]) + 1.5, way.second.shape[0] + way.traced.result.shape[1] + 3.2)
+    return float(max(way.first.shape[0] + 1.5, way.second.shape[0] + way.traced.result.shape[1] + 3.2))
 
 
 def _size(pair: tuple[Way, Way]) -> tuple[float, float]:

@@ -32,6 +32,11 @@ def conv(ic: int, oc: int, taps: int, stride: int = 1) -> nn.Sequential:
 class Block(nn.Module):
     """torchvision's BasicBlock."""
 
+    conv1: nn.Sequential
+    conv2: nn.Sequential
+    shortcut: nn.Module
+    relu: nn.ReLU
+
     def __init__(self, ic: int, oc: int, stride: int) -> None:
         super().__init__()
         self.conv1, self.conv2 = conv(ic, oc, 3, stride), conv(oc, oc, 3)

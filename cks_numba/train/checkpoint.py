@@ -97,6 +97,9 @@ class Log:
         If the file has fewer rows, or other columns.
     """
 
+    path: Path
+    columns: tuple[str, ...]
+
     def __init__(self, path: Path, columns: tuple[str, ...], rows: int) -> None:
         head = io.StringIO()
         csv.DictWriter(head, columns, lineterminator="\n").writeheader()

@@ -80,6 +80,11 @@ class Settings:
 class Images:
     """A data set on the device. A batch has mean 0 and variance 1 in each channel over all images to train with."""
 
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, data: Data, device: str) -> None:
         self.train, self.test = (
             (torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
@@ -112,6 +117,21 @@ class Run:
         If the data are less than a batch, or `out` has a training with other settings.
     """
 
+    settings: Settings
+    save_every: int
+    epoch_steps: int
+    told: dict[str, Any]
+    told_in_log: dict[str, Any]
+    path: Path
+    step: int
+    log: checkpoint.Log
+    batches: Iterator[Tensor]
+    layers: int
+    swapped: int
+    model: Any
+    optimizer: torch.optim.SGD
+    images: Images
+
     def __init__(self, settings: Settings, data: Data, out: Path, save_every: int = 100) -> None:
         self.settings, self.save_every = settings, checks.integer("save_every", save_every, 1)
         self.epoch_steps = len(data.images) // settings.batch_size
@@ -137,7 +157,7 @@ class Run:
         counts = {name: sum(getattr(row.total, name) for row in rows) for name in ("regular", "useful")}
         self.told_in_log = self.told | {name: self.settings.batch_size * count for name, count in counts.items()}
         self.told_in_log |= about(self.settings.device)
-        self.model: Any = model.to(self.settings.device)
+        self.model = model.to(self.settings.device)
         self.optimizer = torch.optim.SGD(model.parameters(), self.settings.lr, momentum=MOMENTUM, weight_decay=DECAY)
         self.images = Images(data, self.settings.device)
 

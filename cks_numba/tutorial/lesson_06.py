@@ -249,7 +249,7 @@ def my_product(answer: Any) -> str:
 class Counted(Watched):
     """An array that counts how often an element is read."""
 
-    reads = 0
+    reads: int = 0
 
     def __getitem__(self, index: Any) -> Any:
         self.reads += 1

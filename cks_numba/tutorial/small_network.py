@@ -97,14 +97,16 @@ class Conv:
         (n, ih, iw, ic), oc = x.shape, len(self.b)
         self.shape = ConvShape(n=n, ih=ih, iw=iw, ic=ic, oc=oc, fh=3, fw=3, stride=self.stride, padding=1)
         self.x = x
-        self.y = np.maximum(self.ops.conv2d(x, self.w, self.shape) + self.b, 0)  # ReLU
-        return self.y
+        y: Array = np.maximum(self.ops.conv2d(x, self.w, self.shape) + self.b, 0)  # ReLU
+        self.y = y
+        return y
 
     def backward(self, dy: Array) -> Array | None:
         dy = np.where(self.y > 0, dy, np.float32(0))  # through ReLU
         self.dw = self.ops.conv2d_weight(self.x, dy, self.shape)
         self.db = dy.sum(axis=(0, 1, 2))
-        return None if self.first else self.ops.conv2d_input(self.w, dy, self.shape)
+        dx: Array | None = None if self.first else self.ops.conv2d_input(self.w, dy, self.shape)
+        return dx
 
 
 class Linear:
@@ -119,11 +121,13 @@ class Linear:
 
     def forward(self, x: Array) -> Array:
         self.x = x
-        return np.einsum("nk,kc->nc", x.reshape(len(x), -1), self.w) + self.b
+        scores: Array = np.einsum("nk,kc->nc", x.reshape(len(x), -1), self.w) + self.b
+        return scores
 
     def backward(self, dy: Array) -> Array:
         self.dw, self.db = np.einsum("nk,nc->kc", self.x.reshape(len(dy), -1), dy), dy.sum(axis=0)
-        return np.einsum("nc,kc->nk", dy, self.w).reshape(self.x.shape)
+        dx: Array = np.einsum("nc,kc->nk", dy, self.w).reshape(self.x.shape)
+        return dx
 
 
 class Network:

@@ -20,21 +20,19 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from numba import carray, cfunc, njit, prange, types
+from numba import carray, cfunc, types
 from numba.extending import models, register_jitable, register_model
-
-import cks_numba
 
 from ... import plan_table
 from ...geometry import ConvShape, plan
 from ..interrupts import uninterrupted
-from .registers import I64, LANE_BYTES, ONLY_IN_KERNELS, TILE_ROWS, call_kernel, helper, integers_at, next_number
+from .registers import I64, LANE_BYTES, ONLY_IN_KERNELS, TILE_ROWS, helper, integers_at, next_number
+from .threads import Pool
 
 Array = np.ndarray[Any, Any]
 Strides = tuple[int, ...]
 Sizes = tuple[Array, int, Array]  # arguments of a kernel, bytes of its scratch memory, the table they point to
 SERIAL_BELOW = 400_000  # multiply-adds: they are done before another thread has woken up
-ZERO = {"f": np.float32(0), "d": np.float64(0)}
 
 NEXT_TASK, NEXT_THREAD, SCRATCH, SCRATCH_STEP, OWN = range(5)  # arguments of all kernels; where its own begin
 SCRATCH_HEAD = 256 + TILE_ROWS * LANE_BYTES
@@ -99,63 +97,50 @@ class Kernel(NamedTuple):
 def compiled(function: Any, kind: str) -> Kernel:
     """Compile a kernel, once; `kind` is the ``char`` of the dtype."""
     number, c_number = (types.float32, ctypes.c_float) if kind == "f" else (types.float64, ctypes.c_double)
-    signature = types.void(number, Arguments())
-    with uninterrupted():
-        try:
-            owner = cfunc(signature, cache=True, error_model="numpy")(function)
-        except RuntimeError:  # Numba found no folder for its cache
-            owner = cfunc(signature, error_model="numpy")(function)
-    address: int = owner.address  # type: ignore[assignment]
+    owner = _compile(function, types.void(number, Arguments()))
+    address: int = owner.address
     return Kernel(address, ctypes.CFUNCTYPE(None, c_number, ctypes.c_int64)(address), owner)
 
 
-def _call_on_threads(threads, address, zero, arguments):
-    for _ in prange(threads):
-        call_kernel(address, zero, arguments)
+def _compile(function: Any, signature: Any) -> Any:
+    """Compile a function, or take it from Numba's cache."""
+    with uninterrupted():
+        try:
+            return cfunc(signature, cache=True, error_model="numpy")(function)
+        except RuntimeError:  # Numba found no folder for its cache
+            return cfunc(signature, error_model="numpy")(function)
 
 
 @cache
-def _on_threads(kind: str) -> Any:
-    """The function that calls a kernel on several threads of Numba at once: one for all kernels of a dtype."""
-    number = types.float32 if kind == "f" else types.float64
-    signature = types.void(types.int64, types.int64, number, types.int64)
-    with uninterrupted():
-        try:
-            return njit(signature, parallel=True, nogil=True, cache=True)(_call_on_threads)
-        except RuntimeError:  # Numba found no folder for its cache
-            return njit(signature, parallel=True, nogil=True)(_call_on_threads)
+def _of_address(function: Any) -> Callable[[int], None]:
+    """A function of one address, compiled."""
+    owner = _compile(function, types.void(Arguments()))
+    call = ctypes.CFUNCTYPE(None, ctypes.c_int64)(owner.address)
+    return lambda address, owner=owner: call(address)  # type: ignore[misc]
 
 
-def _is_alone() -> bool:
-    """Whether no thread but one is left: a child that was forked before it imported this package tells it by that."""
-    tasks = Path("/proc/self/task")
-    return tasks.is_dir() and len(list(tasks.iterdir())) == 1
-
-
-class _Threads:
-    """Numba's threads: one Python thread at a time may use them, and a child forked from their process not at all."""
+class _Workers:
+    """The pool of this process, started by the first call that needs it; a forked child starts its own."""
 
     def __init__(self) -> None:
-        self.lost = False
-        self.after_fork(cks_numba._forked or _is_alone())
+        self.lock, self.pool = threading.Lock(), None
 
-    def after_fork(self, forked: bool = True) -> None:
-        self.lock = threading.Lock()
-        try:
-            numba.threading_layer()
-        except ValueError:  # not started yet, so the child may start its own
-            return
-        self.lost = self.lost or forked
+    def __call__(self) -> Pool:
+        pool = self.pool
+        if pool is None:
+            with self.lock, uninterrupted():
+                pool = self.pool = self.pool or Pool(numba.config.NUMBA_NUM_THREADS - 1, _of_address)
+        return pool
 
 
-_threads = _Threads()
+_workers = _Workers()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_threads.after_fork)
+    os.register_at_fork(after_in_child=_workers.__init__)
 
 
 def number_of_threads(operator: str, shape: ConvShape) -> int:
-    """Return how many threads to use: those that Numba is set to, or one for little work and in a forked child."""
-    if _threads.lost or plan(operator, shape).useful < SERIAL_BELOW:
+    """Return how many threads to use: as many as Numba is set to, or one for little work."""
+    if plan(operator, shape).useful < SERIAL_BELOW:
         return 1
     return numba.get_num_threads()
 
@@ -178,9 +163,7 @@ def start(
     if threads == 1:
         kernel.call(0, at)
         return
-    on_threads = _on_threads(dtype.char)
-    with _threads.lock:
-        on_threads(threads, kernel.address, ZERO[dtype.char], at)
+    _workers().share(kernel.address, at, dtype.char == "d", threads)
 
 
 def arguments_of(addresses: int, table: Array, *sizes: tuple[int, ...]) -> Array:

@@ -2,7 +2,8 @@
 
 ``choice``            which tile, and how many parts of the sum
 ``gemm``              the kernels
-``device_functions``  what a thread of theirs does
+``device_functions``  what each thread does in them
+``sizes``             the tiles that there are
 ``vectors``           loads and stores of four neighbours
 """
 
@@ -29,12 +30,12 @@ __all__ = ["DEFAULT_SMS", "TILES", "Choice", "choose", "launches"]
 
 @lru_cache(maxsize=8)
 def multiprocessors(device: int | None) -> int:
-    """Of a device, or of the one to plan for where there is none."""
+    """Count the multiprocessors of a device; where there is none, of the GPU to plan for."""
     return DEFAULT_SMS if device is None else int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
 
 
 def device_of(array: Any) -> int | None:
-    """Number of the device that an array lives on; None for NumPy arrays and in the simulator."""
+    """Return the number of the device that an array lives on; None for NumPy arrays and in the simulator."""
     return None if SIMULATED or isinstance(array, np.ndarray) else int(cuda.get_current_device().id)
 
 
@@ -45,16 +46,16 @@ def launches(
     choice: Choice | None = None,
     scratch: Callable[[Any, tuple[int, ...]], Any] = scratch,
 ) -> list[Launch]:
-    """The launches of the tiled rung: one, and a second one where the sum is in parts.
+    """Build the launches of the tiled rung: one, and a second one where the sum is in parts.
 
     Parameters
     ----------
     operator, shape, arrays
         As in `kernels.launches`, which checks them.
     choice : Choice, optional
-        That of `choose` by default.
+        By default, what `choose` returns.
     scratch : function of an array and a shape
-        Makes the memory for the parts of a sum, where the array lives.
+        Allocates memory for the parts of a sum, on the device of the array.
 
     Raises
     ------
@@ -77,7 +78,7 @@ def launches(
 
 
 def aligned(array: Any) -> bool:
-    """Whether the array begins where a vector may: at a multiple of 16 bytes."""
+    """Whether the array begins at a multiple of 16 bytes, so that vectors may be loaded from it."""
     return SIMULATED or address(array) % 16 == 0
 
 
@@ -85,7 +86,7 @@ def aligned(array: Any) -> bool:
 def _prepared(
     operator: str, shape: ConvShape, itemsize: int, vectors: bool, device: int | None, choice: Choice | None
 ) -> tuple[Any, ...]:
-    """All of a launch but its arrays: name, kernel, grid, block, table of groups, sizes, and the choice."""
+    """All of a launch but its arrays: name, kernel, grid, block, table of the plan, sizes, and the choice."""
     choice = choice or choose(operator, shape, multiprocessors(device), itemsize)
     ic, oc = choice.channels
     width = 4 if vectors and ic % 4 == 0 and oc % 4 == 0 else 1
@@ -104,7 +105,7 @@ def _prepared(
 
 
 def _gather_sizes(operator: str, shape: ConvShape, width: int) -> tuple[int, ...]:
-    """depth, columns, and how far a step goes: of (fh, fw) in src and in w, of an output channel in w."""
+    """The sizes that gather_gemm takes: depth, columns, and how far steps of taps and of output channels go."""
     ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
     w_row, w_oc = shape.fw * ic // width, shape.fh * shape.fw * ic // width
     if operator == "conv2d":
@@ -116,7 +117,7 @@ def _gather_sizes(operator: str, shape: ConvShape, width: int) -> tuple[int, ...
 
 
 def _weight_sizes(shape: ConvShape, width: int) -> tuple[int, ...]:
-    """Rows of a channel group, and how far a step of (n, oh, ow) goes in x and in dy."""
+    """The sizes that weight_gemm takes: rows of a channel group, and how far steps of (n, oh, ow) go in x and dy."""
     x_row, dy_row = shape.iw * shape.ic // width, shape.ow * shape.oc // width
     in_x = shape.ih * x_row, shape.h.stride * x_row, shape.w.stride * shape.ic // width
     in_dy = shape.oh * dy_row, dy_row, shape.oc // width

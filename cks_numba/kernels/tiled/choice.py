@@ -15,16 +15,16 @@ from ...geometry import ConvShape, Plan, plan
 from ...plan_table import ceil_div
 from .sizes import BK, TILES, Tile
 
-# What the model of a GPU assumes. Nobody has measured it; the choice needs only the order of magnitude.
-DEFAULT_SMS = 132  # multiprocessors of the GPU to plan for where there is none: those of an H100
-LANES = 128  # multiply-adds of a multiprocessor in a cycle
-MOST_PARTS = 64
-CHUNKS_OF_A_PART = 16  # a part of a sum has at least so many, so that its start does not count
-START = 2500  # cycles of a block beyond its sum: indices before, results after
+# What the model assumes of a GPU. Nobody has measured these numbers; only their order of magnitude matters.
+DEFAULT_SMS = 132  # multiprocessors of an H100, the GPU to plan for where there is none
+LANES = 128  # multiply-adds of a multiprocessor in one cycle
+MOST_PARTS = 64  # parts of a sum at most
+CHUNKS_OF_A_PART = 16  # chunks of a part at least, so that START is small beside them
+START = 2500  # cycles of a block for its indices before the sum and its results after it
 SECOND_LAUNCH = 5000  # cycles until the second launch of a split sum is at work
-BYTES = 1000  # that memory moves in a cycle
-ALL, ALONE = 0, 1
-SPEED = {  # of the peak, by the area of a tile: of blocks among many, and of one alone on a multiprocessor
+BYTES_PER_CYCLE = 1000  # bytes that memory moves in one cycle
+AMONG_MANY, ALONE = 0, 1  # columns of SPEED
+SPEED = {  # shares of the peak, by the area of a tile: a block among many, and a block alone on a multiprocessor
     128 * 128: (0.90, 0.65),
     64 * 64: (0.80, 0.22),
     64 * 32: (0.65, 0.18),
@@ -42,7 +42,7 @@ class Choice:
     shape : ConvShape
     tile : Tile
     parts : int
-        Of the sum of conv2d_weight, which blocks of their own add up; 1 for the others.
+        Parts of the sum of conv2d_weight, each added up by blocks of its own; 1 for the other operators.
     sms : int
         Multiprocessors of the GPU.
     """
@@ -82,7 +82,7 @@ class Choice:
 
     @cached_property
     def chunks(self) -> tuple[int, ...]:
-        """Chunks of the sum of a block of each group."""
+        """Chunks that a block adds up, for each group of the plan."""
         ic, oc = self.channels
         depth = {"conv2d": ic, "conv2d_input": oc, "conv2d_weight": self.shape.n}[self.operator]
         return tuple(ceil_div(ceil_div(group.terms * depth, BK), self.parts) for group in self.plan.groups)
@@ -113,7 +113,7 @@ class Choice:
 
     @property
     def useful(self) -> float:
-        """Share of the multiply-adds done that is of the problem."""
+        """Share of the multiply-adds done that belong to the problem."""
         return self.plan.useful / self.done if self.done else 1.0
 
     @property
@@ -140,11 +140,11 @@ class Choice:
         area = self.tile.bm * self.tile.bn
         one = area * BK / LANES  # cycles of a chunk at the peak
         blocks, slots = prod(self.grid), self.sms * self.tile.resident
-        busy = self.done / LANES / SPEED[area][ALL] + blocks * START / self.tile.resident
+        busy = self.done / LANES / SPEED[area][AMONG_MANY] + blocks * START / self.tile.resident
         longest = max(self.chunks, default=0) * one / SPEED[area][ALONE] + START
         rest = blocks % slots
         last = max(longest, ceil_div(rest, self.sms) * busy / blocks) if rest else 0.0
-        second = SECOND_LAUNCH + self.parts * 4 * prod(self.shape.w_shape) / BYTES if self.parts > 1 else 0.0
+        second = SECOND_LAUNCH + self.parts * 4 * prod(self.shape.w_shape) / BYTES_PER_CYCLE if self.parts > 1 else 0.0
         return (blocks - rest) / blocks * busy / self.sms + last + second
 
 

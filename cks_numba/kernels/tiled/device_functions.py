@@ -1,4 +1,4 @@
-"""What the two kernels of the tiled rung share: the tile of a block, who holds and who loads which part of it.
+"""The device functions of the two kernels: which results each thread makes, and which elements it loads.
 
 A block of threads makes a tile of BM x BN results, and takes the sum in chunks of BK terms::
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from numba import uint32
+from numba import int32, uint32
 
 from ...plan_table import FIRST_BLOCK
 from ..jit import device
@@ -23,10 +23,10 @@ from .vectors import load, load4, store, store4
 
 
 # --- whole numbers --------------------------------------------------------------------------------
-# Indices have 32 bits and no sign: a GPU divides 64 bits in a subroutine, and takes two registers to hold them.
+# Indices are unsigned and have 32 bits: a GPU has no instruction that divides 64 bits, and they take two registers.
 @device
 def digits(k, middle_size, last_size):
-    """k as three digits, of which the last two count to their sizes."""
+    """Write k with three digits: k = (first * middle_size + middle) * last_size + last."""
     rest = uint32(uint32(k) // last_size)
     first = uint32(rest // middle_size)
     return first, uint32(rest - uint32(first * middle_size)), uint32(uint32(k) - uint32(rest * last_size))
@@ -34,7 +34,7 @@ def digits(k, middle_size, last_size):
 
 @cache
 def stepper(width: int) -> Any:
-    """The way from a term, as three digits, to the term one chunk further on, without a division."""
+    """Make the function that finds the term one chunk further on, as three digits, without a division."""
 
     @device
     def carry(first, middle, last, middle_size, last_size):
@@ -44,7 +44,7 @@ def stepper(width: int) -> Any:
 
     @device
     def further(first, middle, last, by, middle_size, last_size):
-        """`by` are the digits of BK. Loads of single elements hold too many places for three more registers."""
+        """Add `by`, the digits of BK. Kernels with loads of single elements have no registers for it, and count up."""
         if width == 4:
             last = uint32(last + by[2])
             over = uint32(last >= last_size)
@@ -61,9 +61,22 @@ def stepper(width: int) -> Any:
     return further
 
 
+@cache
+def offset_of(width: int, along_terms: bool) -> Any:
+    """Make the function that says how far a term lies from the first one in memory, in runs of `width` elements."""
+
+    @device
+    def offset(first, middle, last, steps):
+        """Along terms, the last digit counts neighbours in memory."""
+        outer = int32(first * steps[0]) + int32(middle * steps[1])
+        return outer + int32(last // width if along_terms else last * steps[2])
+
+    return offset
+
+
 @device
 def group_of_block(table, block):
-    """The line of the group that a block belongs to: the last that begins no later."""
+    """Find the group of the plan that a block belongs to: the last line of the table with no later first block."""
     low, high = uint32(0), uint32(table.shape[0] - 2)
     while low < high:
         middle = uint32((low + high + uint32(1)) // uint32(2))
@@ -77,16 +90,17 @@ def group_of_block(table, block):
 # --- the tile -------------------------------------------------------------------------------------
 @cache
 def thread_tile(tile: Tile) -> tuple[Any, Any, Any]:
-    """Which results are a thread's own, and how it adds a chunk to them: the inner loop of both kernels.
+    """Make the functions that find a thread's first results and add a chunk to them, the inner loop of both kernels.
 
-    A thread has runs of four rows and of four columns, so that four neighbours travel in one load. The first run of
-    all threads of a unit together is one stretch of it, and the second run, if there is one, the next.
+    A thread has runs of four rows and of four columns, so that one load brings four neighbours. The first runs of all
+    threads of a unit lie side by side, and their second runs follow. The last value returned says how far, in rows and
+    in columns, a thread's second run is from its first.
     """
     _, bn, tm, tn = tile
     high, wide = tile.unit
-    row_run, column_run = high // tm * 4, wide // tn * 4  # from a thread's first run to its second
+    row_run, column_run = high // tm * 4, wide // tn * 4  # rows and columns from a first run to a second
     across = bn // tn // 8  # warps along a row of the tile
-    down_by, across_by = (4, 8) if tile.whole else (tm, 2 * tn)  # from a warp to the next, in runs
+    down_by, across_by = (4, 8) if tile.whole else (tm, 2 * tn)  # runs from a warp to the next
 
     @device
     def first_of(t):
@@ -106,7 +120,7 @@ def thread_tile(tile: Tile) -> tuple[Any, Any, Any]:
 
     @device
     def multiply_chunk(acc, a_tile, b_tile, buffer, a, b, row, column):
-        """The terms of a chunk, written out: the compiler leaves a loop of so long a body as it is."""
+        """Add the terms of a chunk. They are written out: the compiler does not unroll a loop with so long a body."""
         multiply_term(acc, a_tile, b_tile, buffer, 0, a, b, row, column)
         multiply_term(acc, a_tile, b_tile, buffer, 1, a, b, row, column)
         multiply_term(acc, a_tile, b_tile, buffer, 2, a, b, row, column)
@@ -121,11 +135,12 @@ def thread_tile(tile: Tile) -> tuple[Any, Any, Any]:
 
 @cache
 def loader(width: int, along_terms: bool, size: int, threads: int) -> tuple[int, int, Any, Any, Any]:
-    """How the threads of a block load BK terms of `size` rows or columns, `width` elements at once.
+    """Make the functions with which a block loads BK terms of `size` rows or columns, `width` elements at once.
 
     All loads of a thread are of the same term (along_terms: of the same `width` terms), so it keeps count of
-    one term only. Returned are the loads of a thread, the way from one to the next in rows or columns, and, as
-    device functions, the first term and the first row or column of thread t, the load, and the way into the tile.
+    one term only. Returned are the number of loads of a thread, the rows or columns from one to the next, and three
+    functions: `first_of` finds the first term and the first row or column of thread t, `fetch` loads to registers, and
+    `put` stores in shared memory.
     """
     together = BK // width if along_terms else threads // BK  # threads on the same row, or on the same term
     loads = size * BK // width // threads
@@ -139,7 +154,7 @@ def loader(width: int, along_terms: bool, size: int, threads: int) -> tuple[int,
 
     @device
     def fetch(held, j, array, index, wanted, zero):
-        """Load into held[j], or zeros where the sum has ended."""
+        """Load into held[j], or put zeros there past the end of the sum."""
         if width == 4:
             if wanted:
                 held[j, 0], held[j, 1], held[j, 2], held[j, 3] = load4(array, index)
@@ -162,7 +177,7 @@ def loader(width: int, along_terms: bool, size: int, threads: int) -> tuple[int,
 
 @cache
 def writer(width: int) -> Any:
-    """How a thread writes `width` neighbours of its results; they exist all or none."""
+    """Make the function that writes `width` neighbouring results of a thread, which all exist."""
 
     @device
     def write(out, index, acc, i, j):

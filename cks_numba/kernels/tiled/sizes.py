@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 BK = 8  # terms of a chunk
-SKEW = 4  # elements between two terms in shared memory beyond the tile: writes then spread over all banks
+SKEW = 4  # unused elements after each term of a tile in shared memory, which spread the writes over all banks
 
 
 class Tile(NamedTuple):
-    """Results of a block, and of a thread."""
+    """A tile of bm x bn results, which a block makes; each of its threads makes tm x tn of them."""
 
     bm: int
     bn: int
@@ -18,6 +18,7 @@ class Tile(NamedTuple):
 
     @property
     def threads(self) -> int:
+        """Threads of a block."""
         return (self.bm // self.tm) * (self.bn // self.tn)
 
     @property

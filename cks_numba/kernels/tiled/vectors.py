@@ -2,7 +2,7 @@
 
 The arrays are C-contiguous, and an index counts elements from the first one on, or runs of four. It is never
 negative, so nothing is tested for that, and four neighbours travel in one instruction: the array must begin at
-a multiple of 16 bytes. For Numba's simulator, and to read what is meant, the same in plain Python:
+a multiple of 16 bytes. Numba's simulator runs the same functions in plain Python, which also say what is meant:
 
 >>> import numpy as np
 >>> array = np.arange(12.0).reshape(3, 4)
@@ -39,7 +39,7 @@ def plain_store4(array, index, a, b, c, d):  # type: ignore[no-untyped-def]
 
 
 def _address(context: Any, builder: Any, signature: Any, arguments: Any, lanes: int) -> Any:
-    """Where the element, or the run of so many lanes, of the first two arguments, an array and an index, lies."""
+    """The address of an element, or of a run of `lanes` elements, of the array and at the index that come first."""
     array_type, index_type = signature.args[:2]
     at = context.make_array(array_type)(context, builder, arguments[0]).data
     if lanes > 1:

@@ -17,7 +17,7 @@ from reference import HARD_SHAPES, brute_force, integers, random_shape
 
 from cks_numba import kernels
 from cks_numba.geometry import OPERATORS, ConvShape
-from cks_numba.kernels import launch, tiled
+from cks_numba.kernels import elementwise, tiled
 from cks_numba.kernels.tiled import gemm
 
 sys.path.insert(0, os.environ["PTXRUN"])
@@ -33,8 +33,8 @@ def poisoned_scratch(monkeypatch):
     def scratch(like, shape):
         return np.full(shape, np.nan, like.dtype)
 
-    monkeypatch.setattr(launch, "scratch", scratch)
-    monkeypatch.setattr(tiled, "scratch", scratch)
+    monkeypatch.setattr(elementwise, "scratch", scratch)
+    monkeypatch.setattr(tiled.launches, "__defaults__", (None, scratch))
 
 
 def compiled(kernel, signature):
