@@ -19,6 +19,7 @@ from numba.core.errors import NumbaError, NumbaWarning
 from reference import HARD_SHAPES, brute_force, in_a_process, integers, random_shape
 
 import cks_numba as cks
+from cks_numba import tables
 from cks_numba.backends import cpu
 from cks_numba.backends.cpu import compiled, few, gather, registers, tile, weight
 from cks_numba.geometry import OPERATORS, ConvShape
@@ -146,6 +147,70 @@ def test_hard_and_large_shapes(operator, sizes):
         check(operator, shape, ((order, 1),) * 3, dtypes=("float32",) if order == NHWC else ("float64",))
 
 
+# --- the arguments of a kernel -------------------------------------------------------------------
+RECORDS = gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightSizes, few.FewSizes, compiled.TableRow
+
+
+def counted(kind, numbers):
+    """A named tuple of the class, its numbers taken in order from an iterator."""
+    if kind is int:
+        return next(numbers)
+    parts = [counted(part, numbers) for part in compiled._fields_of(kind).values()]
+    return kind(*parts) if hasattr(kind, "_fields") else tuple(parts)
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_compiled_code_reads_each_field_by_its_name(kind):
+    """Record 1 of two, as compiled code reads it, is the named tuple that Python wrote."""
+    count = compiled.count_of(kind)
+    first, second = (counted(kind, iter(range(k * count, (k + 1) * count))) for k in (0, 1))
+    numbers = np.array(compiled.numbers_of(first) + compiled.numbers_of(second), np.int64)
+    assert numbers.tolist() == list(range(2 * count))
+    read = numba.njit(lambda address: compiled.record(address, 1, kind))
+    assert read(numbers.ctypes.data) == second
+
+
+def test_arguments_begin_with_those_of_all_kernels_and_the_addresses():
+    sizes = gather.CopySizes(images=1, rows=2, columns=3, channels=4, source=compiled.Steps(n=5, h=6, w=7, c=8))
+    assert compiled.arguments_of(gather.CopyAddresses, sizes).tolist() == [0] * 6 + list(range(1, 9))
+    places = {name: getattr(compiled, name.upper()) for name in compiled.Common._fields}
+    assert list(places.values()) == list(range(4)) and compiled.OWN == 4
+
+
+def test_rows_of_the_table_are_named_in_the_order_of_its_columns():
+    columns = [getattr(tables, name.upper()) for name in compiled.AxisRow._fields]
+    assert columns == list(range(tables.COLUMNS - tables.ROWS))
+    assert (tables.FIRST_BLOCK, tables.ROWS) == (0, 1)
+    assert compiled.count_of(compiled.TableRow) == tables.TABLE_WIDTH
+
+
+def test_a_field_that_is_missing_doubled_or_unknown_is_an_error():
+    right = {"images": 1, "rows": 2, "columns": 3, "channels": 4, "source": compiled.Steps(5, 6, 7, 8)}
+    gather.CopySizes(**right)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'rows'"):
+        gather.CopySizes(**{name: value for name, value in right.items() if name != "rows"})
+    with pytest.raises(TypeError, match="multiple values for argument 'images'"):
+        gather.CopySizes(1, **right)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'lines'"):
+        gather.CopySizes(**right, lines=2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error", "message"),
+    [
+        ("source", (5, 6, 7), ValueError, r"source must be 4 numbers, got \(5, 6, 7\)"),
+        ("source", (5, 6, 7, 8, 9), ValueError, "source must be 4 numbers"),
+        ("source", (5, 6, 7, 8.5), TypeError, "float"),
+        ("rows", 2.0, TypeError, "float"),
+        ("rows", (2, 3), TypeError, "tuple"),
+    ],
+)
+def test_a_field_of_the_wrong_length_or_type_is_an_error(field, value, error, message):
+    right = gather.CopySizes(images=1, rows=2, columns=3, channels=4, source=compiled.Steps(5, 6, 7, 8))
+    with pytest.raises(error, match=message):
+        compiled.arguments_of(gather.CopyAddresses, right._replace(**{field: value}))
+
+
 # --- views ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_views_of_any_strides(operator, sizes):
@@ -208,8 +273,8 @@ def test_sum_in_parts(monkeypatch):
     for oc, ic, groups, way in sizes:
         shape = ConvShape(n=5, ih=5, iw=4, ic=ic, oc=oc, fh=3, fw=2, padding=1, groups=groups)
         x, dy, dw = (np.empty(size, np.float32).strides for size in (shape.x_shape, shape.y_shape, shape.w_shape))
-        found, (arguments, _, _) = weight.sizes_of(shape, x, dy, dw, 4, 2)
-        assert (found, arguments[weight.PARTS]) == (way, 4)
+        found, sizes_found = weight.sizes_of(shape, x, dy, dw, 4, 2)
+        assert (found, sizes_found.named.parts) == (way, 4)
         check("conv2d_weight", shape)
     weight.sizes_of.cache_clear()
 
