@@ -58,7 +58,7 @@ def _alone(call: Callable[[], Any]) -> float:
 
 
 @numba.njit(parallel=True)
-def _multiply_adds(zero, rows):
+def _multiply_adds(zero, rows):  # type: ignore[no-untyped-def]
     """A tile of results for each thread: nothing but multiply-adds, on numbers that stay in the L1 cache."""
     for thread in numba.prange(len(rows)):
         tile, there = zeros(zero), addresses_in(rows[thread])

@@ -90,7 +90,7 @@ class Steps(NamedTuple):
 class AxisRow(NamedTuple):
     """The columns of a plan's table for one axis, named as in ``cks_numba.plan_table``."""
 
-    count: int
+    count: int  # type: ignore[assignment]
     terms: int
     fixed: int
     fixed_step: int
@@ -244,7 +244,11 @@ class _Workers:
     """The pool of this process, started by the first call that needs it; a forked child starts its own."""
 
     def __init__(self) -> None:
-        self.lock, self.pool = threading.Lock(), None
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
+        self.pool: Pool | None = None
 
     def __call__(self) -> Pool:
         pool = self.pool
@@ -256,7 +260,7 @@ class _Workers:
 
 _workers = _Workers()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_workers.__init__)
+    os.register_at_fork(after_in_child=_workers.after_fork)
 
 
 def number_of_threads(operator: str, shape: ConvShape) -> int:

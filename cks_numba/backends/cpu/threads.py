@@ -195,7 +195,7 @@ class Pool:
         api.PyThread_allocate_lock.restype = ctypes.c_void_p
         api.PyThread_acquire_lock.argtypes = (ctypes.c_void_p, ctypes.c_int)
         functions = (
-            ctypes.cast(function, ctypes.c_void_p).value
+            ctypes.cast(function, ctypes.c_void_p).value or 0
             for function in (api.PyThread_acquire_lock_timed, api.PyThread_release_lock)
         )
         memory = np.zeros((2 + workers, WORKER), np.int64)
