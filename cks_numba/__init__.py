@@ -13,7 +13,6 @@ Examples
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import Any
 
@@ -36,18 +35,6 @@ _HOMES = {  # public name: (module, its name there); an empty name stands for th
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604
-
-
-_forked = False  # in a child, the cpu backend must not use the threads that its parent has started
-
-
-def _after_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def __getattr__(name: str) -> Any:

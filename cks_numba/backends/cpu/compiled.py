@@ -120,22 +120,28 @@ def _of_address(function: Any) -> Callable[[int], None]:
 
 
 class _Workers:
-    """The pool of this process, which starts at the first call that needs it: a forked child has none of its parent's."""
+    """The pool of this process. It starts at the first call that needs it, so a forked child starts its own."""
 
     def __init__(self) -> None:
-        self.lock, self.pool = threading.Lock(), None
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin without a pool: the parent's threads are not in a forked child."""
+        self.lock = threading.Lock()
+        self.pool: Pool | None = None
 
     def __call__(self) -> Pool:
         pool = self.pool
         if pool is None:
             with self.lock, uninterrupted():
-                pool = self.pool = self.pool or Pool(numba.config.NUMBA_NUM_THREADS - 1, _of_address)
+                number: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+                pool = self.pool = self.pool or Pool(number - 1, _of_address)
         return pool
 
 
 _workers = _Workers()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_workers.__init__)
+    os.register_at_fork(after_in_child=_workers.forget)
 
 
 def number_of_threads(operator: str, shape: ConvShape) -> int:
