@@ -367,7 +367,7 @@ def test_sleeping_workers_come():
 def test_a_late_worker_finds_nothing_to_do(monkeypatch):
     """The caller takes its offer back from workers that have not begun, and from then on they serve others."""
     late, called = [], []
-    monkeypatch.setattr(threading.Thread, "start", late.append)
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: late.append(thread))
     jobs = Jobs(2)
     monkeypatch.undo()
     jobs.share(called.append, 7, 3)
