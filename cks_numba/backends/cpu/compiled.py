@@ -241,12 +241,13 @@ def _of_address(function: Any) -> Callable[[int], None]:
 
 
 class _Workers:
-    """The pool of this process, started by the first call that needs it; a forked child starts its own."""
+    """The pool of this process. It starts at the first call that needs it, so a forked child starts its own."""
 
     def __init__(self) -> None:
-        self.after_fork()
+        self.forget()
 
-    def after_fork(self) -> None:
+    def forget(self) -> None:
+        """Begin without a pool: the parent's threads are not in a forked child."""
         self.lock = threading.Lock()
         self.pool: Pool | None = None
 
@@ -254,13 +255,14 @@ class _Workers:
         pool = self.pool
         if pool is None:
             with self.lock, uninterrupted():
-                pool = self.pool = self.pool or Pool(numba.config.NUMBA_NUM_THREADS - 1, _of_address)
+                number: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+                pool = self.pool = self.pool or Pool(number - 1, _of_address)
         return pool
 
 
 _workers = _Workers()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_workers.after_fork)
+    os.register_at_fork(after_in_child=_workers.forget)
 
 
 def number_of_threads(operator: str, shape: ConvShape) -> int:
