@@ -26,20 +26,18 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, njit, prange, types
+from numba import carray, cfunc, types
 from numba.extending import intrinsic, models, register_jitable, register_model
 
-import cks_numba
-
-from ... import tables
+from ... import plan_table
 from ...geometry import ConvShape, plan
-from .. import uninterrupted
-from .registers import I64, LANE_BYTES, ONLY_IN_KERNELS, TILE_ROWS, call_kernel, helper, integers_at, next_number
+from ..interrupts import uninterrupted
+from .registers import I64, LANE_BYTES, ONLY_IN_KERNELS, TILE_ROWS, helper, integers_at, next_number
+from .threads import Pool
 
 Array = np.ndarray[Any, Any]
 Strides = tuple[int, ...]
 SERIAL_BELOW = 400_000  # Fewer multiply-adds than these are done before a second thread has woken up.
-ZERO = {"f": np.float32(0), "d": np.float64(0)}
 
 # Places of the arguments that all kernels have (`Common`), and of the first one that is a kernel's own.
 NEXT_TASK, NEXT_THREAD, SCRATCH, SCRATCH_STEP, OWN = range(5)
@@ -49,7 +47,7 @@ SCRATCH_HEAD = 256 + TILE_ROWS * LANE_BYTES  # bytes that `own_scratch` lays out
 def _stamp() -> int:
     """A checksum of the source files of all compiled code."""
     here = Path(__file__).parent
-    sources = [*sorted(here.glob("*.py")), here.parent.parent / "tables.py"]
+    sources = [*sorted(here.glob("*.py")), here.parent.parent / "plan_table.py"]
     return zlib.crc32(b"".join(path.read_bytes() for path in sources))
 
 
@@ -90,9 +88,9 @@ class Steps(NamedTuple):
 
 
 class AxisRow(NamedTuple):
-    """The columns of a plan's table for one axis, named as in ``cks_numba.tables``."""
+    """The columns of a plan's table for one axis, named as in ``cks_numba.plan_table``."""
 
-    count: int
+    count: int  # type: ignore[assignment]
     terms: int
     fixed: int
     fixed_step: int
@@ -220,63 +218,56 @@ class Kernel(NamedTuple):
 def compiled(function: Any, kind: str) -> Kernel:
     """Return a compiled kernel, compiled at the first call; `kind` is the ``char`` of the dtype."""
     number, c_number = (types.float32, ctypes.c_float) if kind == "f" else (types.float64, ctypes.c_double)
-    signature = types.void(number, Arguments())
-    with uninterrupted():
-        try:
-            owner = cfunc(signature, cache=True, error_model="numpy")(function)
-        except RuntimeError:  # Numba found no folder for its cache
-            owner = cfunc(signature, error_model="numpy")(function)
-    address: int = owner.address  # type: ignore[assignment]
+    owner = _compile(function, types.void(number, Arguments()))
+    address: int = owner.address
     return Kernel(address, ctypes.CFUNCTYPE(None, c_number, ctypes.c_int64)(address), owner)
 
 
-def _call_on_threads(threads, address, zero, arguments):
-    for _ in prange(threads):
-        call_kernel(address, zero, arguments)
+def _compile(function: Any, signature: Any) -> Any:
+    """Compile a function, or take it from Numba's cache."""
+    with uninterrupted():
+        try:
+            return cfunc(signature, cache=True, error_model="numpy")(function)
+        except RuntimeError:  # Numba found no folder for its cache
+            return cfunc(signature, error_model="numpy")(function)
 
 
 @cache
-def _on_threads(kind: str) -> Any:
-    """The function that calls a kernel on several threads of Numba at once: one for all kernels of a dtype."""
-    number = types.float32 if kind == "f" else types.float64
-    signature = types.void(types.int64, types.int64, number, types.int64)
-    with uninterrupted():
-        try:
-            return njit(signature, parallel=True, nogil=True, cache=True)(_call_on_threads)
-        except RuntimeError:  # Numba found no folder for its cache
-            return njit(signature, parallel=True, nogil=True)(_call_on_threads)
+def _of_address(function: Any) -> Callable[[int], None]:
+    """A function of one address, compiled."""
+    owner = _compile(function, types.void(Arguments()))
+    call = ctypes.CFUNCTYPE(None, ctypes.c_int64)(owner.address)
+    return lambda address, owner=owner: call(address)  # type: ignore[misc]
 
 
-def _is_alone() -> bool:
-    """Whether no thread but one is left: a child that was forked before it imported this package tells it by that."""
-    tasks = Path("/proc/self/task")
-    return tasks.is_dir() and len(list(tasks.iterdir())) == 1
-
-
-class _Threads:
-    """Numba's threads: one Python thread at a time may use them, and a child forked from their process not at all."""
+class _Workers:
+    """The pool of this process. It starts at the first call that needs it, so a forked child starts its own."""
 
     def __init__(self) -> None:
-        self.lost = False
-        self.after_fork(cks_numba._forked or _is_alone())
+        self.forget()
 
-    def after_fork(self, forked: bool = True) -> None:
+    def forget(self) -> None:
+        """Begin without a pool: the parent's threads are not in a forked child."""
         self.lock = threading.Lock()
-        try:
-            numba.threading_layer()
-        except ValueError:  # not started yet, so the child may start its own
-            return
-        self.lost = self.lost or forked
+        self.pool: Pool | None = None
+
+    def __call__(self) -> Pool:
+        pool = self.pool
+        if pool is None:
+            with self.lock, uninterrupted():
+                number: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+                pool = self.pool = self.pool or Pool(number - 1, _of_address)
+        return pool
 
 
-_threads = _Threads()
+_workers = _Workers()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_threads.after_fork)
+    os.register_at_fork(after_in_child=_workers.forget)
 
 
 def number_of_threads(operator: str, shape: ConvShape) -> int:
-    """Return how many threads to use: those that Numba is set to, or one for little work and in a forked child."""
-    if _threads.lost or plan(operator, shape).useful < SERIAL_BELOW:
+    """Return how many threads to use: as many as Numba is set to, or one for little work."""
+    if plan(operator, shape).useful < SERIAL_BELOW:
         return 1
     return numba.get_num_threads()
 
@@ -299,12 +290,10 @@ def start(
     if threads == 1:
         kernel.call(0, at)
         return
-    on_threads = _on_threads(dtype.char)
-    with _threads.lock:
-        on_threads(threads, kernel.address, ZERO[dtype.char], at)
+    _workers().share(kernel.address, at, dtype.char == "d", threads)
 
 
-ceil_div = register_jitable(**ONLY_IN_KERNELS)(tables.ceil_div)  # the same function, for kernels too
+ceil_div = register_jitable(**ONLY_IN_KERNELS)(plan_table.ceil_div)  # the same function, for kernels too
 
 
 @register_jitable(**ONLY_IN_KERNELS)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import ConvShape, plan
-from ...tables import group_table
+from ...plan_table import group_table
 from .compiled import (
     NEXT_TASK,
     SCRATCH_HEAD,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import Affine, ConvShape, Group, Run, plan
-from ...tables import TABLE_WIDTH, group_table
+from ...plan_table import TABLE_WIDTH, group_table
 from .compiled import (
     NEXT_TASK,
     SCRATCH_HEAD,

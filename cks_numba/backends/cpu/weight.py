@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import Axis, ConvShape, plan
-from ...tables import group_table
+from ...plan_table import group_table
 from . import few
 from .compiled import (
     NEXT_TASK,
@@ -292,7 +292,7 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
         axis_w=axis_w,
         x=Steps(*x),
         dy=Steps(*dy),
-        out=OutSteps(*dw, channel_group=rows * dw[0]),
+        out=OutSteps(oc=dw[0], h=dw[1], w=dw[2], ic=dw[3], channel_group=rows * dw[0]),
     )
     own_bytes = x_bytes + dy_bytes + (result_bytes if parts == 1 else 0)
     return Sizes(sizes, arguments_of(WeightAddresses, sizes), SCRATCH_HEAD + own_bytes, table)
