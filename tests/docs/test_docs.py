@@ -40,7 +40,7 @@ def local_links(text: str) -> list[str]:
 def commands(text: str) -> list[list[str]]:
     """The cks-numba lines of the indented blocks, without their comments, and those inside the text."""
     lines = re.findall(r"^ {4,}cks-numba (.*)$", text, flags=re.MULTILINE)
-    inside = re.findall(r"`cks-numba ([^`]*)`", text)
+    inside = re.findall(r"`cks-numba ([a-z][^`]*)`", text)
     return [shlex.split(line, comments=True) for line in (*lines, *inside)]
 
 
