@@ -35,6 +35,7 @@ from cks_numba.tutorial import setup
 setup()"""  # the first cell of every notebook; setup() comes before anything that imports numba
 WIDGET = "application/vnd.jupyter.widget-view+json"
 TIMEOUT = 300  # seconds for one cell
+WORDS_A_MINUTE, LINES_A_MINUTE, MINUTES_AN_EXERCISE = 150, 20, 3
 
 Notebook = dict[str, Any]
 
@@ -55,6 +56,16 @@ def text_of(notebook: Notebook) -> str:
 
 def source_of(cell: Notebook) -> str:
     return "".join(cell["source"])
+
+
+def minutes(notebook: Notebook) -> float:
+    """Estimate how long a notebook takes; nobody was timed."""
+    texts = [source_of(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    codes = [source_of(cell) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    words = sum(len(text.split()) for text in texts)
+    lines = sum(bool(line.strip()) for code in codes for line in code.splitlines())
+    exercises = sum(map(is_exercise, notebook["cells"]))
+    return words / WORDS_A_MINUTE + lines / LINES_A_MINUTE + exercises * MINUTES_AN_EXERCISE
 
 
 def is_exercise(cell: Notebook) -> bool:

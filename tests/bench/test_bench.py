@@ -115,15 +115,15 @@ def test_summary_goes_between_the_markers(tmp_path):
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
 def test_committed_timings_are_of_the_whole_table(path):
-    """README's table is made from the first of these files, and all of them say what they are."""
+    """The table of docs/cpu.md is made from the first of these files, and all of them say what they are."""
     found = results.read(path)
     expected = [(c.operator, c.shape.n, c.shape.ih, c.shape.ic, c.shape.oc, c.shape.fh) for c in cases.table()]
     assert [r.row.case[:6] for r in results.ratios(found)] == expected
     assert all(r.device and r.versions and r.commit and r.threads and r.rounds >= 3 for r in found)
 
 
-def test_readme_says_what_the_committed_timings_say():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_about_the_cpu_says_what_the_committed_timings_say():
+    text = (ROOT / "docs" / "cpu.md").read_text(encoding="utf-8")
     stated = text.partition(results.MARKERS[0] + "\n")[2].partition("\n" + results.MARKERS[1])[0]
     assert stated in [results.summary(results.read(path)) for path in COMMITTED]
 
