@@ -9,10 +9,20 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 Pair = tuple[int, int]
-MAX_GRID_YZ = 65535  # blocks along the second and third axis of a grid
+IntPair = int | tuple[int, int] | list[int]
+"""A stride or a dilation: an int for both axes, or (vertical, horizontal)."""
+
+Padding = (
+    IntPair | tuple[Pair, Pair] | tuple[int, int, int, int] | list[Pair] | list[list[int]] | Literal["same", "valid"]
+)
+"""Zeros around an image: an int for all four sides, (vertical, horizontal), ((top, bottom), (left, right)),
+four ints in this order, "valid" for none, or "same" for a result as large as the image (stride 1 alone)."""
+
+Choice = TypeVar("Choice", bound=str)
+MAX_GRID_YZ = 65535  # most blocks along the second and third axis of a grid
 
 
 def integer(name: str, value: Any, least: int) -> int:
@@ -65,11 +75,11 @@ def paddings(value: Any, filter_size: Pair, stride: Pair, dilation: Pair) -> tup
 
 
 # --- the arguments of the operators ---------------------------------------------------------------
-def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+def choice(name: str, value: Any, allowed: tuple[Choice, ...]) -> Choice:
     """Return `value`, one of the allowed strings."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-    return value
+    return allowed[allowed.index(value)]
 
 
 def dtypes(names: dict[str, str]) -> str:
@@ -105,7 +115,7 @@ def sizes(name: str, value: Any, axes: str, unbatched: bool) -> tuple[int, ...]:
 
 
 def divides(groups: int, source: str, channels: int) -> None:
-    """Check that the channels of an array can be cut into groups."""
+    """Check that the channels of an array can be cut into channel groups."""
     if channels % groups:
         raise ValueError(f"groups must divide the channels of {source}, got groups={groups} and {channels} channels")
 
@@ -127,7 +137,10 @@ def shape_of(name: str, shape: tuple[int, ...], wanted: tuple[int, ...], why: st
 
 
 def result(shape: Sequence[int]) -> None:
-    """Check that arrays can have so many elements, of at most 8 bytes; an empty one must have a size too."""
+    """Check that a result of this shape fits the addresses of a machine, with 8 bytes for each element.
+
+    The axes of an array without an element are limited in the same way.
+    """
     if prod(max(size, 1) for size in shape) >= 2**59:
         raise ValueError(f"result of shape {tuple(shape)} is larger than any memory")
 
@@ -162,7 +175,10 @@ def grid(name: str, blocks: tuple[int, ...]) -> None:
 
 
 def offsets(shape: Any, width: int) -> None:
-    """Check that 32 bits count runs of `width` elements of every array (with a sign those of an image), and terms."""
+    """Check that 32-bit integers can count what the CUDA kernels count.
+
+    That is runs of `width` elements: unsigned in a whole array, signed in one image; and signed, positions and terms.
+    """
     for name, size in (("x", shape.x_shape), ("w", shape.w_shape), ("dy", shape.y_shape)):
         if prod(size[1:]) >= 2**31 * width or prod(size) >= 2**32 * width:
             raise ValueError(f"{name} is too large for the CUDA kernels: shape {size}; split the batch")

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from . import operators, tables
+from . import operators, plan_table
 from .geometry import ConvShape
 
 try:
     import dask.array as da
-except ModuleNotFoundError as error:
-    raise ImportError("cks_numba.dask needs dask: pip install 'cks-numba[dask]'") from error
+except ModuleNotFoundError as _missing:
+    raise ImportError("cks_numba.dask needs dask: pip install 'cks-numba[dask]'") from _missing
 
 __all__ = ["Cost", "conv2d", "conv2d_input", "conv2d_weight", "cost"]
 
@@ -272,13 +272,13 @@ def cost(shape: ConvShape, workers: int, itemsize: int = 4) -> Cost:
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    images = tables.ceil_div(shape.n, workers)
+    images = plan_table.ceil_div(shape.n, workers)
     used = min(workers, shape.n)
     filter_bytes = itemsize * prod(shape.w_shape)
     maps = itemsize * images * (prod(shape.x_shape[1:]) + prod(shape.y_shape[1:]))
     steps, left = 0, used
     while left > 1:
-        steps, left = steps + 1, tables.ceil_div(left, FAN_IN)
+        steps, left = steps + 1, plan_table.ceil_div(left, FAN_IN)
     memory = 2 * maps + (2 + min(used, FAN_IN)) * filter_bytes
     return Cost(workers, images, memory, used * filter_bytes, max(0, used - 1) * filter_bytes, steps)
 

@@ -18,15 +18,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import arrays, checks, model_report, models, operators
+from . import buffers, checks, operators
+from .buffers import Layout
+from .checks import IntPair, Padding, Pair
 from .geometry import ConvShape
+from .models import pytorch
+from .models.found import THRESHOLD, Found
+from .models.text import text
 
 try:
     import torch
     from torch import Tensor, nn
     from torch.autograd import forward_ad
-except ModuleNotFoundError as error:
-    raise ImportError("cks_numba.torch needs PyTorch: pip install 'cks-numba[torch]'") from error
+except ModuleNotFoundError as _missing:
+    raise ImportError("cks_numba.torch needs PyTorch: pip install 'cks-numba[torch]'") from _missing
 
 __all__ = ["CKSConv2d", "CKSConvTranspose2d", "conv2d", "conv_transpose2d", "convert"]
 
@@ -45,7 +50,8 @@ def _derivative(by: int, three: Sequence[Tensor], how: Sequence[Any]) -> Tensor:
     """Derivative of S(x, w, dy) by the first, second or third of them, of which only the size is used."""
     arguments = [tensor.shape if place == by else tensor for place, tensor in enumerate(three)]
     name, operands = DERIVATIVES[by]
-    return getattr(torch.ops.cks, name)(*arguments[: 1 + operands.count(",")], *how)
+    derivative: Tensor = getattr(torch.ops.cks, name)(*arguments[: 1 + operands.count(",")], *how)
+    return derivative
 
 
 def _backward(by: int) -> Callable[..., tuple[Any, ...]]:
@@ -104,7 +110,7 @@ def _run(by: int) -> Callable[..., Tensor]:
     def run(*arguments: Any) -> Tensor:
         out, last = empty(*arguments), _is_last(_tensors(arguments))
         given = [_seen(argument, last) for argument in arguments[:-4]]
-        layout = "NHWC" if last else "NCHW"
+        layout: Layout = "NHWC" if last else "NCHW"
         with torch.no_grad():  # this is below autograd, which knows what it needs
             function(*given, **_named(arguments[-4:]), layout=layout, out=_seen(out, last))
         return out
@@ -120,8 +126,8 @@ def _named(how: Sequence[Any]) -> dict[str, Any]:
 def _seen(argument: Any, last: bool) -> Any:
     """A tensor, or the size of one, in the order of axes that the operator is told."""
     if isinstance(argument, Tensor):
-        return argument.permute(arrays.TO_LAST["NCHW"]) if last else argument
-    return arrays.channels_last(tuple(argument), "NCHW") if last else tuple(argument)
+        return argument.permute(buffers.TO_LAST["NCHW"]) if last else argument
+    return buffers.channels_last(tuple(argument), "NCHW") if last else tuple(argument)
 
 
 def _define(by: int) -> None:
@@ -141,9 +147,9 @@ def conv2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
     groups: int = 1,
 ) -> Tensor:
     """`torch.nn.functional.conv2d`, computed by C-K-S, forward and backward.
@@ -190,11 +196,11 @@ def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    output_padding: IntPair = 0,
     groups: int = 1,
-    dilation: Any = 1,
+    dilation: IntPair = 1,
 ) -> Tensor:
     """`torch.nn.functional.conv_transpose2d`, computed by C-K-S, forward and backward.
 
@@ -235,7 +241,9 @@ def conv_transpose2d(
         )
     checks.divides(how[3], "input", y.shape[1])
     maps = y.shape[2:], weight.shape[2:]
-    size = (y.shape[0], weight.shape[1] * how[3], *operators.transposed_size(*maps, *how[:3], output_padding))
+    strides, pads, dilations, _ = how
+    mapped = operators.transposed_size(*maps, strides, pads, dilations, output_padding)
+    size = (y.shape[0], weight.shape[1] * how[3], *mapped)
     x = torch.ops.cks.conv2d_input(size, weight, _reaching(y, size, weight, how), *how)
     return _finish(x, bias, input.dim() == 3)
 
@@ -252,11 +260,13 @@ def _checked(
     named = {"input": input, "weight": weight} | ({} if bias is None else {"bias": bias})
     if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(t).tangent is not None for t in named.values()):
         raise NotImplementedError("forward-mode differentiation: custom operators of torch would lose the tangents")
-    checks.dtypes({name: arrays.dtype_name(tensor) for name, tensor in named.items()})
+    checks.dtypes({name: buffers.dtype_name(tensor) for name, tensor in named.items()})
     return input, weight, bias
 
 
-def _how(weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int) -> tuple[Any, Any, Any, int]:
+def _how(
+    weight: Tensor, stride: IntPair, padding: Padding, dilation: IntPair, groups: int
+) -> tuple[Pair, tuple[int, int, int, int], Pair, int]:
     """Stride, padding, dilation and groups in the one form that the operators of torch take."""
     strides, dilations = checks.pair("stride", stride, 1), checks.pair("dilation", dilation, 1)
     rows, columns = checks.paddings(padding, (weight.shape[2], weight.shape[3]), strides, dilations)
@@ -302,11 +312,12 @@ class CKSConv2d(nn.Conv2d):
     skips_zeros = True
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding: Any = self.padding
+        how: tuple[Any, Any, Any] = self.stride, self.padding, self.dilation
+        stride, padding, dilation = how
         if self.padding_mode != "zeros":
             around = self._reversed_padding_repeated_twice
             input, padding = nn.functional.pad(input, around, mode=self.padding_mode), 0
-        return conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+        return conv2d(input, weight, bias, stride, padding, dilation, self.groups)
 
 
 class CKSConvTranspose2d(nn.ConvTranspose2d):
@@ -323,11 +334,10 @@ class CKSConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Apply the layer; of the sizes that the stride leaves open, `output_size` chooses one."""
-        sizes: tuple[Any, Any, Any] = (self.stride, self.padding, self.kernel_size)
-        added: Any = self._output_padding(input, output_size, *sizes, 2, self.dilation)  # type: ignore[arg-type]
-        return conv_transpose2d(
-            input, self.weight, self.bias, self.stride, self.padding, added, self.groups, self.dilation
-        )
+        how: tuple[Any, Any, Any, Any] = self.stride, self.padding, self.kernel_size, self.dilation
+        stride, padding, kernel_size, dilation = how
+        added: Any = self._output_padding(input, output_size, stride, padding, kernel_size, 2, dilation)
+        return conv_transpose2d(input, self.weight, self.bias, stride, padding, added, self.groups, dilation)
 
 
 # --- a whole model ---------------------------------------------------------------------------------
@@ -336,21 +346,22 @@ class Report:
 
     Attributes
     ----------
-    rows : list of cks_numba.models.Found
+    rows : list of cks_numba.models.found.Found
     threshold : float
     swapped : list of str
         Names of the layers that are ours now.
     """
 
-    def __init__(self, rows: list[models.Found], threshold: float) -> None:
-        self.rows, self.threshold = rows, threshold
-        self.swapped = [row.name for row in rows if row.swaps(threshold)]
+    def __init__(self, rows: list[Found], threshold: float) -> None:
+        self.rows: list[Found] = rows
+        self.threshold: float = threshold
+        self.swapped: list[str] = [row.name for row in rows if row.swaps(threshold)]
 
     def __str__(self) -> str:
-        return model_report.text(self.rows, self.threshold)
+        return text(self.rows, self.threshold)
 
 
-def convert(model: nn.Module, input_size: Any, threshold: float = models.THRESHOLD) -> tuple[nn.Module, Report]:
+def convert(model: nn.Module, input_size: Any, threshold: float = THRESHOLD) -> tuple[nn.Module, Report]:
     """Let the layers of a model skip zeros where that pays by their plans.
 
     A layer is swapped if a training step of it the regular way takes at least `threshold` times the useful
@@ -361,7 +372,7 @@ def convert(model: nn.Module, input_size: Any, threshold: float = models.THRESHO
     model : torch.nn.Module
         Changed in place. Its `Conv2d` and `ConvTranspose2d` are swapped, subclasses of them are not.
     input_size : tuple of int, tensor, or tuple of tensors
-        The input of one forward pass, which finds the size of every map; see `cks_numba.models.of_torch`.
+        The input of one forward pass, which finds the size of every map; see `cks_numba.models.pytorch.of_torch`.
     threshold : float
         1 swaps every layer that can be.
 
@@ -389,9 +400,9 @@ def convert(model: nn.Module, input_size: Any, threshold: float = models.THRESHO
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if not threshold >= 1:
         raise ValueError(f"threshold must be at least 1, got {threshold}")
-    report = Report(models.of_torch(model, input_size), threshold)
+    report = Report(pytorch.of_torch(model, input_size), threshold)
     for name in report.swapped:
-        layer = model.get_submodule("" if name == models.WHOLE else name)
+        layer = model.get_submodule("" if name == pytorch.WHOLE else name)
         # the object stays, so whatever refers to it or hangs on it does too
         layer.__class__ = CKSConvTranspose2d if isinstance(layer, nn.ConvTranspose2d) else CKSConv2d
     return model, report

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from cks_numba import figures
 from cks_numba.geometry import ConvShape
-from cks_numba.plots import animate
+from cks_numba.plots import animate, gallery
 
 STRIDED = ConvShape(n=1, ih=5, iw=5, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
 SHAPES = {
@@ -19,6 +18,6 @@ SHAPES = {
 }
 
 
-def animations() -> dict[str, figures.Writer]:
+def animations() -> dict[str, gallery.Writer]:
     """Return what writes the GIF of each operator."""
     return {operator: partial(animate, operator, shape) for operator, shape in SHAPES.items()}

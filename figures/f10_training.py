@@ -15,7 +15,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cks_numba import figures
+from cks_numba.plots import gallery
 
 DATA = Path(__file__).parent / "data"
 NAME = "training_digits_resnet18"
@@ -26,7 +26,7 @@ LOOK: dict[str, dict[str, Any]] = {
     CONTROL: dict(
         color="black", linewidth=1.6, linestyle=(0, (1, 1.5)), label="PyTorch, two threads: another order of adding up"
     ),
-    OURS: dict(color=figures.KINDS["useful"]["facecolor"], linewidth=2.4, label="cks_numba"),
+    OURS: dict(color=gallery.KINDS["useful"]["facecolor"], linewidth=2.4, label="cks_numba"),
 }
 
 

@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from cks_numba import figures, flops
+from cks_numba import flops
 from cks_numba.bench import results
 from cks_numba.geometry import ConvShape
+from cks_numba.plots import gallery
 
 DATA = Path(__file__).parent / "data"
 ON_THE_LINE = "on the line: the time falls\nas the multiply-adds do"
@@ -78,7 +79,7 @@ def draw_axes(ax: Axes, least: float, most: float, ticks: tuple[float, ...], tit
 def legend(fig: Figure, cards: list[str]) -> None:
     """Operators, and below them the cards of the left panel."""
     look = dict(linestyle="", markersize=13, markeredgecolor="black")
-    handles = [Line2D([], [], label=name, **look, **style) for name, style in figures.OPERATORS.items()]
+    handles = [Line2D([], [], label=name, **look, **style) for name, style in gallery.OPERATORS.items()]
     for card in cards:
         colour = "white" if card == HOLLOW else "#777777"
         handles.append(Line2D([], [], label=f"left: {card}", color=colour, marker="D", **look))
@@ -110,7 +111,7 @@ def draw() -> Figure:
     measured, rows = ours(), authors()
     for row in rows:
         operator, key = row["operator"], (row["operator"], sizes(row))
-        look = dict(s=120, edgecolors="black", zorder=2, **figures.OPERATORS[operator])
+        look = dict(s=120, edgecolors="black", zorder=2, **gallery.OPERATORS[operator])
         hollow = dict(facecolors="white", edgecolors=look["color"], linewidths=3) if row["gpu"] == HOLLOW else {}
         left.scatter(
             padding_alone(row), float(row["without_trim_ms"]) / float(row["with_trim_ms"]), **{**look, **hollow}

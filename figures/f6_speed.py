@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from cks_numba import figures
 from cks_numba.bench import results
+from cks_numba.plots import gallery
 
 DATA = Path(__file__).parent / "data"
 STEP = 0.22  # between the operators, side by side at each size
@@ -30,7 +30,7 @@ def ratios(rows: list[results.Row]) -> dict[str, dict[int, list[float]]]:
         if key == results.OURS and row.layout != "NHWC":
             continue
         times[row.case][key] = min(row.median_ms, times[row.case].get(key, row.median_ms))
-    found: dict[str, dict[int, list[float]]] = {operator: defaultdict(list) for operator in figures.OPERATORS}
+    found: dict[str, dict[int, list[float]]] = {operator: defaultdict(list) for operator in gallery.OPERATORS}
     for (operator, _, size, *_), here in times.items():
         if results.PEER in here:
             found[operator][size].append(here[results.PEER] / here[results.OURS])
@@ -41,7 +41,7 @@ def draw_panel(ax: Axes, rows: list[results.Row]) -> None:
     """Points and means of the three operators."""
     found = ratios(rows)
     sizes = sorted({size for by_size in found.values() for size in by_size})
-    for k, (operator, style) in enumerate(figures.OPERATORS.items()):
+    for k, (operator, style) in enumerate(gallery.OPERATORS.items()):
         where = {size: sizes.index(size) + (k - 1) * STEP for size in sorted(found[operator])}
         points = [(where[size], ratio) for size in where for ratio in found[operator][size]]
         ax.scatter([x for x, _ in points], [ratio for _, ratio in points], s=55, alpha=0.45, linewidths=0, **style)

@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from cks_numba import figures, flops, report
+from cks_numba import flops
+from cks_numba.flops import text
+from cks_numba.plots import gallery
 
 PANELS = (
     ("resnet18", 32),
@@ -36,12 +38,12 @@ def draw_panel(ax: Axes, name: str, size: int) -> None:
     counted = flops.network(name, size)
     totals = [layer.total for layer in counted.layers]
     where, bottom = range(1, len(totals) + 1), [0.0] * len(totals)
-    for kind, style in figures.KINDS.items():
+    for kind, style in gallery.KINDS.items():
         heights = [getattr(total, kind) / 1e9 for total in totals]
         ax.bar(where, heights, 0.9, bottom, linewidth=0, **style)
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     ax.bar(where, bottom, 0.9, fill=False, edgecolor="#444444", linewidth=0.6)
-    ax.set_title(f"{report.title(name, size)}\n{counted.total.share('redundant'):.0%} by zeros", fontsize=16)
+    ax.set_title(f"{text.title(name, size)}\n{counted.total.share('redundant'):.0%} by zeros", fontsize=16)
     ax.set(xlim=(0.4, len(totals) + 0.6), ylim=(0, 1.05 * max(bottom)))
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=3))
     ax.yaxis.set_major_locator(MaxNLocator(4))
@@ -56,6 +58,6 @@ def draw() -> Figure:
         draw_panel(ax, name, size)
     fig.supxlabel("layer, in the order of the forward pass", fontsize=17)
     fig.supylabel("billion multiply-adds of a training step, one image", fontsize=17)
-    handles = [Patch(label=LABELS[kind], **style) for kind, style in figures.KINDS.items()]
+    handles = [Patch(label=LABELS[kind], **style) for kind, style in gallery.KINDS.items()]
     fig.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=16, handleheight=1.3, handlelength=2)
     return fig

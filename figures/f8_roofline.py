@@ -24,13 +24,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from cks_numba import figures, flops, kernels
+from cks_numba import flops, kernels
 from cks_numba.bench import results
 from cks_numba.geometry import ConvShape
 from cks_numba.kernels import tiled
 from cks_numba.kernels.conv_v2 import TILE
-from cks_numba.kernels.launch import insert_zeros
-from cks_numba.tables import ceil_div
+from cks_numba.kernels.elementwise import insert_zeros
+from cks_numba.plan_table import ceil_div
+from cks_numba.plots import gallery
 from cks_numba.tutorial.cards import CARDS
 
 DATA = Path(__file__).parent / "data"
@@ -84,7 +85,7 @@ def measured() -> dict[tuple[str, str], float]:
     wanted = (BATCH, *(LAYER[name] for name in ("ih", "ic", "oc", "fh", "stride", "padding")))
     for row in (row for path in sorted(DATA.glob("gpu_*.csv")) for row in results.read(path)):
         rung = {results.OURS: "tiled"}.get(row.contender, row.contender)
-        if GPU in row.device and row.case[1:] == wanted and rung in kernels.VARIANTS and row.layout == "NHWC":
+        if GPU in row.device and row.case[1:] == wanted and rung in kernels.RUNGS and row.layout == "NHWC":
             found[row.operator, rung] = row.rate / 1e3
     return found
 
@@ -104,8 +105,8 @@ def draw_roof(ax: Axes) -> None:
     ax.text(190, 1.6 * PEAK, f"arithmetic: {PEAK} TFLOP/s", fontsize=15, ha="right")
     ax.text(0.45, 1.5 * roof(0.45), f"memory: {BANDWIDTH} TB/s", fontsize=15, ha="right")
     shape, rates = ConvShape(n=BATCH, **LAYER), measured()
-    for operator, style in figures.OPERATORS.items():
-        for rung in kernels.VARIANTS:
+    for operator, style in gallery.OPERATORS.items():
+        for rung in kernels.RUNGS:
             at, rate = intensity(operator, shape, rung), rates.get((operator, rung))
             hollow = {} if rate else dict(markerfacecolor="white", markeredgewidth=2.5, markersize=SIZES[operator])
             ax.plot(at, rate or roof(at), **{"markersize": 12, "linestyle": "", **style, **hollow})
@@ -118,11 +119,11 @@ def draw_roof(ax: Axes) -> None:
 def draw_rungs(ax: Axes) -> None:
     """The same points, a row an operator, with the names of the rungs."""
     shape = ConvShape(n=BATCH, **LAYER)
-    for row, (operator, style) in enumerate(figures.OPERATORS.items()):
-        where = [intensity(operator, shape, rung) for rung in kernels.VARIANTS]
+    for row, (operator, style) in enumerate(gallery.OPERATORS.items()):
+        where = [intensity(operator, shape, rung) for rung in kernels.RUNGS]
         look = dict(markerfacecolor="white", markeredgewidth=2.5, markersize=13, linewidth=2)
         ax.plot(where, [row] * len(where), **style, **look)
-        for k, (at, rung) in enumerate(zip(where, kernels.VARIANTS, strict=True)):
+        for k, (at, rung) in enumerate(zip(where, kernels.RUNGS, strict=True)):
             above = k % 2 == 0
             note: dict[str, Any] = dict(ha="center", va="bottom" if above else "top", textcoords="offset points")
             ax.annotate(rung, (at, row), (0, 11 if above else -10), fontsize=14, **note)
@@ -142,7 +143,7 @@ def draw_cpu(ax: Axes) -> None:
         for (operator, n, ih, ic, oc, fh, stride, padding), here in rates.items():
             shape = ConvShape(n=n, ih=ih, iw=ih, ic=ic, oc=oc, fh=fh, fw=fh, stride=stride, padding=padding)
             at, share = flops.count(operator, shape).intensity, here[contender].rate / here[results.LIMIT].rate
-            ax.plot(at, share, markersize=8, markeredgecolor="white", **{**figures.OPERATORS[operator], **look})
+            ax.plot(at, share, markersize=8, markeredgecolor="white", **{**gallery.OPERATORS[operator], **look})
     ax.axhline(1, color="black", linewidth=3, zorder=1)
     ax.set(xscale="log", yscale="log", ylabel="share of the BLAS rate", yticks=(0.003, 0.01, 0.03, 0.1, 0.3, 1))
     ax.yaxis.set_minor_locator(NullLocator())
@@ -154,7 +155,7 @@ def draw_cpu(ax: Axes) -> None:
 def legend(fig: Figure) -> None:
     """Operators, and what hollow and grey mean."""
     look = dict(linestyle="", markersize=13, markeredgewidth=2.5)
-    handles = [Line2D([], [], label=name, **look, **style) for name, style in figures.OPERATORS.items()]
+    handles = [Line2D([], [], label=name, **look, **style) for name, style in gallery.OPERATORS.items()]
     handles += [
         Line2D([], [], label="roof", color="black", linewidth=3),
         Line2D(

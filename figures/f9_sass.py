@@ -16,7 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cks_numba import figures, kernels, plots, sass
+from cks_numba import kernels, plots
+from cks_numba.kernels import sass
+from cks_numba.plots import gallery
 
 DATA = Path(__file__).parent / "data" / "sass_sm_90.csv"
 TILED = "tiled 128x128, vectors"
@@ -77,10 +79,10 @@ def draw() -> Figure:
     fig = Figure(figsize=(10, 9.6), layout="constrained")
     ax = fig.subplots()
     places, names = [], []
-    for k, operator in enumerate(figures.OPERATORS):
+    for k, operator in enumerate(gallery.OPERATORS):
         top = 5.2 * k
         ax.text(0, top - 0.62, operator, va="center", fontsize=17, weight="bold")
-        for at, rung in enumerate(kernels.VARIANTS, 0):
+        for at, rung in enumerate(kernels.RUNGS, 0):
             draw_bar(ax, top + at, counts(operator, rung))
             places.append(top + at)
             names.append(rung)

@@ -11,10 +11,10 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "3")  # read at Numba's import: three
 SIMULATOR = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
 collect_ignore = []
-if not SIMULATOR:  # Numba reads the variable once, at its import, so tests/test_simulator.py starts a process
-    collect_ignore.append("sim")
+if not SIMULATOR:  # Numba reads the variable once, at its import, so tests/kernels/test_simulator.py starts a process
+    collect_ignore.append("kernels/sim")
 if "PTXRUN" not in os.environ:  # the folder of a tool that runs compiled PTX on a CPU
-    collect_ignore.append("ptx")
+    collect_ignore.append("kernels/ptx")
 if find_spec("torch") is None:  # looking for doctests would import it
     collect_ignore.append("torch_networks.py")
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-GEOMETRY_TESTS = ("tests/test_geometry.py", "tests/test_flops.py", "tests/test_steps.py")
+GEOMETRY_TESTS = ("tests/geometry", "tests/flops/test_flops.py", "tests/steps/test_steps.py")
 KERNEL_TESTS = {  # by the file in cks_numba/kernels: only what runs its code, because compiling takes long
     "conv_v2.py": "hard_shapes and conv2d- and not tiled",
     "ks_deconv.py": "hard_shapes and conv2d_input and not tiled",
@@ -106,14 +106,14 @@ def _put(parent: ast.AST, field: str, holder: object, index: int, node: ast.AST)
 
 
 # --- kernels: mistakes that people make -----------------------------------------------------------
+GEMM, FUNCTIONS, LAUNCHES = "tiled/gemm.py", "tiled/device_functions.py", "tiled/__init__.py"
 EDITS = (  # file in cks_numba/kernels, a line of it, and what stands there instead; the n-th of equal lines
     ("conv_v2.py", "                cuda.syncthreads()\n", "", 0),
     ("conv_v2.py", "                cuda.syncthreads()\n", "", 1),
     ("ks_deconv.py", "                cuda.syncthreads()\n", "", 1),
     ("sk_dilated.py", "        cuda.syncthreads()\n", "", 0),
     ("sk_dilated.py", "        cuda.syncthreads()\n", "", 1),
-    ("gemm.py", "            cuda.syncthreads()\n", "", 0),
-    ("gemm.py", "            cuda.syncthreads()\n", "", 1),
+    (GEMM, "            cuda.syncthreads()\n", "", 0),
     ("conv_v2.py", "    if index >= y.size:", "    if index > y.size:", 1),
     ("ks_deconv.py", "    if index >= dx.size:", "    if index > dx.size:", 1),
     ("sk_dilated.py", "    if index >= dw.size:", "    if index > dw.size:", 1),
@@ -123,27 +123,26 @@ EDITS = (  # file in cks_numba/kernels, a line of it, and what stands there inst
     ("sk_dilated.py", "oh * sh - ph + fh * dil_h", "oh * sh - ph + fh * dil_w", 0),
     ("conv_v2.py", "if n < x.shape[0] and tx < depth:", "if n <= x.shape[0] and tx < depth:", 0),
     ("ks_deconv.py", "if ty < depth and tx < ic_left:", "if ty < depth and tx <= ic_left:", 0),
-    ("gemm.py", "m0 + row // high * high < rows", "m0 + row // high * high < rows - 1", 0),
-    ("gemm.py", "n0 + column // wide * wide < columns", "n0 + column // wide * wide < columns - 1", 0),
-    ("gemm.py", "m0 + row // high * high < rows", "m0 + row // high * high < rows - 1", 1),
-    ("gemm.py", "int32(a_term) < left", "int32(a_term) <= left", 0),
-    ("gemm.py", "int32(b_term) < left", "int32(b_term) <= left", 0),
-    ("gemm.py", "int32(term) < left", "int32(term) <= left", 0),
-    ("gemm.py", "if m < out.shape[0] * rows_h * rows_w:", "if m <= out.shape[0] * rows_h * rows_w:", 0),
-    ("gemm.py", "                    if c < columns:", "                    if c <= columns:", 0),
-    ("gemm.py", "                if m < rows and kh < taps_h:", "                if m <= rows and kh < taps_h:", 0),
-    ("gemm.py", "                if m < rows and kh < taps_h:", "                if m < rows and kh <= taps_h:", 0),
-    ("gemm.py", "digits(m if m < rows else uint32(0)", "digits(m if m <= rows else uint32(0)", 0),
-    ("gemm.py", "while left > -BK:", "while left > 0:", 0),
-    ("gemm.py", "while left > -BK:", "while left > 0:", 1),
-    ("gemm.py", "buffer ^= uint32(1)", "buffer ^= uint32(0)", 0),
-    ("gemm.py", "left = min(int32(terms - first), most)", "left = most", 0),
-    ("tiles.py", "if table[middle, FIRST_BLOCK] <= block:", "if table[middle, FIRST_BLOCK] < block:", 0),
-    ("tiles.py", "            last = uint32(last - over * last_size)\n", "", 0),
-    ("tiles.py", "            while last >= last_size:", "            while last > last_size:", 0),
-    ("gemm.py", "        for part in range(1, partial", "        for part in range(2, partial", 0),
-    ("tiled.py", "shape.h.dilation * row, shape.w.dilation", "shape.w.dilation * row, shape.h.dilation", 0),
-    ("tiled.py", "shape.h.stride * x_row, shape.w.stride", "shape.w.stride * x_row, shape.h.stride", 0),
+    (GEMM, "m0 + row // high * high < rows", "m0 + row // high * high < rows - 1", 0),
+    (GEMM, "n0 + column // wide * wide < columns", "n0 + column // wide * wide < columns - 1", 0),
+    (GEMM, "m0 + row // high * high < rows", "m0 + row // high * high < rows - 1", 1),
+    (GEMM, "int32(a_term) < left", "int32(a_term) <= left", 0),
+    (GEMM, "int32(b_term) < left", "int32(b_term) <= left", 0),
+    (GEMM, "b0, b1, b2 = a0, a1, a2", "pass", 0),
+    (GEMM, "if m < out.shape[0] * rows_h * rows_w:", "if m <= out.shape[0] * rows_h * rows_w:", 0),
+    (GEMM, "                    if c < columns:", "                    if c <= columns:", 0),
+    (GEMM, "                if m < rows and kh < taps_h:", "                if m <= rows and kh < taps_h:", 0),
+    (GEMM, "                if m < rows and kh < taps_h:", "                if m < rows and kh <= taps_h:", 0),
+    (GEMM, "digits(m if m < rows else uint32(0)", "digits(m if m <= rows else uint32(0)", 0),
+    (GEMM, "while left > -BK:", "while left > 0:", 0),
+    (GEMM, "buffer ^= uint32(1)", "buffer ^= uint32(0)", 0),
+    (GEMM, "left = min(int32(terms - first), most)", "left = most", 0),
+    (FUNCTIONS, "if table[middle, FIRST_BLOCK] <= block:", "if table[middle, FIRST_BLOCK] < block:", 0),
+    (FUNCTIONS, "            last = uint32(last - over * last_size)\n", "", 0),
+    (FUNCTIONS, "            while last >= last_size:", "            while last > last_size:", 0),
+    (GEMM, "        for part in range(1, partial", "        for part in range(2, partial", 0),
+    (LAUNCHES, "shape.h.dilation * row, shape.w.dilation", "shape.w.dilation * row, shape.h.dilation", 0),
+    (LAUNCHES, "shape.h.stride * x_row, shape.w.stride", "shape.w.stride * x_row, shape.h.stride", 0),
 )  # fmt: skip
 
 
@@ -163,7 +162,7 @@ def tests_of(kind: str, path: str) -> tuple[str, ...]:
     """The arguments of pytest that choose the tests which a change of a file must break."""
     if kind == "geometry":
         return GEOMETRY_TESTS
-    return "tests/ptx", "-k", KERNEL_TESTS.get(Path(path).name, KERNEL_TESTS[""])
+    return "tests/kernels/ptx", "-k", KERNEL_TESTS.get(Path(path).name, KERNEL_TESTS[""])
 
 
 def survives(mutant: Mutant | None, folder: Path, tests: tuple[str, ...]) -> bool:

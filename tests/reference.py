@@ -19,12 +19,17 @@ WARNINGS_ARE_ERRORS = (
 )
 
 
+def python_path() -> str:
+    """PYTHONPATH with which another process finds this file, and those of tests/backends."""
+    tests = Path(__file__).resolve().parent
+    return os.pathsep.join([str(tests), str(tests / "backends"), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def in_a_process(module: str | None, call: str, error: str = "", **environment: str) -> None:
     """Call a function of a test file, or run any code, in a process of its own, where a warning is an error."""
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     code = f"import {module}; {module}.{call}" if module else call
     command = [sys.executable, *WARNINGS_ARE_ERRORS, "-c", code]
-    environment = {**os.environ, "PYTHONPATH": path, **environment}
+    environment = {**os.environ, "PYTHONPATH": python_path(), **environment}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode != 0) == bool(error) and error in done.stderr, done.stderr
 

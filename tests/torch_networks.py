@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import Conv2d, ConvTranspose2d, MaxPool2d, Sequential
 
-from cks_numba.train import nets
+from cks_numba.train import architectures
 
 
 class Inception(nn.Module):
@@ -93,11 +93,11 @@ class Unet(nn.Module):
 
 NETWORKS = {  # by whether the image is small
     "alexnet": alexnet,
-    "vgg16": lambda small: nets.vgg(nets.VGG16),
-    "vgg19": lambda small: nets.vgg("64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M"),
+    "vgg16": lambda small: architectures.vgg(architectures.VGG16),
+    "vgg19": lambda small: architectures.vgg("64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M"),
     "googlenet": googlenet,
-    "resnet18": lambda small: nets.resnet((2, 2, 2, 2), small=small),
-    "resnet34": lambda small: nets.resnet((3, 4, 6, 3), small=small),
+    "resnet18": lambda small: architectures.resnet((2, 2, 2, 2), small=small),
+    "resnet34": lambda small: architectures.resnet((3, 4, 6, 3), small=small),
     "dcgan-generator": lambda small: dcgan_generator(),
     "dcgan-discriminator": lambda small: dcgan_discriminator(),
     "unet": lambda small: Unet(),

@@ -3,7 +3,8 @@
 A notebook in solutions/ is the whole notebook. In the cell of an exercise the solution stands between the lines
 ``### BEGIN SOLUTION`` and ``### END SOLUTION``; in the learner's notebook ``...  # your code here`` stands there.
 
-Usage: ``python tutorials/build.py [NAME ...]``, such as ``python tutorials/build.py 01_one_equation``; all by default.
+Usage: ``python tutorials/build.py [--check] [NAME ...]``, such as ``python tutorials/build.py 01_one_equation``; all by
+default. With ``--check`` nothing is executed or written: it says which notebooks are not as this script writes them.
 """
 
 from __future__ import annotations
@@ -60,13 +61,20 @@ def is_exercise(cell: Notebook) -> bool:
     return cell["cell_type"] == "code" and ("### BEGIN SOLUTION" in source_of(cell) or BLANK[2:] in source_of(cell))
 
 
+def without_outputs(notebook: Notebook) -> Notebook:
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell.update(outputs=[], execution_count=None)
+    return notebook
+
+
 def learner(solution: Notebook) -> Notebook:
     """The notebook without its solutions and without outputs."""
-    notebook = copy.deepcopy(solution)
+    notebook = without_outputs(solution)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell["source"] = SOLUTION.sub(BLANK, source_of(cell)).splitlines(keepends=True)
-            cell.update(outputs=[], execution_count=None)
     return notebook
 
 
@@ -110,15 +118,33 @@ def make(path: Path) -> None:
     print(f"{path.stem:<28} {middle - start:5.1f} s, learner's {time.perf_counter() - middle:5.1f} s", flush=True)
 
 
+def faults(path: Path) -> list[str]:
+    """What is wrong with the form of a notebook with solutions, or of the learner's. Outputs may be of another run."""
+    both = {path: read(path), FOLDER / path.name: read(FOLDER / path.name)}
+    found = [
+        f"{file}: not in the one form, run make tutorials"
+        for file, notebook in both.items()
+        if file.read_text(encoding="utf-8") != text_of(tidy(notebook, clear_exercises=file.parent == FOLDER))
+    ]
+    if without_outputs(both[FOLDER / path.name]) != learner(both[path]):
+        found.append(f"{FOLDER / path.name}: not made from {path}, run make tutorials")
+    return found
+
+
 def main() -> None:
-    arguments = argparse.ArgumentParser(description="Execute the course and make the learner's notebooks.")
-    arguments.add_argument("names", nargs="*", help="notebooks without .ipynb; all by default")
-    names = arguments.parse_args().names
+    parser = argparse.ArgumentParser(description="Execute the course and make the learner's notebooks.")
+    parser.add_argument("names", nargs="*", help="notebooks without .ipynb; all by default")
+    parser.add_argument("--check", action="store_true", help="only say which notebooks have another form")
+    arguments = parser.parse_args()
     known = {path.stem: path for path in solutions()}
-    for name in names or known:
+    for name in arguments.names:
         if name not in known:
             raise SystemExit(f"name must be one of {', '.join(known)}, got {name!r}")
-        make(known[name])
+    paths = [known[name] for name in arguments.names or known]
+    if arguments.check:
+        raise SystemExit("\n".join(fault for path in paths for fault in faults(path)) or None)
+    for path in paths:
+        make(path)
 
 
 if __name__ == "__main__":

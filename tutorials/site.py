@@ -22,7 +22,7 @@ import pdoc
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
-from cks_numba.page import STYLE
+from cks_numba.models.page import STYLE
 
 COURSE = Path(__file__).resolve().parent
 FIGURES = COURSE.parent / "figures"

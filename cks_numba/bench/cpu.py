@@ -12,26 +12,29 @@ import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 
-from .. import layers, regular, verify
+from ..flops.text import put_between
+from ..steps import regular
+from . import accuracy, cases
 from .calls import call_bars
-from .results import BLAS_SIDE, LIMIT, OURS, PEER, REGULAR, Row, bars, median_of, put_between, row_of, summary, write
-from .timing import LONG_PAUSE, Probe, clean_rounds, keep_memory
+from .results import BLAS_SIDE, LIMIT, MARKERS, OURS, PEER, REGULAR, Row, bars, median_of, row_of, summary, write
+from .timing import AFTER_BLAS, Probe, burst, clean_rounds, keep_memory
 
 
 # --- contenders ----------------------------------------------------------------------------------
-def _ours(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+def _ours(case: cases.Case, first: Any, second: Any, layout: Any) -> Callable[[], Any]:
     if layout == "NCHW":
         first, second = (np.ascontiguousarray(array.transpose(0, 3, 1, 2)) for array in (first, second))
-    return lambda: verify.call(case.operator, case.shape, first, second, "cpu", layout)
+    return lambda: accuracy.call(case.operator, case.shape, first, second, "cpu", layout)
 
 
-def _peer(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+def _peer(case: cases.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
     import torch
 
     form = torch.channels_last if layout == "NHWC" else torch.contiguous_format
@@ -39,7 +42,7 @@ def _peer(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[
     return peer_call(case, *tensors)
 
 
-def peer_call(case: layers.Case, first: Any, second: Any) -> Callable[[], Any]:
+def peer_call(case: cases.Case, first: Any, second: Any) -> Callable[[], Any]:
     """PyTorch's operator on tensors of its own shape, whatever device and memory order they have."""
     import torch
 
@@ -63,11 +66,11 @@ def _unread(like: Any, nhwc: tuple[int, ...]) -> Any:
     return empty.contiguous(memory_format=getattr(sys.modules["torch"], form))
 
 
-def _regular(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+def _regular(case: cases.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
     return lambda: regular.BY_OPERATOR[case.operator](first, second, case.shape)
 
 
-def _blas(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+def _blas(case: cases.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
     a, b = np.ones((2, BLAS_SIDE, BLAS_SIDE), np.float32)
     out = np.empty_like(a)
     return lambda: np.matmul(a, b, out=out)
@@ -87,7 +90,7 @@ def has_peer() -> bool:
 
 
 # --- one case ------------------------------------------------------------------------------------
-def _checked(case: layers.Case, calls: dict[tuple[str, str], Callable[[], Any]]) -> None:
+def _checked(case: cases.Case, calls: dict[tuple[str, str], Callable[[], Any]]) -> None:
     """Every contender gives the same result, up to rounding."""
     want = calls[REGULAR, "NHWC"]()
     scale = float(np.abs(want).max()) or 1.0
@@ -106,29 +109,29 @@ def extra_memory(call: Callable[[], Any]) -> int:
     tracemalloc.start()
     try:
         result = call()
-        return max(0, tracemalloc.get_traced_memory()[1] - result.nbytes)
+        return max(0, tracemalloc.get_traced_memory()[1] - int(result.nbytes))
     finally:
         tracemalloc.stop()
 
 
-def measure(case: layers.Case, rounds: int, probe: Probe) -> tuple[dict[tuple[str, str], list[float]], int]:
+def measure(case: cases.Case, rounds: int, probe: Probe) -> tuple[dict[tuple[str, str], list[float]], int]:
     """Seconds of every contender in each clean round, and the extra bytes of ours."""
-    first, second = verify.operands(case.operator, case.shape, np.random.default_rng(0), np.float32)
+    first, second = accuracy.operands(case.operator, case.shape, np.random.default_rng(0), np.float32)
     together, with_blas = (
         {(name, layout): make(case, first, second, layout) for name, layout, make in rows if name != PEER or has_peer()}
         for rows in (CONTENDERS, WITH_BLAS)
     )
     _checked(case, {**together, **with_blas})
     extra = max(extra_memory(call) for (name, _), call in together.items() if name == OURS)
-    time.sleep(LONG_PAUSE)
-    times = clean_rounds(together, rounds, probe)
-    times |= clean_rounds(with_blas, min(rounds, 3), None)
-    time.sleep(LONG_PAUSE)
+    time.sleep(AFTER_BLAS)
+    alone, after = ({key: partial(burst, call) for key, call in calls.items()} for calls in (together, with_blas))
+    times = clean_rounds(alone, rounds, probe) | clean_rounds(after, min(rounds, 3))
+    time.sleep(AFTER_BLAS)
     return times, extra
 
 
 # --- the command ---------------------------------------------------------------------------------
-def time_cases(cases: Sequence[layers.Case], rounds: int, threads: int) -> list[Row]:
+def time_cases(listed: Sequence[cases.Case], rounds: int, threads: int) -> list[Row]:
     """Time all contenders on all cases, and print a line for each case."""
     numba.set_num_threads(threads)
     keep_memory()
@@ -140,7 +143,7 @@ def time_cases(cases: Sequence[layers.Case], rounds: int, threads: int) -> list[
     rows: list[Row] = []
     probe = Probe(threads)
     print(f"{'case':<64} {'rate':>6} {'of BLAS':>8} {'PyTorch':>8} {'regular':>8}  (times as long as ours)")
-    for case in cases:
+    for case in listed:
         times, extra = measure(case, rounds, probe)
         here = [
             replace(row_of(case, name, layout, seconds), extra_bytes=extra if name == OURS else 0, threads=threads)
@@ -151,7 +154,7 @@ def time_cases(cases: Sequence[layers.Case], rounds: int, threads: int) -> list[
     return rows
 
 
-def _line(case: layers.Case, rows: list[Row]) -> str:
+def _line(case: cases.Case, rows: list[Row]) -> str:
     ours, blas = median_of(rows, OURS), median_of(rows, LIMIT)
     others = (median_of(rows, name) for name in (PEER, REGULAR))
     ratios = " ".join(f"{other / ours:8.2f}" if other else "       -" for other in others)
@@ -189,24 +192,24 @@ def run(
         raise RuntimeError("--check and --readme compare with PyTorch, which is not installed: pip install torch")
     if check and (quick or only):
         raise RuntimeError("--check needs all cases: leave out --quick and --only")
-    cases = layers.table(flop=2e7, batch=2)[::10] if quick else layers.table()
-    cases = [case for case in cases if only in f"{case.source} {case.operator} {case.shape}"]
-    if not cases:
+    listed = cases.table(flop=2e7, batch=2)[::10] if quick else cases.table()
+    listed = [case for case in listed if only in f"{case.source} {case.operator} {case.shape}"]
+    if not listed:
         raise RuntimeError(f"no case has {only!r} in it")
-    rows = time_cases(cases, rounds, threads)
+    rows = time_cases(listed, rounds, threads)
     if has_peer():
         print(f"\n{summary(rows)}")
     if csv_file:
         write(rows, csv_file)
         print(f"\nwrote {csv_file}")
     if readme:
-        put_between(readme, summary(rows))
+        put_between(readme, summary(rows), MARKERS)
     print()
     missed = 0
     found = [] if quick or only or not has_peer() else bars(rows)
-    for bar in (*found, *call_bars()):
+    for bar in (*found, *call_bars(threads)):
         print(bar)
         missed += bar.missed
     kept = [row.rounds for row in rows if row.contender == OURS]
-    print(f"{len(cases)} cases, {len(rows)} rows; {min(kept)} to {max(kept)} clean rounds of a case, {rounds} wanted")
+    print(f"{len(listed)} cases, {len(rows)} rows; {min(kept)} to {max(kept)} clean rounds of a case, {rounds} wanted")
     return int(check and missed > 0)

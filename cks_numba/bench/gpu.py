@@ -25,12 +25,13 @@ from unittest import mock
 
 import numpy as np
 
-from .. import kernels, layers, operators
+from .. import kernels, operators
 from ..backends import cuda as backend
 from ..geometry import OPERATORS, ConvShape, plan
 from ..kernels import tiled
 from ..kernels.jit import cuda
 from ..kernels.launch import Launch
+from . import cases
 from .cpu import peer_call
 from .results import OURS, PEER, REGULAR, Row, key, read, row_of, versions
 from .timing import PAUSE
@@ -50,6 +51,10 @@ MINUTES = 8.0
 class Gpu:
     """The GPU that PyTorch and Numba share."""
 
+    torch: Any
+    name: str
+    versions: str
+
     def __init__(self) -> None:
         backend.require()
         import torch
@@ -63,7 +68,7 @@ class Gpu:
         torch.backends.cudnn.benchmark = True
         torch.set_grad_enabled(False)
 
-    def contenders(self, case: layers.Case) -> Contenders:
+    def contenders(self, case: cases.Case) -> Contenders:
         """The contenders by name and layout, checked against each other."""
         sizes = [size for _, size in case.shape.arrays(case.operator)]
         sets = [[self.torch.randn(size, device="cuda") for size in sizes] for _ in range(TURNS)]
@@ -75,11 +80,11 @@ class Gpu:
         self._check(case, calls, sets)
         return calls
 
-    def _rung(self, case: layers.Case, sets: list[list[Any]], rung: str) -> Callable[[], Any]:
+    def _rung(self, case: cases.Case, sets: list[list[Any]], rung: str) -> Callable[[], Any]:
         built = []
         for arrays in sets:
             first, second, out = (cuda.as_cuda_array(array) for array in arrays)
-            built.append(kernels.launches(case.operator, case.shape, (first, second, out), variant=rung))
+            built.append(kernels.launches(case.operator, case.shape, (first, second, out), rung=rung))
         turns = cycle(range(TURNS))
 
         def call() -> Any:
@@ -98,7 +103,7 @@ class Gpu:
         self.torch.backends.cudnn.allow_tf32 = tf32
         return calls[next(turns)]().permute(0, 2, 3, 1)
 
-    def _check(self, case: layers.Case, calls: Contenders, sets: list[list[Any]]) -> None:
+    def _check(self, case: cases.Case, calls: Contenders, sets: list[list[Any]]) -> None:
         """Each contender's result on every set of operands is cuDNN's, up to rounding."""
         for _ in range(TURNS):
             want = calls[PEER, "NCHW"]()
@@ -124,17 +129,20 @@ class Gpu:
 class StandIn:
     """No GPU: launches are built and not run, and a clock advances by what such a call might take."""
 
-    name, versions = "stand-in", "dry run"
+    name: str = "stand-in"
+    versions: str = "dry run"
+    clock: float
+    jitter: np.random.Generator
 
     def __init__(self) -> None:
         self.clock = 0.0
         self.jitter = np.random.default_rng(0)
 
-    def contenders(self, case: layers.Case) -> Contenders:
+    def contenders(self, case: cases.Case) -> Contenders:
         names = [*((name, "NHWC") for name in RUNGS), *((name, k) for name in (PEER, TF32) for k in ("NHWC", "NCHW"))]
         first, second, out = (np.empty(size, np.float32) for _, size in case.shape.arrays(case.operator))
         for rung in RUNGS.values():
-            kernels.launches(case.operator, case.shape, (first, second, out), variant=rung)
+            kernels.launches(case.operator, case.shape, (first, second, out), rung=rung)
         flop = 2 * plan(case.operator, case.shape).useful
         return {key: partial(self._work, 5e-6 + flop / (1e13 / (1 + k))) for k, key in enumerate(names)}
 
@@ -217,15 +225,15 @@ def run(rounds: int, csv_file: Path | None, only: str = "", minutes: float = MIN
         With no GPU, or if a contender's results are wrong.
     """
     machine = StandIn() if dry else Gpu()
-    cases = [case for case in layers.gpu_table() if only in f"{case.operator} {case.name}"]
+    listed = [case for case in cases.gpu_table() if only in f"{case.operator} {case.name}"]
     known = done(csv_file, machine.name)
-    cases = [case for case in cases if key(case) not in known]
-    print(f"{machine.name}: {len(cases)} cases, {len(known)} in the file already. {machine.versions}")
+    listed = [case for case in listed if key(case) not in known]
+    print(f"{machine.name}: {len(listed)} cases, {len(known)} in the file already. {machine.versions}")
     print(f"{'case':<66} {'GFLOP/s':>8} {'cuDNN':>7} {'TF32':>7} {'regular':>8}  (times as long as ours)")
     end = time.monotonic() + 60 * minutes
-    for number, case in enumerate(cases):
+    for number, case in enumerate(listed):
         if time.monotonic() > end:
-            print(f"{len(cases) - number} cases left: run it again with the same --csv to go on")
+            print(f"{len(listed) - number} cases left: run it again with the same --csv to go on")
             break
         rows = _rows(machine, case, measure(machine, machine.contenders(case), rounds))
         if csv_file is not None:
@@ -234,7 +242,7 @@ def run(rounds: int, csv_file: Path | None, only: str = "", minutes: float = MIN
     return 0
 
 
-def _rows(machine: Gpu | StandIn, case: layers.Case, times: dict[tuple[str, str], list[float]]) -> list[Row]:
+def _rows(machine: Gpu | StandIn, case: cases.Case, times: dict[tuple[str, str], list[float]]) -> list[Row]:
     about = {"device": machine.name, "versions": machine.versions, "threads": 0}
     return [
         replace(row_of(case, name, layout, seconds), **about)  # type: ignore[arg-type]
@@ -242,7 +250,7 @@ def _rows(machine: Gpu | StandIn, case: layers.Case, times: dict[tuple[str, str]
     ]
 
 
-def _line(case: layers.Case, rows: list[Row]) -> str:
+def _line(case: cases.Case, rows: list[Row]) -> str:
     least = {row.contender: min(r.median_ms for r in rows if r.contender == row.contender) for row in rows}
     rate = next(row.rate for row in rows if row.contender == OURS)
     others = " ".join(f"{least[name] / least[OURS]:7.2f}" for name in (PEER, TF32))
@@ -273,7 +281,10 @@ def _no_gpu_needed() -> Iterator[list[Launch]]:
     """Launches are listed and not run, and memory on the GPU is made of nothing."""
     launched: list[Launch] = []
     with ExitStack() as stack:
-        patch = lambda *what: stack.enter_context(mock.patch.object(*what))  # noqa: E731
+
+        def patch(owner: Any, name: str, stand_in: Callable[..., Any]) -> None:
+            stack.enter_context(mock.patch.object(owner, name, stand_in))
+
         patch(backend, "available", lambda: True)
         patch(tiled, "device_of", lambda array: 0)
         patch(tiled, "multiprocessors", lambda device: tiled.DEFAULT_SMS)

@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
-from .. import layers
 from ..backends.cpu.registers import VECTOR_BYTES
 from ..geometry import OPERATORS, plan
+from . import cases
 
 OURS, PEER, REGULAR, LIMIT = "cks_numba", "PyTorch", "regular way", "BLAS"
 BLAS_SIDE = 1024  # of the matrices whose product is the limit
@@ -91,12 +91,12 @@ def _commit() -> str:
         return metadata.version("cks-numba")
 
 
-def key(case: layers.Case) -> tuple[Any, ...]:
+def key(case: cases.Case) -> tuple[Any, ...]:
     """What the rows of a case have as theirs."""
     return row_of(case, OURS, "", [1.0]).case
 
 
-def row_of(case: layers.Case, name: str, layout: str, seconds: list[float]) -> Row:
+def row_of(case: cases.Case, name: str, layout: str, seconds: list[float]) -> Row:
     """The row of a contender with so many seconds in each round."""
     s = case.shape
     flop = 2 * BLAS_SIDE**3 if name == LIMIT else 2 * plan(case.operator, s).useful
@@ -247,13 +247,3 @@ def read(path: Path) -> list[Row]:
     kinds = {"int": int, "float": float, "str": str}
     with path.open(newline="", encoding="utf-8") as file:
         return [Row(**{f.name: kinds[str(f.type)](line[f.name]) for f in fields(Row)}) for line in csv.DictReader(file)]
-
-
-def put_between(path: Path, text: str, markers: tuple[str, str] = MARKERS) -> None:
-    """Replace what stands between the markers of a file."""
-    content = path.read_text(encoding="utf-8")
-    before, start, rest = content.partition(markers[0])
-    _, end, after = rest.partition(markers[1])
-    if not start or not end:
-        raise RuntimeError(f"{path} has no {markers[0]} ... {markers[1]}")
-    path.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")

@@ -16,7 +16,7 @@ from numba.np.numpy_support import as_dtype
 from .. import geometry
 
 NUMBA_CUDA: bool = find_spec("numba_cuda") is not None
-"""True where the package numba-cuda is installed. Else `numba.cuda` is Numba's own, which serves only as a simulator."""
+"""True where the package numba-cuda is installed; else `numba.cuda` is Numba's own, which can only simulate kernels."""
 
 NO_NUMBA_CUDA = "numba-cuda, which compiles the kernels, is not installed (for macOS no version is new enough)"
 

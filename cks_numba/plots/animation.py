@@ -13,7 +13,8 @@ from PIL import Image
 
 from .. import trace
 from ..geometry import ConvShape
-from .cells import BLUE, INK, REAL, RED, Kinds, canvas, draw_cells, frame, single, write, zero_maps
+from ..steps.stages import REAL
+from .cells import BLUE, INK, RED, Kinds, canvas, draw_cells, frame, single, write, zero_maps
 from .products import draw_heat, draw_products, products, waste_map
 
 MOST_RESULTS = 100
@@ -42,7 +43,7 @@ class Way(NamedTuple):
 def ways(operator: str, shape: ConvShape) -> tuple[Way, Way]:
     """The regular and the skipping way of a layer, seen at one image and one channel."""
     shape = single(shape)
-    regular, skipping = (trace.run(operator, shape, variant) for variant in ("with_zeros", "skip_zeros"))
+    regular, skipping = (trace.run(operator, shape, rung) for rung in ("with_zeros", "skip_zeros"))
     sizes = {"x": shape.x_shape, "w": shape.w_shape, "dy": shape.y_shape}
     first, second = (np.full(sizes[name][1:3], REAL) for name in OPERANDS[operator])
     return (
@@ -119,11 +120,11 @@ def _frames(pair: tuple[Way, Way]) -> Iterator[Image.Image]:
 
 
 def _width(way: Way) -> float:
-    return way.first.shape[1] + 1.5 + max(way.second.shape[1], way.traced.result.shape[2])
+    return float(way.first.shape[1] + 1.5 + max(way.second.shape[1], way.traced.result.shape[2]))
 
 
 def _height(way: Way) -> float:
-    return max(way.first.shape[0] + 1.5, way.second.shape[0] + way.traced.result.shape[1] + 3.2)
+    return float(max(way.first.shape[0] + 1.5, way.second.shape[0] + way.traced.result.shape[1] + 3.2))
 
 
 def _size(pair: tuple[Way, Way]) -> tuple[float, float]:

@@ -10,7 +10,8 @@ from matplotlib.patches import Patch
 from .. import flops
 from ..flops import Count
 from ..geometry import ConvShape
-from .cells import INK, INSERTED, PADDED, REAL, STYLES
+from ..steps.stages import INSERTED, PADDED, REAL
+from .cells import INK, STYLES
 
 BOTH: dict[str, Any] = dict(facecolor="#C9A98B", edgecolor="#6B4A2B", hatch="xxxx")  # padded times inserted
 KINDS: dict[str, dict[str, Any]] = {

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from ..geometry import Axis
-from .cells import BLUE, INK, LETTER_COLOURS, PADDED, STYLES, Kinds, write
+from ..steps.stages import PADDED
+from .cells import BLUE, INK, LETTER_COLOURS, STYLES, Kinds, write
 
 PLACES = {"i": 0, "f": 1, "o": 2}
 COLOURS = [colour for colour in LETTER_COLOURS if colour != "#FFFFFF"]  # a white square is one with no product

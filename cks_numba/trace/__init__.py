@@ -14,7 +14,8 @@ import numpy as np
 
 from .. import kernels, steps
 from ..geometry import ConvShape
-from ..kernels.launch import Launch, insert_zeros
+from ..kernels.elementwise import insert_zeros
+from ..kernels.launch import Launch
 from ..steps.stages import INSERTED, PADDED, REAL
 from .elements import Event, Log, Number, Operand, Watched, blank
 from .machine import Machine
@@ -74,7 +75,7 @@ class Trace:
     ----------
     operator : str
     shape : ConvShape
-    variant : str
+    rung : str
     counts : Counts
     events : list of Event
         Every multiplication of the problem, in the order in which the threads did them.
@@ -84,7 +85,7 @@ class Trace:
 
     operator: str
     shape: ConvShape
-    variant: str
+    rung: str
     counts: Counts
     events: list[Event]
     result: np.ndarray[Any, Any]
@@ -106,7 +107,7 @@ class Trace:
         return found
 
 
-def run(operator: str, shape: ConvShape, variant: str, first: Any = None, second: Any = None) -> Trace:
+def run(operator: str, shape: ConvShape, rung: str, first: Any = None, second: Any = None) -> Trace:
     """Run the kernels of one rung of an operator and watch every multiplication.
 
     Parameters
@@ -114,7 +115,7 @@ def run(operator: str, shape: ConvShape, variant: str, first: Any = None, second
     operator : {"conv2d", "conv2d_input", "conv2d_weight"}
     shape : ConvShape
         A tiny one.
-    variant : {"with_zeros", "skip_zeros", "shared", "tiled"}
+    rung : {"with_zeros", "skip_zeros", "shared", "tiled"}
     first, second : ndarray, optional
         The operands as `kernels.launches` takes them; ones where None.
 
@@ -125,7 +126,7 @@ def run(operator: str, shape: ConvShape, variant: str, first: Any = None, second
     Raises
     ------
     ValueError, TypeError
-        For an unknown operator or variant, no ConvShape, or arrays that do not fit it.
+        For an unknown operator or rung, no ConvShape, or arrays that do not fit it.
 
     Examples
     --------
@@ -146,16 +147,16 @@ def run(operator: str, shape: ConvShape, variant: str, first: Any = None, second
         for given, size in zip((first, second), sizes, strict=False)
     )
     out = np.full(sizes[2], np.nan, first.dtype)
-    launches = kernels.launches(operator, shape, (first, second, out), variant=variant)
+    launches = kernels.launches(operator, shape, (first, second, out), rung=rung)
     memory = _Memory(operator, shape, (first, second, out))
     adds_zeros = any(launch.kernel is insert_zeros for launch in launches)
     _run_all(launches, memory, _added(operator, shape, first, second) if adds_zeros else [])
     result, masked = memory.collect(out)
     memory.log.drop_lost()
-    return Trace(operator, shape, variant, _counted(memory.log, masked), memory.log.events, result)
+    return Trace(operator, shape, rung, _counted(memory.log, masked), memory.log.events, result)
 
 
-def count(operator: str, shape: ConvShape, variant: str) -> Counts:
+def count(operator: str, shape: ConvShape, rung: str) -> Counts:
     """Count the multiplications that the kernels of one rung really do.
 
     Parameters and errors are those of `run`.
@@ -171,7 +172,7 @@ def count(operator: str, shape: ConvShape, variant: str) -> Counts:
     >>> count("conv2d_input", shape, "with_zeros").total == flops.count("conv2d_input", shape).regular
     True
     """
-    return run(operator, shape, variant).counts
+    return run(operator, shape, rung).counts
 
 
 def _counted(log: Log, masked: int) -> Counts:

@@ -78,6 +78,12 @@ class Number:
     __slots__ = ("events", "log", "masked", "operand", "value")
     __array_ufunc__ = None  # NumPy's scalars then leave the arithmetic to this class
 
+    value: float
+    log: Log
+    operand: Operand | None
+    events: tuple[Event, ...]
+    masked: int
+
     def __init__(
         self,
         value: float,
@@ -110,6 +116,13 @@ class Number:
 
 class Watched:
     """An array of Numbers, with as much of a NumPy array's interface as kernels use."""
+
+    cells: Any
+    dtype: np.dtype[Any]
+    log: Log
+    shape: tuple[int, ...]
+    size: int
+    ndim: int
 
     def __init__(self, cells: Any, dtype: Any, log: Log) -> None:
         self.cells, self.dtype, self.log = cells, np.dtype(dtype), log

@@ -49,6 +49,14 @@ class Machine:
         Is told which thread is at work.
     """
 
+    log: Log
+    shared: SimpleNamespace
+    local: SimpleNamespace
+    gridDim: Dim3
+    blockDim: Dim3
+    blockIdx: Dim3
+    threadIdx: Dim3
+
     def __init__(self, log: Log) -> None:
         self.log = log
         self.shared, self.local = SimpleNamespace(array=self._shared), SimpleNamespace(array=self._local)

@@ -13,7 +13,7 @@ try:
     import torch
     from tqdm import tqdm
 
-    from . import nets, run
+    from . import architectures, run
 except ModuleNotFoundError as error:
     if error.name not in ("torch", "tqdm"):
         raise
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         "--data", choices=data.NAMES, default="auto", help="auto: CIFAR-10 where a copy is found, or digits"
     )
     top.add_argument("--data-dir", type=Path, default=Path("data"), help="folder of CIFAR-10's archive (default data)")
-    top.add_argument("--model", choices=tuple(nets.MODELS), default="resnet18", help="(default resnet18)")
+    top.add_argument("--model", choices=tuple(architectures.MODELS), default="resnet18", help="(default resnet18)")
     what = "cks: all convolutions are ours; torch: PyTorch's; both: a step of each in turn (default cks)"
     top.add_argument("--backend", choices=(*run.BACKENDS, "both"), default="cks", help=what)
     top.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")

@@ -68,7 +68,7 @@ def load(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)  # runs no code from the file
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)  # runs no code from the file
         before = state["settings"]
     except Exception as error:
         raise ValueError(f"out: {path} is no checkpoint of a training: {error}") from None
@@ -96,6 +96,9 @@ class Log:
     ValueError
         If the file has fewer rows, or other columns.
     """
+
+    path: Path
+    columns: tuple[str, ...]
 
     def __init__(self, path: Path, columns: tuple[str, ...], rows: int) -> None:
         head = io.StringIO()

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import checks, models
+from .. import checks
 from ..bench import results, timing
+from ..models import pytorch
 from ..torch import convert
-from . import checkpoint, nets
+from . import architectures, checkpoint
 from .data import Data
 
 BACKENDS = ("cks", "torch")
@@ -40,7 +41,7 @@ class Settings:
     Attributes
     ----------
     model : str
-        A key of `nets.MODELS`.
+        A key of `architectures.MODELS`.
     backend : str
         "cks": every convolution is ours; "torch": none is.
     device : str
@@ -65,7 +66,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        checks.choice("model", self.model, tuple(nets.MODELS))
+        checks.choice("model", self.model, tuple(architectures.MODELS))
         checks.choice("backend", self.backend, BACKENDS)
         checks.choice("device", self.device, ("cpu", "cuda"))
         checks.integer("batch_size", self.batch_size, 2)  # one image has no variance to be normalised by
@@ -78,6 +79,11 @@ class Settings:
 
 class Images:
     """A data set on the device. A batch has mean 0 and variance 1 in each channel over all images to train with."""
+
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, data: Data, device: str) -> None:
         self.train, self.test = (
@@ -111,6 +117,21 @@ class Run:
         If the data are less than a batch, or `out` has a training with other settings.
     """
 
+    settings: Settings
+    save_every: int
+    epoch_steps: int
+    told: dict[str, Any]
+    told_in_log: dict[str, Any]
+    path: Path
+    step: int
+    log: checkpoint.Log
+    batches: Iterator[Tensor]
+    layers: int
+    swapped: int
+    model: Any
+    optimizer: torch.optim.SGD
+    images: Images
+
     def __init__(self, settings: Settings, data: Data, out: Path, save_every: int = 100) -> None:
         self.settings, self.save_every = settings, checks.integer("save_every", save_every, 1)
         self.epoch_steps = len(data.images) // settings.batch_size
@@ -129,14 +150,14 @@ class Run:
         """The network, with the same first weights for every backend and device."""
         size = (1, *data.images.shape[1:])
         torch.manual_seed(self.settings.seed)
-        model = nets.build(self.settings.model, size[1])
+        model = architectures.build(self.settings.model, size[1])
         report = convert(model, size, threshold=1)[1] if self.settings.backend == "cks" else None
-        rows = report.rows if report else models.of_torch(model, size)
+        rows = report.rows if report else pytorch.of_torch(model, size)
         self.layers, self.swapped = len(rows), len(report.swapped) if report else 0
         counts = {name: sum(getattr(row.total, name) for row in rows) for name in ("regular", "useful")}
         self.told_in_log = self.told | {name: self.settings.batch_size * count for name, count in counts.items()}
         self.told_in_log |= about(self.settings.device)
-        self.model: Any = model.to(self.settings.device)
+        self.model = model.to(self.settings.device)
         self.optimizer = torch.optim.SGD(model.parameters(), self.settings.lr, momentum=MOMENTUM, weight_decay=DECAY)
         self.images = Images(data, self.settings.device)
 

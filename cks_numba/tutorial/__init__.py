@@ -5,7 +5,8 @@ Importing it imports neither Numba nor Matplotlib, so that `setup` can still cho
 
 from __future__ import annotations
 
-from .checking import Open, Wrong, call, check
+from .answers import Open, Wrong, call
+from .checking import check
 from .setting_up import setup
 from .showing import show, side_by_side, source
 

@@ -55,7 +55,8 @@ def transform(matrix: Matrix) -> int:
     32
     """
     rows, columns = matrix.shape
-    return int((np.count_nonzero(matrix, axis=1) - 1).sum()) * (columns + rows)
+    additions = int((np.count_nonzero(matrix, axis=1) - 1).sum())
+    return additions * int(columns + rows)
 
 
 def winograd(shape: ConvShape, m: int) -> int | None:
@@ -66,7 +67,7 @@ def winograd(shape: ConvShape, m: int) -> int | None:
     tiles = shape.n * ceil(shape.oh / m) * ceil(shape.ow / m)
     products = tiles * (m + 2) ** 2 * shape.ic * shape.oc
     ends = tiles * (shape.ic * transform(of_input) + shape.oc * transform(of_output))
-    return products + ends + shape.ic * shape.oc * transform(of_filter)
+    return int(products + ends + shape.ic * shape.oc * transform(of_filter))
 
 
 def fft(shape: ConvShape) -> int | None:
@@ -74,7 +75,7 @@ def fft(shape: ConvShape) -> int | None:
     if shape.stride != (1, 1) or shape.groups != 1:
         return None
     sides = [2 ** ceil(log2(max(2, axis.size + axis.before + axis.after))) for axis in (shape.h, shape.w)]
-    points = prod(sides)
+    points: int = prod(sides)
     transforms = shape.n * (shape.ic + shape.oc) + shape.ic * shape.oc
     operations = 2.5 * points * log2(points) * transforms
     return round(operations / 2 + shape.n * shape.ic * shape.oc * points / 2 * 4)  # half the frequencies, 4 each

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..geometry import Axis
-from .checking import Wrong, call
+from .answers import Wrong, call
 
 AXES = [  # uneven ends, a stride that leaves a rest, large padding, gaps
     Axis(size=4, taps=3, stride=1, before=1, after=1, dilation=1),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..geometry import Axis, ConvShape, plan, taps_of_output
-from .checking import Wrong, call
+from .answers import Wrong, call
 from .trying import one_axis
 
 AXES = [

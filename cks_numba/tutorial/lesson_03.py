@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..geometry import Axis
-from .checking import Wrong, call
+from .answers import Wrong, call
 from .trying import one_axis
 
 AXES = [

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from .. import plots, trace
 from ..geometry import ConvShape
 from ..kernels import tiled
-from .checking import Wrong, call
+from .answers import Wrong, call
 from .trying import compare, run_kernel
 
 OPERATOR = "conv2d_weight"
@@ -27,12 +27,12 @@ AXES = ((5, 3, 2, 1), (4, 3, 1, 1), (3, 2, 1, 0), (2, 5, 1, 4), (2, 4, 3, 3))  #
 
 
 # --- pictures -------------------------------------------------------------------------------------
-def draw_tap(shape: ConvShape, tap: tuple[int, int], variant: str) -> Figure:
+def draw_tap(shape: ConvShape, tap: tuple[int, int], rung: str) -> Figure:
     """The products of one weight on x and on dy, as the traced kernel of a rung does them."""
-    traced = trace.run(OPERATOR, shape, variant)
+    traced = trace.run(OPERATOR, shape, rung)
     x, dy = np.full((shape.ih, shape.iw), plots.REAL), np.full((shape.oh, shape.ow), plots.REAL)
     names = "x", "dy"
-    if variant == "with_zeros":
+    if rung == "with_zeros":
         x, dy = plots.zero_maps(OPERATOR, shape)
         names = "x, padded", "dy, zeros inserted"
     right = x.shape[1] + 2.5
@@ -52,8 +52,8 @@ def draw_tap(shape: ConvShape, tap: tuple[int, int], variant: str) -> Figure:
 def draw_waste(shape: ConvShape) -> Figure:
     """The number of products of each weight, the redder the more of them are by an added zero, both ways."""
     fig, ax = plots.canvas(2 * (shape.fw + 4.5), shape.fh + 3)
-    for k, variant in enumerate(("with_zeros", "skip_zeros")):
-        wasted, done = plots.waste_map(trace.run(OPERATOR, shape, variant))
+    for k, rung in enumerate(("with_zeros", "skip_zeros")):
+        wasted, done = plots.waste_map(trace.run(OPERATOR, shape, rung))
         left = 1 + k * (shape.fw + 4.5)
         plots.write(ax, left, 0.7, ("regular way", "skipping")[k], 16, weight="bold", ha="left")
         plots.draw_heat(ax, done, wasted / done, left, 1.4)

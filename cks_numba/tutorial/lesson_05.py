@@ -9,10 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .. import plots, regular, trace
+from .. import plots, trace
 from ..geometry import ConvShape
 from ..plots.cells import LETTER_COLOURS
-from .checking import Wrong, call
+from ..steps import regular
+from .answers import Wrong, call
 from .trying import compare, run_kernel
 
 RESULTS, THREADS = 8 * 7 * 7 * 20, 128  # of exercise 05.1
@@ -47,17 +48,17 @@ def draw_owners(rows: int, columns: int, threads: int) -> Figure:
     return fig
 
 
-def draw_waste(operator: str, shape: ConvShape, variants: tuple[str, ...]) -> Figure:
+def draw_waste(operator: str, shape: ConvShape, rungs: tuple[str, ...]) -> Figure:
     """How many products of each result are by an added zero, a map for each rung, counted in its traced kernel."""
     single = plots.single(shape)
-    maps = [plots.waste_map(trace.run(operator, single, variant)) for variant in variants]
+    maps = [plots.waste_map(trace.run(operator, single, rung)) for rung in rungs]
     rows, columns = maps[0][0].shape
     fig, ax = plots.canvas(len(maps) * (columns + 2.5) + 0.5, rows + 2.8)
     most = max(int(done.max()) for _, done in maps)
-    for k, (variant, (wasted, _)) in enumerate(zip(variants, maps, strict=True)):
+    for k, (rung, (wasted, _)) in enumerate(zip(rungs, maps, strict=True)):
         left = 1.2 + k * (columns + 2.5)
         plots.draw_heat(ax, wasted, wasted / most, left, 1.3)
-        plots.write(ax, left + columns / 2, 0.7, variant, 16, weight="bold")
+        plots.write(ax, left + columns / 2, 0.7, rung, 16, weight="bold")
     text = "products by an added zero, for each result"
     plots.write(ax, ax.get_xlim()[1] / 2, rows + 2.0, text, 14)
     return fig

@@ -15,11 +15,11 @@ from .. import kernels, plots
 from ..geometry import ConvShape
 from ..kernels import conv_v2
 from ..kernels.jit import cuda
-from ..kernels.tiles import TILES
+from ..kernels.tiled import TILES
 from ..trace.elements import REAL, Log, Number, Operand, Watched, blank
 from ..trace.machine import Machine
+from .answers import Wrong, call
 from .cards import CARDS, Card, limits, occupancy
-from .checking import Wrong, call
 from .machine_code import Code, kinds
 from .trying import compare, run_kernel
 
@@ -50,8 +50,8 @@ def time_rungs(shape: ConvShape, repeats: int = 5) -> dict[str, float]:
     rng, taken = np.random.default_rng(0), {}
     held = [cuda.to_device(rng.standard_normal(size).astype(np.float32)) for size in (shape.x_shape, shape.w_shape)]
     out = cuda.device_array(shape.y_shape, np.float32)
-    for rung in kernels.VARIANTS:
-        launches = kernels.launches("conv2d", shape, (held[0], held[1], out), variant=rung)
+    for rung in kernels.RUNGS:
+        launches = kernels.launches("conv2d", shape, (held[0], held[1], out), rung=rung)
         taken[rung] = median(_seconds(launches) for _ in range(repeats + 1))  # the first one compiles
     return taken
 
@@ -249,7 +249,7 @@ def my_product(answer: Any) -> str:
 class Counted(Watched):
     """An array that counts how often an element is read."""
 
-    reads = 0
+    reads: int = 0
 
     def __getitem__(self, index: Any) -> Any:
         self.reads += 1

@@ -9,10 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from .. import flops, plots, regular
-from ..figures import KINDS
+from .. import flops, plots
 from ..geometry import ConvShape
-from .checking import Open, Wrong, call
+from ..plots.gallery import KINDS
+from ..steps import regular
+from .answers import Open, Wrong, call
 from .trying import compare, run_kernel
 
 STYLES = (("-", 5, "#9CCBE8"), ("--", 2, plots.RED), (":", 2, "black"))  # of loss curves that lie on each other

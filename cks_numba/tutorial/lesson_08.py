@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from .. import flops, networks, plots
+from .. import flops, plots
 from ..bench import results
-from ..figures import KINDS, OPERATORS
+from ..flops import networks
 from ..geometry import ConvShape
+from ..plots.gallery import KINDS, OPERATORS
 from . import cost
+from .answers import Wrong, call
 from .cards import Card
-from .checking import Wrong, call
 from .trying import compare, run_kernel
 
 NAMES = {"useful": "useful", "padded": "by a padded zero", "inserted": "by an inserted zero", "both": "by both"}

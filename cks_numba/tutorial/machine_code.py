@@ -16,8 +16,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import sass
-from ..figures import FOLDER
+from ..kernels import sass
+from ..plots.gallery import FOLDER
 
 RUNGS = ("with_zeros", "skip_zeros", "shared", "tiled 128x128, vectors")
 TIMEOUT = 100  # seconds for the compiler

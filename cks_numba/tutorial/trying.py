@@ -10,7 +10,7 @@ from ..backends.cuda import launching
 from ..geometry import Axis
 from ..trace.elements import REAL, Log, Number, Operand, Watched, blank
 from ..trace.machine import Machine
-from .checking import Open, Wrong
+from .answers import Open, Wrong
 
 UNTOUCHED = -777.0  # what results hold before the kernel runs
 THREADS = 32  # of a block; always more than there are results, so that a kernel needs its guard

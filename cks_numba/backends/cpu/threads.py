@@ -1,0 +1,227 @@
+"""Threads that help with a kernel. A caller waits for what others have begun, never for a thread that has not come.
+
+The tasks of a kernel are numbered, and whoever calls it does one after the other until none is left. So a caller
+offers its job to some workers, does tasks like them, and then takes back every offer that nobody has accepted: a
+worker that wakes up too late, as its core is busy with something else, finds nothing to do. What is left to wait for
+are the tasks that others have begun, which are about as long as the caller's own last one.
+
+Each worker has one place for an offer. It changes hands by compare-and-swap, which only one can win:
+
+    FREE      to the address of a job   by a caller, which offers the job
+    SLEEPING  to the address of a job   by a caller, which then wakes the worker
+    a job     to BUSY                   by the worker, which begins
+    a job     to FREE                   by the caller, which withdraws the offer
+    FREE      to SLEEPING               by the worker, after a while without an offer
+
+A worker that is done writes FREE, and last of all counts itself in the job. Workers are Python threads that never come
+back from compiled code, so they neither need the GIL nor can hold up the end of the process. All of a call is compiled
+code too: Ctrl-C cannot come between an offer and its end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .registers import I32, I64, call_kernel, helper, integers_at, next_number
+
+Array = np.ndarray[Any, Any]
+FREE, SLEEPING, BUSY = range(3)  # what a worker's place holds if not the address of a job
+STATE, LOCK, SPINS, WAIT, WAKE, WORKER = 0, 1, 2, 3, 4, 16  # the numbers of a worker, and how many they are
+OWN_ADDRESS, KERNEL, ARGUMENTS, DOUBLE, ENDED, WANTED, WORKERS, FIRST, JOB = range(9)  # those of a job
+SPIN = 4000  # times that a worker looks for an offer before it falls asleep, some 0.1 ms
+NAP = 50  # microseconds that a caller sleeps when it has looked as often for the end of a task
+FOREVER = -1
+
+
+# --- for compiled code ---------------------------------------------------------------------------
+@intrinsic
+def look(typing, array, index):
+    """array[index], which other threads write; what they wrote before is seen too."""
+
+    def codegen(context, b, signature, args):
+        data = context.make_array(signature.args[0])(context, b, args[0]).data
+        return b.load_atomic(b.gep(data, [args[1]]), "acquire", 8)
+
+    return types.int64(array, types.int64), codegen
+
+
+@intrinsic
+def put(typing, array, index, value):
+    """Write array[index] for other threads, after all that was written before."""
+
+    def codegen(context, b, signature, args):
+        data = context.make_array(signature.args[0])(context, b, args[0]).data
+        b.store_atomic(args[2], b.gep(data, [args[1]]), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), codegen
+
+
+@intrinsic
+def swap(typing, array, index, old, new):
+    """Write `new` to array[index] if `old` is there, at once; whether it was."""
+
+    def codegen(context, b, signature, args):
+        data = context.make_array(signature.args[0])(context, b, args[0]).data
+        found = b.cmpxchg(b.gep(data, [args[1]]), args[2], args[3], "acq_rel", "acquire")
+        return b.extract_value(found, 1)
+
+    return types.boolean(array, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def relax(typing):
+    """Let the CPU know that this loop waits for another thread."""
+    machine = platform.machine().lower()
+
+    def codegen(context, b, signature, args):
+        nothing = ir.VoidType()
+        if machine in ("x86_64", "amd64"):
+            b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(nothing, []), "llvm.x86.sse2.pause"), [])
+        elif machine in ("aarch64", "arm64"):
+            barrier = ir.FunctionType(nothing, [I32])
+            b.call(cgutils.get_or_insert_function(b.module, barrier, "llvm.aarch64.isb"), [I32(15)])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def wait(typing, function, lock, microseconds):
+    """Sleep until the lock is free, but no longer than that: PyThread_acquire_lock_timed, which needs no GIL."""
+
+    def codegen(context, b, signature, args):
+        kind = ir.FunctionType(I32, [I64, I64, I32])
+        b.call(b.inttoptr(args[0], kind.as_pointer()), [args[1], args[2], I32(0)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def wake(typing, function, lock):
+    """Free the lock: PyThread_release_lock, which needs no GIL."""
+
+    def codegen(context, b, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [I64])
+        b.call(b.inttoptr(args[0], kind.as_pointer()), [args[1]])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@helper
+def do_tasks(job):
+    """Call the kernel of a job."""
+    if job[DOUBLE]:
+        call_kernel(job[KERNEL], types.float64(0), job[ARGUMENTS])
+    else:
+        call_kernel(job[KERNEL], types.float32(0), job[ARGUMENTS])
+
+
+def work(address):
+    """What a worker does all its life; the numbers at the address are its own."""
+    worker = carray(integers_at(address), WORKER)
+    looks = 0
+    while True:
+        offer = look(worker, STATE)
+        if offer > BUSY:
+            if swap(worker, STATE, offer, BUSY):
+                job = carray(integers_at(offer), JOB)
+                do_tasks(job)
+                put(worker, STATE, FREE)
+                next_number(offer, ENDED)  # from here on the job may be gone
+                looks = 0
+        elif looks < worker[SPINS]:
+            looks += 1
+            relax()
+        elif swap(worker, STATE, FREE, SLEEPING):
+            wait(worker[WAIT], worker[LOCK], FOREVER)
+            looks = 0
+
+
+def share(address):
+    """Do the job at the address, with the workers that come."""
+    job = carray(integers_at(address), JOB)
+    offer = job[OWN_ADDRESS]
+    head = carray(integers_at(job[FIRST]), WORKER)
+    workers = carray(integers_at(job[FIRST]), (1 + job[WORKERS], WORKER))
+    offers = 0
+    for k in range(1, 1 + job[WORKERS]):
+        worker = workers[k]
+        if offers < job[WANTED]:
+            if swap(worker, STATE, FREE, offer):
+                offers += 1
+            elif swap(worker, STATE, SLEEPING, offer):
+                wake(worker[WAKE], worker[LOCK])
+                offers += 1
+    do_tasks(job)
+    for k in range(1, 1 + job[WORKERS]):
+        if swap(workers[k], STATE, offer, FREE):
+            offers -= 1
+    looks = 0
+    while look(job, ENDED) < offers:
+        looks += 1
+        if looks < head[SPINS]:
+            relax()
+        else:
+            wait(head[WAIT], head[LOCK], NAP)
+
+
+# --- for Python ----------------------------------------------------------------------------------
+class Pool:
+    """Workers, started at once, that all callers of a process share.
+
+    `compiled` makes functions for Python of `work` and `share`.
+    """
+
+    def __init__(self, workers: int, compiled: Callable[[Any], Callable[[int], None]]) -> None:
+        self._share, working = compiled(share), compiled(work)
+        self.rows, self.workers = _rows(1 + workers), 0  # the first is for callers
+        self.rows[:, SPINS] = SPIN if workers < _cores() else 0
+        for row in self.rows[1:]:
+            name = f"cks_numba {self.workers + 1}"
+            try:
+                threading.Thread(target=working, args=(row.ctypes.data,), name=name, daemon=True).start()
+            except RuntimeError:  # the system has no more threads, or the interpreter is about to end
+                break
+            self.workers += 1
+
+    def share(self, kernel: int, arguments: int, double: bool, threads: int) -> None:
+        """Call a kernel on this thread and on others, on no more threads than that in all."""
+        job = np.array((0, kernel, arguments, double, 0, threads - 1, self.workers, self.rows.ctypes.data), np.int64)
+        job[OWN_ADDRESS] = address = job.ctypes.data
+        self._share(address)
+
+
+def _rows(count: int) -> Array:
+    """Numbers for as many workers, on cache lines of their own, with the functions of Python's locks."""
+    api = ctypes.pythonapi
+    new_lock = ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyThread_allocate_lock", api))
+    acquire = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(("PyThread_acquire_lock", api))
+    memory = np.zeros((1 + count) * WORKER, np.int64)
+    api.Py_IncRef(ctypes.py_object(memory))  # the workers use it as long as the process lives
+    first = -memory.ctypes.data % (8 * WORKER) // 8
+    rows = memory[first : first + count * WORKER].reshape(count, WORKER)
+    functions = api.PyThread_acquire_lock_timed, api.PyThread_release_lock
+    for row in rows:
+        row[WAIT], row[WAKE] = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions)
+        row[LOCK] = lock = new_lock()
+        acquire(lock, 1)
+    return rows
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
