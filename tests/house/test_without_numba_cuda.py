@@ -6,13 +6,16 @@ In processes of their own, in which numba-cuda is hidden where it is installed.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from reference import WARNINGS_ARE_ERRORS
 
-SIMULATED = Path(__file__).resolve().parents[1] / "kernels" / "sim" / "test_kernels.py"
+ROOT = Path(__file__).resolve().parents[2]
+SIMULATED = ROOT / "tests" / "kernels" / "sim" / "test_kernels.py"
 HIDDEN = """
 import sys
 sys.modules["numba_cuda"] = None  # not found by an import
@@ -28,6 +31,15 @@ def run(code: str, *options: str, **variables: str) -> str:
     done = subprocess.run(command, env=settings | variables, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     return done.stdout
+
+
+def test_numba_cuda_is_installed_everywhere_but_on_a_mac():
+    (line,) = re.findall(r'^    "(numba-cuda\b.*?)",', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    marker = Requirement(line).marker
+    found = {
+        system: marker is None or marker.evaluate({"sys_platform": system}) for system in ("darwin", "linux", "win32")
+    }
+    assert found == {"darwin": False, "linux": True, "win32": True}
 
 
 def test_the_simulator_of_numba_itself_runs_every_rung():
