@@ -58,7 +58,7 @@ def peer_call(case: cases.Case, first: Any, second: Any) -> Callable[[], Any]:
 
 
 def _unread(like: Any, nhwc: tuple[int, ...]) -> Any:
-    """A tensor of which PyTorch looks at the sizes and the memory order."""
+    """A tensor from which PyTorch reads only the sizes and the memory order."""
     n, h, w, c = nhwc
     empty = like.new_empty((n, c, h, w))
     form = "channels_last" if like.stride()[1] == 1 else "contiguous_format"
@@ -90,7 +90,7 @@ def has_peer() -> bool:
 
 # --- one case ------------------------------------------------------------------------------------
 def _checked(case: cases.Case, calls: dict[tuple[str, str], Callable[[], Any]]) -> None:
-    """Every contender gives the same result, up to rounding."""
+    """Check that all contenders give the same result, up to rounding."""
     want = calls[REGULAR, "NHWC"]()
     scale = float(np.abs(want).max()) or 1.0
     for (name, layout), call in calls.items():
