@@ -116,7 +116,7 @@ def _row(s: ConvShape) -> tuple[int, ...]:
 
 
 def layers() -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """List every layer once: its source, an operator, and its sizes in the order of `AUTHORS`, with N = 0 for networks."""
+    """Yield every layer once: source, operator, and sizes in the order of `AUTHORS`, with N = 0 for networks."""
     seen: set[tuple[str, tuple[int, ...]]] = set()
     for operator, rows in AUTHORS.items():
         for row in rows:
