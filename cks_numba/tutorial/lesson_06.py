@@ -16,7 +16,7 @@ from ..geometry import ConvShape
 from ..kernels import conv_v2
 from ..kernels.jit import cuda
 from ..kernels.tiled import TILES
-from ..trace.elements import REAL, Log, Number, Operand, Watched, blank
+from ..trace.elements import REAL, Element, Log, Number, Watched, blank
 from ..trace.machine import Machine
 from .answers import Wrong, call
 from .cards import CARDS, Card, limits, occupancy
@@ -262,7 +262,7 @@ def _loads(kernel: Any, grid: tuple[int, ...], a: Any, b: Any, c: Any) -> int | 
     for array in (a, b, c):
         made = Counted(blank(array.shape, array.dtype, log).cells, array.dtype, log)
         for index, value in np.ndenumerate(array):
-            made.cells[index] = Number(float(value), log, Operand("", index, REAL))
+            made.cells[index] = Number(float(value), log, Element("", index, REAL))
         watched.append(made)
     try:
         Machine(log).launch(kernel, grid, (SIDE, SIDE), tuple(watched))

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..backends.cuda import launching
 from ..geometry import Axis
-from ..trace.elements import REAL, Log, Number, Operand, Watched, blank
+from ..trace.elements import REAL, Element, Log, Number, Watched, blank
 from ..trace.machine import Machine
 from .answers import Open, Wrong
 
@@ -128,5 +128,5 @@ def products(kernel: Any, results: int, *args: Any) -> int | None:
 def _watched(array: Any, log: Log) -> Watched:
     made = blank(array.shape, array.dtype, log)
     for index, value in np.ndenumerate(array):
-        made.cells[index] = Number(float(value), log, Operand("", index, REAL))
+        made.cells[index] = Number(float(value), log, Element("", index, REAL))
     return made
