@@ -1,4 +1,4 @@
-"""The documents: examples run, links lead somewhere, and commands exist."""
+"""The documents: examples run, and links, commands and named files exist."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def local_links(text: str) -> list[str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The cks-numba lines of the indented blocks, without their comments."""
+    """Return the words of every cks-numba line in the indented blocks, without comments."""
     lines = re.findall(r"^    cks-numba (.*)$", text, flags=re.MULTILINE)
     return [shlex.split(line, comments=True) for line in lines]
 
 
 def needs(block: str) -> str:
-    """The optional package of a block, which has tests of its own; none for most."""
+    """Return the optional package that a block imports, or an empty text."""
     found = re.search(r"^(?:import|from) (?:cks_numba\.)?(torch|dask|jax)\b", block, flags=re.MULTILINE)
     return found.group(1) if found else ""
 
 
 def run_blocks(package: str = "") -> list[str]:
-    """Run the blocks that need a package, in their order; they share their names, as a reader would type them."""
+    """Run the blocks that need a package, in order, in one namespace, as if a reader typed them one after the other."""
     blocks = [block for block in code_blocks(README) if needs(block) == package]
     names: dict[str, object] = {"cks_numba": cks_numba} if package else {}
     for number, block in enumerate(blocks):

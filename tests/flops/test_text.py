@@ -1,4 +1,4 @@
-"""The command ``cks-numba flops``: text, CSV and the table of the README."""
+"""The command ``cks-numba flops``: text, CSV and README's table."""
 
 from __future__ import annotations
 
