@@ -1,4 +1,6 @@
-"""The public operators. Each is three steps: check everything, allocate, dispatch to a backend.
+"""The public operators: conv2d, conv2d_input, conv_transpose2d, conv2d_weight.
+
+Each is three steps: check everything, allocate, dispatch to a backend.
 
 Names and meaning are those of ``torch.nn.functional`` and ``torch.nn.grad``; what follows the arrays
 is keyword-only. The arrays may be NumPy arrays, PyTorch tensors, or GPU arrays of Numba, CuPy or

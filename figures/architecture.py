@@ -21,7 +21,7 @@ LAYERS = (  # title, colour and rooms of each layer, from the top down
     ("count it", "#F3DCEB", "flops models"),
     ("one geometry", "#FFF3B8", "geometry plan_table buffers checks"),
 )
-COLUMNS, WIDTH, HEIGHT, GAP, LEFT = 4, 2.8, 0.98, 0.1, 1.75
+COLUMNS, WIDTH, HEIGHT, GAP, LEFT = 4, 2.95, 1.0, 0.1, 1.75
 
 
 def summary(module: str) -> str:
@@ -62,5 +62,5 @@ def _box(left: float, top: float, width: float, height: float, color: str):
 def _module(ax, left: float, top: float, name: str) -> None:
     ax.add_patch(_box(left + 0.05, top + 0.06, WIDTH - 0.1, HEIGHT - 0.12, "white"))
     ax.text(left + 0.13, top + 0.27, name, va="center", weight="bold", size=13, family="DejaVu Sans Mono")
-    text = textwrap.fill(summary(name), 36, max_lines=3, placeholder=" …")
+    text = textwrap.fill(summary(name), 38, max_lines=3, placeholder=" …")
     ax.text(left + 0.13, top + 0.42, text, va="top", size=9, linespacing=1.15)

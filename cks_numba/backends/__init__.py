@@ -1,4 +1,6 @@
-"""Where an operator runs. Every backend has ``run(operator, shape, first, second, out)`` on contiguous NHWC arrays.
+"""Where an operator runs: on a GPU, on the CPU, or step by step.
+
+Every backend has ``run(operator, shape, first, second, out)`` on contiguous NHWC arrays.
 
 `first` and `second` are (x, w) for "conv2d", (w, dy) for "conv2d_input" and (x, dy) for "conv2d_weight".
 """

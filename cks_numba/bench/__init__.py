@@ -1,4 +1,4 @@
-"""The benchmarks of ``cks-numba bench``.
+"""Timing of the CPU backend, of the kernels on a GPU, and of a cluster: ``cks-numba bench``.
 
 =========  =====================================================================
 `cpu`      the CPU backend against PyTorch, the regular way and BLAS

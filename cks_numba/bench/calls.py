@@ -1,4 +1,4 @@
-"""What a call costs beside its work on the CPU: in calls of almost no work, and in the first one."""
+"""What a call costs beside its work on the CPU: in calls of almost no work, the first one, and right after BLAS."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from statistics import median
+from functools import partial
+from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -17,6 +18,7 @@ from .. import operators
 from ..geometry import OPERATORS, ConvShape, plan
 from . import accuracy
 from .results import Bar
+from .timing import AFTER_BLAS, Probe, burst, clean_rounds
 
 
 def overhead(blocks: int = 10, repeats: int = 100) -> dict[str, float]:
@@ -94,8 +96,38 @@ def _first_call(operator: str, environment: dict[str, str]) -> tuple[float, floa
     return imports, seconds
 
 
-def call_bars() -> Iterator[Bar]:
+NEIGHBOURS = (  # layers of about half a millisecond and more on two cores, which come right after a matrix product
+    ConvShape(n=4, ih=4, iw=4, ic=256, oc=256, fh=3, fw=3, padding=1),
+    ConvShape(n=16, ih=8, iw=8, ic=64, oc=64, fh=3, fw=3, padding=1),
+    ConvShape(n=16, ih=16, iw=16, ic=64, oc=128, fh=3, fw=3, stride=2, padding=1),
+)
+
+
+def after_blas(threads: int, rounds: int = 10) -> list[float]:
+    """How many times as long calls right after a matrix product of NumPy take as the median of those alone.
+
+    OpenBLAS's threads stay awake for a while, on the cores that ours need.
+    """
+    found: list[float] = []
+    for shape in NEIGHBOURS:
+        x, w = accuracy.operands("conv2d", shape, np.random.default_rng(0), np.float32)
+        rows, square = x.reshape(-1, shape.ic), np.ones((shape.ic, 4 * shape.ic), np.float32)
+        call = partial(accuracy.call, "conv2d", shape, x, w, "cpu")
+        bursts = {
+            "after": partial(burst, call, times=20, before=partial(np.matmul, rows, square)),
+            "alone": partial(burst, call, times=20, pause=AFTER_BLAS),
+        }
+        times = clean_rounds(bursts, rounds, Probe(threads))
+        found += [seconds / median(times["alone"]) for seconds in times["after"]]
+    return found
+
+
+def call_bars(threads: int) -> Iterator[Bar]:
     """The bars for what a call costs beside its work."""
+    after = after_blas(threads)
+    yield Bar("a call right after a product by BLAS, over one alone: median", median(after), 1.3, at_most=True)
+    tenths = quantiles(after, n=10)
+    yield Bar("the same, ninetieth percentile", tenths[-1], 2, at_most=True)
     for operator, microseconds in overhead().items():
         yield Bar(f"{operator}: microseconds of a tiny call beyond its matrix product", microseconds, 40, at_most=True)
     for operator, (imported, cold, warm) in first_calls().items():

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..geometry import OPERATORS, ConvShape, plan
-from .timing import Probe, clean_rounds
+from .timing import Probe, burst, clean_rounds
 
 WORKERS = (1, 2)
 CHUNKS = 8
@@ -97,7 +97,7 @@ def measure(shape: ConvShape, rounds: int) -> dict[str, dict[int, float]]:
         for operator in OPERATORS:
             results = {workers: lazy(operator, shape, operands[workers]) for workers in WORKERS}
             _same(operator, lambda workers: clients[workers].compute(results[workers].sum(axis=0)).result())  # noqa: B023
-            calls = {k: partial(compute, clients[k], results[k], operands[k]) for k in WORKERS}
+            calls = {k: partial(burst, partial(compute, clients[k], results[k], operands[k])) for k in WORKERS}
             times = clean_rounds(calls, rounds, probe)
             found[operator] = {workers: median(times[workers]) for workers in WORKERS}
     return found

@@ -12,6 +12,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..steps import regular
 from . import accuracy, cases
 from .calls import call_bars
 from .results import BLAS_SIDE, LIMIT, MARKERS, OURS, PEER, REGULAR, Row, bars, median_of, row_of, summary, write
-from .timing import LONG_PAUSE, Probe, clean_rounds, keep_memory
+from .timing import AFTER_BLAS, Probe, burst, clean_rounds, keep_memory
 
 
 # --- contenders ----------------------------------------------------------------------------------
@@ -122,10 +123,10 @@ def measure(case: cases.Case, rounds: int, probe: Probe) -> tuple[dict[tuple[str
     )
     _checked(case, {**together, **with_blas})
     extra = max(extra_memory(call) for (name, _), call in together.items() if name == OURS)
-    time.sleep(LONG_PAUSE)
-    times = clean_rounds(together, rounds, probe)
-    times |= clean_rounds(with_blas, min(rounds, 3), None)
-    time.sleep(LONG_PAUSE)
+    time.sleep(AFTER_BLAS)
+    alone, after = ({key: partial(burst, call) for key, call in calls.items()} for calls in (together, with_blas))
+    times = clean_rounds(alone, rounds, probe) | clean_rounds(after, min(rounds, 3))
+    time.sleep(AFTER_BLAS)
     return times, extra
 
 
@@ -206,7 +207,7 @@ def run(
     print()
     missed = 0
     found = [] if quick or only or not has_peer() else bars(rows)
-    for bar in (*found, *call_bars()):
+    for bar in (*found, *call_bars(threads)):
         print(bar)
         missed += bar.missed
     kept = [row.rounds for row in rows if row.contender == OURS]

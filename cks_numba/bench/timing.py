@@ -1,26 +1,28 @@
-"""Timing that chance has little part in.
+"""Timing that chance has little part in: one way for all that compares contenders.
 
-Contenders take turns, one call of each a round. Before a timed call come a pause, in which the threads of the
-contender before it fall asleep, and one untimed call. A round begins and ends with a loop of multiply-adds on all
-threads, which shows whether the machine was busy with something else; such a round is not counted. Memory that is
-freed stays with the process (with glibc): or else it were chance whose result comes in fresh pages, which cost as
-much as many a layer.
+Contenders take turns, a burst of calls of each a round. A burst begins with a pause, in which the threads of the
+contender before it fall asleep, and one untimed call. Where a probe is given, a round begins and ends with a loop of
+multiply-adds on all threads, which shows whether the machine was busy with something else; such a round is not
+counted. Memory that is freed stays with the process (with glibc): fresh pages cost as much as many a layer, and chance
+would decide whose result comes in them.
 """
 
 from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
+from numba import carray
 
-from ..backends.cpu.registers import TILE_ROWS, addresses_in, store, zeros
+from ..backends.cpu.compiled import NEXT_TASK, arguments_of, own_arguments, start
+from ..backends.cpu.registers import TILE_ROWS, addresses_in, integers_at, next_number, store, zeros
 from ..backends.cpu.tile import sum_of_products
 
-PAUSE, LONG_PAUSE = 0.002, 0.15  # seconds; the long one after BLAS
+PAUSE = 0.002  # seconds
+AFTER_BLAS = 0.05  # seconds; OpenBLAS's threads stay awake for 2**26 ticks of the clock, and slow down everybody else
 CLEAN = 1.08  # a round is not counted if the loop of multiply-adds took so many times as long as in the best round
 
 
@@ -34,52 +36,82 @@ def keep_memory() -> None:
         mallopt(option, most)
 
 
-def clean_rounds(calls: Any, rounds: int, probe: Probe | None) -> dict[Any, list[float]]:
-    """Seconds of each call in the rounds in which the machine was about as fast as in the best one."""
-    seen: list[tuple[float, dict[tuple[str, str], float]]] = []
-    kept: list[dict[tuple[str, str], float]] = []
+def burst(
+    call: Callable[[], Any], times: int = 1, pause: float = PAUSE, before: Callable[[], Any] | None = None
+) -> list[float]:
+    """Seconds of so many calls, after a pause and one untimed call; `before` is called before each, untimed too."""
+    time.sleep(pause)
+    call()
+    found = []
+    for _ in range(times):
+        if before is not None:
+            before()
+        begin = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - begin)
+    return found
+
+
+def clean_rounds(
+    bursts: Mapping[Any, Callable[[], list[float]]], rounds: int, probe: Probe | None = None
+) -> dict[Any, list[float]]:
+    """Seconds of each contender, whose bursts alternate.
+
+    With a probe, only rounds count in which the machine was about as fast as in the best one.
+    """
+    seen: list[tuple[float, dict[Any, list[float]]]] = []
+    kept: list[dict[Any, list[float]]] = []
     while len(kept) < rounds and len(seen) < 4 * rounds:
         before = probe.seconds() if probe else 0.0
-        seconds = {key: _alone(call) for key, call in calls.items()}
+        seconds = {key: timed() for key, timed in bursts.items()}
         seen.append((max(before, probe.seconds() if probe else 0.0), seconds))
         seen.sort(key=lambda round_: round_[0])
         limit = CLEAN * seen[0][0]
         kept = [seconds for k, (worst, seconds) in enumerate(seen) if worst <= limit or k < 3]
-    return {key: [seconds[key] for seconds in kept] for key in calls}
+    return {key: [taken for seconds in kept for taken in seconds[key]] for key in bursts}
 
 
-def _alone(call: Callable[[], Any]) -> float:
-    """Seconds of a call, after a pause and one untimed call."""
-    time.sleep(PAUSE)
-    call()
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+class ProbeAddresses(NamedTuple):
+    """Where the addresses of the rows of all tiles are."""
+
+    rows: int
 
 
-@numba.njit(parallel=True)
-def _multiply_adds(zero, rows):
-    """A tile of results for each thread: nothing but multiply-adds, on numbers that stay in the L1 cache."""
-    for thread in numba.prange(len(rows)):
-        tile, there = zeros(zero), addresses_in(rows[thread])
+class ProbeSizes(NamedTuple):
+    """The other argument of `multiply_adds`."""
+
+    tasks: int
+
+
+def multiply_adds(zero, arguments):  # type: ignore[no-untyped-def]
+    """Kernel: nothing but multiply-adds, on numbers that stay in the L1 cache; a task is a tile of results."""
+    addresses, sizes = own_arguments(arguments, ProbeAddresses, ProbeSizes)
+    while True:
+        task = next_number(arguments, NEXT_TASK)
+        if task >= sizes.tasks:
+            return
+        rows = carray(integers_at(addresses.rows + task * 8 * TILE_ROWS), TILE_ROWS)
+        tile, there = zeros(zero), addresses_in(rows)
         for _ in range(500):
-            tile = sum_of_products(tile, there, 0, rows[thread, 0], (1, 1, 512), (0, 0, 4), (0, 0, 0))
+            tile = sum_of_products(tile, there, 0, rows[0], (1, 1, 512), (0, 0, 4), (0, 0, 0))
         store(tile, there)
 
 
 class Probe:
-    """The loop of multiply-adds, on its own numbers."""
+    """The loop of multiply-adds on so many threads, each on its own numbers."""
 
     def __init__(self, threads: int) -> None:
         self.numbers = np.zeros((threads, TILE_ROWS, 1024), np.float32)
         first, (thread_step, row_step, _) = self.numbers.ctypes.data, self.numbers.strides
         self.rows = first + np.add.outer(np.arange(threads) * thread_step, np.arange(TILE_ROWS) * row_step)
+        self.arguments = arguments_of(ProbeAddresses, ProbeSizes(tasks=threads))
 
     def seconds(self) -> float:
         """The best of three runs; the first one wakes the threads."""
         runs = []
         for _ in range(3):
-            start = time.perf_counter()
-            _multiply_adds(np.float32(0), self.rows)
-            runs.append(time.perf_counter() - start)
+            begin = time.perf_counter()
+            addresses = ProbeAddresses(rows=self.rows.ctypes.data)
+            start(multiply_adds, self.numbers.dtype, len(self.rows), self.arguments, addresses, 0)
+            runs.append(time.perf_counter() - begin)
         return min(runs)

@@ -15,8 +15,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from .. import flops, plots
 from ..backends import cuda
-from ..bench import accuracy
+from ..bench import accuracy, timing
 from ..geometry import OPERATORS, ConvShape
 from ..steps import regular
 from .arguments import at_least
@@ -34,7 +35,7 @@ from .arguments import at_least
 Array = NDArray[Any]
 WIDTHS = (12, 32, 64, 128, 256, 256, 256)  # channels after each layer
 BATCH = 2
-LONG_MS = 300
+LONG = 0.3  # seconds of two regular runs; three timed runs are enough then
 GREY = "#BBBBBB"
 
 
@@ -147,16 +148,19 @@ def measure(layer: Layer, operator: str, repeats: int, backend: str) -> Row:
     first, second = layer.operands(operator)
     regularly = regular.BY_OPERATOR[operator]
     wide = first.astype(np.float64), second.astype(np.float64)
+    begin = time.perf_counter()
     expected, scale = regularly(*wide, layer.shape), regularly(abs(wide[0]), abs(wide[1]), layer.shape)
+    rounds = repeats if time.perf_counter() - begin < LONG else min(repeats, 3)
     got = accuracy.call(operator, layer.shape, first, second, backend)
     error = accuracy.relative_error(got, expected, scale) if got.shape == expected.shape else float("inf")
     limit = accuracy.tolerance(operator, layer.shape, np.float32)
-    ways = (
-        lambda: regularly(first, second, layer.shape),
-        lambda: accuracy.call(operator, layer.shape, first, second, backend),
-    )
-    times = alternate(ways, repeats)
-    return Row(layer, operator, times[0], times[1], error, limit)
+    ways = {
+        "regular": partial(regularly, first, second, layer.shape),
+        "skipping": partial(accuracy.call, operator, layer.shape, first, second, backend),
+    }
+    bursts = {name: partial(timing.burst, way, pause=timing.AFTER_BLAS) for name, way in ways.items()}
+    ms = {name: 1e3 * median(seconds) for name, seconds in timing.clean_rounds(bursts, rounds).items()}
+    return Row(layer, operator, ms["regular"], ms["skipping"], error, limit)
 
 
 def measure_all(layers: Sequence[Layer], repeats: int, backend: str) -> list[Row]:
@@ -166,23 +170,6 @@ def measure_all(layers: Sequence[Layer], repeats: int, backend: str) -> list[Row
         rows.append(measure(layer, operator, repeats, backend))
         progress(len(rows), len(pairs), f"{layer.name} {operator}")
     return rows
-
-
-def alternate(ways: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
-    """Time the ways in turn (A B A B), after one unmeasured run each; medians in milliseconds.
-
-    Three runs are enough where they are long, so that the whole demo stays short.
-    """
-    times: list[list[float]] = [[] for _ in ways]
-    for turn in range(repeats + 1):
-        for way, kept in zip(ways, times, strict=True):
-            start = time.perf_counter()
-            way()
-            if turn:
-                kept.append(1e3 * (time.perf_counter() - start))
-        if turn >= 3 and sum(map(sum, times)) > LONG_MS:
-            break
-    return [median(kept) for kept in times]
 
 
 def progress(done: int, total: int, text: str) -> None:

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from statistics import median
 from typing import Any
@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 from .. import operators
-from ..bench import cpu
+from ..bench import cpu, timing
 from ..bench.cases import Case
 from ..flops.networks import Layer
 from ..geometry import ConvShape
@@ -218,14 +218,9 @@ def layers(batch: int, width: int = 1) -> list[Layer]:
 
 
 def time_steps(ways: dict[str, Any], x: Array, labels: Array, width: int = 1, rounds: int = 5) -> dict[str, float]:
-    """Median seconds of a training step for each way, in turns, each after an untimed step."""
-    nets = {name: Network(ops, seed=0, width=width) for name, ops in ways.items()}
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, net in nets.items():
-            net.step(x, labels)
-            start = time.perf_counter()
-            for _ in range(4):
-                net.step(x, labels)
-            taken[name].append((time.perf_counter() - start) / 4)
-    return {name: median(times) for name, times in taken.items()}
+    """Median seconds of a training step for each way."""
+    bursts = {}
+    for name, ops in ways.items():
+        step = partial(Network(ops, seed=0, width=width).step, x, labels)
+        bursts[name] = partial(timing.burst, step, times=4, pause=timing.AFTER_BLAS)
+    return {name: median(taken) for name, taken in timing.clean_rounds(bursts, rounds).items()}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import signal
+import threading
+import time
 import tracemalloc
 import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import product
@@ -19,8 +23,9 @@ from numba.core.errors import NumbaError, NumbaWarning
 from reference import HARD_SHAPES, brute_force, in_a_process, integers, random_shape
 
 import cks_numba as cks
+from cks_numba import tables
 from cks_numba.backends import cpu
-from cks_numba.backends.cpu import compiled, few, gather, registers, tile, weight
+from cks_numba.backends.cpu import compiled, few, gather, registers, threads, tile, weight
 from cks_numba.geometry import OPERATORS, ConvShape
 
 DTYPES = ("float32", "float64")
@@ -146,6 +151,70 @@ def test_hard_and_large_shapes(operator, sizes):
         check(operator, shape, ((order, 1),) * 3, dtypes=("float32",) if order == NHWC else ("float64",))
 
 
+# --- the arguments of a kernel -------------------------------------------------------------------
+RECORDS = gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightSizes, few.FewSizes, compiled.TableRow
+
+
+def counted(kind, numbers):
+    """A named tuple of the class, its numbers taken in order from an iterator."""
+    if kind is int:
+        return next(numbers)
+    parts = [counted(part, numbers) for part in compiled._fields_of(kind).values()]
+    return kind(*parts) if hasattr(kind, "_fields") else tuple(parts)
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_compiled_code_reads_each_field_by_its_name(kind):
+    """Record 1 of two, as compiled code reads it, is the named tuple that Python wrote."""
+    count = compiled.count_of(kind)
+    first, second = (counted(kind, iter(range(k * count, (k + 1) * count))) for k in (0, 1))
+    numbers = np.array(compiled.numbers_of(first) + compiled.numbers_of(second), np.int64)
+    assert numbers.tolist() == list(range(2 * count))
+    read = numba.njit(lambda address: compiled.record(address, 1, kind))
+    assert read(numbers.ctypes.data) == second
+
+
+def test_arguments_begin_with_those_of_all_kernels_and_the_addresses():
+    sizes = gather.CopySizes(images=1, rows=2, columns=3, channels=4, source=compiled.Steps(n=5, h=6, w=7, c=8))
+    assert compiled.arguments_of(gather.CopyAddresses, sizes).tolist() == [0] * 6 + list(range(1, 9))
+    places = {name: getattr(compiled, name.upper()) for name in compiled.Common._fields}
+    assert list(places.values()) == list(range(4)) and compiled.OWN == 4
+
+
+def test_rows_of_the_table_are_named_in_the_order_of_its_columns():
+    columns = [getattr(tables, name.upper()) for name in compiled.AxisRow._fields]
+    assert columns == list(range(tables.COLUMNS - tables.ROWS))
+    assert (tables.FIRST_BLOCK, tables.ROWS) == (0, 1)
+    assert compiled.count_of(compiled.TableRow) == tables.TABLE_WIDTH
+
+
+def test_a_field_that_is_missing_doubled_or_unknown_is_an_error():
+    right = {"images": 1, "rows": 2, "columns": 3, "channels": 4, "source": compiled.Steps(5, 6, 7, 8)}
+    gather.CopySizes(**right)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'rows'"):
+        gather.CopySizes(**{name: value for name, value in right.items() if name != "rows"})
+    with pytest.raises(TypeError, match="multiple values for argument 'images'"):
+        gather.CopySizes(1, **right)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'lines'"):
+        gather.CopySizes(**right, lines=2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error", "message"),
+    [
+        ("source", (5, 6, 7), ValueError, r"source must be 4 numbers, got \(5, 6, 7\)"),
+        ("source", (5, 6, 7, 8, 9), ValueError, "source must be 4 numbers"),
+        ("source", (5, 6, 7, 8.5), TypeError, "float"),
+        ("rows", 2.0, TypeError, "float"),
+        ("rows", (2, 3), TypeError, "tuple"),
+    ],
+)
+def test_a_field_of_the_wrong_length_or_type_is_an_error(field, value, error, message):
+    right = gather.CopySizes(images=1, rows=2, columns=3, channels=4, source=compiled.Steps(5, 6, 7, 8))
+    with pytest.raises(error, match=message):
+        compiled.arguments_of(gather.CopyAddresses, right._replace(**{field: value}))
+
+
 # --- views ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_views_of_any_strides(operator, sizes):
@@ -208,8 +277,8 @@ def test_sum_in_parts(monkeypatch):
     for oc, ic, groups, way in sizes:
         shape = ConvShape(n=5, ih=5, iw=4, ic=ic, oc=oc, fh=3, fw=2, padding=1, groups=groups)
         x, dy, dw = (np.empty(size, np.float32).strides for size in (shape.x_shape, shape.y_shape, shape.w_shape))
-        found, (arguments, _, _) = weight.sizes_of(shape, x, dy, dw, 4, 2)
-        assert (found, arguments[weight.PARTS]) == (way, 4)
+        found, sizes_found = weight.sizes_of(shape, x, dy, dw, 4, 2)
+        assert (found, sizes_found.named.parts) == (way, 4)
         check("conv2d_weight", shape)
     weight.sizes_of.cache_clear()
 
@@ -257,13 +326,13 @@ def sweep_on_threads():
     few_channels = ConvShape(n=4, ih=23, iw=22, ic=3, oc=75, fh=3, fw=3, padding=1)
     in_parts = ConvShape(n=9, ih=20, iw=19, ic=32, oc=30, fh=3, fw=2, padding=1)
     found = {}
-    for threads in (1, 2, 3, 3, 2, 3):
-        numba.set_num_threads(threads)
+    for number in (1, 2, 3, 3, 2, 3):
+        numba.set_num_threads(number)
         check_all(FEW_SHAPES, (NCHW, 1))
         for operator, shape, order in product(OPERATORS, (large, few_channels, in_parts), (NHWC, NCHW)):
             bits = same_bits_again(operator, shape, order)
-            assert found.setdefault((operator, shape), bits) == bits, f"{operator} on {threads} threads"
-    assert numba.threading_layer()  # raises ValueError if no threads have been started
+            assert found.setdefault((operator, shape), bits) == bits, f"{operator} on {number} threads"
+    assert compiled._workers().workers == 2
 
 
 def same_bits_again(operator, shape, order):
@@ -296,10 +365,8 @@ def calls_at_once():
                 done.result()
 
 
-@pytest.mark.parametrize("layer", ["default", "workqueue"])
-def test_calls_from_many_threads_at_once(layer):
-    """Numba's threading layer "workqueue" ends the process if two threads enter it at once."""
-    in_a_process("test_cpu", "calls_at_once()", NUMBA_NUM_THREADS="3", NUMBA_THREADING_LAYER=layer)
+def test_calls_from_many_threads_at_once():
+    in_a_process("test_cpu", "calls_at_once()", NUMBA_NUM_THREADS="3")
 
 
 @numba.njit(parallel=True)
@@ -309,29 +376,121 @@ def on_the_callers_own_threads(numbers):
 
 
 def fork_after_threads(own):
-    """Fork after threads have been used: the child gets the right numbers, and so does the parent afterwards."""
+    """A child of a process that has used threads, ours or Numba's, starts its own; and then the parent goes on."""
     compiled.SERIAL_BELOW = 0
     if own:
         check_all(FEW_SHAPES)
+        assert compiled._workers.pool.workers == 1
     else:
         on_the_callers_own_threads(np.zeros(9))
-    assert numba.threading_layer()
-    with warnings.catch_warnings():  # newer versions of Python warn about a fork while threads run
+        assert numba.threading_layer()
+    with warnings.catch_warnings():  # newer versions of Python warn of a fork beside threads
         warnings.filterwarnings("ignore", "This process", DeprecationWarning)
         child = os.fork()
     if child == 0:
-        signal.alarm(60)  # ends a child that waits for threads that it does not have
+        signal.alarm(60)  # a child that waits for threads which it has not must not stay
+        assert compiled._workers.pool is None
         check_all(FEW_SHAPES)
-        os._exit(0)
+        os._exit(compiled._workers.pool.workers - 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     check_all(FEW_SHAPES)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no os.fork on this system")
-@pytest.mark.parametrize("layer", ["default", "workqueue"])
 @pytest.mark.parametrize("own", [True, False], ids=["threads of a call", "threads of the caller"])
-def test_forked_child(layer, own):
-    in_a_process("test_cpu", f"fork_after_threads({own})", NUMBA_NUM_THREADS="2", NUMBA_THREADING_LAYER=layer)
+def test_forked_child(own):
+    in_a_process("test_cpu", f"fork_after_threads({own})", NUMBA_NUM_THREADS="2")
+
+
+# --- the pool, with kernels in Python --------------------------------------------------------------
+class Jobs:
+    """A pool, and jobs for it whose kernel is a Python function of a number that `share` is given."""
+
+    def __init__(self, workers):
+        self.pool = threads.Pool(workers, compiled._of_address)
+
+    def share(self, function, number, most):
+        kernel = ctypes.CFUNCTYPE(None, ctypes.c_float, ctypes.c_int64)(lambda _, number: function(number))
+        self.pool.share(ctypes.cast(kernel, ctypes.c_void_p).value, number, False, most)
+
+    def all_asleep(self):
+        """Wait until every worker sleeps."""
+        end = time.monotonic() + 60
+        while (self.pool.rows[1:, threads.STATE] != threads.SLEEPING).any():
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
+
+def test_sleeping_workers_come():
+    jobs, met = Jobs(3), threading.Barrier(4, timeout=60)
+    for number in range(20):
+        jobs.all_asleep()
+        jobs.share(lambda _: met.wait(), number, 4)  # raises in the kernel, and is printed, unless all four come
+        assert not met.broken
+
+
+def test_a_late_worker_finds_nothing_to_do(monkeypatch):
+    """The caller takes its offer back from workers that have not begun, and from then on they serve others."""
+    late, called = [], []
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: late.append(thread))
+    jobs = Jobs(2)
+    monkeypatch.undo()
+    jobs.share(called.append, 7, 3)
+    assert called == [7] and len(late) == 2
+    assert (jobs.pool.rows[1:, threads.STATE] == threads.FREE).all()
+    for thread in late:
+        thread.start()
+    jobs.all_asleep()
+    assert called == [7]
+    met = threading.Barrier(3, timeout=60)
+    jobs.share(lambda _: met.wait(), 8, 3)
+    assert not met.broken
+
+
+def test_a_caller_waits_for_what_others_have_begun():
+    jobs, met, done = Jobs(1), threading.Barrier(2, timeout=60), []
+
+    def kernel(number):
+        met.wait()
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.2)
+        done.append(number)
+
+    jobs.share(kernel, 5, 2)
+    assert done == [5, 5]
+
+
+def test_many_callers_share_workers():
+    """No job is done by more threads than it may have, by none of the workers after its end, or not at all."""
+    jobs, lock, counts, ended = Jobs(3), threading.Lock(), Counter(), set()
+
+    def kernel(number):
+        with lock:
+            counts[number] += 1
+            if number in ended:
+                counts[-1] += 1
+
+    def caller(first):
+        for number in range(first, first + 300):
+            jobs.share(kernel, number, 1 + number % 4)
+            with lock:
+                ended.add(number)
+
+    with ThreadPoolExecutor(5) as pool:
+        for done in [pool.submit(caller, 300 * k) for k in range(5)]:
+            done.result()
+    assert set(counts) == set(range(1500))
+    assert all(1 <= counts[number] <= 1 + number % 4 for number in range(1500))
+
+
+def test_without_threads_of_the_system(monkeypatch):
+    def fail(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    jobs, called = Jobs(2), []
+    jobs.share(called.append, 3, 3)
+    assert called == [3] and jobs.pool.workers == 0
 
 
 # --- no compiler -----------------------------------------------------------------------------------
@@ -353,12 +512,13 @@ def test_unknown_choice_names_the_variable():
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("order", [NHWC, NCHW])
-@pytest.mark.parametrize("part", ["compiled", "_on_threads"])
+@pytest.mark.parametrize("part", ["compiled", "_of_address"])
 def test_numpy_takes_over_where_numba_cannot_compile(operator, order, part, monkeypatch):
     def fail(*_):
         raise NumbaError("no such CPU")
 
     monkeypatch.setattr(compiled, part, fail)
+    monkeypatch.setattr(compiled._workers, "pool", None)
     monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
     monkeypatch.setattr(numba, "get_num_threads", lambda: 2)
     with pytest.warns(RuntimeWarning, match="no such CPU"):

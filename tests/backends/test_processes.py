@@ -12,21 +12,21 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 from reference import WARNINGS_ARE_ERRORS, brute_force, in_a_process, python_path
 
 import cks_numba as cks
+from cks_numba.backends.cpu import compiled
 from cks_numba.geometry import OPERATORS, ConvShape
 
 SHAPE = ConvShape(n=4, ih=9, iw=8, ic=32, oc=30, fh=3, fw=3, stride=2, padding=1)
-LAYERS = ["default", "workqueue"]  # Numba's threading layers: the best one installed, and its own
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
 NO_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="no os.fork on this system")
 
@@ -75,20 +75,79 @@ def threads_share_arrays():
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(check, given, wanted) for _ in range(60)]:
             done.result()
-    assert numba.threading_layer()  # raises ValueError if the calls were too small for threads
+    assert compiled._workers.pool.workers == 2  # None if the calls were too small for threads
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_threads_share_one_set_of_arrays(layer):
-    in_a_process("test_processes", "threads_share_arrays()", NUMBA_NUM_THREADS="3", NUMBA_THREADING_LAYER=layer)
+def test_threads_share_one_set_of_arrays():
+    in_a_process("test_processes", "threads_share_arrays()", NUMBA_NUM_THREADS="3")
+
+
+def after_pauses(pause):
+    """The workers have fallen asleep before every call."""
+    given = arrays()
+    wanted = truth(*given)
+    for _ in range(20):
+        time.sleep(pause)
+        check(given, wanted)
+
+
+def test_sleeping_workers():
+    in_a_process("test_processes", "after_pauses(0.02)", NUMBA_NUM_THREADS="3")
+
+
+def on_one_core(count):
+    os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+    given = arrays()
+    wanted = truth(*given)
+    for _ in range(count):
+        check(given, wanted)
+    assert compiled._workers.pool.workers == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system cannot bind a process to a core")
+def test_four_threads_on_one_core():
+    in_a_process("test_processes", "on_one_core(50)", NUMBA_NUM_THREADS="4")
+
+
+def stopped_half_of_the_time(seconds):
+    """As under a quota of the kernel's: all threads of the process stop at once, wherever they are."""
+    child = os.fork()
+    if child == 0:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                time.sleep(0.005)
+                os.kill(os.getppid(), number)
+        os._exit(0)
+    threads_share_arrays()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    seed_is_right(1)
+
+
+@NO_FORK
+def test_half_a_core():
+    in_a_process("test_processes", "stopped_half_of_the_time(3)", NUMBA_NUM_THREADS="3")
+
+
+def ends_within_calls():
+    """The process ends while its workers spin, and daemon threads are in the middle of calls."""
+    given = arrays()
+    for _ in range(3):
+        threading.Thread(target=lambda: [calls(*given) for _ in range(10**6)], daemon=True).start()
+    check(given, truth(*given))
+
+
+@pytest.mark.parametrize("call", ["ends_within_calls()", "seed_is_right(0)"])
+def test_the_end_of_a_process(call):
+    in_a_process("test_processes", call, NUMBA_NUM_THREADS="3")
 
 
 # --- processes -----------------------------------------------------------------------------------
 def workers(method):
     """Check the numbers in workers of a process that has used its threads, and then in that process again."""
     seed_is_right(0)
-    assert numba.threading_layer()
-    with warnings.catch_warnings():  # newer versions of Python warn about a fork while threads run
+    assert compiled._workers.pool.workers == 1
+    with warnings.catch_warnings():  # newer versions of Python warn of a fork beside threads
         warnings.filterwarnings("ignore", "This process", DeprecationWarning)
         with ProcessPoolExecutor(2, multiprocessing.get_context(method)) as pool:
             used = set(pool.map(seed_is_right, range(6), timeout=120))
@@ -97,10 +156,38 @@ def workers(method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("method", [pytest.param("fork", marks=NO_FORK), "spawn"])
-def test_workers(method, layer):
-    in_a_process("test_processes", f"workers({method!r})", NUMBA_NUM_THREADS="2", NUMBA_THREADING_LAYER=layer)
+def test_workers(method):
+    in_a_process("test_processes", f"workers({method!r})", NUMBA_NUM_THREADS="2")
+
+
+def fork_within_calls():
+    """Children of a process whose other threads are in the middle of calls."""
+    given, end = arrays(), threading.Event()
+    wanted = truth(*given)
+
+    def call_on():
+        while not end.is_set():
+            check(given, wanted)
+
+    with ThreadPoolExecutor(2) as pool, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process", DeprecationWarning)
+        callers = [pool.submit(call_on) for _ in range(2)]
+        for _ in range(10):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)
+                check(given, wanted)
+                os._exit(compiled._workers.pool.workers - 2)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        end.set()
+        for caller in callers:
+            caller.result()
+
+
+@NO_FORK
+def test_fork_while_others_call():
+    in_a_process("test_processes", "fork_within_calls()", NUMBA_NUM_THREADS="3")
 
 
 IMPORTED_AFTER_THE_FORK = """
@@ -126,9 +213,9 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @NO_FORK
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", ["default", "workqueue"])
 def test_a_child_that_imports_the_package_itself(layer):
-    """GNU's OpenMP ends a child that uses its parent's threads, so the child must notice that it was forked."""
+    """GNU's OpenMP ends a child that uses the threads that Numba started in its parent."""
     in_a_process(None, IMPORTED_AFTER_THE_FORK, NUMBA_NUM_THREADS="2", NUMBA_THREADING_LAYER=layer)
 
 

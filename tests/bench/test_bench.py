@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -132,6 +134,7 @@ def test_all_of_it_runs_on_one_small_case(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cases, "table", lambda **_: small)
     monkeypatch.setattr(cpu, "has_peer", lambda: False)
     monkeypatch.setattr(timing, "CLEAN", 1e9)  # this machine may be busy
+    monkeypatch.setattr(calls, "NEIGHBOURS", [small[0].shape])
     monkeypatch.setattr(calls, "first_calls", lambda: {"conv2d": (0.1, 9.0, 0.2)})
     assert main(["bench", "--rounds", "2", "--threads", "1", "--csv", str(tmp_path / "rows.csv")]) == 0
     printed = capsys.readouterr().out
@@ -139,6 +142,24 @@ def test_all_of_it_runs_on_one_small_case(tmp_path, capsys, monkeypatch):
     found = results.read(tmp_path / "rows.csv")
     assert [r.contender for r in found] == [results.OURS, results.OURS, results.REGULAR, results.LIMIT]
     assert all(0 < r.min_ms <= r.median_ms <= r.max_ms and r.rounds == 2 for r in found)
+
+
+def test_contenders_have_bursts_of_their_own(monkeypatch):
+    did = []
+    monkeypatch.setattr(timing.time, "sleep", did.append)
+    bursts = {
+        "a": partial(timing.burst, lambda: did.append("a"), times=2, before=lambda: did.append("before")),
+        "b": partial(timing.burst, lambda: did.append("b"), pause=9),
+    }
+    found = timing.clean_rounds(bursts, rounds=2)
+    assert did == [timing.PAUSE, "a", "before", "a", "before", "a", 9, "b", "b"] * 2
+    assert {name: len(seconds) for name, seconds in found.items()} == {"a": 4, "b": 2}
+
+
+def test_rounds_in_which_the_machine_was_busy_do_not_count():
+    seconds = iter([1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1])  # of the probe, before and after each round
+    probe, rounds = Mock(seconds=lambda: next(seconds)), iter(range(9))
+    assert timing.clean_rounds({"a": lambda: [next(rounds)]}, 5, probe) == {"a": [0, 1, 2, 4, 5]}
 
 
 def test_wrong_results_are_not_timed(monkeypatch):

@@ -8,37 +8,26 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray
 
 from ...geometry import Affine, ConvShape, Group, Run, plan
-from ...plan_table import (
-    COLUMNS,
-    COUNT,
-    FIRST_BLOCK,
-    FIXED,
-    FIXED_STEP,
-    ROWS,
-    TABLE_WIDTH,
-    TERMS,
-    THIRD,
-    THIRD_FIXED,
-    THIRD_TERM,
-    group_table,
-)
+from ...plan_table import TABLE_WIDTH, group_table
 from .compiled import (
     NEXT_TASK,
-    OWN,
     SCRATCH_HEAD,
     Array,
+    AxisRow,
     Sizes,
+    Steps,
     Strides,
     arguments_of,
     ceil_div,
+    count_of,
     even_part,
     number_of_threads,
+    own_arguments,
     own_scratch,
+    record,
     start,
-    table_at,
 )
 from .registers import (
     L2_BYTES,
@@ -50,8 +39,6 @@ from .registers import (
     bytes_of,
     fetch,
     helper,
-    integers,
-    integers_at,
     next_number,
     stream,
     wait_for_streams,
@@ -65,9 +52,81 @@ STREAM_BYTES = 2**20  # of results, at least, that go past the caches
 NARROW = 4  # output channels, at most, for which lanes hold terms
 AHEAD = 16  # terms after the one that is packed, which are fetched for later
 COPY_BYTES = 3 * 2**20  # of images copied to channels last at a time
-ARGUMENTS, COPY_ARGUMENTS = OWN + 27, OWN + 10
-CLASS, FIRST_PACKED, PACKED_TAPS = TABLE_WIDTH, TABLE_WIDTH + 1, TABLE_WIDTH + 2  # more columns of the table
-CPU_TABLE_WIDTH = TABLE_WIDTH + 8
+
+
+# --- what the kernels are given ------------------------------------------------------------------
+class FilterSteps(NamedTuple):
+    """Bytes from one filter number to the next, along each axis of w and from one channel group to the next."""
+
+    lane: int
+    term: int
+    h: int
+    w: int
+    channel_group: int
+
+
+class GatherAddresses(NamedTuple):
+    """Where the first numbers of the arrays are."""
+
+    source: int
+    filters: int
+    out: int
+
+
+class GatherSizes(NamedTuple):
+    """The other arguments of `gather`."""
+
+    table: int
+    groups: int
+    images: int
+    channel_groups: int
+    terms: int
+    lanes: int
+    panels_together: int
+    tiles_together: int
+    chunk: int
+    narrow: int
+    streams: int
+    source: Steps
+    out: Steps
+    filters: FilterSteps
+
+
+class CopyAddresses(NamedTuple):
+    """Where the first numbers of the arrays are."""
+
+    source: int
+    target: int
+
+
+class CopySizes(NamedTuple):
+    """The other arguments of `to_channels_last`: the size of the source, and its steps."""
+
+    images: int
+    rows: int
+    columns: int
+    channels: int
+    source: Steps
+
+
+class Taps(NamedTuple):
+    """Taps of one axis, evenly spaced."""
+
+    first: int
+    step: int
+    number: int
+
+
+class GatherRow(NamedTuple):
+    """A row of the table: a group of the plan, and which taps are packed for it."""
+
+    first_block: int
+    h: AxisRow
+    w: AxisRow
+    taps_class: int
+    first_packed: int
+    taps_h: Taps
+    taps_w: Taps
 
 
 # --- the sizes -----------------------------------------------------------------------------------
@@ -75,10 +134,9 @@ def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) ->
     """Run an operator: all at once, or where channels are not last, parts of the images that are copied first."""
     threads = number_of_threads(operator, shape)
     if source.strides[3] == source.itemsize:
-        sizes, scratch, _ = sizes_of(
-            operator, shape, shape.n, (0, out.shape[1]), source.strides, w.strides, out.strides, threads
-        )
-        start(gather, out.dtype, threads, sizes, (source.ctypes.data, w.ctypes.data, out.ctypes.data), scratch)
+        sizes = sizes_of(operator, shape, shape.n, (0, out.shape[1]), source.strides, w.strides, out.strides, threads)
+        addresses = GatherAddresses(source=source.ctypes.data, filters=w.ctypes.data, out=out.ctypes.data)
+        start(gather, out.dtype, threads, sizes.arguments, addresses, sizes.scratch)
         return
     images, rows = _copied_at_once(source, out)
     for n in range(0, shape.n, images):
@@ -104,12 +162,14 @@ def _run_copied(
     first, last = needed(operator, shape, band)
     buffer = np.empty((n, last - first, columns, channels), source.dtype)
     part = source[:, first:last]
-    copy = np.array([0] * (OWN + 2) + [*part.shape, *part.strides], np.int64)
-    start(to_channels_last, out.dtype, threads, copy, (part.ctypes.data, buffer.ctypes.data), 0)
+    copy = CopySizes(images=n, rows=last - first, columns=columns, channels=channels, source=Steps(*part.strides))
+    to_copy = CopyAddresses(source=part.ctypes.data, target=buffer.ctypes.data)
+    start(to_channels_last, out.dtype, threads, arguments_of(CopyAddresses, copy), to_copy, 0)
     image_step = (last - first) * steps[0]
-    sizes, scratch, _ = sizes_of(operator, shape, n, band, (image_step, *steps), w.strides, out.strides, threads)
-    addresses = buffer.ctypes.data - first * steps[0], w.ctypes.data, out.ctypes.data
-    start(gather, out.dtype, threads, sizes, addresses, scratch)
+    sizes = sizes_of(operator, shape, n, band, (image_step, *steps), w.strides, out.strides, threads)
+    first_row = buffer.ctypes.data - first * steps[0]  # where row 0 would be, of which the buffer has no copy
+    addresses = GatherAddresses(source=first_row, filters=w.ctypes.data, out=out.ctypes.data)
+    start(gather, out.dtype, threads, sizes.arguments, addresses, sizes.scratch)
 
 
 @lru_cache(maxsize=1024)
@@ -123,10 +183,7 @@ def sizes_of(
     out: Strides,
     threads: int,
 ) -> Sizes:
-    """What depends on sizes alone, for the results in a band of rows.
-
-    Arguments of ``gather`` but for the addresses, bytes of scratch memory, and the table that the arguments refer to.
-    """
+    """The sizes for `gather`, for the results in a band of rows; w and out are given by their strides."""
     classes = _classes(operator, shape, band)
     groups = [group for members in classes.values() for group in members]
     blocks = [ceil_div(images * group.positions, TILE_ROWS) for group in groups]
@@ -146,21 +203,29 @@ def sizes_of(
     # Large results, in whole cache lines, go past the caches, in which they would find no room.
     whole_lines = out[3] == source[3] and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:3]))
     streams = whole_lines and chunk == terms and images * out[0] >= STREAM_BYTES
-    table = np.zeros((len(groups) + 1, CPU_TABLE_WIDTH), np.int64)
+    table = np.zeros((len(groups) + 1, count_of(GatherRow)), np.int64)
     table[:, :TABLE_WIDTH] = group_table(replace(plan(operator, shape), groups=tuple(groups)), blocks)
     table[:-1, TABLE_WIDTH:] = [
         _packed_taps(group, k, *axes) for k, axes in enumerate(classes) for group in classes[axes]
     ]
-    arguments = arguments_of(
-        3,
-        table,
-        (images, shape.groups, terms, lanes, together, tiles_together, chunk, int(narrow), int(streams)),
-        source,
-        out,
-        (lane_step, term_step, w[1], w[2], oc * w[0]),
+    sizes = GatherSizes(
+        table=table.ctypes.data,
+        groups=len(groups),
+        images=images,
+        channel_groups=shape.groups,
+        terms=terms,
+        lanes=lanes,
+        panels_together=together,
+        tiles_together=tiles_together,
+        chunk=chunk,
+        narrow=narrow,
+        streams=streams,
+        source=Steps(*source),
+        out=Steps(*out),
+        filters=FilterSteps(lane=lane_step, term=term_step, h=w[1], w=w[2], channel_group=oc * w[0]),
     )
     packed_bytes = lanes * column_bytes if narrow else together * chunk * term_bytes
-    return arguments, SCRATCH_HEAD + packed_bytes, table
+    return Sizes(sizes, arguments_of(GatherAddresses, sizes), SCRATCH_HEAD + packed_bytes, table)
 
 
 @lru_cache(maxsize=1024)
@@ -168,14 +233,6 @@ def needed(operator: str, shape: ConvShape, band: tuple[int, int]) -> tuple[int,
     """First and past-the-last row of the source that the results in a band of rows need."""
     runs = (group.h for groups in _classes(operator, shape, band).values() for group in groups)
     return _reach(runs, "i" if operator == "conv2d" else "o")
-
-
-class Taps(NamedTuple):
-    """Taps of one axis, evenly spaced."""
-
-    first: int
-    step: int
-    number: int
 
 
 def _classes(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[tuple[Taps, Taps], list[Group]]:
@@ -229,58 +286,59 @@ def place_rows(h, w, place, count, source_steps, out_steps, source_rows, out_row
     Rows past the last repeat it.
     """
     n, kh, kw = place
-    source_h, source_w = h[THIRD_FIXED] * source_steps[1], w[THIRD_FIXED] * source_steps[2]
-    out_h, out_w = h[FIXED_STEP] * out_steps[1], w[FIXED_STEP] * out_steps[2]
+    source_h, source_w = h.third_fixed * source_steps.h, w.third_fixed * source_steps.w
+    out_h, out_w = h.fixed_step * out_steps.h, w.fixed_step * out_steps.w
     for r in range(TILE_ROWS):
         if r < count:
-            source_at = n * source_steps[0] + kh * source_h + kw * source_w
-            out_at = n * out_steps[0] + kh * out_h + kw * out_w
+            source_at = n * source_steps.n + kh * source_h + kw * source_w
+            out_at = n * out_steps.n + kh * out_h + kw * out_w
             kw += 1
-            if kw == w[COUNT]:
+            if kw == w.count:
                 kw, kh = 0, kh + 1
-                if kh == h[COUNT]:
+                if kh == h.count:
                     kh, n = 0, n + 1
         source_rows[r], out_rows[r] = source_at, out_at
     return n, kh, kw
 
 
 @helper
-def pack_columns(zero, panel, filters, w_steps, taps, terms, lanes):
+def pack_columns(zero, panel, filters, steps, taps_h, taps_w, terms, lanes):
     """Copy filters to (lane, fh, fw, term): the form for `sum_of_products_along`."""
-    step, count = terms * bytes_of(zero), taps[2] * taps[5]
+    step, count = terms * bytes_of(zero), taps_h.number * taps_w.number
     for tap in range(count):
-        at = filters + tap_offset(tap, taps, w_steps)
-        pack(zero, panel + tap * step, count * step, at, w_steps[0], w_steps[1], lanes, terms, terms)
+        at = filters + tap_offset(tap, taps_h, taps_w, steps)
+        pack(zero, panel + tap * step, count * step, at, steps.lane, steps.term, lanes, terms, terms)
 
 
 @helper
-def pack_panels(zero, panel, filters, w_steps, taps, terms, lanes):
+def pack_panels(zero, panel, filters, steps, taps_h, taps_w, terms, lanes):
     """Copy filters to (lane // width, fh, fw, term, lane % width); lanes past the last become 0."""
-    size, count = bytes_of(zero), taps[2] * taps[5]
+    size, count = bytes_of(zero), taps_h.number * taps_w.number
     width = LANE_BYTES // size
-    whole = lanes // width if w_steps[0] == size else 0
+    whole = lanes // width if steps.lane == size else 0
     for tap in range(count if whole else 0):
-        to, at = panel + tap * terms * LANE_BYTES, filters + tap_offset(tap, taps, w_steps)
+        to, at = panel + tap * terms * LANE_BYTES, filters + tap_offset(tap, taps_h, taps_w, steps)
         for k in range(terms):
             for part in range(whole):
                 for line in range(part * LANE_BYTES, (part + 1) * LANE_BYTES, LINE_BYTES):
-                    fetch(at + line + AHEAD * w_steps[1])
+                    fetch(at + line + AHEAD * steps.term)
                 copy_part(zero, to + (part * count * terms + k) * LANE_BYTES, at + part * LANE_BYTES, width)
-            at += w_steps[1]
+            at += steps.term
     for part in range(whole, ceil_div(lanes, width)):
         for tap in range(count):
             pack(
                 zero, panel + (part * count + tap) * terms * LANE_BYTES, int(LANE_BYTES),
-                filters + part * width * w_steps[0] + tap_offset(tap, taps, w_steps), w_steps[1], w_steps[0],
+                filters + part * width * steps.lane + tap_offset(tap, taps_h, taps_w, steps), steps.term, steps.lane,
                 terms, min(width, lanes - part * width), width,
             )  # fmt: skip
 
 
 @helper
-def tap_offset(tap, taps, w_steps):
-    """Where in the filters a packed tap is; `taps` are first, step and count of the rows, then of the columns."""
-    fh, fw = taps[0] + tap // taps[5] * taps[1], taps[3] + tap % taps[5] * taps[4]
-    return fh * w_steps[2] + fw * w_steps[3]
+def tap_offset(tap, taps_h, taps_w, steps):
+    """Bytes from the first number of the filters to those of a packed tap."""
+    fh = taps_h.first + tap // taps_w.number * taps_h.step
+    fw = taps_w.first + tap % taps_w.number * taps_w.step
+    return fh * steps.h + fw * steps.w
 
 
 def gather(zero, arguments):
@@ -291,25 +349,20 @@ def gather(zero, arguments):
     channels that most lanes would be empty (`narrow`), the lanes hold terms of the sum instead.
     """
     size = bytes_of(zero)
-    arguments = carray(integers_at(arguments), ARGUMENTS)
-    source, filters, out, groups_at, groups = integers(arguments, OWN, 5)
-    images, channel_groups, terms, lanes, together, tiles_together = integers(arguments, OWN + 5, 6)
-    chunk, narrow, streams = integers(arguments, OWN + 11, 3)
-    source_steps = integers(arguments, OWN + 14, 4)
-    out_steps = integers(arguments, OWN + 18, 4)
-    w_steps = integers(arguments, OWN + 22, 5)
+    addresses, sizes = own_arguments(arguments, GatherAddresses, GatherSizes)
+    terms, lanes, chunk, groups = sizes.terms, sizes.lanes, sizes.chunk, sizes.groups
+    together, tiles_together, narrow = sizes.panels_together, sizes.tiles_together, sizes.narrow
     source_rows, out_rows, tile_rows, panel = own_scratch(arguments)
-    packed = -1  # which panels, chunk and class of taps it holds
-    table = table_at(groups_at, groups, CPU_TABLE_WIDTH)
-    tiles = table[groups, FIRST_BLOCK]
+    packed = -1  # number of the panels, the chunk and the class of taps that are packed now
+    tiles = record(sizes.table, groups, GatherRow).first_block
     width = LANE_BYTES // size
-    unit = size if narrow else LANE_BYTES  # of packed filters, from one term to the next
+    unit = size if narrow else LANE_BYTES  # bytes of packed filters from one term to the next
     chunks, blocks = ceil_div(terms, chunk), ceil_div(tiles, tiles_together)
     lane_blocks = ceil_div(lanes, together * width)
     while True:
         # 1. a task: some panels, some tiles
         task = next_number(arguments, NEXT_TASK)
-        if task >= channel_groups * lane_blocks * blocks:
+        if task >= sizes.channel_groups * lane_blocks * blocks:
             wait_for_streams()
             return
         which, block = task // blocks, task % blocks
@@ -317,42 +370,50 @@ def gather(zero, arguments):
         last_lane = min(first_lane + together * width, lanes)
         for c in range(chunks):
             count = min(chunk, terms - c * chunk)
-            group, place = -1, (0, 0, 0)
+            group, next_block, place = -1, 0, (0, 0, 0)
             for number in range(block * tiles_together, min(tiles, (block + 1) * tiles_together)):
                 # 2. a new group: what all of its tiles share, and its filters
-                if group < 0 or table[group + 1, FIRST_BLOCK] <= number:
-                    group += 1
-                    while table[group + 1, FIRST_BLOCK] <= number:
+                if number >= next_block:
+                    while number >= next_block:
                         group += 1
-                    h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:TABLE_WIDTH]
-                    per_image = h[COUNT] * w[COUNT]
-                    row = (number - table[group, FIRST_BLOCK]) * TILE_ROWS
-                    place = row // per_image, row % per_image // w[COUNT], row % w[COUNT]
-                    row_end = images * per_image
-                    a = source + h[THIRD] * source_steps[1] + w[THIRD] * source_steps[2]
-                    a += (g * terms + c * chunk) * source_steps[3]
-                    y = out + h[FIXED] * out_steps[1] + w[FIXED] * out_steps[2]
-                    y += (g * lanes + first_lane) * out_steps[3]
-                    taps = integers(table[group, PACKED_TAPS:], 0, 6)
-                    column = taps[2] * taps[5] * count * unit  # of one panel, or of one lane
-                    first_b = panel + table[group, FIRST_PACKED] * count * unit
-                    a_h, a_w = h[THIRD_TERM] * source_steps[1], w[THIRD_TERM] * source_steps[2]
-                    b_h, b_w = taps[5] * count * unit, count * unit
-                    loops = (h[TERMS], w[TERMS], count)
+                        next_block = record(sizes.table, group + 1, GatherRow).first_block
+                    line = record(sizes.table, group, GatherRow)
+                    h, w = line.h, line.w
+                    per_image = h.count * w.count
+                    row = (number - line.first_block) * TILE_ROWS
+                    place = row // per_image, row % per_image // w.count, row % w.count
+                    row_end = sizes.images * per_image
+                    a = addresses.source + h.third * sizes.source.h + w.third * sizes.source.w
+                    a += (g * terms + c * chunk) * sizes.source.c
+                    y = addresses.out + h.fixed * sizes.out.h + w.fixed * sizes.out.w
+                    y += (g * lanes + first_lane) * sizes.out.c
+                    column = (
+                        line.taps_h.number * line.taps_w.number * count * unit
+                    )  # bytes of one panel, or of one lane
+                    first_b = panel + line.first_packed * count * unit
+                    a_h, a_w = h.third_term * sizes.source.h, w.third_term * sizes.source.w
+                    b_h, b_w = line.taps_w.number * count * unit, count * unit
+                    loops = (h.terms, w.terms, count)
                     if a_w == count * size:  # neighbouring taps are neighbours in both: one longer loop
-                        loops = (h[TERMS], min(w[TERMS], 1), w[TERMS] * count)
-                    key = (which * chunks + c) * groups + table[group, CLASS]
+                        loops = (h.terms, min(w.terms, 1), w.terms * count)
+                    key = (which * chunks + c) * groups + line.taps_class
                     if packed != key:
                         packed = key
-                        from_w = filters + g * w_steps[4] + first_lane * w_steps[0] + c * chunk * w_steps[1]
+                        steps, task_lanes = sizes.filters, last_lane - first_lane
+                        at = (
+                            addresses.filters
+                            + g * steps.channel_group
+                            + first_lane * steps.lane
+                            + c * chunk * steps.term
+                        )
                         if narrow:
-                            pack_columns(zero, panel, from_w, w_steps, taps, count, last_lane - first_lane)
+                            pack_columns(zero, panel, at, steps, line.taps_h, line.taps_w, count, task_lanes)
                         else:
-                            pack_panels(zero, panel, from_w, w_steps, taps, count, last_lane - first_lane)
+                            pack_panels(zero, panel, at, steps, line.taps_h, line.taps_w, count, task_lanes)
                 # 3. where the rows of a tile are
                 rows = min(TILE_ROWS, row_end - row)
                 row += rows
-                place = place_rows(h, w, place, rows, source_steps, out_steps, source_rows, out_rows)
+                place = place_rows(h, w, place, rows, sizes.source, sizes.out, source_rows, out_rows)
                 for r in range(TILE_ROWS):
                     out_rows[r] += y
                 # 4. the tile, for each panel
@@ -364,7 +425,7 @@ def gather(zero, arguments):
                             zeros(zero), addresses_in(source_rows), a, b, (here - 1) * column,
                             loops, (a_h, a_w, size), (b_h, b_w, size),
                         )  # fmt: skip
-                        put_sums(tile, zero, out_rows, rows, here, out_steps[3], c > 0, tile_rows)
+                        put_sums(tile, zero, out_rows, rows, here, sizes.out.c, c > 0, tile_rows)
                         b += here * column
                     else:
                         here = min(width, last_lane - lane)
@@ -372,24 +433,25 @@ def gather(zero, arguments):
                             zeros(zero), addresses_in(source_rows), a, b,
                             loops, (a_h, a_w, size), (b_h, b_w, LANE_BYTES),
                         )  # fmt: skip
-                        if streams and here == width and out_rows[0] % LINE_BYTES == 0:
+                        if sizes.streams and here == width and out_rows[0] % LINE_BYTES == 0:
                             stream(tile, addresses_in(out_rows))
                         else:
-                            put(tile, zero, out_rows, rows, here, out_steps[3], c > 0, tile_rows)
+                            put(tile, zero, out_rows, rows, here, sizes.out.c, c > 0, tile_rows)
                         b += column
                     for r in range(TILE_ROWS):
-                        out_rows[r] += here * out_steps[3]
+                        out_rows[r] += here * sizes.out.c
 
 
 def to_channels_last(zero, arguments):
     """Kernel: copy (n, h, w, c) of any steps to contiguous memory, a row of an image at a time, until none is left."""
-    arguments = carray(integers_at(arguments), COPY_ARGUMENTS)
-    source, target, images, rows, columns, channels = integers(arguments, OWN, 6)
-    steps = integers(arguments, OWN + 6, 4)
+    addresses, sizes = own_arguments(arguments, CopyAddresses, CopySizes)
+    steps, rows, columns, channels = sizes.source, sizes.rows, sizes.columns, sizes.channels
     step = channels * bytes_of(zero)
     while True:
         task = next_number(arguments, NEXT_TASK)
-        if task >= images * rows:
+        if task >= sizes.images * rows:
             return
-        at = source + task // rows * steps[0] + task % rows * steps[1]
-        pack(zero, target + task * columns * step, step, at, steps[2], steps[3], columns, channels, channels)
+        at = addresses.source + task // rows * steps.n + task % rows * steps.h
+        pack(
+            zero, addresses.target + task * columns * step, step, at, steps.w, steps.c, columns, channels, channels
+        )  # fmt: skip

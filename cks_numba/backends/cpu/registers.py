@@ -340,17 +340,17 @@ def fetch(typing, address):
 
 
 @intrinsic
-def next_number(typing, array, index):
-    """Take the number array[index], which threads share, and leave one more there.
+def next_number(typing, address, index):
+    """Take number `index` of the int64 numbers at an address, which threads share, and leave one more there.
 
-    What a thread wrote before, those see that take a number after it.
+    Whatever a thread wrote before it took a number is seen by every thread that takes a later one.
     """
 
     def codegen(context, b, signature, args):
-        data = context.make_array(signature.args[0])(context, b, args[0]).data
-        return b.atomic_rmw("add", b.gep(data, [args[1]]), ir.Constant(I64, 1), "acq_rel")
+        number = b.gep(b.inttoptr(args[0], I64.as_pointer()), [args[1]])
+        return b.atomic_rmw("add", number, ir.Constant(I64, 1), "acq_rel")
 
-    return types.int64(array, types.int64), codegen
+    return types.int64(address, types.int64), codegen
 
 
 @intrinsic
@@ -361,19 +361,6 @@ def integers_at(typing, address):
         return b.inttoptr(args[0], I64.as_pointer())
 
     return types.CPointer(types.int64)(address), codegen
-
-
-@intrinsic(prefer_literal=True)
-def integers(typing, array, first, count):
-    """`count` numbers of a contiguous int64 array, from `first` on, as a tuple; `count` is a constant."""
-    numbers = types.UniTuple(types.int64, count.literal_value)
-
-    def codegen(context, b, signature, args):
-        data = context.make_array(signature.args[0])(context, b, args[0]).data
-        at = b.gep(data, [args[1]])
-        return b.load(b.bitcast(at, context.get_value_type(numbers).as_pointer()))
-
-    return numbers(array, types.int64, count), codegen
 
 
 @intrinsic

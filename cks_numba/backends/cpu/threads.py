@@ -141,7 +141,7 @@ def work(address):
                 job = carray(integers_at(offer), JOB)
                 do_tasks(job)
                 put(worker, STATE, FREE)
-                next_number(job, ENDED)  # from here on the job may be gone
+                next_number(offer, ENDED)  # from here on the job may be gone
                 looks = 0
         elif looks < worker[SPINS]:
             looks += 1
@@ -180,35 +180,17 @@ def share(address):
 
 
 # --- for Python ----------------------------------------------------------------------------------
-Function = Callable[[int], None]
-
-
 class Pool:
     """Workers, started at once, that all callers of a process share.
 
     `compiled` makes functions for Python of `work` and `share`.
     """
 
-    def __init__(self, workers: int, compiled: Callable[[Any], Function]) -> None:
+    def __init__(self, workers: int, compiled: Callable[[Any], Callable[[int], None]]) -> None:
         self._share, working = compiled(share), compiled(work)
-        api = ctypes.pythonapi
-        api.PyThread_allocate_lock.restype = ctypes.c_void_p
-        api.PyThread_acquire_lock.argtypes = (ctypes.c_void_p, ctypes.c_int)
-        functions = (
-            ctypes.cast(function, ctypes.c_void_p).value
-            for function in (api.PyThread_acquire_lock_timed, api.PyThread_release_lock)
-        )
-        memory = np.zeros((2 + workers, WORKER), np.int64)
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))  # the workers use it as long as the process lives
-        first = -memory.ctypes.data % 128 // 8
-        rows = memory.reshape(-1)[first : first + (1 + workers) * WORKER].reshape(-1, WORKER)
-        rows[:, SPINS] = SPIN if workers < cores() else 0
-        rows[:, WAIT], rows[:, WAKE] = functions
-        for row in rows:
-            row[LOCK] = api.PyThread_allocate_lock()
-            api.PyThread_acquire_lock(int(row[LOCK]), 1)
-        self._first, self.workers = rows.ctypes.data, 0
-        for row in rows[1:]:
+        self.rows, self.workers = _rows(1 + workers), 0  # the first is for callers
+        self.rows[:, SPINS] = SPIN if workers < _cores() else 0
+        for row in self.rows[1:]:
             name = f"cks_numba {self.workers + 1}"
             try:
                 threading.Thread(target=working, args=(row.ctypes.data,), name=name, daemon=True).start()
@@ -217,12 +199,29 @@ class Pool:
             self.workers += 1
 
     def share(self, kernel: int, arguments: int, double: bool, threads: int) -> None:
-        """Call a kernel on this thread and on others, at most as many threads as that."""
-        job = np.array((0, kernel, arguments, double, 0, threads - 1, self.workers, self._first), np.int64)
+        """Call a kernel on this thread and on others, on no more threads than that in all."""
+        job = np.array((0, kernel, arguments, double, 0, threads - 1, self.workers, self.rows.ctypes.data), np.int64)
         job[OWN_ADDRESS] = address = job.ctypes.data
         self._share(address)
 
 
-def cores() -> int:
+def _rows(count: int) -> Array:
+    """Numbers for as many workers, on cache lines of their own, with the functions of Python's locks."""
+    api = ctypes.pythonapi
+    new_lock = ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyThread_allocate_lock", api))
+    acquire = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(("PyThread_acquire_lock", api))
+    memory = np.zeros((1 + count) * WORKER, np.int64)
+    api.Py_IncRef(ctypes.py_object(memory))  # the workers use it as long as the process lives
+    first = -memory.ctypes.data % (8 * WORKER) // 8
+    rows = memory[first : first + count * WORKER].reshape(count, WORKER)
+    functions = api.PyThread_acquire_lock_timed, api.PyThread_release_lock
+    for row in rows:
+        row[WAIT], row[WAKE] = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions)
+        row[LOCK] = lock = new_lock()
+        acquire(lock, 1)
+    return rows
+
+
+def _cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,43 +19,32 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import product
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
-from numba import carray
 
 from ...geometry import Axis, ConvShape, plan
-from ...plan_table import (
-    COLUMNS,
-    COUNT,
-    FIXED,
-    FIXED_STEP,
-    ROWS,
-    SUMMED,
-    TABLE_WIDTH,
-    TERMS,
-    THIRD,
-    THIRD_FIXED,
-    THIRD_TERM,
-    group_table,
-)
+from ...plan_table import group_table
 from . import few
 from .compiled import (
     NEXT_TASK,
-    OWN,
     SCRATCH_HEAD,
     Array,
     Sizes,
+    Steps,
     Strides,
+    TableRow,
     arguments_of,
     ceil_div,
     even_part,
     number_of_threads,
+    own_arguments,
     own_scratch,
+    record,
     round_up,
     start,
-    table_at,
 )
-from .few import BLOCKS, PARTS, RESULT_SIZE, parts_of
+from .few import parts_of
 from .registers import (
     L2_BYTES,
     LANE_BYTES,
@@ -65,8 +54,6 @@ from .registers import (
     bytes_of,
     fetch,
     helper,
-    integers,
-    integers_at,
     next_number,
     store,
     zeros,
@@ -82,8 +69,66 @@ FEW_BYTES = 2**20  # of results of a task of ``few``, at most
 PACKING = 16  # cost of packing a number, in multiply-adds of a vector lane
 SAVING = 0.9  # of the work of ``weight``, which ``few`` must stay below
 STARTING = 32  # cost of placing a tile and adding it to its results, in terms of its sum
-SIZES = OWN + 9  # arguments: where the other sizes begin, and the steps
-X_STEPS, DY_STEPS, OUT_STEPS, ARGUMENTS = SIZES + 24, SIZES + 28, SIZES + 32, SIZES + 37
+
+
+# --- what the kernel is given --------------------------------------------------------------------
+class WeightAddresses(NamedTuple):
+    """Where the first numbers of the arrays are; `kept` is for a sum in parts: see `_memory_for_parts`."""
+
+    x: int
+    dy: int
+    out: int
+    kept: int
+
+
+class AxisSizes(NamedTuple):
+    """One axis of the convolution."""
+
+    stride: int
+    before: int
+    dilation: int
+    phases: int
+
+
+class OutSteps(NamedTuple):
+    """Bytes from one number of dw to the next, along each axis and from one channel group to the next."""
+
+    oc: int
+    h: int
+    w: int
+    ic: int
+    channel_group: int
+
+
+class WeightSizes(NamedTuple):
+    """The other arguments of `weight`."""
+
+    table: int
+    groups: int
+    blocks: int
+    parts: int
+    result_bytes: int
+    images: int
+    rows: int
+    lanes: int
+    block_rows: int
+    block_lanes: int
+    fh: int
+    fw: int
+    chunk_images: int
+    chunk_rows: int
+    phase_bytes: int
+    x_bytes: int
+    ih: int
+    iw: int
+    oh: int
+    ow: int
+    span: int
+    axis_h: AxisSizes
+    axis_w: AxisSizes
+    x: Steps
+    dy: Steps
+    out: OutSteps
 
 
 # --- the sizes -----------------------------------------------------------------------------------
@@ -91,15 +136,35 @@ def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
     shape, x_used, dy_used = used(shape)
     x, dy = x[x_used], dy[dy_used]
     threads = number_of_threads("conv2d_weight", shape)
-    way, (sizes, scratch, _) = sizes_of(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
-    a, b = (dy, x) if way == "conv2d_input" else (x, dy)
-    addresses: tuple[int, ...] = (a.ctypes.data, b.ctypes.data, dw.ctypes.data)
-    if sizes[PARTS] > 1:
-        done_size = round_up(8 * sizes[BLOCKS], 64)  # a count of done parts for each block, then their results
-        kept = np.empty((done_size + sizes[BLOCKS] * sizes[PARTS] * sizes[RESULT_SIZE] + 64) // 8, np.int64)
-        kept[: done_size // 8 + 8] = 0
-        addresses = (*addresses, round_up(kept.ctypes.data, 64))
-    start(weight if way == "conv2d_weight" else few.few, dw.dtype, threads, sizes, addresses, scratch)
+    way, sizes = sizes_of(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
+    kept = _memory_for_parts(sizes.named) if sizes.named.parts > 1 else None
+    kept_at = 0 if kept is None else round_up(kept.ctypes.data, 64)
+    x_at, dy_at, out_at = x.ctypes.data, dy.ctypes.data, dw.ctypes.data
+    if way == "conv2d_weight":
+        addresses = WeightAddresses(x=x_at, dy=dy_at, out=out_at, kept=kept_at)
+        start(weight, dw.dtype, threads, sizes.arguments, addresses, sizes.scratch)
+    else:
+        a, b = (x_at, dy_at) if way == "conv2d" else (dy_at, x_at)
+        start(
+            few.few,
+            dw.dtype,
+            threads,
+            sizes.arguments,
+            few.FewAddresses(a=a, b=b, out=out_at, kept=kept_at),
+            sizes.scratch,
+        )
+
+
+def _memory_for_parts(sizes: WeightSizes | few.FewSizes) -> Array:
+    """Memory for a sum that is cut into parts.
+
+    From its first multiple of 64 bytes on, it holds how many parts of each block are done, and then the results
+    of each part of each block.
+    """
+    counts = round_up(8 * sizes.blocks, 64)  # bytes
+    memory = np.empty((counts + sizes.blocks * sizes.parts * sizes.result_bytes + 64) // 8, np.int64)
+    memory[: counts // 8 + 8] = 0
+    return memory
 
 
 @lru_cache(maxsize=1024)
@@ -199,29 +264,47 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
     x_bytes = prod(phases) * x_phase
     dy_bytes = block_rows * images * output_rows * shape.ow * itemsize + block_rows // high * PART_GAP
     result_bytes = round_up(shape.fh * shape.fw * block_rows * block_lanes * itemsize, 64)
-    arguments = arguments_of(
-        4,
-        table,
-        (blocks_of((block_rows, block_lanes)), parts, result_bytes),
-        (shape.n, rows, lanes, block_rows, block_lanes),
-        (shape.fh, shape.fw, images, output_rows, x_phase, x_bytes),
-        (shape.ih, shape.iw, shape.oh, shape.ow, shape.h.span),
-        (shape.h.stride, shape.h.before, shape.h.dilation, phases[0]),
-        (shape.w.stride, shape.w.before, shape.w.dilation, phases[1]),
-        x,
-        dy,
-        (*dw, rows * dw[0]),
+    axis_h, axis_w = (
+        AxisSizes(stride=axis.stride, before=axis.before, dilation=axis.dilation, phases=count)
+        for axis, count in zip((shape.h, shape.w), phases, strict=True)
+    )
+    sizes = WeightSizes(
+        table=table.ctypes.data,
+        groups=len(groups.groups),
+        blocks=blocks_of((block_rows, block_lanes)),
+        parts=parts,
+        result_bytes=result_bytes,
+        images=shape.n,
+        rows=rows,
+        lanes=lanes,
+        block_rows=block_rows,
+        block_lanes=block_lanes,
+        fh=shape.fh,
+        fw=shape.fw,
+        chunk_images=images,
+        chunk_rows=output_rows,
+        phase_bytes=x_phase,
+        x_bytes=x_bytes,
+        ih=shape.ih,
+        iw=shape.iw,
+        oh=shape.oh,
+        ow=shape.ow,
+        span=shape.h.span,
+        axis_h=axis_h,
+        axis_w=axis_w,
+        x=Steps(*x),
+        dy=Steps(*dy),
+        out=OutSteps(oc=dw[0], h=dw[1], w=dw[2], ic=dw[3], channel_group=rows * dw[0]),
     )
     own_bytes = x_bytes + dy_bytes + (result_bytes if parts == 1 else 0)
-    return arguments, SCRATCH_HEAD + own_bytes, table
+    return Sizes(sizes, arguments_of(WeightAddresses, sizes), SCRATCH_HEAD + own_bytes, table)
 
 
 # --- the kernel ----------------------------------------------------------------------------------
 @helper
 def first_met(tap, axis, start):
     """The first index from `start` on that a tap meets; the others of it follow a stride apart."""
-    stride, before, dilation, _ = axis
-    return start + (tap * dilation - before - start) % stride
+    return start + (tap * axis.dilation - axis.before - start) % axis.stride
 
 
 @helper
@@ -240,25 +323,26 @@ def add_group(zero, group, chunk, axes, packed, results, add, own):
     h, w = group
     rows_of_tile = own[1]
     n, ih0, ih1, iw, oh0, oh1, ow = chunk
-    x, x_phase, dy = packed
+    x, phase_bytes, dy = packed
     kept, fw, rows, lanes = results
-    (stride_h, _, _, phases_h), (stride_w, _, _, phases_w) = axes
-    skipped = max(0, oh0 - h[SUMMED])  # output rows of the group in chunks before this one
-    terms = max(0, min(h[TERMS], oh1 - h[SUMMED]) - skipped), w[TERMS], n
+    axis_h, axis_w = axes
+    skipped = max(0, oh0 - h.summed)  # output rows of the group in chunks before this one
+    terms = max(0, min(h.terms, oh1 - h.summed) - skipped), w.terms, n
     dy_by = ow * n * TILE_ROWS * size, n * TILE_ROWS * size, TILE_ROWS * size
     dy_part = (oh1 - oh0) * dy_by[0] + PART_GAP
-    dy += (h[SUMMED] + skipped - oh0) * dy_by[0] + w[SUMMED] * dy_by[1]
-    for kh in range(h[COUNT]):
-        for kw in range(w[COUNT]):
+    dy += (h.summed + skipped - oh0) * dy_by[0] + w.summed * dy_by[1]
+    for kh in range(h.count):
+        for kw in range(w.count):
             # 1. where in x, of which each phase is an image of its own, and in the results this tap is
-            tap_h, tap_w = h[FIXED] + kh * h[FIXED_STEP], w[FIXED] + kw * w[FIXED_STEP]
-            x_rows = ceil_div(ih1 - first_met(tap_h, axes[0], ih0), stride_h)
-            x_columns = ceil_div(iw - first_met(tap_w, axes[1], 0), stride_w)
+            tap_h, tap_w = h.fixed + kh * h.fixed_step, w.fixed + kw * w.fixed_step
+            x_rows = ceil_div(ih1 - first_met(tap_h, axis_h, ih0), axis_h.stride)
+            x_columns = ceil_div(iw - first_met(tap_w, axis_w, 0), axis_w.stride)
             x_by = x_columns * n * LANE_BYTES, n * LANE_BYTES, LANE_BYTES
             x_part = x_rows * x_by[0] + PART_GAP
-            row = (h[THIRD] + kh * h[THIRD_FIXED] + skipped * h[THIRD_TERM] - ih0) // stride_h
-            column = (w[THIRD] + kw * w[THIRD_FIXED]) // stride_w
-            x_tap = x + (tap_h % phases_h * phases_w + tap_w % phases_w) * x_phase + row * x_by[0] + column * x_by[1]
+            row = (h.third + kh * h.third_fixed + skipped * h.third_term - ih0) // axis_h.stride
+            column = (w.third + kw * w.third_fixed) // axis_w.stride
+            phase = tap_h % axis_h.phases * axis_w.phases + tap_w % axis_w.phases
+            x_tap = x + phase * phase_bytes + row * x_by[0] + column * x_by[1]
             counts, dy_loops, x_loops = loops(terms, dy_by, x_by)
             at_tap = kept + (tap_h * fw + tap_w) * lanes * rows * size
             # 2. its tiles
@@ -287,44 +371,43 @@ def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, own):
     at = kept + tap * ceil_div(lanes, width) * round_up(rows, TILE_ROWS) * LANE_BYTES
     for lane in range(0, lanes, width):
         for first in range(0, rows, TILE_ROWS):
-            place = out + lane * out_steps[3]
-            count = place_channels(first, rows, place, out_steps[0], out_rows, tile_rows)
+            place = out + lane * out_steps.ic
+            count = place_channels(first, rows, place, out_steps.oc, out_rows, tile_rows)
             tile = zeros(zero)
             for part in range(parts):
                 for r in range(TILE_ROWS):
                     kept_rows[r] = at + part * kept_step + r * LANE_BYTES
                 tile = add_memory(tile, addresses_in(kept_rows))
-            put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps[3], bool(WRITE), tile_rows)
+            put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps.ic, bool(WRITE), tile_rows)
             at += TILE_ROWS * LANE_BYTES
 
 
 @helper
-def chunk_of(c, images, chunk_images, axis, span, chunk_rows, ih, oh):
-    """Images from n on, their number, rows of x and of dy of a chunk, each as first and past-the-last.
+def chunk_of(c, sizes):
+    """First image of a chunk, number of images, and first and past-the-last row of x and of dy.
 
     Chunks differ by an image or a row at most, so that parts of as many chunks are as much work.
     """
-    stride, before, _, _ = axis
-    by_images, by_rows = ceil_div(images, chunk_images), ceil_div(oh, chunk_rows)
+    images, ih, oh, axis = sizes.images, sizes.ih, sizes.oh, sizes.axis_h
+    by_images, by_rows = ceil_div(images, sizes.chunk_images), ceil_div(oh, sizes.chunk_rows)
     k, r = c // by_rows, c % by_rows
     n = k * images // by_images
     oh0, oh1 = r * oh // by_rows, (r + 1) * oh // by_rows
-    ih0 = min(ih, max(0, oh0 * stride - before))
-    ih1 = max(ih0, min(ih, (oh1 - 1) * stride - before + span))
+    ih0 = min(ih, max(0, oh0 * axis.stride - axis.before))
+    ih1 = max(ih0, min(ih, (oh1 - 1) * axis.stride - axis.before + sizes.span))
     return n, (k + 1) * images // by_images - n, ih0, ih1, oh0, oh1
 
 
 @helper
-def block_of(block, arguments):
+def block_of(block, addresses, sizes):
     """Where in x, dy and dw a block of rows and lanes begins, and its rows and lanes."""
-    x, dy, out = integers(arguments, OWN, 3)
-    rows, lanes, block_rows, block_lanes = integers(arguments, SIZES + 1, 4)
+    rows, lanes, block_rows, block_lanes = sizes.rows, sizes.lanes, sizes.block_rows, sizes.block_lanes
     row_blocks, lane_blocks = ceil_div(rows, block_rows), ceil_div(lanes, block_lanes)
     g, row, lane = block // (row_blocks * lane_blocks), block // lane_blocks % row_blocks, block % lane_blocks
     row, lane = row * block_rows, lane * block_lanes
-    x += (g * lanes + lane) * arguments[X_STEPS + 3]
-    dy += (g * rows + row) * arguments[DY_STEPS + 3]
-    out += g * arguments[OUT_STEPS + 4] + row * arguments[OUT_STEPS] + lane * arguments[OUT_STEPS + 3]
+    x = addresses.x + (g * lanes + lane) * sizes.x.c
+    dy = addresses.dy + (g * rows + row) * sizes.dy.c
+    out = addresses.out + g * sizes.out.channel_group + row * sizes.out.oc + lane * sizes.out.ic
     return x, dy, out, min(block_rows, rows - row), min(block_lanes, lanes - lane)
 
 
@@ -336,63 +419,57 @@ def weight(zero, arguments):
     The results stay in the scratch memory, tap by tap and tile by tile, until they are complete.
     """
     size = bytes_of(zero)
-    arguments = carray(integers_at(arguments), ARGUMENTS)
-    kept_parts, table_address, groups, blocks, parts, result_bytes = integers(arguments, OWN + 3, 6)
-    images, fh, fw = arguments[SIZES], arguments[SIZES + 5], arguments[SIZES + 6]
-    chunk_images, chunk_rows, x_phase, x_bytes = integers(arguments, SIZES + 7, 4)
-    ih, iw, oh, ow, span = integers(arguments, SIZES + 11, 5)
-    axes = integers(arguments, SIZES + 16, 4), integers(arguments, SIZES + 20, 4)
-    x_steps = integers(arguments, X_STEPS, 4)
-    dy_steps = integers(arguments, DY_STEPS, 4)
-    out_steps = integers(arguments, OUT_STEPS, 5)
+    addresses, sizes = own_arguments(arguments, WeightAddresses, WeightSizes)
+    blocks, parts, result_bytes = sizes.blocks, sizes.parts, sizes.result_bytes
+    iw, ow, fw, axis_h, axis_w = sizes.iw, sizes.ow, sizes.fw, sizes.axis_h, sizes.axis_w
+    x_steps, dy_steps, out_steps = sizes.x, sizes.dy, sizes.out
     own = own_scratch(arguments)
     kept = own[3]
     x_packed = kept if parts > 1 else kept + result_bytes
-    dy_packed = x_packed + x_bytes
-    done = carray(integers_at(kept_parts), blocks)
-    table = table_at(table_address, groups, TABLE_WIDTH)
+    dy_packed = x_packed + sizes.x_bytes
     width = LANE_BYTES // size
-    (stride_h, _, _, phases_h), (stride_w, _, _, phases_w) = axes
-    sizes = images, chunk_images, axes[0], span, chunk_rows, ih, oh
-    chunks = ceil_div(images, chunk_images) * ceil_div(oh, chunk_rows)
+    chunks = ceil_div(sizes.images, sizes.chunk_images) * ceil_div(sizes.oh, sizes.chunk_rows)
     while True:
         # 1. a task: some channels of dy, some of x, some chunks of the sum
         task = next_number(arguments, NEXT_TASK)
         if task >= blocks * parts:
             return
-        x, dy, out, rows, lanes = block_of(task // parts, arguments)
+        x, dy, out, rows, lanes = block_of(task // parts, addresses, sizes)
         first_chunk, last_chunk = task % parts * chunks // parts, (task % parts + 1) * chunks // parts
         if parts > 1:
-            kept = kept_parts + round_up(8 * blocks, 64) + task * result_bytes
+            kept = addresses.kept + round_up(8 * blocks, 64) + task * result_bytes
         results = kept, fw, round_up(rows, TILE_ROWS), round_up(lanes, width)
         for c in range(first_chunk, last_chunk):
             # 2. a chunk of both, packed
-            n0, n, ih0, ih1, oh0, oh1 = chunk_of(c, *sizes)
+            n0, n, ih0, ih1, oh0, oh1 = chunk_of(c, sizes)
             step = int(LANE_BYTES)
-            for phase in range(phases_h * phases_w):
-                first_h, first_w = first_met(phase // phases_w, axes[0], ih0), first_met(phase % phases_w, axes[1], 0)
-                at = x + n0 * x_steps[0] + first_h * x_steps[1] + first_w * x_steps[2]
-                steps = x_steps[0], stride_h * x_steps[1], stride_w * x_steps[2], x_steps[3]
-                counts = n, ceil_div(ih1 - first_h, stride_h), ceil_div(iw - first_w, stride_w), lanes
-                pack_images(zero, x_packed + phase * x_phase, (step, n * step), at, steps, counts, width)
-            at, counts = dy + n0 * dy_steps[0] + oh0 * dy_steps[1], (n, oh1 - oh0, ow, rows)
-            step = TILE_ROWS * size
-            pack_images(zero, dy_packed, (step, n * step), at, dy_steps, counts, int(TILE_ROWS))
+            for phase in range(axis_h.phases * axis_w.phases):
+                first_h = first_met(phase // axis_w.phases, axis_h, ih0)
+                first_w = first_met(phase % axis_w.phases, axis_w, 0)
+                at = x + n0 * x_steps.n + first_h * x_steps.h + first_w * x_steps.w
+                steps = x_steps.n, axis_h.stride * x_steps.h, axis_w.stride * x_steps.w, x_steps.c
+                counts = n, ceil_div(ih1 - first_h, axis_h.stride), ceil_div(iw - first_w, axis_w.stride), lanes
+                pack_images(zero, x_packed + phase * sizes.phase_bytes, (step, n * step), at, steps, counts, width)
+            at, counts = dy + n0 * dy_steps.n + oh0 * dy_steps.h, (n, oh1 - oh0, ow, rows)
+            step, steps = TILE_ROWS * size, (dy_steps.n, dy_steps.h, dy_steps.w, dy_steps.c)
+            pack_images(zero, dy_packed, (step, n * step), at, steps, counts, int(TILE_ROWS))
             # 3. its terms, group by group
-            for group in range(groups):
-                h, w = table[group, ROWS:COLUMNS], table[group, COLUMNS:]
-                missed = h[SUMMED] >= oh1 or h[SUMMED] + h[TERMS] <= oh0 or w[TERMS] == 0
+            for group in range(sizes.groups):
+                line = record(sizes.table, group, TableRow)
+                h, w = line.h, line.w
+                missed = h.summed >= oh1 or h.summed + h.terms <= oh0 or w.terms == 0
                 if missed and c > first_chunk:
                     continue
                 add_group(
-                    zero, (h, w), (n, ih0, ih1, iw, oh0, oh1, ow), axes, (x_packed, x_phase, dy_packed),
+                    zero, (h, w), (n, ih0, ih1, iw, oh0, oh1, ow), (axis_h, axis_w),
+                    (x_packed, sizes.phase_bytes, dy_packed),
                     results, c > first_chunk, own,
                 )  # fmt: skip
         # 4. kept results to where they belong, by whoever is done with the last part of a block
-        if parts > 1 and next_number(done, task // parts) < parts - 1:
+        if parts > 1 and next_number(addresses.kept, task // parts) < parts - 1:
             continue
         if parts > 1:
             kept -= task % parts * result_bytes
-        for tap in range(fh * fw):
-            at = out + tap // fw * out_steps[1] + tap % fw * out_steps[2]
+        for tap in range(sizes.fh * fw):
+            at = out + tap // fw * out_steps.h + tap % fw * out_steps.w
             finish(zero, tap, kept, result_bytes, parts, at, out_steps, rows, lanes, own)
