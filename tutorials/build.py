@@ -36,6 +36,7 @@ from cks_numba.tutorial import setup
 setup()"""  # first cell of every notebook; setup() must run before numba is imported
 WIDGET = "application/vnd.jupyter.widget-view+json"
 TIMEOUT = 300  # longest time for one cell, in seconds
+WORDS_A_MINUTE, LINES_A_MINUTE, MINUTES_AN_EXERCISE = 150, 20, 3
 
 Notebook = dict[str, Any]
 
@@ -56,6 +57,16 @@ def text_of(notebook: Notebook) -> str:
 
 def source_of(cell: Notebook) -> str:
     return "".join(cell["source"])
+
+
+def minutes(notebook: Notebook) -> float:
+    """Estimate the minutes that a notebook takes a reader, from its words, lines and exercises."""
+    texts = [source_of(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    codes = [source_of(cell) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    words = sum(len(text.split()) for text in texts)
+    lines = sum(bool(line.strip()) for code in codes for line in code.splitlines())
+    exercises = sum(map(is_exercise, notebook["cells"]))
+    return words / WORDS_A_MINUTE + lines / LINES_A_MINUTE + exercises * MINUTES_AN_EXERCISE
 
 
 def is_exercise(cell: Notebook) -> bool:

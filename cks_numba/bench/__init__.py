@@ -6,6 +6,6 @@
 `cluster`  one and two local workers of dask
 `calls`    calls of almost no work on the CPU, and the first call
 `timing`   rounds in which contenders take turns
-`results`  rows, CSV, bars, and the table in the README
+`results`  rows, CSV, bars, and the table in docs/cpu.md
 =========  =====================================================================
 """

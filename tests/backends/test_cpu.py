@@ -156,7 +156,7 @@ RECORDS = gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightS
 
 
 def counted(kind, numbers):
-    """A named tuple of the class, its numbers taken in order from an iterator."""
+    """Return a named tuple of the class, with numbers from the iterator in order."""
     if kind is int:
         return next(numbers)
     parts = [counted(part, numbers) for part in compiled._fields_of(kind).values()]
@@ -165,7 +165,7 @@ def counted(kind, numbers):
 
 @pytest.mark.parametrize("kind", RECORDS)
 def test_compiled_code_reads_each_field_by_its_name(kind):
-    """Record 1 of two, as compiled code reads it, is the named tuple that Python wrote."""
+    """Compiled code reads the second of two records as the named tuple that Python wrote."""
     count = compiled.count_of(kind)
     first, second = (counted(kind, iter(range(k * count, (k + 1) * count))) for k in (0, 1))
     numbers = np.array(compiled.numbers_of(first) + compiled.numbers_of(second), np.int64)
@@ -376,7 +376,7 @@ def on_the_callers_own_threads(numbers):
 
 
 def fork_after_threads(own):
-    """A child of a process that has used threads, ours or Numba's, starts its own; and then the parent goes on."""
+    """Fork after threads, ours or Numba's, have been used: the child starts its own, and the parent still works."""
     compiled.SERIAL_BELOW = 0
     if own:
         check_all(FEW_SHAPES)
@@ -384,11 +384,11 @@ def fork_after_threads(own):
     else:
         on_the_callers_own_threads(np.zeros(9))
         assert numba.threading_layer()
-    with warnings.catch_warnings():  # newer versions of Python warn of a fork beside threads
+    with warnings.catch_warnings():  # newer versions of Python warn about a fork while threads run
         warnings.filterwarnings("ignore", "This process", DeprecationWarning)
         child = os.fork()
     if child == 0:
-        signal.alarm(60)  # a child that waits for threads which it has not must not stay
+        signal.alarm(60)  # ends a child that waits for threads that it does not have
         assert compiled._workers.pool is None
         check_all(FEW_SHAPES)
         os._exit(compiled._workers.pool.workers - 1)
@@ -404,7 +404,7 @@ def test_forked_child(own):
 
 # --- the pool, with kernels in Python --------------------------------------------------------------
 class Jobs:
-    """A pool, and jobs for it whose kernel is a Python function of a number that `share` is given."""
+    """A pool whose jobs call a Python function in place of a kernel."""
 
     def __init__(self, workers):
         self.pool = threads.Pool(workers, compiled._of_address)
@@ -425,12 +425,12 @@ def test_sleeping_workers_come():
     jobs, met = Jobs(3), threading.Barrier(4, timeout=60)
     for number in range(20):
         jobs.all_asleep()
-        jobs.share(lambda _: met.wait(), number, 4)  # raises in the kernel, and is printed, unless all four come
+        jobs.share(lambda _: met.wait(), number, 4)  # the barrier breaks unless all four come
         assert not met.broken
 
 
 def test_a_late_worker_finds_nothing_to_do(monkeypatch):
-    """The caller takes its offer back from workers that have not begun, and from then on they serve others."""
+    """The caller withdraws its offer from workers that have not begun; they are then free for other callers."""
     late, called = [], []
     monkeypatch.setattr(threading.Thread, "start", lambda thread: late.append(thread))
     jobs = Jobs(2)
@@ -461,7 +461,7 @@ def test_a_caller_waits_for_what_others_have_begun():
 
 
 def test_many_callers_share_workers():
-    """No job is done by more threads than it may have, by none of the workers after its end, or not at all."""
+    """Every job runs, on no more threads than it may have, and on no worker after its end."""
     jobs, lock, counts, ended = Jobs(3), threading.Lock(), Counter(), set()
 
     def kernel(number):

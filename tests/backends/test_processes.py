@@ -83,7 +83,7 @@ def test_threads_share_one_set_of_arrays():
 
 
 def after_pauses(pause):
-    """The workers have fallen asleep before every call."""
+    """Check calls whose workers have fallen asleep before."""
     given = arrays()
     wanted = truth(*given)
     for _ in range(20):
@@ -110,7 +110,7 @@ def test_four_threads_on_one_core():
 
 
 def stopped_half_of_the_time(seconds):
-    """As under a quota of the kernel's: all threads of the process stop at once, wherever they are."""
+    """Check calls while all threads of the process are stopped at once, as under a quota of CPU time."""
     child = os.fork()
     if child == 0:
         end = time.monotonic() + seconds
@@ -130,7 +130,7 @@ def test_half_a_core():
 
 
 def ends_within_calls():
-    """The process ends while its workers spin, and daemon threads are in the middle of calls."""
+    """End the process while its workers spin and daemon threads are in the middle of calls."""
     given = arrays()
     for _ in range(3):
         threading.Thread(target=lambda: [calls(*given) for _ in range(10**6)], daemon=True).start()
@@ -147,7 +147,7 @@ def workers(method):
     """Check the numbers in workers of a process that has used its threads, and then in that process again."""
     seed_is_right(0)
     assert compiled._workers.pool.workers == 1
-    with warnings.catch_warnings():  # newer versions of Python warn of a fork beside threads
+    with warnings.catch_warnings():  # newer versions of Python warn about a fork while threads run
         warnings.filterwarnings("ignore", "This process", DeprecationWarning)
         with ProcessPoolExecutor(2, multiprocessing.get_context(method)) as pool:
             used = set(pool.map(seed_is_right, range(6), timeout=120))
@@ -162,7 +162,7 @@ def test_workers(method):
 
 
 def fork_within_calls():
-    """Children of a process whose other threads are in the middle of calls."""
+    """Fork children while other threads of the process are in the middle of calls."""
     given, end = arrays(), threading.Event()
     wanted = truth(*given)
 

@@ -236,9 +236,10 @@ def test_networks_take_any_size(name: str, channels: int, side: int) -> None:
 
 def test_commands_of_the_documents_are_understood() -> None:
     root = Path(__file__).resolve().parents[2]
-    text = "".join((root / name).read_text(encoding="utf-8") for name in ("README.md", "figures/README.md"))
+    pages = (*sorted((root / "docs").glob("*.md")), root / "figures" / "README.md")
+    text = "".join(path.read_text(encoding="utf-8") for path in pages)
     found = re.findall(r"python -m cks_numba\.train( [^`\n]+)", text)
-    assert len(found) >= 3
+    assert len(found) >= 4
     for line in found:
         parser().parse_args(shlex.split(line))
 
