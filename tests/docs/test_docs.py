@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "figures" / "README.md"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MOST_LINES = 170  # largest number of lines of README
+FOLDERS = ("cks_numba", "docs", "figures", "tests", "tutorials", ".ci", ".github")
+PLACEHOLDER = r"NAME|NN|\bX\b"  # parts of a file name for the reader to fill in
 MINUTES_APART = 5  # largest difference between the minutes that a notebook states and the estimate
 
 
@@ -42,6 +44,13 @@ def commands(text: str) -> list[list[str]]:
     lines = re.findall(r"^ {4,}cks-numba (.*)$", text, flags=re.MULTILINE)
     inside = re.findall(r"`cks-numba ([a-z][^`]*)`", text)
     return [shlex.split(line, comments=True) for line in (*lines, *inside)]
+
+
+def named_files(text: str) -> list[str]:
+    """Return the files and folders that a page names: by a path from the top, or in backticks with an ending."""
+    paths = re.findall(rf"(?<![\w/.-])(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./-]*\w(?![\w*])", text)
+    files = re.findall(r"`([\w./-]+\.(?:py|md|csv|toml|yml|ipynb|png|gif))`", text)
+    return [name for name in (*paths, *files) if not re.search(PLACEHOLDER, name)]
 
 
 def run_blocks(text: str, using: str = "") -> list[str]:
@@ -97,6 +106,18 @@ def test_every_example_is_run_by_a_test() -> None:
 def test_links_lead_to_files(document: Path) -> None:
     for target in local_links(document.read_text(encoding="utf-8")):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_named_files_exist() -> None:
+    """A name may leave out the folders that are clear from the text, such as `flops/counts.py`."""
+    known = [f"/{path.relative_to(ROOT).as_posix()}" for name in FOLDERS for path in (ROOT / name).rglob("*")]
+    known += [f"/{path.name}" for path in ROOT.iterdir()]
+    named = {(path.name, name) for path in DOCUMENTS for name in named_files(path.read_text(encoding="utf-8"))}
+    named.add(("a planted name", named_files("see `steps/nowhere.py`")[0]))
+    assert len(named) > 100
+    assert {(place, name) for place, name in named if not any(path.endswith(f"/{name}") for path in known)} == {
+        ("a planted name", "steps/nowhere.py")
+    }
 
 
 def test_readme_is_short_and_links_to_every_page() -> None:
@@ -208,7 +229,7 @@ def test_words_of_the_glossary_are_at_home_where_it_says() -> None:
 def test_one_word_for_one_thing() -> None:
     """Groups of channels are called channel groups, and kernels of a ladder rungs, never variants."""
     for document in DOCUMENTS:
-        text = " ".join(document.read_text(encoding="utf-8").split())
+        text = " ".join(re.sub(r"`[^`]*`", "", document.read_text(encoding="utf-8")).split())
         assert not re.search(r"\bgroups? of channels|\bvariants?\b", text), document.name
 
 

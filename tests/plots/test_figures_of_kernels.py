@@ -110,7 +110,8 @@ def test_docs_say_what_loads_of_single_elements_cost() -> None:
 
     page = " ".join((gallery.FOLDER.parent / "docs" / "kernels.md").read_text(encoding="utf-8").split())
     vectors, single = share("vectors"), share("single elements")
-    assert f"multiply-adds are {vectors} of the inner loop of `conv2d` in the largest tile on an H100, and {single}" in page
+    stated = f"multiply-adds are {vectors} of the inner loop of `conv2d` in the largest tile on an H100, and {single}"
+    assert stated in page
 
 
 @pytest.fixture(scope="module")
