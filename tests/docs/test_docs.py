@@ -1,4 +1,4 @@
-"""The documents: examples run, links lead somewhere, commands exist, and numbers are those of today."""
+"""The documents: examples run, links, commands and named files exist, and numbers are up to date."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from cks_numba.models.found import THRESHOLD
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "figures" / "README.md"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MOST_LINES = 170  # of README
-MINUTES_APART = 5  # at most, of the minutes that a notebook states and those that are estimated
+MOST_LINES = 170  # largest number of lines of README
+FOLDERS = ("cks_numba", "docs", "figures", "tests", "tutorials", ".ci", ".github")
+PLACEHOLDER = r"NAME|NN|\bX\b"  # parts of a file name for the reader to fill in
+MINUTES_APART = 5  # largest difference between the minutes that a notebook states and the estimate
 
 
 def page(name: str) -> str:
@@ -32,20 +34,27 @@ def code_blocks(text: str) -> list[str]:
 
 
 def local_links(text: str) -> list[str]:
-    """The files that a page links to or shows."""
+    """Return the files that a page links to or shows."""
     targets = [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'<img src="([^"]+)"', text)]
     return [target.split("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)]
 
 
 def commands(text: str) -> list[list[str]]:
-    """The cks-numba lines of the indented blocks, without their comments, and those inside the text."""
+    """Return the words of every cks-numba command, in indented blocks without comments, and inside the text."""
     lines = re.findall(r"^ {4,}cks-numba (.*)$", text, flags=re.MULTILINE)
     inside = re.findall(r"`cks-numba ([a-z][^`]*)`", text)
     return [shlex.split(line, comments=True) for line in (*lines, *inside)]
 
 
+def named_files(text: str) -> list[str]:
+    """Return the files and folders that a page names: by a path from the top, or in backticks with an ending."""
+    paths = re.findall(rf"(?<![\w/.-])(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./-]*\w(?![\w*])", text)
+    files = re.findall(r"`([\w./-]+\.(?:py|md|csv|toml|yml|ipynb|png|gif))`", text)
+    return [name for name in (*paths, *files) if not re.search(PLACEHOLDER, name)]
+
+
 def run_blocks(text: str, using: str = "") -> list[str]:
-    """Run the examples of a page, or those with a certain text, in their order, as a reader would type them."""
+    """Run the examples of a page, or those with a certain text, in order, as a reader would type them."""
     blocks = [block for block in code_blocks(text) if using in block]
     names: dict[str, object] = {}
     for number, block in enumerate(blocks):
@@ -86,7 +95,7 @@ def test_examples_of_dask(capsys) -> None:
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    """docs/kernels.md quotes the kernels, which a test below compares."""
+    """The quotes in docs/kernels.md are compared with the kernels by a test below."""
     with_examples = {path.name for path in DOCUMENTS if code_blocks(path.read_text(encoding="utf-8"))}
     assert with_examples == {"README.md", "pytorch.md", "cluster.md", "kernels.md"}
     assert all("import torch" in block or "import jax" in block for block in code_blocks(page("pytorch")))
@@ -97,6 +106,18 @@ def test_every_example_is_run_by_a_test() -> None:
 def test_links_lead_to_files(document: Path) -> None:
     for target in local_links(document.read_text(encoding="utf-8")):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_named_files_exist() -> None:
+    """A name may leave out the folders that are clear from the text, such as `flops/counts.py`."""
+    known = [f"/{path.relative_to(ROOT).as_posix()}" for name in FOLDERS for path in (ROOT / name).rglob("*")]
+    known += [f"/{path.name}" for path in ROOT.iterdir()]
+    named = {(path.name, name) for path in DOCUMENTS for name in named_files(path.read_text(encoding="utf-8"))}
+    named.add(("a planted name", named_files("see `steps/nowhere.py`")[0]))
+    assert len(named) > 100
+    assert {(place, name) for place, name in named if not any(path.endswith(f"/{name}") for path in known)} == {
+        ("a planted name", "steps/nowhere.py")
+    }
 
 
 def test_readme_is_short_and_links_to_every_page() -> None:
@@ -111,7 +132,7 @@ def test_readme_is_short_and_links_to_every_page() -> None:
 def test_commands_of_the_documents_are_understood() -> None:
     found = [words for document in DOCUMENTS for words in commands(document.read_text(encoding="utf-8"))]
     for words in found:
-        assert len(words) == 1 or parse(words).command == words[0]  # one word alone names a command
+        assert len(words) == 1 or parse(words).command == words[0]  # a single word only names a command
     assert {words[0] for words in found} == set(COMMANDS)
 
 
@@ -153,7 +174,7 @@ def test_readme_states_the_minutes_of_the_notebooks_and_they_are_near_the_estima
         assert stated[path.stem] == int(said), path.stem
         assert abs(int(said) - build.minutes(notebook)) <= MINUTES_APART, f"{path.stem}: {build.minutes(notebook):.0f}"
     rates = build.WORDS_A_MINUTE, build.LINES_A_MINUTE, build.MINUTES_AN_EXERCISE, MINUTES_APART
-    assert rates == (150, 20, 3, 5)  # as README says below its table
+    assert rates == (150, 20, 3, 5)  # README states them below its table
 
 
 def test_the_reading_order_of_readme_takes_the_minutes_that_it_says() -> None:
@@ -191,7 +212,7 @@ def test_the_page_about_the_paper_states_what_was_counted_and_timed() -> None:
 
 # --- words ------------------------------------------------------------------------------------------
 def glossary() -> list[tuple[str, str]]:
-    """The words of the glossary, each with the file in which it is at home."""
+    """Return the words of the glossary, each with the file where it is at home."""
     rows = re.findall(r"^\| (.+?) \| .+ \| ([\w/.\\]+\.py) \|$", page("glossary"), re.MULTILINE)
     return [(word, file.replace("\\", "")) for words, file in rows for word in words.split(", ")]
 
@@ -206,9 +227,9 @@ def test_words_of_the_glossary_are_at_home_where_it_says() -> None:
 
 
 def test_one_word_for_one_thing() -> None:
-    """Groups of channels are called channel groups, and a variant of a kernel is a rung."""
+    """Groups of channels are called channel groups, and kernels of a ladder rungs, never variants."""
     for document in DOCUMENTS:
-        text = " ".join(document.read_text(encoding="utf-8").split())
+        text = " ".join(re.sub(r"`[^`]*`", "", document.read_text(encoding="utf-8")).split())
         assert not re.search(r"\bgroups? of channels|\bvariants?\b", text), document.name
 
 
