@@ -23,7 +23,7 @@ from numba.core.errors import NumbaError, NumbaWarning
 from reference import HARD_SHAPES, brute_force, in_a_process, integers, random_shape
 
 import cks_numba as cks
-from cks_numba import tables
+from cks_numba import plan_table
 from cks_numba.backends import cpu
 from cks_numba.backends.cpu import compiled, few, gather, registers, threads, tile, weight
 from cks_numba.geometry import OPERATORS, ConvShape
@@ -182,10 +182,10 @@ def test_arguments_begin_with_those_of_all_kernels_and_the_addresses():
 
 
 def test_rows_of_the_table_are_named_in_the_order_of_its_columns():
-    columns = [getattr(tables, name.upper()) for name in compiled.AxisRow._fields]
-    assert columns == list(range(tables.COLUMNS - tables.ROWS))
-    assert (tables.FIRST_BLOCK, tables.ROWS) == (0, 1)
-    assert compiled.count_of(compiled.TableRow) == tables.TABLE_WIDTH
+    columns = [getattr(plan_table, name.upper()) for name in compiled.AxisRow._fields]
+    assert columns == list(range(plan_table.COLUMNS - plan_table.ROWS))
+    assert (plan_table.FIRST_BLOCK, plan_table.ROWS) == (0, 1)
+    assert compiled.count_of(compiled.TableRow) == plan_table.TABLE_WIDTH
 
 
 def test_a_field_that_is_missing_doubled_or_unknown_is_an_error():

@@ -63,7 +63,7 @@ def test_without_a_gpu_it_says_so(capsys):
     if cuda.is_available():
         pytest.skip("there is a GPU")
     assert main(["bench", "--device", "cuda"]) == 1
-    assert "found no CUDA GPU" in capsys.readouterr().err
+    assert backend.NO_GPU in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("operator", ["conv2d", "conv2d_input", "conv2d_weight"])

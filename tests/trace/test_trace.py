@@ -14,7 +14,7 @@ from cks_numba import flops, kernels, trace
 from cks_numba.geometry import OPERATORS, ConvShape
 from cks_numba.kernels import tiled
 from cks_numba.kernels.jit import cuda, device
-from cks_numba.trace.elements import Log, Number, Operand, Watched, blank
+from cks_numba.trace.elements import Element, Log, Number, Watched, blank
 from cks_numba.trace.machine import Machine
 
 TINY_SHAPES = {
@@ -77,7 +77,7 @@ def test_events_are_exactly_the_real_triples(operator):
     rows, columns = (set(zip(*np.nonzero(meets(axis)), strict=True)) for axis in (shape.h, shape.w))
     seen = Counter()
     for event in trace.run(operator, shape, "skip_zeros").events:
-        indices = {place[operand.array]: operand.place for operand in (event.first, event.second)}
+        indices = {place[factor.array]: factor.place for factor in (event.first, event.second)}
         indices[place[operator]] = event.out
         h, w = (tuple(indices[k][axis] for k in range(3)) for axis in (1, 2))
         assert h in rows and w in columns
@@ -166,7 +166,7 @@ def padded_by_test(x, w, y):
 def test_zeros_behind_a_bounds_test_are_masked_products():
     log = Log()
     x, w = (
-        Watched(np.array([Number(1, log, Operand(name, (k,), trace.REAL)) for k in range(size)], object), "f4", log)
+        Watched(np.array([Number(1, log, Element(name, (k,), trace.REAL)) for k in range(size)], object), "f4", log)
         for name, size in (("x", 4), ("w", 3))
     )
     y = blank(4, "float32", log)
@@ -202,7 +202,7 @@ def hidden_barrier(out):
 
 def test_threads_of_a_block_wait_for_each_other():
     log = Log()
-    cells = np.array([Number(k, log, Operand("x", (k,), trace.REAL)) for k in range(1, 9)], object)
+    cells = np.array([Number(k, log, Element("x", (k,), trace.REAL)) for k in range(1, 9)], object)
     out = blank(8, "float32", log)
     Machine(log).launch(reverse_block, (2,), (4,), (Watched(cells, "float32", log), out))
     assert [float(number) for number in out.cells] == [4, 3, 2, 2, 8, 7, 6, 10]
