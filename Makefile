@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Percent of the public names.
+# Least percentage of the public names that must have a complete type.
 LEAST_TYPED := 95
 
 .PHONY: help demo learn test fuzz mutants lint types figures tutorials site clean
@@ -11,8 +11,8 @@ help:
 	@echo "make demo     a photograph through real layers; every result checked, a picture saved"
 	@echo "make learn    the course, in JupyterLab"
 	@echo "make test     all tests that need no GPU"
-	@echo "make fuzz     ten thousand cases for each operator, right or refused; takes a while"
-	@echo "make mutants  wrong lines put into geometry.py one at a time; takes about an hour"
+	@echo "make fuzz     ten thousand random cases for each operator; takes a while"
+	@echo "make mutants  whether the tests notice wrong lines in geometry.py; takes about an hour"
 	@echo "make lint     ruff and mypy"
 	@echo "make types    mypy --strict, and the share of the public names that have a complete type"
 	@echo "make figures  draw all pictures of figures/ again"
@@ -54,13 +54,13 @@ tutorials: $(VENV)/.tutorials
 site: $(VENV)/.tutorials
 	$(BIN)/python tutorials/site.py
 
-# The stamps make the set-up run again only when pyproject.toml has changed.
+# Stamp files: the set-up runs again only when pyproject.toml has changed.
 $(VENV)/.core: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
-# A stamp for each list of optional dependencies in pyproject.toml, such as .venv/.test.
+# One stamp for each list of optional dependencies in pyproject.toml, such as .venv/.test.
 $(VENV)/.%: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@

@@ -1,4 +1,4 @@
-"""What is not collected: looking for doctests imports a module, and these need an optional package."""
+"""Files that are not collected: pytest would import them to look for doctests, and they need an optional package."""
 
 from importlib.util import find_spec
 

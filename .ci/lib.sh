@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# What the steps share. A step begins with the line: . "$(dirname "$0")/../lib.sh"
+# Functions for the steps. A step begins with the line: . "$(dirname "$0")/../lib.sh"
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export MPLBACKEND=Agg PIP_DISABLE_PIP_VERSION_CHECK=1
 : "${PTXRUN:=../shared/tools/ptxrun}"
-export -n PTXRUN # only the tests of 35_ptx see it
+export -n PTXRUN # 35_ptx alone passes it to its tests
 python=.venv/bin/python
-started=${CI_STARTED:-$(date +%s)} # .ci/run gives its own start and one folder for the reports of all steps
+started=${CI_STARTED:-$(date +%s)} # set by .ci/run, like one folder for the reports of all steps
 if [ -n "${CI_REPORTS:-}" ]; then
     reports=$CI_REPORTS
 else
@@ -17,13 +17,13 @@ fi
 
 step() { printf '\n== %s (after %d s)\n' "$1" "$(($(date +%s) - started))"; }
 
-# left_out REASON: say that this machine lacks what a part needs; .ci/run repeats it at its end
+# left_out REASON: say why a part cannot run on this machine; .ci/run repeats it at the end
 left_out() { echo "left out: $1" | tee -a "$reports/left_out"; }
 
 # extras NAME...: install optional dependencies of pyproject.toml into .venv, once
 extras() { make --silent "${@/#/.venv/.}"; }
 
-# tested NAME PYTEST_ARGUMENT...: run tests whose results are read from NAME.xml by counted
+# tested NAME PYTEST_ARGUMENT...: run tests and write their results to NAME.xml, for counted
 tested() {
     local name=$1
     shift
@@ -49,10 +49,10 @@ if failed or passed < int(least) or (skipped and skips_allowed != "yes"):
 PYTHON
 }
 
-# python_of VERSION: the path of that Python; nothing where there is none
+# python_of VERSION: print the path of that Python, or nothing if there is none
 python_of() { compgen -G "$HOME/.pyenv/versions/$1.*/bin/python" | head -n 1 || command -v "python$1" || true; }
 
-# build: the wheel and the archive of the sources, in the folder of the reports
+# build: make the wheel and the archive of the sources in the folder of the reports
 build() {
     compgen -G "$reports/cks_numba-*.whl" >/dev/null && return
     extras core

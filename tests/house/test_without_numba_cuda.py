@@ -1,4 +1,4 @@
-"""A machine without numba-cuda, as every Mac is: all works but the kernels on a GPU and their compilation.
+"""A machine without numba-cuda, such as a Mac: everything works but running and compiling the kernels for a GPU.
 
 In processes of their own, in which numba-cuda is hidden where it is installed.
 """
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SIMULATED = ROOT / "tests" / "kernels" / "sim" / "test_kernels.py"
 HIDDEN = """
 import sys
-sys.modules["numba_cuda"] = None  # not found by an import
+sys.modules["numba_cuda"] = None  # makes its import fail
 sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "_numba_cuda_redirector"]
 import numba.cuda
 assert "numba_cuda" not in numba.cuda.__file__
