@@ -6,6 +6,6 @@
 `cluster`  one and two local workers of dask
 `calls`    what tiny calls and the first call cost on the CPU
 `timing`   rounds in which contenders take turns
-`results`  rows, CSV, bars, and the table in the README
+`results`  rows, CSV, bars, and the table in docs/cpu.md
 =========  =====================================================================
 """

@@ -43,10 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f'backend="auto" uses "cuda", on {gpu}')
     elif not NUMBA_CUDA:
         print('backend="auto" uses "cpu"')
-        print(f"{NO_NUMBA_CUDA}: no GPU is used, and cks-numba sass does not run;")
-        print(
-            "NUMBA_ENABLE_CUDASIM=1 runs the CUDA kernels in Numba's simulator, for tiny shapes; all else is complete"
-        )
+        print(f"{NO_NUMBA_CUDA}: there are no")
+        print("kernels on a GPU and no `cks-numba sass`. NUMBA_ENABLE_CUDASIM=1 runs the kernels in Numba's simulator,")
+        print("for tiny shapes. All else works")
     else:
         print('backend="auto" uses "cpu"; the CUDA kernels need a GPU, or NUMBA_ENABLE_CUDASIM=1 for tiny shapes')
     return 0

@@ -18,7 +18,7 @@ from .. import geometry
 NUMBA_CUDA: bool = find_spec("numba_cuda") is not None
 """True where the package numba-cuda is installed; else `numba.cuda` is Numba's own, which can only simulate kernels."""
 
-NO_NUMBA_CUDA = "the package numba-cuda, which compiles the kernels, is not installed (macOS has no version of it)"
+NO_NUMBA_CUDA = "numba-cuda, which compiles the kernels, is not installed (for macOS no version is new enough)"
 
 SIMULATED: bool = bool(getattr(numba.config, "ENABLE_CUDASIM", False))
 """True where NUMBA_ENABLE_CUDASIM=1 was set before numba was first imported."""
@@ -42,9 +42,9 @@ def intrinsic(plain: Callable[..., Any], code: Callable[..., Any]) -> Any:
     """The plain function in the simulator, else an intrinsic, which names the plain one as its `twin`."""
     if SIMULATED:
         return plain
-    from numba.cuda.extending import intrinsic  # the simulator has no such module
+    from numba.cuda import extending  # the simulator has no such module
 
-    function: Any = intrinsic(code)
+    function: Any = extending.intrinsic(code)
     function.twin = plain
     return function
 
@@ -55,7 +55,7 @@ def _let_shared_arrays_take_an_alignment() -> None:
 
     plain = FakeCUDAShared.array
 
-    def array(self: Any, shape: Any, dtype: Any, alignment: None = None) -> Any:
+    def array(self: Any, shape: Any, dtype: Any, alignment: Any = None) -> Any:
         """All threads of a block that ask in the same line of a kernel get the same array."""
         if shape == 0:  # memory whose size the launch gives
             return plain(self, shape, dtype)

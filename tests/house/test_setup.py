@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -27,9 +28,17 @@ def test_the_tutorial_package_imports_no_numba() -> None:
 
 @pytest.mark.parametrize(("gpus", "simulated"), [(0, True), (1, False)])
 def test_the_simulator_is_for_machines_without_a_gpu(gpus: int, simulated: bool) -> None:
+    if gpus and find_spec("numba_cuda") is None:
+        pytest.skip("a GPU is used through numba-cuda, which is not installed")
     shown = run(COUNT.format(gpus) + "s.setup(); from cks_numba.kernels.jit import SIMULATED; print(SIMULATED)")
     assert shown.splitlines()[-1] == str(simulated)
     assert ("simulator" in shown) == simulated and ("uses the GPU" in shown) != simulated
+
+
+def test_without_numba_cuda_a_gpu_is_of_no_use() -> None:
+    hidden = "import sys; sys.modules['numba_cuda'] = None; "
+    shown = run(hidden + COUNT.format(1) + "s.setup(); import os; print(os.environ['NUMBA_ENABLE_CUDASIM'])")
+    assert "simulator" in shown and shown.endswith("uses the CPU.\n1\n")
 
 
 def test_a_variable_that_is_set_stays() -> None:
