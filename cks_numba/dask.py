@@ -120,7 +120,7 @@ def conv2d_weight(x: Any, weight_size: Any, dy: Any, **options: Any) -> da.Array
     x : dask array (N, IH, IW, IC)
     weight_size : (OC, FH, FW, IC/groups)
     dy : dask array (N, OH, OW, OC)
-        Both chunked along N alone; dy is cut as x is.
+        x and dy are chunked along N alone; dy is cut like x.
     **options
         As in `conv2d`.
 
@@ -262,7 +262,7 @@ def cost(shape: ConvShape, workers: int, itemsize: int = 4) -> Cost:
     Raises
     ------
     ValueError
-        For less than one worker.
+        For fewer than one worker.
 
     Examples
     --------

@@ -371,7 +371,7 @@ def show(out: Path, size: int = 256, repeats: int = 5, backend: str = "auto") ->
     RuntimeError
         For backend="cuda" with no GPU and no simulator.
     OSError
-        Where the picture cannot be written.
+        If the picture cannot be written.
     """
     if backend == "cuda":
         cuda.require()
