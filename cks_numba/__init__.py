@@ -50,7 +50,7 @@ __all__ = [
     "trace",
 ]
 
-_HOMES = {  # module and name there of each public name; an empty name stands for the module itself
+_HOMES = {  # for each public name its module, and its name there; an empty name means the module itself
     "conv2d": ("operators", "conv2d"),
     "conv2d_input": ("operators", "conv2d_input"),
     "conv_transpose2d": ("operators", "conv_transpose2d"),
@@ -71,7 +71,7 @@ _HOMES = {  # module and name there of each public name; an empty name stands fo
 }
 
 
-if not TYPE_CHECKING:  # to a type checker a wrong name shall be an error
+if not TYPE_CHECKING:  # hidden from type checkers, so that they report a wrong name
 
     def __getattr__(name: str) -> Any:
         if name not in _HOMES:

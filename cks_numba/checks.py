@@ -22,7 +22,7 @@ Padding = (
 four ints in this order, "valid" for none, or "same" for a result as large as the image (stride 1 alone)."""
 
 Choice = TypeVar("Choice", bound=str)
-MAX_GRID_YZ = 65535  # most blocks along the second and third axis of a grid
+MAX_GRID_YZ = 65535  # largest number of blocks along the second and third axis of a grid
 
 
 def integer(name: str, value: Any, least: int) -> int:
@@ -131,7 +131,7 @@ def channels(source: str, ic: int, filter_ic: int, groups: int, filter_name: str
 
 
 def shape_of(name: str, shape: tuple[int, ...], wanted: tuple[int, ...], why: str) -> None:
-    """Check a whole shape."""
+    """Check that a shape is the wanted one."""
     if shape != wanted:
         raise ValueError(f"{name} must have shape {wanted} {why}, got {shape}")
 
@@ -139,7 +139,7 @@ def shape_of(name: str, shape: tuple[int, ...], wanted: tuple[int, ...], why: st
 def result(shape: Sequence[int]) -> None:
     """Check that a result of this shape fits the addresses of a machine, with 8 bytes for each element.
 
-    The axes of an array without an element are limited in the same way.
+    An array without elements is limited in the same way, with its empty axes counted as 1.
     """
     if prod(max(size, 1) for size in shape) >= 2**59:
         raise ValueError(f"result of shape {tuple(shape)} is larger than any memory")
@@ -171,13 +171,14 @@ def output_padding(value: Any, stride: Pair, dilation: Pair) -> Pair:
 def grid(name: str, blocks: tuple[int, ...]) -> None:
     """Check that a launch fits in one grid: only its first axis may be long."""
     if max(blocks[1:], default=1) > MAX_GRID_YZ:
-        raise ValueError(f"too many channel tiles or groups for one grid: {name} needs {blocks}")
+        raise ValueError(f"too many channel tiles or channel groups for one grid: {name} needs {blocks}")
 
 
 def offsets(shape: Any, width: int) -> None:
-    """Check that 32-bit integers can count what the CUDA kernels count.
+    """Check that 32-bit integers are enough for the counters of the CUDA kernels.
 
-    That is runs of `width` elements: unsigned in a whole array, signed in one image; and signed, positions and terms.
+    They count loads of `width` elements, unsigned in a whole array and signed in one image, and positions and terms,
+    both signed.
     """
     for name, size in (("x", shape.x_shape), ("w", shape.w_shape), ("dy", shape.y_shape)):
         if prod(size[1:]) >= 2**31 * width or prod(size) >= 2**32 * width:

@@ -4,9 +4,9 @@ Each is three steps: check everything, allocate, dispatch to a backend.
 
 Names and meaning are those of ``torch.nn.functional`` and ``torch.nn.grad``; what follows the arrays
 is keyword-only. The arrays may be NumPy arrays, PyTorch tensors, or GPU arrays of Numba, CuPy or
-PyTorch, all of one kind; the result is of that kind too. Anything else with DLPack in host memory (JAX) is read
-where it lies, and the result is handed to its own library; anything else with the CUDA array interface gives
-Numba device arrays. `out` may be of any kind that can be written to, which JAX arrays cannot.
+PyTorch, all of one kind; the result is of that kind too. Any other array in host memory with DLPack (JAX) is read
+in place, and the result is handed to its own library. Any other array with the CUDA array interface gives
+Numba device arrays. `out` may be of any kind that can be written to; JAX arrays cannot.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .checks import IntPair, Padding
 from .geometry import Axis, ConvShape
 
 X, W, Y = "N IH IW IC", "OC FH FW IC/groups", "N OH OW OC"  # axes of the arrays, in NHWC order
-Shape = tuple[int, ...]  # NHWC or OHWI
+Shape = tuple[int, ...]  # in the order NHWC or OHWI
 ToShape = TypeVar("ToShape", bound=Callable[..., ConvShape])
 
 
@@ -63,7 +63,7 @@ def conv2d(
     layout : {"NHWC", "NCHW"}
         "NCHW" is PyTorch's: x (N, IC, IH, IW), w (OC, IC/groups, FH, FW), y (N, OC, OH, OW).
     backend : {"auto", "cuda", "cpu", "steps"}
-        "auto": cuda where the arrays live on a GPU or one is present, else cpu. "steps" is slow.
+        "auto": cuda if the arrays are on a GPU or a GPU is present, else cpu. "steps" is slow.
     out : array, optional
         C-contiguous buffer for the result; must not overlap an input.
     stream : Numba CUDA stream, optional
@@ -348,7 +348,7 @@ def _run(
     second: Operand[ArrayT],
     buffer: Any,
 ) -> None:
-    """Fill an NHWC buffer. With no image there is nothing to add up, and nothing to launch."""
+    """Fill an NHWC buffer: with the backend's result and the bias, or with zeros if there is no image."""
     if shape.n == 0:
         call.library.zero(buffer, call.stream)
     else:
@@ -358,9 +358,9 @@ def _run(
 
 
 def _remembered(function: ToShape) -> ToShape:
-    """Cache a function of x_shape, w_shape and what the caller gave, where equal arguments are the same ones.
+    """Cache a function of x_shape, w_shape and the caller's arguments, if these are made of ints, strings and tuples.
 
-    They are if they are made of ints, strings and tuples: 1.0 or True equals 1, and yet it is an error.
+    Others are not looked up: 1.0 and True are equal to 1, but are errors.
     """
     known = lru_cache(maxsize=1024)(function)
 
@@ -386,7 +386,7 @@ def _shape(
 
 
 def _axes(x_shape: Shape, w_shape: Shape, stride: IntPair, padding: Padding, dilation: IntPair) -> tuple[Axis, Axis]:
-    """Rows and columns as axes, with no check of the size of x."""
+    """Return rows and columns as axes, without checking the size of x."""
     strides, dilations = checks.pair("stride", stride, 1), checks.pair("dilation", dilation, 1)
     pads = checks.paddings(padding, (w_shape[1], w_shape[2]), strides, dilations)
     h, w = (Axis(x_shape[1 + k], w_shape[1 + k], strides[k], *pads[k], dilations[k]) for k in (0, 1))
@@ -394,12 +394,12 @@ def _axes(x_shape: Shape, w_shape: Shape, stride: IntPair, padding: Padding, dil
 
 
 def _least_size(axis: Axis, outputs: int) -> int:
-    """Smallest input size that has this many outputs."""
+    """Return the smallest input size that has this many outputs."""
     return (outputs - 1) * axis.stride + axis.span - axis.before - axis.after
 
 
 def _input_size(call: Call[ArrayT], input_size: Sequence[int]) -> Shape:
-    """NHWC form of the argument `input_size`, which is unbatched where dy is."""
+    """Return the argument `input_size` as NHWC; it must be unbatched exactly if dy is."""
     size = checks.sizes("input_size", input_size, call.axes(X), unbatched=True)
     if len(size) != (3 if call.unbatched else 4):
         raise ValueError(f"input_size and dy must both be batched or both not, got input_size {size}")
@@ -416,7 +416,7 @@ def _input_shape(
     dilation: IntPair,
     groups: int,
 ) -> ConvShape:
-    """The convolution of an input of this size, which must be one that dy belongs to."""
+    """Return the convolution of an input of this size, after checking that its output has the size of dy."""
     axes = _axes(x_shape, w_shape, stride, padding, dilation)
     for name, axis, outputs in zip(("rows", "columns"), axes, dy_shape[1:3], strict=True):
         detail = f"filter {axis.taps}, stride {axis.stride}, padding ({axis.before}, {axis.after})"
@@ -433,7 +433,7 @@ def transposed_size(
     dilation: IntPair,
     output_padding: IntPair,
 ) -> tuple[int, int]:
-    """Rows and columns of a transposed convolution, from those of x and of the filter."""
+    """Return the rows and columns of a transposed convolution, from those of x and of the filter."""
     axes = _axes((0, *x_size), (0, *filter_size), stride, padding, dilation)
     added = checks.output_padding(
         output_padding, (axes[0].stride, axes[1].stride), (axes[0].dilation, axes[1].dilation)
@@ -454,11 +454,11 @@ def _transposed_shape(
     dilation: IntPair,
     groups: int,
 ) -> ConvShape:
-    """The convolution whose input gradient this is: its y is x, and its x is the result."""
+    """Return the convolution whose input gradient the transposed one is: its y is x, and its x is the result."""
     sizes = transposed_size(x_shape[1:3], w_shape[1:3], stride, padding, dilation, output_padding)
     size = (x_shape[0], *sizes, w_shape[3] * groups)
     shape = _shape(size, w_shape, stride, padding, dilation, groups)
-    # with output_padding >= stride the added rows reach past the padding
+    # If output_padding is at least the stride, the added rows reach past the padding.
     h, w = (
         replace(axis, after=axis.after - (axis.outputs - outputs) * axis.stride) if axis.outputs > outputs else axis
         for axis, outputs in ((shape.h, x_shape[1]), (shape.w, x_shape[2]))

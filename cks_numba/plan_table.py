@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .geometry import Plan, Run
 
-# Columns of the table. Each axis has nine, from ROWS and from COLUMNS on: number of positions, number of terms,
+# Columns of the table. Each axis has nine, from ROWS and from COLUMNS on: the number of positions, the number of terms,
 # the fixed index as base + k*step, the first summed index as base + t*step, the third as base + k*fixed + t*term.
 FIRST_BLOCK, ROWS, COLUMNS = 0, 1, 10
 COUNT, TERMS, FIXED, FIXED_STEP, SUMMED, SUMMED_STEP, THIRD, THIRD_FIXED, THIRD_TERM = range(9)
@@ -32,7 +32,7 @@ def _row(operator: str, run: Run) -> list[int]:
 
 
 def group_table(plan: Plan, blocks: Sequence[int], dtype: type[np.signedinteger[Any]] = np.int32) -> NDArray[Any]:
-    """Write the plan as (groups + 1, TABLE_WIDTH) integers; `blocks` are the blocks of each group.
+    """Write the plan as (groups + 1, TABLE_WIDTH) integers; `blocks` holds the number of blocks of each group.
 
     Every row holds the first block of its group; the last row ends the search for the group of a block.
     """

@@ -1,6 +1,6 @@
-"""The regular way beside the skipping way, one result a frame: conv2d.gif, conv2d_input.gif and conv2d_weight.gif.
+"""The regular way beside the skipping way, one result per frame: conv2d.gif, conv2d_input.gif and conv2d_weight.gif.
 
-Every cross and dot is a product that a traced kernel did.
+Every cross and every dot is a product that a traced kernel computed.
 """
 
 from __future__ import annotations
@@ -19,5 +19,5 @@ SHAPES = {
 
 
 def animations() -> dict[str, gallery.Writer]:
-    """Return what writes the GIF of each operator."""
+    """Return a function for each operator that writes its GIF."""
     return {operator: partial(animate, operator, shape) for operator, shape in SHAPES.items()}

@@ -1,7 +1,7 @@
 """The rooms of the package as a layer cake: each imports only from its own layer and from those below.
 
-What a room, a module or a folder, says of itself is read from its source. Which layer it is in stands here, and
-tests/house/test_imports.py holds the imports against it.
+A room is a module or a folder. Its text is the first sentence of its docstring. Its layer is set here, and
+tests/house/test_imports.py compares the imports with it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 PACKAGE = Path(__file__).resolve().parent.parent / "cks_numba"
-LAYERS = (  # title, colour, rooms; from the top down
+LAYERS = (  # title, colour and rooms of each layer, from the top down
     ("run it", "#E8E8E4", "commands tutorial train bench"),
     ("see it", "#F9E3CF", "plots trace"),
     ("call it", "#CDE4F2", "operators torch dask arrays"),
@@ -25,7 +25,7 @@ COLUMNS, WIDTH, HEIGHT, GAP, LEFT = 4, 2.95, 1.0, 0.1, 1.75
 
 
 def summary(module: str) -> str:
-    """What a module says of itself: the first sentence of its docstring, up to a colon."""
+    """Return the first sentence of a module's docstring."""
     path = PACKAGE / f"{module}.py"
     text = ast.get_docstring(
         ast.parse((path if path.exists() else PACKAGE / module / "__init__.py").read_text("utf-8"))

@@ -1,7 +1,7 @@
 """Multiply-adds of a training step, layer by layer, and which of them meet an added zero.
 
-From ``flops.network``: forward, input gradient and weight gradient of every convolution, one image, the regular
-way. The height of a bar is the regular work of a layer; only its blue part is useful.
+The counts are from ``flops.network``: forward, input gradient and weight gradient of every convolution, one image,
+the regular way. The height of a bar is the regular work of a layer; only its blue part is useful.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LABELS = {
 
 
 def draw_panel(ax: Axes, name: str, size: int) -> None:
-    """A bar for each layer, in the order of the forward pass."""
+    """Draw a bar for each layer, in the order of the forward pass."""
     counted = flops.network(name, size)
     totals = [layer.total for layer in counted.layers]
     where, bottom = range(1, len(totals) + 1), [0.0] * len(totals)
@@ -51,7 +51,7 @@ def draw_panel(ax: Axes, name: str, size: int) -> None:
 
 
 def draw() -> Figure:
-    """Return the figure: a panel a network."""
+    """Return the figure: a panel for each network."""
     fig = Figure(figsize=(10, 12.6), layout="constrained")
     axes = fig.subplots(4, 2)
     for ax, (name, size) in zip(axes.flat, PANELS, strict=True):

@@ -1,4 +1,4 @@
-"""Networks from torch.nn by their well-known definitions, without what has no convolution in it. Imports PyTorch.
+"""Well-known networks built from torch.nn, without the parts that have no convolution. Imports PyTorch.
 
 VGG and ResNet are those that `cks_numba.train` trains.
 """
@@ -13,7 +13,7 @@ from cks_numba.train import architectures
 
 
 class Inception(nn.Module):
-    """Four branches beside each other, of the widths in the paper's table 1."""
+    """Four parallel branches, with the widths of table 1 of the paper."""
 
     def __init__(self, ic: int, one: int, three_in: int, three: int, five_in: int, five: int, pool: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Unet(nn.Module):
         return self.last(x)
 
 
-NETWORKS = {  # by whether the image is small
+NETWORKS = {  # each is a function of whether the image is small
     "alexnet": alexnet,
     "vgg16": lambda small: architectures.vgg(architectures.VGG16),
     "vgg19": lambda small: architectures.vgg("64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M"),
@@ -105,7 +105,7 @@ NETWORKS = {  # by whether the image is small
 
 
 def layers(name: str, side: int, small: bool) -> list[tuple]:
-    """Sizes of all convolutions, as hooks see them on the "meta" device, which computes nothing."""
+    """Return the sizes of all convolutions, from hooks on the "meta" device, which computes nothing."""
     found = []
 
     def note(module, inputs, output):

@@ -1,1 +1,1 @@
-"""The caller's arrays: of whichever library and layout they are, taken to the form that the backends compute on."""
+"""The caller's arrays of any library and layout, brought to the form that the backends compute on."""

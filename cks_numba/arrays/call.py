@@ -1,4 +1,4 @@
-"""The arrays of one call of an operator: checked together, taken to NHWC, and the result back."""
+"""The arrays of one call of an operator: checked together, brought to NHWC, and the result brought back."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Call(Generic[ArrayT]):
     ------
     ValueError, TypeError
         For an unknown layout, for arrays that are not all of one library and one dtype, and for a stream that the
-        library cannot use. What concerns shapes is checked by the methods.
+        library cannot use. The methods check the shapes.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Call(Generic[ArrayT]):
         self.strided: bool = False
         self.bias: Operand[ArrayT] | None = None if bias is None else Operand("bias", bias)
         self.operands: tuple[Operand[ArrayT], ...] = operands if self.bias is None else (*operands, self.bias)
-        self._ranks: dict[str, int] = {}  # number of axes that the caller gave, of each operand with a batch
+        self._ranks: dict[str, int] = {}  # number of axes as the caller gave them, for each operand with a batch
         self._first = operands[0]
         self.library: NumPy
         self.library, self._first.array = library_of(self._first.name, self._first.array)
@@ -91,7 +91,7 @@ class Call(Generic[ArrayT]):
         self.stream: Any = self.library.stream(stream, self._first.array)
 
     def _alike(self, name: str, array: Any) -> Any:
-        """The array, which must be of the library of the first operand."""
+        """Return the array after checking that it is of the first operand's library."""
         library, array = library_of(name, array)
         if library is not self.library and type(library) is not type(self.library):
             first = self._first.name
@@ -103,7 +103,7 @@ class Call(Generic[ArrayT]):
 
     # --- checks of shapes -------------------------------------------------------------------------
     def axes(self, letters: str) -> str:
-        """Names of four axes in the order of the layout: "N H W C" as "(N, C, H, W)"."""
+        """Return the names of four axes in the order of the layout: "N H W C" as "(N, C, H, W)"."""
         return _axis_names(letters, self.layout)
 
     def check_batched(self, operand: Operand[ArrayT], letters: str) -> None:
@@ -119,7 +119,7 @@ class Call(Generic[ArrayT]):
         operand.shape = channels_last(shape, self.layout)
 
     def check_filter(self, operand: Operand[ArrayT], letters: str) -> None:
-        """Check the axes of the filter, none of whose sizes may be 0."""
+        """Check the axes of the filter; none of its sizes may be 0."""
         shape = tuple(operand.array.shape)
         checks.rank(operand.name, shape, self.axes(letters))
         if 0 in shape:
@@ -136,7 +136,7 @@ class Call(Generic[ArrayT]):
             checks.shape_of("bias", tuple(self.bias.array.shape), (channels,), "one for each output channel")
 
     def shown(self, shape: Sequence[int], batch: bool = True) -> tuple[int, ...]:
-        """An NHWC shape as the caller wrote or expects it."""
+        """Return an NHWC shape in the layout and rank of the caller's arrays."""
         own = own_order(shape, self.layout)
         return own[1:] if self.unbatched and batch else own
 
@@ -162,9 +162,9 @@ class Call(Generic[ArrayT]):
 
     # --- to the backend and back ------------------------------------------------------------------
     def allocate(self, shape: tuple[int, ...], backend: str) -> Any:
-        """The NHWC buffer for a backend to compute into: where that can be, the result itself.
+        """Return the NHWC buffer that a backend computes into: the result itself where that is possible.
 
-        The cpu backend takes views of any strides, the others contiguous arrays.
+        The cpu backend takes views of any strides; the others need contiguous arrays.
         """
         self.strided = backend == "cpu"
         if self.layout != "NHWC" and not self.strided:
@@ -177,7 +177,7 @@ class Call(Generic[ArrayT]):
         return own if self.layout == "NHWC" else self.library.permuted(own, TO_LAST[self.layout])
 
     def view(self, operand: Operand[ArrayT]) -> Any:
-        """The operand as the backend takes it: a NumPy array or a device array of Numba, channels last."""
+        """Return the operand as the backend takes it: a NumPy array or a device array of Numba, channels last."""
         axes = TO_LAST[self.layout]
         if self.strided:
             return self.library.raw(self.library.permuted(operand.array, axes))
@@ -190,7 +190,7 @@ class Call(Generic[ArrayT]):
             self.library.add_bias(buffer, bias, self.stream)
 
     def finish(self, buffer: Any, batch: bool = True) -> ArrayT:
-        """The result in the caller's layout, from the NHWC buffer."""
+        """Return the result in the caller's library and layout, from the NHWC buffer."""
         result = buffer
         if self.layout != "NHWC":
             axes = TO_OWN[self.layout]
@@ -201,7 +201,7 @@ class Call(Generic[ArrayT]):
         return given
 
     def _own_layout(self, buffer: Any) -> Any:
-        """The NHWC buffer as C-contiguous NCHW, in `out` where there is one."""
+        """Copy the NHWC buffer to a C-contiguous NCHW array, which is `out` if it was given."""
         target = self.out
         if target is None:
             target = self.library.empty(own_order(buffer.shape, self.layout), buffer, self.stream)

@@ -1,7 +1,7 @@
-"""The libraries whose arrays the operators take: NumPy, PyTorch, CuPy, Numba, and any other that speaks DLPack.
+"""The libraries whose arrays the operators take: NumPy, PyTorch, CuPy, Numba, and any other with DLPack.
 
 The backends work on NHWC arrays, in host memory (NumPy) or on a GPU (device arrays of Numba). One class
-for each library takes its arrays there and back, without a copy where none is needed.
+for each library converts its arrays to that form and back, without a copy where none is needed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..buffers import TO_LAST, TO_OWN, dtype_name
 from ..kernels.jit import cuda
 
 LARGE_BYTES = 2**20
-"""Least size of a result that begins at a cache line."""
+"""Bytes from which a result is large and begins at a cache line."""
 
 HOST_DEVICES = (1, 3)
 """DLPack's numbers for plain and for pinned host memory."""
@@ -26,27 +26,27 @@ HOST_DEVICES = (1, 3)
 
 # --- one class for each library -------------------------------------------------------------------
 class NumPy:
-    """NumPy arrays, and what all libraries that index like NumPy share."""
+    """NumPy arrays, and all that libraries with NumPy's way of indexing share."""
 
     name: str = "NumPy arrays"
     on_gpu: bool = False
 
     def raw(self, array: Any) -> Any:
-        """The array as the backends take it: NumPy, or a Numba device array."""
+        """Return the array as the backends take it: a NumPy array or a device array of Numba."""
         return array
 
     def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
-        """The array with its axes permuted, C-contiguous, native and aligned; a copy only if needed."""
+        """Return the array with its axes permuted, C-contiguous, native and aligned; a copy only if needed."""
         return np.require(self.permuted(array, axes), requirements="C")
 
     def permuted(self, array: Any, axes: tuple[int, ...]) -> Any:
-        """A view with the axes permuted, native and aligned; a copy only if these two need one."""
+        """Return a view with the axes permuted; a copy only if the array is not native or not aligned."""
         if not (array.flags.aligned and array.dtype.isnative):
             array = np.require(array, dtype=array.dtype.newbyteorder("="), requirements="A")
         return array if axes == TO_LAST["NHWC"] else array.transpose(axes)
 
     def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
-        """A new array; a large one begins at a cache line, which lets the cpu backend write whole lines."""
+        """Return a new array; a large one begins at a cache line, so that the cpu backend can write whole lines."""
         dtype = like.dtype.newbyteorder("=")
         count = prod(shape) * dtype.itemsize
         if count < LARGE_BYTES:
@@ -65,27 +65,27 @@ class NumPy:
 
     def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
         """Add a bias to the last axis, in place."""
-        with np.errstate(all="ignore"):  # NaN and infinity are the caller's to see
+        with np.errstate(all="ignore"):  # NaN and infinity are results like any other
             out += bias
 
     def batch_of_one(self, array: Any) -> Any:
-        """A view of a single image as a batch."""
+        """Return a view of a single image as a batch."""
         return array[None]
 
     def only_image(self, array: Any) -> Any:
-        """A view of the one image of a batch."""
+        """Return a view of the one image of a batch."""
         return array[0]
 
     def writeable(self, array: Any) -> bool:
-        """Whether a result may be written into the array."""
+        """Return whether a result may be written into the array."""
         return bool(array.flags.writeable)
 
     def stream(self, stream: Any, like: Any) -> Any:
-        """The stream to work on, from the one that the caller gave, perhaps None, and an array of the call."""
+        """Return the stream to work on, from the caller's stream or None, and an array of the call."""
         return stream
 
     def give(self, array: Any) -> Any:
-        """A result as an array of the caller's library."""
+        """Return a result as an array of the caller's library."""
         return array
 
 
@@ -159,7 +159,7 @@ class Numba(NumPy):
     on_gpu = True
 
     def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
-        if len(array.shape) != 4:  # a bias
+        if len(array.shape) != 4:  # the array is a bias
             return array
         if axes == TO_LAST["NHWC"] and array.is_c_contiguous():
             return array
@@ -199,10 +199,10 @@ class Numba(NumPy):
 
 
 class DLPack(NumPy):
-    """Arrays of any library in host memory that DLPack can show to NumPy, such as JAX's.
+    """Arrays of any library in host memory that NumPy can read through DLPack, such as JAX's.
 
-    A result goes back to the library that the array belongs to, if it has the ``from_dlpack`` of the array API
-    standard; if not, it stays a NumPy array. No element is copied on the way in, nor by us on the way out.
+    A result is handed to the array's own library if that has the ``from_dlpack`` of the array API standard; if not,
+    it stays a NumPy array. The inputs are not copied; the library may copy the result.
     """
 
     def __init__(self, array: Any) -> None:
@@ -215,18 +215,18 @@ class DLPack(NumPy):
 
 
 def _current_stream(stream: Any, name: str, pointer: int) -> Any:
-    """The current stream of the library, on which its arrays were made and will be used next."""
+    """Return the current stream of the library, on which its arrays were made and will be used next."""
     if stream is not None:
         raise ValueError(f"stream must be None with {name}, whose library has a current stream; got {stream!r}")
     return cuda.external_stream(pointer) if pointer else 0
 
 
 def library_of(name: str, array: Any) -> tuple[NumPy, Any]:
-    """The library of an array, and the array (foreign GPU arrays: as a Numba device array)."""
+    """Return the library of an array, and the array; a foreign GPU array as a device array of Numba."""
     known = _LIBRARIES.get(type(array))
     if known is not None:
         return known, array
-    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")  # an array of theirs has loaded them
+    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")  # loaded if the array is one of theirs
     if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
         return NumPy(), array
     if torch is not None and isinstance(array, torch.Tensor):
@@ -256,9 +256,9 @@ def _torch_library(name: str, tensor: Any, torch: Any) -> Torch:
 
 
 def _numpy_view(name: str, array: Any) -> np.ndarray[Any, Any]:
-    """A NumPy array over the same memory, read-only where its library says so or says nothing.
+    """Return a NumPy array over the same memory, read-only unless its library says that it may be written.
 
-    NumPy before 2.1 does not ask, so that with it no ``out=`` can be given through DLPack.
+    NumPy before 2.1 does not ask, so ``out=`` cannot be given through DLPack there.
     """
     device = int(array.__dlpack_device__()[0])
     if device not in HOST_DEVICES:
@@ -274,4 +274,4 @@ def _numpy_view(name: str, array: Any) -> np.ndarray[Any, Any]:
         raise TypeError(f"{name} cannot be read through DLPack: {error}") from error
 
 
-_LIBRARIES: dict[type, NumPy] = {np.ndarray: NumPy()}  # types that are known at once, by their library
+_LIBRARIES: dict[type, NumPy] = {np.ndarray: NumPy()}  # libraries of the types that need no search

@@ -13,13 +13,13 @@ from ..geometry import ConvShape, plan
 
 
 def random_shape(rng: np.random.Generator, small: bool = False) -> ConvShape:
-    """Draw a problem size that tends to the awkward: odd channels, uneven padding, steps that do not divide.
+    """Draw a problem size, often an awkward one: odd channels, uneven padding, strides that leave a rest.
 
     Parameters
     ----------
     rng : numpy.random.Generator
     small : bool
-        Far smaller sizes, for the CUDA simulator.
+        Whether to draw far smaller sizes, for the CUDA simulator.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def tolerance(operator: str, shape: ConvShape, dtype: Any) -> float:
 def relative_error(got: NDArray[Any], expected: NDArray[Any], scale: NDArray[Any]) -> float:
     """Return the largest error over the sum of absolute products, which bounds what rounding can do.
 
-    Where that sum is 0 (no product, or only zeros) any error at all is infinite.
+    Where that sum is 0 (no product, or only zeros), any error counts as infinite.
     """
     if got.size == 0:
         return 0.0

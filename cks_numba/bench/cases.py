@@ -79,14 +79,16 @@ AUTHORS: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 
 
-# A name in the table, and whose layers it stands for. DCGAN: of the generator only what the discriminator has not.
+# Names in the table, and the networks whose layers they stand for. The generator of DCGAN adds only the layers that the
+# discriminator does not have.
 NETWORKS = {
     "ResNet-18/34": ("resnet18",),
     "VGG-16": ("vgg16",),
     "DCGAN": ("dcgan-discriminator", "dcgan-generator"),
 }
 IMAGE_SIZES = (32, 64)
-GPU_BATCHES = (128, 32, 512, 1)  # the most telling first
+GPU_BATCHES = (128, 32, 512, 1)
+"""Batches for a GPU; the most telling one comes first."""
 
 
 class Case(NamedTuple):
@@ -109,12 +111,12 @@ def _shape(n: int, size: int, ic: int, oc: int, taps: int, stride: int, padding:
 
 
 def _row(s: ConvShape) -> tuple[int, ...]:
-    """Sizes of a layer but for N, as above: images, filters and strides of networks are square."""
+    """Sizes of a layer in the order of `AUTHORS`, without N; images, filters and strides of networks are square."""
     return s.ih, s.ic, s.oc, s.fh, s.stride[0], s.padding[0][0]
 
 
 def layers() -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """Source, operator and sizes (N, IH, IC, OC, FH, stride, padding; N is 0 where a network leaves it open), once."""
+    """Yield every layer once: source, operator, and sizes in the order of `AUTHORS`, with N = 0 for networks."""
     seen: set[tuple[str, tuple[int, ...]]] = set()
     for operator, rows in AUTHORS.items():
         for row in rows:
@@ -131,14 +133,14 @@ def layers() -> Iterator[tuple[str, str, tuple[int, ...]]]:
 
 
 def table(flop: float = 1.2e9, batch: int = 32) -> list[Case]:
-    """The table with batches that a machine can take.
+    """Build the table with batches that a machine can take.
 
     Parameters
     ----------
     flop : float
-        Useful floating-point operations (two a multiply-add) of a case, at most, unless one image has more.
+        Most useful floating-point operations of a case (two per multiply-add), unless one image alone has more.
     batch : int
-        Images, at most. The batch is the largest power of two within both.
+        Most images of a case. The batch is the largest power of two within both limits.
 
     Returns
     -------
@@ -163,7 +165,7 @@ def table(flop: float = 1.2e9, batch: int = 32) -> list[Case]:
 
 
 def gpu_table(batches: Iterable[int] = GPU_BATCHES) -> Iterator[Case]:
-    """The table with the batches of a GPU: all of it for the first batch, then for the next one.
+    """Yield the table with batches for a GPU: all of it with the first batch, then with the next one.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """``cks-numba bench``: this library, PyTorch and the regular way, alternated in one process over the table of layers.
 
 Every contender is first checked, then timed as `timing` says. What uses NumPy's BLAS has rounds of its own, after
-the others, because its threads stay awake for a while and slow down everybody else: the regular way, and one large
+the others, because its threads stay awake for a while and slow down everything else: the regular way, and one large
 matrix product, whose rate is the limit.
 """
 
@@ -43,7 +43,7 @@ def _peer(case: cases.Case, first: Any, second: Any, layout: str) -> Callable[[]
 
 
 def peer_call(case: cases.Case, first: Any, second: Any) -> Callable[[], Any]:
-    """PyTorch's operator on tensors of its own shape, whatever device and memory order they have."""
+    """Return a call of PyTorch's operator on tensors in its own order of axes, on any device, in any memory order."""
     import torch
 
     shape, (names, _) = case.shape, zip(*case.shape.arrays(case.operator)[:2], strict=True)
@@ -59,7 +59,7 @@ def peer_call(case: cases.Case, first: Any, second: Any) -> Callable[[], Any]:
 
 
 def _unread(like: Any, nhwc: tuple[int, ...]) -> Any:
-    """A tensor of which PyTorch looks at the sizes and the memory order."""
+    """A tensor from which PyTorch reads only the sizes and the memory order."""
     n, h, w, c = nhwc
     empty = like.new_empty((n, c, h, w))
     form = "channels_last" if like.stride()[1] == 1 else "contiguous_format"
@@ -81,7 +81,7 @@ WITH_BLAS = ((REGULAR, "NHWC", _regular), (LIMIT, "", _blas))
 
 
 def has_peer() -> bool:
-    """Whether PyTorch is there to be compared with."""
+    """Whether PyTorch is installed."""
     try:
         import torch  # noqa: F401
     except ImportError:
@@ -91,7 +91,7 @@ def has_peer() -> bool:
 
 # --- one case ------------------------------------------------------------------------------------
 def _checked(case: cases.Case, calls: dict[tuple[str, str], Callable[[], Any]]) -> None:
-    """Every contender gives the same result, up to rounding."""
+    """Check that all contenders give the same result, up to rounding."""
     want = calls[REGULAR, "NHWC"]()
     scale = float(np.abs(want).max()) or 1.0
     for (name, layout), call in calls.items():
@@ -173,15 +173,15 @@ def run(
     rounds : int
         Clean rounds of each case.
     threads : int
-        For all contenders.
+        Threads of each contender.
     quick : bool
-        Small batches, and every tenth case: to see that all of it works.
+        Use small batches and every tenth case, to see that everything works.
     check : bool
         Fail when a bar is missed; needs PyTorch.
     csv_file, readme : Path, optional
         File to write the rows to; file with markers to put the summary between.
     only : str
-        Cases whose line has this text.
+        Time only cases with this text in their line.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What a user types, read: problem sizes, operators, numbers.
+"""Readers of what a user types: problem sizes, operators, numbers.
 
 A problem size is written as key=value pairs, for example ``i=8,ic=3,oc=4,f=3,stride=2,padding=1``.
 Several numbers in one value are joined by x: ``i=8x6``, ``stride=2x1``, ``padding=1x0x1x2``.
@@ -80,7 +80,7 @@ def _numbers(key: str, value: str) -> Any:
 
 
 def parse_operator(name: str) -> str:
-    """Return the operator of a name, which may be the paper's."""
+    """Return the operator with a name, which may be the paper's."""
     name = ALIASES.get(name, name)
     if name not in OPERATORS:
         raise ValueError(f"operator must be one of {', '.join((*OPERATORS, *ALIASES))}, got {name!r}")

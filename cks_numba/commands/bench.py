@@ -9,7 +9,7 @@ from ..bench import cluster, cpu, gpu
 from .arguments import at_least
 
 LAUNCH_COST = 60.0
-"""Microseconds of Python in a call, at most."""
+"""Most microseconds of Python in a call."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def show_launch_cost(check: bool) -> int:
-    """Print what a call costs in Python before the GPU has work, and with a check, fail above the bar."""
+    """Print what a call costs in Python before the GPU has work; with `check`, fail above the bar."""
     cost = gpu.launch_cost()
     for operator, microseconds in cost.items():
         print(f"{operator:<13} {microseconds:5.1f} us of Python up to the launch (at most {LAUNCH_COST:g})")

@@ -35,7 +35,8 @@ from .arguments import at_least
 Array = NDArray[Any]
 WIDTHS = (12, 32, 64, 128, 256, 256, 256)  # channels after each layer
 BATCH = 2
-LONG = 0.3  # seconds of two regular runs; three timed runs are enough then
+LONG = 0.3
+"""Seconds of two regular runs from which on three timed runs are enough."""
 GREY = "#BBBBBB"
 
 
@@ -98,7 +99,7 @@ def halving_filters(frequencies: list[tuple[int, int]], width: int) -> tuple[Arr
     """
     filters, found = bank(), []
     for channel, (v, h) in enumerate(frequencies):
-        for a in (0, 1):  # 0 smooth, 1 edge; halving a high band turns its frequencies round
+        for a in (0, 1):  # 0 smooth, 1 edge; halving a high band reverses the order of its frequencies
             for b in (0, 1):
                 found.append((2 * v + (a ^ (v & 1)), 2 * h + (b ^ (h & 1)), channel, a, b))
     found.sort(key=lambda item: (item[0] + item[1], max(item[:2]), item))
@@ -254,7 +255,7 @@ def _draw_stack(figure: Any, layers: Sequence[Layer], last: Array, backend: str)
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    axes[1, 0].set_box_aspect(1)  # as its neighbours, so that the text beside it lines up
+    axes[1, 0].set_box_aspect(1)  # the same as its neighbours, so that the text beside it lines up
     axes[1, 0].axis("off")
 
 
@@ -293,7 +294,7 @@ def _draw_zeros(figure: Any, shape: ConvShape, rows: Sequence[Row]) -> None:
 
 
 def _cells(axis: Any, shown: Sequence[Array], window: tuple[int, int]) -> None:
-    """Draw the tensor that is read, and where it is not the filter what slides over it."""
+    """Draw the tensor that is read and, unless it is the filter, the tensor that slides over it."""
     plots.draw_cells(axis, shown[0], window=window)
     columns, rows = shown[0].shape[1], max(kinds.shape[0] for kinds in shown)
     for kinds in shown[1:]:
@@ -342,7 +343,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo; 1 when a result differs from the regular way by more than rounding."""
+    """Run the demo; return 1 if a result differs from the regular way by more than rounding."""
     return show(arguments.out, arguments.size, arguments.repeats, arguments.backend)
 
 
@@ -358,7 +359,7 @@ def show(out: Path, size: int = 256, repeats: int = 5, backend: str = "auto") ->
     repeats : int
         Timed runs of each way; the table shows medians.
     backend : str
-        Who skips the zeros; as in ``conv2d``.
+        Backend that skips the zeros, as in ``conv2d``.
 
     Returns
     -------

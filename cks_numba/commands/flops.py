@@ -37,7 +37,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the multiply-adds of a network or an operator; 2 where the arguments do not go together."""
+    """Print the multiply-adds of a network or an operator; return 2 if the arguments do not go together."""
     given = (arguments.name, arguments.shape, arguments.input, arguments.batch, arguments.csv, arguments.readme)
     try:
         return show(*given)
@@ -61,9 +61,9 @@ def show(
     what : str
         A network, an operator, or "all" for the table of all networks.
     shape : ConvShape, optional
-        Of an operator.
+        Shape of the operator, if `what` is one.
     input, batch : int
-        Image and number of images of a network.
+        Size of the image and number of images, for a network.
     csv_file, readme : Path, optional
         File to write the counts of networks to; file with markers to put the table of all networks between.
 

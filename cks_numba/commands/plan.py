@@ -23,7 +23,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the groups of an operator and shape, or what a GPU would launch for them; 2 where SHAPE is missing."""
+    """Print the groups of an operator and shape, or what a GPU would launch for them; return 2 if SHAPE is missing."""
     if arguments.shape is None and not arguments.launches:
         print("cks-numba plan: plan needs a SHAPE, or --launches", file=sys.stderr)
         return 2

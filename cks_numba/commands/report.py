@@ -30,7 +30,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the report of a model; 2 where it cannot be loaded, or does not take the input."""
+    """Print the report of a model; return 2 if it cannot be loaded, or does not take the input."""
     try:
         return show(arguments.model, arguments.input, arguments.threshold, arguments.html)
     except ValueError as error:
@@ -48,7 +48,7 @@ def show(model: str, input: tuple[int, ...] | None, threshold: float = THRESHOLD
     input : tuple of int, optional
         Size of the input, (N, C, H, W). An ONNX file may bring its own.
     threshold : float
-        From here on `convert` swaps.
+        Factor from which `convert` swaps.
     html : Path, optional
         File for the page.
 
@@ -103,7 +103,7 @@ def load(name: str) -> Any:
 
 
 def _imported(module_name: str, attribute: str) -> Any:
-    if os.getcwd() not in sys.path:  # as python -m does, so that a file beside the reader is found
+    if os.getcwd() not in sys.path:  # as python -m does, so that a module in the current folder is found
         sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module_name)

@@ -40,9 +40,9 @@ def show(operators: Iterable[str], arch: str = "sm_80", source: bool = False, pa
     arch : str
         A GPU architecture, such as "sm_80".
     source : bool
-        The instructions of the inner loop instead of the table.
+        Print the instructions of the inner loop instead of the table.
     path : Path, optional
-        A CSV file to write to what the tables say, and all instructions of the inner loops by kind.
+        CSV file for what the tables say, and all instructions of the inner loops by kind.
 
     Returns
     -------

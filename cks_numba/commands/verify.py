@@ -29,7 +29,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check random shapes; 1 when an error was above its tolerance or a backend broke."""
+    """Check random shapes; return 1 if an error was above its tolerance or a backend broke."""
     return verify(arguments.cases, arguments.seed, arguments.backend)
 
 
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 class Worst:
     """The largest error of one backend and operator, and where it was."""
 
-    ratio: float = -1.0  # error over tolerance: 1 is the limit
+    ratio: float = -1.0  # error over tolerance; the limit is 1
     error: float = 0.0
     dtype: str = ""
     shape: ConvShape | None = None
@@ -70,10 +70,10 @@ def check(operator: str, shape: ConvShape, rng: np.random.Generator, backends: S
 def _one(
     operator: str, shape: ConvShape, first: Any, second: Any, backend: str, expected: Any, scale: Any
 ) -> tuple[float, str]:
-    """Error of one call; infinite, with a message, where it fails or returns another shape or dtype."""
+    """Error of one call; infinite, with a message, if it fails or returns another shape or dtype."""
     try:
         got = call(operator, shape, first, second, backend)
-    except Exception as error:  # a backend that breaks is a finding, and the others still have to be checked
+    except Exception as error:  # a broken backend is a finding, and the others still have to be checked
         return float("inf"), f"{type(error).__name__}: {error}"
     if got.shape != expected.shape or got.dtype != first.dtype:
         return float("inf"), f"expected {first.dtype} {expected.shape}, got {got.dtype} {got.shape}"
@@ -95,7 +95,7 @@ def verify(cases: int | None, seed: int, chosen: Sequence[str] | None = None) ->
     Parameters
     ----------
     cases : int or None
-        None: 100, or 3 where the simulator takes part, which needs seconds for each.
+        If None: 100, or 3 with the simulator, which needs seconds for each.
     seed : int
     chosen : sequence of str, optional
         Backends; every one that runs here if not given.
@@ -127,7 +127,7 @@ def verify(cases: int | None, seed: int, chosen: Sequence[str] | None = None) ->
 
 
 def report(table: dict[tuple[str, str], Worst]) -> int:
-    """Print one line a backend and operator; return the exit code."""
+    """Print one line per backend and operator; return the exit code."""
     print("\nworst error, relative to the sum of absolute products (limit: eps * (4 + 2 sqrt(terms)))")
     print(f"{'backend':<8} {'operator':<14} {'checks':>6} {'failed':>6}  {'error':>8} {'of limit':>8}  where")
     for (backend, operator), worst in table.items():

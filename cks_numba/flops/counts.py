@@ -1,4 +1,4 @@
-"""How many multiply-adds an operator takes the regular way, how many are useful, and which zeros make the rest.
+"""How many multiply-adds an operator takes the regular way, how many are useful, and which zeros cause the rest.
 
 The regular way multiplies pairs of elements of tensors that were really padded and zero-inserted. An element
 is *real*, *inserted* (a zero between two elements of dy) or *padded* (a zero around a tensor), never two of
@@ -42,15 +42,15 @@ class Count:
     Attributes
     ----------
     regular : int
-        Done on tensors that were really padded and zero-inserted.
+        All multiply-adds on tensors that were really padded and zero-inserted.
     useful : int
-        With no factor that padding or insertion put there.
+        Those without a factor that padding or insertion put there.
     inserted : int
-        By an inserted zero, with no padded one.
+        Those by an inserted zero and no padded one.
     both : int
-        A padded zero times an inserted one.
+        Those of a padded zero and an inserted one.
     bytes : int
-        Moved at the least, in float32: both operands read once, the result written once.
+        Least number of bytes moved, in float32: both operands read once, the result written once.
     """
 
     regular: int
@@ -71,16 +71,16 @@ class Count:
 
     @property
     def saved(self) -> float:
-        """Regular over useful: how many times less work skipping leaves (inf if none is useful)."""
+        """Regular over useful: the factor by which skipping reduces the work (inf if nothing is useful)."""
         return self.regular / self.useful if self.useful else float("inf") if self.regular else 1.0
 
     @property
     def intensity(self) -> float:
-        """Useful floating-point operations (two a multiply-add) for each byte moved at the least."""
+        """Useful floating-point operations (two per multiply-add) over the least number of bytes moved."""
         return 2 * self.useful / self.bytes if self.bytes else 0.0
 
     def share(self, kind: str) -> float:
-        """Part of the regular multiply-adds that are of a kind: "useful", "padded", "redundant", ... (0 of none)."""
+        """Share of the regular multiply-adds that is of a kind: "useful", "padded", "redundant", ... (0 if none)."""
         return float(getattr(self, kind)) / self.regular if self.regular else 0.0
 
     def __add__(self, other: Count) -> Count:
@@ -188,7 +188,7 @@ def _sum(counts: Iterable[Count]) -> Count:
 
 
 def operators(layer: Layer) -> dict[str, str]:
-    """Return the operator of each pass: a first layer has no input gradient, because nobody asks for it."""
+    """Return the operator of each pass: a first layer has no input gradient, because nothing uses it."""
     forward, input_gradient = ("conv2d_input", "conv2d") if layer.transposed else ("conv2d", "conv2d_input")
     found = dict(zip(PASSES, (forward, input_gradient, "conv2d_weight"), strict=True))
     return {name: found[name] for name in PASSES if not (layer.first and name == "input gradient")}
@@ -207,12 +207,12 @@ def network(
     Parameters
     ----------
     which : str, or sequence of Layer or ConvShape
-        A name of `networks.NETWORKS`, or layers of your own, which bring their sizes with them.
+        A name in `networks.NETWORKS`, or layers of your own, which bring their sizes with them.
     input : int or (int, int), optional
-        Rows and columns of the image (of a generator: of the image that it draws), with a name only.
+        Rows and columns of the image (for a generator: of the image that it draws); only with a name.
         Image classifiers up to 64x64 take their form for small images.
     batch : int
-        Images, with a name only.
+        Number of images; only with a name.
 
     Returns
     -------

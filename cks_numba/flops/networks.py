@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 from .. import checks
 from ..geometry import ConvShape
 
-SMALL = 64  # up to this size, classifiers take their form for small images
+SMALL = 64
+"""Largest image for which classifiers take their form for small images."""
 
 
 class Layer(NamedTuple):
@@ -33,11 +34,11 @@ class Layer(NamedTuple):
     ----------
     name : str
     shape : ConvShape
-        Of a transposed layer: of the convolution whose input gradient it is.
+        For a transposed layer, the shape of the convolution whose input gradient it computes.
     transposed : bool
         Whether the forward pass is an input gradient.
     first : bool
-        Whether it reads what comes from outside, of which nobody wants the gradient.
+        Whether it reads the input of the network, whose gradient is not needed.
     """
 
     name: str
@@ -103,7 +104,7 @@ def _vgg(depths: tuple[int, ...]) -> Callable[[Stack, bool], None]:
     return build
 
 
-INCEPTION = {  # 1x1; 3x3 reduced, 3x3; 5x5 reduced, 5x5; after pooling
+INCEPTION = {  # output channels: 1x1; 3x3 reduced, 3x3; 5x5 reduced, 5x5; after pooling
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),
     "4a": (192, 96, 208, 16, 48, 64),
@@ -163,7 +164,7 @@ def _resnet(blocks: tuple[int, ...]) -> Callable[[Stack, bool], None]:
 def _block(stack: Stack, name: str, oc: int, stride: int) -> None:
     start = stack.map
     stack.conv(f"{name}.conv1", oc, 3, stride, 1)
-    if stride > 1:  # the shortcut gives a map of the same size
+    if stride > 1:  # the shortcut reads the map before conv1, and gives one of the same size as conv1
         stack.map = start
         stack.conv(f"{name}.shortcut", oc, 1, stride)
     stack.conv(f"{name}.conv2", oc, 3, 1, 1)
@@ -193,7 +194,7 @@ def _generator(stack: Stack, small: bool) -> None:
 
 
 def _unet(stack: Stack, small: bool) -> None:
-    stack.map = (1, *stack.map[1:])  # grey
+    stack.map = (1, *stack.map[1:])  # a grey image
     for level in range(1, 6):
         for k in (1, 2):
             stack.conv(f"down{level}_{k}", 32 << level, 3, first=(level, k) == (1, 1))
@@ -206,14 +207,14 @@ def _unet(stack: Stack, small: bool) -> None:
     for level in range(4, 0, -1):
         oc = 32 << level
         stack.up(f"up{level}", oc, 2, 2)
-        stack.map = (2 * oc, *stack.map[1:])  # beside it, cropped, what came down
+        stack.map = (2 * oc, *stack.map[1:])  # the map from the way down, cropped, is put beside it
         for k in (1, 2):
             stack.conv(f"up{level}_{k}", oc, 3)
     stack.conv("last", 2, 1)
 
 
 class Network(NamedTuple):
-    """How a network is called, what adds its layers to a `Stack`, and the image size if none is given."""
+    """Title of a network, function that adds its layers to a `Stack`, and size of the image if none is given."""
 
     title: str
     build: Callable[[Stack, bool], None]
@@ -244,7 +245,7 @@ def layers(name: str, input: int | tuple[int, int] | None = None, batch: int = 1
     input : int or (int, int), optional
         Rows and columns of the image; by default those of the network's paper.
     batch : int
-        Images.
+        Number of images.
 
     Returns
     -------

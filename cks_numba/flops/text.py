@@ -56,13 +56,13 @@ def _line(name: str, input: str, filters: str, passes: dict[str, Count]) -> str:
 
 
 def _shares(count: Count) -> str:
-    """Percentages of the regular multiply-adds; nothing where there is none, so that the others stand out."""
+    """Percentages of the regular multiply-adds; blank if there are none, so that the others stand out."""
     shares = [100 * count.share(kind) for kind in ("redundant", "padded", "inserted", "both")]
     return "".join(f"{share:>5.1f}" if share else " " * 5 for share in shares)
 
 
 def layer_sizes(layer: LayerCount) -> tuple[str, str]:
-    """The map that the layer reads and its filters, /2 for stride 2 and *2 for a transposed layer."""
+    """The map that the layer reads, and its filters, with /2 for stride 2 and *2 for a transposed layer."""
     s, transposed = layer.layer.shape, layer.layer.transposed
     (rows, columns, ic), oc = ((s.oh, s.ow, s.oc), s.ic) if transposed else ((s.ih, s.iw, s.ic), s.oc)
     stride = f"{'*' if transposed else '/'}{s.stride[0]}" if s.stride != (1, 1) else ""

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from ..flops import Count, LayerCount, layer_count
 from ..flops.networks import Layer
 
-THRESHOLD = 1.15  # a 3x3 filter with padding 1 reaches it on maps up to 9x9, and any filter with a stride
+THRESHOLD = 1.15
+"""Factor from which swapping pays.
+
+A 3x3 filter with padding 1 reaches it on maps up to 9x9, and so does any filter with a stride.
+"""
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Found:
     Attributes
     ----------
     name, kind : str
-        Where it is in the model, and what it is there.
+        Its place in the model, and its kind there.
     counts : tuple of LayerCount
         One for each time that the forward pass ran it; empty if it cannot be counted.
     note : str
@@ -36,7 +40,7 @@ class Found:
         return sum((count.total for count in self.counts), Count(0, 0))
 
     def of(self, *passes: str) -> Count:
-        """Some of "forward", "input gradient" and "weight gradient"."""
+        """Sum of some of "forward", "input gradient" and "weight gradient"."""
         found = (count.passes[name] for count in self.counts for name in passes if name in count.passes)
         return sum(found, Count(0, 0))
 
@@ -66,5 +70,5 @@ def found(name: str, kind: str, layers: Sequence[Layer], note: str = "") -> Foun
     """
     depthwise = any(layer.shape.groups > 1 and layer.shape.ic == layer.shape.groups for layer in layers)
     if depthwise and not note:
-        note = "depthwise"  # a vector has more lanes than a group has channels
+        note = "depthwise"  # a vector has more lanes than a channel group has channels
     return Found(name, kind, tuple(map(layer_count, layers)), note)

@@ -22,7 +22,7 @@ def of_onnx(path: Path, input: tuple[int, ...] | None = None) -> list[Found]:
     ----------
     path : Path
     input : tuple of int, optional
-        Size of the first input, in place of what the file says; needed where the file leaves a size open.
+        Size of the first input, in place of what the file says; needed if the file leaves a size open.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def of_onnx(path: Path, input: tuple[int, ...] | None = None) -> list[Found]:
     except ModuleNotFoundError as error:
         raise RuntimeError("an ONNX file needs onnx: pip install 'cks-numba[onnx]'") from error
     try:
-        model = onnx.load(str(path), load_external_data=False)  # sizes are enough
+        model = onnx.load(str(path), load_external_data=False)  # only sizes are needed
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
     except Exception as error:
@@ -75,7 +75,7 @@ def _set_input(graph: Any, path: Path, size: tuple[int, ...] | None) -> str:
 
 
 def _sizes(graph: Any) -> dict[str, tuple[int, ...]]:
-    """Sizes of all tensors by name; only those that are wholly known."""
+    """Sizes of tensors by name, where they are fully known."""
     sizes = {constant.name: tuple(constant.dims) for constant in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         dims = value.type.tensor_type.shape.dim
@@ -90,11 +90,11 @@ def _found(node: Any, sizes: dict[str, tuple[int, ...]], source: str) -> Found:
     name, options = node.name or node.output[0], {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     x, w, y = (sizes.get(key) for key in (node.input[0], node.input[1], node.output[0]))
     note = _why_not(node.op_type, options, x, w, y)
-    if note or x is None or w is None or y is None:  # the last three for mypy
+    if note or x is None or w is None or y is None:  # mypy needs the last three
         return Found(name, node.op_type, note=note)
     transposed, groups = node.op_type == "ConvTranspose", options.get("group", 1)
     wanted = w[0] if transposed else w[1] * groups
-    if x[1] != wanted:  # ONNX does not compare them
+    if x[1] != wanted:  # ONNX does not check this
         raise ValueError(f"{name}: channels do not match: its input has {x[1]} channels, its filter is for {wanted}")
     try:
         shape = _shape((y, x) if transposed else (x, y), w[2:], options)
@@ -104,7 +104,7 @@ def _found(node: Any, sizes: dict[str, tuple[int, ...]], source: str) -> Found:
 
 
 def _why_not(kind: str, options: dict[str, Any], *known: tuple[int, ...] | None) -> str:
-    """Why a node cannot be counted, or nothing."""
+    """Reason why a node cannot be counted; empty if it can."""
     if kind not in COUNTED:
         return f"not {' or '.join(COUNTED)}"
     if any(size is None for size in known):

@@ -1,4 +1,4 @@
-"""The report of a model as one self-contained page: a figure, a table that sorts, no access to a network."""
+"""The report of a model as one self-contained page: a figure and a sortable table, without access to a network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = {
     "inserted": "by an inserted zero",
     "both": "padded × inserted",
 }
-COLUMNS = (  # heading, and whether it is a number
+COLUMNS = (  # heading, and whether the column holds numbers
     ("Layer", False),
     ("Factor", True),
     ("Convert", False),
@@ -81,14 +81,14 @@ for (const button of document.querySelectorAll("thead button")) {
 
 
 def page(title: str, rows: list[Found], threshold: float = THRESHOLD) -> str:
-    """Return the page.
+    """Return the report as a page.
 
     Parameters
     ----------
     title : str
     rows : list of Found
     threshold : float
-        From here on `convert` swaps.
+        Factor from which `convert` swaps.
 
     Returns
     -------
@@ -139,7 +139,7 @@ without the gradient of the model's own input. Made by cks-numba report.</p></fo
 
 
 def _patterns() -> str:
-    """How each kind is filled, in every figure of the page: a colour, and lines or dots that need no colour."""
+    """Fills of the kinds in every figure of the page: a colour, and lines or dots that can be told apart without it."""
     marks = {
         "useful": ("#0072b2", ""),
         "padded": ("#dcdcd7", '<circle cx="4" cy="4" r="1.4" fill="#55554f"/>'),
@@ -165,7 +165,7 @@ def _bars(rows: list[Found], threshold: float) -> str:
 
 
 def _bar(row: Found, most: int, swaps: bool) -> str:
-    """One figure a layer, in percent of its own width, so that it is sharp and legible at any size of the window."""
+    """Draw one layer, in percent of the width, so that it is sharp and legible at any size of the window."""
     left, boxes, words = 0.0, [], []
     for kind, label in KINDS.items():
         count = getattr(row.total, kind)

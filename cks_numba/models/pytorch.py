@@ -24,7 +24,7 @@ def of_torch(model: Any, sample: Any) -> list[Found]:
         Run as in evaluation, without gradients; it is left as it was.
     sample : tuple of int, tensor, or tuple of tensors
         Input: a size in torch's order, (N, C, H, W), for zeros of the dtype and on the device of the parameters; or the
-        arguments themselves. A layer that reads one of them directly is a first one, which needs no input gradient.
+        arguments themselves. A layer that reads one of them directly is a first layer, which needs no input gradient.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def _arguments(model: Any, sample: Any) -> tuple[Any, ...]:
 
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """No gradients, no statistics of batches, no dropout; afterwards every module is in the mode that it was in."""
+    """Switch off gradients, batch statistics and dropout; afterwards restore the mode of every module."""
     import torch
 
     training = {module: module.training for module in model.modules()}
@@ -78,12 +78,12 @@ def _evaluating(model: Any) -> Iterator[None]:
 
 
 class _Watch:
-    """Notes the convolutions of a forward pass: layers by hooks, others as torch dispatches them."""
+    """A record of the convolutions of a forward pass: layers by hooks, others as torch dispatches them."""
 
     def __init__(self, arguments: tuple[Any, ...]) -> None:
         self.arguments = arguments
         self.inside: list[tuple[str, Any]] = []  # the modules whose forward is running
-        self.layers: dict[tuple[str, str], list[Layer]] = {}  # by name and kind
+        self.layers: dict[tuple[str, str], list[Layer]] = {}  # the key is name and kind
         self.notes: dict[tuple[str, str], str] = {}
 
     @contextmanager
@@ -115,7 +115,7 @@ class _Watch:
             self.notes[key] = note or "skips its zeros already"
 
     def _note_call(self, x: Any, w: Any, y: Any, options: tuple[Any, ...]) -> None:
-        """A convolution that torch dispatches: of a layer that has its hook, or of anything else."""
+        """Note a convolution that torch dispatches, unless a hook notes its layer."""
         name, module = self.inside[-1] if self.inside else ("", None)
         if is_layer(module):
             return
@@ -149,7 +149,7 @@ def _kind(module: Any) -> str:
 
 
 def _unfit(weight: Any) -> str:
-    """Why our layers cannot compute with these parameters, or nothing."""
+    """Reason why our layers cannot compute with these parameters; empty if they can."""
     dtype = dtype_name(weight)
     if dtype not in ("float32", "float64"):
         return f"{dtype} parameters"
@@ -188,7 +188,7 @@ def _shape(
 
 
 def _calls(note: Callable[..., None]) -> Any:
-    """A mode in which torch tells of every convolution that it dispatches, layer or not."""
+    """Return a mode in which torch reports every convolution that it dispatches, in a layer or not."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 

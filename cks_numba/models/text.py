@@ -6,7 +6,8 @@ from ..flops import PASSES, Count
 from ..flops.text import layer_sizes
 from .found import THRESHOLD, Found
 
-BAR = 14  # characters of a bar as long as the largest layer
+BAR = 14
+"""Characters of the bar of the largest layer."""
 STEPS = ((1e9, "G "), (1e6, "M "), (1e3, "k "), (1, ""))
 
 
@@ -17,7 +18,7 @@ def text(rows: list[Found], threshold: float = THRESHOLD) -> str:
     ----------
     rows : list of Found
     threshold : float
-        From here on `convert` swaps.
+        Factor from which `convert` swaps.
 
     Returns
     -------
@@ -61,7 +62,7 @@ def _bar(row: Found, most: int) -> str:
 
 
 def percent(count: Count) -> str:
-    """The part of the multiply-adds that meets an added zero."""
+    """Share of the multiply-adds that meets an added zero, in percent."""
     return f"{100 * count.share('redundant'):.0f}%"
 
 

@@ -1,4 +1,4 @@
-"""A GIF of an operator: the regular way beside the skipping way, one result a frame, every product marked."""
+"""A GIF of an operator: the regular way beside the skipping way, one result per frame, every product marked."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from .cells import BLUE, INK, RED, Kinds, canvas, draw_cells, frame, single, wri
 from .products import draw_heat, draw_products, products, waste_map
 
 MOST_RESULTS = 100
-HOLD = 8  # frames that the last picture stays longer
+HOLD = 8
+"""Extra frames for which the last picture stays."""
 DPI = 64
-TOP = 2.8  # squares above the tensors
+TOP = 2.8
+"""Squares above the tensors."""
 OPERANDS = {"conv2d": ("x", "w"), "conv2d_input": ("dy", "w"), "conv2d_weight": ("x", "dy")}
 RESULTS = {"conv2d": "y", "conv2d_input": "dx", "conv2d_weight": "dw"}
 ADDED = {
@@ -41,7 +43,7 @@ class Way(NamedTuple):
 
 
 def ways(operator: str, shape: ConvShape) -> tuple[Way, Way]:
-    """The regular and the skipping way of a layer, seen at one image and one channel."""
+    """Trace the regular and the skipping way of a layer, with one image and one channel."""
     shape = single(shape)
     regular, skipping = (trace.run(operator, shape, rung) for rung in ("with_zeros", "skip_zeros"))
     sizes = {"x": shape.x_shape, "w": shape.w_shape, "dy": shape.y_shape}
@@ -55,8 +57,8 @@ def ways(operator: str, shape: ConvShape) -> tuple[Way, Way]:
 def animate(operator: str, shape: ConvShape, path: str | Path, fps: float = 1.5) -> Path:
     """Write a GIF: on the left the regular way, on the right the skipping way, with running counters.
 
-    Every frame is one result. Crosses are products by an added zero, dots are useful products. What
-    is shown is what the traced kernels did.
+    Every frame is one result. Crosses are products by an added zero, dots are useful products, both as
+    the traced kernels did them.
 
     Parameters
     ----------
@@ -64,7 +66,7 @@ def animate(operator: str, shape: ConvShape, path: str | Path, fps: float = 1.5)
     shape : ConvShape
         Its first image and channel are shown; at most 100 results.
     path : str or Path
-        Ends with .gif.
+        Name that ends with .gif.
     fps : float
         Results per second.
 
@@ -109,7 +111,7 @@ def _check_size(operator: str, shape: ConvShape) -> None:
 
 
 def _frames(pair: tuple[Way, Way]) -> Iterator[Image.Image]:
-    """A picture for each result."""
+    """Yield a picture for each result."""
     fig, ax = canvas(*_size(pair))
     fig.set_dpi(DPI)
     drawing = FigureCanvasAgg(fig)

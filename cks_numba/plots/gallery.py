@@ -1,4 +1,4 @@
-"""``cks-numba figures``: the look that all pictures share, and what draws and saves them, the same bytes every time.
+"""``cks-numba figures``: the common look of all pictures; drawing and saving them, the same bytes every time.
 
 A script in figures/ has a function ``draw()`` that returns a Matplotlib ``Figure``, or a dict of them by name; or a
 function ``animations()`` that returns, by name, functions that write a GIF to a path.
@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 
 from .. import plots
 
-Writer = Callable[[Path], Path]  # of an animation
+Writer = Callable[[Path], Path]
+"""Function that writes an animation to a path."""
 FOLDER = Path(__file__).resolve().parents[2] / "figures"
 DPI = 120
 KINDS = plots.KINDS
@@ -52,7 +53,7 @@ def scripts() -> dict[str, Path]:
     Raises
     ------
     RuntimeError
-        Where there are none, as in an installed wheel.
+        If there are none, as in an installed wheel.
     """
     if not (FOLDER.parent / "pyproject.toml").is_file() or not FOLDER.is_dir():
         raise RuntimeError("the figures and their data are not in the installed package: run this in a checkout")
@@ -70,7 +71,7 @@ def load(name: str) -> ModuleType:
 
 @contextmanager
 def look() -> Iterator[None]:
-    """Give pictures that are made inside the common look, whatever settings Matplotlib has."""
+    """Give all pictures made inside this context the common look, whatever settings Matplotlib has."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**STYLE, "backend": "agg"})
@@ -84,7 +85,7 @@ def pictures(name: str, script: ModuleType) -> dict[str, Figure]:
 
 
 def save(fig: Figure, folder: Path, name: str) -> list[Path]:
-    """Save a picture as PNG and SVG that name the version of Matplotlib and no date."""
+    """Save a picture as PNG and SVG, with the version of Matplotlib and without a date."""
     maker, paths = f"Matplotlib {matplotlib.__version__}", [folder / f"{name}.{kind}" for kind in ("png", "svg")]
     fig.savefig(paths[0], dpi=DPI, metadata={"Software": maker}, pil_kwargs={"optimize": True})
     fig.savefig(paths[1], metadata={"Creator": maker, "Date": None})
@@ -97,9 +98,9 @@ def make(name: str, folder: Path) -> list[Path]:
     Parameters
     ----------
     name : str
-        Of a script in figures/, without .py.
+        Name of a script in figures/, without .py.
     folder : Path
-        Where the pictures go; it is made if it is not there.
+        Folder of the pictures; it is made if it does not exist.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A small case of an operator told as text: what is added, what is skipped, and how much that saves."""
+"""A small case of an operator as text: what is added, what is skipped, and how much that saves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EQUATIONS = {
     "conv2d_input": "conv2d_input (KS-deconv): dx[i] = sum of dy[o] * w[f] over o*stride - padding + f*dilation = i",
     "conv2d_weight": "conv2d_weight (Sk-dilated): dw[f] = sum over o of x[o*stride - padding + f*dilation] * dy[o]",
 }
-SMALL = {  # the cases that explain shows when it is given none
+SMALL = {  # the cases that explain shows by default
     "conv2d": ConvShape(n=1, ih=4, iw=4, ic=1, oc=1, fh=3, fw=3, padding=1),
     "conv2d_input": ConvShape(n=1, ih=5, iw=5, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1),
     "conv2d_weight": ConvShape(n=1, ih=5, iw=5, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1),
@@ -37,7 +37,7 @@ MOST_ROWS, MOST_COLS, MOST_TERMS = 16, 20, 6
 def explain(
     operator: str, first: Array | None = None, second: Array | None = None, shape: ConvShape | None = None
 ) -> str:
-    """Tell a small case of an operator as text: grids, added zeros, ranges and counts.
+    """Describe a small case of an operator as text: grids, added zeros, ranges and counts.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def _grid(stage: Stage) -> str:
 
 # --- windows, phases and ranges ------------------------------------------------------------------
 def _ranges(operator: str, shape: ConvShape) -> str:
-    """Which indices meet which, axis by axis, read from the runs of the plan."""
+    """Write which indices meet, axis by axis, from the runs of the plan."""
     if shape.h == shape.w:
         return f"Along rows, and the same along columns:\n{_axis_text(operator, shape.h)}"
     rows, cols = _axis_text(operator, shape.h), _axis_text(operator, shape.w)
@@ -189,13 +189,13 @@ def _what_regular_does(steps: Steps, useful: int) -> str:
 
 
 def _met(operator: str, axis: Axis) -> list[tuple[int, int, int]]:
-    """Real triples (i, f, o) of index 0 along one axis."""
+    """List the real triples (i, f, o) of result 0 along one axis."""
     place = {"conv2d": 2, "conv2d_input": 0, "conv2d_weight": 1}[operator]
     return [triple for run in axis.runs(operator) for triple in run.triples() if triple[place] == 0]
 
 
 def _product(operator: str, arrays: tuple[Array, Array], h: tuple[int, int, int], w: tuple[int, int, int]) -> str:
-    """One product with its indices and its numbers, of the first image and channels."""
+    """Write one product, of the first image and channels, with its indices and its numbers."""
     place = {"x": 0, "w": 1, "dy": 2}
     names = NAMES[operator][:2]
     at = [(h[place[name]], w[place[name]]) for name in names]
@@ -205,7 +205,7 @@ def _product(operator: str, arrays: tuple[Array, Array], h: tuple[int, int, int]
 
 
 def _channel_note(operator: str, shape: ConvShape) -> str:
-    """Say over what else the sum runs, where the printed products are only its first part."""
+    """Say what else the sum runs over, if the printed products are only a part of it."""
     over = {"conv2d": shape.ic // shape.groups, "conv2d_input": shape.oc // shape.groups, "conv2d_weight": shape.n}
     if over[operator] == 1:
         return ""

@@ -94,12 +94,12 @@ def _pad_or_crop(spread: Array, axis: int, line: Axis) -> Array:
     length, before = line.size + line.span - 1, line.span - 1 - line.before
     widths = [(0, 0)] * spread.ndim
     widths[axis] = max(0, before), max(0, length - before - spread.shape[axis])
-    first = max(0, -before)  # may lie behind the last element of dy, in the zeros that follow it
+    first = max(0, -before)  # may be past the last element of dy, in the zeros after it
     return np.pad(spread, widths)[(slice(None),) * axis + (slice(first, first + length),)]
 
 
 def _windows(a: Array, window: tuple[int, int], step: tuple[int, int]) -> Array:
-    """Windows of `a` (N, H, W, C), one every `step`: a view (N, rows, columns, C, window rows, window columns)."""
+    """Return windows of `a` (N, H, W, C), one every `step`: a view (N, rows, columns, C, window rows and columns)."""
     return sliding_window_view(a, window, axis=(1, 2))[:, :: step[0], :: step[1]]
 
 
@@ -109,7 +109,7 @@ def _correlate(a: Array, filters: Array, shape: ConvShape, step: tuple[int, int]
     cut = _windows(a, (shape.h.span, shape.w.span), step)[..., ::dh, ::dw]  # (N, R, C, IC, FH, FW)
     n, rows, columns, ic, fh, fw = cut.shape
     cut = cut.reshape(n, rows, columns, g, ic // g, fh, fw).transpose(3, 0, 1, 2, 5, 6, 4)
-    patches = cut.reshape(g, n * rows * columns, fh * fw * (ic // g))  # (groups, positions, terms): the copy
+    patches = cut.reshape(g, n * rows * columns, fh * fw * (ic // g))  # a copy: (groups, positions, terms)
     y = patches @ filters  # (groups, positions, K/groups)
     return np.ascontiguousarray(y.transpose(1, 0, 2)).reshape(n, rows, columns, g * filters.shape[2])
 
@@ -189,7 +189,7 @@ def conv2d_weight(x: Array, dy: Array, shape: ConvShape) -> Array:
     cut = _windows(pad_input(x, shape), (uh, uw), shape.dilation)[:, : shape.fh, : shape.fw]  # (N, FH, FW, IC, UH, UW)
     n, fh, fw, ic = cut.shape[:4]
     cut = cut.reshape(n, fh, fw, g, ic // g, uh, uw).transpose(3, 0, 5, 6, 1, 2, 4)
-    patches = cut.reshape(g, n * uh * uw, fh * fw * (ic // g))  # (groups, terms, taps and channels): the copy
+    patches = cut.reshape(g, n * uh * uw, fh * fw * (ic // g))  # a copy: (groups, terms, taps and channels)
     gradients = spread.reshape(n * uh * uw, g, shape.oc // g).transpose(1, 2, 0)  # (groups, OC/groups, terms)
     dw: Array = (gradients @ patches).reshape(shape.w_shape)
     return dw

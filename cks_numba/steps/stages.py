@@ -1,7 +1,7 @@
 """What the three step-by-step versions share: stages, added zeros with their masks, counted sums.
 
 In all arrays here rows are axis 1 and columns are axis 2. Inside the operators the channels are
-split in (channel group, channel of it), so that channel groups need no loop of their own::
+split into (channel group, channel in it), so that channel groups need no loop of their own::
 
     x  (N, IH, IW, G, C)    dy  (N, OH, OW, G, K)    w  (K, FH, FW, G, C)    C = IC/G, K = OC/G
 """
@@ -93,7 +93,7 @@ class Steps:
 
 @dataclass
 class Sums:
-    """Adds up products of two arrays with `np.einsum` and counts every multiply-add that it does."""
+    """Sums of products of two arrays by `np.einsum`, with a count of all their multiply-adds."""
 
     madds: int = field(default=0)
 
@@ -144,7 +144,7 @@ def named(word: str, numbers: Sequence[int]) -> str:
 
 # --- channel groups ------------------------------------------------------------------------------
 def split_channels(array: Array, groups: int) -> Array:
-    """Split the last axis of an NHWC array in (channel group, channel of it)."""
+    """Split the last axis of an NHWC array into (channel group, channel in it)."""
     return array.reshape(*array.shape[:3], groups, array.shape[3] // groups)
 
 
@@ -169,7 +169,7 @@ def join_filter(w: Array) -> Array:
 
 # --- added zeros, and masks that remember them ---------------------------------------------------
 def pad_x(x: Array, shape: ConvShape) -> Stage:
-    """Surround x by the zeros of the padding."""
+    """Surround x with the zeros of the padding."""
     padded = ~regular.pad_input(np.ones(x.shape, dtype=bool), shape)
     (top, bottom), (left, right) = shape.padding
     text = f"x with {amount(top, 'row')} of zeros above, {bottom} below, {amount(left, 'column')} left, {right} right"

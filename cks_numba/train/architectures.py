@@ -1,8 +1,8 @@
 """VGG and ResNet in PyTorch: their convolutions, each with a batch normalisation, and one linear layer at the end.
 
-The definitions are those of torchvision (models/vgg.py, models/resnet.py). The small form, for images up to 64x64, has
-a 3x3 layer with stride 1 in front of a ResNet and no pooling there. Before the linear layer is the mean over the map,
-so a network takes images of any size; pooling stops at maps of one pixel, so VGG-16 takes 8x8 too.
+The definitions are those of torchvision (models/vgg.py, models/resnet.py). In the small form, for images up to 64x64, a
+ResNet begins with a 3x3 layer with stride 1 and no pooling. The linear layer reads the mean over the map, so a network
+takes images of any size; pooling stops at maps of one pixel, so VGG-16 takes 8x8 too.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ CLASSES = 10
 
 
 class Pool(nn.MaxPool2d):
-    """2x2 pooling that leaves a map with one row or column as it is."""
+    """2x2 pooling that leaves a map with only one row or column as it is."""
 
     def forward(self, input: Tensor) -> Tensor:
         return input if min(input.shape[2:]) < 2 else super().forward(input)
 
 
 def conv(ic: int, oc: int, taps: int, stride: int = 1) -> nn.Sequential:
-    """A convolution with padding that keeps the size at stride 1, and its normalisation instead of a bias."""
+    """Build a convolution with padding that keeps the size at stride 1, and a normalisation instead of a bias."""
     return nn.Sequential(nn.Conv2d(ic, oc, taps, stride, taps // 2, bias=False), nn.BatchNorm2d(oc))
 
 
@@ -51,7 +51,7 @@ class Block(nn.Module):
 
 
 def resnet(blocks: Sequence[int], channels: int = 3, small: bool = True) -> nn.Sequential:
-    """A ResNet with so many blocks in each of its four stages."""
+    """Build a ResNet; `blocks` holds the number of blocks in each of its four stages."""
     parts: list[nn.Module] = [conv(channels, 64, 3 if small else 7, 1 if small else 2), nn.ReLU(inplace=True)]
     if not small:
         parts.append(nn.MaxPool2d(3, 2, 1))
@@ -62,7 +62,7 @@ def resnet(blocks: Sequence[int], channels: int = 3, small: bool = True) -> nn.S
 
 
 def vgg(text: str, channels: int = 3) -> nn.Sequential:
-    """From a configuration of torchvision: a number is a 3x3 layer with so many channels, M is pooling."""
+    """Build a VGG from a configuration of torchvision: a number is a 3x3 layer with so many channels, M is pooling."""
     parts: list[nn.Module] = []
     for word in text.split():
         if word == "M":
@@ -74,7 +74,7 @@ def vgg(text: str, channels: int = 3) -> nn.Sequential:
 
 
 def little(channels: int = 3) -> nn.Sequential:
-    """Three layers, two of them with a stride: a network for tests and first tries."""
+    """Build a network for tests and first tries: three layers, two of them with a stride."""
     parts: list[nn.Module] = []
     for ic, oc, stride in ((channels, 16, 2), (16, 32, 2), (32, 32, 1)):
         parts += [conv(ic, oc, 3, stride), nn.ReLU(inplace=True)]
@@ -82,12 +82,12 @@ def little(channels: int = 3) -> nn.Sequential:
 
 
 def _head(channels: int) -> tuple[nn.Module, ...]:
-    """The mean over the map, then a score for each class."""
+    """Build the last layers: the mean over the map, then a score for each class."""
     return nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, CLASSES)
 
 
 VGG16 = "64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M"
-MODELS: dict[str, Callable[[int], nn.Sequential]] = {  # by the channels of the image
+MODELS: dict[str, Callable[[int], nn.Sequential]] = {  # each takes the number of channels of the image
     "vgg16": lambda channels: vgg(VGG16, channels),
     "resnet18": lambda channels: resnet((2, 2, 2, 2), channels),
     "resnet34": lambda channels: resnet((3, 4, 6, 3), channels),
@@ -103,12 +103,12 @@ def build(name: str, channels: int) -> Any:
     name : str
         A key of `MODELS`.
     channels : int
-        Of the image.
+        Channels of the image.
 
     Returns
     -------
     torch.nn.Sequential
-        From (N, channels, H, W) to scores (N, 10).
+        It maps (N, channels, H, W) to scores (N, 10).
 
     Raises
     ------

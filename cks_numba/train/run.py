@@ -1,8 +1,8 @@
 """One training that can stop after any step and go on later with the same losses.
 
-All that is random follows from the seed: the first weights from the seed alone, the order of the images from the seed
-and the epoch. Nothing else is drawn, so a checkpoint needs no state of a generator. The images, a byte for each
-element, lie on the device from the start, and a step waits for it once, to read loss and accuracy.
+Everything random follows from the seed: the first weights from the seed alone, the order of the images from the seed
+and the epoch. Nothing else is drawn, so a checkpoint needs no state of a generator. The images are on the device from
+the start, one byte per element, and a step waits for the device once, to read loss and accuracy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from .data import Data
 
 BACKENDS = ("cks", "torch")
 MOMENTUM, DECAY = 0.9, 5e-4
-EVALUATED = 500  # images at a time in the test
+EVALUATED = 500
+"""Images of a batch in the test."""
 COLUMNS = (
     *("data", "model", "backend", "device", "threads", "versions", "batch_size", "lr", "seed", "regular", "useful"),
     *("epoch", "step", "loss", "accuracy", "test_accuracy", "seconds"),
@@ -36,7 +37,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the losses depend on, beside the data.
+    """Everything that the losses depend on besides the data.
 
     Attributes
     ----------
@@ -69,7 +70,7 @@ class Settings:
         checks.choice("model", self.model, tuple(architectures.MODELS))
         checks.choice("backend", self.backend, BACKENDS)
         checks.choice("device", self.device, ("cpu", "cuda"))
-        checks.integer("batch_size", self.batch_size, 2)  # one image has no variance to be normalised by
+        checks.integer("batch_size", self.batch_size, 2)  # normalisation needs the variance of a batch
         checks.integer("seed", self.seed, 0)
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr must be a number above 0, got {self.lr}")
@@ -100,7 +101,7 @@ class Images:
 
 
 class Run:
-    """A training: its network, its optimizer, and how far it is.
+    """A training: its network, its optimizer, and how far it has come.
 
     Parameters
     ----------
@@ -114,7 +115,7 @@ class Run:
     Raises
     ------
     ValueError
-        If the data are less than a batch, or `out` has a training with other settings.
+        If there are fewer images than a batch has, or `out` has a training with other settings.
     """
 
     settings: Settings
@@ -147,7 +148,7 @@ class Run:
         self.batches = self._batches()
 
     def _build(self, data: Data) -> None:
-        """The network, with the same first weights for every backend and device."""
+        """Build the network, with the same first weights for every backend and device."""
         size = (1, *data.images.shape[1:])
         torch.manual_seed(self.settings.seed)
         model = architectures.build(self.settings.model, size[1])
@@ -173,7 +174,7 @@ class Run:
         checkpoint.save(self.path, state | {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()})
 
     def _batches(self) -> Iterator[Tensor]:
-        """Indices of the images of every step from this one on."""
+        """Yield the indices of the images of every step from this one on."""
         epoch, first = divmod(self.step, self.epoch_steps)
         size = self.settings.batch_size
         while True:
@@ -184,7 +185,7 @@ class Run:
             epoch, first = epoch + 1, 0
 
     def advance(self) -> dict[str, Any]:
-        """Take one step, log it, and save where it is time.
+        """Take one step, log it, and write a checkpoint if one is due.
 
         Returns
         -------
@@ -205,7 +206,7 @@ class Run:
         return row
 
     def _learn(self, chosen: Tensor) -> tuple[float, float]:
-        """Loss and accuracy of a batch before its step."""
+        """Learn from a batch, and return its loss and accuracy before the step."""
         self.model.train()
         images, labels = (tensor[chosen] for tensor in self.images.train)
         self.optimizer.zero_grad()
@@ -234,23 +235,23 @@ def about(device: str) -> dict[str, Any]:
 
 
 def set_up(threads: int | None) -> None:
-    """Let both backends have the same threads and the same precision, and a second run the same bits.
+    """Give both backends the same threads and precision, and make a second run give the same bits.
 
     Parameters
     ----------
     threads : int, optional
-        Of the CPU; as many as Numba has by default.
+        Threads of the CPU; by default as many as Numba has.
 
     Raises
     ------
     ValueError
-        For more than Numba can have.
+        For more threads than Numba can have.
     """
-    timing.keep_memory()  # or else fresh pages, at every step, may take longer than the convolutions
+    timing.keep_memory()  # otherwise fresh pages in every step may take longer than the convolutions
     threads = threads or numba.get_num_threads()
     numba.set_num_threads(threads)
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False  # it may choose another algorithm each time
-    torch.backends.cudnn.allow_tf32 = False  # ours are float32
+    torch.backends.cudnn.benchmark = False  # it may choose a different algorithm in each run
+    torch.backends.cudnn.allow_tf32 = False  # our convolutions are in float32
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,4 +1,4 @@
-"""What the notebooks of tutorials/ share: `setup`, `check`, and ways to show a picture or a source.
+"""Common parts of the notebooks in tutorials/: `setup`, `check`, and ways to show a picture or a source.
 
 Importing it imports neither Numba nor Matplotlib, so that `setup` can still choose Numba's simulator.
 """

@@ -1,4 +1,4 @@
-"""What a learner gave as an answer: still open, wrong, or a function to call."""
+"""Answers of a learner: still open, wrong, or a function to call."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def missing(answer: Any) -> bool:
 
 
 def call(function: Any, *args: Any) -> Any:
-    """Call a learner's function: `Open` if it returns nothing yet, `Wrong` if it is none or raises.
+    """Call a learner's function: raise `Open` if it returns nothing yet, `Wrong` if it is no function or fails.
 
     Parameters
     ----------
     function : object
-        What should be a function.
+        The answer, which should be a function.
     *args
         Its arguments.
 

@@ -14,7 +14,8 @@ from typing import Any
 from .answers import Open, Wrong, missing
 
 STILL_OPEN = "is still open. Replace the ... in the cell above, run it, then run this cell again."
-WIDTH = 100  # of a printed line: a notebook breaks a longer one in the middle of a word
+WIDTH = 100
+"""Characters of a printed line; a notebook breaks longer ones in the middle of a word."""
 
 
 def check(exercise: str, answer: Any) -> None:

@@ -22,7 +22,8 @@ from ..geometry import ConvShape
 from .cards import Card
 
 Matrix = np.ndarray[Any, Any]
-WINOGRAD: dict[int, tuple[Matrix, Matrix, Matrix]] = {  # outputs of a tile: transforms of input, filter, output
+# Transforms of input, filter and output, by the side of a tile of outputs.
+WINOGRAD: dict[int, tuple[Matrix, Matrix, Matrix]] = {
     2: (
         np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
         np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
@@ -51,7 +52,7 @@ def transform(matrix: Matrix) -> int:
 
     Examples
     --------
-    >>> transform(WINOGRAD[2][0])  # of the input, as in arXiv 1509.09308
+    >>> transform(WINOGRAD[2][0])  # the transform of the input, as in arXiv 1509.09308
     32
     """
     rows, columns = matrix.shape
@@ -71,7 +72,7 @@ def winograd(shape: ConvShape, m: int) -> int | None:
 
 
 def fft(shape: ConvShape) -> int | None:
-    """Instructions by FFT of the whole map; None with a stride, which would throw most results away."""
+    """Instructions by FFT of the whole map; None with a stride, which would throw away most results."""
     if shape.stride != (1, 1) or shape.groups != 1:
         return None
     sides = [2 ** ceil(log2(max(2, axis.size + axis.before + axis.after))) for axis in (shape.h, shape.w)]
@@ -104,7 +105,7 @@ def instructions(operator: str, shape: ConvShape) -> dict[str, int]:
 
 
 def seconds(operator: str, shape: ConvShape, card: Card) -> dict[str, float]:
-    """Time of each way at best on a card: its instructions, or the bytes, whichever takes longer.
+    """Least time of each way on a card: that of its instructions or that of the bytes, whichever is longer.
 
     With tensor cores, "trimmed" products are done at the rate of TF32, whose factors have 11 significant bits.
     """

@@ -1,4 +1,4 @@
-"""Lesson 04, the filter gradient: its pictures, and what is looked at in its exercises."""
+"""Pictures and exercises of 04_sk_dilated, the filter gradient."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .answers import Wrong, call
 from .trying import compare, run_kernel
 
 OPERATOR = "conv2d_weight"
-CASES = [  # of exercise 04.2: f, size, outputs, stride, padding, dilation
+CASES = [  # exercise 04.2: f, size, outputs, stride, padding, dilation
     (f, size, (size + 2 * padding - (taps - 1) * dilation - 1) // stride + 1, stride, padding, dilation)
     for size, taps, stride, padding, dilation in product((3, 4, 7), (1, 3), (1, 2, 3), (0, 1, 3), (1, 2))
     if size + 2 * padding > (taps - 1) * dilation
     for f in range(taps)
 ]
-AXES = ((5, 3, 2, 1), (4, 3, 1, 1), (3, 2, 1, 0), (2, 5, 1, 4), (2, 4, 3, 3))  # of 04.4: size, taps, stride, padding
+AXES = ((5, 3, 2, 1), (4, 3, 1, 1), (3, 2, 1, 0), (2, 5, 1, 4), (2, 4, 3, 3))  # 04.4: size, taps, stride, padding
 
 
 # --- pictures -------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ def draw_tap(shape: ConvShape, tap: tuple[int, int], rung: str) -> Figure:
 
 
 def draw_waste(shape: ConvShape) -> Figure:
-    """The number of products of each weight, the redder the more of them are by an added zero, both ways."""
+    """Number of products of each weight, the redder the more of them are by an added zero, in both ways."""
     fig, ax = plots.canvas(2 * (shape.fw + 4.5), shape.fh + 3)
     for k, rung in enumerate(("with_zeros", "skip_zeros")):
         wasted, done = plots.waste_map(trace.run(OPERATOR, shape, rung))
@@ -65,7 +65,7 @@ def draw_waste(shape: ConvShape) -> Figure:
 
 
 def draw_parts(layer: ConvShape) -> Figure:
-    """Time by the model of the library against the number of parts of the sum."""
+    """Time by the library's own model against the number of parts of the sum."""
     chosen = tiled.choose(OPERATOR, layer)
     parts = [2**k for k in range(7)]
     cycles = [tiled.Choice(OPERATOR, layer, chosen.tile, number, chosen.sms).cycles for number in parts]

@@ -7,12 +7,13 @@ import os
 import sys
 from importlib.util import find_spec
 
-QUIET = ("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "NUMBA_CUDA_WARN_ON_IMPLICIT_COPY")  # tiny NumPy arrays are right here
+QUIET = ("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "NUMBA_CUDA_WARN_ON_IMPLICIT_COPY")
+"""Warnings to switch off, because the lessons use tiny NumPy arrays on purpose."""
 DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 
 
 def gpus() -> int:
-    """Number of CUDA GPUs, asked of NVIDIA's driver; 0 where there is no driver."""
+    """Number of CUDA GPUs according to NVIDIA's driver; 0 if there is no driver."""
     for name in DRIVERS:
         try:
             driver = ctypes.CDLL(name)
@@ -25,7 +26,7 @@ def gpus() -> int:
 
 
 def setup() -> None:
-    """Choose the GPU, or Numba's simulator where there is none or numba-cuda is not installed, and say so.
+    """Choose the GPU, or Numba's simulator if there is none or numba-cuda is not installed, and say so.
 
     Numba reads the variable NUMBA_ENABLE_CUDASIM once, at its import, so this must come first. Where
     the variable is set already, it is left as it is.

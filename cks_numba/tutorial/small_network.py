@@ -1,4 +1,4 @@
-"""A small convolutional network in NumPy, for lesson 07: who multiplies is an argument.
+"""A small convolutional network in NumPy, for lesson 07; an argument chooses who multiplies.
 
 8x8 pixels become 4x4, then 2x2, then ten numbers. Arrays are NHWC, filters OHWI, all float32.
 """
@@ -23,7 +23,7 @@ from ..geometry import ConvShape
 from ..steps import regular
 
 Array = np.ndarray[Any, Any]
-CHANNELS = (1, 16, 32, 32)  # of the image, and of what each convolution makes
+CHANNELS = (1, 16, 32, 32)  # channels of the image, and of each convolution's result
 STRIDES = (2, 2, 1)
 SIDE, CLASSES = 8, 10
 BATCH, RATE, MOMENTUM = 64, 0.1, 0.9
@@ -110,9 +110,9 @@ class Conv:
 
 
 class Linear:
-    """A matrix and a bias, on everything that the last map holds.
+    """A matrix and a bias, applied to all elements of the last map.
 
-    By einsum and not by BLAS, whose threads would stay awake and be in the way of the next convolution.
+    It uses einsum and not BLAS, whose threads would stay awake and slow down the next convolution.
     """
 
     def __init__(self, rng: np.random.Generator, inputs: int, outputs: int) -> None:
@@ -182,7 +182,7 @@ def cross_entropy(scores: Array, labels: Array) -> tuple[float, Array]:
 # --- training and timing --------------------------------------------------------------------------
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Everybody multiplies on one thread: layers this small are not worth more, and nobody is in another's way."""
+    """Make everything multiply on one thread, because layers this small are not worth more."""
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
     before = numba.get_num_threads()

@@ -1,4 +1,4 @@
-"""Arrays of other libraries: DLPack in host memory, the CUDA array interface on a GPU, and no copy of either."""
+"""Arrays of other libraries, read without a copy: DLPack in host memory, the CUDA array interface on a GPU."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def operands(dtype=np.float32):
 
 
 def calls(x, w, dy, **keys):
-    """The three operators on these arrays."""
+    """Call the three operators on these arrays."""
     keys = KEYS | keys
     return [
         cks.conv2d(x, w, **keys),
@@ -37,7 +37,7 @@ says_who_may_write = pytest.mark.skipif(
 
 
 class Foreign:
-    """Only what DLPack asks of an array, and a refusal of every other way to its elements."""
+    """An array that can only be read through DLPack: every other access to its elements is an error."""
 
     def __init__(self, array, device=1):
         self.array, self.device, self.shown = array, device, 0
@@ -50,7 +50,7 @@ class Foreign:
         if copy:
             raise BufferError("refused: a copy")
         self.shown += 1
-        if max_version is None:  # NumPy 1.26 neither asks with one nor answers to it
+        if max_version is None:  # NumPy 1.26 does not know this argument
             return self.array.__dlpack__(stream=stream)
         return self.array.__dlpack__(stream=stream, max_version=max_version, copy=False)
 
@@ -64,7 +64,7 @@ class Foreign:
 
 
 class Spaced(Foreign):
-    """One whose library takes arrays through DLPack, as the array API standard has it."""
+    """A foreign array whose library has the ``from_dlpack`` of the array API standard."""
 
     def __array_namespace__(self):
         return SimpleNamespace(from_dlpack=lambda array: Spaced(np.from_dlpack(array)))
@@ -128,9 +128,9 @@ def test_dlpack_errors():
         cks.conv2d(np.ma.ones((1, 3, 3, 1)), w)
 
 
-# --- the CUDA array interface, with no GPU: whatever reaches the backend must be the memory that was given --------
+# --- the CUDA array interface, without a GPU: the backend must get the very memory that was given ---------------
 class OnGpu:
-    """An array of some GPU library; its address leads nowhere, and every way to the host is refused."""
+    """An array of some GPU library, with a made-up address; every copy to the host is an error."""
 
     def __init__(self, address, shape):
         self.__cuda_array_interface__ = {
@@ -147,7 +147,7 @@ class OnGpu:
 
 
 class View:
-    """What Numba makes of it: a device array at the same address."""
+    """A stand-in for the device array that Numba makes of it, at the same address."""
 
     def __init__(self, owner):
         interface = owner.__cuda_array_interface__
@@ -176,7 +176,7 @@ def test_device_arrays_are_never_copied(monkeypatch):
     results = calls(x, w, dy)
     assert [type(result) for result in results] == [View] * 3
     expected = [("conv2d", *addresses[:2]), ("conv2d_input", *addresses[1:]), ("conv2d_weight", *addresses[::2])]
-    stream = 7  # of the arrays themselves
+    stream = 7  # the stream of every View
     assert seen == [("cuda", *call, r.address, stream) for call, r in zip(expected, results, strict=True)]
     out = OnGpu(0x4000_0000, (2, 3, 3, 4))
     assert cks.conv2d(x, w, **KEYS, out=out) is out

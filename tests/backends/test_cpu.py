@@ -23,18 +23,18 @@ from numba.core.errors import NumbaError, NumbaWarning
 from reference import HARD_SHAPES, brute_force, in_a_process, integers, random_shape
 
 import cks_numba as cks
-from cks_numba import tables
+from cks_numba import plan_table
 from cks_numba.backends import cpu
 from cks_numba.backends.cpu import compiled, few, gather, registers, threads, tile, weight
 from cks_numba.geometry import OPERATORS, ConvShape
 
 DTYPES = ("float32", "float64")
-OUTSIDE, GUARD = -12345.0, 4096  # a number that no result has, and how many of it lie before and after an array
+OUTSIDE, GUARD = -12345.0, 4096  # guard value that no result has; number of them before and after
 NHWC, NCHW = (0, 1, 2, 3), (0, 3, 1, 2)  # order of the axes in memory, slowest first
 LAYOUTS = {"NHWC": NHWC, "NCHW": NCHW}
 ORDERS = (NHWC, NCHW, (3, 1, 2, 0), (0, 3, 2, 1), (2, 3, 0, 1))
 
-# Channels above one panel that no tile divides, few channels, groups, few and many positions.
+# Channel counts above one panel that no tile divides, few channels, channel groups, few and many positions.
 LARGE_SHAPES = {
     "37 to 70, stride 2": ConvShape(n=2, ih=8, iw=7, ic=37, oc=70, fh=3, fw=3, stride=2, padding=1),
     "129 to 37, 1x1 with stride": ConvShape(n=3, ih=5, iw=6, ic=129, oc=37, fh=1, fw=1, stride=2),
@@ -47,8 +47,8 @@ LARGE_SHAPES = {
     "dilation": ConvShape(n=2, ih=9, iw=11, ic=19, oc=40, fh=3, fw=2, stride=(3, 2), padding=2, dilation=(2, 3)),
     "depthwise": ConvShape(n=2, ih=7, iw=6, ic=23, oc=23, fh=3, fw=3, padding=1, groups=23),
     "depthwise, three each": ConvShape(n=1, ih=7, iw=6, ic=5, oc=15, fh=3, fw=3, stride=2, padding=1, groups=5),
-    "two groups of 37 to 18": ConvShape(n=2, ih=5, iw=5, ic=74, oc=36, fh=3, fw=3, padding=1, groups=2),
-    "three groups of 64 to 1": ConvShape(n=2, ih=4, iw=5, ic=192, oc=3, fh=3, fw=3, padding=1, groups=3),
+    "two channel groups of 37 to 18": ConvShape(n=2, ih=5, iw=5, ic=74, oc=36, fh=3, fw=3, padding=1, groups=2),
+    "three channel groups of 64 to 1": ConvShape(n=2, ih=4, iw=5, ic=192, oc=3, fh=3, fw=3, padding=1, groups=3),
     "1x1 map": ConvShape(n=9, ih=1, iw=1, ic=129, oc=70, fh=3, fw=3, padding=1),
     "2x2 map": ConvShape(n=5, ih=2, iw=2, ic=37, oc=129, fh=3, fw=3, padding=1),
     "many small images": ConvShape(n=50, ih=3, iw=4, ic=5, oc=19, fh=2, fw=2),
@@ -61,7 +61,7 @@ FEW_SHAPES = *HARD_SHAPES.values(), *(LARGE_SHAPES[name] for name in FEW_NAMES)
 
 
 def lay_out(shape, dtype, order=NHWC, step=1):
-    """An array of NaN inside a larger buffer: its axes in this order in memory, every step-th element."""
+    """Return an array of NaN, with its axes in this order in memory and this step, and the larger buffer around it."""
     size = [shape[axis] * abs(step) for axis in order]
     buffer = np.full(prod(size) + 2 * GUARD, OUTSIDE, dtype)
     array = buffer[GUARD:-GUARD].reshape(size)[(slice(None, None, step),) * 4].transpose(np.argsort(order))
@@ -70,7 +70,7 @@ def lay_out(shape, dtype, order=NHWC, step=1):
 
 
 def placed(array, order, step):
-    """The same numbers in another layout."""
+    """Return the same numbers in another layout."""
     copy, _ = lay_out(array.shape, array.dtype, order, step)
     copy[...] = array
     return copy
@@ -86,7 +86,7 @@ def truth(operator, shape):
 
 
 def check_arrays(operator, shape, first, second, wanted, order=NHWC, step=1):
-    """Exactly the right numbers in `out`, none outside, and the inputs as they were."""
+    """Check that `out` has exactly the right numbers, and that nothing outside of it and no input has changed."""
     out, buffer = lay_out(wanted.shape, first.dtype, order, step)
     before = first.copy(), second.copy()
     cpu.run(operator, shape, first, second, out)
@@ -98,7 +98,7 @@ def check_arrays(operator, shape, first, second, wanted, order=NHWC, step=1):
 
 
 def check(operator, shape, layouts=((NHWC, 1),) * 3, dtypes=DTYPES):
-    """An operator on integers; the layouts of first, second and out are an order and a step each."""
+    """Check an operator on integers; each of the three layouts is an order of axes and a step."""
     for dtype in dtypes:
         pair = [placed(a, *layout) for a, layout in zip(operands(operator, shape, dtype), layouts[:2], strict=True)]
         check_arrays(operator, shape, *pair, truth(operator, shape), *layouts[2])
@@ -123,7 +123,7 @@ SMALL = {"as they are": (), "small": (3000, 9000, 20, 5000, 20, 5000, 3000), "le
 
 @pytest.fixture(params=SMALL)
 def sizes(request, monkeypatch):
-    """Sizes of chunks, panels and blocks: small ones cut every sum and every task into many. Some use threads."""
+    """Set the sizes of chunks, panels and blocks: small ones cut every sum and task into many. Two sets use threads."""
     if request.param != "least":
         monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
     for panel in SMALL[request.param][:1]:
@@ -156,7 +156,7 @@ RECORDS = gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightS
 
 
 def counted(kind, numbers):
-    """A named tuple of the class, its numbers taken in order from an iterator."""
+    """Return a named tuple of the class, with numbers from the iterator in order."""
     if kind is int:
         return next(numbers)
     parts = [counted(part, numbers) for part in compiled._fields_of(kind).values()]
@@ -165,7 +165,7 @@ def counted(kind, numbers):
 
 @pytest.mark.parametrize("kind", RECORDS)
 def test_compiled_code_reads_each_field_by_its_name(kind):
-    """Record 1 of two, as compiled code reads it, is the named tuple that Python wrote."""
+    """Compiled code reads the second of two records as the named tuple that Python wrote."""
     count = compiled.count_of(kind)
     first, second = (counted(kind, iter(range(k * count, (k + 1) * count))) for k in (0, 1))
     numbers = np.array(compiled.numbers_of(first) + compiled.numbers_of(second), np.int64)
@@ -182,10 +182,10 @@ def test_arguments_begin_with_those_of_all_kernels_and_the_addresses():
 
 
 def test_rows_of_the_table_are_named_in_the_order_of_its_columns():
-    columns = [getattr(tables, name.upper()) for name in compiled.AxisRow._fields]
-    assert columns == list(range(tables.COLUMNS - tables.ROWS))
-    assert (tables.FIRST_BLOCK, tables.ROWS) == (0, 1)
-    assert compiled.count_of(compiled.TableRow) == tables.TABLE_WIDTH
+    columns = [getattr(plan_table, name.upper()) for name in compiled.AxisRow._fields]
+    assert columns == list(range(plan_table.COLUMNS - plan_table.ROWS))
+    assert (plan_table.FIRST_BLOCK, plan_table.ROWS) == (0, 1)
+    assert compiled.count_of(compiled.TableRow) == plan_table.TABLE_WIDTH
 
 
 def test_a_field_that_is_missing_doubled_or_unknown_is_an_error():
@@ -218,7 +218,7 @@ def test_a_field_of_the_wrong_length_or_type_is_an_error(field, value, error, me
 # --- views ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_views_of_any_strides(operator, sizes):
-    """Each array in an order of its own, backwards, or as a part of a larger one."""
+    """Each array has its own order of axes, runs backwards, or is part of a larger array."""
     for seed in range(40):
         rng = random.Random(seed)
         shape = random_shape(rng, size=7, channels=rng.choice((5, 30)))
@@ -236,7 +236,7 @@ def test_views_that_repeat_their_numbers(operator, sizes):
 
 
 def call(operator, shape, first, second, **keys):
-    """The public operator, for a shape and arrays in the layout."""
+    """Call the public operator for a shape, with arrays in the layout."""
     keys |= {"stride": shape.stride, "padding": shape.padding, "dilation": shape.dilation, "groups": shape.groups}
     if operator == "conv2d":
         return cks.conv2d(first, second, backend="cpu", **keys)
@@ -265,7 +265,7 @@ def test_public_operators(operator, layout, dtype):
 
 
 def test_sum_in_parts(monkeypatch):
-    """A sum of many chunks, or images, for few results is cut into parts, which are added up in order."""
+    """A long sum for few results is cut into parts, which are added up in order."""
     sizes = (
         (30, 32, 1, "conv2d_weight"),
         (60, 64, 2, "conv2d_weight"),
@@ -284,7 +284,7 @@ def test_sum_in_parts(monkeypatch):
 
 
 def test_results_past_the_caches(monkeypatch):
-    """Whole lines of large results are streamed, from an aligned address; any other address is right too."""
+    """Large results at an aligned address are streamed in whole cache lines; other addresses give the same results."""
     monkeypatch.setattr(gather, "STREAM_BYTES", 1)
     gather.sizes_of.cache_clear()
     for seed in range(20):
@@ -319,7 +319,7 @@ def test_large_results_begin_with_a_cache_line():
 
 # --- threads -------------------------------------------------------------------------------------
 def sweep_on_threads():
-    """The right numbers on 1, 2 and 3 threads, and the same bits for all of them and for every repetition."""
+    """Check the numbers on 1, 2 and 3 threads, and that all of them and all repetitions give the same bits."""
     assert numba.config.NUMBA_NUM_THREADS == 3
     compiled.SERIAL_BELOW = 0
     large = ConvShape(n=4, ih=23, iw=22, ic=70, oc=75, fh=3, fw=3, stride=2, padding=1)
@@ -336,7 +336,7 @@ def sweep_on_threads():
 
 
 def same_bits_again(operator, shape, order):
-    """The bytes of a result of random numbers, which come out three times."""
+    """Compute a result of random numbers three times, check that the bytes are the same, and return them."""
     rng = np.random.default_rng(0)
     *pair, result = (size for _, size in shape.arrays(operator))
     pair = [placed(rng.standard_normal(size).astype(np.float32), order, 1) for size in pair]
@@ -354,7 +354,7 @@ def test_one_two_and_three_threads():
 
 
 def calls_at_once():
-    """Four Python threads share the inputs of many calls, each on threads of its own or, if it is small, on none."""
+    """Call the operators from four Python threads that share inputs, with and without threads inside the calls."""
     jobs = []
     for operator, shape, dtype, order in product(OPERATORS, FEW_SHAPES, DTYPES, (NHWC, NCHW)):
         pair = [placed(a, order, 1) for a in operands(operator, shape, dtype)]
@@ -376,7 +376,7 @@ def on_the_callers_own_threads(numbers):
 
 
 def fork_after_threads(own):
-    """A child of a process that has used threads, ours or Numba's, starts its own; and then the parent goes on."""
+    """Fork after threads, ours or Numba's, have been used: the child starts its own, and the parent still works."""
     compiled.SERIAL_BELOW = 0
     if own:
         check_all(FEW_SHAPES)
@@ -384,11 +384,11 @@ def fork_after_threads(own):
     else:
         on_the_callers_own_threads(np.zeros(9))
         assert numba.threading_layer()
-    with warnings.catch_warnings():  # newer versions of Python warn of a fork beside threads
+    with warnings.catch_warnings():  # newer versions of Python warn about a fork while threads run
         warnings.filterwarnings("ignore", "This process", DeprecationWarning)
         child = os.fork()
     if child == 0:
-        signal.alarm(60)  # a child that waits for threads which it has not must not stay
+        signal.alarm(60)  # ends a child that waits for threads that it does not have
         assert compiled._workers.pool is None
         check_all(FEW_SHAPES)
         os._exit(compiled._workers.pool.workers - 1)
@@ -404,7 +404,7 @@ def test_forked_child(own):
 
 # --- the pool, with kernels in Python --------------------------------------------------------------
 class Jobs:
-    """A pool, and jobs for it whose kernel is a Python function of a number that `share` is given."""
+    """A pool whose jobs call a Python function in place of a kernel."""
 
     def __init__(self, workers):
         self.pool = threads.Pool(workers, compiled._of_address)
@@ -425,12 +425,12 @@ def test_sleeping_workers_come():
     jobs, met = Jobs(3), threading.Barrier(4, timeout=60)
     for number in range(20):
         jobs.all_asleep()
-        jobs.share(lambda _: met.wait(), number, 4)  # raises in the kernel, and is printed, unless all four come
+        jobs.share(lambda _: met.wait(), number, 4)  # the barrier breaks unless all four come
         assert not met.broken
 
 
 def test_a_late_worker_finds_nothing_to_do(monkeypatch):
-    """The caller takes its offer back from workers that have not begun, and from then on they serve others."""
+    """The caller withdraws its offer from workers that have not begun; they are then free for other callers."""
     late, called = [], []
     monkeypatch.setattr(threading.Thread, "start", lambda thread: late.append(thread))
     jobs = Jobs(2)
@@ -461,7 +461,7 @@ def test_a_caller_waits_for_what_others_have_begun():
 
 
 def test_many_callers_share_workers():
-    """No job is done by more threads than it may have, by none of the workers after its end, or not at all."""
+    """Every job runs, on no more threads than it may have, and on no worker after its end."""
     jobs, lock, counts, ended = Jobs(3), threading.Lock(), Counter(), set()
 
     def kernel(number):
@@ -527,8 +527,8 @@ def test_numpy_takes_over_where_numba_cannot_compile(operator, order, part, monk
 
 # --- memory --------------------------------------------------------------------------------------
 def traced(function):
-    """Bytes that stay allocated after the second call of a function, and the most during it."""
-    function()  # compiles, and fills the tables of sizes
+    """Return the bytes that stay allocated after the second call of a function, and the most during that call."""
+    function()  # the first call compiles, and fills the tables of sizes
     tracemalloc.start()
     function()
     stays, peak = tracemalloc.get_traced_memory()
@@ -540,7 +540,7 @@ def traced(function):
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
 @pytest.mark.parametrize(("images", "height"), [(32, 56), (1, 1792)], ids=["32 images", "one image"])
 def test_memory_beside_the_arrays(operator, layout, images, height, monkeypatch):
-    """At most a tenth of the larger array and 4 MiB, on two threads: each has some memory of its own."""
+    """A call needs at most a tenth of the larger array and 4 MiB, on two threads, which have their own scratch."""
     shape = ConvShape(n=images, ih=height, iw=56, ic=48, oc=40, fh=3, fw=3, padding=1)
     first, second, out = (np.ones([size[k] for k in LAYOUTS[layout]], np.float32) for _, size in shape.arrays(operator))
     larger = max(a.nbytes for a in (first, second, out))
@@ -569,7 +569,7 @@ def test_memory_of_many_calls(operator, layout):
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 @pytest.mark.parametrize("order", [NHWC, NCHW])
 def test_nan_and_infinity_reach_their_results_only(operator, poison, order):
-    """A poisoned number changes exactly the results that have a product with it; often it is in the last channel."""
+    """A NaN or infinity changes exactly the results that have a product with it, also in the last channel."""
     rng = np.random.default_rng(0)
     for shape, k, last in product(FEW_SHAPES, range(6), (True, False)):
         pair = [np.abs(a) + 1 for a in operands(operator, shape, "float32", seed=k)]
@@ -589,8 +589,8 @@ THIS_CPU = registers.VECTOR_BYTES, registers.TILE_ROWS, registers.TILE_VECTORS
 
 
 def sweep_as_on(vector_bytes, rows, vectors):
-    """Compile for the registers of another kind of CPU: slow without them, but the numbers are the same."""
-    warnings.simplefilter("ignore", NumbaWarning)  # what is not optimised cannot be cached
+    """Compile for the registers of another kind of CPU, which is slow on this one, and check the same numbers."""
+    warnings.simplefilter("ignore", NumbaWarning)  # Numba warns that unoptimised code cannot be cached
     values = {"VECTOR_BYTES": vector_bytes, "TILE_ROWS": rows, "TILE_VECTORS": vectors}
     values["LANE_BYTES"] = vectors * vector_bytes
     values["SCRATCH_HEAD"] = 256 + rows * vectors * vector_bytes
@@ -605,13 +605,13 @@ def sweep_as_on(vector_bytes, rows, vectors):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [name for name, setting in CPUS.items() if setting != THIS_CPU])
 def test_other_cpus(kind, tmp_path):
-    """Not optimised by LLVM, which takes as long again."""
+    """LLVM's optimisation is off, because it would double the time."""
     in_a_process("test_cpu", f"sweep_as_on{CPUS[kind]}", NUMBA_CACHE_DIR=str(tmp_path), NUMBA_OPT="0")
 
 
 # --- few channels, and filters of one tap --------------------------------------------------------
 def few_channels():
-    """Few channels on a side, with every kind of padding, stride, dilation and filter; then filters of one tap."""
+    """Yield layers with few channels on one side and all kinds of padding, stride and filter; then 1x1 filters."""
     rng = random.Random(0)
     pads = (0, 1, 2, ((2, 0), (0, 1)), ((0, 3), (1, 0)))
     filters = ((3, 3), (4, 4), (2, 5), (9, 8), (1, 3), (1, 1))

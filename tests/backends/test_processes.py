@@ -1,7 +1,7 @@
-"""The operators among threads and processes, after Ctrl-C, and over thousands of calls: the numbers stay right.
+"""The operators with threads and processes, after Ctrl-C, and over thousands of calls: the numbers stay right.
 
-The layer is small, but has enough work for several threads. Each function that a test starts in a process of its own
-raises if something is wrong; none may wait forever.
+The layer is small, but has enough work for several threads. A function that runs in a process of its own raises if
+something is wrong; none may wait forever.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ NO_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="no os.fork on this
 
 
 def arrays(seed=0):
-    """x, w and dy of small integers, so that every sum is exact."""
+    """Return x, w and dy of small integers, so that every sum is exact."""
     rng = np.random.default_rng(seed)
     sizes = SHAPE.x_shape, SHAPE.w_shape, SHAPE.y_shape
     return [rng.integers(-4, 5, size).astype(np.float32) for size in sizes]
 
 
 def calls(x, w, dy, shape=SHAPE):
-    """All three operators, and the transposed convolution: dy in the place of its input."""
+    """Call all three operators, and the transposed convolution with dy as its input."""
     keys = dict(stride=shape.stride, padding=shape.padding, backend="cpu")
     spare = [(size + 2 - 3) % 2 for size in (shape.ih, shape.iw)]
     return (
@@ -62,7 +62,7 @@ def check(given, wanted):
 
 
 def seed_is_right(seed):
-    """What a worker does; the pool hands its exceptions on."""
+    """Check all operators for one seed, in a worker; the pool passes an exception on."""
     given = arrays(seed)
     check(given, truth(*given))
     return os.getpid()
@@ -83,7 +83,7 @@ def test_threads_share_one_set_of_arrays():
 
 
 def after_pauses(pause):
-    """The workers have fallen asleep before every call."""
+    """Check calls whose workers have fallen asleep before."""
     given = arrays()
     wanted = truth(*given)
     for _ in range(20):
@@ -110,7 +110,7 @@ def test_four_threads_on_one_core():
 
 
 def stopped_half_of_the_time(seconds):
-    """As under a quota of the kernel's: all threads of the process stop at once, wherever they are."""
+    """Check calls while all threads of the process are stopped at once, as under a quota of CPU time."""
     child = os.fork()
     if child == 0:
         end = time.monotonic() + seconds
@@ -130,7 +130,7 @@ def test_half_a_core():
 
 
 def ends_within_calls():
-    """The process ends while its workers spin, and daemon threads are in the middle of calls."""
+    """End the process while its workers spin and daemon threads are in the middle of calls."""
     given = arrays()
     for _ in range(3):
         threading.Thread(target=lambda: [calls(*given) for _ in range(10**6)], daemon=True).start()
@@ -144,10 +144,10 @@ def test_the_end_of_a_process(call):
 
 # --- processes -----------------------------------------------------------------------------------
 def workers(method):
-    """Workers of a process that has used its threads, and that process after them."""
+    """Check the numbers in workers of a process that has used its threads, and then in that process again."""
     seed_is_right(0)
     assert compiled._workers.pool.workers == 1
-    with warnings.catch_warnings():  # newer versions of Python warn of a fork beside threads
+    with warnings.catch_warnings():  # newer versions of Python warn about a fork while threads run
         warnings.filterwarnings("ignore", "This process", DeprecationWarning)
         with ProcessPoolExecutor(2, multiprocessing.get_context(method)) as pool:
             used = set(pool.map(seed_is_right, range(6), timeout=120))
@@ -162,9 +162,10 @@ def test_workers(method):
 
 
 def fork_within_calls():
-    """Children of a process whose other threads are in the middle of calls."""
+    """Fork children while other threads of the process are in the middle of calls."""
     given, end = arrays(), threading.Event()
     wanted = truth(*given)
+    check(given, wanted)  # A child that is forked in the middle of an import waits for it forever.
 
     def call_on():
         while not end.is_set():
@@ -173,14 +174,16 @@ def fork_within_calls():
     with ThreadPoolExecutor(2) as pool, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This process", DeprecationWarning)
         callers = [pool.submit(call_on) for _ in range(2)]
-        for _ in range(10):
-            child = os.fork()
-            if child == 0:
-                signal.alarm(60)
-                check(given, wanted)
-                os._exit(compiled._workers.pool.workers - 2)
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        end.set()
+        try:
+            for _ in range(10):
+                child = os.fork()
+                if child == 0:
+                    signal.alarm(60)
+                    check(given, wanted)
+                    os._exit(compiled._workers.pool.workers - 2)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        finally:
+            end.set()
         for caller in callers:
             caller.result()
 
@@ -221,7 +224,8 @@ def test_a_child_that_imports_the_package_itself(layer):
 
 # --- Ctrl-C --------------------------------------------------------------------------------------
 def calls_until_interrupted(times):
-    """Say that it runs, and be interrupted, so many times; then the numbers must be right."""
+    """Print "running" and call the operators until interrupted, `times` times; then check the numbers."""
+    signal.alarm(200)  # ends the process if an interrupt is lost, and with it the test
     for _ in range(times):
         try:
             print("running", flush=True)
@@ -233,7 +237,7 @@ def calls_until_interrupted(times):
 
 
 def interrupt(process, wait):
-    """Send SIGINT a while after the process has said that it runs."""
+    """Send SIGINT some time after the process has printed "running"."""
     assert process.stdout.readline() == "running\n"
     time.sleep(wait)
     process.send_signal(signal.SIGINT)
@@ -250,7 +254,7 @@ def test_interrupted(times, longest, seed, tmp_path):
     if longest > 1:
         environment["NUMBA_CACHE_DIR"] = str(tmp_path)  # nothing has been compiled yet
     call = f"import test_processes; test_processes.calls_until_interrupted({times})"
-    files_of_imports = ("-W", "ignore::ResourceWarning")  # an interrupted import leaves one open; that is Python's own
+    files_of_imports = ("-W", "ignore::ResourceWarning")  # an interrupted import leaves a file open
     command = [sys.executable, *WARNINGS_ARE_ERRORS, *files_of_imports, "-c", call]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with subprocess.Popen(command, env=environment, **pipes) as process:
@@ -266,7 +270,7 @@ def test_interrupted(times, longest, seed, tmp_path):
 
 # --- memory --------------------------------------------------------------------------------------
 def resident():
-    """Bytes of this process that are in memory."""
+    """Return how many bytes of this process are in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
@@ -277,7 +281,7 @@ def random_layer(rng):
 
 
 def memory_over_calls(first, more):
-    """Memory grows by less than 4 MiB after the tables of sizes are full."""
+    """Check that memory grows by less than 4 MiB after the tables of sizes are full."""
     rng = random.Random(0)
     for call in range(first + more):
         if call == first:

@@ -1,4 +1,4 @@
-"""The table of layers and the benchmark: what is said of timings, not how fast this machine is."""
+"""The table of layers, and what the benchmark derives from timings; no test depends on the speed of this machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def row(contender=results.OURS, layout="NHWC", operator="conv2d", ih=8, ms=2.0, 
 
 
 def rows(ours=2.0, nhwc=3.0, nchw=4.0, regular=8.0, operators=OPERATORS):
-    """Cases of all operators on 2x2 and 8x8 maps, with these times."""
+    """Return rows for all operators on 2x2 and 8x8 maps, with these times."""
     found = []
     for operator in operators:
         for ih in (2, 8):
@@ -74,7 +74,7 @@ def test_batches_are_within_their_limits(flop, batch):
         assert 2 * work > flop or case.shape.n == batch
 
 
-# --- what is said of the rows --------------------------------------------------------------------
+# --- ratios, bars and texts from the rows --------------------------------------------------------
 def test_ratios_take_the_better_layout_of_pytorch():
     for ratio in results.ratios(rows(ours=2.0, nhwc=3.0, nchw=2.5, regular=8.0)):
         assert (ratio.peer, ratio.regular, ratio.limit) == (1.25, 4.0, 0.84)
@@ -83,7 +83,7 @@ def test_ratios_take_the_better_layout_of_pytorch():
 
 def test_bars_are_missed_by_what_is_too_slow():
     names = {bar.what: bar.missed for bar in results.bars(rows(nhwc=3.3, nchw=3.3))}
-    assert any("rate over BLAS" in name and missed for name, missed in names.items())  # 0.84 of it
+    assert any("rate over BLAS" in name and missed for name, missed in names.items())  # the rate is 0.84 of BLAS
     assert not any(missed for name, missed in names.items() if "rate over BLAS" not in name and "least" not in name)
     slow = results.bars(rows(ours=2.0, nhwc=2.4, nchw=9.0))
     assert sum(bar.missed for bar in slow if "mean of all" in bar.what) == 3
@@ -115,15 +115,15 @@ def test_summary_goes_between_the_markers(tmp_path):
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
 def test_committed_timings_are_of_the_whole_table(path):
-    """README's table is made from the first of these files, and all of them say what they are."""
+    """Every committed file has all cases, and names its machine, versions and commit."""
     found = results.read(path)
     expected = [(c.operator, c.shape.n, c.shape.ih, c.shape.ic, c.shape.oc, c.shape.fh) for c in cases.table()]
     assert [r.row.case[:6] for r in results.ratios(found)] == expected
     assert all(r.device and r.versions and r.commit and r.threads and r.rounds >= 3 for r in found)
 
 
-def test_readme_says_what_the_committed_timings_say():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_about_the_cpu_says_what_the_committed_timings_say():
+    text = (ROOT / "docs" / "cpu.md").read_text(encoding="utf-8")
     stated = text.partition(results.MARKERS[0] + "\n")[2].partition("\n" + results.MARKERS[1])[0]
     assert stated in [results.summary(results.read(path)) for path in COMMITTED]
 

@@ -1,4 +1,4 @@
-"""The benchmark of the GPU side where there is no GPU: what it writes, and what a call costs and allocates."""
+"""The benchmark for a GPU, tested without one: what it writes, and what a call costs and allocates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_dry_run_writes_every_contender_and_goes_on_where_it_stopped(tmp_path, c
     assert main([*DRY, "--csv", str(path), "--minutes", "0"]) == 0
     assert "cases left: run it again" in capsys.readouterr().out and not path.exists()
     with mock.patch.object(gpu, "append", wraps=gpu.append) as append:
-        append.side_effect = [mock.DEFAULT, KeyboardInterrupt]  # stopped in the second case
+        append.side_effect = [mock.DEFAULT, KeyboardInterrupt]  # interrupted in the second case
         with pytest.raises(KeyboardInterrupt):
             main([*DRY, "--csv", str(path)])
     first = results.read(path)

@@ -1,4 +1,4 @@
-"""The cks-numba command, each subcommand in this process, and the regular way that it checks against."""
+"""The cks-numba command, with every subcommand run in this process, and the regular way that it checks against."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cks_numba.steps import regular
 
 
 def brute_force(shape, x, w, dy):
-    """All three operators from the equation i = o*stride - padding + f*dilation, one product at a time."""
+    """Compute all three operators from the equation i = o*stride - padding + f*dilation, one product at a time."""
     y, dx, dw = np.zeros(shape.y_shape, int), np.zeros(shape.x_shape, int), np.zeros(shape.w_shape, int)
     per_in, per_out = shape.ic // shape.groups, shape.oc // shape.groups
     for oh, ow, fh, fw in product(range(shape.oh), range(shape.ow), range(shape.fh), range(shape.fw)):
@@ -37,7 +37,7 @@ def brute_force(shape, x, w, dy):
 @pytest.mark.parametrize("seed", range(80))
 def test_regular_is_the_equation(seed):
     rng = np.random.default_rng(seed)
-    shape = accuracy.random_shape(rng, small=seed % 4 > 0)  # a quarter of them of full size
+    shape = accuracy.random_shape(rng, small=seed % 4 > 0)  # a quarter of the shapes are of full size
     x, w, dy = (rng.integers(-9, 10, size) for size in (shape.x_shape, shape.w_shape, shape.y_shape))
     operands = {"conv2d": (x, w), "conv2d_input": (w, dy), "conv2d_weight": (x, dy)}
     for operator, expected in brute_force(shape, x, w, dy).items():
@@ -239,7 +239,7 @@ def test_demo_filters_are_orthonormal_and_give_the_picture_back():
     pictures = plots.photograph(64)
     x = accuracy.call("conv2d", layers[0].shape, pictures, layers[0].w, "cpu")
     again = demo.climb(layers[:1], x, "cpu")
-    assert np.allclose(again[:, 1:-1, 1:-1], pictures[:, 1:-1, 1:-1], atol=1e-5)  # all twelve channels were kept
+    assert np.allclose(again[:, 1:-1, 1:-1], pictures[:, 1:-1, 1:-1], atol=1e-5)  # no channel was lost
 
 
 def test_zero_maps_count_what_the_regular_way_adds():

@@ -16,7 +16,7 @@ CASES = 1000
 
 
 def random_shape(rng: np.random.Generator) -> ConvShape:
-    """Small layers of every awkward kind; test_random_shapes_are_awkward says which."""
+    """Return a small layer; test_random_shapes_are_awkward lists the awkward kinds that come up."""
     while True:
         pick = {name: int(rng.integers(1, 8)) for name in ("ih", "iw")}
         pick |= {name: int(rng.integers(1, 5)) for name in ("fh", "fw")}
@@ -58,7 +58,7 @@ def inserted_dy(shape: ConvShape) -> np.ndarray:
 
 
 def padded_dy(shape: ConvShape) -> np.ndarray:
-    """What the flipped filter reads for input i: from i + before - (span - 1) on. Cut from ample padding."""
+    """Return dy as the flipped filter reads it: for input i from i + before - (span - 1) on. Cut from ample padding."""
     ample = 50
     spread = np.pad(inserted_dy(shape), ample, constant_values=PADDED)
     first = [ample + axis.before - (axis.span - 1) for axis in (shape.h, shape.w)]
@@ -67,7 +67,7 @@ def padded_dy(shape: ConvShape) -> np.ndarray:
 
 
 def every_product(operator: str, shape: ConvShape) -> tuple[np.ndarray, np.ndarray]:
-    """The kinds of both factors of every product of one image and one pair of channels."""
+    """Return the kinds of both factors of every product, for one image and one pair of channels."""
     filters = np.full((shape.fh, shape.fw), REAL)
     field, slider, step, gaps, results = {
         "conv2d": (padded_x(shape), filters, shape.stride, shape.dilation, (shape.oh, shape.ow)),
@@ -82,7 +82,7 @@ def every_product(operator: str, shape: ConvShape) -> tuple[np.ndarray, np.ndarr
 
 
 def pairs_of_channels(shape: ConvShape) -> int:
-    """Image, input channel and output channel that meet, one by one."""
+    """Count the combinations of image, input channel and output channel that meet, one by one."""
     every = product(range(shape.n), range(shape.ic), range(shape.oc))
     return sum(ic * shape.groups // shape.ic == oc * shape.groups // shape.oc for _, ic, oc in every)
 
@@ -120,7 +120,7 @@ def test_brute_force_marks_the_same_elements_as_the_steps(operator: str) -> None
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_useful_is_what_multiplying_ones_adds_up(operator: str) -> None:
-    """A convolution of ones has the number of real products as the sum of its outputs."""
+    """The outputs of a convolution of ones add up to the number of real products."""
     rng = np.random.default_rng(2)
     for _ in range(20):
         shape = random_shape(rng)
@@ -138,12 +138,12 @@ def test_useful_is_what_multiplying_ones_adds_up(operator: str) -> None:
 @pytest.mark.parametrize(("size", "saved"), [(2, 2.25), (4, 1.44), (8, (24 / 22) ** 2), (32, (96 / 94) ** 2)])
 def test_known_savings_of_a_3x3_filter_with_padding_1(size: int, saved: float) -> None:
     shape = ConvShape(n=2, ih=size, iw=size, ic=3, oc=5, fh=3, fw=3, padding=1)
-    for operator in ("conv2d", "conv2d_input"):  # with stride 1, both pad by one element
+    for operator in ("conv2d", "conv2d_input"):  # both are padded by one element at stride 1
         assert flops.count(operator, shape).saved == pytest.approx(saved, rel=1e-12)
 
 
 def test_stride_2_inserts_three_zeros_for_every_element() -> None:
-    shape = ConvShape(n=1, ih=16, iw=16, ic=1, oc=1, fh=2, fw=2, stride=2)  # no padding at all
+    shape = ConvShape(n=1, ih=16, iw=16, ic=1, oc=1, fh=2, fw=2, stride=2)  # no padding
     assert flops.count("conv2d", shape).saved == 1.0
     assert flops.count("conv2d_input", shape).saved == 4.0
 

@@ -1,4 +1,4 @@
-"""The layers of networks, against numbers that others give and against PyTorch's own shapes."""
+"""The layers of networks, against published numbers and against PyTorch's own shapes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cks_numba.flops import networks
 from cks_numba.geometry import ConvShape
 
 # Billions of multiply-adds at 224x224 as torchvision states them ("_ops" of the weights in torchvision/models/*.py),
-# and the fully connected layers in them: inputs times outputs.
+# and how many of them the fully connected layers do: inputs times outputs.
 TORCHVISION = {
     "alexnet": (0.714, 9216 * 4096 + 4096 * 4096 + 4096 * 1000),
     "vgg16": (15.47, 25088 * 4096 + 4096 * 4096 + 4096 * 1000),
@@ -17,8 +17,8 @@ TORCHVISION = {
     "resnet18": (1.814, 512 * 1000),
     "resnet34": (3.664, 512 * 1000),
 }
-# Millions of multiply-adds of the inception blocks in table 1 of arXiv 1409.4842, column "ops". Left out is 5a,
-# where the widths of the table give 51 and not the 54 that it states.
+# Millions of multiply-adds of the inception blocks in table 1 of arXiv 1409.4842, column "ops". Block 5a is left
+# out: the table states 54, but its widths give 51.
 INCEPTION = {"3a": 128, "3b": 304, "4a": 73, "4b": 88, "4c": 100, "4d": 119, "4e": 170, "5b": 71}
 
 

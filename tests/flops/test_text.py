@@ -1,4 +1,4 @@
-"""The command ``cks-numba flops``: text, CSV and the table of the README."""
+"""The command ``cks-numba flops``: text, CSV and the table of docs/networks.md."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cks_numba.commands import main
 from cks_numba.flops import text as tables
 from cks_numba.flops.networks import NETWORKS
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "networks.md"
 
 
-def test_readme_has_the_table_of_today() -> None:
-    text = README.read_text(encoding="utf-8")
+def test_the_page_about_networks_has_the_table_of_today() -> None:
+    text = PAGE.read_text(encoding="utf-8")
     stated = text.partition(tables.MARKERS[0] + "\n")[2].partition("\n" + tables.MARKERS[1])[0]
-    assert stated == tables.summary(tables.all_networks()), "cks-numba flops all --readme README.md"
+    assert stated == tables.summary(tables.all_networks()), "cks-numba flops all --readme docs/networks.md"
 
 
 def test_readme_option_puts_the_table_between_the_markers(tmp_path: Path, capsys) -> None:

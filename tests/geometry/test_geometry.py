@@ -16,7 +16,7 @@ FIXED = {"conv2d": 2, "conv2d_input": 0, "conv2d_weight": 1}  # place of the fix
 
 
 def brute_force(axis: Axis) -> set[tuple[int, int, int]]:
-    """All real triples, by trying every (i, f, o)."""
+    """Find all real triples by trying every (i, f, o)."""
     return {
         (i, f, o)
         for i in range(axis.size)
@@ -27,7 +27,7 @@ def brute_force(axis: Axis) -> set[tuple[int, int, int]]:
 
 
 def draw_axis(rng: np.random.Generator, largest: int = 17) -> Axis:
-    """One axis in the ranges that the project promises; the draws that have no output are drawn again."""
+    """Draw an axis in the ranges that the project promises; draw again if it has no output."""
     while True:
         size, taps = int(rng.integers(1, largest + 1)), int(rng.integers(1, 8))
         before, after = (int(p) for p in rng.integers(0, taps + 1, 2))
@@ -47,7 +47,7 @@ def fixed_indices(axis: Axis, operator: str) -> range:
 
 
 def fixed_of_run(run: Run, operator: str) -> list[int]:
-    """Fixed indices of a run, which must not depend on the term."""
+    """Return the fixed indices of a run, which must not depend on the term."""
     index = (run.i, run.f, run.o)[FIXED[operator]]
     assert index.term == 0 or run.terms == 0
     return [index.at(k, 0) for k in range(run.positions)]
@@ -78,7 +78,7 @@ def test_runs_cover_every_real_triple_exactly_once(operator: str) -> None:
         expected = brute_force(axis)
         covered = [triple for run in axis.runs(operator) for triple in run.triples()]
         assert len(covered) == len(set(covered)), f"{axis} covers a triple twice"
-        assert set(covered) == expected, axis  # so no added zero is inside a run either
+        assert set(covered) == expected, axis  # no added zero is in a run either
         assert axis.triples == len(expected), axis
 
 
@@ -91,13 +91,13 @@ def test_runs_cover_every_fixed_index_exactly_once(operator: str) -> None:
         for run in axis.runs(operator):
             for index in fixed_of_run(run, operator):
                 listed.append(index)
-                assert run.terms == terms[index], (axis, index)  # 0 terms: listed, so that it is written as 0
+                assert run.terms == terms[index], (axis, index)  # an index without a term is listed too
         assert sorted(listed) == list(fixed_indices(axis, operator)), axis
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_neighbouring_runs_really_differ(operator: str) -> None:
-    """Runs are as long as they can be: no two of one family could have been one."""
+    """Runs are as long as possible: no two neighbours, or neighbours of one phase, could be joined."""
     for axis in axes()[:1000]:
         step = axis.stride if operator == "conv2d_input" else 1
         windows = {}
@@ -111,7 +111,7 @@ def test_neighbouring_runs_really_differ(operator: str) -> None:
 
 
 def _window(run: Run, k: int, operator: str) -> tuple[int, ...]:
-    """The summed filter taps (for the filter gradient: the outputs) of a fixed index."""
+    """Return the summed taps of a fixed index, or its summed outputs for the filter gradient."""
     summed = run.o if operator == "conv2d_weight" else run.f
     return tuple(summed.at(k, t) for t in range(run.terms))
 
@@ -183,7 +183,7 @@ def test_useful_is_the_same_for_the_three_operators_and_for_brute_force() -> Non
 
 
 def test_inputs_without_a_tap_are_listed_as_empty() -> None:
-    """A 1x1 filter with stride 2 meets one input of four; the other three must still be written, as 0."""
+    """A 1x1 filter with stride 2 meets one input in four; the other three must still be written, as 0."""
     planned = plan("conv2d_input", ConvShape(n=1, ih=4, iw=4, ic=1, oc=1, fh=1, fw=1, stride=2))
     assert sum(group.positions for group in planned.empty) == 12
     assert sum(group.positions for group in planned.groups) == 16
@@ -279,7 +279,7 @@ def test_impossible_shapes_say_what_was_wrong(change, kind, message) -> None:
 
 
 def test_a_stride_far_beyond_the_input_is_planned_at_once() -> None:
-    """The phases that no input has are not enumerated: there would be 10**12 of them."""
+    """Phases that no input has are not listed: there would be 10**12 of them."""
     for padding in (0, 2):
         axis = Axis(size=7, taps=3, stride=10**12, before=padding, after=padding, dilation=2)
         assert axis.outputs == 1

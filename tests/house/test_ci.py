@@ -1,4 +1,4 @@
-"""What runs elsewhere, held against what is here: steps, workflows, issue forms, citation, coverage."""
+"""Files that run elsewhere, compared with the repository: steps, workflows, issue forms, citation, coverage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS = sorted(path.name for path in (ROOT / ".ci" / "steps").iterdir())
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
-KNOWN = (  # the forms that a command of a workflow may have
+KNOWN = (  # patterns of the commands that a workflow may run
     r"bash \.ci/steps/(?P<step>\w+)",
     r"make (?P<target>\w+)",
     r"python -m pip install --editable \.\[(?P<extra>\w+)\]",
@@ -33,7 +33,7 @@ def loaded(path: Path) -> Any:
 
 
 def commands(job: dict[str, Any]) -> list[str]:
-    """The commands of a job, one for each entry of its matrix."""
+    """Return the commands of a job, one for each entry of its matrix."""
     runs = [step["run"] for step in job["steps"] if "run" in step]
     for name, values in job.get("strategy", {}).get("matrix", {}).items():
         place = f"${{{{ matrix.{name} }}}}"
@@ -42,7 +42,7 @@ def commands(job: dict[str, Any]) -> list[str]:
 
 
 def called() -> dict[str, set[str]]:
-    """The names that all workflows use, by their kind: steps, targets of make, extras, lists of tests."""
+    """Return the names that the workflows use, by kind: steps, targets of make, extras, lists of tests."""
     found: dict[str, set[str]] = {"step": set(), "target": set(), "extra": set(), "tests": set()}
     for path in WORKFLOWS:
         for job in loaded(path)["jobs"].values():
@@ -72,7 +72,7 @@ def test_the_pythons_of_the_workflow_begin_with_the_oldest_allowed() -> None:
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_runs_alone(name: str) -> None:
-    """Its lines are read here, not run: it takes what all steps share, and says what it does."""
+    """The file is read here, not run: it must load lib.sh and say what it does."""
     assert re.fullmatch(r"\d\d_[a-z_]+", name)
     lines = (ROOT / ".ci" / "steps" / name).read_text("utf-8").splitlines()
     assert lines[0] == "#!/usr/bin/env bash" and lines[1].startswith("# ") and lines[1].endswith(".")

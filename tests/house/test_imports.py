@@ -1,4 +1,4 @@
-"""The house: which room may import which, read from every import of every file and held against the picture of it."""
+"""The rooms of the package: every import of every file, compared with the layers of the architecture's picture."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cks_numba.plots import gallery
 
 PACKAGE = Path(__file__).resolve().parents[2] / "cks_numba"
 NOT_ROOMS = {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
-OPTIONAL = {"torch", "dask"}  # rooms that need an optional package, and so may be imported late
-FRONT_DOORS = {"__init__", "commands.__init__", "tutorial.checking"}  # they import what is asked for, by name
+OPTIONAL = {"torch", "dask"}  # rooms that need an optional package; they may be imported late
+FRONT_DOORS = {"__init__", "commands.__init__", "tutorial.checking"}  # modules that import by name, when asked
 LAYERS = [rooms.split() for _, _, rooms in gallery.load("architecture").LAYERS]
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 
 
 class Import(NamedTuple):
-    """One import of a module of the package by another, both by their names inside the package."""
+    """An import of one module of the package by another, both named without the package's own name."""
 
     by: str
     of: str
@@ -37,18 +37,18 @@ class Import(NamedTuple):
 
 
 def modules(package: Path) -> dict[str, Path]:
-    """All files by the names of their modules; a folder is named with its `__init__`."""
+    """Return all files by the names of their modules; the module of a folder ends in `__init__`."""
     return {".".join(path.relative_to(package).with_suffix("").parts): path for path in sorted(package.rglob("*.py"))}
 
 
 def imports(package: Path) -> list[Import]:
-    """Every import of the package by itself, wherever it stands in a file."""
+    """Return every import of the package's own modules, wherever it is in a file."""
     files = modules(package)
     return [found for name, path in files.items() for found in _imports_of(name, ast.parse(path.read_text()), files)]
 
 
 def _imports_of(name: str, tree: ast.Module, files: dict[str, Path]) -> Iterator[Import]:
-    if name == "__init__":  # what it imports for type checkers is what it imports by name when asked
+    if name == "__init__":  # its imports for type checkers are those that it does by name, when asked
         tree.body = [node for node in tree.body if ast.unparse(node).partition(":")[0] != "if TYPE_CHECKING"]
     at_the_top = {id(node) for node in _top_statements(tree)}
     for node in ast.walk(tree):
@@ -57,7 +57,7 @@ def _imports_of(name: str, tree: ast.Module, files: dict[str, Path]) -> Iterator
 
 
 def _top_statements(tree: ast.Module) -> Iterator[ast.stmt]:
-    """The statements that run when the module is imported: also those below `if`, `try` and `with`."""
+    """Yield the statements that run when the module is imported, including those below `if`, `try` and `with`."""
     open_nodes = list(tree.body)
     while open_nodes:
         node = open_nodes.pop()
@@ -67,7 +67,7 @@ def _top_statements(tree: ast.Module) -> Iterator[ast.stmt]:
 
 
 def _targets(name: str, node: ast.AST, files: dict[str, Path]) -> Iterator[str]:
-    """The modules that a statement, or a call of import_module, imports."""
+    """Yield the modules that a statement, or a call of import_module, imports."""
     if isinstance(node, ast.Call):
         function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         own = any("cks_numba" in ast.unparse(a) or ast.unparse(a)[:2] in ("'.", '"."', "f'") for a in node.args)
@@ -90,7 +90,7 @@ def _targets(name: str, node: ast.AST, files: dict[str, Path]) -> Iterator[str]:
 
 
 def _known(parts: list[str], files: dict[str, Path]) -> str:
-    """The module that is meant by a dotted name, which may end with something inside a module."""
+    """Return the module that a dotted name means; the name may end with something inside that module."""
     for length in range(len(parts), -1, -1):
         for name in (".".join(parts[:length]), ".".join([*parts[:length], "__init__"])):
             if name in files:
@@ -99,7 +99,7 @@ def _known(parts: list[str], files: dict[str, Path]) -> str:
 
 
 def faults(package: Path) -> list[str]:
-    """What breaks a rule of the house, in words."""
+    """Describe every import that breaks a rule."""
     found = imports(package)
     wrong = [f"{each}, inside a function" for each in found if each.late and each.rooms[1] not in OPTIONAL]
     for each in found:
@@ -111,7 +111,7 @@ def faults(package: Path) -> list[str]:
 
 
 def circles(arrows: set[tuple[str, str]]) -> list[str]:
-    """The nodes that lead into a circle, as one text; nothing where there is no circle."""
+    """Return the nodes that lead into a circle as one text, or nothing if there is no circle."""
     left = {(by, of) for by, of in arrows if by != of}
     while True:
         sources = {by for by, _ in left}

@@ -94,7 +94,7 @@ def test_a_choice_says_what_it_does():
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_work_is_done_by_the_warps_that_have_a_result(operator):
-    """Counted warp by warp: does its first row, and its first column, exist?"""
+    """The work is counted warp by warp: a warp works if its first row and its first column exist."""
     for shape, tile in product(HARD_SHAPES.values(), tiled.TILES):
         choice = tiled.Choice(operator, shape, tile, 1, 132)
         ic, oc = choice.channels
@@ -111,7 +111,7 @@ def test_work_is_done_by_the_warps_that_have_a_result(operator):
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_channels_just_above_a_tile_are_no_cliff(operator):
-    """docs/kernels.md states the shares of conv2d; speeds are by the model."""
+    """The shares of conv2d are those in docs/kernels.md; the speeds are the model's."""
 
     def chosen(channels):
         return tiled.choose(operator, ConvShape(n=128, ih=16, iw=16, ic=channels, oc=channels, fh=3, fw=3, padding=1))

@@ -1,4 +1,4 @@
-"""The budget of the compiled kernels: what a GPU would run, read from its machine code. No GPU needed."""
+"""The budget of the compiled kernels, read from the machine code for a GPU. No GPU is needed."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from cks_numba.kernels.tiled import TILES
 
 
 def missing() -> str:
-    """Why no kernel can be compiled here, or nothing."""
+    """Return why no kernel can be compiled here, or an empty text."""
     try:
         sass.tool("ptxas"), sass.tool("nvdisasm")
         sass.ptx_of(next(sass.examples("conv2d")))
-    except Exception as error:  # whatever is missing: its own message is the reason
+    except Exception as error:  # whatever is missing, its own message is the reason
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return ""
 
 
 WHY = missing()
 needs_tools = [pytest.mark.sass, pytest.mark.skipif(bool(WHY), reason=WHY or "tools are there")]
-LEAST = {128 * 128: 14, 64 * 64: 10, 64 * 32: 10, 32 * 32: 8}  # multiply-adds for each vector load from shared memory
+# Least multiply-adds for each vector load from shared memory, by the results of a tile.
+LEAST = {128 * 128: 14, 64 * 64: 10, 64 * 32: 10, 32 * 32: 8}
 
 
 def tiled_example(operator: str, tile, width: int):
@@ -58,12 +59,12 @@ class TestBudget:
         assert compiled.per_load >= LEAST[tile.bm * tile.bn], where
         assert {name for name in loop if name.startswith("LDS")} == {"LDS.128"}, where
         assert loop["BAR"] == 1, where
-        assert not {"I2F", "F2I", "MUFU"} & set(loop), where  # what an integer division is made of
+        assert not {"I2F", "F2I", "MUFU"} & set(loop), where  # parts of an integer division
         loads = [name for name in compiled.loop if re.search(r"\bLDG\b", name)]
         kinds = {name for name in loop if name.startswith("LDG")}
         assert kinds == ({"LDG.128"} if width == 4 else {"LDG"}), where
         guards = {line.split()[0] for line in loads if line.startswith("@")}
-        assert len(guards) <= 2, f"{where}: {guards}"  # one for each operand, where the sum ends; none for padding
+        assert len(guards) <= 2, f"{where}: {guards}"  # one per operand, at the end of the sum; none for padding
 
 
 @pytest.mark.sass
@@ -96,7 +97,7 @@ TEXT = """
 
 def test_the_inner_loop_is_the_one_inside():
     code, loops = sass.read_code(TEXT)
-    assert len(code) == 9 and loops == [(2, 6), (1, 7)]  # the last branch goes forward
+    assert len(code) == 9 and loops == [(2, 6), (1, 7)]  # the last branch jumps forward, so it is no loop
     loop = sass.inner_loop(code, loops)
     assert sass.mix(loop) == {"LDS.128": 1, "FFMA": 2, "BRA": 1}
     assert sass.inner_loop(*sass.read_code("")) == []

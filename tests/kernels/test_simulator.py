@@ -1,4 +1,4 @@
-"""The simulator must be chosen before numba is imported, so its tests run in a process of their own."""
+"""Runs the simulator's tests in a process of their own: it must be chosen before numba is imported."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def rows(count=3):
 
 
 class Page(html.parser.HTMLParser):
-    """Tags with their attributes, whether they are nested well, and the cells of the table."""
+    """The tags of a page with their attributes, whether they are nested well, and the cells of its table."""
 
     VOID = {"meta", "rect", "circle", "path"}
 
@@ -88,7 +88,7 @@ def test_nothing_to_report():
 def test_page_stands_alone_and_says_the_same():
     text = page.page("my <net>", rows())
     seen = Page(text)
-    assert not re.search(r"https?://|@import|<link|src=", text)  # nothing is fetched
+    assert not re.search(r"https?://|@import|<link|src=", text)  # the page fetches nothing
     assert "my &lt;net&gt;" in text and "<net>" not in text and "body.0&lt;b&gt;" in text
     assert ("html", {"lang": "en"}) in seen.tags and any(a.get("name") == "viewport" for _, a in seen.tags)
     assert [cells[0] for cells in seen.cells] == ["Layer", "body.0<b>", "body.1<b>", "body.2<b>", "odd & end"]
@@ -129,7 +129,7 @@ def test_wrong_arguments_leave_with_2(capsys, arguments, message):
 # --- PyTorch ---------------------------------------------------------------------------------------
 @pytest.fixture
 def net(tmp_path: Path, monkeypatch) -> str:
-    """A module in the current folder, which is how users have theirs."""
+    """Write a module into the current folder, as a user would."""
     pytest.importorskip("torch", reason="PyTorch is not installed (pip install cks-numba[torch])")
     name = f"net_{tmp_path.name.replace('-', '_')}"
     (tmp_path / f"{name}.py").write_text(MODEL)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.onnx
 
 
 def file_of(path, nodes, filters, size):
-    """A chain of nodes from "x" of a size, with filters by name, as a file."""
+    """Write a file with a chain of nodes from an input "x" of this size, with filters by name."""
     constants = [numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in filters.items()]
     source = helper.make_tensor_value_info("x", TensorProto.FLOAT, size)
     results = [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)]
@@ -29,7 +29,7 @@ def file_of(path, nodes, filters, size):
 
 @pytest.fixture
 def net(tmp_path):
-    """Down, up and a few that cannot be counted; the number of images is open."""
+    """Write a network with a layer down, a layer up and some that cannot be counted; the batch size is left open."""
     nodes = [
         helper.make_node("Conv", ["x", "a"], ["1"], "down", strides=[2, 1], pads=[1, 0, 0, 2], dilations=[1, 2]),
         helper.make_node("Relu", ["1"], ["2"]),
@@ -53,7 +53,7 @@ def test_counts_are_those_of_flops(net):
     assert list(found) == ["down", "up", "same", "valid", "8"]
     down = ConvShape(n=2, ih=9, iw=12, ic=3, oc=4, fh=3, fw=3, stride=(2, 1), padding=((1, 0), (0, 2)), dilation=(1, 2))
     assert found["down"].of("forward") == flops.count("conv2d", down)
-    assert list(found["down"].counts[0].passes) == ["forward", "weight gradient"]  # it reads the input
+    assert list(found["down"].counts[0].passes) == ["forward", "weight gradient"]  # it reads the image
     rows, columns = ((size - 1) * 2 - 2 + 4 for size in (down.oh, down.ow))
     up = ConvShape(n=2, ih=rows, iw=columns, ic=6, oc=4, fh=4, fw=4, stride=2, padding=1, groups=2)
     assert found["up"].of("forward") == flops.count("conv2d_input", up)

@@ -1,4 +1,4 @@
-"""Bad input: each message names the argument, what was expected and what came; nothing is written before."""
+"""Bad input: each message names the argument, what was expected and what came, and nothing has been written."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_only_the_arrays_are_positional():
 
 @pytest.mark.parametrize("name", ["x", "w", "bias"])
 def test_out_must_not_overlap_an_input(name):
-    """One byte of overlap is enough, and the input is as it was."""
+    """One byte of overlap is enough, and the input is unchanged."""
     memory = np.ones(1000)
     shapes = {"x": X.shape, "w": W.shape, "bias": BIAS.shape}
     size = int(np.prod(shapes[name]))
@@ -284,7 +284,7 @@ assert cks.conv2d(np.ones((1, 3, 3, 1)), np.ones((1, 3, 3, 1)), out=out).item() 
 
 
 def test_no_gpu_says_how_to_go_on():
-    """In a process of its own, and as if there were no GPU, wherever the tests run."""
+    """Runs in a process of its own that sees no GPU, wherever the tests run."""
     command = [sys.executable, *WARNINGS_ARE_ERRORS, "-c", NO_GPU]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

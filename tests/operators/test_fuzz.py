@@ -1,4 +1,4 @@
-"""Any arguments: the right answer, or a ValueError or TypeError that names an argument, and nothing written.
+"""Random arguments: the right answer, or a ValueError or TypeError that names an argument, and nothing written.
 
 A seeded sample runs with the other tests; ``make fuzz`` runs tens of thousands of cases.
 """
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import cks_numba as cks
 from cks_numba import commands
 
-CASES = int(os.environ.get("FUZZ_CASES", "0"))  # 0: the sample
+CASES = int(os.environ.get("FUZZ_CASES", "0"))  # 0 runs the sample
 COMMON = dict(
     deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink], database=None
 )
@@ -27,7 +27,7 @@ NAMES = {
     "conv2d_input": ("input_size", "w", "dy"),
     "conv2d_weight": ("x", "weight_size", "dy"),
 }
-WORDS = (  # an argument, or one of its parts, stands in every message
+WORDS = (  # every message names an argument or one of its parts
     "x", "w", "bias", "dy", "input_size", "weight_size", "stride", "padding", "output_padding", "dilation", "groups",
     "layout", "backend", "out", "stream", "filter", "result", "ih", "iw", "oc", "ic", "fh", "fw", "n",
 )  # fmt: skip
@@ -36,7 +36,7 @@ WORDS = (  # an argument, or one of its parts, stands in every message
 # --- good sizes, and views of any memory order ----------------------------------------------------
 @st.composite
 def layers(draw):
-    """Keywords of a layer, and sizes of x and w, that fit in most cases."""
+    """Draw sizes of x and w and the keywords of a layer, which fit in most cases."""
     groups = draw(st.sampled_from((1, 1, 1, 2, 3)))
     ic, oc = groups * draw(st.integers(1, 5)), groups * draw(st.integers(1, 5))
     fh, fw = draw(st.integers(1, 4)), draw(st.integers(1, 4))
@@ -52,7 +52,7 @@ def layers(draw):
 
 @st.composite
 def views(draw, size, dtype):
-    """Small integers, as NumPy arrays come: sliced, reversed, transposed, byte-swapped, read-only, a subclass."""
+    """Draw an array of small integers: sliced, reversed, transposed, byte-swapped, read-only or of a subclass."""
     rng = np.random.default_rng(draw(st.integers(0, 2**20)))
     steps = [draw(st.sampled_from((1, 1, 1, 2, -1, -2))) for _ in size]
     order = draw(st.permutations(range(len(size))))
@@ -80,7 +80,7 @@ def test_the_cpu_backend_says_what_the_steps_say(operator, data):
     try:
         y_size = cks.conv2d(np.zeros(x_size), np.zeros(w_size), backend="steps", **keys).shape
     except ValueError:
-        return  # no such layer
+        return  # the drawn layer is impossible
     x, w, y = (in_layout(data.draw(views(size, dtype)), layout) for size in (x_size, w_size, y_size))
     sizes = [in_layout(np.zeros(size), layout).shape for size in (x_size, w_size)]
     arguments = {
@@ -92,7 +92,7 @@ def test_the_cpu_backend_says_what_the_steps_say(operator, data):
     function = getattr(cks, operator)
     try:
         want = function(*arguments, backend="steps", layout=layout, **keys)
-    except ValueError:  # a transposed convolution of no size
+    except ValueError:  # the transposed convolution has an empty result
         with pytest.raises(ValueError):
             function(*arguments, backend="cpu", layout=layout, **keys)
         return
@@ -104,7 +104,7 @@ def test_the_cpu_backend_says_what_the_steps_say(operator, data):
     np.testing.assert_array_equal(out, want)
 
 
-# --- anything at all ------------------------------------------------------------------------------
+# --- arbitrary arguments --------------------------------------------------------------------------
 ODD = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 6), st.sampled_from((2**31, 2**40, -(2**63), 10**30)), st.floats(),
     st.text(max_size=4), st.lists(st.integers(-2, 5), max_size=5), st.tuples(st.integers(-1, 4), st.integers(-1, 4)),

@@ -1,4 +1,4 @@
-"""The operators against SciPy and against brute force over the equation, on every backend; no PyTorch needed."""
+"""The operators against SciPy and against brute force over the equation, on every backend, without PyTorch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CASES = 60
 
 
 def tolerance(dtype, terms):
-    """Rounding of a sum of `terms` products of numbers of about 1."""
+    """Return a bound for the rounding of a sum of `terms` products of numbers of about 1."""
     return 8 * np.finfo(dtype).eps * (10 + terms)
 
 
@@ -35,7 +35,7 @@ def axis_size(rng, taps, stride, dilation, before, after):
 
 
 def random_case(seed, dtype=np.float64):
-    """Arrays and keyword arguments of a random small layer."""
+    """Draw arrays and keyword arguments of a small layer."""
     rng = np.random.default_rng(seed)
     groups = int(rng.choice([1, 1, 2, 3]))
     n, icg, ocg = (int(k) for k in rng.integers(1, 4, 3))
@@ -49,14 +49,14 @@ def random_case(seed, dtype=np.float64):
 
 
 def triples(size, taps, outputs, stride, before, dilation):
-    """Every (i, f, o) of the equation, by trying them all."""
+    """Find every (i, f, o) of the equation by trying them all."""
     found = product(range(size), range(taps), range(outputs))
     return [(i, f, o) for i, f, o in found if i == o * stride - before + f * dilation]
 
 
-@np.errstate(invalid="ignore")  # some BLAS multiply past the end of a row, where they meet infinity with their zeros
+@np.errstate(invalid="ignore")  # some BLAS libraries multiply zeros past the end of a row, and infinity times 0 warns
 def brute_force(operator, x, w, dy, stride, padding, dilation, groups):
-    """One product after the other."""
+    """Add up one product after the other."""
     (_, ih, iw, _), (oc, fh, fw, icg), (_, oh, ow, _) = x.shape, w.shape, dy.shape
     y, dx, dw = (np.zeros(a.shape) for a in (dy, x, w))
     rows = triples(ih, fh, oh, stride[0], padding[0][0], dilation[0])
@@ -270,7 +270,7 @@ def test_nan_and_infinity_reach_real_products_only(operator, poison):
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_small_scratch_gives_the_same(operator, monkeypatch):
-    """In plain NumPy, chunks of images, and of rows of one image, join without a seam."""
+    """Plain NumPy gives the same result if it has to work in chunks of images, and of rows of one image."""
     for seed, scratch in product(range(10), (1, 2000)):
         rng, x, w, keys = random_case(seed)
         dy = rng.standard_normal(cks.conv2d(x, w, backend="cpu", **keys).shape)
@@ -356,7 +356,7 @@ print("simulated")
 
 
 def test_cuda_backend_in_the_simulator():
-    """In a process of its own: the simulator must be chosen before numba is imported."""
+    """Runs in a process of its own: the simulator must be chosen before numba is imported."""
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
     command = [sys.executable, *WARNINGS_ARE_ERRORS, "-c", SIMULATED]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)

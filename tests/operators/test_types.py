@@ -1,4 +1,4 @@
-"""What an editor and a type checker see of the public names: mypy reads a program that uses them, and no more."""
+"""The types that an editor and a type checker see: mypy checks a program that uses the public names."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ SCRIPTS += ["f5_authors", "f6_speed", "f7_networks", "f8_roofline", "f9_sass", "
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """Draws the pictures of a script when a test first asks for them: the tests may be spread over processes."""
+    """Return a function that draws a script's pictures when first called: the tests may be spread over processes."""
     folder = tmp_path_factory.mktemp("figures")
     return cache(lambda name: gallery.make(name, folder))
 
@@ -35,7 +35,7 @@ def test_every_picture_has_a_script() -> None:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_committed_pictures_are_what_the_script_draws(drawn, name: str) -> None:
-    """Another version of Matplotlib may move text by some pixels: then only the sizes are compared."""
+    """Another version of Matplotlib may move text by some pixels; with one, only the sizes are compared."""
     paths = [path for path in drawn(name) if path.suffix != ".svg"]
     assert {path.name for path in paths} <= COMMITTED and paths
     for path in paths:
@@ -61,20 +61,20 @@ def test_no_words_are_cut_off(name: str) -> None:
 
 
 def same_version() -> bool:
-    """Whether the pictures were made with the Matplotlib that is here. A GIF does not say; all are made together."""
+    """Return whether zeros.png, and so all pictures, were made with the installed version of Matplotlib."""
     with Image.open(gallery.FOLDER / "zeros.png") as committed:
         return bool(committed.info["Software"] == f"Matplotlib {matplotlib.__version__}")
 
 
 def frames(path: Path) -> list[np.ndarray]:
-    """All pictures of a GIF, or the one of a PNG."""
+    """Return all frames of a GIF, or the one of a PNG."""
     with Image.open(path) as image:
         return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
 
 
 @pytest.mark.parametrize("name", ["zeros", "f2_ks_deconv", "f5_authors"])
 def test_two_runs_give_the_same_bytes(drawn, tmp_path: Path, name: str) -> None:
-    with matplotlib.rc_context({"font.size": 3, "svg.hashsalt": None}):  # the settings of a user change nothing
+    with matplotlib.rc_context({"font.size": 3, "svg.hashsalt": None}):  # a user's settings
         paths = gallery.make(name, tmp_path)
     for path, before in zip(paths, drawn(name), strict=True):
         assert path.name == before.name and path.read_bytes() == before.read_bytes()
@@ -89,14 +89,14 @@ def test_some_figures_and_unknown_ones(capsys, tmp_path: Path) -> None:
 
 
 def test_without_a_checkout_it_says_so(capsys, monkeypatch, tmp_path: Path) -> None:
-    for folder in (tmp_path / "figures", tmp_path / "with_another" / "figures"):  # a folder of another package
+    for folder in (tmp_path / "figures", tmp_path / "with_another" / "figures"):  # the second is another package's
         monkeypatch.setattr(gallery, "FOLDER", folder)
         assert main(["figures"]) == 1
         assert "run this in a checkout" in capsys.readouterr().err
         (tmp_path / "with_another" / "figures").mkdir(parents=True, exist_ok=True)
 
 
-# --- what the scripts say of their data --------------------------------------------------------------
+# --- the data of the pictures ------------------------------------------------------------------------
 def test_authors_ratios_of_counts_are_those_of_their_file() -> None:
     authors = gallery.load("f5_authors")
     rows = authors.authors()
@@ -128,11 +128,11 @@ def test_speed_takes_our_nhwc_and_the_better_layout_of_pytorch(tmp_path: Path, m
     results.write(rows, tmp_path / "gpu_some.csv")
     results.write(rows, tmp_path / "cpu_some.csv")
     monkeypatch.setattr(speed, "DATA", tmp_path)
-    assert len(speed.draw().axes) == 2  # a panel a file
+    assert len(speed.draw().axes) == 2  # a panel for each file
 
 
 def test_trainings_are_as_close_as_pytorch_is_to_itself() -> None:
-    """The title of the picture, and that the logs are those of one training."""
+    """Our losses are as close to PyTorch's as those of the control, and all logs are of the same training."""
     training = gallery.load("f10_training")
     logs = {which: training.read(which) for which in training.LOOK}
     ours, theirs, control = (

@@ -1,4 +1,4 @@
-"""The pictures of the kernels: bytes against the traced kernels, machine code against a fresh compilation."""
+"""The pictures of the kernels: bytes against the traced kernels, machine code against a new compilation."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from cks_numba.trace.elements import Watched
 CSV = gallery.FOLDER / "data" / "sass_sm_90.csv"
 SHAPES = [
     ConvShape(n=2, ih=5, iw=4, ic=3, oc=5, fh=3, fw=3, stride=2, padding=1),
-    ConvShape(n=1, ih=6, iw=6, ic=4, oc=8, fh=3, fw=2, padding=1, groups=2),  # loads of one element: 2 in a group
+    ConvShape(n=1, ih=6, iw=6, ic=4, oc=8, fh=3, fw=2, padding=1, groups=2),  # loads of one: channel groups of 2
     ConvShape(n=9, ih=3, iw=3, ic=4, oc=12, fh=2, fw=2, stride=2),  # loads of four, more than a tile of `shared`
 ]
 
 
 class Counting(Watched):
-    """Global memory that counts the elements that are loaded and stored."""
+    """Global memory that counts the loaded and stored elements."""
 
     moved = 0
 
@@ -62,7 +62,7 @@ def test_a_split_sum_is_stored_and_loaded_again() -> None:
     assert choice.parts > 1 and second.args[0].size == choice.parts * prod(shape.w_shape)
     operands = choice.terms * (choice.tile.bm + choice.tile.bn)
     stored = first.args[2].size + sum(array.size for array in second.args)
-    # `done` counts whole chunks, also of the terms past the end, which are not loaded
+    # Whole chunks are counted, but the terms past the end are not loaded.
     assert 0.9 * (operands + stored) < roofline.asked("conv2d_weight", shape, "tiled") <= operands + stored
 
 
@@ -110,12 +110,13 @@ def test_docs_say_what_loads_of_single_elements_cost() -> None:
 
     page = " ".join((gallery.FOLDER.parent / "docs" / "kernels.md").read_text(encoding="utf-8").split())
     vectors, single = share("vectors"), share("single elements")
-    assert f"these are {vectors} of the inner loop of `conv2d` in the largest tile on an H100, and {single}" in page
+    stated = f"multiply-adds are {vectors} of the inner loop of `conv2d` in the largest tile on an H100, and {single}"
+    assert stated in page
 
 
 @pytest.fixture(scope="module")
 def made_with() -> str:
-    """The versions here; there is nothing to compile with without ptxas."""
+    """Return the versions of the compilers; skip where they are missing."""
     try:
         sass.tool("nvdisasm")
         return sass.made_with()
@@ -126,7 +127,7 @@ def made_with() -> str:
 @pytest.mark.parametrize("rung", ["shared", "tiled 32x32, vectors"])
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_committed_sass_is_what_the_compiler_makes(made_with, operator, rung) -> None:
-    """One kernel of a file for all. Other versions schedule differently; the multiply-adds are the source's."""
+    """Compare two kernels of each operator. Other compilers schedule differently; then only multiply-adds count."""
     launch = next(item for item in sass.examples(operator) if item.name == f"{operator} {rung}")
     new = sass.rows(operator, sass.assemble(launch.name, sass.ptx_of(launch), "sm_90"))
     committed = [line for line in sass.read(CSV) if line["kernel"] == launch.name]

@@ -1,4 +1,4 @@
-"""Drawings: the maps against brute force, the figures' numbers against the counts, and stable bytes."""
+"""Drawings: maps against brute force, numbers in figures against the counts, and the same bytes in every run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def texts(figure) -> list[str]:
 @SHAPED
 @EACH
 def test_results_with_one_letter_share_their_window(operator, shape):
-    """The window of each result is read from its products."""
+    """Read the window of each result from its products."""
     numbers = plots.group_map(operator, shape)
     traced = trace.run(operator, shape, "skip_zeros")
     assert set(numbers.ravel()) == set(range(len(plan(operator, shape).groups)))
@@ -127,7 +127,7 @@ def test_explore_says_what_it_needs(monkeypatch):
 
 
 class Control(SimpleNamespace):
-    """As much of a widget as `explore` uses."""
+    """The part of a widget that `explore` uses."""
 
     def observe(self, follow, name):
         self.follow = follow
@@ -173,7 +173,7 @@ def test_animation_is_stable_and_shows_every_result(tmp_path):
     first, second = (plots.animate("conv2d_input", shape, tmp_path / name) for name in ("a.gif", "b.gif"))
     assert first.read_bytes() == second.read_bytes()
     with image.open(first) as gif:
-        assert gif.n_frames == shape.ih * shape.iw  # the last one is only shown for longer
+        assert gif.n_frames == shape.ih * shape.iw  # the last frame is only shown longer
 
 
 def test_animate_refuses(tmp_path):

@@ -1,4 +1,4 @@
-"""The three operators in under 100 lines: against brute force over the equation, and against the plan's count."""
+"""The three operators of steps/minimal.py, against brute force over the equation and against the plan's count."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IMAGES, IC, OC = 2, 2, 3
 
 
 def random_case(rng: random.Random) -> tuple[Any, ...]:
-    """A small case in which the filter fits, mostly with sizes that do not divide."""
+    """Draw a small case in which the filter fits; the stride mostly does not divide."""
     while True:
         size, taps, stride, dilation = ((rng.randint(1, most), rng.randint(1, most)) for most in (7, 4, 4, 3))
         pads = tuple((rng.randint(0, taps[k]), rng.randint(0, taps[k])) for k in (0, 1))
@@ -42,7 +42,7 @@ ALL = [*CASES.values(), *(random_case(random.Random(seed)) for seed in range(150
 
 
 def tried(size: int, taps: int, stride: int, pads: tuple[int, int], dilation: int) -> tuple[int, list[Any]]:
-    """Number of outputs of an axis, and all (i, f, o) that fulfil the equation, found by trying each."""
+    """Return the number of outputs of an axis, and all (i, f, o) that fulfil the equation, found by trying each."""
     padded = size + sum(pads)
     outputs = len([first for first in range(0, padded, stride) if first + (taps - 1) * dilation < padded])
     every = itertools.product(range(size), range(taps), range(outputs))
@@ -55,7 +55,7 @@ def axes(case: tuple[Any, ...]) -> list[tuple[int, list[Any]]]:
 
 
 def arrays(case: tuple[Any, ...]) -> dict[str, np.ndarray]:
-    """Integers, so that sums are exact, and none of them 0, so that every 0 of a result has a reason."""
+    """Return integers, so that sums are exact; none is 0, so that every 0 in a result has a reason."""
     rng = np.random.default_rng(sum(case[0]))
     (oh, _), (ow, _) = axes(case)
     sizes = {"x": (IMAGES, *case[0], IC), "w": (OC, *case[1], IC), "dy": (IMAGES, oh, ow, OC)}
@@ -72,7 +72,7 @@ def run(operator: str, case: tuple[Any, ...], x: np.ndarray, w: np.ndarray, dy: 
 
 
 def brute_force(operator: str, case: tuple[Any, ...], x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> np.ndarray:
-    """The operator as one sum over all (i, f, o) that fulfil the equation."""
+    """Compute the operator as one sum over all (i, f, o) that fulfil the equation."""
     result = np.zeros_like({"conv2d": dy, "conv2d_input": x, "conv2d_weight": w}[operator])
     (_, rows), (_, columns) = axes(case)
     for (ih, fh, oh), (iw, fw, ow) in itertools.product(rows, columns):
@@ -95,7 +95,7 @@ def test_equals_brute_force(operator: str) -> None:
 
 
 def test_some_cases_have_results_that_no_product_reaches() -> None:
-    """So that the test above has seen inputs, outputs and taps without any product."""
+    """The cases of the test above have inputs, outputs and taps without any product."""
     lonely = {operator: 0 for operator in OPERATORS}
     for case in ALL:
         for operator in OPERATORS:
@@ -105,7 +105,7 @@ def test_some_cases_have_results_that_no_product_reaches() -> None:
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_no_added_zero_is_multiplied(operator: str) -> None:
-    """Infinity times an added zero would be NaN, and infinity times the data here is infinity."""
+    """Infinity times an added zero would give NaN; infinity times the data here gives infinity."""
     for case in ALL:
         given = {name: np.abs(array) for name, array in arrays(case).items()}
         given["x" if operator == "conv2d_weight" else "w"] *= np.inf

@@ -31,7 +31,7 @@ ODD_CASES: dict[str, dict[str, Any]] = {
 
 
 def random_shape(rng: random.Random) -> ConvShape:
-    """A small valid shape; padding may be more than the filter and the filter larger than the input."""
+    """Draw a small valid shape; padding may exceed the filter, and the filter the input."""
     while True:
         groups = rng.choice([1, 1, 1, 2, 3])
         sizes = dict(ih=rng.randint(1, 7), iw=rng.randint(1, 7), fh=rng.randint(1, 4), fw=rng.randint(1, 4))
@@ -57,7 +57,7 @@ ALL_SHAPES = RANDOM_SHAPES + ODD_SHAPES
 
 
 def arrays_of(operator: str, shape: ConvShape, dtype: type = np.float64) -> tuple[np.ndarray, np.ndarray]:
-    """Seeded integers, none of them 0: every zero of a stage is then an added one."""
+    """Return seeded integers, none of them 0, so that every zero of a stage is an added one."""
     rng = np.random.default_rng(shape.ih * 100 + shape.iw)
     x, w, dy = (
         (rng.integers(1, 9, size) * rng.choice([-1, 1], size)).astype(dtype)
@@ -67,7 +67,7 @@ def arrays_of(operator: str, shape: ConvShape, dtype: type = np.float64) -> tupl
 
 
 def brute_axis(size: int, taps: int, stride: int, pads: tuple[int, int], dilation: int) -> list[tuple[int, int, int]]:
-    """All (i, f, o) of one axis that fulfil the equation, found by trying each."""
+    """Find all (i, f, o) of one axis that fulfil the equation by trying each."""
     outputs = (size + sum(pads) - dilation * (taps - 1) - 1) // stride + 1
     tried = itertools.product(range(size), range(taps), range(outputs))
     return [(i, f, o) for i, f, o in tried if i == o * stride - pads[0] + f * dilation]
@@ -80,7 +80,7 @@ def brute_triples(shape: ConvShape) -> tuple[list[tuple[int, int, int]], list[tu
 
 
 def brute_force(operator: str, first: np.ndarray, second: np.ndarray, shape: ConvShape) -> np.ndarray:
-    """The operator as one sum over real triples, one matrix product for each and channel group."""
+    """Compute the operator as one sum over real triples, with a matrix product for each triple and channel group."""
     ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
     sizes = {"conv2d": shape.y_shape, "conv2d_input": shape.x_shape, "conv2d_weight": shape.w_shape}
     result = np.zeros(sizes[operator])
@@ -133,7 +133,7 @@ def test_masks_mark_exactly_the_added_zeros(operator: str) -> None:
 
 
 def check_masks(stage: steps.Stage, message: str) -> None:
-    """Masked elements are zero; in a padded or spread array all the others are data, hence not zero."""
+    """Check that the masked elements are exactly the zeros, in an array to which zeros were added."""
     masks = [mask for mask in (stage.padded, stage.inserted) if mask is not None]
     for mask in masks:
         assert mask.shape == stage.array.shape and mask.dtype == bool, message
@@ -145,7 +145,7 @@ def check_masks(stage: steps.Stage, message: str) -> None:
 
 
 def brute_dy_line(size: int, taps: int, stride: int, pads: tuple[int, int], dilation: int) -> str:
-    """What stands where on the padded, zero-inserted dy of one axis: p(added), i(nserted), d(ata)."""
+    """Write the padded, zero-inserted dy of one axis as letters: p(added), i(nserted), d(ata)."""
     outputs = (size + sum(pads) - dilation * (taps - 1) - 1) // stride + 1
     line = ""
     for place in range(size + dilation * (taps - 1)):
@@ -175,7 +175,7 @@ def test_counts_of_added_zeros_equal_brute_force() -> None:
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_skipping_way_never_multiplies_an_added_zero(operator: str) -> None:
-    """Infinity times an added zero is NaN, infinity times data is not."""
+    """Infinity times an added zero gives NaN; infinity times data does not."""
     zero_met = 0
     for shape in ALL_SHAPES:
         first, second = (np.abs(array) for array in arrays_of(operator, shape))
@@ -186,7 +186,7 @@ def test_skipping_way_never_multiplies_an_added_zero(operator: str) -> None:
         assert not np.isnan(done.skipping).any(), str(shape)
         assert set(np.unique(done.skipping)) <= {0.0, np.inf}, str(shape)
         zero_met += bool(np.isnan(done.regular).any())
-    assert zero_met > 20  # the regular way shows that the test can see a product by an added zero
+    assert zero_met > 20  # the regular way has such products, and the test sees them
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -221,7 +221,7 @@ def test_stages_are_named_once_and_inputs_are_left_alone(operator: str) -> None:
 
 
 def test_phases_of_deconvolution_make_up_dx() -> None:
-    """The stages themselves, not only the result: sub-filters share out w, and phases share out dx."""
+    """The sub-filters together are w, and the phases together are dx."""
     shape = ConvShape(n=1, ih=5, iw=4, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
     w, dy = arrays_of("conv2d_input", shape)
     done = steps.ks_deconv(w, dy, shape)
@@ -274,7 +274,7 @@ def test_wrong_arrays_are_named(operator: str) -> None:
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_explain_of_the_made_up_case(operator: str) -> None:
     text = steps.explain(operator)
-    assert text == steps.explain(operator)  # seeded
+    assert text == steps.explain(operator)  # the numbers are seeded
     counts = flops.count(operator, SMALL[operator])
     assert f"regular  {counts.regular}\n" in text and f"useful   {counts.useful}\n" in text
     assert f"saved    {counts.redundant} multiply-adds" in text

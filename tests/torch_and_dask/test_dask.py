@@ -1,4 +1,4 @@
-"""The operators on dask arrays: here, and on a cluster that loses a worker."""
+"""The operators on dask arrays, in this process and on a cluster that loses a worker."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_errors_come_before_anything_is_computed(call, error, message):
 
 
 def test_cost_is_that_of_the_graph():
-    """Filter gradients that move, and steps of the tree, counted in the graph of dask itself."""
+    """The steps of the tree are counted in dask's own graph."""
     shape = ConvShape(n=100, ih=4, iw=4, ic=2, oc=3, fh=3, fw=3, padding=1)
     x, dy = (cut(np.ones(size), 1) for size in (shape.x_shape, shape.y_shape))
     found = cd.cost(shape, 100, itemsize=8)
@@ -121,7 +121,7 @@ def test_cost_is_that_of_the_graph():
     names = {key[0] for key in graph if key[0].startswith(("sum-partial", "sum-aggregate"))}
     assert found.steps == len(names)
     assert found.gradients == 99 * 8 * np.prod(shape.w_shape) and found.filters == 100 * 8 * np.prod(shape.w_shape)
-    assert cd.cost(shape, 1000).gradients == cd.cost(shape, 100).gradients  # a worker with no image has none
+    assert cd.cost(shape, 1000).gradients == cd.cost(shape, 100).gradients  # a worker without an image has none
     assert cd.cost(shape, 1).gradients == cd.cost(shape, 1).steps == 0
 
 
@@ -133,7 +133,7 @@ def test_without_dask_it_says_how_to_install():
 
 # --- a cluster ----------------------------------------------------------------------------------------
 def slowly(block):
-    """So that a worker can be killed while the others are still waiting."""
+    """Return the block after a pause, so that a worker can be killed while others still wait."""
     time.sleep(0.05)
     return block
 
@@ -156,11 +156,11 @@ def test_a_worker_is_killed_and_the_result_is_right():
         os.kill(pids[victim], signal.SIGKILL)
         got = future.result(timeout=120)
         assert victim not in client.scheduler_info()["workers"]
-    np.testing.assert_array_equal(got, wanted)  # the tree adds up in the same order, whoever computes
+    np.testing.assert_array_equal(got, wanted)  # the order of the sums does not depend on the workers
 
 
 def held(client):
-    """Filter gradients that workers hold and that wait for the next step of the tree, with their addresses."""
+    """Return the filter gradients that wait on a worker for the next step of the tree, with its address."""
     return {key: addresses for key, addresses in client.who_has().items() if addresses and str(key).startswith("('sum")}
 
 
@@ -173,7 +173,7 @@ def wait_until(condition, seconds=120):
 
 # --- the benchmark --------------------------------------------------------------------------------------
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # as above
+@pytest.mark.filterwarnings("ignore")  # workers that are closed may leave sockets behind
 def test_the_benchmark_prints_how_one_and_two_workers_do(capsys):
     pytest.importorskip("distributed", reason="dask.distributed is not installed")
     assert main(["bench", "--dask", "--quick", "--rounds", "2"]) == 0
@@ -215,7 +215,7 @@ def test_the_benchmark_computes_anew_in_every_round():
     result = cd.conv2d(cuts["x"], w, **KEYS)
     first, second = (bench_cluster.again(result, cuts) for _ in range(2))
     assert len({array.name for array in (result, first, second)}) == 3
-    assert cuts["x"].name in {key[0] for key in first.__dask_graph__() if isinstance(key, tuple)}  # x is not made again
+    assert cuts["x"].name in {key[0] for key in first.__dask_graph__() if isinstance(key, tuple)}  # x itself is reused
     np.testing.assert_array_equal(first.compute(), result.compute())
 
 

@@ -1,4 +1,4 @@
-"""The operators inside PyTorch: gradients of every order, compilation, autocast, memory formats, layers, conversion."""
+"""The operators in PyTorch: gradients of every order, compilation, autocast, memory formats, layers, conversion."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cks_numba.models.found import THRESHOLD  # noqa: E402
 F = torch.nn.functional
 pytestmark = pytest.mark.torch
 DOUBLE = torch.float64
-LAYERS = (  # torch's keyword arguments, with an x and a w of these sizes
+LAYERS = (  # sizes of x and w, and torch's keyword arguments
     ((2, 4, 6, 5), (6, 4, 3, 3), dict(stride=2, padding=1)),
     ((1, 4, 5, 6), (6, 2, 3, 2), dict(stride=(1, 3), padding=(2, 0), dilation=(2, 1), groups=2)),
     ((3, 2, 4, 4), (3, 2, 5, 3), dict(padding="same")),
@@ -67,7 +67,7 @@ def test_conv2d_is_that_of_torch(case):
     [
         dict(stride=2, padding=1, output_padding=1),
         dict(stride=(1, 3), padding=(1, 0), output_padding=(0, 2), groups=2),
-        dict(stride=1, padding=1, output_padding=2, dilation=3),  # rows past those of any convolution
+        dict(stride=1, padding=1, output_padding=2, dilation=3),  # more rows than any convolution has
     ],
     ids=str,
 )
@@ -111,7 +111,7 @@ def test_gradients_of_the_transposed(keys):
 
 
 def test_third_order():
-    """Each operator's gradients are the other two, so there is no last order."""
+    """The gradients of each operator are the other two, so there are gradients of every order."""
     torch.manual_seed(5)
     x, w = randn(1, 2, 4, 4), randn(2, 2, 3, 3)
 
@@ -180,7 +180,7 @@ def test_format_of_the_result_is_that_of_torch(which):
     x, w = torch.randn(2, 4, 6, 6), torch.randn(8, 4, 3, 3)
     x, w = (last(t) if is_last else t for t, is_last in zip((x, w), which, strict=True))
     assert ct.conv2d(x, w).stride() == F.conv2d(x, w).stride()
-    x, w = (t[..., ::2, :] for t in (x, w))  # neither
+    x, w = (t[..., ::2, :] for t in (x, w))  # contiguous in neither format
     torch.testing.assert_close(ct.conv2d(x, w), F.conv2d(x, w), atol=1e-4, rtol=1e-4)
 
 
@@ -208,7 +208,7 @@ def test_compiled(backend, dynamic):
 @pytest.mark.slow
 def test_compiled_by_inductor():
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own modules
+        warnings.simplefilter("ignore")  # torch's own modules warn
         compiled_equals_eager("inductor", ((2, 5), (3, 5)))
 
 
@@ -276,9 +276,9 @@ def test_wrong_dtypes_and_types():
         ct.convert(nn.Conv2d(1, 1, 1), 8)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of torch itself
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch itself warns
 def test_forward_mode_is_refused():
-    """Torch itself would return a tangent of zeros."""
+    """Without the check, torch would return a tangent of zeros."""
     x, w = randn(1, 1, 3, 3, grad=False), randn(1, 1, 2, 2, grad=False)
     with pytest.raises(NotImplementedError, match="forward-mode differentiation"):
         torch.func.jvp(lambda w: ct.conv2d(x, w), (w,), (w,))
@@ -356,7 +356,7 @@ def test_counts_are_those_of_flops(name):
 
 
 def test_what_the_threshold_promises():
-    """3x3 with padding 1 is swapped up to maps of 9x9, and any filter with a stride."""
+    """A 3x3 filter with padding 1 is swapped on maps of up to 9x9, and any filter with a stride."""
     for side in range(1, 20):
         layer = nn.Conv2d(2, 2, 3, padding=1)
         _, report = ct.convert(nn.Sequential(nn.Identity(), layer), (1, 2, side, side))
@@ -380,7 +380,7 @@ class Sub(nn.Conv2d):
 
 
 class Zoo(nn.Module):
-    """One of everything."""
+    """A module with one layer of every kind."""
 
     def __init__(self):
         super().__init__()
@@ -414,7 +414,7 @@ def test_every_layer_is_listed_with_the_reason():
     }
     rows = {row.name: row for row in report.rows}
     assert len(rows["shared"].counts) == 2 and rows["reflect"].kind == "Conv2d, reflect"
-    assert rows["reflect"].of("forward").redundant == 0  # its padding is real elements
+    assert rows["reflect"].of("forward").redundant == 0  # reflected padding has real elements
     assert "input gradient" not in rows["first"].counts[0].passes and rows["own"].total.useful > 0
     assert model.training and not model.norm.training and not model.norm.running_mean.any()
     again = {row.name: row.why() for row in pytorch.of_torch(model, torch.zeros(1, 3, 32, 32))}

@@ -1,4 +1,4 @@
-"""The operators against PyTorch on a CPU: more than 200 random shapes for each, both layouts."""
+"""The operators against PyTorch on a CPU: more than 200 random shapes for each, in both layouts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cks_numba.backends.cpu import compiled
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install cks-numba[torch])")
 F = torch.nn.functional
-torch.set_num_threads(1)  # the layers are tiny: threads only wait for each other
+torch.set_num_threads(1)  # the layers are tiny: more threads only wait for each other
 
 pytestmark = pytest.mark.torch
 
@@ -22,7 +22,7 @@ TO_OWN = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 3, 1, 2)}
 
 
 def assert_same(got, wanted, terms, dtype=np.float64):
-    """Equal up to the rounding of sums of `terms` products of numbers of about 1."""
+    """Check equality up to the rounding of sums of `terms` products of numbers of about 1."""
     assert got.shape == tuple(wanted.shape)
     assert got.dtype == dtype
     np.testing.assert_allclose(got, wanted, rtol=0, atol=16 * np.finfo(dtype).eps * (10 + terms))
@@ -30,12 +30,12 @@ def assert_same(got, wanted, terms, dtype=np.float64):
 
 @cache
 def random_case(seed, dtype):
-    """The same layer for all three operators."""
+    """Return the case of a seed, which all three operators share."""
     return Case(seed, dtype)
 
 
 class Case:
-    """A random layer: x, w, y's gradient in NCHW, and the result of torch's autograd for each operator."""
+    """A random layer: x, w and dy in NCHW, and the results of torch and its autograd."""
 
     def __init__(self, seed, dtype=np.float64):
         rng = np.random.default_rng(seed)
@@ -48,7 +48,7 @@ class Case:
         if seed % 10 == 1:  # the shortcut of a residual network
             taps, self.stride, self.dilation = np.array([1, 1]), (2, 2), (1, 1)
         self.padding = tuple(tuple(int(p) for p in rng.integers(0, f + 1, 2)) for f in taps)
-        if seed % 3:  # as torch takes it
+        if seed % 3:  # symmetric padding, which torch takes
             self.padding = tuple((p[0], p[0]) for p in self.padding)
         size = [
             max(1, (int(f) - 1) * d + 1 - sum(p)) + int(rng.integers(0, 9))
@@ -74,7 +74,7 @@ class Case:
         return F.conv2d(padded, w, stride=self.stride, dilation=self.dilation, groups=self.groups)
 
     def own(self, tensor):
-        """A tensor as a NumPy array in the layout of this case."""
+        """Return a tensor as a NumPy array in the layout of this case."""
         array = tensor.detach().numpy()
         return array if self.layout == "NCHW" else array.transpose(0, 2, 3, 1)
 
@@ -96,14 +96,14 @@ class Case:
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_parity(operator, dtype, threads, monkeypatch):
-    monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)  # so that the smallest layers are cut up too
+    monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)  # the smallest layers use threads too
     monkeypatch.setattr(numba, "get_num_threads", lambda: threads)
     seen = set()
     for seed in range(CASES if dtype is np.float64 else CASES // 4):
         case = random_case(seed, dtype)
         assert_same(*case.run(operator), case.terms, dtype)
         seen.add((case.layout, case.groups > 1, case.dilation != (1, 1)))
-    assert len(seen) == 8  # both layouts, with and without groups, with and without dilation
+    assert len(seen) == 8  # both layouts, with and without channel groups, with and without dilation
 
 
 def test_bias_and_torch_padding_words():
@@ -117,14 +117,14 @@ def test_bias_and_torch_padding_words():
 
 
 def random_transposed(seed):
-    """Arrays of torch.nn.functional.conv_transpose2d and its keyword arguments."""
+    """Draw arrays and keyword arguments for torch.nn.functional.conv_transpose2d."""
     rng = np.random.default_rng(seed)
     groups, inner, outer = (int(k) for k in rng.integers(1, 4, 3))
     taps, strides, dilations = (rng.integers(1, high, 2) for high in (6, 5, 5))
     added = [int(rng.integers(0, max(s, d))) for s, d in zip(strides, dilations, strict=True)]
     pads = [int(rng.integers(0, f + 1)) for f in taps]
     size = []
-    for f, s, d, p, a in zip(taps, strides, dilations, pads, added, strict=True):  # so that a row is left
+    for f, s, d, p, a in zip(taps, strides, dilations, pads, added, strict=True):  # large enough for one row of output
         size.append(max(1, int(-(-(2 * p - d * (f - 1) - a) // s)) + 1) + int(rng.integers(0, 5)))
     x = rng.standard_normal((int(rng.integers(1, 3)), inner * groups, *size))
     w, bias = rng.standard_normal((inner * groups, outer, *taps)), rng.standard_normal(outer * groups)
@@ -145,7 +145,7 @@ def test_conv_transpose2d(layout, backend):
 
 
 def test_conv2d_input_takes_every_size_that_torch_takes():
-    """All sizes around the possible ones: those that torch accepts, and no other."""
+    """Among the sizes near the possible ones, exactly those that torch accepts are accepted."""
     for seed in range(40):
         case = Case(seed * 3 + 1)  # symmetric padding
         if case.x.shape[0] == 0:

@@ -1,4 +1,4 @@
-"""Every rung's own source, run on numbers that know what they are: the counts, the events and the results."""
+"""The source of every rung, run on numbers that know which elements they are: counts, events and results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cks_numba import flops, kernels, trace
 from cks_numba.geometry import OPERATORS, ConvShape
 from cks_numba.kernels import tiled
 from cks_numba.kernels.jit import cuda, device
-from cks_numba.trace.elements import Log, Number, Operand, Watched, blank
+from cks_numba.trace.elements import Element, Log, Number, Watched, blank
 from cks_numba.trace.machine import Machine
 
 TINY_SHAPES = {
@@ -22,7 +22,7 @@ TINY_SHAPES = {
     "filter smaller than stride": ConvShape(n=2, ih=5, iw=4, ic=2, oc=1, fh=2, fw=1, stride=3),
     "asymmetric padding": ConvShape(n=1, ih=3, iw=4, ic=1, oc=1, fh=3, fw=2, stride=2, padding=((0, 2), (2, 1))),
     "dilation 2": ConvShape(n=1, ih=4, iw=5, ic=1, oc=1, fh=2, fw=3, stride=(1, 2), padding=2, dilation=2),
-    "two groups": ConvShape(n=1, ih=3, iw=3, ic=4, oc=2, fh=2, fw=2, padding=(1, 0), groups=2),
+    "two channel groups": ConvShape(n=1, ih=3, iw=3, ic=4, oc=2, fh=2, fw=2, padding=(1, 0), groups=2),
     "1x1 with stride 2": ConvShape(n=1, ih=4, iw=5, ic=2, oc=3, fh=1, fw=1, stride=2),
 }
 TINY = pytest.mark.parametrize("shape", TINY_SHAPES.values(), ids=TINY_SHAPES.keys())
@@ -57,14 +57,14 @@ def test_hard_and_random_shapes(operator, rung):
 
 
 def test_kinds_of_zeros_by_hand():
-    """Along an axis three taps meet padded, real, inserted; real, inserted, real; inserted, real, padded."""
+    """Along an axis, inputs 0, 1, 2 read (padded, real, inserted), (real, inserted, real), (inserted, real, padded)."""
     shape = ConvShape(n=1, ih=3, iw=3, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
-    real, inside = 4, 7  # of 9 along an axis: a real element, and one that is not padded
+    real, inside = 4, 7  # of 9 products of an axis: with a real element; with none that is padded
     counts = trace.count("conv2d_input", shape, "with_zeros")
     assert (counts.useful, counts.by_inserted, counts.by_padded) == (real**2, inside**2 - real**2, 81 - inside**2)
-    # dw: taps 0, 1, 2 lay real, inserted, real on padded, real, real; real, real, real; real, real, padded
+    # dw: taps 0, 1, 2 put (real, inserted, real) on (padded, real, real), (real, real, real), (real, real, padded)
     counts = trace.count("conv2d_weight", shape, "with_zeros")
-    on_x, of_dy = 7, 6  # of 9 along an axis: the factor in x is not padded, the factor in dy not inserted
+    on_x, of_dy = 7, 6  # of 9 products of an axis: factor in x not padded; factor in dy not inserted
     both = 81 - on_x**2 - of_dy**2 + real**2
     assert (counts.useful, counts.by_both) == (real**2, both)
     assert (counts.by_padded, counts.by_inserted) == (81 - on_x**2 - both, 81 - of_dy**2 - both)
@@ -77,7 +77,7 @@ def test_events_are_exactly_the_real_triples(operator):
     rows, columns = (set(zip(*np.nonzero(meets(axis)), strict=True)) for axis in (shape.h, shape.w))
     seen = Counter()
     for event in trace.run(operator, shape, "skip_zeros").events:
-        indices = {place[operand.array]: operand.place for operand in (event.first, event.second)}
+        indices = {place[factor.array]: factor.place for factor in (event.first, event.second)}
         indices[place[operator]] = event.out
         h, w = (tuple(indices[k][axis] for k in range(3)) for axis in (1, 2))
         assert h in rows and w in columns
@@ -101,7 +101,7 @@ def test_per_result_adds_up():
     wasted, useful = traced.per_result(wasted=True), traced.per_result(wasted=False)
     assert np.all(wasted + useful == 18)
     assert wasted[0, 0, 0, 0] == 2 * 5 and wasted[0, 1, 1, 0] == 0
-    np.testing.assert_array_equal(useful, traced.result)  # operands are ones where none are given
+    np.testing.assert_array_equal(useful, traced.result)  # operands that are not given are ones
 
 
 def test_a_long_sum_in_splits(monkeypatch):
@@ -137,7 +137,7 @@ def test_wrong_arguments():
 
 @EACH
 def test_tiled_hides_no_zero_behind_a_bounds_test(operator):
-    """With whole chunks of terms, all filler is in rows and columns of a tile that are no results."""
+    """If all chunks are whole, filler is only in those rows and columns of a tile that are no results."""
     shape = ConvShape(n=16, ih=2, iw=2, ic=16, oc=16, fh=2, fw=2, padding=1)
     counts = trace.count(operator, shape, "tiled")
     assert counts.masked == 0 and counts.total == flops.count(operator, shape).useful
@@ -152,7 +152,7 @@ def test_zeros_are_found_in_whichever_rung_multiplies_them(monkeypatch):
 
 @cuda.jit
 def padded_by_test(x, w, y):
-    """What the kernels must not do: a bounds test in place of padding, and then a product all the same."""
+    """Do what the kernels must not do: test the bounds in place of padding, and then multiply all the same."""
     o = cuda.grid(1)
     value = cuda.local.array(1, x.dtype)
     acc = x.dtype.type(0)
@@ -166,7 +166,7 @@ def padded_by_test(x, w, y):
 def test_zeros_behind_a_bounds_test_are_masked_products():
     log = Log()
     x, w = (
-        Watched(np.array([Number(1, log, Operand(name, (k,), trace.REAL)) for k in range(size)], object), "f4", log)
+        Watched(np.array([Number(1, log, Element(name, (k,), trace.REAL)) for k in range(size)], object), "f4", log)
         for name, size in (("x", 4), ("w", 3))
     )
     y = blank(4, "float32", log)
@@ -202,11 +202,11 @@ def hidden_barrier(out):
 
 def test_threads_of_a_block_wait_for_each_other():
     log = Log()
-    cells = np.array([Number(k, log, Operand("x", (k,), trace.REAL)) for k in range(1, 9)], object)
+    cells = np.array([Number(k, log, Element("x", (k,), trace.REAL)) for k in range(1, 9)], object)
     out = blank(8, "float32", log)
     Machine(log).launch(reverse_block, (2,), (4,), (Watched(cells, "float32", log), out))
     assert [float(number) for number in out.cells] == [4, 3, 2, 2, 8, 7, 6, 10]
-    assert log.outside == 2  # by a number that is no element of the problem
+    assert log.outside == 2  # products by a number that is no element of an operand
 
 
 def test_a_barrier_that_cannot_be_traced():

@@ -1,4 +1,4 @@
-"""Training: killed and continued it gives the same bits; both backends learn the same."""
+"""Training: after being killed and continued it gives the same bits, and both backends learn the same."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALL = ("--data", "digits", "--model", "little", "--device", "cpu", "--threads"
 
 @pytest.fixture(autouse=True)
 def settings_of_torch():
-    """Training sets the threads of the whole process."""
+    """Restore the numbers of threads, which a training sets for the whole process."""
     before = torch.get_num_threads(), numba.get_num_threads()
     yield
     torch.set_num_threads(before[0])
@@ -44,7 +44,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def learned(path: Path) -> list[tuple[str, ...]]:
-    """All of a log but the times."""
+    """Return everything in a log but the times."""
     return [tuple(value for key, value in row.items() if key != "seconds") for row in rows(path)]
 
 
@@ -59,7 +59,7 @@ def start(out: Path, *more: str) -> subprocess.Popen:
 
 
 def kill_after(process: subprocess.Popen, path: Path, lines: int, wait: float) -> None:
-    """Kill a training when its log has so many lines, and some time has gone by."""
+    """Kill a training some time after its log has this many lines."""
     end = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < end:
         if path.exists() and path.read_bytes().count(b"\n") >= lines:
@@ -73,11 +73,11 @@ def kill_after(process: subprocess.Popen, path: Path, lines: int, wait: float) -
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_with_the_same_losses(tmp_path: Path) -> None:
-    """The log of a training that was killed four times is that of one that never was, to the last bit."""
-    arguments = ("--backend", "both", "--batch-size", "16", "--steps", "120", "--save-every", "2")  # 93 an epoch
+    """A training that is killed four times has the same log as one that is not, to the last bit."""
+    arguments = ("--backend", "both", "--batch-size", "16", "--steps", "120", "--save-every", "2")  # 93 per epoch
     assert train(tmp_path / "whole", *arguments) == 0
     out, rng = tmp_path / "killed", random.Random(7)
-    for lines in (1, 12, 50, 100):  # the header alone, then rows
+    for lines in (1, 12, 50, 100):  # 1 is the header alone
         kill_after(start(out, *arguments), out / "cks.csv", lines, rng.uniform(0, 0.03))
         assert 0 < len((out / "cks.csv").read_bytes())
     last = start(out, *arguments)
@@ -89,7 +89,7 @@ def test_killed_at_any_moment_it_goes_on_with_the_same_losses(tmp_path: Path) ->
     assert sorted(path.name for path in out.iterdir()) == ["cks.csv", "cks.pt", "torch.csv", "torch.pt"]
 
 
-@pytest.mark.parametrize("step", [5, 23, 24])  # 23 steps are an epoch
+@pytest.mark.parametrize("step", [5, 23, 24])  # an epoch has 23 steps
 def test_stopped_and_continued(tmp_path: Path, step: int) -> None:
     assert train(tmp_path / "whole", "--steps", "30") == 0
     assert train(tmp_path / "parts", "--steps", str(step)) == 0
@@ -151,12 +151,12 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
         (tmp_path / "cks.pt").write_bytes(content)
         with pytest.raises(ValueError, match="cks.pt is no checkpoint of a training"):
             checkpoint.load(tmp_path / "cks.pt", {})
-    torch.save({"settings": Path("a")}, tmp_path / "cks.pt")  # only plain values are read, whatever the file says
+    torch.save({"settings": Path("a")}, tmp_path / "cks.pt")  # only plain values are ever read
     with pytest.raises(ValueError, match="is no checkpoint"):
         checkpoint.load(tmp_path / "cks.pt", {})
 
 
-# --- what is learned --------------------------------------------------------------------------------
+# --- losses and accuracy ----------------------------------------------------------------------------
 def losses(backend: str, model: str, out: Path, steps: int, images: data.Data) -> np.ndarray:
     one = run.Run(run.Settings(model, backend, lr=0.001), images, out)
     return np.array([one.advance()["loss"] for _ in range(steps)])
@@ -164,15 +164,15 @@ def losses(backend: str, model: str, out: Path, steps: int, images: data.Data) -
 
 @pytest.mark.parametrize(("model", "steps"), [("little", 10), ("resnet18", 3), ("vgg16", 3)])
 def test_both_backends_have_the_same_losses(tmp_path: Path, model: str, steps: int) -> None:
-    """The first loss differs by the roundings of one pass in float32.
+    """The losses differ only by rounding in float32.
 
-    A step divides by deviations of a batch, some of them small, so that it makes a difference up to some ten times as
-    large. In three steps from 1e-6 that is 1e-3.
+    A step divides by the standard deviations of a batch. Some are small, so a step may make a difference ten times as
+    large: 1e-6 in the first loss becomes 1e-3 in three steps.
     """
     ours, theirs = (losses(backend, model, tmp_path, steps, data.digits()) for backend in run.BACKENDS)
     assert abs(ours[0] / theirs[0] - 1) < 1e-5
     np.testing.assert_allclose(ours, theirs, rtol=1e-3)
-    assert not np.allclose(theirs, theirs[0], rtol=1e-2)  # they do change
+    assert not np.allclose(theirs, theirs[0], rtol=1e-2)  # the losses do change
 
 
 def test_another_seed_has_other_losses(tmp_path: Path) -> None:
@@ -236,9 +236,10 @@ def test_networks_take_any_size(name: str, channels: int, side: int) -> None:
 
 def test_commands_of_the_documents_are_understood() -> None:
     root = Path(__file__).resolve().parents[2]
-    text = "".join((root / name).read_text(encoding="utf-8") for name in ("README.md", "figures/README.md"))
+    pages = (*sorted((root / "docs").glob("*.md")), root / "figures" / "README.md")
+    text = "".join(path.read_text(encoding="utf-8") for path in pages)
     found = re.findall(r"python -m cks_numba\.train( [^`\n]+)", text)
-    assert len(found) >= 3
+    assert len(found) >= 4
     for line in found:
         parser().parse_args(shlex.split(line))
 

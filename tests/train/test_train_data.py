@@ -18,7 +18,7 @@ NAMES = [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]
 
 
 class Python2(pickle._Pickler):
-    """Writes bytes and text as Python 2 wrote its one kind of string."""
+    """A pickler that writes bytes and text as Python 2 wrote its one kind of string."""
 
     dispatch = dict(pickle._Pickler.dispatch)
 
@@ -32,7 +32,7 @@ class Python2(pickle._Pickler):
 def python2(value) -> bytes:
     file = io.BytesIO()
     Python2(file, protocol=2).dump(value)
-    return file.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")  # the name of that time
+    return file.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")  # the module's old name
 
 
 def parts():
@@ -55,7 +55,7 @@ def contents(form: data.Form) -> dict[str, bytes]:
 
 
 def archive(folder: Path, form: data.Form, files: dict[str, bytes]) -> dict[str, str]:
-    """Write an archive, and return its sum."""
+    """Write an archive, and return its MD5 sum."""
     path = folder / form.archive
     with tarfile.open(path, "w:gz") as tar:
         for name, content in files.items():
@@ -88,7 +88,7 @@ def test_what_was_written_is_read(tmp_path: Path, form: data.Form, packed: bool)
     np.testing.assert_array_equal(found.labels, np.concatenate(labels[:5]))
     np.testing.assert_array_equal(found.test_images, images[5])
     np.testing.assert_array_equal(found.test_labels, labels[5])
-    assert found.test_images.flags.writeable  # or PyTorch warns
+    assert found.test_images.flags.writeable  # PyTorch warns about read-only arrays
     assert sorted(path.name for path in tmp_path.iterdir()) == [form.archive if packed else form.folder]
 
 
@@ -106,7 +106,7 @@ def test_a_truncated_archive(tmp_path: Path, form: data.Form) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match="the MD5 sum of"):
             data.cifar10(tmp_path, sums, ROWS)
-        with pytest.raises(ValueError, match="cannot be read|is damaged"):  # even one whose sum were right
+        with pytest.raises(ValueError, match="cannot be read|is damaged"):  # even with a matching sum
             data.cifar10(tmp_path, {form.archive: hashlib.md5(whole[:length]).hexdigest()}, ROWS)
 
 
@@ -173,7 +173,7 @@ def test_without_a_copy_it_says_how_to_get_one(tmp_path: Path) -> None:
         data.load("cifar10", tmp_path)
 
 
-@pytest.mark.torch  # with the other tests that need the extra
+@pytest.mark.torch  # needs the extra `train`, as the tests with PyTorch do
 def test_digits(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn is not installed (pip install cks-numba[train])")
     from sklearn.datasets import load_digits

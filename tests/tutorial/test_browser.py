@@ -1,4 +1,4 @@
-"""The course as a reader meets it, in a browser: JupyterLab through its menu and by keyboard, and the web pages."""
+"""The course in a browser, as a reader sees it: JupyterLab by menu and keyboard, and the web pages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"),
-    pytest.mark.filterwarnings("default"),  # those of selenium are not ours
+    pytest.mark.filterwarnings("default"),  # selenium warns
 ]
 
 COURSE = Path(__file__).resolve().parents[2] / "tutorials"
@@ -41,16 +41,16 @@ RUN_MENU = "//div[contains(@class, 'lm-MenuBar-itemLabel') and text()='Run']"
 RUN_ALL = "//div[contains(@class, 'lm-Menu-itemLabel') and text()='Run All Cells']"
 PAIR = """return [...document.querySelector(".output_html div[style*='display: flex']").children]
     .map(column => column.getBoundingClientRect().top)"""
-SECONDS = 240  # for a notebook, on a slow machine
+SECONDS = 240  # longest time for a notebook, on a slow machine
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Address of a JupyterLab on a copy of the course, and the folder of the copy."""
+    """Start a JupyterLab on a copy of the course; yield its address and the folder."""
     folder = tmp_path_factory.mktemp("course")
     for path in COURSE.glob("*.ipynb"):
         notebook = json.loads(path.read_text("utf-8"))
-        for cell in notebook["cells"]:  # what stands in the file afterwards was run here
+        for cell in notebook["cells"]:  # outputs that the file has later come from this test
             if cell["cell_type"] == "code":
                 cell.update(outputs=[], execution_count=None)
         (folder / path.name).write_text(json.dumps(notebook), "utf-8")
@@ -91,7 +91,7 @@ def browser(tmp_path: Path) -> Iterator[Any]:
 def run_all_cells(browser: Any, server: tuple[str, Path], name: str) -> None:
     """Open a notebook, choose Run > Run All Cells, and save until every code cell in the file has run without error.
 
-    JupyterLab shows "idle" before it has a kernel too, and would ask for one. Its server knows when it is connected.
+    JupyterLab shows "idle" even before it has a kernel, and would ask for one; its server knows when it is connected.
     """
     address, folder = server
     browser.get(f"{address}/{name}.ipynb?token={TOKEN}&reset")

@@ -1,4 +1,4 @@
-"""What lessons 06 and 08 compute with: occupancy, machine code from a file, the cost model."""
+"""The models of lessons 06 and 08: occupancy, machine code from a file, cost."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_products_of_winograd():
     ends = [cost.transform(matrix) for matrix in cost.WINOGRAD[2]]
     tiles = ceil(5 / 2) ** 2
     assert cost.winograd(odd, 2) == tiles * (16 + ends[0] + ends[2]) + ends[1]
-    assert ends[::2] == [32, 24]  # arXiv 1509.09308
+    assert ends[::2] == [32, 24]  # the counts of arXiv 1509.09308
 
 
 @pytest.mark.parametrize("change", [dict(stride=2), dict(dilation=2), dict(fh=5, fw=5), dict(groups=2)])

@@ -1,4 +1,4 @@
-"""The course as web pages: complete, nothing fetched from elsewhere, no link that leads nowhere."""
+"""The course as web pages: complete, without anything fetched from elsewhere, and without broken links."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Page(HTMLParser):
-    """Addresses, ids, pictures and the names of all tags of a page."""
+    """The links, ids, sources and tag names of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pages(folder: Path) -> dict[Path, Page]:
-    """The pages of the course; those of pdoc, in api/, have a script that searches."""
+    """Return the pages of the course, without those of pdoc in api/, whose search needs a script."""
     return {path: Page(path) for path in folder.rglob("*.html") if folder / "api" not in path.parents}
 
 
@@ -72,7 +72,7 @@ def test_every_notebook_and_every_figure_is_there(folder: Path, pages: dict[Path
 
 
 def test_the_index_says_how_long_each_lesson_takes_as_the_map_does(folder: Path) -> None:
-    """The table at the end of 00 was typed by hand; the index reads the top of each notebook."""
+    """The index reads the minutes at the top of each notebook; the table at the end of 00 was typed by hand."""
     text = (folder / "index.html").read_text("utf-8")
     stated = dict(re.findall(r'href="(\w+)\.html">[^<]*</a> · (\d+) minutes', text))
     start = (folder / "00_start_here.html").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""The notebooks as files: nothing is executed here (.ci/steps/70_notebooks does that)."""
+"""The notebooks as files; .ci/steps/70_notebooks executes them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_both_notebooks_are_what_build_makes(path: Path) -> None:
 
 
 def test_another_form_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plant three faults: a space at the end, a solution that is left, and a cell that only one of the two has."""
+    """Plant three faults: a space at the end, a solution left in place, and a cell that only one notebook has."""
     monkeypatch.setattr(build, "FOLDER", tmp_path)
     (tmp_path / "solutions").mkdir()
     path, blank = tmp_path / "solutions" / SOLUTIONS[1].name, tmp_path / SOLUTIONS[1].name

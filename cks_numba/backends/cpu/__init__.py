@@ -1,9 +1,9 @@
 """The operators on a CPU: the plan's groups as one grouped GEMM, compiled by Numba.
 
-`tile` has the inner loop, and the table of what it multiplies for each operator; `gather` (conv2d and
-conv2d_input), `weight` (conv2d_weight) and `few` (the same, for few channels) are its uses; `threads` share their
-tasks. The environment variable CKS_NUMBA_CPU=numpy selects `plain`, plain NumPy, in their place, which is also what is
-left where Numba cannot compile.
+`plain` is the version for reading, in plain NumPy. In the compiled version `tile` has the inner loop, and a table of
+what it multiplies for each operator. `gather` (conv2d and conv2d_input), `weight` (conv2d_weight) and `few`
+(conv2d_weight with few channels) are built on it, and `threads` share their tasks. The environment variable
+CKS_NUMBA_CPU=numpy selects `plain`, which also takes over if Numba cannot compile.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ def own_arguments(typing, arguments, addresses, sizes):
     return fields(arguments, addresses, sizes), codegen
 
 
-# --- for the code of a kernel --------------------------------------------------------------------
+# --- helpers for kernels -------------------------------------------------------------------------
 @helper
 def own_scratch(arguments):
     """This thread's part of the scratch memory: three arrays for addresses of rows, and where the free part begins.
@@ -205,9 +205,9 @@ def own_scratch(arguments):
     return a_rows, out_rows, tile_rows, first + SCRATCH_HEAD
 
 
-# --- compiled, and started -----------------------------------------------------------------------
+# --- compiling and starting a kernel -------------------------------------------------------------
 class Kernel(NamedTuple):
-    """A compiled kernel: its address, the same as a function for Python, and what keeps both alive."""
+    """A compiled kernel: its address, a Python function that calls it, and the object that keeps its code alive."""
 
     address: int
     call: Callable[[float, int], None]
@@ -216,7 +216,7 @@ class Kernel(NamedTuple):
 
 @cache
 def compiled(function: Any, kind: str) -> Kernel:
-    """Compile a kernel, once; `kind` is the ``char`` of the dtype."""
+    """Return a compiled kernel, compiled at the first call; `kind` is the ``char`` of the dtype."""
     number, c_number = (types.float32, ctypes.c_float) if kind == "f" else (types.float64, ctypes.c_double)
     owner = _compile(function, types.void(number, Arguments()))
     address: int = owner.address
@@ -293,15 +293,16 @@ def start(
     _workers().share(kernel.address, at, dtype.char == "d", threads)
 
 
-ceil_div = register_jitable(**ONLY_IN_KERNELS)(plan_table.ceil_div)  # for kernels too
+ceil_div = register_jitable(**ONLY_IN_KERNELS)(plan_table.ceil_div)  # the same function, for kernels too
 
 
 @register_jitable(**ONLY_IN_KERNELS)
 def round_up(a: int, b: int) -> int:
+    """Return the smallest multiple of b that is at least a."""
     return ceil_div(a, b) * b
 
 
 @register_jitable(**ONLY_IN_KERNELS)
 def even_part(whole: int, most: int) -> int:
-    """Size of a part when `whole` is cut into parts of `most` or a little less."""
+    """Return the size of a part if `whole` is cut into even parts of at most `most`."""
     return ceil_div(whole, ceil_div(whole, max(1, most)))

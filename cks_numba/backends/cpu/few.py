@@ -1,7 +1,6 @@
-"""conv2d_weight for few channels on one side, which would fill a part of a tile of `weight`: its other kernel.
+"""The second kernel of conv2d_weight on the CPU, for few channels on one side, which would fill a part of a tile only.
 
-Positions that meet the same taps are a group of the other operators' plans: in it all taps share tiles,
-and still no zero is multiplied.
+The module `weight` compares the two kernels, and chooses between them.
 """
 
 from __future__ import annotations
@@ -40,14 +39,14 @@ from .registers import (
 )
 from .tile import ADD, PART_GAP, loops, pack_images, put, sum_of_products, unpack
 
-CHUNK_TERMS = 384  # products of a result that are added up in registers
-RESULT_BYTES = 256 * 2**10  # of results of a task, which each chunk adds to
-PARTS_BYTES = 1536 * 2**10  # of the results of all parts of the sum
+CHUNK_TERMS = 384  # products of a result that are added up in registers at a time
+RESULT_BYTES = 256 * 2**10  # largest size of the results of a task, which each chunk adds to
+PARTS_BYTES = 1536 * 2**10  # largest size of the results of all parts of a sum together
 
 
 # --- what the kernel is given --------------------------------------------------------------------
 class FewAddresses(NamedTuple):
-    """Where the first numbers of the arrays are; of `kept`, used if the sum is cut into parts, see `weight`."""
+    """The addresses of the first elements of the arrays, and of the memory for a sum in parts, or 0."""
 
     a: int
     b: int
@@ -56,7 +55,7 @@ class FewAddresses(NamedTuple):
 
 
 class FewOutSteps(NamedTuple):
-    """Bytes from one number of dw to the next, along each axis and from one channel group to the next."""
+    """Bytes from an element of dw to the next one along each axis, and to the next channel group."""
 
     h: int
     w: int
@@ -66,7 +65,7 @@ class FewOutSteps(NamedTuple):
 
 
 class FewSizes(NamedTuple):
-    """The other arguments of `few`."""
+    """The other arguments of `few`: channels are those of a, lanes those of b."""
 
     table: int
     groups: int
@@ -89,19 +88,26 @@ class FewSizes(NamedTuple):
 
 
 def parts_of(dw_bytes: int, most: int) -> int:
-    """Return in how many parts to cut the sum: by the shape alone, for the same bits with any number of threads."""
+    """Return in how many parts to cut the sum: at most `most`.
+
+    The number depends on the shape alone, so that any number of threads gives the same bits.
+    """
     return max(part for part in (1, 2, 4) if part == 1 or (part * dw_bytes <= PARTS_BYTES and part <= most))
 
 
 def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, itemsize: int, threads: int) -> Sizes:
-    """The sizes for ``few``; a is the side with few channels, b the other one."""
+    """Return the sizes for `few`.
+
+    One of x and dy has few channels: it is a, and the other is b. `way` is the operator whose plan is used: "conv2d"
+    if a is x, "conv2d_input" if a is dy. The arrays are given by their strides.
+    """
     groups = plan(way, shape)
     table = group_table(groups, [0] * len(groups.groups), np.int64)
     wide = LANE_BYTES // itemsize
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     rows, lanes = (ic, oc) if way == "conv2d" else (oc, ic)
     columns, (row, lane) = (shape.ow, (dw[3], dw[0])) if way == "conv2d" else (shape.iw, (dw[0], dw[3]))
-    lane_bytes = shape.fh * shape.fw * rows * itemsize  # of results
+    lane_bytes = shape.fh * shape.fw * rows * itemsize  # results of one lane
     blocks = [
         block
         for block in range(wide, min(8 * wide, round_up(lanes, wide)) + 1, wide)
@@ -111,7 +117,7 @@ def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, it
     parts = parts_of(shape.groups * lane_bytes * round_up(lanes, wide), shape.n)
 
     def busiest(block: int) -> tuple[int, int]:
-        """Lanes of the thread that has most; of blocks that are the same in that, the largest."""
+        """Lanes of the busiest thread; between equals, the larger block comes first."""
         return ceil_div(shape.groups * ceil_div(lanes, block) * parts, threads) * block, -block
 
     block = min(blocks, key=busiest)
@@ -141,7 +147,10 @@ def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, it
 # --- the kernel ----------------------------------------------------------------------------------
 @helper
 def place_taps(taps_w, first, rows, channels, a_steps, out, out_steps, a_rows, out_rows):
-    """Place the tile's rows, which are (tap of h, tap of w, channel); rows past the last repeat it."""
+    """Write the addresses of a tile's rows, which are (tap of h, tap of w, channel) in a and in the results.
+
+    Rows after the last one repeat it.
+    """
     channel, tap_h, tap_w = first % channels, first // channels // taps_w, first // channels % taps_w
     for r in range(TILE_ROWS):
         a_rows[r] = tap_h * a_steps[0] + tap_w * a_steps[1] + channel * a_steps[2]
@@ -155,11 +164,12 @@ def place_taps(taps_w, first, rows, channels, a_steps, out, out_steps, a_rows, o
 
 
 def few(zero, arguments):
-    """Kernel: the same for few channels of a, which is x or dy; a task is some channels of b, the other one.
+    """Kernel: do tasks of conv2d_weight until none is left, where one of x and dy (a) has few channels.
 
-    If the images are cut into parts, it is one of them. a is read where it is, one number at a time, and so is b if its
-    channels are neighbours and fill whole parts: or else it is packed. The results stay in the scratch memory until
-    they are complete.
+    A task is a block of channels of the other array (b) and, if the sum is cut into parts, a part of the images.
+    The kernel reads a in place, one number at a time. It reads b in place too if the channels of b are neighbours
+    in memory and fill whole rows of a tile; otherwise it packs b. The results stay in memory of their own until they
+    are complete.
     """
     size = bytes_of(zero)
     addresses, sizes = own_arguments(arguments, FewAddresses, FewSizes)
@@ -172,7 +182,7 @@ def few(zero, arguments):
     row_step = block * size  # of the results, which are (fh, fw, channel, lane)
     tap_h, tap_w = fw * channels * row_step, channels * row_step
     while True:
-        # 1. a task: some channels of b, a part of the images; its results begin as 0
+        # 1. a task: some channels of b and a part of the images; its results begin as 0
         task = next_number(arguments, NEXT_TASK)
         if task >= blocks * parts:
             return
@@ -189,7 +199,7 @@ def few(zero, arguments):
             rows = h.terms * w.terms * channels
             if rows == 0:
                 continue
-            # Steps of both sides from one position of the group to the next, and of a and the results from tap to tap.
+            # Steps in a and b from one position of the group to the next, and in a and the results from tap to tap.
             a_by = a_steps.n, h.third_fixed * a_steps.h, w.third_fixed * a_steps.w
             b_by = b_steps.n, h.fixed_step * b_steps.h, w.fixed_step * b_steps.w
             a_taps = h.third_term * a_steps.h, w.third_term * a_steps.w, a_steps.c
@@ -203,7 +213,7 @@ def few(zero, arguments):
                 n = min(chunk_images, last_image - n0)
                 for h0 in range(0, h.count, chunk_rows):
                     terms = n, min(chunk_rows, h.count - h0), w.count
-                    # 2. a chunk of b, packed if its lanes are not neighbours already
+                    # 2. a chunk of b, packed unless its lanes are neighbours already
                     a_chunk, b_chunk = a_group + n0 * a_by[0] + h0 * a_by[1], b_group + n0 * b_by[0] + h0 * b_by[1]
                     b_terms, part = b_by, int(LANE_BYTES)
                     if b_steps.c != size or task_lanes % width != 0:
@@ -223,7 +233,7 @@ def few(zero, arguments):
                                 zeros(zero), addresses_in(a_rows), a_chunk, b_lanes, counts, a_loops, b_loops
                             )
                             put(tile, zero, out_rows, int(TILE_ROWS), width, size, bool(ADD), tile_rows)
-        # 4. the results to where they belong, by whoever is done with the last part of a block
+        # 4. the results to dw, by the thread that finishes the last part of a block
         if parts > 1:
             if next_number(addresses.kept, task // parts) < parts - 1:
                 continue

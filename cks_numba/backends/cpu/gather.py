@@ -1,4 +1,7 @@
-"""conv2d and conv2d_input on the CPU: rows of a tile are positions, its lanes output channels, from packed filters."""
+"""conv2d and conv2d_input on the CPU.
+
+The rows of a tile are positions of the result, its lanes are channels of the result, and the filters are packed first.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from .compiled import (
     count_of,
     even_part,
     number_of_threads,
+    numbers_of,
     own_arguments,
     own_scratch,
     record,
@@ -46,17 +50,18 @@ from .registers import (
 )
 from .tile import LINE_BYTES, copy_part, pack, put, put_sums, sum_of_products, sum_of_products_along
 
-PANEL_BYTES = {"conv2d": L2_BYTES // 2, "conv2d_input": 3 * L2_BYTES // 8}  # of packed filters of a panel
-PANELS_BYTES = 5 * L2_BYTES // 8  # of all panels of a task
-STREAM_BYTES = 2**20  # of results, at least, that go past the caches
-NARROW = 4  # output channels, at most, for which lanes hold terms
-AHEAD = 16  # terms after the one that is packed, which are fetched for later
-COPY_BYTES = 3 * 2**20  # of images copied to channels last at a time
+# The largest panel of packed filters, and all panels of a task together.
+PANEL_BYTES = {"conv2d": L2_BYTES // 2, "conv2d_input": 3 * L2_BYTES // 8}
+PANELS_BYTES = 5 * L2_BYTES // 8
+STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.
+NARROW = 4  # With at most so many channels of the result, the lanes of a tile hold terms of one sum.
+AHEAD = 16  # Number of terms from the one that is being packed to the one that is fetched into the cache.
+COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
 
 
 # --- what the kernels are given ------------------------------------------------------------------
 class FilterSteps(NamedTuple):
-    """Bytes from one filter number to the next, along each axis of w and from one channel group to the next."""
+    """Bytes from an element of w to the next one along each axis, and to the next channel group."""
 
     lane: int
     term: int
@@ -66,7 +71,7 @@ class FilterSteps(NamedTuple):
 
 
 class GatherAddresses(NamedTuple):
-    """Where the first numbers of the arrays are."""
+    """The addresses of the first elements of the arrays."""
 
     source: int
     filters: int
@@ -74,7 +79,7 @@ class GatherAddresses(NamedTuple):
 
 
 class GatherSizes(NamedTuple):
-    """The other arguments of `gather`."""
+    """The other arguments of `gather`: lanes are channels of the result, terms those that are summed over."""
 
     table: int
     groups: int
@@ -93,14 +98,14 @@ class GatherSizes(NamedTuple):
 
 
 class CopyAddresses(NamedTuple):
-    """Where the first numbers of the arrays are."""
+    """The addresses of the first elements of the arrays."""
 
     source: int
     target: int
 
 
 class CopySizes(NamedTuple):
-    """The other arguments of `to_channels_last`: the size of the source, and its steps."""
+    """The other arguments of `to_channels_last`."""
 
     images: int
     rows: int
@@ -110,28 +115,34 @@ class CopySizes(NamedTuple):
 
 
 class Taps(NamedTuple):
-    """Taps of one axis, evenly spaced."""
+    """Evenly spaced taps of one axis."""
 
     first: int
     step: int
     number: int
 
 
+class PackedTaps(NamedTuple):
+    """The number of a class of groups, the first tap of one of them, and the taps that are packed for all of them."""
+
+    number: int
+    first: int
+    h: Taps
+    w: Taps
+
+
 class GatherRow(NamedTuple):
-    """A row of the table: a group of the plan, and which taps are packed for it."""
+    """A row of the table: a group of the plan as in `TableRow`, and the taps that are packed for it."""
 
     first_block: int
     h: AxisRow
     w: AxisRow
-    taps_class: int
-    first_packed: int
-    taps_h: Taps
-    taps_w: Taps
+    packed: PackedTaps
 
 
 # --- the sizes -----------------------------------------------------------------------------------
 def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) -> None:
-    """Run an operator: all at once, or where channels are not last, parts of the images that are copied first."""
+    """Run an operator on the whole source or, if its channels are not last, piece by piece on copies of its images."""
     threads = number_of_threads(operator, shape)
     if source.strides[3] == source.itemsize:
         sizes = sizes_of(operator, shape, shape.n, (0, out.shape[1]), source.strides, w.strides, out.strides, threads)
@@ -145,7 +156,7 @@ def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) ->
 
 
 def _copied_at_once(source: Array, out: Array) -> tuple[int, int]:
-    """How many images are copied to channels last at a time, and for how many rows of the result."""
+    """How many images, and for how many rows of the result, are copied to channels last at a time."""
     image_bytes = source[0].size * source.itemsize
     if image_bytes <= COPY_BYTES:
         return COPY_BYTES // image_bytes, out.shape[1]
@@ -155,7 +166,7 @@ def _copied_at_once(source: Array, out: Array) -> tuple[int, int]:
 def _run_copied(
     operator: str, shape: ConvShape, source: Array, w: Array, out: Array, row: int, rows: int, threads: int
 ) -> None:
-    """Copy what some rows of the result of some images need, and compute these rows."""
+    """Copy the rows of some images that some rows of the result need, and compute these."""
     n, _, columns, channels = source.shape
     band = (row, min(row + rows, out.shape[1]))
     steps = (columns * channels * source.itemsize, channels * source.itemsize, source.itemsize)
@@ -167,8 +178,8 @@ def _run_copied(
     start(to_channels_last, out.dtype, threads, arguments_of(CopyAddresses, copy), to_copy, 0)
     image_step = (last - first) * steps[0]
     sizes = sizes_of(operator, shape, n, band, (image_step, *steps), w.strides, out.strides, threads)
-    first_row = buffer.ctypes.data - first * steps[0]  # where row 0 would be, of which the buffer has no copy
-    addresses = GatherAddresses(source=first_row, filters=w.ctypes.data, out=out.ctypes.data)
+    row_0 = buffer.ctypes.data - first * steps[0]  # The buffer begins with row `first`.
+    addresses = GatherAddresses(source=row_0, filters=w.ctypes.data, out=out.ctypes.data)
     start(gather, out.dtype, threads, sizes.arguments, addresses, sizes.scratch)
 
 
@@ -183,7 +194,7 @@ def sizes_of(
     out: Strides,
     threads: int,
 ) -> Sizes:
-    """The sizes for `gather`, for the results in a band of rows; w and out are given by their strides."""
+    """Return the sizes for `gather` on a band of rows of the result; source, w and out are strides of the arrays."""
     classes = _classes(operator, shape, band)
     groups = [group for members in classes.values() for group in members]
     blocks = [ceil_div(images * group.positions, TILE_ROWS) for group in groups]
@@ -191,22 +202,22 @@ def sizes_of(
     lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
     lane_step, term_step = (w[0], w[3]) if operator == "conv2d" else (w[3], w[0])
     taps = max(rows.number * columns.number for rows, columns in classes)
-    column_bytes = taps * terms * source[3]  # of all filters of one lane
+    column_bytes = taps * terms * source[3]  # packed filters of one lane
     narrow = lanes <= NARROW and terms * source[3] % VECTOR_BYTES == 0 and lanes * column_bytes <= PANELS_BYTES
-    term_bytes = max(1, taps) * LANE_BYTES  # of one term of a panel
+    term_bytes = max(1, taps) * LANE_BYTES  # one term of a panel
     panels = ceil_div(lanes * source[3], LANE_BYTES)
     chunk = terms if narrow else even_part(terms, PANEL_BYTES[operator] // term_bytes)
     together = even_part(panels, PANELS_BYTES // (chunk * term_bytes))
     tiles = sum(blocks)
     blocks_wanted = ceil_div(4 * threads, ceil_div(panels, together) * shape.groups)
     tiles_together = min(64, max(8, ceil_div(tiles, blocks_wanted)))
-    # Large results, in whole cache lines, go past the caches, in which they would find no room.
+    # Large results that are whole cache lines are written past the caches, which are too small for them.
     whole_lines = out[3] == source[3] and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:3]))
     streams = whole_lines and chunk == terms and images * out[0] >= STREAM_BYTES
     table = np.zeros((len(groups) + 1, count_of(GatherRow)), np.int64)
     table[:, :TABLE_WIDTH] = group_table(replace(plan(operator, shape), groups=tuple(groups)), blocks)
     table[:-1, TABLE_WIDTH:] = [
-        _packed_taps(group, k, *axes) for k, axes in enumerate(classes) for group in classes[axes]
+        numbers_of(_packed_taps(group, k, *axes)) for k, axes in enumerate(classes) for group in classes[axes]
     ]
     sizes = GatherSizes(
         table=table.ctypes.data,
@@ -230,16 +241,16 @@ def sizes_of(
 
 @lru_cache(maxsize=1024)
 def needed(operator: str, shape: ConvShape, band: tuple[int, int]) -> tuple[int, int]:
-    """First and past-the-last row of the source that the results in a band of rows need."""
+    """Return the first and the past-the-last row of the source that a band of rows of the result needs."""
     runs = (group.h for groups in _classes(operator, shape, band).values() for group in groups)
     return _reach(runs, "i" if operator == "conv2d" else "o")
 
 
 def _classes(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[tuple[Taps, Taps], list[Group]]:
-    """The groups with results in the band, by the taps that are packed for them: the phases of conv2d_input."""
+    """The groups with results in the band, sorted into classes that share packed taps: the phases of conv2d_input."""
     steps = (1, 1) if operator == "conv2d" else (shape.h.phase_step, shape.w.phase_step)
     phases: dict[tuple[int, ...], list[Group]] = {}
-    for h, w in plan(operator, shape).groups:  # those without a term go with any phase
+    for h, w in plan(operator, shape).groups:  # a group without terms may be in any class
         part = _within(h, h.o if operator == "conv2d" else h.i, band)
         if part.positions:
             phase = h.f.base % steps[0], w.f.base % steps[1]
@@ -254,10 +265,10 @@ def _classes(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[tup
     return classes
 
 
-def _packed_taps(group: Group, number: int, rows: Taps, columns: Taps) -> tuple[int, ...]:
-    """Columns of the table that say which taps are packed for a group, and which of them is its first."""
-    at = (group.h.f.base - rows.first) // rows.step * columns.number + (group.w.f.base - columns.first) // columns.step
-    return (number, at if group.terms else 0, *rows, *columns)
+def _packed_taps(group: Group, number: int, h: Taps, w: Taps) -> PackedTaps:
+    """The taps that are packed for class `number`, and which of them a group of that class begins with."""
+    first = (group.h.f.base - h.first) // h.step * w.number + (group.w.f.base - w.first) // w.step
+    return PackedTaps(number=number, first=first if group.terms else 0, h=h, w=w)
 
 
 def _within(run: Run, fixed: Affine, band: tuple[int, int]) -> Run:
@@ -267,7 +278,7 @@ def _within(run: Run, fixed: Affine, band: tuple[int, int]) -> Run:
 
 
 def _reach(runs: Iterable[Run], index: str) -> tuple[int, int]:
-    """First and past-the-last "i", "f" or "o" that any run uses."""
+    """The first and the past-the-last "i", "f" or "o" that any of the runs uses."""
     ends = [
         getattr(run, index).at(k, t)
         for run in runs
@@ -281,9 +292,9 @@ def _reach(runs: Iterable[Run], index: str) -> tuple[int, int]:
 # --- the kernels ---------------------------------------------------------------------------------
 @helper
 def place_rows(h, w, place, count, source_steps, out_steps, source_rows, out_rows):
-    """Place `count` rows of a tile, which are (n, kh, kw) of a group from `place` on; returns the next place.
+    """Write the addresses of `count` rows of a tile, the positions (n, kh, kw) of a group from `place` on.
 
-    Rows past the last repeat it.
+    Returns the place after them. The other rows of the tile repeat the last one.
     """
     n, kh, kw = place
     source_h, source_w = h.third_fixed * source_steps.h, w.third_fixed * source_steps.w
@@ -303,7 +314,7 @@ def place_rows(h, w, place, count, source_steps, out_steps, source_rows, out_row
 
 @helper
 def pack_columns(zero, panel, filters, steps, taps_h, taps_w, terms, lanes):
-    """Copy filters to (lane, fh, fw, term): the form for `sum_of_products_along`."""
+    """Copy filters to (lane, fh, fw, term), the form that `sum_of_products_along` reads."""
     step, count = terms * bytes_of(zero), taps_h.number * taps_w.number
     for tap in range(count):
         at = filters + tap_offset(tap, taps_h, taps_w, steps)
@@ -342,11 +353,11 @@ def tap_offset(tap, taps_h, taps_w, steps):
 
 
 def gather(zero, arguments):
-    """Kernel: run conv2d or conv2d_input until no task is left.
+    """Kernel: do tasks of conv2d or conv2d_input until none is left.
 
-    A task is a block of tiles and some panels, a panel being the filters of as many lanes as a tile has. The
-    terms are cut into chunks, so that the panels of a chunk fit the cache. Where there are so few output
-    channels that most lanes would be empty (`narrow`), the lanes hold terms of the sum instead.
+    A task is a block of tiles and some panels; a panel is the packed filters of as many channels as a tile has lanes.
+    The terms are cut into chunks, so that the panels of a chunk fit into the cache. If the result has so few channels
+    that most lanes would be empty (`narrow`), the lanes hold terms of one sum instead.
     """
     size = bytes_of(zero)
     addresses, sizes = own_arguments(arguments, GatherAddresses, GatherSizes)
@@ -372,7 +383,7 @@ def gather(zero, arguments):
             count = min(chunk, terms - c * chunk)
             group, next_block, place = -1, 0, (0, 0, 0)
             for number in range(block * tiles_together, min(tiles, (block + 1) * tiles_together)):
-                # 2. a new group: what all of its tiles share, and its filters
+                # 2. a new group: what its tiles share, and its filters
                 if number >= next_block:
                     while number >= next_block:
                         group += 1
@@ -387,30 +398,25 @@ def gather(zero, arguments):
                     a += (g * terms + c * chunk) * sizes.source.c
                     y = addresses.out + h.fixed * sizes.out.h + w.fixed * sizes.out.w
                     y += (g * lanes + first_lane) * sizes.out.c
-                    column = (
-                        line.taps_h.number * line.taps_w.number * count * unit
-                    )  # bytes of one panel, or of one lane
-                    first_b = panel + line.first_packed * count * unit
+                    packed_taps = line.packed.h.number * line.packed.w.number
+                    column = packed_taps * count * unit  # bytes of one panel, or of one lane
+                    first_b = panel + line.packed.first * count * unit
                     a_h, a_w = h.third_term * sizes.source.h, w.third_term * sizes.source.w
-                    b_h, b_w = line.taps_w.number * count * unit, count * unit
+                    b_h, b_w = line.packed.w.number * count * unit, count * unit
                     loops = (h.terms, w.terms, count)
-                    if a_w == count * size:  # neighbouring taps are neighbours in both: one longer loop
+                    if a_w == count * size:  # neighbouring taps lie side by side in both: one longer loop
                         loops = (h.terms, min(w.terms, 1), w.terms * count)
-                    key = (which * chunks + c) * groups + line.taps_class
+                    key = (which * chunks + c) * groups + line.packed.number
                     if packed != key:
                         packed = key
-                        steps, task_lanes = sizes.filters, last_lane - first_lane
-                        at = (
-                            addresses.filters
-                            + g * steps.channel_group
-                            + first_lane * steps.lane
-                            + c * chunk * steps.term
-                        )
+                        steps, taps_h, taps_w = sizes.filters, line.packed.h, line.packed.w
+                        at = addresses.filters + g * steps.channel_group
+                        at += first_lane * steps.lane + c * chunk * steps.term
                         if narrow:
-                            pack_columns(zero, panel, at, steps, line.taps_h, line.taps_w, count, task_lanes)
+                            pack_columns(zero, panel, at, steps, taps_h, taps_w, count, last_lane - first_lane)
                         else:
-                            pack_panels(zero, panel, at, steps, line.taps_h, line.taps_w, count, task_lanes)
-                # 3. where the rows of a tile are
+                            pack_panels(zero, panel, at, steps, taps_h, taps_w, count, last_lane - first_lane)
+                # 3. the addresses of the rows of a tile
                 rows = min(TILE_ROWS, row_end - row)
                 row += rows
                 place = place_rows(h, w, place, rows, sizes.source, sizes.out, source_rows, out_rows)
@@ -443,7 +449,7 @@ def gather(zero, arguments):
 
 
 def to_channels_last(zero, arguments):
-    """Kernel: copy (n, h, w, c) of any steps to contiguous memory, a row of an image at a time, until none is left."""
+    """Kernel: copy an array (n, h, w, c) of any steps to contiguous memory; a task is a row of an image."""
     addresses, sizes = own_arguments(arguments, CopyAddresses, CopySizes)
     steps, rows, columns, channels = sizes.source, sizes.rows, sizes.columns, sizes.channels
     step = channels * bytes_of(zero)

@@ -1,4 +1,4 @@
-"""The operators on a CPU: NumPy and BLAS over the groups of the plan.
+"""The operators on a CPU in plain NumPy: a loop over the groups of the plan.
 
 A group holds no zero and needs no bounds test, so its operands are plain strided views of the
 arrays. They are copied side by side (a chunk at a time) and multiplied: one GEMM a group.

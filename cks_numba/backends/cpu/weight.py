@@ -8,10 +8,10 @@ kernel      rows of a tile              lanes                sum over      a gro
 ``few``     taps, and channels of dy    channels of x        n, ih, iw     plan("conv2d_input")
 ==========  ==========================  ===================  ============  ==========================
 
-``few`` is for few channels on one side, which would fill a part of a tile. Positions that meet the same taps
-are a group of the other operators' plans: in it all taps share tiles, and still no zero is multiplied.
+`few` is for few channels on one side, which would fill a part of a tile only. The positions that meet the same taps
+are a group of the other operators' plans, so all taps of a group can share tiles, and still no zero is multiplied.
 
-Both work on a chunk of the sum at a time, always the same ones in the same order, and pack its lanes.
+Both kernels pack and add up one chunk of the sum at a time. The chunks and their order never depend on the threads.
 """
 
 from __future__ import annotations
@@ -62,18 +62,18 @@ from .tile import LINE_BYTES, PART_GAP, WRITE, loops, pack_images, put, sum_of_p
 
 Slices = tuple[slice, ...]
 
-CHUNK_TERMS = 384  # products of a result that are added up in registers
-RESULT_BYTES = 3 * L2_BYTES // 2  # of results of a task, which each chunk adds to
-PACKED_BYTES = max(2**20, 3 * L2_BYTES // 2)  # of a chunk, about, in ``weight``
-FEW_BYTES = 2**20  # of results of a task of ``few``, at most
-PACKING = 16  # cost of packing a number, in multiply-adds of a vector lane
-SAVING = 0.9  # of the work of ``weight``, which ``few`` must stay below
-STARTING = 32  # cost of placing a tile and adding it to its results, in terms of its sum
+CHUNK_TERMS = 384  # products of a result that are added up in registers at a time
+RESULT_BYTES = 3 * L2_BYTES // 2  # largest size of the results of a task, which each chunk adds to
+PACKED_BYTES = max(2**20, 3 * L2_BYTES // 2)  # largest size of a packed chunk of `weight`, roughly
+FEW_BYTES = 2**20  # largest size of the results of a task of `few`
+PACKING = 16  # estimated cost of packing a number, in multiply-adds of a vector lane
+SAVING = 0.9  # `few` is used if its estimated work is below this share of the work of `weight`.
+STARTING = 32  # estimated cost of placing a tile and adding it to its results, in terms of the sum
 
 
 # --- what the kernel is given --------------------------------------------------------------------
 class WeightAddresses(NamedTuple):
-    """Where the first numbers of the arrays are; `kept` is for a sum in parts: see `_memory_for_parts`."""
+    """The addresses of the first elements of the arrays, and of the memory for a sum in parts, or 0."""
 
     x: int
     dy: int
@@ -82,7 +82,7 @@ class WeightAddresses(NamedTuple):
 
 
 class AxisSizes(NamedTuple):
-    """One axis of the convolution."""
+    """What the kernel needs to know of an axis of the convolution."""
 
     stride: int
     before: int
@@ -91,7 +91,7 @@ class AxisSizes(NamedTuple):
 
 
 class OutSteps(NamedTuple):
-    """Bytes from one number of dw to the next, along each axis and from one channel group to the next."""
+    """Bytes from an element of dw to the next one along each axis, and to the next channel group."""
 
     oc: int
     h: int
@@ -101,7 +101,7 @@ class OutSteps(NamedTuple):
 
 
 class WeightSizes(NamedTuple):
-    """The other arguments of `weight`."""
+    """The other arguments of `weight`: rows are channels of dy, lanes channels of x."""
 
     table: int
     groups: int
@@ -133,6 +133,7 @@ class WeightSizes(NamedTuple):
 
 # --- the sizes -----------------------------------------------------------------------------------
 def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
+    """Run conv2d_weight on NHWC arrays of any strides."""
     shape, x_used, dy_used = used(shape)
     x, dy = x[x_used], dy[dy_used]
     threads = number_of_threads("conv2d_weight", shape)
@@ -145,14 +146,8 @@ def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
         start(weight, dw.dtype, threads, sizes.arguments, addresses, sizes.scratch)
     else:
         a, b = (x_at, dy_at) if way == "conv2d" else (dy_at, x_at)
-        start(
-            few.few,
-            dw.dtype,
-            threads,
-            sizes.arguments,
-            few.FewAddresses(a=a, b=b, out=out_at, kept=kept_at),
-            sizes.scratch,
-        )
+        few_addresses = few.FewAddresses(a=a, b=b, out=out_at, kept=kept_at)
+        start(few.few, dw.dtype, threads, sizes.arguments, few_addresses, sizes.scratch)
 
 
 def _memory_for_parts(sizes: WeightSizes | few.FewSizes) -> Array:
@@ -169,9 +164,9 @@ def _memory_for_parts(sizes: WeightSizes | few.FewSizes) -> Array:
 
 @lru_cache(maxsize=1024)
 def used(shape: ConvShape) -> tuple[ConvShape, Slices, Slices]:
-    """Where the rows and columns of x and of dy are that have a product, and the shape over those alone.
+    """Return the shape without the rows and columns of x and dy that enter no product, and slices of x and dy for it.
 
-    Only of axes with one tap. A stride leaves most of x out there, and padding some of dy.
+    Only axes with one tap are cut: there a stride skips most of x, and padding makes some of dy useless.
     """
     axes, x_used, dy_used = [], [slice(None)], [slice(None)]
     for axis in (shape.h, shape.w):
@@ -189,7 +184,10 @@ def used(shape: ConvShape) -> tuple[ConvShape, Slices, Slices]:
 
 @lru_cache(maxsize=1024)
 def sizes_of(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, itemsize: int, threads: int) -> tuple[str, Sizes]:
-    """The plan to go by and the sizes; of all that, only the size of a task depends on the number of threads."""
+    """Return the operator whose plan is used, and the sizes for the kernel of `best_way`.
+
+    The number of threads changes only the size of a task. x, dy and dw are the strides of the arrays.
+    """
     way = best_way(shape, itemsize)
     if way == "conv2d_weight":
         return way, sizes_of_weight(shape, x, dy, dw, itemsize, threads)
@@ -198,12 +196,12 @@ def sizes_of(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, itemsize: i
 
 
 def best_way(shape: ConvShape, itemsize: int) -> str:
-    """The plan to go by: that of the operator, unless the tiles of another one are clearly fewer."""
+    """Return the operator whose plan to use: conv2d_weight, unless another one has clearly less work in its tiles."""
     high, wide = TILE_ROWS, LANE_BYTES // itemsize
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
 
     def work(way: str) -> int:
-        """Terms of all tiles."""
+        """Terms of all tiles together, the cost of starting each chunk included."""
         total = 0
         for group in plan(way, shape).groups:
             if way == "conv2d_weight":
@@ -222,7 +220,7 @@ def best_way(shape: ConvShape, itemsize: int) -> str:
 
 
 def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, itemsize: int, threads: int) -> Sizes:
-    """The sizes for ``weight``."""
+    """Return the sizes for `weight`."""
     groups = plan("conv2d_weight", shape)
     table = group_table(groups, [0] * len(groups.groups), np.int64)
     taps = sum(group.positions for group in groups.groups if group.terms)
@@ -237,18 +235,18 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
     parts = parts_of(dw_bytes, chunks // 2)
 
     def packed(block: tuple[int, int]) -> int:
-        """Numbers to pack for a term: one for each channel of dy, and of x one for each phase."""
+        """Numbers to pack for a term: one for each channel of dy, and one for each phase and channel of x."""
         return block[0] + prod(phases) * block[1]
 
     def busiest(block: tuple[int, int]) -> float:
-        """Work of the thread that has most, in multiply-adds of a vector lane."""
+        """Work of the busiest thread, in multiply-adds of a vector lane."""
         return ceil_div(blocks_of(block) * parts, threads) * (taps * prod(block) + PACKING * packed(block))
 
     def blocks_of(block: tuple[int, int]) -> int:
         return shape.groups * ceil_div(rows, block[0]) * ceil_div(lanes, block[1])
 
     def even(whole: int, width: int) -> set[int]:
-        """Sizes that cut the channels evenly."""
+        """Multiples of `width` that cut the channels into even blocks."""
         return {round_up(ceil_div(whole, count), width) for count in range(1, ceil_div(whole, width) + 1)}
 
     blocks = [
@@ -303,13 +301,16 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
 # --- the kernel ----------------------------------------------------------------------------------
 @helper
 def first_met(tap, axis, start):
-    """The first index from `start` on that a tap meets; the others of it follow a stride apart."""
+    """The first index of x from `start` on that a tap meets; the others follow a stride apart."""
     return start + (tap * axis.dilation - axis.before - start) % axis.stride
 
 
 @helper
 def place_channels(first, rows, out, out_step, out_rows, tile_rows):
-    """Place the tile's rows, which are channels from `first` on; those past the last go to the scratch memory."""
+    """Write the addresses of the tile's rows, the channels from `first` on; returns how many rows there are.
+
+    Rows after the last channel get addresses in the scratch memory.
+    """
     for r in range(TILE_ROWS):
         out_rows[r] = out + (first + r) * out_step if first + r < rows else tile_rows[r]
     return min(TILE_ROWS, rows - first)
@@ -326,14 +327,14 @@ def add_group(zero, group, chunk, axes, packed, results, add, own):
     x, phase_bytes, dy = packed
     kept, fw, rows, lanes = results
     axis_h, axis_w = axes
-    skipped = max(0, oh0 - h.summed)  # output rows of the group in chunks before this one
+    skipped = max(0, oh0 - h.summed)  # output rows of the group in earlier chunks
     terms = max(0, min(h.terms, oh1 - h.summed) - skipped), w.terms, n
     dy_by = ow * n * TILE_ROWS * size, n * TILE_ROWS * size, TILE_ROWS * size
     dy_part = (oh1 - oh0) * dy_by[0] + PART_GAP
     dy += (h.summed + skipped - oh0) * dy_by[0] + w.summed * dy_by[1]
     for kh in range(h.count):
         for kw in range(w.count):
-            # 1. where in x, of which each phase is an image of its own, and in the results this tap is
+            # 1. the addresses of this tap in the results, and in x, where each phase is packed as an image of its own
             tap_h, tap_w = h.fixed + kh * h.fixed_step, w.fixed + kw * w.fixed_step
             x_rows = ceil_div(ih1 - first_met(tap_h, axis_h, ih0), axis_h.stride)
             x_columns = ceil_div(iw - first_met(tap_w, axis_w, 0), axis_w.stride)
@@ -364,7 +365,7 @@ def add_group(zero, group, chunk, axes, packed, results, add, own):
 
 @helper
 def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, own):
-    """Add up the parts of the results of one tap, in order, and write them to where they belong."""
+    """Add up the parts of the results of one tap in order, and write the sums to dw."""
     size = bytes_of(zero)
     kept_rows, out_rows, tile_rows, _ = own
     width = LANE_BYTES // size
@@ -384,9 +385,9 @@ def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, own):
 
 @helper
 def chunk_of(c, sizes):
-    """First image of a chunk, number of images, and first and past-the-last row of x and of dy.
+    """First image and number of images of a chunk, then first and past-the-last row in x, and the same in dy.
 
-    Chunks differ by an image or a row at most, so that parts of as many chunks are as much work.
+    Chunks differ by one image or one row at most, so equal numbers of chunks are about equal work.
     """
     images, ih, oh, axis = sizes.images, sizes.ih, sizes.oh, sizes.axis_h
     by_images, by_rows = ceil_div(images, sizes.chunk_images), ceil_div(oh, sizes.chunk_rows)
@@ -400,7 +401,7 @@ def chunk_of(c, sizes):
 
 @helper
 def block_of(block, addresses, sizes):
-    """Where in x, dy and dw a block of rows and lanes begins, and its rows and lanes."""
+    """The addresses in x, dy and dw at which a block begins, and how many rows and lanes it has."""
     rows, lanes, block_rows, block_lanes = sizes.rows, sizes.lanes, sizes.block_rows, sizes.block_lanes
     row_blocks, lane_blocks = ceil_div(rows, block_rows), ceil_div(lanes, block_lanes)
     g, row, lane = block // (row_blocks * lane_blocks), block // lane_blocks % row_blocks, block % lane_blocks
@@ -412,11 +413,12 @@ def block_of(block, addresses, sizes):
 
 
 def weight(zero, arguments):
-    """Kernel: run conv2d_weight until no task is left; a task is a block of rows and lanes and a part of the chunks.
+    """Kernel: do tasks of conv2d_weight until none is left.
 
-    x is packed phase by phase: the rows and columns that a tap meets, a stride apart, come to lie side by side. The
-    images of a chunk are innermost, so that those of all columns are one long loop, whatever padding leaves out.
-    The results stay in the scratch memory, tap by tap and tile by tile, until they are complete.
+    A task is a block of rows and lanes and, if the sum is cut into parts, a part of the chunks. x is packed phase by
+    phase: the rows and columns that a tap meets, which are a stride apart, are put side by side. The images of a chunk
+    come innermost, so that images and columns are one long loop even if padding leaves columns out. The results stay
+    in memory of their own, tap by tap and tile by tile, until they are complete.
     """
     size = bytes_of(zero)
     addresses, sizes = own_arguments(arguments, WeightAddresses, WeightSizes)
@@ -453,7 +455,7 @@ def weight(zero, arguments):
             at, counts = dy + n0 * dy_steps.n + oh0 * dy_steps.h, (n, oh1 - oh0, ow, rows)
             step, steps = TILE_ROWS * size, (dy_steps.n, dy_steps.h, dy_steps.w, dy_steps.c)
             pack_images(zero, dy_packed, (step, n * step), at, steps, counts, int(TILE_ROWS))
-            # 3. its terms, group by group
+            # 3. the terms of the chunk, group by group
             for group in range(sizes.groups):
                 line = record(sizes.table, group, TableRow)
                 h, w = line.h, line.w
@@ -465,7 +467,7 @@ def weight(zero, arguments):
                     (x_packed, sizes.phase_bytes, dy_packed),
                     results, c > first_chunk, own,
                 )  # fmt: skip
-        # 4. kept results to where they belong, by whoever is done with the last part of a block
+        # 4. the results to dw, by the thread that finishes the last part of a block
         if parts > 1 and next_number(addresses.kept, task // parts) < parts - 1:
             continue
         if parts > 1:

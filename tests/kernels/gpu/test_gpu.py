@@ -1,4 +1,4 @@
-"""Kernels and operators on a real GPU; left out, and counted as skipped, where there is none."""
+"""Kernels and operators on a real GPU; skipped where there is none."""
 
 from __future__ import annotations
 

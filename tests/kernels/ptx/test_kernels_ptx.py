@@ -28,7 +28,7 @@ ORDERS = ("forward", "reverse", "random")
 
 @pytest.fixture(autouse=True)
 def poisoned_scratch(monkeypatch):
-    """Memory between launches starts as NaN, so that an element nobody wrote shows."""
+    """Fill the memory between launches with NaN, so that an element that no kernel wrote is noticed."""
 
     def scratch(like, shape):
         return np.full(shape, np.nan, like.dtype)
@@ -38,7 +38,7 @@ def poisoned_scratch(monkeypatch):
 
 
 def compiled(kernel, signature):
-    return ptxrun.compile_ptx(kernel, signature, fastmath=False)  # once for a kernel and a signature
+    return ptxrun.compile_ptx(kernel, signature, fastmath=False)  # cached by kernel and signature
 
 
 def run(built, order="forward"):
@@ -48,7 +48,7 @@ def run(built, order="forward"):
 
 
 def check(operator, shape, build, dtype="float32"):
-    """Build and run in every scheduling order, from NaN: the right integers, and the same bits."""
+    """Build and run in every scheduling order, starting from NaN, and compare with the exact integers."""
     for order in ORDERS:
         first, second, out = integers(operator, shape, dtype)
         run(build(first, second, out), order)
@@ -83,7 +83,7 @@ def test_float64(operator, rung):
 
 
 def with_tile(operator, shape, tile, parts=1):
-    """A builder of the launches of ``tiled`` with a tile of one's choice."""
+    """Return a function that builds the launches of ``tiled`` with the given tile."""
     choice = tiled.Choice(operator, shape, tile, parts if operator == "conv2d_weight" else 1, sms=132)
     return lambda *arrays: tiled.launches(operator, shape, arrays, choice)
 
@@ -97,7 +97,7 @@ def test_every_tile_with_tails_in_every_dimension(operator, tile, channels):
     check(operator, shape, with_tile(operator, shape, tile, parts=3))
 
 
-TAILS = {  # what a chunk of eight terms, a vector of four and a tile do not divide
+TAILS = {  # sizes that are no multiple of a chunk of eight terms, a vector of four or a tile
     "one channel": dict(n=3, ih=5, iw=4, ic=1, oc=1, fh=3, fw=3, padding=1),
     "three channels": dict(n=2, ih=6, iw=5, ic=3, oc=20, fh=3, fw=3, stride=2, padding=1),
     "four channels, one image": dict(n=1, ih=5, iw=5, ic=4, oc=4, fh=3, fw=3, padding=1),

@@ -22,8 +22,8 @@ def test_the_simulator_is_on():
 @pytest.mark.parametrize("rung", kernels.RUNGS)
 def test_rung_equals_brute_force(operator, rung):
     rng = random.Random(1)
-    shapes = [HARD_SHAPES["1x1 filter with stride, two groups"], HARD_SHAPES["2x2 filter, stride 3: empty phases"]]
-    thorough = rung in ("with_zeros", "skip_zeros")  # the others pay for a thousand threads and barriers
+    shapes = [HARD_SHAPES["1x1 filter, stride, two channel groups"], HARD_SHAPES["2x2 filter, stride 3: empty phases"]]
+    thorough = rung in ("with_zeros", "skip_zeros")  # the others are slow: a thousand threads with barriers
     shapes += [random_shape(rng, size=5, channels=2, images=2) for _ in range(12)] if thorough else []
     for shape in shapes[: None if thorough else 1 + (rung == "tiled")]:
         first, second, out = integers(operator, shape, "float32")

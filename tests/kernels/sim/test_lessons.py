@@ -18,7 +18,7 @@ from cks_numba.tutorial import check
 
 FOLDER = Path(__file__).resolve().parents[3] / "tutorials" / "solutions"
 LESSONS = sorted(path.stem[:2] for path in FOLDER.glob("*.ipynb"))
-NAMES = {  # what cells before an exercise have defined
+NAMES = {  # names that earlier cells of a notebook define
     "np": np,
     "cuda": cuda,
     "ConvShape": ConvShape,
@@ -36,7 +36,7 @@ NAMES = {  # what cells before an exercise have defined
 
 def printed(capsys, exercise, answer) -> str:
     check(exercise, answer)
-    return " ".join(capsys.readouterr().out.split())  # lines are wrapped
+    return " ".join(capsys.readouterr().out.split())  # joins wrapped lines
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
