@@ -20,8 +20,9 @@ HIDDEN = """
 import sys
 sys.modules["numba_cuda"] = None  # makes its import fail
 sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "_numba_cuda_redirector"]
+import os.path
 import numba.cuda
-assert "numba_cuda" not in numba.cuda.__file__
+assert os.path.dirname(numba.cuda.__file__) == os.path.join(os.path.dirname(numba.__file__), "cuda")
 """
 
 
