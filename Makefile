@@ -2,15 +2,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Percent of the public names.
+LEAST_TYPED := 95
 
-.PHONY: help demo learn test fuzz lint figures tutorials site clean
+.PHONY: help demo learn test fuzz mutants lint types figures tutorials site clean
 
 help:
 	@echo "make demo     a photograph through real layers; every result checked, a picture saved"
 	@echo "make learn    the course, in JupyterLab"
 	@echo "make test     all tests that need no GPU"
 	@echo "make fuzz     ten thousand cases for each operator, right or refused; takes a while"
+	@echo "make mutants  wrong lines put into geometry.py one at a time; takes about an hour"
 	@echo "make lint     ruff and mypy"
+	@echo "make types    mypy --strict, and the share of the public names that have a complete type"
 	@echo "make figures  draw all pictures of figures/ again"
 	@echo "make tutorials  execute the course again: outputs, and notebooks without solutions"
 	@echo "make site     the course as web pages, in site/: no server, no network"
@@ -26,12 +30,20 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto $(PYTEST_FLAGS)
 
 fuzz: $(VENV)/.test
-	FUZZ_CASES=10000 $(BIN)/python -m pytest -q -n auto tests/test_fuzz.py
+	FUZZ_CASES=10000 $(BIN)/python -m pytest -q -n auto tests/operators/test_fuzz.py
+
+mutants: $(VENV)/.test
+	$(BIN)/python tests/mutants.py geometry --sample 100 --seed $$(date +%j)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+types: $(VENV)/.test $(VENV)/.types
+	$(BIN)/mypy
+	PATH="$(abspath $(BIN)):$$PATH" basedpyright --verifytypes cks_numba --ignoreexternal \
+		| awk '/completeness score/ { print; score = $$NF + 0 } END { exit score < $(LEAST_TYPED) }'
 
 figures: $(VENV)/.core
 	$(BIN)/cks-numba figures
@@ -48,14 +60,11 @@ $(VENV)/.core: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
-$(VENV)/.test: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
-	touch $@
-
-$(VENV)/.tutorials: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[tutorials]'
+# A stamp for each list of optional dependencies in pyproject.toml, such as .venv/.test.
+$(VENV)/.%: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo_out train_out site figures/*.svg .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist demo_out train_out site figures/*.svg .pytest_cache .mypy_cache .ruff_cache .coverage*
 	find cks_numba tests figures -name __pycache__ -type d -prune -exec rm -rf {} +

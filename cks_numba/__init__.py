@@ -14,37 +14,73 @@ Examples
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import flops, kernels, steps, trace
+    from .backends import Backend
+    from .buffers import Layout
+    from .checks import IntPair, Padding
+    from .geometry import ConvShape, plan
+    from .operators import conv2d, conv2d_input, conv2d_weight, conv_transpose2d
+    from .operators import conv2d as conv_v2
+    from .operators import conv2d_input as ks_deconv
+    from .operators import conv2d_weight as sk_dilated
 
 __version__ = "0.1.0"
 
-_HOMES = {  # public name: (module, its name there); an empty name stands for the module itself
+__all__ = [
+    "Backend",
+    "ConvShape",
+    "IntPair",
+    "Layout",
+    "Padding",
+    "__version__",
+    "conv2d",
+    "conv2d_input",
+    "conv2d_weight",
+    "conv_transpose2d",
+    "conv_v2",
+    "flops",
+    "kernels",
+    "ks_deconv",
+    "plan",
+    "sk_dilated",
+    "steps",
+    "trace",
+]
+
+_HOMES = {  # for each public name its module, and its name there; an empty name means the module itself
     "conv2d": ("operators", "conv2d"),
     "conv2d_input": ("operators", "conv2d_input"),
     "conv_transpose2d": ("operators", "conv_transpose2d"),
     "conv2d_weight": ("operators", "conv2d_weight"),
-    "conv_v2": ("operators", "conv2d"),  # the paper's names
+    "conv_v2": ("operators", "conv2d"),  # this and the next two are the paper's names
     "ks_deconv": ("operators", "conv2d_input"),
     "sk_dilated": ("operators", "conv2d_weight"),
     "ConvShape": ("geometry", "ConvShape"),
     "plan": ("geometry", "plan"),
+    "IntPair": ("checks", "IntPair"),
+    "Padding": ("checks", "Padding"),
+    "Layout": ("buffers", "Layout"),
+    "Backend": ("backends", "Backend"),
     "flops": ("flops", ""),
     "kernels": ("kernels", ""),
     "steps": ("steps", ""),
     "trace": ("trace", ""),
 }
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
 
+if not TYPE_CHECKING:  # hidden from type checkers, so that they report a wrong name
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home, inner = _HOMES[name]
-    module = import_module(f".{home}", __name__)
-    value = getattr(module, inner) if inner else module
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home, inner = _HOMES[name]
+        module = import_module(f".{home}", __name__)
+        value = getattr(module, inner) if inner else module
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

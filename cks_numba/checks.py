@@ -9,10 +9,20 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 Pair = tuple[int, int]
-MAX_GRID_YZ = 65535  # blocks along the second and third axis of a grid
+IntPair = int | tuple[int, int] | list[int]
+"""A stride or a dilation: an int for both axes, or (vertical, horizontal)."""
+
+Padding = (
+    IntPair | tuple[Pair, Pair] | tuple[int, int, int, int] | list[Pair] | list[list[int]] | Literal["same", "valid"]
+)
+"""Zeros around an image: an int for all four sides, (vertical, horizontal), ((top, bottom), (left, right)),
+four ints in this order, "valid" for none, or "same" for a result as large as the image (stride 1 alone)."""
+
+Choice = TypeVar("Choice", bound=str)
+MAX_GRID_YZ = 65535  # largest number of blocks along the second and third axis of a grid
 
 
 def integer(name: str, value: Any, least: int) -> int:
@@ -65,11 +75,11 @@ def paddings(value: Any, filter_size: Pair, stride: Pair, dilation: Pair) -> tup
 
 
 # --- the arguments of the operators ---------------------------------------------------------------
-def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+def choice(name: str, value: Any, allowed: tuple[Choice, ...]) -> Choice:
     """Return `value`, one of the allowed strings."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-    return value
+    return allowed[allowed.index(value)]
 
 
 def dtypes(names: dict[str, str]) -> str:
@@ -105,7 +115,7 @@ def sizes(name: str, value: Any, axes: str, unbatched: bool) -> tuple[int, ...]:
 
 
 def divides(groups: int, source: str, channels: int) -> None:
-    """Check that the channels of an array can be cut into groups."""
+    """Check that the channels of an array can be cut into channel groups."""
     if channels % groups:
         raise ValueError(f"groups must divide the channels of {source}, got groups={groups} and {channels} channels")
 
@@ -121,13 +131,16 @@ def channels(source: str, ic: int, filter_ic: int, groups: int, filter_name: str
 
 
 def shape_of(name: str, shape: tuple[int, ...], wanted: tuple[int, ...], why: str) -> None:
-    """Check a whole shape."""
+    """Check that a shape is the wanted one."""
     if shape != wanted:
         raise ValueError(f"{name} must have shape {wanted} {why}, got {shape}")
 
 
 def result(shape: Sequence[int]) -> None:
-    """Check that arrays can have so many elements, of at most 8 bytes; an empty one must have a size too."""
+    """Check that a result of this shape fits the addresses of a machine, with 8 bytes for each element.
+
+    An array without elements is limited in the same way, with its empty axes counted as 1.
+    """
     if prod(max(size, 1) for size in shape) >= 2**59:
         raise ValueError(f"result of shape {tuple(shape)} is larger than any memory")
 
@@ -158,11 +171,15 @@ def output_padding(value: Any, stride: Pair, dilation: Pair) -> Pair:
 def grid(name: str, blocks: tuple[int, ...]) -> None:
     """Check that a launch fits in one grid: only its first axis may be long."""
     if max(blocks[1:], default=1) > MAX_GRID_YZ:
-        raise ValueError(f"too many channel tiles or groups for one grid: {name} needs {blocks}")
+        raise ValueError(f"too many channel tiles or channel groups for one grid: {name} needs {blocks}")
 
 
 def offsets(shape: Any, width: int) -> None:
-    """Check that 32 bits count runs of `width` elements of every array (with a sign those of an image), and terms."""
+    """Check that 32-bit integers are enough for the counters of the CUDA kernels.
+
+    They count loads of `width` elements, unsigned in a whole array and signed in one image, and positions and terms,
+    both signed.
+    """
     for name, size in (("x", shape.x_shape), ("w", shape.w_shape), ("dy", shape.y_shape)):
         if prod(size[1:]) >= 2**31 * width or prod(size) >= 2**32 * width:
             raise ValueError(f"{name} is too large for the CUDA kernels: shape {size}; split the batch")

@@ -2,8 +2,8 @@
 
 `conv2d` and `conv2d_input` give one chunk for each chunk of images, so nothing is moved but the filter. `conv2d_weight`
 is a map and a sum: each chunk gives a filter gradient of its own, and a tree adds them up, in the same order on any
-number of workers. Everything is lazy; a chunk whose worker dies is computed again by another. `cost` says what it
-takes.
+number of workers. Everything is lazy; a chunk whose worker dies is computed again by another. `cost` counts
+memory and traffic.
 
 Needs dask: ``pip install 'cks-numba[dask]'``.
 """
@@ -17,17 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from . import operators, tables
+from . import operators, plan_table
 from .geometry import ConvShape
 
 try:
     import dask.array as da
-except ModuleNotFoundError as error:
-    raise ImportError("cks_numba.dask needs dask: pip install 'cks-numba[dask]'") from error
+except ModuleNotFoundError as _missing:
+    raise ImportError("cks_numba.dask needs dask: pip install 'cks-numba[dask]'") from _missing
 
 __all__ = ["Cost", "conv2d", "conv2d_input", "conv2d_weight", "cost"]
 
-FAN_IN = 8  # filter gradients that one step of the tree adds up
+FAN_IN = 8
+"""Filter gradients that one step of the tree adds up."""
 
 
 def conv2d(x: Any, w: Any, bias: Any = None, **options: Any) -> da.Array:
@@ -126,7 +127,7 @@ def conv2d_weight(x: Any, weight_size: Any, dy: Any, **options: Any) -> da.Array
     Returns
     -------
     dask array of shape `weight_size`, one chunk
-        The same bits for the same chunks, whichever of a number of equal machines computes them.
+        The same bits for the same chunks, whichever of several equal machines computes them.
 
     Raises
     ------
@@ -156,10 +157,10 @@ def conv2d_weight(x: Any, weight_size: Any, dy: Any, **options: Any) -> da.Array
 
 # --- what the operators share ---------------------------------------------------------------------
 def _map(function: Any, meta: Any, *arrays: da.Array, cut: int = 1, **options: Any) -> da.Array:
-    """A result for each chunk of images: the first `cut` arrays have them, the others go to every chunk whole.
+    """Apply a function to each chunk of images; the first `cut` arrays are cut, the others go whole to every chunk.
 
-    An axis of an operand is summed over or gives its size to another one, so each has an index of its own but for the
-    images, whose index is 0.
+    Images have index 0 in all arrays. Every other axis has an index of its own, because an axis of an operand is summed
+    over or gets another size.
     """
     index = count(1)
     inputs: list[Any] = []
@@ -186,9 +187,9 @@ def _by_images(name: str, array: Any) -> da.Array:
 
 
 def _whole(name: str, array: Any) -> da.Array:
-    """A filter or a bias, which every chunk needs."""
+    """Check a filter or a bias, which every chunk needs."""
     if not isinstance(array, da.Array):
-        return da.from_array(np.asarray(array), chunks=-1)  # in the graph once, and not in every task
+        return da.from_array(np.asarray(array), chunks=-1)  # so it is in the graph once, and not in every task
     if array.npartitions > 1:
         raise ValueError(f"{name} must be one chunk, got chunks {array.chunks}: use {name}.rechunk(-1)")
     return array
@@ -207,24 +208,24 @@ def _same_images(name: str, size: Any, array: da.Array) -> None:
         raise ValueError(f"{name} must have {len(array)} images, like the array that is chunked, got {size[0]}")
 
 
-# --- what it takes ---------------------------------------------------------------------------------
+# --- memory and traffic ----------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Cost:
-    """Bytes that a layer takes on a cluster, in a training step.
+    """Memory and traffic of a layer on a cluster in a training step, in bytes.
 
     Attributes
     ----------
     workers, images : int
-        Workers, and images of the one that has most.
+        Number of workers, and of images on the worker with the most.
     memory : int
-        Of that worker at the most: x, y, their gradients, the filter, its gradient, and those that a step of the tree
+        Peak memory of that worker: x, y, their gradients, the filter, its gradient, and those that a step of the tree
         adds up.
     filters : int
         Traffic of the filter, which every worker needs once.
     gradients : int
         Traffic of the filter gradients: every one but the last moves once.
     steps : int
-        Of the tree, one after the other.
+        Steps of the tree, one after the other.
     """
 
     workers: int
@@ -248,7 +249,7 @@ def cost(shape: ConvShape, workers: int, itemsize: int = 4) -> Cost:
     Parameters
     ----------
     shape : ConvShape
-        With all images.
+        The layer with all images.
     workers : int
     itemsize : int
         Bytes of an element.
@@ -272,13 +273,13 @@ def cost(shape: ConvShape, workers: int, itemsize: int = 4) -> Cost:
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    images = tables.ceil_div(shape.n, workers)
+    images = plan_table.ceil_div(shape.n, workers)
     used = min(workers, shape.n)
     filter_bytes = itemsize * prod(shape.w_shape)
     maps = itemsize * images * (prod(shape.x_shape[1:]) + prod(shape.y_shape[1:]))
     steps, left = 0, used
     while left > 1:
-        steps, left = steps + 1, tables.ceil_div(left, FAN_IN)
+        steps, left = steps + 1, plan_table.ceil_div(left, FAN_IN)
     memory = 2 * maps + (2 + min(used, FAN_IN)) * filter_bytes
     return Cost(workers, images, memory, used * filter_bytes, max(0, used - 1) * filter_bytes, steps)
 

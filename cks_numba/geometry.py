@@ -26,31 +26,42 @@ This module knows nothing of arrays, threads or GPUs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import gcd
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from . import checks
+from .checks import IntPair, Padding
 
 OPERATORS = ("conv2d", "conv2d_input", "conv2d_weight")
 
 
 # --- the equation, solved for each operator; plain integers, so that kernels inline these too ----
-def taps_of_output(o, size, taps, stride, padding, dilation):
+def taps_of_output(o: int, size: int, taps: int, stride: int, padding: int, dilation: int) -> tuple[int, int]:
     """First and past-the-last tap f of output o whose input lies inside [0, size)."""
     origin = o * stride - padding
     return max(0, -(origin // dilation)), min(taps, (size - 1 - origin) // dilation + 1)
 
 
-def outputs_of_tap(f, size, outputs, stride, padding, dilation):
+def outputs_of_tap(f: int, size: int, outputs: int, stride: int, padding: int, dilation: int) -> tuple[int, int]:
     """First and past-the-last output o of tap f whose input lies inside [0, size)."""
     origin = f * dilation - padding
     return max(0, -(origin // stride)), min(outputs, (size - 1 - origin) // stride + 1)
 
 
-def taps_of_input(i, first, taps, outputs, stride, padding, dilation, f_step, o_step):
+def taps_of_input(
+    i: int,
+    first: Sequence[int],
+    taps: int,
+    outputs: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    f_step: int,
+    o_step: int,
+) -> tuple[int, int, int]:
     """First tap of input i, the output that it meets there, and how many terms follow (f_step, -o_step) apart.
 
     `first` holds the first tap of each phase. Terms whose output leaves [0, outputs) are trimmed.
@@ -309,9 +320,9 @@ class ConvShape:
         oc: int,
         fh: int,
         fw: int,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
+        stride: IntPair = 1,
+        padding: Padding = 0,
+        dilation: IntPair = 1,
         groups: int = 1,
     ) -> None:
         sizes = {"ih": ih, "iw": iw, "ic": ic, "oc": oc, "fh": fh, "fw": fw, "groups": groups}
@@ -350,8 +361,8 @@ class ConvShape:
         return shape
 
     def __hash__(self) -> int:
-        """Computed once: a shape is the key of every table of a repeated call."""
-        known = self.__dict__.get("_hash")
+        """Compute the hash once: a shape is the key of every table of a repeated call."""
+        known: int | None = self.__dict__.get("_hash")
         if known is None:
             known = hash((self.n, self.h, self.w, self.ic, self.oc, self.groups))
             object.__setattr__(self, "_hash", known)

@@ -1,39 +1,47 @@
-"""The public operators. Each is three steps: check everything, allocate, dispatch to a backend.
+"""The public operators: conv2d, conv2d_input, conv_transpose2d, conv2d_weight.
+
+Each is three steps: check everything, allocate, dispatch to a backend.
 
 Names and meaning are those of ``torch.nn.functional`` and ``torch.nn.grad``; what follows the arrays
 is keyword-only. The arrays may be NumPy arrays, PyTorch tensors, or GPU arrays of Numba, CuPy or
-PyTorch, all of one kind; the result is of that kind too. Anything else with DLPack in host memory (JAX) is read
-where it lies, and the result is handed to its own library; anything else with the CUDA array interface gives
-Numba device arrays. `out` may be of any kind that can be written to, which JAX arrays cannot.
+PyTorch, all of one kind; the result is of that kind too. Any other array in host memory with DLPack (JAX) is read
+in place, and the result is handed to its own library. Any other array with the CUDA array interface gives
+Numba device arrays. `out` may be of any kind that can be written to; JAX arrays cannot.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, wraps
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from . import arrays, backends, checks
-from .call import Call
+from . import backends, checks
+from .arrays.call import Call, Operand
+from .backends import Backend
+from .buffers import ArrayT, Layout, channels_last
+from .checks import IntPair, Padding
 from .geometry import Axis, ConvShape
 
-X, W, Y = "N IH IW IC", "OC FH FW IC/groups", "N OH OW OC"  # the axes, in NHWC order
+X, W, Y = "N IH IW IC", "OC FH FW IC/groups", "N OH OW OC"  # axes of the arrays, in NHWC order
+Shape = tuple[int, ...]  # in the order NHWC or OHWI
+ToShape = TypeVar("ToShape", bound=Callable[..., ConvShape])
 
 
 def conv2d(
-    x: Any,
-    w: Any,
-    bias: Any = None,
+    x: ArrayT,
+    w: ArrayT,
+    bias: ArrayT | None = None,
     *,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
     groups: int = 1,
-    layout: str = "NHWC",
-    backend: str = "auto",
-    out: Any = None,
+    layout: Layout = "NHWC",
+    backend: Backend = "auto",
+    out: ArrayT | None = None,
     stream: Any = None,
-) -> Any:
+) -> ArrayT:
     """Convolution (cross-correlation), ConvV2 in the paper: the padding around x is never multiplied.
 
     ``y[n, oh, ow, oc] = sum over fh, fw, ic of x[n, oh*s - p + fh*d, ow*s - p + fw*d, ic] * w[oc, fh, fw, ic]``
@@ -55,7 +63,7 @@ def conv2d(
     layout : {"NHWC", "NCHW"}
         "NCHW" is PyTorch's: x (N, IC, IH, IW), w (OC, IC/groups, FH, FW), y (N, OC, OH, OW).
     backend : {"auto", "cuda", "cpu", "steps"}
-        "auto": cuda where the arrays live on a GPU or one is present, else cpu. "steps" is slow.
+        "auto": cuda if the arrays are on a GPU or a GPU is present, else cpu. "steps" is slow.
     out : array, optional
         C-contiguous buffer for the result; must not overlap an input.
     stream : Numba CUDA stream, optional
@@ -92,35 +100,37 @@ def conv2d(
            [12., 18., 18., 12.]], dtype=float32)
     """
     # 1. check: everything, before anything is written
-    call = Call(layout, out, stream, x=x, w=w, bias=bias)
-    x_shape, w_shape = call.batched("x", X), call.filter(W)
+    x_operand, w_operand = Operand("x", x), Operand("w", w)
+    call = Call(layout, out, stream, x_operand, w_operand, bias=bias)
+    call.check_batched(x_operand, X)
+    call.check_filter(w_operand, W)
     groups = checks.integer("groups", groups, 1)
-    checks.channels("x", x_shape[3], w_shape[3], groups)
-    shape = _shape(x_shape, w_shape, stride, padding, dilation, groups)
-    _check_bias(call, shape.oc)
+    checks.channels("x", x_operand.shape[3], w_operand.shape[3], groups)
+    shape = _shape(x_operand.shape, w_operand.shape, stride, padding, dilation, groups)
+    call.check_bias(shape.oc)
     call.check_out(shape.y_shape)
     backend = backends.choose(backend, call.library.on_gpu)
     # 2. allocate
     y = call.allocate(shape.y_shape, backend)
     # 3. dispatch
-    _run(call, backend, "conv2d", shape, "x", "w", y)
+    _run(call, backend, "conv2d", shape, x_operand, w_operand, y)
     return call.finish(y)
 
 
 def conv2d_input(
-    input_size: Any,
-    w: Any,
-    dy: Any,
+    input_size: Sequence[int],
+    w: ArrayT,
+    dy: ArrayT,
     *,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
     groups: int = 1,
-    layout: str = "NHWC",
-    backend: str = "auto",
-    out: Any = None,
+    layout: Layout = "NHWC",
+    backend: Backend = "auto",
+    out: ArrayT | None = None,
     stream: Any = None,
-) -> Any:
+) -> ArrayT:
     """Gradient of `conv2d` with respect to x, KS-deconv in the paper: inserted zeros are never multiplied.
 
     ``dx[n, ih, iw, ic] = sum of dy[n, oh, ow, oc] * w[oc, fh, fw, ic]`` over all oc and all (fh, oh) and
@@ -164,37 +174,40 @@ def conv2d_input(
            [1., 2., 1., 1.]])
     """
     # 1. check
-    call = Call(layout, out, stream, w=w, dy=dy)
-    w_shape, dy_shape = call.filter(W), call.batched("dy", Y)
+    w_operand, dy_operand = Operand("w", w), Operand("dy", dy)
+    call = Call(layout, out, stream, w_operand, dy_operand)
+    call.check_filter(w_operand, W)
+    call.check_batched(dy_operand, Y)
+    w_shape, dy_shape = w_operand.shape, dy_operand.shape
     groups = checks.integer("groups", groups, 1)
     x_shape = _input_size(call, input_size)
     checks.channels("input_size", x_shape[3], w_shape[3], groups)
-    _check_dy(call, (x_shape[0], dy_shape[1], dy_shape[2], w_shape[0]), "for this input_size and w")
+    call.check_shape(dy_operand, (x_shape[0], *dy_shape[1:3], w_shape[0]), "for this input_size and w")
     shape = _input_shape(x_shape, w_shape, dy_shape, stride, padding, dilation, groups)
     call.check_out(shape.x_shape)
     backend = backends.choose(backend, call.library.on_gpu)
     # 2. allocate
     dx = call.allocate(shape.x_shape, backend)
     # 3. dispatch
-    _run(call, backend, "conv2d_input", shape, "w", "dy", dx)
+    _run(call, backend, "conv2d_input", shape, w_operand, dy_operand, dx)
     return call.finish(dx)
 
 
 def conv_transpose2d(
-    x: Any,
-    w: Any,
-    bias: Any = None,
+    x: ArrayT,
+    w: ArrayT,
+    bias: ArrayT | None = None,
     *,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    dilation: Any = 1,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    output_padding: IntPair = 0,
+    dilation: IntPair = 1,
     groups: int = 1,
-    layout: str = "NHWC",
-    backend: str = "auto",
-    out: Any = None,
+    layout: Layout = "NHWC",
+    backend: Backend = "auto",
+    out: ArrayT | None = None,
     stream: Any = None,
-) -> Any:
+) -> ArrayT:
     """Transposed convolution: `conv2d_input` with x in the place of dy, plus a bias.
 
     Parameters
@@ -228,37 +241,40 @@ def conv_transpose2d(
     (1, 4, 4, 5)
     """
     # 1. check
-    call = Call(layout, out, stream, x=x, w=w, bias=bias)
-    w_shape, x_shape = call.filter("IN FH FW OUT/groups"), call.batched("x", "N H W IN")
+    x_operand, w_operand = Operand("x", x), Operand("w", w)
+    call = Call(layout, out, stream, x_operand, w_operand, bias=bias)
+    call.check_filter(w_operand, "IN FH FW OUT/groups")
+    call.check_batched(x_operand, "N H W IN")
+    x_shape, w_shape = x_operand.shape, w_operand.shape
     groups = checks.integer("groups", groups, 1)
     if x_shape[3] != w_shape[0]:
         raise ValueError(f"channels do not match: x has {x_shape[3]} channels, w is for {w_shape[0]} (its first axis)")
     checks.divides(groups, "x", x_shape[3])
     shape = _transposed_shape(x_shape, w_shape, stride, padding, output_padding, dilation, groups)
-    _check_bias(call, shape.ic)
+    call.check_bias(shape.ic)
     call.check_out(shape.x_shape)
     backend = backends.choose(backend, call.library.on_gpu)
     # 2. allocate
     y = call.allocate(shape.x_shape, backend)
     # 3. dispatch
-    _run(call, backend, "conv2d_input", shape, "w", "x", y)
+    _run(call, backend, "conv2d_input", shape, w_operand, x_operand, y)
     return call.finish(y)
 
 
 def conv2d_weight(
-    x: Any,
-    weight_size: Any,
-    dy: Any,
+    x: ArrayT,
+    weight_size: Sequence[int],
+    dy: ArrayT,
     *,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
     groups: int = 1,
-    layout: str = "NHWC",
-    backend: str = "auto",
-    out: Any = None,
+    layout: Layout = "NHWC",
+    backend: Backend = "auto",
+    out: ArrayT | None = None,
     stream: Any = None,
-) -> Any:
+) -> ArrayT:
     """Gradient of `conv2d` with respect to w, Sk-dilated in the paper: inserted zeros are never multiplied.
 
     ``dw[oc, fh, fw, ic] = sum over n, oh, ow of x[n, oh*s - p + fh*d, ow*s - p + fw*d, ic] * dy[n, oh, ow, oc]``
@@ -303,38 +319,48 @@ def conv2d_weight(
            [18., 24., 18.]])
     """
     # 1. check
-    call = Call(layout, out, stream, x=x, dy=dy)
-    x_shape, _ = call.batched("x", X), call.batched("dy", Y)
+    x_operand, dy_operand = Operand("x", x), Operand("dy", dy)
+    call = Call(layout, out, stream, x_operand, dy_operand)
+    call.check_batched(x_operand, X)
+    call.check_batched(dy_operand, Y)
     groups = checks.integer("groups", groups, 1)
     size = checks.sizes("weight_size", weight_size, call.axes(W), unbatched=False)
-    w_shape = arrays.channels_last(size, call.layout)
-    checks.channels("x", x_shape[3], w_shape[3], groups, "weight_size")
-    shape = _shape(x_shape, w_shape, stride, padding, dilation, groups)
-    _check_dy(call, shape.y_shape, "for this x and weight_size")
+    w_shape = channels_last(size, call.layout)
+    checks.channels("x", x_operand.shape[3], w_shape[3], groups, "weight_size")
+    shape = _shape(x_operand.shape, w_shape, stride, padding, dilation, groups)
+    call.check_shape(dy_operand, shape.y_shape, "for this x and weight_size")
     call.check_out(shape.w_shape, batch=False)
     backend = backends.choose(backend, call.library.on_gpu)
     # 2. allocate
     dw = call.allocate(shape.w_shape, backend)
     # 3. dispatch
-    _run(call, backend, "conv2d_weight", shape, "x", "dy", dw)
+    _run(call, backend, "conv2d_weight", shape, x_operand, dy_operand, dw)
     return call.finish(dw, batch=False)
 
 
 # --- what the operators share ---------------------------------------------------------------------
-def _run(call: Call, backend: str, operator: str, shape: ConvShape, first: str, second: str, buffer: Any) -> None:
-    """Fill an NHWC buffer. With no image there is nothing to add up, and nothing to launch."""
+def _run(
+    call: Call[ArrayT],
+    backend: Backend,
+    operator: str,
+    shape: ConvShape,
+    first: Operand[ArrayT],
+    second: Operand[ArrayT],
+    buffer: Any,
+) -> None:
+    """Fill an NHWC buffer: with the backend's result and the bias, or with zeros if there is no image."""
     if shape.n == 0:
         call.library.zero(buffer, call.stream)
     else:
-        operands = call.operand(first), call.operand(second)
-        backends.run(backend, operator, shape, *operands, call.library.raw(buffer), call.stream)
+        result = call.library.raw(buffer)
+        backends.run(backend, operator, shape, call.view(first), call.view(second), result, call.stream)
     call.add_bias(buffer)
 
 
-def _remembered(function: Any) -> Any:
-    """Cache a function of x_shape, w_shape and what the caller gave, where equal arguments are the same ones.
+def _remembered(function: ToShape) -> ToShape:
+    """Cache a function of x_shape, w_shape and the caller's arguments, if these are made of ints, strings and tuples.
 
-    They are if they are made of ints, strings and tuples: 1.0 or True equals 1, and yet it is an error.
+    Others are not looked up: 1.0 and True are equal to 1, but are errors.
     """
     known = lru_cache(maxsize=1024)(function)
 
@@ -343,46 +369,54 @@ def _remembered(function: Any) -> Any:
         return kind is int or kind is str or (kind is tuple and all(map(is_plain, value)))
 
     @wraps(function)
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: Any) -> ConvShape:
         return (known if is_plain(arguments[2:]) else function)(*arguments)
 
-    return call
+    return cast(ToShape, call)
 
 
 @_remembered
-def _shape(x_shape: Any, w_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> ConvShape:
+def _shape(
+    x_shape: Shape, w_shape: Shape, stride: IntPair, padding: Padding, dilation: IntPair, groups: int
+) -> ConvShape:
     (n, ih, iw, ic), (oc, fh, fw, _) = x_shape, w_shape
     return ConvShape(
         n=n, ih=ih, iw=iw, ic=ic, oc=oc, fh=fh, fw=fw, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
 
 
-def _axes(x_shape: Any, w_shape: Any, stride: Any, padding: Any, dilation: Any) -> tuple[Axis, Axis]:
-    """Rows and columns as axes, with no check of the size of x."""
+def _axes(x_shape: Shape, w_shape: Shape, stride: IntPair, padding: Padding, dilation: IntPair) -> tuple[Axis, Axis]:
+    """Return rows and columns as axes, without checking the size of x."""
     strides, dilations = checks.pair("stride", stride, 1), checks.pair("dilation", dilation, 1)
-    pads = checks.paddings(padding, tuple(w_shape[1:3]), strides, dilations)
+    pads = checks.paddings(padding, (w_shape[1], w_shape[2]), strides, dilations)
     h, w = (Axis(x_shape[1 + k], w_shape[1 + k], strides[k], *pads[k], dilations[k]) for k in (0, 1))
     return h, w
 
 
 def _least_size(axis: Axis, outputs: int) -> int:
-    """Smallest input size that has this many outputs."""
+    """Return the smallest input size that has this many outputs."""
     return (outputs - 1) * axis.stride + axis.span - axis.before - axis.after
 
 
-def _input_size(call: Call, input_size: Any) -> tuple[int, ...]:
-    """NHWC form of the argument `input_size`, which is unbatched where dy is."""
+def _input_size(call: Call[ArrayT], input_size: Sequence[int]) -> Shape:
+    """Return the argument `input_size` as NHWC; it must be unbatched exactly if dy is."""
     size = checks.sizes("input_size", input_size, call.axes(X), unbatched=True)
     if len(size) != (3 if call.unbatched else 4):
         raise ValueError(f"input_size and dy must both be batched or both not, got input_size {size}")
-    return arrays.channels_last((1, *size) if call.unbatched else size, call.layout)
+    return channels_last((1, *size) if call.unbatched else size, call.layout)
 
 
 @_remembered
 def _input_shape(
-    x_shape: Any, w_shape: Any, dy_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int
+    x_shape: Shape,
+    w_shape: Shape,
+    dy_shape: Shape,
+    stride: IntPair,
+    padding: Padding,
+    dilation: IntPair,
+    groups: int,
 ) -> ConvShape:
-    """The convolution of an input of this size, which must be one that dy belongs to."""
+    """Return the convolution of an input of this size, after checking that its output has the size of dy."""
     axes = _axes(x_shape, w_shape, stride, padding, dilation)
     for name, axis, outputs in zip(("rows", "columns"), axes, dy_shape[1:3], strict=True):
         detail = f"filter {axis.taps}, stride {axis.stride}, padding ({axis.before}, {axis.after})"
@@ -392,9 +426,14 @@ def _input_shape(
 
 
 def transposed_size(
-    x_size: Any, filter_size: Any, stride: Any, padding: Any, dilation: Any, output_padding: Any
+    x_size: Sequence[int],
+    filter_size: Sequence[int],
+    stride: IntPair,
+    padding: Padding,
+    dilation: IntPair,
+    output_padding: IntPair,
 ) -> tuple[int, int]:
-    """Rows and columns of a transposed convolution, from those of x and of the filter."""
+    """Return the rows and columns of a transposed convolution, from those of x and of the filter."""
     axes = _axes((0, *x_size), (0, *filter_size), stride, padding, dilation)
     added = checks.output_padding(
         output_padding, (axes[0].stride, axes[1].stride), (axes[0].dilation, axes[1].dilation)
@@ -407,25 +446,21 @@ def transposed_size(
 
 @_remembered
 def _transposed_shape(
-    x_shape: Any, w_shape: Any, stride: Any, padding: Any, output_padding: Any, dilation: Any, groups: int
+    x_shape: Shape,
+    w_shape: Shape,
+    stride: IntPair,
+    padding: Padding,
+    output_padding: IntPair,
+    dilation: IntPair,
+    groups: int,
 ) -> ConvShape:
-    """The convolution whose input gradient this is: its y is x, and its x is the result."""
+    """Return the convolution whose input gradient the transposed one is: its y is x, and its x is the result."""
     sizes = transposed_size(x_shape[1:3], w_shape[1:3], stride, padding, dilation, output_padding)
     size = (x_shape[0], *sizes, w_shape[3] * groups)
     shape = _shape(size, w_shape, stride, padding, dilation, groups)
-    # with output_padding >= stride the added rows reach past the padding
+    # If output_padding is at least the stride, the added rows reach past the padding.
     h, w = (
         replace(axis, after=axis.after - (axis.outputs - outputs) * axis.stride) if axis.outputs > outputs else axis
         for axis, outputs in ((shape.h, x_shape[1]), (shape.w, x_shape[2]))
     )
     return shape.with_axes(h, w)
-
-
-def _check_dy(call: Call, wanted: tuple[int, ...], why: str) -> None:
-    got = arrays.channels_last(call.inputs["dy"].shape, call.layout)
-    checks.shape_of("dy", call.shown(got), call.shown(wanted), why)
-
-
-def _check_bias(call: Call, channels: int) -> None:
-    if "bias" in call.inputs:
-        checks.shape_of("bias", tuple(call.inputs["bias"].shape), (channels,), "one for each output channel")

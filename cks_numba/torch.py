@@ -1,14 +1,14 @@
 """The operators in PyTorch: functions and layers in torch's own order and names, with gradients of every order.
 
 Write S(x, w, dy) for the sum of x * w * dy over every real product of a layer. It is linear in each of the three,
-and each operator is its derivative by one of them (`DERIVATIVES`). So the gradients of an operator are the other
-two operators, and their gradients again: one rule, `_backward`, serves all, to any order.
+and each operator is its derivative with respect to one of them (`DERIVATIVES`). So the gradients of an operator are
+the other two operators, and their gradients again: one rule, `_backward`, serves all, to any order.
 
 Tensors may be contiguous or channels_last, in host memory or on a GPU; neither needs a copy on the CPU. As in torch,
 the result is channels_last where an operand is. float32 and float64 only: under autocast, half precision becomes
 float32 and so does the result; elsewhere it is an error. A batch may change its size under torch.compile; a new size
-of the map compiles anew, because it has another plan. Forward-mode differentiation and the gradients of torch.func are
-not for custom operators; torch.autograd is.
+of the map compiles anew, because it has another plan. Custom operators have gradients through torch.autograd, but no
+forward-mode differentiation and no gradients of torch.func.
 
 Needs PyTorch: ``pip install 'cks-numba[torch]'``.
 """
@@ -18,38 +18,49 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import arrays, checks, model_report, models, operators
+from . import buffers, checks, operators
+from .buffers import Layout
+from .checks import IntPair, Padding, Pair
 from .geometry import ConvShape
+from .models import pytorch
+from .models.found import THRESHOLD, Found
+from .models.text import text
 
 try:
     import torch
     from torch import Tensor, nn
     from torch.autograd import forward_ad
-except ModuleNotFoundError as error:
-    raise ImportError("cks_numba.torch needs PyTorch: pip install 'cks-numba[torch]'") from error
+except ModuleNotFoundError as _missing:
+    raise ImportError("cks_numba.torch needs PyTorch: pip install 'cks-numba[torch]'") from _missing
 
 __all__ = ["CKSConv2d", "CKSConvTranspose2d", "conv2d", "conv_transpose2d", "convert"]
 
 HALF = (torch.float16, torch.bfloat16)
 
 # --- three operators, each other's gradients ------------------------------------------------------
-DERIVATIVES = (  # of S by x, by w, by dy: an operator takes the other two, and of the result its size where it is open
+DERIVATIVES = (
     ("conv2d_input", "SymInt[] input_size, Tensor w, Tensor dy"),
     ("conv2d_weight", "Tensor x, SymInt[] weight_size, Tensor dy"),
     ("conv2d", "Tensor x, Tensor w"),
 )
-HOW = "int[] stride, int[] padding, int[] dilation, int groups"  # padding: top, bottom, left, right
+"""The derivatives of S with respect to x, w and dy, each with its arguments.
+
+An operator takes the other two tensors, and the size of its result where they leave it open.
+"""
+HOW = "int[] stride, int[] padding, int[] dilation, int groups"
+"""Arguments that all three operators share; the padding is top, bottom, left, right."""
 
 
 def _derivative(by: int, three: Sequence[Tensor], how: Sequence[Any]) -> Tensor:
-    """Derivative of S(x, w, dy) by the first, second or third of them, of which only the size is used."""
+    """Derivative of S(x, w, dy) with respect to one of the three, of which only the size is used."""
     arguments = [tensor.shape if place == by else tensor for place, tensor in enumerate(three)]
     name, operands = DERIVATIVES[by]
-    return getattr(torch.ops.cks, name)(*arguments[: 1 + operands.count(",")], *how)
+    derivative: Tensor = getattr(torch.ops.cks, name)(*arguments[: 1 + operands.count(",")], *how)
+    return derivative
 
 
 def _backward(by: int) -> Callable[..., tuple[Any, ...]]:
-    """The gradient that arrives takes the place of the result; then S is derived by each operand."""
+    """Make the backward pass: the gradient takes the place of the result, and S is differentiated by each operand."""
 
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         three = list(ctx.saved_tensors)
@@ -71,12 +82,12 @@ def _tensors(arguments: Sequence[Any]) -> list[Tensor]:
 
 
 def _is_last(operands: Sequence[Tensor]) -> bool:
-    """Whether the result is channels_last: torch's rule, one operand that is and could not be called contiguous too."""
+    """Whether the result is channels_last: by torch's rule, if an operand is channels_last and not contiguous too."""
     return any(t.is_contiguous(memory_format=torch.channels_last) and not t.is_contiguous() for t in operands)
 
 
 def _empty(by: int) -> Callable[..., Tensor]:
-    """The result before it is computed: all that torch wants to know of an operator when it only traces."""
+    """Make the function that allocates a result; torch needs no more of an operator when it only traces."""
 
     def empty(*arguments: Any) -> Tensor:
         operands = _tensors(arguments)
@@ -89,7 +100,7 @@ def _empty(by: int) -> Callable[..., Tensor]:
 
 
 def _y_size(x: Tensor, w: Tensor, how: Sequence[Any]) -> tuple[Any, ...]:
-    """Any number of images, which may be symbolic, and a map of one size."""
+    """Size of y; the number of images may be symbolic, the other sizes are known."""
     _, ic, ih, iw = x.shape
     oc, _, fh, fw = map(int, w.shape)
     sizes = dict(n=1, ih=int(ih), iw=int(iw), ic=int(ic), oc=oc, fh=fh, fw=fw)
@@ -98,14 +109,14 @@ def _y_size(x: Tensor, w: Tensor, how: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _run(by: int) -> Callable[..., Tensor]:
-    """The kernel: NHWC views of channels_last tensors, and all others as they are."""
+    """Make the kernel, which takes channels_last tensors as NHWC views, and all others as they are."""
     function, empty = getattr(operators, DERIVATIVES[by][0]), _empty(by)
 
     def run(*arguments: Any) -> Tensor:
         out, last = empty(*arguments), _is_last(_tensors(arguments))
         given = [_seen(argument, last) for argument in arguments[:-4]]
-        layout = "NHWC" if last else "NCHW"
-        with torch.no_grad():  # this is below autograd, which knows what it needs
+        layout: Layout = "NHWC" if last else "NCHW"
+        with torch.no_grad():  # autograd works one level above and records what it needs
             function(*given, **_named(arguments[-4:]), layout=layout, out=_seen(out, last))
         return out
 
@@ -118,10 +129,10 @@ def _named(how: Sequence[Any]) -> dict[str, Any]:
 
 
 def _seen(argument: Any, last: bool) -> Any:
-    """A tensor, or the size of one, in the order of axes that the operator is told."""
+    """A tensor, or a size, in the order of axes of the layout that the operator is given."""
     if isinstance(argument, Tensor):
-        return argument.permute(arrays.TO_LAST["NCHW"]) if last else argument
-    return arrays.channels_last(tuple(argument), "NCHW") if last else tuple(argument)
+        return argument.permute(buffers.TO_LAST["NCHW"]) if last else argument
+    return buffers.channels_last(tuple(argument), "NCHW") if last else tuple(argument)
 
 
 def _define(by: int) -> None:
@@ -141,9 +152,9 @@ def conv2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
     groups: int = 1,
 ) -> Tensor:
     """`torch.nn.functional.conv2d`, computed by C-K-S, forward and backward.
@@ -190,11 +201,11 @@ def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    output_padding: IntPair = 0,
     groups: int = 1,
-    dilation: Any = 1,
+    dilation: IntPair = 1,
 ) -> Tensor:
     """`torch.nn.functional.conv_transpose2d`, computed by C-K-S, forward and backward.
 
@@ -235,7 +246,9 @@ def conv_transpose2d(
         )
     checks.divides(how[3], "input", y.shape[1])
     maps = y.shape[2:], weight.shape[2:]
-    size = (y.shape[0], weight.shape[1] * how[3], *operators.transposed_size(*maps, *how[:3], output_padding))
+    strides, pads, dilations, _ = how
+    mapped = operators.transposed_size(*maps, strides, pads, dilations, output_padding)
+    size = (y.shape[0], weight.shape[1] * how[3], *mapped)
     x = torch.ops.cks.conv2d_input(size, weight, _reaching(y, size, weight, how), *how)
     return _finish(x, bias, input.dim() == 3)
 
@@ -252,11 +265,13 @@ def _checked(
     named = {"input": input, "weight": weight} | ({} if bias is None else {"bias": bias})
     if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(t).tangent is not None for t in named.values()):
         raise NotImplementedError("forward-mode differentiation: custom operators of torch would lose the tangents")
-    checks.dtypes({name: arrays.dtype_name(tensor) for name, tensor in named.items()})
+    checks.dtypes({name: buffers.dtype_name(tensor) for name, tensor in named.items()})
     return input, weight, bias
 
 
-def _how(weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int) -> tuple[Any, Any, Any, int]:
+def _how(
+    weight: Tensor, stride: IntPair, padding: Padding, dilation: IntPair, groups: int
+) -> tuple[Pair, tuple[int, int, int, int], Pair, int]:
     """Stride, padding, dilation and groups in the one form that the operators of torch take."""
     strides, dilations = checks.pair("stride", stride, 1), checks.pair("dilation", dilation, 1)
     rows, columns = checks.paddings(padding, (weight.shape[2], weight.shape[3]), strides, dilations)
@@ -264,9 +279,9 @@ def _how(weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int) 
 
 
 def _reaching(y: Tensor, size: tuple[Any, ...], weight: Tensor, how: tuple[Any, ...]) -> Tensor:
-    """y with the rows and columns that a convolution of this size has.
+    """Pad y to the rows and columns of the output of a convolution whose input has this size.
 
-    They are those of y already, but where output_padding is not smaller than the stride: a few more, and all zeros.
+    Nothing is missing unless output_padding is at least the stride; then a few rows or columns of zeros are added.
     """
     wanted = _y_size(torch.empty(size, device="meta"), weight, how)
     below, right = wanted[2] - y.shape[2], wanted[3] - y.shape[3]
@@ -302,11 +317,12 @@ class CKSConv2d(nn.Conv2d):
     skips_zeros = True
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding: Any = self.padding
+        how: tuple[Any, Any, Any] = self.stride, self.padding, self.dilation
+        stride, padding, dilation = how
         if self.padding_mode != "zeros":
             around = self._reversed_padding_repeated_twice
             input, padding = nn.functional.pad(input, around, mode=self.padding_mode), 0
-        return conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+        return conv2d(input, weight, bias, stride, padding, dilation, self.groups)
 
 
 class CKSConvTranspose2d(nn.ConvTranspose2d):
@@ -322,12 +338,11 @@ class CKSConvTranspose2d(nn.ConvTranspose2d):
     skips_zeros = True
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Apply the layer; of the sizes that the stride leaves open, `output_size` chooses one."""
-        sizes: tuple[Any, Any, Any] = (self.stride, self.padding, self.kernel_size)
-        added: Any = self._output_padding(input, output_size, *sizes, 2, self.dilation)  # type: ignore[arg-type]
-        return conv_transpose2d(
-            input, self.weight, self.bias, self.stride, self.padding, added, self.groups, self.dilation
-        )
+        """Apply the layer; `output_size` chooses one of the sizes that the stride leaves open."""
+        how: tuple[Any, Any, Any, Any] = self.stride, self.padding, self.kernel_size, self.dilation
+        stride, padding, kernel_size, dilation = how
+        added: Any = self._output_padding(input, output_size, stride, padding, kernel_size, 2, dilation)
+        return conv_transpose2d(input, self.weight, self.bias, stride, padding, added, self.groups, dilation)
 
 
 # --- a whole model ---------------------------------------------------------------------------------
@@ -336,22 +351,23 @@ class Report:
 
     Attributes
     ----------
-    rows : list of cks_numba.models.Found
+    rows : list of cks_numba.models.found.Found
     threshold : float
     swapped : list of str
         Names of the layers that are ours now.
     """
 
-    def __init__(self, rows: list[models.Found], threshold: float) -> None:
-        self.rows, self.threshold = rows, threshold
-        self.swapped = [row.name for row in rows if row.swaps(threshold)]
+    def __init__(self, rows: list[Found], threshold: float) -> None:
+        self.rows: list[Found] = rows
+        self.threshold: float = threshold
+        self.swapped: list[str] = [row.name for row in rows if row.swaps(threshold)]
 
     def __str__(self) -> str:
-        return model_report.text(self.rows, self.threshold)
+        return text(self.rows, self.threshold)
 
 
-def convert(model: nn.Module, input_size: Any, threshold: float = models.THRESHOLD) -> tuple[nn.Module, Report]:
-    """Let the layers of a model skip zeros where that pays by their plans.
+def convert(model: nn.Module, input_size: Any, threshold: float = THRESHOLD) -> tuple[nn.Module, Report]:
+    """Let the layers of a model skip zeros where that pays according to their plans.
 
     A layer is swapped if a training step of it the regular way takes at least `threshold` times the useful
     multiply-adds. Parameters, hooks, state dict and everything else of the model stay the same objects.
@@ -361,9 +377,9 @@ def convert(model: nn.Module, input_size: Any, threshold: float = models.THRESHO
     model : torch.nn.Module
         Changed in place. Its `Conv2d` and `ConvTranspose2d` are swapped, subclasses of them are not.
     input_size : tuple of int, tensor, or tuple of tensors
-        The input of one forward pass, which finds the size of every map; see `cks_numba.models.of_torch`.
+        The input of one forward pass, which finds the size of every map; see `cks_numba.models.pytorch.of_torch`.
     threshold : float
-        1 swaps every layer that can be.
+        Factor from which a layer is swapped; 1 swaps every layer that can be.
 
     Returns
     -------
@@ -389,9 +405,9 @@ def convert(model: nn.Module, input_size: Any, threshold: float = models.THRESHO
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if not threshold >= 1:
         raise ValueError(f"threshold must be at least 1, got {threshold}")
-    report = Report(models.of_torch(model, input_size), threshold)
+    report = Report(pytorch.of_torch(model, input_size), threshold)
     for name in report.swapped:
-        layer = model.get_submodule("" if name == models.WHOLE else name)
-        # the object stays, so whatever refers to it or hangs on it does too
+        layer = model.get_submodule("" if name == pytorch.WHOLE else name)
+        # the layer stays the same object, so its hooks and all references to it stay valid
         layer.__class__ = CKSConvTranspose2d if isinstance(layer, nn.ConvTranspose2d) else CKSConv2d
     return model, report

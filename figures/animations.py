@@ -1,15 +1,14 @@
-"""The regular way beside the skipping way, one result a frame: conv2d.gif, conv2d_input.gif and conv2d_weight.gif.
+"""The regular way beside the skipping way, one result per frame: conv2d.gif, conv2d_input.gif and conv2d_weight.gif.
 
-Every cross and dot is a product that a traced kernel did.
+Every cross and every dot is a product that a traced kernel computed.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from cks_numba import figures
 from cks_numba.geometry import ConvShape
-from cks_numba.plots import animate
+from cks_numba.plots import animate, gallery
 
 STRIDED = ConvShape(n=1, ih=5, iw=5, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
 SHAPES = {
@@ -19,6 +18,6 @@ SHAPES = {
 }
 
 
-def animations() -> dict[str, figures.Writer]:
-    """Return what writes the GIF of each operator."""
+def animations() -> dict[str, gallery.Writer]:
+    """Return a function for each operator that writes its GIF."""
     return {operator: partial(animate, operator, shape) for operator, shape in SHAPES.items()}

@@ -1,7 +1,7 @@
-"""The modules of the package as a layer cake: each imports only from its own layer and from those below.
+"""The rooms of the package as a layer cake: each imports only from its own layer and from those below.
 
-Modules and what they say of themselves are read from the source; which layer a module is in stands here, and
-tests/test_docs.py holds the imports against it.
+A room is a module or a folder. Its text is the first sentence of its docstring. Its layer is set here, and
+tests/house/test_imports.py compares the imports with it.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 PACKAGE = Path(__file__).resolve().parent.parent / "cks_numba"
-LAYERS = (  # title, colour, modules; from the top down
-    ("run it", "#E8E8E4", "cli tutorial demo verify bench figures sass train"),
-    ("call it", "#CDE4F2", "operators torch dask"),
-    ("see it", "#F9E3CF", "plots trace report model_report page models onnx_models"),
-    ("compute it", "#CFEAE0", "backends steps regular kernels"),
-    ("count it", "#F3DCEB", "flops networks layers"),
-    ("arrays", "#E8E8E4", "call arrays dlpack"),
-    ("one geometry", "#FFF3B8", "geometry tables checks"),
+LAYERS = (  # title, colour and rooms of each layer, from the top down
+    ("run it", "#E8E8E4", "commands tutorial train bench"),
+    ("see it", "#F9E3CF", "plots trace"),
+    ("call it", "#CDE4F2", "operators torch dask arrays"),
+    ("compute it", "#CFEAE0", "steps kernels backends"),
+    ("count it", "#F3DCEB", "flops models"),
+    ("one geometry", "#FFF3B8", "geometry plan_table buffers checks"),
 )
-COLUMNS, WIDTH, HEIGHT, GAP, LEFT = 5, 2.3, 0.98, 0.1, 1.75
+COLUMNS, WIDTH, HEIGHT, GAP, LEFT = 4, 2.95, 1.0, 0.1, 1.75
 
 
 def summary(module: str) -> str:
-    """What a module says of itself: the first sentence of its docstring, up to a colon."""
+    """Return the first sentence of a module's docstring."""
     path = PACKAGE / f"{module}.py"
     text = ast.get_docstring(
         ast.parse((path if path.exists() else PACKAGE / module / "__init__.py").read_text("utf-8"))
@@ -63,5 +62,5 @@ def _box(left: float, top: float, width: float, height: float, color: str):
 def _module(ax, left: float, top: float, name: str) -> None:
     ax.add_patch(_box(left + 0.05, top + 0.06, WIDTH - 0.1, HEIGHT - 0.12, "white"))
     ax.text(left + 0.13, top + 0.27, name, va="center", weight="bold", size=13, family="DejaVu Sans Mono")
-    text = textwrap.fill(summary(name), 28, max_lines=3, placeholder=" …")
+    text = textwrap.fill(summary(name), 38, max_lines=3, placeholder=" …")
     ax.text(left + 0.13, top + 0.42, text, va="top", size=9, linespacing=1.15)

@@ -1,8 +1,8 @@
-"""A training with our convolutions and with PyTorch's, step by step: the same losses, and the time of a step.
+"""The same training with our convolutions and with PyTorch's: the loss of every step, and the time of a step.
 
-From figures/data/training_*.csv, the logs of ``python -m cks_numba.train``. Both were trained in one process, a step of
-each in turn. The control is PyTorch once more with two threads, which add up in another order too: roundings
-grow along a training, whoever makes them.
+The data are figures/data/training_*.csv, the logs of ``python -m cks_numba.train``. Both were trained in one process,
+taking turns step by step. The control is PyTorch again, with two threads, which add in a different order as well:
+rounding errors grow during any training.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cks_numba import figures
+from cks_numba.plots import gallery
 
 DATA = Path(__file__).parent / "data"
 NAME = "training_digits_resnet18"
@@ -26,23 +26,23 @@ LOOK: dict[str, dict[str, Any]] = {
     CONTROL: dict(
         color="black", linewidth=1.6, linestyle=(0, (1, 1.5)), label="PyTorch, two threads: another order of adding up"
     ),
-    OURS: dict(color=figures.KINDS["useful"]["facecolor"], linewidth=2.4, label="cks_numba"),
+    OURS: dict(color=gallery.KINDS["useful"]["facecolor"], linewidth=2.4, label="cks_numba"),
 }
 
 
 def read(which: str) -> list[dict[str, str]]:
-    """The log of a training."""
+    """Return the rows of a training's log."""
     with (DATA / f"{NAME}_{which}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def seconds(log: list[dict[str, str]]) -> float:
-    """Median of a step."""
+    """Return the median time of a step."""
     return median(float(row["seconds"]) for row in log[WARM:])
 
 
 def draw_losses(ax: Axes, logs: dict[str, list[dict[str, str]]]) -> None:
-    """A line a training, the first one broad so that the others lie on it."""
+    """Draw a line for each training; the first is wide, so that the others stay visible on top of it."""
     for which, style in LOOK.items():
         ax.plot([float(row["loss"]) for row in logs[which]], **style)
     ax.set_yscale("log")
@@ -52,7 +52,7 @@ def draw_losses(ax: Axes, logs: dict[str, list[dict[str, str]]]) -> None:
 
 
 def draw_times(ax: Axes, logs: dict[str, list[dict[str, str]]]) -> None:
-    """Two bars, and what the smaller one saves."""
+    """Draw the time of a step with PyTorch and with our convolutions as two bars."""
     times = {which: seconds(logs[which]) for which in (PEER, OURS)}
     for which, time in times.items():
         ax.bar(LOOK[which]["label"], 1e3 * time, color=LOOK[which]["color"], width=0.65)

@@ -1,6 +1,6 @@
-"""Padded zeros, trimmed windows, and the groups of outputs that share one.
+"""Padded zeros, trimmed windows, and the groups of outputs that share a window.
 
-The crosses and dots are products of the traced kernels, the letters are groups of the plan.
+The crosses and dots are products of the traced kernels; the letters are groups of the plan.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from cks_numba import flops, plots, trace
 from cks_numba.geometry import ConvShape
 
 SHAPE = ConvShape(n=1, ih=4, iw=4, ic=1, oc=1, fh=3, fw=3, padding=1)
-CORNER = (0, 0)  # the output that the upper row looks at
-LEFT, RIGHT, UPPER, LOWER = 0.9, 9.7, 1.5, 10.4  # where the four drawings stand, in squares
+CORNER = (0, 0)  # the output shown in the upper row
+LEFT, RIGHT, UPPER, LOWER = 0.9, 9.7, 1.5, 10.4  # positions of the four drawings, in squares
 
 
 def draw_regular(ax: Axes) -> None:
@@ -48,7 +48,7 @@ def draw_groups(ax: Axes) -> None:
 
 
 def draw() -> Figure:
-    """Return the figure: one output both ways above, all outputs below."""
+    """Return the figure: one output computed both ways above, all outputs below."""
     fig, ax = plots.canvas(16.6, 18.5)
     draw_regular(ax)
     draw_trimmed(ax)

@@ -1,6 +1,6 @@
 """Inserted zeros, the filter split by phase, and how the phases interleave in dx.
 
-The crosses and dots are products of the traced kernels, the letters are the phases of ``steps.ks_deconv``.
+The crosses and dots are products of the traced kernels; the letters are the phases of ``steps.ks_deconv``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cks_numba.geometry import ConvShape
 
 SHAPE = ConvShape(n=1, ih=6, iw=6, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
 LOOKED_AT = 2, 1  # the element of dx that both ways compute
-LEFT, RIGHT, UPPER, LOWER = 0.9, 10.8, 1.5, 12.6  # where the four drawings stand, in squares
+LEFT, RIGHT, UPPER, LOWER = 0.9, 10.8, 1.5, 12.6  # positions of the four drawings, in squares
 
 
 def draw_regular(ax: Axes) -> None:
@@ -59,7 +59,7 @@ def draw_interleaved(ax: Axes) -> None:
 
 
 def draw() -> Figure:
-    """Return the figure: the regular way, the split filter, and below them the skipping way."""
+    """Return the figure: the regular way and the split filter above, the skipping way below."""
     fig, ax = plots.canvas(19.6, 21.4)
     for part in (draw_regular, draw_split, draw_dense, draw_interleaved):
         part(ax)

@@ -1,4 +1,4 @@
-"""Dy with inserted zeros slides over x, or dy is walked as it is.
+"""The filter gradient both ways: dy with inserted zeros slides over x, or only the real elements of dy are used.
 
 The crosses and dots are products of the traced kernels.
 """
@@ -14,7 +14,7 @@ from cks_numba.geometry import ConvShape
 
 SHAPE = ConvShape(n=1, ih=5, iw=5, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
 TAP = 0, 0  # the element of dw that both ways compute
-LEFT, MIDDLE, RIGHT, UPPER, LOWER = 0.9, 9.2, 15.4, 1.6, 10.6  # where the drawings stand, in squares
+LEFT, MIDDLE, RIGHT, UPPER, LOWER = 0.9, 9.2, 15.4, 1.6, 10.6  # positions of the drawings, in squares
 
 
 def draw_marked(ax: Axes, traced: trace.Trace, left: float, top: float, operand: str) -> None:
@@ -38,7 +38,7 @@ def draw_regular(ax: Axes) -> None:
 
 
 def draw_result(ax: Axes, traced: trace.Trace, top: float) -> None:
-    """Draw dw with the number of products of every tap, the redder the more of them are wasted."""
+    """Draw dw with the number of products of every tap; the more of them are wasted, the redder."""
     wasted, done = plots.waste_map(traced)
     plots.draw_heat(ax, done, wasted / done, RIGHT, top)
     plots.frame(ax, [TAP], RIGHT, top)

@@ -1,6 +1,6 @@
-"""The share of multiply-adds by an added zero, against the size of the map.
+"""The share of multiply-adds that meet an added zero, against the size of the map.
 
-Lines are ``flops.count``; points are products of the regular way's kernels, traced and counted.
+Lines are from ``flops.count``; points are the products of the regular way's kernels, traced and counted.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from cks_numba.geometry import ConvShape
 
 OPERATORS = {"conv2d": "forward\nconv2d", "conv2d_input": "input gradient\nconv2d_input"}
 OPERATORS["conv2d_weight"] = "filter gradient\nconv2d_weight"
-FILTERS = {3: ("#B0B0B0", "o"), 4: ("#808080", "s"), 5: ("#4D4D4D", "^"), 7: ("#000000", "D")}  # the larger, the darker
+# Colour and marker by filter size; larger filters are darker.
+FILTERS = {3: ("#B0B0B0", "o"), 4: ("#808080", "s"), 5: ("#4D4D4D", "^"), 7: ("#000000", "D")}
 STRIDES = 1, 2, 3
 SIZES = range(2, 33)
 TRACED = 2, 4, 8
 
 
 def layer(size: int, taps: int, stride: int) -> ConvShape:
-    """A square layer with `size` x `size` outputs from an input `stride` times as large, padded by half the filter.
+    """Return a layer with `size` x `size` outputs from an input `stride` times as large, padded by half the filter.
 
-    One channel and one image: more of them do not change the share.
+    It has one channel and one image: more of them do not change the share.
     """
     pad = (taps - 1) // 2, taps // 2
     sizes = dict(ih=stride * size, iw=stride * size, fh=taps, fw=taps)
@@ -55,7 +56,7 @@ def draw_panel(ax: Axes, operator: str, stride: int) -> None:
 
 
 def draw() -> Figure:
-    """Return the figure: a row an operator, a column a stride."""
+    """Return the figure: a row for each operator, a column for each stride."""
     fig = Figure(figsize=(9, 9.4), layout="constrained")
     axes = fig.subplots(len(OPERATORS), len(STRIDES), sharex=True, sharey=True)
     for row, (operator, name) in zip(axes, OPERATORS.items(), strict=True):

@@ -1,10 +1,10 @@
-"""What skipping padded zeros gained where the authors of C-K-S timed it, against the count; and ours beside it.
+"""Time saved against multiply-adds saved: the kernels of the authors of C-K-S, and ours.
 
-Left: times from comments in the authors' public code (figures/data/authors_measurements.csv, where the source is
-named; the cards are inferred), without and with trimming. Both skip the inserted zeros already, so the count is that
-of padding alone. Right: the same layers on a CPU (figures/data/cpu_amd_epyc_2_threads.csv), ours against the regular
-way in NumPy, which multiplies the padded and the inserted zeros; in smaller batches, which the ratio of the counts
-does not depend on.
+Left: times from comments in the authors' public code (figures/data/authors_measurements.csv, which names the source;
+the cards are inferred), without and with trimming. Both skip the inserted zeros already, so the count is of padding
+alone. Right: the same layers on a CPU (figures/data/cpu_amd_epyc_2_threads.csv), ours against the regular way in
+NumPy, which multiplies the padded and the inserted zeros. The batches are smaller; the ratio of the counts does not
+depend on them.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from cks_numba import figures, flops
+from cks_numba import flops
 from cks_numba.bench import results
 from cks_numba.geometry import ConvShape
+from cks_numba.plots import gallery
 
 DATA = Path(__file__).parent / "data"
 ON_THE_LINE = "on the line: the time falls\nas the multiply-adds do"
 NUMBERS = ("IH", "IC", "OC", "F", "stride", "padding")
-HOLLOW = "GTX 1050 (inferred)"  # points of the other card are filled
+HOLLOW = "GTX 1050 (inferred)"  # the card with hollow points; those of the other card are filled
 
 
 def shape_of(ih: int, ic: int, oc: int, f: int, stride: int, padding: int) -> ConvShape:
-    """One image: the ratio of two counts does not depend on how many there are."""
+    """Return a layer with one image: the ratio of two counts does not depend on the number of images."""
     return ConvShape(n=1, ih=ih, iw=ih, ic=ic, oc=oc, fh=f, fw=f, stride=stride, padding=padding)
 
 
 def authors() -> list[dict[str, str]]:
-    """The rows with both times measured: one time without trimming is a stated target."""
+    """Return the rows in which both times were measured; one row has a stated target in place of a time."""
     with (DATA / "authors_measurements.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
     return [row for row in rows if row["without_trim_ms"] and row["with_trim_ms"] and "target" not in row["note"]]
@@ -44,15 +45,15 @@ def sizes(row: dict[str, str]) -> tuple[int, ...]:
 
 
 def padding_alone(row: dict[str, str]) -> float:
-    """Multiply-adds without trimming over those with it.
+    """Return the multiply-adds without trimming over those with it.
 
-    Where the inserted zeros are skipped, an untrimmed operator multiplies what conv2d does on a padded x.
+    An operator that skips the inserted zeros but does not trim multiplies as much as conv2d on a padded x.
     """
     return flops.count("conv2d", shape_of(*sizes(row))).saved
 
 
 def ours() -> dict[tuple[str, tuple[int, ...]], float]:
-    """Time of the regular way over ours, by operator and sizes."""
+    """Return the time of the regular way over ours, by operator and sizes."""
     times: dict[tuple[str, tuple[int, ...]], dict[str, float]] = {}
     for row in results.read(DATA / "cpu_amd_epyc_2_threads.csv"):
         key = row.operator, (row.ih, row.ic, row.oc, row.fh, row.stride, row.padding)
@@ -62,7 +63,7 @@ def ours() -> dict[tuple[str, tuple[int, ...]], float]:
 
 
 def draw_axes(ax: Axes, least: float, most: float, ticks: tuple[float, ...], title: str, below: str) -> None:
-    """A square with the line on which the gain in time is the gain in multiply-adds."""
+    """Draw a square with the line on which the gain in time equals the gain in multiply-adds."""
     ax.plot([least, most], [least, most], color="black", linewidth=2, zorder=1)
     ax.set(xscale="log", yscale="log", xlim=(least, most), ylim=(least, most))
     ax.set_box_aspect(1)
@@ -76,9 +77,9 @@ def draw_axes(ax: Axes, least: float, most: float, ticks: tuple[float, ...], tit
 
 
 def legend(fig: Figure, cards: list[str]) -> None:
-    """Operators, and below them the cards of the left panel."""
+    """Draw the legend: the operators, and below them the cards of the left panel."""
     look = dict(linestyle="", markersize=13, markeredgecolor="black")
-    handles = [Line2D([], [], label=name, **look, **style) for name, style in figures.OPERATORS.items()]
+    handles = [Line2D([], [], label=name, **look, **style) for name, style in gallery.OPERATORS.items()]
     for card in cards:
         colour = "white" if card == HOLLOW else "#777777"
         handles.append(Line2D([], [], label=f"left: {card}", color=colour, marker="D", **look))
@@ -110,7 +111,7 @@ def draw() -> Figure:
     measured, rows = ours(), authors()
     for row in rows:
         operator, key = row["operator"], (row["operator"], sizes(row))
-        look = dict(s=120, edgecolors="black", zorder=2, **figures.OPERATORS[operator])
+        look = dict(s=120, edgecolors="black", zorder=2, **gallery.OPERATORS[operator])
         hollow = dict(facecolors="white", edgecolors=look["color"], linewidths=3) if row["gpu"] == HOLLOW else {}
         left.scatter(
             padding_alone(row), float(row["without_trim_ms"]) / float(row["with_trim_ms"]), **{**look, **hollow}

@@ -1,7 +1,7 @@
 """PyTorch's time over ours, by the size of the map, a panel for each machine whose timings are committed.
 
-From figures/data/cpu_*.csv and gpu_*.csv, which ``cks-numba bench`` writes. A point is a layer, PyTorch in its
-better layout; a line joins the geometric means.
+The data are figures/data/cpu_*.csv and gpu_*.csv, which ``cks-numba bench`` writes. A point is a layer, with PyTorch
+in its faster layout; a line joins the geometric means.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from cks_numba import figures
 from cks_numba.bench import results
+from cks_numba.plots import gallery
 
 DATA = Path(__file__).parent / "data"
-STEP = 0.22  # between the operators, side by side at each size
+STEP = 0.22  # distance between two operators at one size; sizes are 1 apart
 TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 12, 16)
 
 
 def ratios(rows: list[results.Row]) -> dict[str, dict[int, list[float]]]:
-    """PyTorch's time over ours, by operator and by rows of the map."""
+    """Return PyTorch's time over ours, by operator and by rows of the map."""
     times: dict[tuple, dict[str, float]] = defaultdict(dict)
     for row in rows:
         key = row.contender
         if key == results.OURS and row.layout != "NHWC":
             continue
         times[row.case][key] = min(row.median_ms, times[row.case].get(key, row.median_ms))
-    found: dict[str, dict[int, list[float]]] = {operator: defaultdict(list) for operator in figures.OPERATORS}
+    found: dict[str, dict[int, list[float]]] = {operator: defaultdict(list) for operator in gallery.OPERATORS}
     for (operator, _, size, *_), here in times.items():
         if results.PEER in here:
             found[operator][size].append(here[results.PEER] / here[results.OURS])
@@ -38,10 +38,10 @@ def ratios(rows: list[results.Row]) -> dict[str, dict[int, list[float]]]:
 
 
 def draw_panel(ax: Axes, rows: list[results.Row]) -> None:
-    """Points and means of the three operators."""
+    """Draw the points and the means of the three operators."""
     found = ratios(rows)
     sizes = sorted({size for by_size in found.values() for size in by_size})
-    for k, (operator, style) in enumerate(figures.OPERATORS.items()):
+    for k, (operator, style) in enumerate(gallery.OPERATORS.items()):
         where = {size: sizes.index(size) + (k - 1) * STEP for size in sorted(found[operator])}
         points = [(where[size], ratio) for size in where for ratio in found[operator][size]]
         ax.scatter([x for x, _ in points], [ratio for _, ratio in points], s=55, alpha=0.45, linewidths=0, **style)
@@ -62,7 +62,7 @@ def draw_panel(ax: Axes, rows: list[results.Row]) -> None:
 
 
 def draw() -> Figure:
-    """Return the figure: a panel a machine."""
+    """Return the figure: a panel for each machine."""
     files = [*sorted(DATA.glob("cpu_*.csv")), *sorted(DATA.glob("gpu_*.csv"))]
     fig = Figure(figsize=(10, 6.4 * len(files)), layout="constrained")
     for ax, path in zip(fig.subplots(len(files), 1, squeeze=False)[:, 0], files, strict=True):

@@ -1,7 +1,7 @@
 """Multiply-adds of a training step, layer by layer, and which of them meet an added zero.
 
-From ``flops.network``: forward, input gradient and weight gradient of every convolution, one image, the regular
-way. The height of a bar is the regular work of a layer; only its blue part is useful.
+The counts are from ``flops.network``: forward, input gradient and weight gradient of every convolution, one image,
+the regular way. The height of a bar is the regular work of a layer; only its blue part is useful.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from cks_numba import figures, flops, report
+from cks_numba import flops
+from cks_numba.flops import text
+from cks_numba.plots import gallery
 
 PANELS = (
     ("resnet18", 32),
@@ -32,16 +34,16 @@ LABELS = {
 
 
 def draw_panel(ax: Axes, name: str, size: int) -> None:
-    """A bar for each layer, in the order of the forward pass."""
+    """Draw a bar for each layer, in the order of the forward pass."""
     counted = flops.network(name, size)
     totals = [layer.total for layer in counted.layers]
     where, bottom = range(1, len(totals) + 1), [0.0] * len(totals)
-    for kind, style in figures.KINDS.items():
+    for kind, style in gallery.KINDS.items():
         heights = [getattr(total, kind) / 1e9 for total in totals]
         ax.bar(where, heights, 0.9, bottom, linewidth=0, **style)
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     ax.bar(where, bottom, 0.9, fill=False, edgecolor="#444444", linewidth=0.6)
-    ax.set_title(f"{report.title(name, size)}\n{counted.total.share('redundant'):.0%} by zeros", fontsize=16)
+    ax.set_title(f"{text.title(name, size)}\n{counted.total.share('redundant'):.0%} by zeros", fontsize=16)
     ax.set(xlim=(0.4, len(totals) + 0.6), ylim=(0, 1.05 * max(bottom)))
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=3))
     ax.yaxis.set_major_locator(MaxNLocator(4))
@@ -49,13 +51,13 @@ def draw_panel(ax: Axes, name: str, size: int) -> None:
 
 
 def draw() -> Figure:
-    """Return the figure: a panel a network."""
+    """Return the figure: a panel for each network."""
     fig = Figure(figsize=(10, 12.6), layout="constrained")
     axes = fig.subplots(4, 2)
     for ax, (name, size) in zip(axes.flat, PANELS, strict=True):
         draw_panel(ax, name, size)
     fig.supxlabel("layer, in the order of the forward pass", fontsize=17)
     fig.supylabel("billion multiply-adds of a training step, one image", fontsize=17)
-    handles = [Patch(label=LABELS[kind], **style) for kind, style in figures.KINDS.items()]
+    handles = [Patch(label=LABELS[kind], **style) for kind, style in gallery.KINDS.items()]
     fig.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=16, handleheight=1.3, handlelength=2)
     return fig

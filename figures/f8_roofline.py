@@ -1,14 +1,15 @@
-"""How many useful FLOPs each rung makes of a byte of global memory, and how fast a machine could be at that.
+"""How many useful FLOPs each rung does per byte of global memory, and how fast a machine could be at that ratio.
 
 A roofline: a machine is limited by its memory on the slope, by its arithmetic on the flat part. Above and in the
 middle: one layer of ResNet-18 under the roof of an NVIDIA H100 SXM, 66.9 TFLOP/s of float32 without tensor cores
 (NVIDIA H100 Tensor Core GPU Architecture, white paper) and 3.35 TB/s (NVIDIA H100 Tensor Core GPU, data sheet).
-Bytes are those that the threads ask for, loads of operands and stores of results, counted from the launches in closed
-form (`asked`); a test compares it with what the traced kernels do. Caches answer part of them, so a measured point
-may lie above the slope. A hollow point is no measurement. A filled one is, from figures/data/gpu_*.csv.
+Bytes are those that the threads ask for, loads of operands and stores of results, computed from the launches in closed
+form (`asked`); a test compares them with what the traced kernels do. Caches answer part of them, so a measured point
+may lie above the slope. Hollow points are computed; filled ones are measured, from figures/data/gpu_*.csv.
 
 Below: all cases of the CPU backend and of the regular way as measured, from figures/data/cpu_amd_epyc_2_threads.csv.
-The roof is what BLAS made of a large matrix product beside each case; bytes are those of all arrays, each moved once.
+The roof is the rate of BLAS on a large matrix product timed beside each case; bytes are those of all arrays, each
+moved once.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from cks_numba import figures, flops, kernels
+from cks_numba import flops, kernels
 from cks_numba.bench import results
 from cks_numba.geometry import ConvShape
 from cks_numba.kernels import tiled
 from cks_numba.kernels.conv_v2 import TILE
-from cks_numba.kernels.launch import insert_zeros
-from cks_numba.tables import ceil_div
+from cks_numba.kernels.elementwise import insert_zeros
+from cks_numba.plan_table import ceil_div
+from cks_numba.plots import gallery
 from cks_numba.tutorial.cards import CARDS
 
 DATA = Path(__file__).parent / "data"
@@ -38,13 +40,13 @@ GPU = "H100"
 PEAK, BANDWIDTH = CARDS[GPU].peak, CARDS[GPU].bandwidth  # TFLOP/s, TB/s
 LAYER = dict(ih=32, iw=32, ic=64, oc=128, fh=3, fw=3, stride=2, padding=1)
 BATCH = 128
-SIZES = {"conv2d": 17, "conv2d_input": 12, "conv2d_weight": 8}  # of hollow points, so that none hides another
+SIZES = {"conv2d": 17, "conv2d_input": 12, "conv2d_weight": 8}  # sizes of the hollow points, so that none hides another
 GREY = "#B5B5B5"
 
 
 # --- bytes ------------------------------------------------------------------------------------------
 def asked(operator: str, shape: ConvShape, rung: str) -> int:
-    """Elements of global memory that the threads of a rung load and store, tables of indices not counted."""
+    """Return how many elements of global memory the threads of a rung load and store, without tables of indices."""
     count, written = flops.count(operator, shape), prod(shape.arrays(operator)[2][1])
     if rung == "with_zeros":
         return 2 * count.regular + written + _to_add_zeros(operator, shape)
@@ -62,50 +64,50 @@ def asked(operator: str, shape: ConvShape, rung: str) -> int:
 
 
 def _to_add_zeros(operator: str, shape: ConvShape) -> int:
-    """Elements that the launches which pad, or insert zeros, load and store."""
+    """Return how many elements are loaded and stored by the launches that only pad or insert zeros."""
     arrays = tuple(np.empty(size, np.float32) for _, size in shape.arrays(operator))
     adding = (item for item in kernels.launches(operator, shape, arrays, "with_zeros") if item.kernel is insert_zeros)
     return sum(launch.args[0].size + launch.args[1].size for launch in adding)
 
 
 def intensity(operator: str, shape: ConvShape, rung: str) -> float:
-    """Useful FLOPs (two a multiply-add) for each byte that the threads ask for."""
+    """Return the useful FLOPs, two per multiply-add, for each byte that the threads ask for."""
     return 2 * flops.count(operator, shape).useful / (4 * asked(operator, shape, rung))
 
 
 def roof(flops_a_byte: float) -> float:
-    """TFLOP/s that the GPU could reach."""
+    """Return the TFLOP/s that the GPU could reach."""
     return min(PEAK, BANDWIDTH * flops_a_byte)
 
 
 def measured() -> dict[tuple[str, str], float]:
-    """TFLOP/s of the layer by operator and rung, as far as a CSV of the GPU has them; ours is the tiled rung."""
+    """Return the measured TFLOP/s by operator and rung, as far as a CSV of the GPU has them; ours is the tiled rung."""
     found: dict[tuple[str, str], float] = {}
     wanted = (BATCH, *(LAYER[name] for name in ("ih", "ic", "oc", "fh", "stride", "padding")))
     for row in (row for path in sorted(DATA.glob("gpu_*.csv")) for row in results.read(path)):
         rung = {results.OURS: "tiled"}.get(row.contender, row.contender)
-        if GPU in row.device and row.case[1:] == wanted and rung in kernels.VARIANTS and row.layout == "NHWC":
+        if GPU in row.device and row.case[1:] == wanted and rung in kernels.RUNGS and row.layout == "NHWC":
             found[row.operator, rung] = row.rate / 1e3
     return found
 
 
 # --- pictures ---------------------------------------------------------------------------------------
 def plain(ax: Axes, *axes: str) -> None:
-    """Numbers without powers of ten."""
+    """Write the numbers of these axes without powers of ten."""
     for name in axes:
         getattr(ax, f"{name}axis").set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.grid(True)
 
 
 def draw_roof(ax: Axes) -> None:
-    """The roof, and all rungs on it or, where they were measured, below it."""
+    """Draw the roof, with each rung on it, or at its measured rate where there is one."""
     low, high = 0.02, 200.0
     ax.plot([low, PEAK / BANDWIDTH, high], [roof(low), PEAK, PEAK], color="black", linewidth=3, zorder=1)
     ax.text(190, 1.6 * PEAK, f"arithmetic: {PEAK} TFLOP/s", fontsize=15, ha="right")
     ax.text(0.45, 1.5 * roof(0.45), f"memory: {BANDWIDTH} TB/s", fontsize=15, ha="right")
     shape, rates = ConvShape(n=BATCH, **LAYER), measured()
-    for operator, style in figures.OPERATORS.items():
-        for rung in kernels.VARIANTS:
+    for operator, style in gallery.OPERATORS.items():
+        for rung in kernels.RUNGS:
             at, rate = intensity(operator, shape, rung), rates.get((operator, rung))
             hollow = {} if rate else dict(markerfacecolor="white", markeredgewidth=2.5, markersize=SIZES[operator])
             ax.plot(at, rate or roof(at), **{"markersize": 12, "linestyle": "", **style, **hollow})
@@ -116,13 +118,13 @@ def draw_roof(ax: Axes) -> None:
 
 
 def draw_rungs(ax: Axes) -> None:
-    """The same points, a row an operator, with the names of the rungs."""
+    """Draw the same points in a row for each operator, with the names of the rungs."""
     shape = ConvShape(n=BATCH, **LAYER)
-    for row, (operator, style) in enumerate(figures.OPERATORS.items()):
-        where = [intensity(operator, shape, rung) for rung in kernels.VARIANTS]
+    for row, (operator, style) in enumerate(gallery.OPERATORS.items()):
+        where = [intensity(operator, shape, rung) for rung in kernels.RUNGS]
         look = dict(markerfacecolor="white", markeredgewidth=2.5, markersize=13, linewidth=2)
         ax.plot(where, [row] * len(where), **style, **look)
-        for k, (at, rung) in enumerate(zip(where, kernels.VARIANTS, strict=True)):
+        for k, (at, rung) in enumerate(zip(where, kernels.RUNGS, strict=True)):
             above = k % 2 == 0
             note: dict[str, Any] = dict(ha="center", va="bottom" if above else "top", textcoords="offset points")
             ax.annotate(rung, (at, row), (0, 11 if above else -10), fontsize=14, **note)
@@ -133,7 +135,7 @@ def draw_rungs(ax: Axes) -> None:
 
 
 def draw_cpu(ax: Axes) -> None:
-    """Every case that was measured: useful rate over that of BLAS beside it."""
+    """Draw the useful rate of every measured case over the rate of BLAS beside it."""
     rates: dict[tuple, dict[str, results.Row]] = defaultdict(dict)
     for row in results.read(DATA / "cpu_amd_epyc_2_threads.csv"):
         if row.layout != "NCHW":
@@ -142,7 +144,7 @@ def draw_cpu(ax: Axes) -> None:
         for (operator, n, ih, ic, oc, fh, stride, padding), here in rates.items():
             shape = ConvShape(n=n, ih=ih, iw=ih, ic=ic, oc=oc, fh=fh, fw=fh, stride=stride, padding=padding)
             at, share = flops.count(operator, shape).intensity, here[contender].rate / here[results.LIMIT].rate
-            ax.plot(at, share, markersize=8, markeredgecolor="white", **{**figures.OPERATORS[operator], **look})
+            ax.plot(at, share, markersize=8, markeredgecolor="white", **{**gallery.OPERATORS[operator], **look})
     ax.axhline(1, color="black", linewidth=3, zorder=1)
     ax.set(xscale="log", yscale="log", ylabel="share of the BLAS rate", yticks=(0.003, 0.01, 0.03, 0.1, 0.3, 1))
     ax.yaxis.set_minor_locator(NullLocator())
@@ -152,9 +154,9 @@ def draw_cpu(ax: Axes) -> None:
 
 
 def legend(fig: Figure) -> None:
-    """Operators, and what hollow and grey mean."""
+    """Draw the legend: the operators, and what hollow and grey mean."""
     look = dict(linestyle="", markersize=13, markeredgewidth=2.5)
-    handles = [Line2D([], [], label=name, **look, **style) for name, style in figures.OPERATORS.items()]
+    handles = [Line2D([], [], label=name, **look, **style) for name, style in gallery.OPERATORS.items()]
     handles += [
         Line2D([], [], label="roof", color="black", linewidth=3),
         Line2D(

@@ -1,10 +1,10 @@
-"""What the inner loop of each rung is made of: multiply-adds, loads, whole numbers.
+"""The instructions in the inner loop of each rung: multiply-adds, loads, whole numbers.
 
-From figures/data/sass_sm_90.csv: the machine code of an H100, as ``cks-numba sass`` counts it; counts of instructions
-and not of time. The loops of the first three rungs are tiny, four terms long, and find the address of every element
+The data are figures/data/sass_sm_90.csv, the machine code for an H100 as ``cks-numba sass`` counts it: instructions,
+not time. The loops of the first three rungs are tiny, four terms long, and compute the address of every element
 anew, with 64-bit indices that may be negative: nearly all of their instructions do that. The loop of the tiled rung
-(128x128, loads of four elements) is a whole chunk. It reads eight elements of each operand into registers, makes 64
-multiply-adds of them, and counts in 32 bits.
+(128x128, loads of four elements) does a whole chunk. For each term it reads eight elements of each operand into
+registers, does 64 multiply-adds with them, and counts in 32 bits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cks_numba import figures, kernels, plots, sass
+from cks_numba import kernels, plots
+from cks_numba.kernels import sass
+from cks_numba.plots import gallery
 
 DATA = Path(__file__).parent / "data" / "sass_sm_90.csv"
 TILED = "tiled 128x128, vectors"
@@ -27,23 +29,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "whole numbers: addresses, loops": dict(facecolor="#D0D0D0"),
     "the rest": dict(facecolor="#707070"),
 }
-WHOLE_NUMBERS = (
-    "I",
-    "UI",
-    "VI",
-    "LEA",
-    "ULEA",
-    "LOP",
-    "ULOP",
-    "SHF",
-    "USHF",
-    "SEL",
-    "USEL",
-)  # what their names begin with
+# The first letters of the instructions that compute with whole numbers.
+WHOLE_NUMBERS = ("I", "UI", "VI", "LEA", "ULEA", "LOP", "ULOP", "SHF", "USHF", "SEL", "USEL")
 
 
 def kind_of(instruction: str) -> str:
-    """Which of KINDS an instruction is."""
+    """Return which of KINDS an instruction is."""
     multiply_adds, shared, from_memory, whole, rest = KINDS
     for begin, kind in (("FFMA", multiply_adds), ("LDS", shared), ("LDG", from_memory)):
         if instruction.startswith(begin):
@@ -52,7 +43,7 @@ def kind_of(instruction: str) -> str:
 
 
 def counts(operator: str, rung: str) -> dict[str, int]:
-    """Instructions of the inner loop of a rung by kind."""
+    """Count the instructions in the inner loop of a rung, by kind."""
     name = f"{operator} {TILED if rung == 'tiled' else rung}"
     found = dict.fromkeys(KINDS, 0)
     for line in sass.read(DATA):
@@ -62,7 +53,7 @@ def counts(operator: str, rung: str) -> dict[str, int]:
 
 
 def draw_bar(ax: Axes, at: float, found: dict[str, int]) -> None:
-    """The shares of the kinds as one bar, and behind it that of the multiply-adds as a number."""
+    """Draw the shares of the kinds as one bar, and write the share of the multiply-adds beside it."""
     total, left = sum(found.values()), 0.0
     for kind, count in found.items():
         ax.barh(at, count / total, 0.76, left, edgecolor="white", linewidth=1, **KINDS[kind])
@@ -73,14 +64,14 @@ def draw_bar(ax: Axes, at: float, found: dict[str, int]) -> None:
 
 
 def draw() -> Figure:
-    """Return the figure: a bar a rung, the operators one below the other."""
+    """Return the figure: a bar for each rung, the operators one below the other."""
     fig = Figure(figsize=(10, 9.6), layout="constrained")
     ax = fig.subplots()
     places, names = [], []
-    for k, operator in enumerate(figures.OPERATORS):
+    for k, operator in enumerate(gallery.OPERATORS):
         top = 5.2 * k
         ax.text(0, top - 0.62, operator, va="center", fontsize=17, weight="bold")
-        for at, rung in enumerate(kernels.VARIANTS, 0):
+        for at, rung in enumerate(kernels.RUNGS, 0):
             draw_bar(ax, top + at, counts(operator, rung))
             places.append(top + at)
             names.append(rung)

@@ -1,6 +1,6 @@
-"""Which elements of one small layer are real, and how many multiply-adds that leaves.
+"""The real elements of one small layer, and how many multiply-adds are useful.
 
-Nothing is typed by hand: the masks come from the step-by-step versions, the numbers from ``flops.count``.
+The masks come from the step-by-step versions, the numbers from ``flops.count``.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ PANELS = {
     "conv2d_input": ("conv2d_input  (KS-deconv)", "dy, zeros inserted, padded", "w, flipped"),
     "conv2d_weight": ("conv2d_weight  (Sk-dilated)", "x, padded", "dy, zeros inserted"),
 }
-WIDTH, PITCH, BAR = 25.2, 8.9, 13.2  # in squares: of the picture, from panel to panel, where the bars begin
-SIZE = 15  # of the text
+# In squares: width of the picture, distance from panel to panel, left end of the bars.
+WIDTH, PITCH, BAR = 25.2, 8.9, 13.2
+SIZE = 15  # font size
 
 
 def draw_tensor(ax: Axes, cells: np.ndarray, left: float, top: float, window: tuple[int, int], name: str) -> None:
-    """Draw one tensor, what slides over it at its first place, and its name below."""
+    """Draw one tensor, the window at its first position, and the tensor's name below."""
     plots.draw_cells(ax, cells, left, top, window)
     plots.write(ax, left, top + cells.shape[0] + 0.65, name, SIZE, ha="left")
 
 
 def draw_bar(ax: Axes, operator: str, longest: int, top: float) -> None:
-    """Draw the multiply-adds of the regular way, and inside them the useful ones."""
+    """Draw a bar for the multiply-adds of the regular way, and inside it one for the useful ones."""
     count = flops.count(operator, SHAPE)
-    scale = 0.77 * (WIDTH - BAR) / longest  # the factor stands to the right of the bar
+    scale = 0.77 * (WIDTH - BAR) / longest  # leaves room for the factor on the right
     for number, style in (
         (count.regular, dict(facecolor="white", hatch="xxx")),
         (count.useful, dict(facecolor=plots.BLUE)),
@@ -57,7 +58,7 @@ def draw_panel(ax: Axes, operator: str, longest: int, top: float) -> None:
 
 
 def draw() -> Figure:
-    """Return the figure: an operator below the other, what it is handed and what is left of it."""
+    """Return the figure: for each operator the tensors of the regular way, and its multiply-adds."""
     height = len(PANELS) * PITCH + 0.6
     fig = Figure(figsize=(10, 10 * height / WIDTH))
     ax = fig.add_axes((0.015, 0.01, 0.97, 0.98))

@@ -1,9 +1,9 @@
-"""Do the tests notice a wrong line? Change one at a time, in a copy, and run the tests that should fail.
+"""Check that the tests notice a wrong line: change one at a time, in a copy, and run the tests that should fail.
 
 Geometry: every comparison, sum, product, quotient, minimum and small number in `geometry.py` is changed in turn.
 Kernels: a list of mistakes that people make. They run as compiled PTX; PTXRUN must name the folder of that tool.
 
-Usage: ``python tests/mutants.py [geometry|kernels] [--sample N] [--seed K]``; prints who survived.
+Usage: ``python tests/mutants.py [geometry|kernels] [--sample N] [--seed K]``; prints the mutants that survived.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-GEOMETRY_TESTS = ("tests/test_geometry.py", "tests/test_flops.py", "tests/test_steps.py")
-KERNEL_TESTS = {  # by the file in cks_numba/kernels: only what runs its code, because compiling takes long
+GEOMETRY_TESTS = ("tests/geometry", "tests/flops/test_flops.py", "tests/steps/test_steps.py")
+KERNEL_TESTS = {  # file in cks_numba/kernels, and its tests: only tests that run its code, because compiling takes long
     "conv_v2.py": "hard_shapes and conv2d- and not tiled",
     "ks_deconv.py": "hard_shapes and conv2d_input and not tiled",
     "sk_dilated.py": "hard_shapes and conv2d_weight and not tiled",
     "": "(hard_shapes and tiled) or tails or every_tile or no_image",
 }
-LEAST = 0.9  # share of the mutants of geometry that must not survive
-SECONDS = 1200  # a mutant that takes longer than this hangs
+LEAST = 0.9  # share of the mutants of geometry that the tests must notice
+SECONDS = 1200  # longest time for a mutant; one that takes longer counts as noticed
 
 
 class Mutant(NamedTuple):
@@ -41,7 +41,7 @@ class Mutant(NamedTuple):
     text: str
 
 
-# --- geometry: every place where a small mistake fits ----------------------------------------------
+# --- geometry: every place where a small mistake is possible ---------------------------------------
 SWAPS = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.FloorDiv: ast.Mult, ast.Mod: ast.FloorDiv,
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -51,7 +51,7 @@ NAMES = {"min": "max", "max": "min"}
 
 
 def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """What a mistake would make of a node."""
+    """Yield the mistakes that could be made in a node, as text and as a changed node."""
     changed = copy.deepcopy(node)
     if isinstance(node, ast.BinOp) and type(node.op) in SWAPS:
         changed.op = SWAPS[type(node.op)]()
@@ -71,7 +71,7 @@ def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 
 def geometry_mutants() -> Iterator[Mutant]:
-    """Mutants of the functions of geometry.py; what is printed or put in a message is left as it is."""
+    """Yield mutants of the functions of geometry.py; printed texts and messages are not changed."""
     path = "cks_numba/geometry.py"
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
@@ -106,14 +106,14 @@ def _put(parent: ast.AST, field: str, holder: object, index: int, node: ast.AST)
 
 
 # --- kernels: mistakes that people make -----------------------------------------------------------
-EDITS = (  # file in cks_numba/kernels, a line of it, and what stands there instead; the n-th of equal lines
+GEMM, FUNCTIONS, LAUNCHES = "tiled/gemm.py", "tiled/device_functions.py", "tiled/__init__.py"
+EDITS = (  # file in cks_numba/kernels, code in it, the replacement, and which of several equal places to change
     ("conv_v2.py", "                cuda.syncthreads()\n", "", 0),
     ("conv_v2.py", "                cuda.syncthreads()\n", "", 1),
     ("ks_deconv.py", "                cuda.syncthreads()\n", "", 1),
     ("sk_dilated.py", "        cuda.syncthreads()\n", "", 0),
     ("sk_dilated.py", "        cuda.syncthreads()\n", "", 1),
-    ("gemm.py", "            cuda.syncthreads()\n", "", 0),
-    ("gemm.py", "            cuda.syncthreads()\n", "", 1),
+    (GEMM, "            cuda.syncthreads()\n", "", 0),
     ("conv_v2.py", "    if index >= y.size:", "    if index > y.size:", 1),
     ("ks_deconv.py", "    if index >= dx.size:", "    if index > dx.size:", 1),
     ("sk_dilated.py", "    if index >= dw.size:", "    if index > dw.size:", 1),
@@ -123,32 +123,31 @@ EDITS = (  # file in cks_numba/kernels, a line of it, and what stands there inst
     ("sk_dilated.py", "oh * sh - ph + fh * dil_h", "oh * sh - ph + fh * dil_w", 0),
     ("conv_v2.py", "if n < x.shape[0] and tx < depth:", "if n <= x.shape[0] and tx < depth:", 0),
     ("ks_deconv.py", "if ty < depth and tx < ic_left:", "if ty < depth and tx <= ic_left:", 0),
-    ("gemm.py", "m0 + row // high * high < rows", "m0 + row // high * high < rows - 1", 0),
-    ("gemm.py", "n0 + column // wide * wide < columns", "n0 + column // wide * wide < columns - 1", 0),
-    ("gemm.py", "m0 + row // high * high < rows", "m0 + row // high * high < rows - 1", 1),
-    ("gemm.py", "int32(a_term) < left", "int32(a_term) <= left", 0),
-    ("gemm.py", "int32(b_term) < left", "int32(b_term) <= left", 0),
-    ("gemm.py", "int32(term) < left", "int32(term) <= left", 0),
-    ("gemm.py", "if m < out.shape[0] * rows_h * rows_w:", "if m <= out.shape[0] * rows_h * rows_w:", 0),
-    ("gemm.py", "                    if c < columns:", "                    if c <= columns:", 0),
-    ("gemm.py", "                if m < rows and kh < taps_h:", "                if m <= rows and kh < taps_h:", 0),
-    ("gemm.py", "                if m < rows and kh < taps_h:", "                if m < rows and kh <= taps_h:", 0),
-    ("gemm.py", "digits(m if m < rows else uint32(0)", "digits(m if m <= rows else uint32(0)", 0),
-    ("gemm.py", "while left > -BK:", "while left > 0:", 0),
-    ("gemm.py", "while left > -BK:", "while left > 0:", 1),
-    ("gemm.py", "buffer ^= uint32(1)", "buffer ^= uint32(0)", 0),
-    ("gemm.py", "left = min(int32(terms - first), most)", "left = most", 0),
-    ("tiles.py", "if table[middle, FIRST_BLOCK] <= block:", "if table[middle, FIRST_BLOCK] < block:", 0),
-    ("tiles.py", "            last = uint32(last - over * last_size)\n", "", 0),
-    ("tiles.py", "            while last >= last_size:", "            while last > last_size:", 0),
-    ("gemm.py", "        for part in range(1, partial", "        for part in range(2, partial", 0),
-    ("tiled.py", "shape.h.dilation * row, shape.w.dilation", "shape.w.dilation * row, shape.h.dilation", 0),
-    ("tiled.py", "shape.h.stride * x_row, shape.w.stride", "shape.w.stride * x_row, shape.h.stride", 0),
+    (GEMM, "m0 + row // high * high < rows", "m0 + row // high * high < rows - 1", 0),
+    (GEMM, "n0 + column // wide * wide < columns", "n0 + column // wide * wide < columns - 1", 0),
+    (GEMM, "m0 + row // high * high < rows", "m0 + row // high * high < rows - 1", 1),
+    (GEMM, "int32(a_term) < left", "int32(a_term) <= left", 0),
+    (GEMM, "int32(b_term) < left", "int32(b_term) <= left", 0),
+    (GEMM, "b0, b1, b2 = a0, a1, a2", "pass", 0),
+    (GEMM, "if m < out.shape[0] * rows_h * rows_w:", "if m <= out.shape[0] * rows_h * rows_w:", 0),
+    (GEMM, "                    if c < columns:", "                    if c <= columns:", 0),
+    (GEMM, "                if m < rows and kh < taps_h:", "                if m <= rows and kh < taps_h:", 0),
+    (GEMM, "                if m < rows and kh < taps_h:", "                if m < rows and kh <= taps_h:", 0),
+    (GEMM, "digits(m if m < rows else uint32(0)", "digits(m if m <= rows else uint32(0)", 0),
+    (GEMM, "while left > -BK:", "while left > 0:", 0),
+    (GEMM, "buffer ^= uint32(1)", "buffer ^= uint32(0)", 0),
+    (GEMM, "left = min(int32(terms - first), most)", "left = most", 0),
+    (FUNCTIONS, "if table[middle, FIRST_BLOCK] <= block:", "if table[middle, FIRST_BLOCK] < block:", 0),
+    (FUNCTIONS, "            last = uint32(last - over * last_size)\n", "", 0),
+    (FUNCTIONS, "            while last >= last_size:", "            while last > last_size:", 0),
+    (GEMM, "        for part in range(1, partial", "        for part in range(2, partial", 0),
+    (LAUNCHES, "shape.h.dilation * row, shape.w.dilation", "shape.w.dilation * row, shape.h.dilation", 0),
+    (LAUNCHES, "shape.h.stride * x_row, shape.w.stride", "shape.w.stride * x_row, shape.h.stride", 0),
 )  # fmt: skip
 
 
 def kernel_mutants() -> Iterator[Mutant]:
-    """Mutants of the kernels; each must be noticed."""
+    """Yield the mutants of the kernels; each must be noticed."""
     for file, old, new, which in EDITS:
         path = f"cks_numba/kernels/{file}"
         parts = (ROOT / path).read_text(encoding="utf-8").split(old)
@@ -160,14 +159,14 @@ def kernel_mutants() -> Iterator[Mutant]:
 
 # --- the tests ------------------------------------------------------------------------------------
 def tests_of(kind: str, path: str) -> tuple[str, ...]:
-    """The arguments of pytest that choose the tests which a change of a file must break."""
+    """Return the arguments of pytest that choose the tests that a mutant of this file must break."""
     if kind == "geometry":
         return GEOMETRY_TESTS
-    return "tests/ptx", "-k", KERNEL_TESTS.get(Path(path).name, KERNEL_TESTS[""])
+    return "tests/kernels/ptx", "-k", KERNEL_TESTS.get(Path(path).name, KERNEL_TESTS[""])
 
 
 def survives(mutant: Mutant | None, folder: Path, tests: tuple[str, ...]) -> bool:
-    """Whether all tests pass with it; None is the code as it is."""
+    """Return whether all tests pass with the mutant, or with the unchanged code for None."""
     original = (ROOT / mutant.path).read_text(encoding="utf-8") if mutant else ""
     if mutant:
         (folder / mutant.path).write_text(mutant.text, encoding="utf-8")
@@ -210,7 +209,7 @@ def run(kind: str, sample: int | None, seed: int) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Change one line at a time and see whether the tests notice.")
     parser.add_argument("kind", nargs="?", choices=("geometry", "kernels"), default="geometry")
-    parser.add_argument("--sample", type=int, help="so many of them, at random (default all)")
+    parser.add_argument("--sample", type=int, help="number of mutants, chosen at random; all by default")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     return run(arguments.kind, arguments.sample, arguments.seed)

@@ -1,4 +1,4 @@
-"""The operators from the equation alone, in float64: the truth that kernels and operators are tested against."""
+"""The operators from the equation alone, in float64: the results that kernels and operators are compared with."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ import numpy as np
 
 from cks_numba.geometry import Axis, ConvShape
 
-# Options of a Python process of its own: those of pyproject.toml, which such a process does not read.
+# Options of Python for a process of its own, which does not read those of pyproject.toml.
 WARNINGS_ARE_ERRORS = (
     *("-W", "error"),
     *("-W", "ignore:The 'generic' unit for NumPy timedelta:DeprecationWarning"),  # numba 0.68 with NumPy 2.5
 )
 
 
+def python_path() -> str:
+    """Return a PYTHONPATH with which another process finds this file, and those of tests/backends."""
+    tests = Path(__file__).resolve().parent
+    return os.pathsep.join([str(tests), str(tests / "backends"), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def in_a_process(module: str | None, call: str, error: str = "", **environment: str) -> None:
     """Call a function of a test file, or run any code, in a process of its own, where a warning is an error."""
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     code = f"import {module}; {module}.{call}" if module else call
     command = [sys.executable, *WARNINGS_ARE_ERRORS, "-c", code]
-    environment = {**os.environ, "PYTHONPATH": path, **environment}
+    environment = {**os.environ, "PYTHONPATH": python_path(), **environment}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode != 0) == bool(error) and error in done.stderr, done.stderr
 
 
 def meets(axis: Axis) -> np.ndarray:
-    """M[i, f, o] = 1 exactly where i = o*stride - padding + f*dilation."""
+    """Return M with M[i, f, o] = 1 exactly where i = o*stride - padding + f*dilation."""
     i, f, o = np.ogrid[: axis.size, : axis.taps, : axis.outputs]
     return (i == o * axis.stride - axis.before + f * axis.dilation).astype(np.float64)
 
@@ -53,7 +58,7 @@ def brute_force(operator: str, shape: ConvShape, first: np.ndarray, second: np.n
 
 
 def integers(operator: str, shape: ConvShape, dtype: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Operands of small integers, so that every sum is exact, and a result full of NaN."""
+    """Return operands of small integers, so that every sum is exact, and a result full of NaN."""
     rng = np.random.default_rng(seed)
     first, second, result = (size for _, size in shape.arrays(operator))
     return (
@@ -64,7 +69,7 @@ def integers(operator: str, shape: ConvShape, dtype: str, seed: int = 0) -> tupl
 
 
 def random_shape(rng: random.Random, size: int = 9, channels: int = 5, images: int = 3) -> ConvShape:
-    """A shape with asymmetric padding, dilation and groups, whose stride often does not divide."""
+    """Draw a shape with uneven padding, dilation and channel groups; its stride often does not divide."""
     while True:
         groups = rng.choice((1, 1, 2, 3))
         fh, fw = rng.randint(1, 4), rng.randint(1, 4)
@@ -87,12 +92,12 @@ def random_shape(rng: random.Random, size: int = 9, channels: int = 5, images: i
             continue
 
 
-# Every tail at once, phases without a tap, taps that lie only on padding.
+# Shapes with every tail at once, phases without a tap, and taps that lie only on padding.
 HARD_SHAPES = {
     "odd sizes, stride does not divide": ConvShape(
         n=2, ih=5, iw=6, ic=3, oc=5, fh=3, fw=2, stride=(2, 3), padding=((1, 2), (0, 1))
     ),
-    "1x1 filter with stride, two groups": ConvShape(n=3, ih=4, iw=5, ic=6, oc=4, fh=1, fw=1, stride=2, groups=2),
+    "1x1 filter, stride, two channel groups": ConvShape(n=3, ih=4, iw=5, ic=6, oc=4, fh=1, fw=1, stride=2, groups=2),
     "2x2 filter, stride 3: empty phases": ConvShape(n=1, ih=7, iw=8, ic=2, oc=9, fh=2, fw=2, stride=3, padding=1),
     "dilation 2 and 3, stride 2": ConvShape(
         n=1, ih=7, iw=5, ic=1, oc=9, fh=3, fw=3, stride=2, padding=2, dilation=(2, 3)

@@ -1,4 +1,4 @@
-"""Networks from torch.nn by their well-known definitions, without what has no convolution in it. Imports PyTorch.
+"""Well-known networks built from torch.nn, without the parts that have no convolution. Imports PyTorch.
 
 VGG and ResNet are those that `cks_numba.train` trains.
 """
@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.nn import Conv2d, ConvTranspose2d, MaxPool2d, Sequential
 
-from cks_numba.train import nets
+from cks_numba.train import architectures
 
 
 class Inception(nn.Module):
-    """Four branches beside each other, of the widths in the paper's table 1."""
+    """Four parallel branches, with the widths of table 1 of the paper."""
 
     def __init__(self, ic: int, one: int, three_in: int, three: int, five_in: int, five: int, pool: int) -> None:
         super().__init__()
@@ -91,13 +91,13 @@ class Unet(nn.Module):
         return self.last(x)
 
 
-NETWORKS = {  # by whether the image is small
+NETWORKS = {  # each is a function of whether the image is small
     "alexnet": alexnet,
-    "vgg16": lambda small: nets.vgg(nets.VGG16),
-    "vgg19": lambda small: nets.vgg("64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M"),
+    "vgg16": lambda small: architectures.vgg(architectures.VGG16),
+    "vgg19": lambda small: architectures.vgg("64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M"),
     "googlenet": googlenet,
-    "resnet18": lambda small: nets.resnet((2, 2, 2, 2), small=small),
-    "resnet34": lambda small: nets.resnet((3, 4, 6, 3), small=small),
+    "resnet18": lambda small: architectures.resnet((2, 2, 2, 2), small=small),
+    "resnet34": lambda small: architectures.resnet((3, 4, 6, 3), small=small),
     "dcgan-generator": lambda small: dcgan_generator(),
     "dcgan-discriminator": lambda small: dcgan_discriminator(),
     "unet": lambda small: Unet(),
@@ -105,7 +105,7 @@ NETWORKS = {  # by whether the image is small
 
 
 def layers(name: str, side: int, small: bool) -> list[tuple]:
-    """Sizes of all convolutions, as hooks see them on the "meta" device, which computes nothing."""
+    """Return the sizes of all convolutions, from hooks on the "meta" device, which computes nothing."""
     found = []
 
     def note(module, inputs, output):

@@ -1,9 +1,11 @@
-"""Make the course from tutorials/solutions/: execute the solutions, then derive and execute the learner's notebooks.
+"""Make the course from tutorials/solutions/: execute the solutions, then make and execute the learner's notebooks.
 
-A notebook in solutions/ is the whole notebook. In the cell of an exercise the solution stands between the lines
-``### BEGIN SOLUTION`` and ``### END SOLUTION``; in the learner's notebook ``...  # your code here`` stands there.
+A notebook in solutions/ is complete. In an exercise, the solution is between the lines ``### BEGIN SOLUTION`` and
+``### END SOLUTION``; the learner's notebook has ``...  # your code here`` in its place.
 
-Usage: ``python tutorials/build.py [NAME ...]``, such as ``python tutorials/build.py 01_one_equation``; all by default.
+Usage: ``python tutorials/build.py [--check] [NAME ...]``, such as ``python tutorials/build.py 01_one_equation``; all
+notebooks by default. With ``--check`` nothing is executed or written: notebooks that differ from what this script
+writes are named.
 """
 
 from __future__ import annotations
@@ -31,15 +33,16 @@ if "COLAB_RELEASE_TAG" in os.environ:
     %pip install --quiet cks-numba
 from cks_numba.tutorial import setup
 
-setup()"""  # the first cell of every notebook; setup() comes before anything that imports numba
+setup()"""  # first cell of every notebook; setup() must run before numba is imported
 WIDGET = "application/vnd.jupyter.widget-view+json"
-TIMEOUT = 300  # seconds for one cell
+TIMEOUT = 300  # longest time for one cell, in seconds
+WORDS_A_MINUTE, LINES_A_MINUTE, MINUTES_AN_EXERCISE = 150, 20, 3
 
 Notebook = dict[str, Any]
 
 
 def solutions() -> list[Path]:
-    """All notebooks with solutions, in the order of the course."""
+    """Return all notebooks with solutions, in the order of the course."""
     return sorted((FOLDER / "solutions").glob("*.ipynb"))
 
 
@@ -48,7 +51,7 @@ def read(path: Path) -> Notebook:
 
 
 def text_of(notebook: Notebook) -> str:
-    """The one way in which a notebook is written, so that a change of it is a small diff."""
+    """Return the text of a notebook's file in one fixed form, so that a change gives a small diff."""
     return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
@@ -56,22 +59,39 @@ def source_of(cell: Notebook) -> str:
     return "".join(cell["source"])
 
 
+def minutes(notebook: Notebook) -> float:
+    """Estimate the minutes that a notebook takes a reader, from its words, lines and exercises."""
+    texts = [source_of(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    codes = [source_of(cell) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    words = sum(len(text.split()) for text in texts)
+    lines = sum(bool(line.strip()) for code in codes for line in code.splitlines())
+    exercises = sum(map(is_exercise, notebook["cells"]))
+    return words / WORDS_A_MINUTE + lines / LINES_A_MINUTE + exercises * MINUTES_AN_EXERCISE
+
+
 def is_exercise(cell: Notebook) -> bool:
     return cell["cell_type"] == "code" and ("### BEGIN SOLUTION" in source_of(cell) or BLANK[2:] in source_of(cell))
 
 
-def learner(solution: Notebook) -> Notebook:
-    """The notebook without its solutions and without outputs."""
-    notebook = copy.deepcopy(solution)
+def without_outputs(notebook: Notebook) -> Notebook:
+    notebook = copy.deepcopy(notebook)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
-            cell["source"] = SOLUTION.sub(BLANK, source_of(cell)).splitlines(keepends=True)
             cell.update(outputs=[], execution_count=None)
     return notebook
 
 
+def learner(solution: Notebook) -> Notebook:
+    """Return the notebook without solutions and without outputs."""
+    notebook = without_outputs(solution)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["source"] = SOLUTION.sub(BLANK, source_of(cell)).splitlines(keepends=True)
+    return notebook
+
+
 def execute(notebook: Notebook) -> Notebook:
-    """Run all cells in a fresh kernel, with the environment of a reader who has set nothing."""
+    """Run all cells in a new kernel, with the environment of a reader who has set no variable."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -86,7 +106,7 @@ def execute(notebook: Notebook) -> Notebook:
 
 
 def tidy(notebook: Notebook, clear_exercises: bool) -> Notebook:
-    """Drop what changes from run to run: times, versions, widgets; and, for the learner, outputs of exercises."""
+    """Drop what changes from run to run (times, versions, widgets) and, for the learner, outputs of exercises."""
     notebook = copy.deepcopy(notebook)
     notebook.update(metadata=copy.deepcopy(METADATA), nbformat=4, nbformat_minor=5)
     for cell in notebook["cells"]:
@@ -100,7 +120,7 @@ def tidy(notebook: Notebook, clear_exercises: bool) -> Notebook:
 
 
 def make(path: Path) -> None:
-    """Execute one notebook with solutions, make the learner's from it, and write both."""
+    """Execute a notebook with solutions, make the learner's notebook from it, and write both."""
     start = time.perf_counter()
     solution = tidy(execute(read(path)), clear_exercises=False)
     path.write_text(text_of(solution), encoding="utf-8")
@@ -110,15 +130,33 @@ def make(path: Path) -> None:
     print(f"{path.stem:<28} {middle - start:5.1f} s, learner's {time.perf_counter() - middle:5.1f} s", flush=True)
 
 
+def faults(path: Path) -> list[str]:
+    """Describe what is wrong with the form of a notebook or of the learner's; outputs may be of another run."""
+    both = {path: read(path), FOLDER / path.name: read(FOLDER / path.name)}
+    found = [
+        f"{file}: not in the one form, run make tutorials"
+        for file, notebook in both.items()
+        if file.read_text(encoding="utf-8") != text_of(tidy(notebook, clear_exercises=file.parent == FOLDER))
+    ]
+    if without_outputs(both[FOLDER / path.name]) != learner(both[path]):
+        found.append(f"{FOLDER / path.name}: not made from {path}, run make tutorials")
+    return found
+
+
 def main() -> None:
-    arguments = argparse.ArgumentParser(description="Execute the course and make the learner's notebooks.")
-    arguments.add_argument("names", nargs="*", help="notebooks without .ipynb; all by default")
-    names = arguments.parse_args().names
+    parser = argparse.ArgumentParser(description="Execute the course and make the learner's notebooks.")
+    parser.add_argument("names", nargs="*", help="notebooks without .ipynb; all by default")
+    parser.add_argument("--check", action="store_true", help="only name the notebooks that have another form")
+    arguments = parser.parse_args()
     known = {path.stem: path for path in solutions()}
-    for name in names or known:
+    for name in arguments.names:
         if name not in known:
             raise SystemExit(f"name must be one of {', '.join(known)}, got {name!r}")
-        make(known[name])
+    paths = [known[name] for name in arguments.names or known]
+    if arguments.check:
+        raise SystemExit("\n".join(fault for path in paths for fault in faults(path)) or None)
+    for path in paths:
+        make(path)
 
 
 if __name__ == "__main__":

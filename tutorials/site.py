@@ -1,9 +1,9 @@
-"""The course as web pages that need no server and no network: a page a notebook, and an index with all figures.
+"""The course as web pages that need no server and no network: a page for each notebook, and an index with all figures.
 
-The outputs are those that are committed with the notebooks, so nothing is executed. The reference of the public
-functions, in ``api/``, is made by pdoc from their docstrings.
+Nothing is executed: the outputs are those committed with the notebooks. pdoc makes the reference of the public
+functions, in ``api/``, from their docstrings.
 
-Usage: ``python tutorials/site.py [FOLDER]``, or ``make site``; FOLDER is ``site`` by default, and is made anew.
+Usage: ``python tutorials/site.py [FOLDER]``, or ``make site``; FOLDER is ``site`` by default, and is replaced.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import pdoc
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
-from cks_numba.page import STYLE
+from cks_numba.models.page import STYLE
 
 COURSE = Path(__file__).resolve().parent
 FIGURES = COURSE.parent / "figures"
-PUBLIC = ("", ".plots", ".tutorial", ".torch", ".dask")  # what api/ is about; the last two where their packages are
-MARK = "cks-numba site"  # in every index, so that only a site is ever deleted
+PUBLIC = ("", ".plots", ".tutorial", ".torch", ".dask")  # modules in api/; the last two only if installed
+MARK = "cks-numba site"  # marks every index, so that only a site is ever deleted
 
 LAYOUT = """
 a { color: #00568c; }
@@ -54,7 +54,7 @@ figure { margin: 1.5rem 0 2.5rem; max-width: 48rem; } figcaption { margin-top: .
 
 
 class Lesson(NamedTuple):
-    """A notebook: its file name without .ipynb, its title, what it says that you will do, and how long that takes."""
+    """A notebook: its file name without .ipynb, its title, what the reader will do, and how many minutes it takes."""
 
     name: str
     title: str
@@ -77,7 +77,7 @@ def lesson(path: Path) -> Lesson:
 
 
 def pictures() -> list[tuple[str, str]]:
-    """File name and caption of each figure, from the table in figures/README.md."""
+    """Return file name and caption of each figure, from the table in figures/README.md."""
     found = []
     for row in re.findall(r"^\| (\[.+?) \| (.+?) \|", (FIGURES / "README.md").read_text("utf-8"), re.MULTILINE):
         for name in re.findall(r"\((\w+\.(?:png|gif))\)", row[0]):
@@ -87,7 +87,7 @@ def pictures() -> list[tuple[str, str]]:
 
 
 def page(title: str, body: str) -> str:
-    """A whole page, with its style in it."""
+    """Return a complete page that contains its style."""
     code = HtmlFormatter(style="default").get_style_defs(".highlight").replace("background: #f8f8f8;", "")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -97,18 +97,18 @@ def page(title: str, body: str) -> str:
 
 
 def links(html: str) -> str:
-    """Notebooks become pages; a file of the repository, which is not in the site, is only named."""
+    """Turn links to notebooks into links to pages; a file that is not in the site is only named."""
     html = re.sub(r'(href="[^":]+)\.ipynb(["#])', r"\1.html\2", html)
     return re.sub(r'<a href="\.\./(?!figures/)[^":]*">(.*?)</a>', r"\1", html, flags=re.DOTALL)
 
 
 def sentences(html: str) -> str:
-    """Sentences that a cell prints may be wrapped; printed tables and code scroll instead."""
+    """Let printed sentences wrap; printed tables and code scroll instead."""
     return re.sub(r"<pre>(?=\s*(?:Exercise \d|Kernels run))", '<pre class="said">', html)
 
 
 def content(path: Path) -> str:
-    """What stands in a notebook, its title first: the set-up that stands above it matters only where it runs."""
+    """Return a notebook as HTML, with its title above the set-up cell, which matters only where it runs."""
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[:2] = notebook.cells[1::-1]
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
@@ -116,7 +116,7 @@ def content(path: Path) -> str:
 
 
 def navigation(lessons: list[Lesson], k: int, folder: str, kind: str) -> str:
-    """Where to go from lesson k, in the folder of the lessons or in that of the solutions."""
+    """Return the links of lesson k, in the folder of the lessons or in that of the solutions."""
     up = "../" if folder else ""
     steps = [(f"{up}index.html", "The course")]
     if k > 0:
@@ -129,7 +129,7 @@ def navigation(lessons: list[Lesson], k: int, folder: str, kind: str) -> str:
 
 
 def index(lessons: list[Lesson]) -> str:
-    """The first page: the lessons, then all figures."""
+    """Return the first page: the lessons, then all figures."""
     items = "".join(
         f'<li><a href="{at.name}.html">{escape(at.title)}</a> · {at.minutes} minutes<br>{escape(at.task)}<br>'
         f'<a href="solutions/{at.name}.html">With solutions</a></li>\n'
@@ -155,16 +155,16 @@ def index(lessons: list[Lesson]) -> str:
 
 
 def reference(folder: Path) -> None:
-    """Write what the docstrings of the public modules say."""
+    """Write the reference from the docstrings of the public modules."""
     modules = [f"cks_numba{name}" for name in PUBLIC if name not in PUBLIC[3:] or find_spec(name[1:])]
     pdoc.render.configure(docformat="numpy")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of types that a module names for the type checker alone
+        warnings.simplefilter("ignore")  # pdoc warns about types that exist only for type checkers
         pdoc.pdoc(*modules, output_directory=folder)
 
 
 def build(folder: Path) -> list[Path]:
-    """Write the site, and return its pages; a folder that is something else is left as it is."""
+    """Write the site, and return its pages; any other folder is left alone."""
     if folder.exists() and any(folder.iterdir()):
         at = folder / "index.html"
         if not at.is_file() or MARK not in at.read_text("utf-8"):

@@ -12,12 +12,13 @@ from numba import config
 
 from ..geometry import ConvShape
 from ..kernels import tiled
-from ..kernels.jit import SIMULATED, cuda, unravel
-from ..kernels.launch import one_thread_each
+from ..kernels.elementwise import launch_add_bias, launch_copy
+from ..kernels.jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED, cuda
 
 MOST_WORKSPACES = 8
+WHY_NOT = "found no CUDA GPU" if NUMBA_CUDA else f"cannot run: {NO_NUMBA_CUDA}: pip install 'cks-numba[cu13]'"
 NO_GPU = (
-    'backend="cuda" found no CUDA GPU. Use backend="cpu" (or "auto"), or set NUMBA_ENABLE_CUDASIM=1 before Python '
+    f'backend="cuda" {WHY_NOT}. Use backend="cpu" (or "auto"), or set NUMBA_ENABLE_CUDASIM=1 before Python '
     "starts to run the kernels in Numba's simulator, which is slow and meant for tiny shapes"
 )
 
@@ -25,7 +26,7 @@ NO_GPU = (
 @lru_cache(maxsize=1)
 def available() -> bool:
     """Whether kernels can run: on a GPU, or in Numba's simulator."""
-    return SIMULATED or bool(cuda.is_available())
+    return SIMULATED or (NUMBA_CUDA and bool(cuda.is_available()))
 
 
 def require() -> None:
@@ -57,7 +58,7 @@ def _launch(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], strea
 
 
 class _Launching:
-    """Held while kernels are launched: those that share a workspace must follow each other on its stream.
+    """A lock, held while kernels are launched: those that share a workspace must follow each other on its stream.
 
     There is no low-occupancy warning inside: a small problem has a small grid, and that is right.
     """
@@ -77,7 +78,7 @@ class _Launching:
         self._lock.release()
 
 
-launching = _Launching()
+launching: _Launching = _Launching()
 _workspaces: OrderedDict[Any, Any] = OrderedDict()  # the last ones used, by device, stream, shape and dtype
 
 
@@ -94,52 +95,21 @@ def _workspace(stream: Any, like: Any, shape: tuple[int, ...]) -> Any:
 
 
 # --- what the layouts and the bias need of arrays on the GPU --------------------------------------
-@cuda.jit
-def _copy(src, out, h_size, w_size, c_size, src_channels_first, out_channels_first):
-    """out = src, either of them NCHW or NHWC, with any strides. One thread an element."""
-    index = cuda.grid(1)
-    if index >= out.size:
-        return
-    n, h, w, c = unravel(index, h_size, w_size, c_size)
-    if src_channels_first:
-        value = src[n, c, h, w]
-    else:
-        value = src[n, h, w, c]
-    if out_channels_first:
-        out[n, c, h, w] = value
-    else:
-        out[n, h, w, c] = value
-
-
-@cuda.jit
-def _add_bias(out, bias):
-    """out (N, H, W, C) += bias (C,). One thread an element."""
-    index = cuda.grid(1)
-    if index >= out.size:
-        return
-    n, h, w, c = unravel(index, out.shape[1], out.shape[2], out.shape[3])
-    out[n, h, w, c] += bias[c]
-
-
 def copy(src: Any, out: Any, src_channels_first: bool, out_channels_first: bool, stream: Any = 0) -> None:
     """Copy one device array into another, between the two layouts."""
-    h, w, c = (src.shape[k] for k in ((2, 3, 1) if src_channels_first else (1, 2, 3)))
-    _each(out, _copy, (src, out, h, w, c, src_channels_first, out_channels_first), stream)
+    if out.size:
+        with launching:
+            launch_copy(src, out, src_channels_first, out_channels_first).run(stream)
 
 
 def add_bias(out: Any, bias: Any, stream: Any = 0) -> None:
     """Add a bias to an NHWC device array in place."""
-    _each(out, _add_bias, (out, bias), stream)
+    if out.size:
+        with launching:
+            launch_add_bias(out, bias).run(stream)
 
 
 def fill_zero(out: Any, stream: Any = 0) -> None:
     """Write 0 everywhere."""
     if out.size:
         out.copy_to_device(np.zeros(tuple(out.shape), out.dtype), stream=stream)
-
-
-def _each(out: Any, kernel: Any, args: tuple[Any, ...], stream: Any) -> None:
-    """Launch a kernel with one thread for every element of `out`."""
-    if out.size:
-        with launching:
-            one_thread_each("copy or bias", kernel, out, args).run(stream)

@@ -1,4 +1,4 @@
-"""What a call costs beside its work on the CPU: in calls of almost no work, the first one, and right after BLAS."""
+"""Cost of a call on the CPU besides its work: in calls of almost no work, the first one, and right after BLAS."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import operators, verify
+from .. import operators
 from ..geometry import OPERATORS, ConvShape, plan
+from . import accuracy
 from .results import Bar
 from .timing import AFTER_BLAS, Probe, burst, clean_rounds
 
@@ -23,12 +24,12 @@ from .timing import AFTER_BLAS, Probe, burst, clean_rounds
 def overhead(blocks: int = 10, repeats: int = 100) -> dict[str, float]:
     """Microseconds of a call beyond a bare matrix product of the same work, for layers under 1 MFLOP.
 
-    The least of some blocks of calls, as the machine is busy with something else at times.
+    It is the least of several blocks of calls, because the machine is sometimes busy with something else.
     """
     found = {}
     for operator in OPERATORS:
         shape = ConvShape(n=2, ih=4, iw=4, ic=16, oc=16, fh=3, fw=3, padding=1)
-        first, second = verify.operands(operator, shape, np.random.default_rng(0), np.float32)
+        first, second = accuracy.operands(operator, shape, np.random.default_rng(0), np.float32)
         terms = plan(operator, shape).useful // (shape.oc * shape.n * shape.oh * shape.ow)
         a, b = np.ones((shape.n * shape.oh * shape.ow, terms), np.float32), np.ones((terms, shape.oc), np.float32)
         x, w = shape.x_shape, shape.w_shape
@@ -43,7 +44,7 @@ def overhead(blocks: int = 10, repeats: int = 100) -> dict[str, float]:
 
 
 def _difference(calls: tuple[Callable[[], Any], Callable[[], Any]], repeats: int) -> float:
-    """How many seconds more the first call takes than the second."""
+    """Seconds that the first call takes longer than the second."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
         for call, seconds in zip(calls, times, strict=True):
@@ -71,7 +72,7 @@ print(import_seconds, time.perf_counter() - start)
 def first_calls() -> dict[str, tuple[float, float, float]]:
     """Seconds in a new process: to import, of the first call with nothing compiled, and with all compiled before.
 
-    The least of two compilations and of four calls after them, as the machine is busy with something else at times.
+    It is the least of two compilations, and of four calls after them, because the machine is sometimes busy.
     """
     found = {}
     for operator in OPERATORS:
@@ -103,15 +104,15 @@ NEIGHBOURS = (  # layers of about half a millisecond and more on two cores, whic
 
 
 def after_blas(threads: int, rounds: int = 10) -> list[float]:
-    """How many times as long calls right after a matrix product of NumPy take as the median of those alone.
+    """Times of calls right after a matrix product of NumPy, over the median time of the same calls alone.
 
     OpenBLAS's threads stay awake for a while, on the cores that ours need.
     """
     found: list[float] = []
     for shape in NEIGHBOURS:
-        x, w = verify.operands("conv2d", shape, np.random.default_rng(0), np.float32)
+        x, w = accuracy.operands("conv2d", shape, np.random.default_rng(0), np.float32)
         rows, square = x.reshape(-1, shape.ic), np.ones((shape.ic, 4 * shape.ic), np.float32)
-        call = partial(verify.call, "conv2d", shape, x, w, "cpu")
+        call = partial(accuracy.call, "conv2d", shape, x, w, "cpu")
         bursts = {
             "after": partial(burst, call, times=20, before=partial(np.matmul, rows, square)),
             "alone": partial(burst, call, times=20, pause=AFTER_BLAS),
@@ -122,7 +123,7 @@ def after_blas(threads: int, rounds: int = 10) -> list[float]:
 
 
 def call_bars(threads: int) -> Iterator[Bar]:
-    """The bars for what a call costs beside its work."""
+    """The bars for what a call costs besides its work."""
     after = after_blas(threads)
     yield Bar("a call right after a product by BLAS, over one alone: median", median(after), 1.3, at_most=True)
     tenths = quantiles(after, n=10)

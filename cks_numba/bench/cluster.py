@@ -1,8 +1,8 @@
 """``cks-numba bench --dask``: the three operators on one and on two local workers, one thread each.
 
-Both clusters are there all the time, and each round, counted as in `timing`, has a call on each. Images and
-maps lie on the workers before the clock starts, and results stay there; the filter gradient is added up over all
-workers within the time.
+Both clusters run all the time, and each round, counted as in `timing`, calls both. Images and maps are on the
+workers before the clock starts, and results stay there; the time includes adding up the filter gradient over all
+workers.
 """
 
 from __future__ import annotations
@@ -22,25 +22,27 @@ from .timing import Probe, burst, clean_rounds
 WORKERS = (1, 2)
 CHUNKS = 8
 IMAGES, FEW = 512, 16
-LAYER = dict(ih=8, iw=8, ic=128, oc=128, fh=3, fw=3, padding=1)  # of ResNet-18 on 64x64 images
-MANY = 1000  # workers of a cluster that is only counted
+LAYER = dict(ih=8, iw=8, ic=128, oc=128, fh=3, fw=3, padding=1)
+"""A layer of ResNet-18 on 64x64 images."""
+MANY = 1000
+"""Workers of a large cluster, whose cost is counted and not measured."""
 ONE_THREAD = {"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @contextmanager
 def cluster(workers: int) -> Iterator[Any]:
-    """A client of as many new processes, each with one thread."""
+    """Start worker processes with one thread each, and yield their client."""
     from distributed import Client, LocalCluster
 
     options: dict[str, Any] = dict(threads_per_worker=1, processes=True, dashboard_address=":0", env=ONE_THREAD)
-    options["silence_logs"] = logging.ERROR  # a worker that is slow to end is no news
+    options["silence_logs"] = logging.ERROR  # hides messages about workers that are slow to end
     with LocalCluster(n_workers=workers, **options) as here, Client(here, set_as_default=False) as client:
         client.wait_for_workers(workers)
         yield client
 
 
 def lazy(operator: str, shape: ConvShape, operands: dict[str, Any]) -> Any:
-    """The operator on operands that lie on the workers, not computed yet."""
+    """Return the result of an operator on arrays that are on the workers, not computed yet."""
     from .. import dask as cd
 
     x, w, dy = operands["x"], operands["w"], operands["dy"]
@@ -68,7 +70,7 @@ def spread(client: Any, shape: ConvShape) -> dict[str, Any]:
 
 
 def compute(client: Any, result: Any, operands: dict[str, Any]) -> None:
-    """Compute a result, which stays on the workers until it is not needed."""
+    """Compute a result, which stays on the workers until nothing refers to it."""
     from distributed import wait
 
     with client.as_current():
@@ -76,14 +78,14 @@ def compute(client: Any, result: Any, operands: dict[str, Any]) -> None:
 
 
 def again(result: Any, operands: dict[str, Any]) -> Any:
-    """The same under new names: dask computes nothing that a worker still has."""
+    """Copy a result under new names, because dask does not compute again what a worker still has."""
     from dask.graph_manipulation import clone
 
     return clone(result, omit=[operands["x"], operands["dy"]])
 
 
 def measure(shape: ConvShape, rounds: int) -> dict[str, dict[int, float]]:
-    """Median seconds of each operator for each number of workers, over rounds in which the machine had nothing else.
+    """Measure the median seconds of each operator over clean rounds, for each number of workers.
 
     Raises
     ------
@@ -104,7 +106,7 @@ def measure(shape: ConvShape, rounds: int) -> dict[str, dict[int, float]]:
 
 
 def _same(operator: str, compute: Callable[[int], Any]) -> None:
-    """The same bits on any number of workers; the first call compiles too."""
+    """Check that any number of workers gives the same bits; these first calls also compile."""
     first, *others = (compute(workers) for workers in WORKERS)
     if not all(np.array_equal(first, other) for other in others):
         raise RuntimeError(f"{operator}: one worker and several give other results")
@@ -116,9 +118,9 @@ def run(rounds: int, quick: bool) -> int:
     Parameters
     ----------
     rounds : int
-        Clean rounds of each operator, at most.
+        Most clean rounds of each operator.
     quick : bool
-        Few images, to see that it works.
+        Use few images, to see that it works.
 
     Returns
     -------

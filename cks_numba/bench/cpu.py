@@ -1,7 +1,7 @@
 """``cks-numba bench``: this library, PyTorch and the regular way, alternated in one process over the table of layers.
 
 Every contender is first checked, then timed as `timing` says. What uses NumPy's BLAS has rounds of its own, after
-the others, because its threads stay awake for a while and slow down everybody else: the regular way, and one large
+the others, because its threads stay awake for a while and slow down everything else: the regular way, and one large
 matrix product, whose rate is the limit.
 """
 
@@ -19,20 +19,22 @@ from typing import Any
 import numba
 import numpy as np
 
-from .. import layers, regular, verify
+from ..flops.text import put_between
+from ..steps import regular
+from . import accuracy, cases
 from .calls import call_bars
-from .results import BLAS_SIDE, LIMIT, OURS, PEER, REGULAR, Row, bars, median_of, put_between, row_of, summary, write
+from .results import BLAS_SIDE, LIMIT, MARKERS, OURS, PEER, REGULAR, Row, bars, median_of, row_of, summary, write
 from .timing import AFTER_BLAS, Probe, burst, clean_rounds, keep_memory
 
 
 # --- contenders ----------------------------------------------------------------------------------
-def _ours(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+def _ours(case: cases.Case, first: Any, second: Any, layout: Any) -> Callable[[], Any]:
     if layout == "NCHW":
         first, second = (np.ascontiguousarray(array.transpose(0, 3, 1, 2)) for array in (first, second))
-    return lambda: verify.call(case.operator, case.shape, first, second, "cpu", layout)
+    return lambda: accuracy.call(case.operator, case.shape, first, second, "cpu", layout)
 
 
-def _peer(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+def _peer(case: cases.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
     import torch
 
     form = torch.channels_last if layout == "NHWC" else torch.contiguous_format
@@ -40,8 +42,8 @@ def _peer(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[
     return peer_call(case, *tensors)
 
 
-def peer_call(case: layers.Case, first: Any, second: Any) -> Callable[[], Any]:
-    """PyTorch's operator on tensors of its own shape, whatever device and memory order they have."""
+def peer_call(case: cases.Case, first: Any, second: Any) -> Callable[[], Any]:
+    """Return a call of PyTorch's operator on tensors in its own order of axes, on any device, in any memory order."""
     import torch
 
     shape, (names, _) = case.shape, zip(*case.shape.arrays(case.operator)[:2], strict=True)
@@ -57,18 +59,18 @@ def peer_call(case: layers.Case, first: Any, second: Any) -> Callable[[], Any]:
 
 
 def _unread(like: Any, nhwc: tuple[int, ...]) -> Any:
-    """A tensor of which PyTorch looks at the sizes and the memory order."""
+    """A tensor from which PyTorch reads only the sizes and the memory order."""
     n, h, w, c = nhwc
     empty = like.new_empty((n, c, h, w))
     form = "channels_last" if like.stride()[1] == 1 else "contiguous_format"
     return empty.contiguous(memory_format=getattr(sys.modules["torch"], form))
 
 
-def _regular(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+def _regular(case: cases.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
     return lambda: regular.BY_OPERATOR[case.operator](first, second, case.shape)
 
 
-def _blas(case: layers.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+def _blas(case: cases.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
     a, b = np.ones((2, BLAS_SIDE, BLAS_SIDE), np.float32)
     out = np.empty_like(a)
     return lambda: np.matmul(a, b, out=out)
@@ -79,7 +81,7 @@ WITH_BLAS = ((REGULAR, "NHWC", _regular), (LIMIT, "", _blas))
 
 
 def has_peer() -> bool:
-    """Whether PyTorch is there to be compared with."""
+    """Whether PyTorch is installed."""
     try:
         import torch  # noqa: F401
     except ImportError:
@@ -88,8 +90,8 @@ def has_peer() -> bool:
 
 
 # --- one case ------------------------------------------------------------------------------------
-def _checked(case: layers.Case, calls: dict[tuple[str, str], Callable[[], Any]]) -> None:
-    """Every contender gives the same result, up to rounding."""
+def _checked(case: cases.Case, calls: dict[tuple[str, str], Callable[[], Any]]) -> None:
+    """Check that all contenders give the same result, up to rounding."""
     want = calls[REGULAR, "NHWC"]()
     scale = float(np.abs(want).max()) or 1.0
     for (name, layout), call in calls.items():
@@ -107,14 +109,14 @@ def extra_memory(call: Callable[[], Any]) -> int:
     tracemalloc.start()
     try:
         result = call()
-        return max(0, tracemalloc.get_traced_memory()[1] - result.nbytes)
+        return max(0, tracemalloc.get_traced_memory()[1] - int(result.nbytes))
     finally:
         tracemalloc.stop()
 
 
-def measure(case: layers.Case, rounds: int, probe: Probe) -> tuple[dict[tuple[str, str], list[float]], int]:
+def measure(case: cases.Case, rounds: int, probe: Probe) -> tuple[dict[tuple[str, str], list[float]], int]:
     """Seconds of every contender in each clean round, and the extra bytes of ours."""
-    first, second = verify.operands(case.operator, case.shape, np.random.default_rng(0), np.float32)
+    first, second = accuracy.operands(case.operator, case.shape, np.random.default_rng(0), np.float32)
     together, with_blas = (
         {(name, layout): make(case, first, second, layout) for name, layout, make in rows if name != PEER or has_peer()}
         for rows in (CONTENDERS, WITH_BLAS)
@@ -129,7 +131,7 @@ def measure(case: layers.Case, rounds: int, probe: Probe) -> tuple[dict[tuple[st
 
 
 # --- the command ---------------------------------------------------------------------------------
-def time_cases(cases: Sequence[layers.Case], rounds: int, threads: int) -> list[Row]:
+def time_cases(listed: Sequence[cases.Case], rounds: int, threads: int) -> list[Row]:
     """Time all contenders on all cases, and print a line for each case."""
     numba.set_num_threads(threads)
     keep_memory()
@@ -141,7 +143,7 @@ def time_cases(cases: Sequence[layers.Case], rounds: int, threads: int) -> list[
     rows: list[Row] = []
     probe = Probe(threads)
     print(f"{'case':<64} {'rate':>6} {'of BLAS':>8} {'PyTorch':>8} {'regular':>8}  (times as long as ours)")
-    for case in cases:
+    for case in listed:
         times, extra = measure(case, rounds, probe)
         here = [
             replace(row_of(case, name, layout, seconds), extra_bytes=extra if name == OURS else 0, threads=threads)
@@ -152,7 +154,7 @@ def time_cases(cases: Sequence[layers.Case], rounds: int, threads: int) -> list[
     return rows
 
 
-def _line(case: layers.Case, rows: list[Row]) -> str:
+def _line(case: cases.Case, rows: list[Row]) -> str:
     ours, blas = median_of(rows, OURS), median_of(rows, LIMIT)
     others = (median_of(rows, name) for name in (PEER, REGULAR))
     ratios = " ".join(f"{other / ours:8.2f}" if other else "       -" for other in others)
@@ -171,15 +173,15 @@ def run(
     rounds : int
         Clean rounds of each case.
     threads : int
-        For all contenders.
+        Threads of each contender.
     quick : bool
-        Small batches, and every tenth case: to see that all of it works.
+        Use small batches and every tenth case, to see that everything works.
     check : bool
         Fail when a bar is missed; needs PyTorch.
     csv_file, readme : Path, optional
         File to write the rows to; file with markers to put the summary between.
     only : str
-        Cases whose line has this text.
+        Time only cases with this text in their line.
 
     Returns
     -------
@@ -190,18 +192,18 @@ def run(
         raise RuntimeError("--check and --readme compare with PyTorch, which is not installed: pip install torch")
     if check and (quick or only):
         raise RuntimeError("--check needs all cases: leave out --quick and --only")
-    cases = layers.table(flop=2e7, batch=2)[::10] if quick else layers.table()
-    cases = [case for case in cases if only in f"{case.source} {case.operator} {case.shape}"]
-    if not cases:
+    listed = cases.table(flop=2e7, batch=2)[::10] if quick else cases.table()
+    listed = [case for case in listed if only in f"{case.source} {case.operator} {case.shape}"]
+    if not listed:
         raise RuntimeError(f"no case has {only!r} in it")
-    rows = time_cases(cases, rounds, threads)
+    rows = time_cases(listed, rounds, threads)
     if has_peer():
         print(f"\n{summary(rows)}")
     if csv_file:
         write(rows, csv_file)
         print(f"\nwrote {csv_file}")
     if readme:
-        put_between(readme, summary(rows))
+        put_between(readme, summary(rows), MARKERS)
     print()
     missed = 0
     found = [] if quick or only or not has_peer() else bars(rows)
@@ -209,5 +211,5 @@ def run(
         print(bar)
         missed += bar.missed
     kept = [row.rounds for row in rows if row.contender == OURS]
-    print(f"{len(cases)} cases, {len(rows)} rows; {min(kept)} to {max(kept)} clean rounds of a case, {rounds} wanted")
+    print(f"{len(listed)} cases, {len(rows)} rows; {min(kept)} to {max(kept)} clean rounds of a case, {rounds} wanted")
     return int(check and missed > 0)

@@ -1,11 +1,12 @@
 """``cks-numba bench --device cuda``: the rungs on a GPU, cuDNN through PyTorch, and what a call costs in Python.
 
 For every case all contenders are first checked against each other and then timed in rounds, one sample of each a
-round. A sample is so many calls between two events of the GPU that the clock is fine enough, on operands that take
-turns, so that they are not all in the cache. cuDNN runs in both layouts, with TF32 off and, as a contender of its own,
-on. Every case is written when it is done: a run that was stopped goes on where it was.
+round. A sample is a number of calls between two events of the GPU, long enough for the resolution of its clock. The
+calls take turns over several sets of operands, so that not all operands are in the cache. cuDNN runs in both layouts,
+with TF32 off and, as a contender of its own, on. Every case is written as soon as it is done, so a run that was stopped
+continues where it stopped.
 
-`StandIn` is a GPU that is not there: with ``--dry`` everything happens but the work, and a clock of its own advances.
+`StandIn` takes the place of a GPU: with ``--dry`` everything happens except the work, on a simulated clock.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from unittest import mock
 
 import numpy as np
 
-from .. import kernels, layers, operators
+from .. import kernels, operators
 from ..backends import cuda as backend
 from ..geometry import OPERATORS, ConvShape, plan
 from ..kernels import tiled
 from ..kernels.jit import cuda
 from ..kernels.launch import Launch
+from . import cases
 from .cpu import peer_call
 from .results import OURS, PEER, REGULAR, Row, key, read, row_of, versions
 from .timing import PAUSE
@@ -39,16 +41,24 @@ Contenders = dict[tuple[str, str], Callable[[], Any]]
 
 RUNGS = {OURS: "tiled", "shared": "shared", "skip_zeros": "skip_zeros", REGULAR: "with_zeros"}
 TF32 = f"{PEER}, TF32"
-SAMPLE = 0.002  # seconds that a sample should take
-LONG = 0.03  # a contender whose call takes longer is timed in one round
-TURNS = 3  # sets of operands that take turns
-TOLERANCE = {TF32: 1e-2}  # of the largest result; 1e-3 for float32
+SAMPLE = 0.002
+"""Seconds that a sample should take."""
+LONG = 0.03
+"""Seconds of a call; contenders that take longer are timed in one round."""
+TURNS = 3
+"""Sets of operands that take turns."""
+TOLERANCE = {TF32: 1e-2}
+"""Largest error of a contender as a share of the largest result, where it is not the 1e-3 of float32."""
 MINUTES = 8.0
 
 
-# --- a GPU, and one that is not there --------------------------------------------------------------
+# --- a GPU, and a stand-in for it -------------------------------------------------------------------
 class Gpu:
     """The GPU that PyTorch and Numba share."""
+
+    torch: Any
+    name: str
+    versions: str
 
     def __init__(self) -> None:
         backend.require()
@@ -63,7 +73,7 @@ class Gpu:
         torch.backends.cudnn.benchmark = True
         torch.set_grad_enabled(False)
 
-    def contenders(self, case: layers.Case) -> Contenders:
+    def contenders(self, case: cases.Case) -> Contenders:
         """The contenders by name and layout, checked against each other."""
         sizes = [size for _, size in case.shape.arrays(case.operator)]
         sets = [[self.torch.randn(size, device="cuda") for size in sizes] for _ in range(TURNS)]
@@ -75,11 +85,11 @@ class Gpu:
         self._check(case, calls, sets)
         return calls
 
-    def _rung(self, case: layers.Case, sets: list[list[Any]], rung: str) -> Callable[[], Any]:
+    def _rung(self, case: cases.Case, sets: list[list[Any]], rung: str) -> Callable[[], Any]:
         built = []
         for arrays in sets:
             first, second, out = (cuda.as_cuda_array(array) for array in arrays)
-            built.append(kernels.launches(case.operator, case.shape, (first, second, out), variant=rung))
+            built.append(kernels.launches(case.operator, case.shape, (first, second, out), rung=rung))
         turns = cycle(range(TURNS))
 
         def call() -> Any:
@@ -98,8 +108,8 @@ class Gpu:
         self.torch.backends.cudnn.allow_tf32 = tf32
         return calls[next(turns)]().permute(0, 2, 3, 1)
 
-    def _check(self, case: layers.Case, calls: Contenders, sets: list[list[Any]]) -> None:
-        """Each contender's result on every set of operands is cuDNN's, up to rounding."""
+    def _check(self, case: cases.Case, calls: Contenders, sets: list[list[Any]]) -> None:
+        """Check that every contender gives cuDNN's result on every set of operands, up to rounding."""
         for _ in range(TURNS):
             want = calls[PEER, "NCHW"]()
             scale = float(want.abs().max()) or 1.0
@@ -122,19 +132,22 @@ class Gpu:
 
 
 class StandIn:
-    """No GPU: launches are built and not run, and a clock advances by what such a call might take."""
+    """A stand-in for a GPU: launches are built but not run, and a clock advances by what a call might take."""
 
-    name, versions = "stand-in", "dry run"
+    name: str = "stand-in"
+    versions: str = "dry run"
+    clock: float
+    jitter: np.random.Generator
 
     def __init__(self) -> None:
         self.clock = 0.0
         self.jitter = np.random.default_rng(0)
 
-    def contenders(self, case: layers.Case) -> Contenders:
+    def contenders(self, case: cases.Case) -> Contenders:
         names = [*((name, "NHWC") for name in RUNGS), *((name, k) for name in (PEER, TF32) for k in ("NHWC", "NCHW"))]
         first, second, out = (np.empty(size, np.float32) for _, size in case.shape.arrays(case.operator))
         for rung in RUNGS.values():
-            kernels.launches(case.operator, case.shape, (first, second, out), variant=rung)
+            kernels.launches(case.operator, case.shape, (first, second, out), rung=rung)
         flop = 2 * plan(case.operator, case.shape).useful
         return {key: partial(self._work, 5e-6 + flop / (1e13 / (1 + k))) for k, key in enumerate(names)}
 
@@ -149,7 +162,7 @@ class StandIn:
 
 
 def _driver() -> str:
-    """Version of the driver, as its own tool tells it."""
+    """Version of the driver, as nvidia-smi reports it."""
     try:
         query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
@@ -159,7 +172,7 @@ def _driver() -> str:
 
 # --- timing ---------------------------------------------------------------------------------------
 def measure(machine: Gpu | StandIn, calls: Contenders, rounds: int) -> dict[tuple[str, str], list[float]]:
-    """Seconds of each contender in each round, in which they take turns."""
+    """Measure the seconds of each contender in each round; contenders take turns."""
     times = {}
     for name, call in calls.items():
         machine.seconds(call, 1)  # compiles, and lets cuDNN choose
@@ -174,7 +187,7 @@ def measure(machine: Gpu | StandIn, calls: Contenders, rounds: int) -> dict[tupl
 
 
 def done(path: Path | None, device: str) -> set[tuple[Any, ...]]:
-    """The cases of a device that the file has already."""
+    """Cases of a device that the file already has."""
     if path is None or not path.exists():
         return set()
     return {row.case for row in read(path) if row.device == device}
@@ -191,20 +204,20 @@ def append(rows: list[Row], path: Path) -> None:
 
 
 def run(rounds: int, csv_file: Path | None, only: str = "", minutes: float = MINUTES, dry: bool = False) -> int:
-    """Time all contenders on the table of layers, for at most so many minutes.
+    """Time all contenders on the table of layers, within a limit of time.
 
     Parameters
     ----------
     rounds : int
         Samples of each contender on each case.
     csv_file : Path, optional
-        Where the rows go, case by case; cases that it has already are left out.
+        File to add the rows to, case by case; cases that it already has are left out.
     only : str
-        Only cases with this text in their line.
+        Time only cases with this text in their line.
     minutes : float
-        No case is begun later.
+        Minutes after which no further case is begun.
     dry : bool
-        Without a GPU: everything but the work, on a clock of its own.
+        Use no GPU: everything happens except the work, on a simulated clock.
 
     Returns
     -------
@@ -217,15 +230,15 @@ def run(rounds: int, csv_file: Path | None, only: str = "", minutes: float = MIN
         With no GPU, or if a contender's results are wrong.
     """
     machine = StandIn() if dry else Gpu()
-    cases = [case for case in layers.gpu_table() if only in f"{case.operator} {case.name}"]
+    listed = [case for case in cases.gpu_table() if only in f"{case.operator} {case.name}"]
     known = done(csv_file, machine.name)
-    cases = [case for case in cases if key(case) not in known]
-    print(f"{machine.name}: {len(cases)} cases, {len(known)} in the file already. {machine.versions}")
+    listed = [case for case in listed if key(case) not in known]
+    print(f"{machine.name}: {len(listed)} cases, {len(known)} in the file already. {machine.versions}")
     print(f"{'case':<66} {'GFLOP/s':>8} {'cuDNN':>7} {'TF32':>7} {'regular':>8}  (times as long as ours)")
     end = time.monotonic() + 60 * minutes
-    for number, case in enumerate(cases):
+    for number, case in enumerate(listed):
         if time.monotonic() > end:
-            print(f"{len(cases) - number} cases left: run it again with the same --csv to go on")
+            print(f"{len(listed) - number} cases left: run it again with the same --csv to go on")
             break
         rows = _rows(machine, case, measure(machine, machine.contenders(case), rounds))
         if csv_file is not None:
@@ -234,7 +247,7 @@ def run(rounds: int, csv_file: Path | None, only: str = "", minutes: float = MIN
     return 0
 
 
-def _rows(machine: Gpu | StandIn, case: layers.Case, times: dict[tuple[str, str], list[float]]) -> list[Row]:
+def _rows(machine: Gpu | StandIn, case: cases.Case, times: dict[tuple[str, str], list[float]]) -> list[Row]:
     about = {"device": machine.name, "versions": machine.versions, "threads": 0}
     return [
         replace(row_of(case, name, layout, seconds), **about)  # type: ignore[arg-type]
@@ -242,7 +255,7 @@ def _rows(machine: Gpu | StandIn, case: layers.Case, times: dict[tuple[str, str]
     ]
 
 
-def _line(case: layers.Case, rows: list[Row]) -> str:
+def _line(case: cases.Case, rows: list[Row]) -> str:
     least = {row.contender: min(r.median_ms for r in rows if r.contender == row.contender) for row in rows}
     rate = next(row.rate for row in rows if row.contender == OURS)
     others = " ".join(f"{least[name] / least[OURS]:7.2f}" for name in (PEER, TF32))
@@ -254,7 +267,7 @@ LAYER = ConvShape(n=32, ih=8, iw=8, ic=64, oc=64, fh=3, fw=3, padding=1)
 
 
 class DeviceArray:
-    """As much of a Numba device array as a call looks at; there is nothing behind it."""
+    """The part of a Numba device array that a call looks at, with no memory behind it."""
 
     __cuda_ndarray__ = True
     stream = 0
@@ -270,10 +283,13 @@ class DeviceArray:
 
 @contextmanager
 def _no_gpu_needed() -> Iterator[list[Launch]]:
-    """Launches are listed and not run, and memory on the GPU is made of nothing."""
+    """Replace the GPU: launches are listed and not run, and its arrays have no memory."""
     launched: list[Launch] = []
     with ExitStack() as stack:
-        patch = lambda *what: stack.enter_context(mock.patch.object(*what))  # noqa: E731
+
+        def patch(owner: Any, name: str, stand_in: Callable[..., Any]) -> None:
+            stack.enter_context(mock.patch.object(owner, name, stand_in))
+
         patch(backend, "available", lambda: True)
         patch(tiled, "device_of", lambda array: 0)
         patch(tiled, "multiprocessors", lambda device: tiled.DEFAULT_SMS)
@@ -291,12 +307,13 @@ def launch_cost(blocks: int = 60) -> dict[str, float]:
     Parameters
     ----------
     blocks : int
-        Of 50 calls of each operator, in turns with pauses between them: a computer has slow moments.
+        Number of blocks of 50 calls of each operator. Operators take turns, with pauses, because a computer has slow
+        moments.
 
     Returns
     -------
     dict of str to float
-        Of the fastest block, in processor time of this process.
+        Microseconds of a call in the fastest block, as processor time of this process.
     """
     x, w, y = (DeviceArray(size, 2**30 * k) for k, size in enumerate((LAYER.x_shape, LAYER.w_shape, LAYER.y_shape), 1))
     calling: dict[str, Callable[[], Any]] = {
@@ -305,7 +322,7 @@ def launch_cost(blocks: int = 60) -> dict[str, float]:
         "conv2d_weight": lambda: operators.conv2d_weight(x, LAYER.w_shape, y, padding=1, out=w),
     }
     samples: dict[str, list[float]] = {operator: [] for operator in OPERATORS}
-    tiled._prepared.cache_clear()  # no table of a stand-in may be met later, and none of a real GPU now
+    tiled._prepared.cache_clear()  # tables of a real GPU must not serve the stand-in, nor the other way round
     backend._workspaces.clear()
     try:
         with _no_gpu_needed():

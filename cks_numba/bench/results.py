@@ -1,4 +1,4 @@
-"""What a benchmark leaves: rows, the CSV and the table made of them, and the bars that they have to clear."""
+"""Results of a benchmark: rows, the CSV and the table made of them, and the bars that they have to clear."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
-from .. import layers
 from ..backends.cpu.registers import VECTOR_BYTES
 from ..geometry import OPERATORS, plan
+from . import cases
 
 OURS, PEER, REGULAR, LIMIT = "cks_numba", "PyTorch", "regular way", "BLAS"
-BLAS_SIDE = 1024  # of the matrices whose product is the limit
+BLAS_SIDE = 1024
+"""Rows and columns of the matrices whose product is the limit."""
 MAPS = (("2x2", 1, 3), ("4x4", 4, 7), ("8x8", 8, 15), ("16x16 and larger", 16, 10**9))
-SPARE_BYTES = 4 * 2**20  # memory beyond a tenth of the largest array
+"""Columns of the summary: heading, and the least and the most rows of x."""
+SPARE_BYTES = 4 * 2**20
+"""Bar: bytes that a call may allocate beyond a tenth of the largest array."""
 MARKERS = ("<!-- bench: cpu -->", "<!-- end of bench -->")
 
 
@@ -59,7 +62,7 @@ class Row:
 # --- one row -------------------------------------------------------------------------------------
 @cache
 def machine() -> str:
-    """Name of the CPU, and how wide its vectors are: of some CPUs the name says little."""
+    """Name of the CPU and width of its vectors, because some names say little."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -82,7 +85,7 @@ def versions() -> str:
 
 @cache
 def _commit() -> str:
-    """Commit of the checkout that this file is in, with a + where it has been changed since."""
+    """Commit of the checkout that this file is in, with a + if something has been changed since."""
     here = Path(__file__).parent
     try:
         git = ("git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=7")
@@ -91,13 +94,13 @@ def _commit() -> str:
         return metadata.version("cks-numba")
 
 
-def key(case: layers.Case) -> tuple[Any, ...]:
-    """What the rows of a case have as theirs."""
+def key(case: cases.Case) -> tuple[Any, ...]:
+    """Key of a case: what `Row.case` is for each of its rows."""
     return row_of(case, OURS, "", [1.0]).case
 
 
-def row_of(case: layers.Case, name: str, layout: str, seconds: list[float]) -> Row:
-    """The row of a contender with so many seconds in each round."""
+def row_of(case: cases.Case, name: str, layout: str, seconds: list[float]) -> Row:
+    """Make the row of a contender from its seconds in each round."""
     s = case.shape
     flop = 2 * BLAS_SIDE**3 if name == LIMIT else 2 * plan(case.operator, s).useful
     return Row(
@@ -127,31 +130,43 @@ def row_of(case: layers.Case, name: str, layout: str, seconds: list[float]) -> R
 
 
 def _rounded(number: float) -> float:
-    """The number as it stands in the CSV."""
+    """Round a number to the four digits that the CSV has."""
     return float(f"{number:.4g}")
 
 
 def median_of(rows: Iterable[Row], contender: str) -> float:
-    """Median milliseconds in one case: of ours in NHWC, of PyTorch in its better layout; 0 for who is not there."""
+    """Median milliseconds in one case: ours in NHWC, PyTorch in its better layout; 0 for a contender without a row."""
     found = [row.median_ms for row in rows if row.contender == contender]
     return (found[0] if contender == OURS else min(found)) if found else 0.0
 
 
-# --- what is said of the rows --------------------------------------------------------------------
+# --- ratios, bars and the table ------------------------------------------------------------------
 @dataclass
 class Ratio:
-    """A case in four numbers: useful GFLOP, and times and rates as ratios."""
+    """A case in four numbers.
+
+    Attributes
+    ----------
+    row : Row
+        Ours.
+    gflop : float
+        Useful work in GFLOP.
+    peer, regular : float
+        Time of PyTorch, in its better layout, and of the regular way, over ours.
+    limit : float
+        Our useful rate over that of BLAS.
+    """
 
     row: Row
     gflop: float
-    peer: float  # how many times as long PyTorch takes in its better layout
+    peer: float
     regular: float
-    limit: float  # our useful rate over that of BLAS
+    limit: float
 
 
 @dataclass
 class Bar:
-    """Something measured, and what it has to be."""
+    """A measured number, and what it has to be at least, or at most."""
 
     what: str
     value: float
@@ -168,7 +183,7 @@ class Bar:
 
 
 def ratios(rows: Iterable[Row]) -> list[Ratio]:
-    """The cases of a CSV."""
+    """Compare the contenders of each case."""
     by_case: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         by_case.setdefault(row.case, []).append(row)
@@ -182,7 +197,7 @@ def ratios(rows: Iterable[Row]) -> list[Ratio]:
 
 
 def bars(rows: Sequence[Row]) -> list[Bar]:
-    """The bars that the timings of the CPU backend have to clear."""
+    """Return the bars that the timings of the CPU backend have to clear."""
     found = []
     everything = ratios(rows)
     for operator in OPERATORS:
@@ -211,7 +226,7 @@ def _largest(row: Row) -> int:
 
 
 def summary(rows: Iterable[Row]) -> str:
-    """The rows in one table, in Markdown."""
+    """Summarise the rows in one table, in Markdown."""
     everything = ratios(rows)
     first = everything[0].row
     lines = [
@@ -247,13 +262,3 @@ def read(path: Path) -> list[Row]:
     kinds = {"int": int, "float": float, "str": str}
     with path.open(newline="", encoding="utf-8") as file:
         return [Row(**{f.name: kinds[str(f.type)](line[f.name]) for f in fields(Row)}) for line in csv.DictReader(file)]
-
-
-def put_between(path: Path, text: str, markers: tuple[str, str] = MARKERS) -> None:
-    """Replace what stands between the markers of a file."""
-    content = path.read_text(encoding="utf-8")
-    before, start, rest = content.partition(markers[0])
-    _, end, after = rest.partition(markers[1])
-    if not start or not end:
-        raise RuntimeError(f"{path} has no {markers[0]} ... {markers[1]}")
-    path.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")

@@ -1,10 +1,10 @@
-"""Timing that chance has little part in: one way for all that compares contenders.
+"""Timing with little influence of chance: one way for everything that compares contenders.
 
-Contenders take turns, a burst of calls of each a round. A burst begins with a pause, in which the threads of the
+Contenders take turns: a round has a burst of calls of each. A burst begins with a pause, in which the threads of the
 contender before it fall asleep, and one untimed call. Where a probe is given, a round begins and ends with a loop of
 multiply-adds on all threads, which shows whether the machine was busy with something else; such a round is not
-counted. Memory that is freed stays with the process (with glibc): fresh pages cost as much as many a layer, and chance
-would decide whose result comes in them.
+counted. Memory that is freed stays with the process (with glibc): fresh pages can cost as much as a layer, and chance
+would decide which contender gets them.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import carray
 
-from ..backends.cpu.compiled import NEXT_TASK, OWN, start
-from ..backends.cpu.registers import TILE_ROWS, addresses_in, integers, integers_at, next_number, store, zeros
+from ..backends.cpu.compiled import NEXT_TASK, arguments_of, own_arguments, start
+from ..backends.cpu.registers import TILE_ROWS, addresses_in, integers_at, next_number, store, zeros
 from ..backends.cpu.tile import sum_of_products
 
-PAUSE = 0.002  # seconds
-AFTER_BLAS = 0.05  # seconds; OpenBLAS's threads stay awake for 2**26 ticks of the clock, and slow down everybody else
-CLEAN = 1.08  # a round is not counted if the loop of multiply-adds took so many times as long as in the best round
+PAUSE = 0.002
+"""Seconds of the pause at the start of a burst."""
+AFTER_BLAS = 0.05
+"""Seconds of a pause after BLAS: OpenBLAS's threads stay awake for 2**26 ticks and slow down everything else."""
+CLEAN = 1.08
+"""Most that the probe may take in a clean round, as a multiple of its time in the best round."""
 
 
 def keep_memory() -> None:
@@ -39,7 +42,7 @@ def keep_memory() -> None:
 def burst(
     call: Callable[[], Any], times: int = 1, pause: float = PAUSE, before: Callable[[], Any] | None = None
 ) -> list[float]:
-    """Seconds of so many calls, after a pause and one untimed call; `before` is called before each, untimed too."""
+    """Seconds of each of `times` calls, after a pause and an untimed call; `before` runs untimed before each."""
     time.sleep(pause)
     call()
     found = []
@@ -55,7 +58,7 @@ def burst(
 def clean_rounds(
     bursts: Mapping[Any, Callable[[], list[float]]], rounds: int, probe: Probe | None = None
 ) -> dict[Any, list[float]]:
-    """Seconds of each contender, whose bursts alternate.
+    """Seconds of each contender; their bursts alternate.
 
     With a probe, only rounds count in which the machine was about as fast as in the best one.
     """
@@ -71,15 +74,26 @@ def clean_rounds(
     return {key: [taken for seconds in kept for taken in seconds[key]] for key in bursts}
 
 
-def multiply_adds(zero, arguments):
+class ProbeAddresses(NamedTuple):
+    """Address of the array with the addresses of the rows of all tiles."""
+
+    rows: int
+
+
+class ProbeSizes(NamedTuple):
+    """Sizes that `multiply_adds` takes."""
+
+    tasks: int
+
+
+def multiply_adds(zero, arguments):  # type: ignore[no-untyped-def]
     """Kernel: nothing but multiply-adds, on numbers that stay in the L1 cache; a task is a tile of results."""
-    arguments = carray(integers_at(arguments), OWN + 2)
-    first, tasks = integers(arguments, OWN, 2)
+    addresses, sizes = own_arguments(arguments, ProbeAddresses, ProbeSizes)
     while True:
         task = next_number(arguments, NEXT_TASK)
-        if task >= tasks:
+        if task >= sizes.tasks:
             return
-        rows = carray(integers_at(first + task * 8 * TILE_ROWS), TILE_ROWS)
+        rows = carray(integers_at(addresses.rows + task * 8 * TILE_ROWS), TILE_ROWS)
         tile, there = zeros(zero), addresses_in(rows)
         for _ in range(500):
             tile = sum_of_products(tile, there, 0, rows[0], (1, 1, 512), (0, 0, 4), (0, 0, 0))
@@ -93,13 +107,14 @@ class Probe:
         self.numbers = np.zeros((threads, TILE_ROWS, 1024), np.float32)
         first, (thread_step, row_step, _) = self.numbers.ctypes.data, self.numbers.strides
         self.rows = first + np.add.outer(np.arange(threads) * thread_step, np.arange(TILE_ROWS) * row_step)
-        self.sizes = np.array([0] * OWN + [0, threads], np.int64)
+        self.arguments = arguments_of(ProbeAddresses, ProbeSizes(tasks=threads))
 
     def seconds(self) -> float:
         """The best of three runs; the first one wakes the threads."""
         runs = []
         for _ in range(3):
             begin = time.perf_counter()
-            start(multiply_adds, self.numbers.dtype, len(self.rows), self.sizes, (self.rows.ctypes.data,), 0)
+            addresses = ProbeAddresses(rows=self.rows.ctypes.data)
+            start(multiply_adds, self.numbers.dtype, len(self.rows), self.arguments, addresses, 0)
             runs.append(time.perf_counter() - begin)
         return min(runs)

@@ -10,12 +10,12 @@ from . import conv_v2, ks_deconv, sk_dilated
 from .launch import Launch
 
 BY_OPERATOR = {"conv2d": conv_v2, "conv2d_input": ks_deconv, "conv2d_weight": sk_dilated}
-VARIANTS = tuple(conv_v2.VARIANTS)
+RUNGS = tuple(conv_v2.RUNGS)
 
-__all__ = ["BY_OPERATOR", "VARIANTS", "Launch", "launches"]
+__all__ = ["BY_OPERATOR", "RUNGS", "Launch", "launches"]
 
 
-def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], variant: str = "tiled") -> list[Launch]:
+def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], rung: str = "tiled") -> list[Launch]:
     """Build the launches of an operator, without running them; no GPU needed.
 
     Parameters
@@ -25,36 +25,36 @@ def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], vari
     arrays : tuple of three arrays
         (x, w, out), (w, dy, out) or (x, dy, out): NumPy or device arrays, C-contiguous NHWC and OHWI,
         all float32 or all float64. `out` is written when the launches run.
-    variant : {"with_zeros", "skip_zeros", "shared", "tiled"}
+    rung : {"with_zeros", "skip_zeros", "shared", "tiled"}
 
     Returns
     -------
     list of Launch
-        To be run in this order. What they need between them is allocated here. Empty where there
-        is nothing to write.
+        They must run in this order. Memory that one of them hands to the next is allocated here. The list is
+        empty where there is nothing to write.
 
     Raises
     ------
     ValueError, TypeError
-        For an unknown operator or variant, and for arrays of another shape, dtype or memory order.
+        For an unknown operator or rung, and for arrays of another shape, dtype or memory order.
 
     Examples
     --------
     >>> import numpy as np
     >>> shape = ConvShape(n=1, ih=4, iw=4, ic=2, oc=3, fh=3, fw=3, padding=1)
     >>> x, w, y = (np.zeros(size, np.float32) for size in (shape.x_shape, shape.w_shape, shape.y_shape))
-    >>> for launch in launches("conv2d", shape, (x, w, y), variant="skip_zeros"):
+    >>> for launch in launches("conv2d", shape, (x, w, y), rung="skip_zeros"):
     ...     print(launch)
     conv2d skip_zeros[(1,), (128,)](float32[1, 4, 4, 2], float32[3, 3, 3, 2], float32[1, 4, 4, 3], 1, 1, 1, 1, 1, 1)
     """
     if operator not in BY_OPERATOR:
         raise ValueError(f"operator must be one of {tuple(BY_OPERATOR)}, got {operator!r}")
-    if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
+    if rung not in RUNGS:
+        raise ValueError(f"rung must be one of {RUNGS}, got {rung!r}")
     _check(operator, shape, arrays)
     if 0 in arrays[2].shape:
         return []
-    built = BY_OPERATOR[operator].VARIANTS[variant](shape, *arrays)
+    built = BY_OPERATOR[operator].RUNGS[rung](shape, *arrays)
     built = [launch for launch in built if min(launch.grid)]  # with no image there is nothing to pad
     for launch in built:
         checks.grid(launch.name, launch.grid)

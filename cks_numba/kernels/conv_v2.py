@@ -6,7 +6,7 @@ rung            what it adds                                                 wha
 ``with_zeros``  one thread an output, on an x that was really padded         nothing
 ``skip_zeros``  the window is trimmed to the taps that lie on x              padded zeros
 ``shared``      a block shares one window: tiles of x and w in fast memory   padded zeros
-``tiled``       a block runs over all positions with one window (gemm.py)   padded zeros, bounds tests
+``tiled``       a block runs over all positions with one window (tiled/)   padded zeros, bounds tests
 ==============  ===========================================================  ===========================
 
 x (N, IH, IW, IC), w (OC, FH, FW, IC/groups), y (N, OH, OW, OC): C-contiguous, one float type.
@@ -17,13 +17,14 @@ from __future__ import annotations
 from typing import Any
 
 from ..geometry import ConvShape
-from ..tables import ceil_div
+from ..plan_table import ceil_div
 from . import tiled
+from .elementwise import padded
 from .jit import cuda, taps_of_output, unravel
-from .launch import Launch, one_thread_each, padded
+from .launch import Launch, one_thread_each
 
 TILE = 8  # images, output channels and input channels of a shared tile
-PITCH = TILE + 1  # of a row in shared memory: an odd pitch spreads a column over all banks
+PITCH = TILE + 1  # elements from one row of a shared tile to the next; an odd number spreads a column over all banks
 
 
 # --- 1. with_zeros --------------------------------------------------------------------------------
@@ -124,7 +125,7 @@ def launch_tiled(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
     return tiled.launches("conv2d", shape, (x, w, y))
 
 
-VARIANTS = {
+RUNGS = {
     "with_zeros": launch_with_zeros,
     "skip_zeros": launch_skip_zeros,
     "shared": launch_shared,

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numba
+import numpy as np
 from numba import cuda
+from numba.np.numpy_support import as_dtype
 
 from .. import geometry
+
+NUMBA_CUDA: bool = find_spec("numba_cuda") is not None
+"""True where the package numba-cuda is installed; else `numba.cuda` is Numba's own, which can only simulate kernels."""
+
+NO_NUMBA_CUDA = "numba-cuda, which compiles the kernels, is not installed (for macOS no version is new enough)"
 
 SIMULATED: bool = bool(getattr(numba.config, "ENABLE_CUDASIM", False))
 """True where NUMBA_ENABLE_CUDASIM=1 was set before numba was first imported."""
@@ -26,6 +37,39 @@ def kernel(threads: int, blocks: int) -> Any:
     options: dict[str, Any] = {} if SIMULATED else {"launch_bounds": (threads, blocks)}
     return cuda.jit(**options)
 
+
+def intrinsic(plain: Callable[..., Any], code: Callable[..., Any]) -> Any:
+    """The plain function in the simulator, else an intrinsic, which names the plain one as its `twin`."""
+    if SIMULATED:
+        return plain
+    from numba.cuda import extending  # the simulator has no such module
+
+    function: Any = extending.intrinsic(code)
+    function.twin = plain
+    return function
+
+
+def _let_shared_arrays_take_an_alignment() -> None:
+    """Give the simulator that Numba itself ships the argument `alignment`, which numba-cuda's simulator has."""
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared  # only the simulators have such a module
+
+    plain = FakeCUDAShared.array
+
+    def array(self: Any, shape: Any, dtype: Any, alignment: Any = None) -> Any:
+        """All threads of a block that ask in the same line of a kernel get the same array."""
+        if shape == 0:  # memory whose size the launch gives
+            return plain(self, shape, dtype)
+        caller = sys._getframe(1)
+        line = caller.f_code.co_filename, caller.f_lineno
+        dtype = as_dtype(dtype) if isinstance(dtype, numba.types.Type) else dtype
+        return self._allocations.setdefault(line, np.empty(shape, dtype))
+
+    if "alignment" not in inspect.signature(plain).parameters:
+        FakeCUDAShared.array = array
+
+
+if SIMULATED:
+    _let_shared_arrays_take_an_alignment()
 
 # The kernels trim with the very functions that the plan is made with.
 taps_of_output = device(geometry.taps_of_output)

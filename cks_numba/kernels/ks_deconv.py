@@ -8,7 +8,7 @@ rung            what it adds                                                 wha
 ``skip_zeros``  the filter is split by phase: input i meets only the taps    inserted and padded zeros
                 of phase (i + padding) mod stride, on the dense dy
 ``shared``      a block shares one phase and window: tiles in fast memory    inserted and padded zeros
-``tiled``       a block runs over all positions with one window (gemm.py)   inserted and padded zeros, tests
+``tiled``       a block runs over all positions with one window (tiled/)   inserted and padded zeros, tests
 ==============  ===========================================================  ==================================
 
 w (OC, FH, FW, IC/groups), dy (N, OH, OW, OC), dx (N, IH, IW, IC): C-contiguous, one float type.
@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 
 from ..geometry import ConvShape
-from ..tables import ceil_div
+from ..plan_table import ceil_div
 from . import tiled
+from .elementwise import zeros_inserted
 from .jit import cuda, taps_of_input, unravel
-from .launch import Launch, beside, one_thread_each, zeros_inserted
+from .launch import Launch, beside, one_thread_each
 
 TILE = 8  # images, input channels and output channels of a shared tile
-PITCH = TILE + 1  # of a row in shared memory: an odd pitch spreads a column over all banks
+PITCH = TILE + 1  # elements from one row of a shared tile to the next; an odd number spreads a column over all banks
 
 
 # --- 1. with_zeros --------------------------------------------------------------------------------
@@ -136,7 +137,7 @@ def launch_tiled(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
     return tiled.launches("conv2d_input", shape, (w, dy, dx))
 
 
-VARIANTS = {
+RUNGS = {
     "with_zeros": launch_with_zeros,
     "skip_zeros": launch_skip_zeros,
     "shared": launch_shared,

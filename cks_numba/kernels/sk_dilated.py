@@ -21,11 +21,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..geometry import ConvShape
-from ..tables import ceil_div
+from ..plan_table import ceil_div
 from . import tiled
 from .conv_v2 import geometry_args
+from .elementwise import padded, zeros_inserted
 from .jit import cuda, outputs_of_tap, unravel
-from .launch import Launch, one_thread_each, padded, zeros_inserted
+from .launch import Launch, one_thread_each
 
 TILE = 8  # output channels, input channels and positions of a shared tile
 
@@ -129,7 +130,7 @@ def launch_tiled(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
     return tiled.launches("conv2d_weight", shape, (x, dy, dw))
 
 
-VARIANTS = {
+RUNGS = {
     "with_zeros": launch_with_zeros,
     "skip_zeros": launch_skip_zeros,
     "shared": launch_shared,

@@ -5,14 +5,12 @@ Nothing here derives geometry.
 
 from __future__ import annotations
 
+from ..steps.stages import INSERTED, PADDED, REAL
 from .animation import animate
 from .cells import (
     BLUE,
     INK,
-    INSERTED,
     NAMES,
-    PADDED,
-    REAL,
     RED,
     STYLES,
     canvas,
@@ -30,6 +28,7 @@ from .counts import BOTH, KINDS, draw_bars, draw_shares, share
 from .explore import explore, explore_figure
 from .groups import draw_groups, draw_windows, group_map, window_map
 from .phases import draw_sub_filters, phase_maps, sub_filters
+from .photograph import photograph
 from .products import draw_heat, draw_products, products, waste_map
 from .triples import draw_triples, triple_map
 
@@ -64,6 +63,7 @@ __all__ = [
     "legend_of_marks",
     "mark",
     "phase_maps",
+    "photograph",
     "products",
     "share",
     "single",

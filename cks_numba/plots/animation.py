@@ -1,4 +1,4 @@
-"""A GIF of an operator: the regular way beside the skipping way, one result a frame, every product marked."""
+"""A GIF of an operator: the regular way beside the skipping way, one result per frame, every product marked."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from PIL import Image
 
 from .. import trace
 from ..geometry import ConvShape
-from .cells import BLUE, INK, REAL, RED, Kinds, canvas, draw_cells, frame, single, write, zero_maps
+from ..steps.stages import REAL
+from .cells import BLUE, INK, RED, Kinds, canvas, draw_cells, frame, single, write, zero_maps
 from .products import draw_heat, draw_products, products, waste_map
 
 MOST_RESULTS = 100
-HOLD = 8  # frames that the last picture stays longer
+HOLD = 8
+"""Extra frames for which the last picture stays."""
 DPI = 64
-TOP = 2.8  # squares above the tensors
+TOP = 2.8
+"""Squares above the tensors."""
 OPERANDS = {"conv2d": ("x", "w"), "conv2d_input": ("dy", "w"), "conv2d_weight": ("x", "dy")}
 RESULTS = {"conv2d": "y", "conv2d_input": "dx", "conv2d_weight": "dw"}
 ADDED = {
@@ -40,9 +43,9 @@ class Way(NamedTuple):
 
 
 def ways(operator: str, shape: ConvShape) -> tuple[Way, Way]:
-    """The regular and the skipping way of a layer, seen at one image and one channel."""
+    """Trace the regular and the skipping way of a layer, with one image and one channel."""
     shape = single(shape)
-    regular, skipping = (trace.run(operator, shape, variant) for variant in ("with_zeros", "skip_zeros"))
+    regular, skipping = (trace.run(operator, shape, rung) for rung in ("with_zeros", "skip_zeros"))
     sizes = {"x": shape.x_shape, "w": shape.w_shape, "dy": shape.y_shape}
     first, second = (np.full(sizes[name][1:3], REAL) for name in OPERANDS[operator])
     return (
@@ -54,8 +57,8 @@ def ways(operator: str, shape: ConvShape) -> tuple[Way, Way]:
 def animate(operator: str, shape: ConvShape, path: str | Path, fps: float = 1.5) -> Path:
     """Write a GIF: on the left the regular way, on the right the skipping way, with running counters.
 
-    Every frame is one result. Crosses are products by an added zero, dots are useful products. What
-    is shown is what the traced kernels did.
+    Every frame is one result. Crosses are products by an added zero, dots are useful products, both as
+    the traced kernels did them.
 
     Parameters
     ----------
@@ -63,7 +66,7 @@ def animate(operator: str, shape: ConvShape, path: str | Path, fps: float = 1.5)
     shape : ConvShape
         Its first image and channel are shown; at most 100 results.
     path : str or Path
-        Ends with .gif.
+        Name that ends with .gif.
     fps : float
         Results per second.
 
@@ -108,7 +111,7 @@ def _check_size(operator: str, shape: ConvShape) -> None:
 
 
 def _frames(pair: tuple[Way, Way]) -> Iterator[Image.Image]:
-    """A picture for each result."""
+    """Yield a picture for each result."""
     fig, ax = canvas(*_size(pair))
     fig.set_dpi(DPI)
     drawing = FigureCanvasAgg(fig)
@@ -119,11 +122,11 @@ def _frames(pair: tuple[Way, Way]) -> Iterator[Image.Image]:
 
 
 def _width(way: Way) -> float:
-    return way.first.shape[1] + 1.5 + max(way.second.shape[1], way.traced.result.shape[2])
+    return float(way.first.shape[1] + 1.5 + max(way.second.shape[1], way.traced.result.shape[2]))
 
 
 def _height(way: Way) -> float:
-    return max(way.first.shape[0] + 1.5, way.second.shape[0] + way.traced.result.shape[1] + 3.2)
+    return float(max(way.first.shape[0] + 1.5, way.second.shape[0] + way.traced.result.shape[1] + 3.2))
 
 
 def _size(pair: tuple[Way, Way]) -> tuple[float, float]:

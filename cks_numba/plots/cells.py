@@ -18,11 +18,12 @@ Kinds = np.ndarray[Any, Any]
 
 BLUE, RED, INK = "#0072B2", "#D55E00", "#222222"
 LETTER_COLOURS = ("#56B4E9", "#F0E442", "#7FD1B4", "#E3A9CB", "#FFFFFF", "#C9B8F0", "#B8B8B8", "#FBD3BE", "#C8A97E")
-MARKS: dict[bool, dict[str, Any]] = {  # of products: wasted, useful
+MARKS: dict[bool, dict[str, Any]] = {  # True: wasted products, False: useful ones
     True: dict(marker="X", markersize=16, color=RED, markeredgecolor="white", markeredgewidth=1.2),
     False: dict(marker="o", markersize=11, color="white", markeredgecolor=INK),
 }
-CELL = 0.55  # inches of a square on a canvas
+CELL = 0.55
+"""Inches of a square on a canvas."""
 STYLES: dict[int, dict[str, Any]] = {  # blue and orange of the Okabe-Ito palette, told apart by hatch and text too
     REAL: dict(facecolor=BLUE, edgecolor="white"),
     INSERTED: dict(facecolor="#FBDFA3", edgecolor="#C57B00", hatch="////"),
@@ -33,19 +34,19 @@ FIELDS = {"conv2d": "padded x", "conv2d_input": "padded dy", "conv2d_weight": "p
 
 
 def single(shape: ConvShape) -> ConvShape:
-    """The same layer with one image and one channel, which is what is drawn."""
+    """Reduce a layer to one image and one channel, which is what is drawn."""
     one = dict(n=1, ih=shape.ih, iw=shape.iw, ic=1, oc=1, fh=shape.fh, fw=shape.fw)
     return ConvShape(**one, stride=shape.stride, padding=shape.padding, dilation=shape.dilation)
 
 
 def zero_maps(operator: str, shape: ConvShape) -> tuple[Kinds, Kinds]:
-    """Tell what the regular way multiplies.
+    """Map the kinds of elements that the regular way multiplies.
 
     Parameters
     ----------
     operator : {"conv2d", "conv2d_input", "conv2d_weight"}
     shape : ConvShape
-        One image and one channel of it are looked at.
+        Only one image and one channel of it count.
 
     Returns
     -------
@@ -69,7 +70,7 @@ def zero_maps(operator: str, shape: ConvShape) -> tuple[Kinds, Kinds]:
 
 
 def draw_cells(ax: Any, kinds: Kinds, left: float = 0, top: float = 0, window: tuple[int, int] | None = None) -> None:
-    """Draw a tensor, one square an element and a 0 on every added one.
+    """Draw a tensor as one square per element, with a 0 on every added zero.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def draw_cells(ax: Any, kinds: Kinds, left: float = 0, top: float = 0, window: t
     kinds : int array (rows, columns)
         From `zero_maps`.
     left, top : float
-        Where its corner lies, in squares.
+        Place of its corner, in squares.
     window : (int, int), optional
         Rows and columns that a thick frame encloses, from the corner.
     """
@@ -125,7 +126,7 @@ def mark(ax: Any, places: Iterable[tuple[int, int]], wasted: bool, left: float =
 
 
 def frame(ax: Any, places: Iterable[tuple[int, int]], left: float = 0, top: float = 0, **style: Any) -> None:
-    """Draw the smallest thick frame around all the places (row, column); none around no place."""
+    """Draw the smallest thick frame around all the places (row, column); nothing if there are none."""
     rows, columns = zip(*places, strict=True) if (places := list(places)) else ((), ())
     if rows:
         high, wide = max(rows) - min(rows) + 1, max(columns) - min(columns) + 1
@@ -134,7 +135,7 @@ def frame(ax: Any, places: Iterable[tuple[int, int]], left: float = 0, top: floa
 
 
 def draw_letters(ax: Any, numbers: Kinds, left: float = 0, top: float = 0, unit: float = 1) -> None:
-    """Draw a map of numbers as squares of size `unit`, a letter and a colour for each; -1 is an element cut off."""
+    """Draw a map of numbers as squares of size `unit`, a letter and a colour for each; -1 is an element left out."""
     for (row, column), number in np.ndenumerate(numbers):
         style = STYLES[PADDED] if number < 0 else dict(facecolor=colour(int(number)), edgecolor="#666666")
         corner = left + column * unit, top + row * unit
@@ -151,5 +152,5 @@ def letter(number: int) -> str:
 
 
 def colour(number: int) -> str:
-    """Colour of a letter; after the last one they start again, so the letter tells them apart."""
+    """Colour of a letter; after the last one the colours start again, so the letter tells them apart."""
     return LETTER_COLOURS[number % len(LETTER_COLOURS)]

@@ -10,9 +10,10 @@ from matplotlib.patches import Patch
 from .. import flops
 from ..flops import Count
 from ..geometry import ConvShape
-from .cells import INK, INSERTED, PADDED, REAL, STYLES
+from ..steps.stages import INSERTED, PADDED, REAL
+from .cells import INK, STYLES
 
-BOTH: dict[str, Any] = dict(facecolor="#C9A98B", edgecolor="#6B4A2B", hatch="xxxx")  # padded times inserted
+BOTH: dict[str, Any] = dict(facecolor="#C9A98B", edgecolor="#6B4A2B", hatch="xxxx")  # padded zero times inserted zero
 KINDS: dict[str, dict[str, Any]] = {
     "useful": STYLES[REAL],
     "padded": STYLES[PADDED],
@@ -23,13 +24,13 @@ LINES = (("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
 
 
 def draw_bars(ax: Any, counts: Mapping[str, Count]) -> None:
-    """Draw the regular multiply-adds of some operators or layers as bars, stacked by kind; how many times too many.
+    """Draw the regular multiply-adds of some operators or layers as bars, stacked by kind.
 
     Parameters
     ----------
     ax : matplotlib Axes
     counts : dict of str to Count
-        Under the labels of the bars.
+        The keys are the labels of the bars.
     """
     where, bottom = range(len(counts)), [0] * len(counts)
     for kind, style in KINDS.items():
@@ -50,7 +51,7 @@ def draw_bars(ax: Any, counts: Mapping[str, Count]) -> None:
 
 
 def share(operator: str, size: int, taps: int, stride: int) -> float:
-    """Part of the regular multiply-adds that are by a zero, in percent, for a layer with `size` x `size` outputs.
+    """Share of the regular multiply-adds that are by a zero, in percent, for a layer with `size` x `size` outputs.
 
     Its input is `stride` times as large, padded by half the filter. Channels and images do not change the share.
 

@@ -16,12 +16,14 @@ from .cells import Kinds, canvas, draw_cells, frame, legend_of_kinds, single, wr
 from .groups import draw_groups
 from .products import draw_heat, products, waste_map
 
-LEFT, TOP = 0.8, 3.5  # squares beside and above the tensors
-MOST_PRODUCTS = 100_000  # that the regular way does for one channel: a second of tracing
+LEFT, TOP = 0.8, 3.5
+"""Squares beside and above the tensors."""
+MOST_PRODUCTS = 100_000
+"""Most products of the regular way in one channel: a second of tracing."""
 
 
 def explore_figure(operator: str, shape: ConvShape) -> Figure:
-    """Draw one layer: what the regular way multiplies, what of it is wasted where, and the groups of the plan.
+    """Draw one layer: what the regular way multiplies, where that is wasted, and the groups of the plan.
 
     Parameters
     ----------
@@ -36,7 +38,7 @@ def explore_figure(operator: str, shape: ConvShape) -> Figure:
     Raises
     ------
     ValueError, TypeError
-        For an unknown operator, no ConvShape, or a layer too large to be drawn.
+        For an unknown operator, a shape that is no ConvShape, or a layer too large to be drawn.
 
     Examples
     --------
@@ -60,7 +62,7 @@ def explore_figure(operator: str, shape: ConvShape) -> Figure:
 
 
 def _draw_operands(ax: Any, traced: trace.Trace, field: Kinds, slider: Kinds, right: float) -> None:
-    """Draw what is read and what slides over it, framed where the first result is made."""
+    """Draw what is read and what slides over it, with a frame around what the first result uses."""
     names = ADDED[traced.operator]
     for kinds, name, operand, left in ((field, names[0], "first", LEFT), (slider, names[1], "second", right)):
         places = products(traced, (0, 0), operand)
@@ -95,12 +97,12 @@ def _write_counts(ax: Any, operator: str, shape: ConvShape) -> None:
 
 
 def explore() -> Any:
-    """Sliders for size, filter, stride, padding, dilation and operator in a notebook; the picture follows.
+    """Make sliders for size, filter, stride, padding, dilation and operator in a notebook; the picture follows them.
 
     Returns
     -------
     ipywidgets.VBox
-        Shown if it is the last value of a cell.
+        It is shown if it is the last value of a cell.
 
     Raises
     ------
@@ -124,7 +126,7 @@ def explore() -> Any:
         try:
             picture.value = _png(explore_figure(choice.value, layer(**{k: s.value for k, s in sliders.items()})))
             problem.value = ""
-        except ValueError as error:  # such as a filter that does not fit: the last picture stays
+        except ValueError as error:  # for example, a filter does not fit: the last picture stays
             problem.value = str(error)
 
     for control in (choice, *sliders.values()):

@@ -1,4 +1,4 @@
-"""The groups of a plan: a map of the result with one letter a group, and the window of each group."""
+"""The groups of a plan: a map of the result with one letter per group, and the window of each group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ..geometry import ConvShape, Group, Run, plan
 from .cells import Kinds, draw_letters
 
 FIXED = {"conv2d": "o", "conv2d_input": "i", "conv2d_weight": "f"}
-WINDOW = {"conv2d": "f", "conv2d_input": "f", "conv2d_weight": "o"}  # what of the slider a result meets
+WINDOW = {"conv2d": "f", "conv2d_input": "f", "conv2d_weight": "o"}
+"""Index of the elements that a result meets in what slides: the filter, or dy for conv2d_weight."""
 
 
 def group_map(operator: str, shape: ConvShape) -> Kinds:
@@ -24,7 +25,7 @@ def group_map(operator: str, shape: ConvShape) -> Kinds:
     Returns
     -------
     int array (rows, columns)
-        Of the result. Longest sums have the smallest numbers.
+        One number per element of the result; the longest sums have the smallest numbers.
 
     Examples
     --------
@@ -45,9 +46,9 @@ def group_map(operator: str, shape: ConvShape) -> Kinds:
 
 
 def window_map(operator: str, shape: ConvShape, number: int) -> Kinds:
-    """The filter (for conv2d_weight: dy), with `number` on what the results of that group meet and -1 elsewhere.
+    """Map the filter (for conv2d_weight: dy): `number` where the results of that group meet it, -1 elsewhere.
 
-    For conv2d_weight it is seen from the first result of the group.
+    For conv2d_weight this is what the first result of the group meets.
 
     Examples
     --------
@@ -75,14 +76,14 @@ def _met(run: Run, operator: str) -> list[int]:
 
 
 def draw_groups(ax: Any, operator: str, shape: ConvShape, left: float = 0, top: float = 0, unit: float = 1) -> None:
-    """Draw the result, one letter and colour a group."""
+    """Draw the result, with a letter and a colour for each group."""
     draw_letters(ax, group_map(operator, shape), left, top, unit)
 
 
 def draw_windows(
     ax: Any, operator: str, shape: ConvShape, left: float = 0, top: float = 0, unit: float = 0.5, gap: float = 0.5
 ) -> tuple[float, float]:
-    """Draw the window of every group, in the order of the runs of rows and columns; returns width and height."""
+    """Draw the window of every group, in the order of the runs of rows and columns; return width and height."""
     groups = plan(operator, shape).groups
     rows, columns = (axis.runs(operator) for axis in (shape.h, shape.w))
     wide = high = 0.0

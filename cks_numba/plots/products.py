@@ -16,12 +16,12 @@ HEAT = LinearSegmentedColormap.from_list("waste", ["#FFFFFF", "#F6C9A8", "#D55E0
 
 
 def products(traced: trace.Trace, at: tuple[int, int], operand: str = "first") -> dict[bool, Places]:
-    """Rows and columns of one operand of the products of a result, those wasted (True) and those useful (False).
+    """Rows and columns of the elements of one operand in the wasted (True) and useful (False) products of a result.
 
     Parameters
     ----------
     traced : Trace
-        Of a shape with one image and one channel.
+        Trace of a shape with one image and one channel.
     at : (int, int)
         Row and column of the result.
     operand : {"first", "second"}
@@ -44,7 +44,7 @@ def products(traced: trace.Trace, at: tuple[int, int], operand: str = "first") -
 def draw_products(
     ax: Any, traced: trace.Trace, at: tuple[int, int], operand: str = "first", left: float = 0, top: float = 0
 ) -> tuple[int, int]:
-    """Mark the products of a result on one operand; returns how many are wasted and how many useful."""
+    """Mark the products of a result on one operand; return how many are wasted and how many useful."""
     found = products(traced, at, operand)
     for wasted, places in found.items():
         mark(ax, places, wasted, left, top)
@@ -52,7 +52,7 @@ def draw_products(
 
 
 def waste_map(traced: trace.Trace) -> tuple[Kinds, Kinds]:
-    """How many products of each result are by an added zero, and how many there are, at one image and channel.
+    """Numbers of wasted products and of all products of each result, for one image and channel.
 
     Examples
     --------

@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from ..geometry import Axis
-from .cells import BLUE, INK, LETTER_COLOURS, PADDED, STYLES, Kinds, write
+from ..steps.stages import PADDED
+from .cells import BLUE, INK, LETTER_COLOURS, STYLES, Kinds, write
 
 PLACES = {"i": 0, "f": 1, "o": 2}
-COLOURS = [colour for colour in LETTER_COLOURS if colour != "#FFFFFF"]  # a white square is one with no product
+COLOURS = [colour for colour in LETTER_COLOURS if colour != "#FFFFFF"]  # white is left for squares without a product
 
 
 def triple_map(axis: Axis) -> Kinds:
@@ -41,7 +42,7 @@ def draw_triples(ax: Any, axis: Axis, by: str | None = None, left: float = 0, to
     by : {"o", "i", "f"}, optional
         Products that share this index get one colour.
     left, top : float
-        Where its corner lies, in squares. The labels stand in the squares above and to the left of it.
+        Place of its corner, in squares. The labels stand in the squares above and to the left of it.
     """
     table = triple_map(axis)
     for (o, column), f in np.ndenumerate(table):

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import regular as regular_way
 from ..geometry import Axis, ConvShape, taps_of_input
+from . import regular as regular_way
 from .stages import (
     Array,
     Stage,

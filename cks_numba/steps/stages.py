@@ -1,7 +1,7 @@
 """What the three step-by-step versions share: stages, added zeros with their masks, counted sums.
 
 In all arrays here rows are axis 1 and columns are axis 2. Inside the operators the channels are
-split in (channel group, channel of the group), so that groups need no loop of their own::
+split into (channel group, channel in it), so that channel groups need no loop of their own::
 
     x  (N, IH, IW, G, C)    dy  (N, OH, OW, G, K)    w  (K, FH, FW, G, C)    C = IC/G, K = OC/G
 """
@@ -14,11 +14,12 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .. import regular
 from ..geometry import ConvShape
+from . import regular
 
-Array = np.ndarray[Any, np.dtype[Any]]
+Array = NDArray[Any]
 
 REAL, INSERTED, PADDED = 0, 1, 2  # kinds of element
 
@@ -92,7 +93,7 @@ class Steps:
 
 @dataclass
 class Sums:
-    """Adds up products of two arrays with `np.einsum` and counts every multiply-add that it does."""
+    """Sums of products of two arrays by `np.einsum`, with a count of all their multiply-adds."""
 
     madds: int = field(default=0)
 
@@ -101,7 +102,8 @@ class Sums:
         left, right = letters.split("->")[0].split(",")
         sizes = dict(zip(left + right, a.shape + b.shape, strict=True))
         self.madds += prod(sizes.values())
-        return np.einsum(letters, a, b)
+        result: Array = np.einsum(letters, a, b)
+        return result
 
 
 def pick(array: Array, rows: range, cols: range) -> Array:
@@ -111,12 +113,12 @@ def pick(array: Array, rows: range, cols: range) -> Array:
 
 def as_float64(name: str, array: Any, expected: tuple[int, ...]) -> Array:
     """Return a float32 or float64 array as float64, or raise if dtype or shape is another."""
-    array = np.asarray(array)
-    if array.dtype not in (np.float32, np.float64):
-        raise TypeError(f"{name} must be float32 or float64, got {array.dtype}")
-    if array.shape != expected:
-        raise ValueError(f"{name} must have shape {expected}, got {array.shape}")
-    return array.astype(np.float64)
+    given: Array = np.asarray(array)
+    if given.dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name} must be float32 or float64, got {given.dtype}")
+    if given.shape != expected:
+        raise ValueError(f"{name} must have shape {expected}, got {given.shape}")
+    return given.astype(np.float64)
 
 
 # --- words for the texts of the stages -----------------------------------------------------------
@@ -142,7 +144,7 @@ def named(word: str, numbers: Sequence[int]) -> str:
 
 # --- channel groups ------------------------------------------------------------------------------
 def split_channels(array: Array, groups: int) -> Array:
-    """Split the last axis of an NHWC array in (group, channel of the group)."""
+    """Split the last axis of an NHWC array into (channel group, channel in it)."""
     return array.reshape(*array.shape[:3], groups, array.shape[3] // groups)
 
 
@@ -154,18 +156,20 @@ def join_channels(array: Array) -> Array:
 def split_filter(w: Array, groups: int) -> Array:
     """Turn (OC, FH, FW, C) into (K, FH, FW, G, C)."""
     oc, fh, fw, c = w.shape
-    return w.reshape(groups, oc // groups, fh, fw, c).transpose(1, 2, 3, 0, 4)
+    split: Array = w.reshape(groups, oc // groups, fh, fw, c).transpose(1, 2, 3, 0, 4)
+    return split
 
 
 def join_filter(w: Array) -> Array:
     """Undo `split_filter`."""
     k, fh, fw, g, c = w.shape
-    return w.transpose(3, 0, 1, 2, 4).reshape(g * k, fh, fw, c)
+    joined: Array = w.transpose(3, 0, 1, 2, 4).reshape(g * k, fh, fw, c)
+    return joined
 
 
 # --- added zeros, and masks that remember them ---------------------------------------------------
 def pad_x(x: Array, shape: ConvShape) -> Stage:
-    """Surround x by the zeros of the padding."""
+    """Surround x with the zeros of the padding."""
     padded = ~regular.pad_input(np.ones(x.shape, dtype=bool), shape)
     (top, bottom), (left, right) = shape.padding
     text = f"x with {amount(top, 'row')} of zeros above, {bottom} below, {amount(left, 'column')} left, {right} right"

@@ -14,18 +14,20 @@ import numpy as np
 
 from .. import kernels, steps
 from ..geometry import ConvShape
-from ..kernels.launch import Launch, insert_zeros
+from ..kernels.elementwise import insert_zeros
+from ..kernels.launch import Launch
 from ..steps.stages import INSERTED, PADDED, REAL
-from .elements import Event, Log, Number, Operand, Watched, blank
+from .elements import Element, Event, Log, Number, Watched, blank
 from .machine import Machine
 
-__all__ = ["INSERTED", "PADDED", "REAL", "Counts", "Event", "Operand", "Trace", "count", "run"]
+__all__ = ["INSERTED", "PADDED", "REAL", "Counts", "Element", "Event", "Trace", "count", "run"]
 
-ADDED = {  # the stages of `steps` that the launches of with_zeros make, in their order
+ADDED = {
     "conv2d": ("padded x",),
     "conv2d_input": ("padded dy",),
     "conv2d_weight": ("padded x", "dy with inserted zeros"),
 }
+"""Stages of `steps` that the launches of with_zeros make, in this order."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,11 @@ class Counts:
     by_both : int
         One factor is a padded zero, the other an inserted one.
     outside : int
-        Not of the problem: in the rows, columns or terms of a tile past its end. A factor is filler, or the
-        product goes into no result.
+        In rows, columns or terms of a tile past the end of the problem: a factor is filler, or the product
+        goes into no result.
     masked : int
-        Of those, the ones of a real element by filler that were added to a result. A kernel that
-        tests a bound and multiplies 0 where the test fails, instead of skipping, would have them.
+        Those of `outside` that multiply an element by filler and were added to a result, as in a kernel that
+        multiplies by 0 where a bounds test fails, instead of skipping.
     """
 
     useful: int
@@ -74,7 +76,7 @@ class Trace:
     ----------
     operator : str
     shape : ConvShape
-    variant : str
+    rung : str
     counts : Counts
     events : list of Event
         Every multiplication of the problem, in the order in which the threads did them.
@@ -84,13 +86,13 @@ class Trace:
 
     operator: str
     shape: ConvShape
-    variant: str
+    rung: str
     counts: Counts
     events: list[Event]
     result: np.ndarray[Any, Any]
 
     def per_result(self, wasted: bool) -> np.ndarray[Any, Any]:
-        """How many of the products of each element of the result were wasted, or were not.
+        """Number of products of each element of the result that were wasted, or of those that were not.
 
         Examples
         --------
@@ -106,7 +108,7 @@ class Trace:
         return found
 
 
-def run(operator: str, shape: ConvShape, variant: str, first: Any = None, second: Any = None) -> Trace:
+def run(operator: str, shape: ConvShape, rung: str, first: Any = None, second: Any = None) -> Trace:
     """Run the kernels of one rung of an operator and watch every multiplication.
 
     Parameters
@@ -114,9 +116,9 @@ def run(operator: str, shape: ConvShape, variant: str, first: Any = None, second
     operator : {"conv2d", "conv2d_input", "conv2d_weight"}
     shape : ConvShape
         A tiny one.
-    variant : {"with_zeros", "skip_zeros", "shared", "tiled"}
+    rung : {"with_zeros", "skip_zeros", "shared", "tiled"}
     first, second : ndarray, optional
-        The operands as `kernels.launches` takes them; ones where None.
+        The operands as `kernels.launches` takes them; full of ones if not given.
 
     Returns
     -------
@@ -125,7 +127,7 @@ def run(operator: str, shape: ConvShape, variant: str, first: Any = None, second
     Raises
     ------
     ValueError, TypeError
-        For an unknown operator or variant, no ConvShape, or arrays that do not fit it.
+        For an unknown operator or rung, a shape that is no ConvShape, or arrays that do not fit it.
 
     Examples
     --------
@@ -146,16 +148,16 @@ def run(operator: str, shape: ConvShape, variant: str, first: Any = None, second
         for given, size in zip((first, second), sizes, strict=False)
     )
     out = np.full(sizes[2], np.nan, first.dtype)
-    launches = kernels.launches(operator, shape, (first, second, out), variant=variant)
+    launches = kernels.launches(operator, shape, (first, second, out), rung=rung)
     memory = _Memory(operator, shape, (first, second, out))
     adds_zeros = any(launch.kernel is insert_zeros for launch in launches)
     _run_all(launches, memory, _added(operator, shape, first, second) if adds_zeros else [])
     result, masked = memory.collect(out)
     memory.log.drop_lost()
-    return Trace(operator, shape, variant, _counted(memory.log, masked), memory.log.events, result)
+    return Trace(operator, shape, rung, _counted(memory.log, masked), memory.log.events, result)
 
 
-def count(operator: str, shape: ConvShape, variant: str) -> Counts:
+def count(operator: str, shape: ConvShape, rung: str) -> Counts:
     """Count the multiplications that the kernels of one rung really do.
 
     Parameters and errors are those of `run`.
@@ -171,7 +173,7 @@ def count(operator: str, shape: ConvShape, variant: str) -> Counts:
     >>> count("conv2d_input", shape, "with_zeros").total == flops.count("conv2d_input", shape).regular
     True
     """
-    return run(operator, shape, variant).counts
+    return run(operator, shape, rung).counts
 
 
 def _counted(log: Log, masked: int) -> Counts:
@@ -203,24 +205,24 @@ def _mark(made: Watched, stage: steps.Stage) -> None:
     kinds = stage.kinds
     for index, number in np.ndenumerate(made.cells):
         kind = int(kinds[index])
-        if (number.operand is None) != (kind != REAL):
+        if (number.element is None) != (kind != REAL):
             raise AssertionError(f"{stage.name}: the kernel and steps/ differ about element {index}")
-        made.cells[index] = Number(number.value, made.log, Operand(stage.name, index, kind))
+        made.cells[index] = Number(number.value, made.log, Element(stage.name, index, kind))
 
 
 class _Memory:
-    """Which watched cells stand for which NumPy memory: launches pass the same array in several shapes."""
+    """A map from NumPy memory to watched cells, because launches pass the same array in several shapes."""
 
     def __init__(self, operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any]) -> None:
         self.log = Log()
-        self.known: list[tuple[int, int, Watched]] = []  # first byte, past the last byte, flat
+        self.known: list[tuple[int, int, Watched]] = []  # first byte, past the last byte, flat cells
         for (name, _), array in zip(shape.arrays(operator)[:2], arrays, strict=False):
             cells = self.watched(array).cells
             for index, value in np.ndenumerate(array):
-                cells[index] = Number(float(value), self.log, Operand(name, index, REAL))
+                cells[index] = Number(float(value), self.log, Element(name, index, REAL))
 
     def watched(self, array: Any) -> Any:
-        """The cells of an array of floats, new ones where its memory is; integer tables stay what they are."""
+        """Return the cells of an array of floats, new ones for new memory; integer tables are only copied."""
         if array.dtype.kind != "f":
             return array.astype(object)  # Python's integers do not overflow
         start = array.__array_interface__["data"][0]
@@ -233,7 +235,7 @@ class _Memory:
         return Watched(flat.cells.reshape(array.shape), array.dtype, self.log)
 
     def collect(self, out: Any) -> tuple[np.ndarray[Any, Any], int]:
-        """The values of the result, and its masked products; tells the events which element they were added to."""
+        """Return the result and its number of masked products, and set the element that each event was added to."""
         result, masked = np.empty_like(out), 0
         for index, number in np.ndenumerate(self.watched(out).cells):
             result[index] = number.value

@@ -12,8 +12,8 @@ from ..steps.stages import INSERTED, PADDED, REAL
 Index = tuple[int, ...]
 
 
-class Operand(NamedTuple):
-    """An element of the problem: the array's name, where it lies there, and REAL, INSERTED or PADDED."""
+class Element(NamedTuple):
+    """An element of the problem: the name of its array, its place there, and REAL, INSERTED or PADDED."""
 
     array: str
     place: Index
@@ -26,16 +26,16 @@ class Event:
 
     Attributes
     ----------
-    first, second : Operand
-        What was multiplied.
+    first, second : Element
+        The factors.
     out : tuple of int or None
         The element of the result that the product was added to; None if it went nowhere.
     block, thread : tuple of int
-        Who did it: blockIdx and threadIdx (x, y, z).
+        Its thread: blockIdx and threadIdx (x, y, z).
     """
 
-    first: Operand
-    second: Operand
+    first: Element
+    second: Element
     out: Index | None
     block: Index
     thread: Index
@@ -48,7 +48,7 @@ class Event:
 
 @dataclass
 class Log:
-    """What the kernels multiplied, in the order in which they did it; `block` and `thread` are who is at work."""
+    """What the kernels multiplied, in their order; `block` and `thread` tell which thread is at work."""
 
     events: list[Event] = field(default_factory=list)
     outside: int = 0
@@ -56,17 +56,17 @@ class Log:
     thread: Index = (0, 0, 0)
 
     def product(self, a: Number, b: Number) -> Number:
-        """Multiply, and remember it."""
-        if a.operand is None or b.operand is None:  # tile filler: past the end of the problem
+        """Multiply two numbers and log it."""
+        if a.element is None or b.element is None:  # filler of a tile, past the end of the problem
             self.outside += 1
-            one_element = (a.operand is None) != (b.operand is None)
+            one_element = (a.element is None) != (b.element is None)
             return Number(a.value * b.value, self, masked=int(one_element))
-        event = Event(a.operand, b.operand, None, self.block, self.thread)
+        event = Event(a.element, b.element, None, self.block, self.thread)
         self.events.append(event)
         return Number(a.value * b.value, self, None, (event,))
 
     def drop_lost(self) -> None:
-        """Once the results are known: what went into none of them was done outside the problem."""
+        """Count events that went into no result as outside; called once the results are known."""
         kept = [event for event in self.events if event.out is not None]
         self.outside += len(self.events) - len(kept)
         self.events = kept
@@ -75,18 +75,24 @@ class Log:
 class Number:
     """A value that a kernel computes with: an element of the problem, or a sum that remembers its products."""
 
-    __slots__ = ("events", "log", "masked", "operand", "value")
-    __array_ufunc__ = None  # NumPy's scalars then leave the arithmetic to this class
+    __slots__ = ("element", "events", "log", "masked", "value")
+    __array_ufunc__ = None  # makes NumPy's scalars leave the arithmetic to this class
+
+    value: float
+    log: Log
+    element: Element | None
+    events: tuple[Event, ...]
+    masked: int
 
     def __init__(
         self,
         value: float,
         log: Log,
-        operand: Operand | None = None,
+        element: Element | None = None,
         events: tuple[Event, ...] = (),
-        masked: int = 0,  # products in this sum of an element and filler
+        masked: int = 0,  # number of products of an element and filler in this sum
     ) -> None:
-        self.value, self.log, self.operand, self.events, self.masked = value, log, operand, events, masked
+        self.value, self.log, self.element, self.events, self.masked = value, log, element, events, masked
 
     def __mul__(self, other: Any) -> Number:
         return self.log.product(self, self._number(other))
@@ -111,6 +117,13 @@ class Number:
 class Watched:
     """An array of Numbers, with as much of a NumPy array's interface as kernels use."""
 
+    cells: Any
+    dtype: np.dtype[Any]
+    log: Log
+    shape: tuple[int, ...]
+    size: int
+    ndim: int
+
     def __init__(self, cells: Any, dtype: Any, log: Log) -> None:
         self.cells, self.dtype, self.log = cells, np.dtype(dtype), log
         self.shape, self.size, self.ndim = cells.shape, cells.size, cells.ndim
@@ -130,10 +143,10 @@ class Watched:
 
 
 def blank(shape: Any, dtype: Any, log: Log) -> Watched:
-    """Uninitialised memory: NaN, so that a result made of it cannot be right."""
+    """Make uninitialised memory: NaN, so that a result made from it cannot be right."""
     cells = np.empty(shape, object)
     cells.fill(Number(float("nan"), log))
     return Watched(cells, dtype, log)
 
 
-__all__ = ["INSERTED", "PADDED", "REAL", "Event", "Log", "Number", "Operand", "Watched", "blank"]
+__all__ = ["INSERTED", "PADDED", "REAL", "Element", "Event", "Log", "Number", "Watched", "blank"]

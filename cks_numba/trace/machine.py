@@ -1,4 +1,4 @@
-"""What `numba.cuda` is to a kernel, in plain Python: one thread after the other, no GPU and no simulator.
+"""Plain Python in place of `numba.cuda`: one thread after the other, without a GPU or a simulator.
 
 A kernel's own source is compiled once more as plain Python, with three things replaced: `cuda` by a
 `Machine`, device functions by copies made the same way, and Numba's number types by Python's. A
@@ -30,7 +30,7 @@ class Dim3(NamedTuple):
 
 
 class Whole(NamedTuple):
-    """One of Numba's integer types: called, it makes a Python integer of that many bits."""
+    """One of Numba's integer types; calling it makes a Python integer of that many bits."""
 
     bits: int
     signed: bool
@@ -41,13 +41,21 @@ class Whole(NamedTuple):
 
 
 class Machine:
-    """Stands in for the module `numba.cuda` inside the copied kernels.
+    """A stand-in for the module `numba.cuda` inside the copied kernels.
 
     Parameters
     ----------
     log : Log
-        Is told which thread is at work.
+        Learns which thread is at work.
     """
+
+    log: Log
+    shared: SimpleNamespace
+    local: SimpleNamespace
+    gridDim: Dim3
+    blockDim: Dim3
+    blockIdx: Dim3
+    threadIdx: Dim3
 
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -69,7 +77,7 @@ class Machine:
                 pass  # every thread that is left waits at a barrier
 
     def plain(self, value: Any) -> Any:
-        """What a copied kernel sees in place of `value`. Other replacements belong here."""
+        """Return what a copied kernel sees in place of `value`; any new replacement belongs here."""
         if value is cuda:
             return self
         if isinstance(value, numba_types.Integer):
@@ -99,7 +107,7 @@ class Machine:
         return np.zeros(shape, object) if isinstance(dtype, Whole) else blank(shape, dtype, self.log)
 
     def _shared(self, shape: Any, dtype: Any, *_: Any, **__: Any) -> Any:
-        """The first thread of a block makes the array, the others get the same one."""
+        """Return an array of the block: its first thread makes it, the others get the same one."""
         number = self._asked.get(self.threadIdx, 0)
         self._asked[self.threadIdx] = number + 1
         if number == len(self._block_arrays):
@@ -108,7 +116,7 @@ class Machine:
 
     # --- threads ---
     def _start(self, place: Dim3, body: Any, args: tuple[Any, ...]) -> Any:
-        """Run a thread to its end, or where it has barriers only make the generator that will."""
+        """Run a thread to its end; if it has barriers, only make its generator."""
         self._take_turn(place)
         return body(*args)
 
@@ -133,14 +141,14 @@ class Machine:
         known = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
         used = {node.id for node in ast.walk(definition) if isinstance(node, ast.Name)}
         names = {name: self.plain(known[name]) for name in sorted(used & known.keys())}
-        ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)  # for tracebacks
+        ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)  # makes tracebacks name the right lines
         tree = ast.fix_missing_locations(_Barriers(names).visit(tree))
         exec(compile(tree, inspect.getsourcefile(function) or "<kernel>", "exec"), names)
         return names[definition.name]
 
 
 class _Barriers(ast.NodeTransformer):
-    """Turns barriers into yields, and calls of functions that have barriers into `yield from`."""
+    """A change of source: barriers become yields, and calls of functions with barriers become `yield from`."""
 
     def __init__(self, names: dict[str, Any]) -> None:
         self.names = names

@@ -13,7 +13,7 @@ try:
     import torch
     from tqdm import tqdm
 
-    from . import nets, run
+    from . import architectures, run
 except ModuleNotFoundError as error:
     if error.name not in ("torch", "tqdm"):
         raise
@@ -24,13 +24,13 @@ def parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
     top = argparse.ArgumentParser(
         prog="python -m cks_numba.train",
-        description="Train a network; killed at any moment, the same command goes on where it was.",
+        description="Train a network. If it is killed at any moment, the same command continues where it stopped.",
     )
     top.add_argument(
         "--data", choices=data.NAMES, default="auto", help="auto: CIFAR-10 where a copy is found, or digits"
     )
     top.add_argument("--data-dir", type=Path, default=Path("data"), help="folder of CIFAR-10's archive (default data)")
-    top.add_argument("--model", choices=tuple(nets.MODELS), default="resnet18", help="(default resnet18)")
+    top.add_argument("--model", choices=tuple(architectures.MODELS), default="resnet18", help="(default resnet18)")
     what = "cks: all convolutions are ours; torch: PyTorch's; both: a step of each in turn (default cks)"
     top.add_argument("--backend", choices=(*run.BACKENDS, "both"), default="cks", help=what)
     top.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def begin(arguments: argparse.Namespace) -> tuple[list[run.Run], int]:
-    """The trainings, new or going on, and the steps that each is to have in the end."""
+    """Set up the trainings, new or continued, and count the steps that each will have at the end."""
     for name in ("epochs", "steps", "threads"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
@@ -69,7 +69,7 @@ def begin(arguments: argparse.Namespace) -> tuple[list[run.Run], int]:
 
 
 def train(runs: Sequence[run.Run], steps: int) -> None:
-    """Let the training that is behind take a step, until all have had theirs; so several go on in turns."""
+    """Advance the training with the fewest steps, one step at a time, until all are done; so several take turns."""
     done = sum(min(each.step, steps) for each in runs)
     with tqdm(total=steps * len(runs), initial=done, unit="step", disable=None) as bar:
         while (each := min(runs, key=lambda one: one.step)).step < steps:
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 for a wrong argument, and for data that are not there.
+        0; 2 for a wrong argument or missing data.
     """
     arguments = parser().parse_args(argv)
     try:
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"cks_numba.train: {error}", file=sys.stderr)
         return 2
-    except ModuleNotFoundError as error:  # scikit-learn, for the digits
+    except ModuleNotFoundError as error:  # scikit-learn, which brings the digits
         print(f"cks_numba.train needs {error.name}: pip install 'cks-numba[train]'", file=sys.stderr)
         return 2
     train(runs, steps)

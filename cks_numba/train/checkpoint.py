@@ -1,8 +1,8 @@
-"""What a training writes to disk: a log with a row for each step, and now and then all that it takes to go on.
+"""Files of a training: a log with a row for each step, and now and then a checkpoint with all that it needs to go on.
 
-A process may be killed at any moment. A checkpoint is written beside the old one and then takes its place in one move,
-so that a whole one is always there. The log may be ahead of it; going on, the rows after the checkpoint are cut off
-and come again, the same.
+A process may be killed at any moment. A new checkpoint is written beside the old one and then replaces it in one move,
+so there is always a complete one. The log may be ahead of the checkpoint; a training that goes on removes the rows
+after the checkpoint and writes the same ones again.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import torch
 
 
 def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file so that at every moment the old one or the new one is there, whole.
+    """Replace a file so that at every moment the old one or the new one is there, complete.
 
     Parameters
     ----------
     path : Path
     write : function
-        Of the open file.
+        Called with the open file.
 
     Examples
     --------
@@ -38,7 +38,7 @@ def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     with beside.open("wb") as file:
         write(file)
         file.flush()
-        os.fsync(file.fileno())  # or else the name may reach the disk before the content
+        os.fsync(file.fileno())  # otherwise the name may reach the disk before the content
     os.replace(beside, path)
 
 
@@ -54,21 +54,21 @@ def load(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     ----------
     path : Path
     settings : dict
-        All that the losses depend on; they must be those of the checkpoint.
+        Everything that the losses depend on; it must be equal to the settings in the checkpoint.
 
     Returns
     -------
-    dict, or None where there is no checkpoint
+    dict, or None if there is no checkpoint
 
     Raises
     ------
     ValueError
-        For a file that is no checkpoint, or one of a training with other settings.
+        For a file that is not a checkpoint, or belongs to a training with other settings.
     """
     if not path.exists():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)  # runs no code from the file
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)  # runs no code from the file
         before = state["settings"]
     except Exception as error:
         raise ValueError(f"out: {path} is no checkpoint of a training: {error}") from None
@@ -82,20 +82,23 @@ def load(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 
 
 class Log:
-    """A CSV file with a row for each step, of which the last rows can be taken back.
+    """A CSV file with a row for each step; only its first rows are kept when a training goes on.
 
     Parameters
     ----------
     path : Path
     columns : tuple of str
     rows : int
-        Rows to keep of what is there already.
+        Number of rows to keep if the file exists.
 
     Raises
     ------
     ValueError
         If the file has fewer rows, or other columns.
     """
+
+    path: Path
+    columns: tuple[str, ...]
 
     def __init__(self, path: Path, columns: tuple[str, ...], rows: int) -> None:
         head = io.StringIO()
@@ -115,7 +118,7 @@ class Log:
         return kept
 
     def add(self, row: dict[str, Any]) -> None:
-        """Write a row, which from then on is there even if the process is killed."""
+        """Write a row, which then stays even if the process is killed."""
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
 

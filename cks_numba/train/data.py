@@ -25,9 +25,12 @@ from .. import checks
 
 Array = np.ndarray[Any, Any]
 ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-SIZE = (3, 32, 32)  # of an image
-ROWS = 10_000  # images in a file
-DIGITS_TRAIN = 1500  # of the 1797 digits; the others, by other writers, are for the test
+SIZE = (3, 32, 32)
+"""Channels, rows and columns of an image."""
+ROWS = 10_000
+"""Images in a file."""
+DIGITS_TRAIN = 1500
+"""Digits to train with; the other 297, by other writers, are for the test."""
 SUMS = {
     "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
     "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
@@ -58,9 +61,9 @@ def load(name: str, folder: Path) -> Data:
     Parameters
     ----------
     name : str
-        "cifar10"; "digits", 8x8 in one channel; or "auto": the former where a copy is found, and else the latter.
+        "cifar10"; "digits", 8x8 in one channel; or "auto": the former if a copy is found, otherwise the latter.
     folder : Path
-        Where an archive of CIFAR-10, or the folder that was in it, lies.
+        Folder with an archive of CIFAR-10, or with the folder that was in it.
 
     Returns
     -------
@@ -69,7 +72,7 @@ def load(name: str, folder: Path) -> Data:
     Raises
     ------
     ValueError
-        For an unknown name, and where the copy is missing, damaged, or another file.
+        For an unknown name, or if the copy is missing, damaged, or a different file.
 
     Examples
     --------
@@ -97,7 +100,7 @@ class Form(NamedTuple):
     """One of the two forms of CIFAR-10."""
 
     archive: str
-    folder: str  # in the archive
+    folder: str  # name of the folder in the archive
     train: tuple[str, ...]
     test: str
     parse: Callable[[bytes], tuple[Array, Array]]
@@ -118,7 +121,7 @@ def cifar10(folder: Path, sums: Mapping[str, str] = SUMS, rows: int = ROWS) -> D
     Parameters
     ----------
     folder : Path
-        Where one of the two archives lies, or the folder that was in it. No sum is published for the folder.
+        Folder with one of the two archives, or with the folder that was in it. No sum is published for the latter.
     sums : mapping of str to str
         MD5 sums of the archives.
     rows : int
@@ -127,12 +130,12 @@ def cifar10(folder: Path, sums: Mapping[str, str] = SUMS, rows: int = ROWS) -> D
     Returns
     -------
     Data
-        50000 images to train with and 10000 for the test, (3, 32, 32).
+        50000 images to train with and 10000 for the test, each (3, 32, 32).
 
     Raises
     ------
     ValueError
-        Where the copy is missing, damaged, or another file.
+        If the copy is missing, damaged, or a different file.
     """
     found = find(folder)
     if found is None:
@@ -151,7 +154,7 @@ def cifar10(folder: Path, sums: Mapping[str, str] = SUMS, rows: int = ROWS) -> D
 
 
 def _opened(path: Path, sums: Mapping[str, str]) -> AbstractContextManager[tarfile.TarFile | None]:
-    """The archive, after its sum was found right; nothing for a folder."""
+    """Open an archive after checking its sum; a folder gives None."""
     if path.is_dir():
         return nullcontext()
     found = hashlib.md5(usedforsecurity=False)
@@ -166,10 +169,10 @@ def _opened(path: Path, sums: Mapping[str, str]) -> AbstractContextManager[tarfi
 
 
 def _part(form: Form, source: tarfile.TarFile | Path, name: str, rows: int) -> tuple[Array, Array]:
-    """Images and classes of a file."""
+    """Read images and classes of a file."""
     try:
         images, labels = form.parse(_content(form, source, name))
-        images = np.array(images.reshape(-1, *SIZE))  # not the bytes that were read, which nothing may change
+        images = np.array(images.reshape(-1, *SIZE))  # a copy, because the bytes that were read cannot be changed
     except (pickle.UnpicklingError, EOFError, KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"data: {name} of CIFAR-10 is damaged or another file: {error}") from None
     if (
@@ -192,19 +195,19 @@ def _content(form: Form, source: tarfile.TarFile | Path, name: str) -> bytes:
 
 
 def _parse_binary(content: bytes) -> tuple[Array, Array]:
-    """A byte for the class, then the pixels."""
+    """Parse images that consist of a byte for the class and then the pixels."""
     table = np.frombuffer(content, np.uint8).reshape(-1, 1 + int(np.prod(SIZE)))
     return table[:, 1:], table[:, 0]
 
 
 def _parse_pickle(content: bytes) -> tuple[Array, Array]:
-    """A dict that Python 2 wrote, so its keys are bytes."""
+    """Parse a dict that Python 2 wrote, so its keys are bytes."""
     found = OnlyArrays(io.BytesIO(content), encoding="bytes").load()
     return found[b"data"], np.array(found[b"labels"])
 
 
 class OnlyArrays(pickle.Unpickler):
-    """An unpickler that makes NumPy arrays and Python's own containers, and refuses whatever else a file asks for.
+    """An unpickler that makes NumPy arrays and Python's own containers, and refuses everything else.
 
     Examples
     --------
@@ -215,7 +218,7 @@ class OnlyArrays(pickle.Unpickler):
     _pickle.UnpicklingError: a pickle of CIFAR-10 has no builtins.print in it
     """
 
-    REBUILD = np.zeros(0).__reduce__()[0]  # whatever this version of NumPy calls it
+    REBUILD = np.zeros(0).__reduce__()[0]  # its name depends on the version of NumPy
     KNOWN = {
         ("numpy.core.multiarray", "_reconstruct"): REBUILD,
         ("numpy._core.multiarray", "_reconstruct"): REBUILD,

@@ -1,8 +1,8 @@
 """One training that can stop after any step and go on later with the same losses.
 
-All that is random follows from the seed: the first weights from the seed alone, the order of the images from the seed
-and the epoch. Nothing else is drawn, so a checkpoint needs no state of a generator. The images, a byte for each
-element, lie on the device from the start, and a step waits for it once, to read loss and accuracy.
+Everything random follows from the seed: the first weights from the seed alone, the order of the images from the seed
+and the epoch. Nothing else is drawn, so a checkpoint needs no state of a generator. The images are on the device from
+the start, one byte per element, and a step waits for the device once, to read loss and accuracy.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import checks, models
+from .. import checks
 from ..bench import results, timing
+from ..models import pytorch
 from ..torch import convert
-from . import checkpoint, nets
+from . import architectures, checkpoint
 from .data import Data
 
 BACKENDS = ("cks", "torch")
 MOMENTUM, DECAY = 0.9, 5e-4
-EVALUATED = 500  # images at a time in the test
+EVALUATED = 500
+"""Images of a batch in the test."""
 COLUMNS = (
     *("data", "model", "backend", "device", "threads", "versions", "batch_size", "lr", "seed", "regular", "useful"),
     *("epoch", "step", "loss", "accuracy", "test_accuracy", "seconds"),
@@ -35,12 +37,12 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the losses depend on, beside the data.
+    """Everything that the losses depend on besides the data.
 
     Attributes
     ----------
     model : str
-        A key of `nets.MODELS`.
+        A key of `architectures.MODELS`.
     backend : str
         "cks": every convolution is ours; "torch": none is.
     device : str
@@ -65,10 +67,10 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        checks.choice("model", self.model, tuple(nets.MODELS))
+        checks.choice("model", self.model, tuple(architectures.MODELS))
         checks.choice("backend", self.backend, BACKENDS)
         checks.choice("device", self.device, ("cpu", "cuda"))
-        checks.integer("batch_size", self.batch_size, 2)  # one image has no variance to be normalised by
+        checks.integer("batch_size", self.batch_size, 2)  # normalisation needs the variance of a batch
         checks.integer("seed", self.seed, 0)
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr must be a number above 0, got {self.lr}")
@@ -78,6 +80,11 @@ class Settings:
 
 class Images:
     """A data set on the device. A batch has mean 0 and variance 1 in each channel over all images to train with."""
+
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, data: Data, device: str) -> None:
         self.train, self.test = (
@@ -94,7 +101,7 @@ class Images:
 
 
 class Run:
-    """A training: its network, its optimizer, and how far it is.
+    """A training: its network, its optimizer, and how far it has come.
 
     Parameters
     ----------
@@ -108,8 +115,23 @@ class Run:
     Raises
     ------
     ValueError
-        If the data are less than a batch, or `out` has a training with other settings.
+        If there are fewer images than a batch has, or `out` has a training with other settings.
     """
+
+    settings: Settings
+    save_every: int
+    epoch_steps: int
+    told: dict[str, Any]
+    told_in_log: dict[str, Any]
+    path: Path
+    step: int
+    log: checkpoint.Log
+    batches: Iterator[Tensor]
+    layers: int
+    swapped: int
+    model: Any
+    optimizer: torch.optim.SGD
+    images: Images
 
     def __init__(self, settings: Settings, data: Data, out: Path, save_every: int = 100) -> None:
         self.settings, self.save_every = settings, checks.integer("save_every", save_every, 1)
@@ -126,17 +148,17 @@ class Run:
         self.batches = self._batches()
 
     def _build(self, data: Data) -> None:
-        """The network, with the same first weights for every backend and device."""
+        """Build the network, with the same first weights for every backend and device."""
         size = (1, *data.images.shape[1:])
         torch.manual_seed(self.settings.seed)
-        model = nets.build(self.settings.model, size[1])
+        model = architectures.build(self.settings.model, size[1])
         report = convert(model, size, threshold=1)[1] if self.settings.backend == "cks" else None
-        rows = report.rows if report else models.of_torch(model, size)
+        rows = report.rows if report else pytorch.of_torch(model, size)
         self.layers, self.swapped = len(rows), len(report.swapped) if report else 0
         counts = {name: sum(getattr(row.total, name) for row in rows) for name in ("regular", "useful")}
         self.told_in_log = self.told | {name: self.settings.batch_size * count for name, count in counts.items()}
         self.told_in_log |= about(self.settings.device)
-        self.model: Any = model.to(self.settings.device)
+        self.model = model.to(self.settings.device)
         self.optimizer = torch.optim.SGD(model.parameters(), self.settings.lr, momentum=MOMENTUM, weight_decay=DECAY)
         self.images = Images(data, self.settings.device)
 
@@ -152,7 +174,7 @@ class Run:
         checkpoint.save(self.path, state | {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()})
 
     def _batches(self) -> Iterator[Tensor]:
-        """Indices of the images of every step from this one on."""
+        """Yield the indices of the images of every step from this one on."""
         epoch, first = divmod(self.step, self.epoch_steps)
         size = self.settings.batch_size
         while True:
@@ -163,7 +185,7 @@ class Run:
             epoch, first = epoch + 1, 0
 
     def advance(self) -> dict[str, Any]:
-        """Take one step, log it, and save where it is time.
+        """Take one step, log it, and write a checkpoint if one is due.
 
         Returns
         -------
@@ -184,7 +206,7 @@ class Run:
         return row
 
     def _learn(self, chosen: Tensor) -> tuple[float, float]:
-        """Loss and accuracy of a batch before its step."""
+        """Learn from a batch, and return its loss and accuracy before the step."""
         self.model.train()
         images, labels = (tensor[chosen] for tensor in self.images.train)
         self.optimizer.zero_grad()
@@ -213,23 +235,23 @@ def about(device: str) -> dict[str, Any]:
 
 
 def set_up(threads: int | None) -> None:
-    """Let both backends have the same threads and the same precision, and a second run the same bits.
+    """Give both backends the same threads and precision, and make a second run give the same bits.
 
     Parameters
     ----------
     threads : int, optional
-        Of the CPU; as many as Numba has by default.
+        Threads of the CPU; by default as many as Numba has.
 
     Raises
     ------
     ValueError
-        For more than Numba can have.
+        For more threads than Numba can have.
     """
-    timing.keep_memory()  # or else fresh pages, at every step, may take longer than the convolutions
+    timing.keep_memory()  # otherwise fresh pages in every step may take longer than the convolutions
     threads = threads or numba.get_num_threads()
     numba.set_num_threads(threads)
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False  # it may choose another algorithm each time
-    torch.backends.cudnn.allow_tf32 = False  # ours are float32
+    torch.backends.cudnn.benchmark = False  # it may choose a different algorithm in each run
+    torch.backends.cudnn.allow_tf32 = False  # our convolutions are in float32
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,11 +1,12 @@
-"""What the notebooks of tutorials/ share: `setup`, `check`, and ways to show a picture or a source.
+"""Common parts of the notebooks in tutorials/: `setup`, `check`, and ways to show a picture or a source.
 
 Importing it imports neither Numba nor Matplotlib, so that `setup` can still choose Numba's simulator.
 """
 
 from __future__ import annotations
 
-from .checking import Open, Wrong, call, check
+from .answers import Open, Wrong, call
+from .checking import check
 from .setting_up import setup
 from .showing import show, side_by_side, source
 

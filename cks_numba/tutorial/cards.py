@@ -1,4 +1,4 @@
-"""What some NVIDIA GPUs can do by their data sheets, and how many blocks of a kernel one multiprocessor holds.
+"""Data sheets of some NVIDIA GPUs, and how many blocks of a kernel one of their multiprocessors holds.
 
 Sources: NVIDIA T4, A100 and H100 data sheets, NVIDIA H100 Tensor Core GPU Architecture, NVIDIA Ada GPU Architecture;
 limits of a multiprocessor from the CUDA C++ Programming Guide, technical specifications per compute capability.
@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-WARP = 32  # threads that share their instructions
-QUARTERS = 4  # of a multiprocessor, each with its own registers and its own warps
-UNIT = 256  # registers are given to a warp in multiples of this: 8 a thread
-RESERVED = 1024  # bytes of shared memory that the system keeps of every block, from Ampere on
+WARP = 32
+"""Threads that share their instructions."""
+QUARTERS = 4
+"""Parts of a multiprocessor, each with its own registers and its own warps."""
+UNIT = 256
+"""Registers are given to a warp in multiples of this number: 8 per thread."""
+RESERVED = 1024
+"""Bytes of shared memory that the system keeps for itself in every block, from Ampere on."""
 
 
 class Card(NamedTuple):
     """One GPU; clock in GHz, memory in bytes.
 
-    `peak` is float32 without tensor cores, `tensor` that of tensor cores for TF32 (0 where they have none), both in
-    TFLOP/s; `bandwidth` is in TB/s.
+    `peak` is the rate in float32 without tensor cores, `tensor` that of tensor cores in TF32 (0 if they lack it), both
+    in TFLOP/s; `bandwidth` is in TB/s.
     """
 
     name: str
@@ -41,7 +45,7 @@ class Card(NamedTuple):
 
     @property
     def ridge(self) -> float:
-        """Operations for each byte from which on arithmetic, and not memory, is the limit."""
+        """Operations per byte from which on arithmetic is the limit, and not memory."""
         return self.peak / self.bandwidth
 
 
@@ -58,17 +62,17 @@ CARDS = {
 
 
 def limits(card: Card, registers: int, shared: int, threads: int) -> dict[str, int]:
-    """How many blocks a multiprocessor holds at once, by each of the things that can run out.
+    """Number of blocks that a multiprocessor holds at once, as limited by each resource that can run out.
 
     Parameters
     ----------
     card : Card
     registers : int
-        Of a thread.
+        Registers of a thread.
     shared : int
-        Bytes of a block.
+        Bytes of shared memory of a block.
     threads : int
-        Of a block.
+        Threads of a block.
 
     Examples
     --------
@@ -87,7 +91,7 @@ def limits(card: Card, registers: int, shared: int, threads: int) -> dict[str, i
 
 
 def occupancy(card: Card, registers: int, shared: int, threads: int) -> tuple[float, str]:
-    """The share of the threads that a multiprocessor could hold, and what runs out first.
+    """Share of the threads of a multiprocessor that are in use, and the resource that runs out first.
 
     Examples
     --------

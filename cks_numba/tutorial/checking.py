@@ -11,17 +11,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from .answers import Open, Wrong, missing
+
 STILL_OPEN = "is still open. Replace the ... in the cell above, run it, then run this cell again."
-WIDTH = 100  # of a printed line: a notebook breaks a longer one in the middle of a word
-MISSING = (None, Ellipsis, NotImplemented)
-
-
-class Wrong(Exception):
-    """An answer is wrong; the message helps with that kind of mistake."""
-
-
-class Open(Exception):
-    """There is no answer yet."""
+WIDTH = 100
+"""Characters of a printed line; a notebook breaks longer ones in the middle of a word."""
 
 
 def check(exercise: str, answer: Any) -> None:
@@ -46,7 +40,7 @@ def check(exercise: str, answer: Any) -> None:
     """
     examine = _examiner(exercise)
     try:
-        if _missing(answer):
+        if missing(answer):
             raise Open
         text = f"Exercise {exercise}: right. {examine(answer)}"
     except Open:
@@ -70,43 +64,3 @@ def _examiner(exercise: str) -> Callable[[Any], str]:
     if exercise not in exercises:
         raise ValueError(f"exercise must be one of {tuple(exercises)}, got {exercise!r}")
     return exercises[exercise]
-
-
-def _missing(answer: Any) -> bool:
-    return any(answer is nothing for nothing in MISSING)
-
-
-def call(function: Any, *args: Any) -> Any:
-    """Call a learner's function: `Open` if it returns nothing yet, `Wrong` if it is none or raises.
-
-    Parameters
-    ----------
-    function : object
-        What should be a function.
-    *args
-        Its arguments.
-
-    Returns
-    -------
-    object
-        What the function returns.
-
-    Raises
-    ------
-    Open, Wrong
-
-    Examples
-    --------
-    >>> call(max, 1, 2)
-    2
-    """
-    if not callable(function):
-        raise Wrong(f"This should be a function, but it is {function!r}.")
-    given = ", ".join(map(repr, args))
-    try:
-        result = function(*args)
-    except Exception as error:
-        raise Wrong(f"For the arguments ({given}) it raised {type(error).__name__}: {error}") from error
-    if _missing(result):
-        raise Open
-    return result

@@ -22,7 +22,8 @@ from ..geometry import ConvShape
 from .cards import Card
 
 Matrix = np.ndarray[Any, Any]
-WINOGRAD: dict[int, tuple[Matrix, Matrix, Matrix]] = {  # outputs of a tile: transforms of input, filter, output
+# Transforms of input, filter and output, by the side of a tile of outputs.
+WINOGRAD: dict[int, tuple[Matrix, Matrix, Matrix]] = {
     2: (
         np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
         np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
@@ -51,11 +52,12 @@ def transform(matrix: Matrix) -> int:
 
     Examples
     --------
-    >>> transform(WINOGRAD[2][0])  # of the input, as in arXiv 1509.09308
+    >>> transform(WINOGRAD[2][0])  # the transform of the input, as in arXiv 1509.09308
     32
     """
     rows, columns = matrix.shape
-    return int((np.count_nonzero(matrix, axis=1) - 1).sum()) * (columns + rows)
+    additions = int((np.count_nonzero(matrix, axis=1) - 1).sum())
+    return additions * int(columns + rows)
 
 
 def winograd(shape: ConvShape, m: int) -> int | None:
@@ -66,15 +68,15 @@ def winograd(shape: ConvShape, m: int) -> int | None:
     tiles = shape.n * ceil(shape.oh / m) * ceil(shape.ow / m)
     products = tiles * (m + 2) ** 2 * shape.ic * shape.oc
     ends = tiles * (shape.ic * transform(of_input) + shape.oc * transform(of_output))
-    return products + ends + shape.ic * shape.oc * transform(of_filter)
+    return int(products + ends + shape.ic * shape.oc * transform(of_filter))
 
 
 def fft(shape: ConvShape) -> int | None:
-    """Instructions by FFT of the whole map; None with a stride, which would throw most results away."""
+    """Instructions by FFT of the whole map; None with a stride, which would throw away most results."""
     if shape.stride != (1, 1) or shape.groups != 1:
         return None
     sides = [2 ** ceil(log2(max(2, axis.size + axis.before + axis.after))) for axis in (shape.h, shape.w)]
-    points = prod(sides)
+    points: int = prod(sides)
     transforms = shape.n * (shape.ic + shape.oc) + shape.ic * shape.oc
     operations = 2.5 * points * log2(points) * transforms
     return round(operations / 2 + shape.n * shape.ic * shape.oc * points / 2 * 4)  # half the frequencies, 4 each
@@ -103,7 +105,7 @@ def instructions(operator: str, shape: ConvShape) -> dict[str, int]:
 
 
 def seconds(operator: str, shape: ConvShape, card: Card) -> dict[str, float]:
-    """Time of each way at best on a card: its instructions, or the bytes, whichever takes longer.
+    """Least time of each way on a card: that of its instructions or that of the bytes, whichever is longer.
 
     With tensor cores, "trimmed" products are done at the rate of TF32, whose factors have 11 significant bits.
     """

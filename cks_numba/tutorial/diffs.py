@@ -9,7 +9,7 @@ from typing import Any
 
 from .showing import source
 
-COLOURS = {"+": "#CFE8F5", "-": "#FBE3D1", " ": "transparent"}  # blue comes, orange goes; the sign says it too
+COLOURS = {"+": "#CFE8F5", "-": "#FBE3D1", " ": "transparent"}  # blue is new, orange is gone; the sign says it too
 
 
 def changes(before: Any, after: Any) -> Iterator[str]:
@@ -26,7 +26,7 @@ def changes(before: Any, after: Any) -> Iterator[str]:
 
 
 def changed(before: Any, after: Any) -> tuple[int, int]:
-    """How many lines are new and how many are gone.
+    """Number of new lines and number of lines that are gone.
 
     Examples
     --------
@@ -38,7 +38,7 @@ def changed(before: Any, after: Any) -> tuple[int, int]:
 
 
 def show_diff(before: Any, after: Any) -> None:
-    """Display what has to change in one function or kernel (or string) to make another of it.
+    """Display what has to change in one function or kernel (or string) to turn it into another.
 
     Parameters
     ----------

@@ -7,13 +7,13 @@ from typing import Any
 
 from .. import flops
 from ..geometry import ConvShape
-from .checking import Wrong
+from .answers import Wrong
 
 LAST_MAP = ConvShape(n=1, ih=2, iw=2, ic=1, oc=1, fh=3, fw=3, padding=1)
 
 
 def corner(answer: Any) -> str:
-    """How many of the nine products of the first output are by a padded zero."""
+    """Number of the nine products of the first output that are by a padded zero."""
     if answer == 4:
         raise Wrong("Four squares of the frame lie on the picture. The question is about the others.")
     if answer == 3:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..geometry import Axis
-from .checking import Wrong, call
+from .answers import Wrong, call
 
 AXES = [  # uneven ends, a stride that leaves a rest, large padding, gaps
     Axis(size=4, taps=3, stride=1, before=1, after=1, dilation=1),
@@ -25,7 +25,7 @@ def _name(axis: Axis) -> str:
 
 # --- 01.1 -------------------------------------------------------------------------------------------
 def met(answer: Any) -> str:
-    """Which input output 3 meets at tap 0, stride 2, padding 1."""
+    """The input that output 3 meets at tap 0, with stride 2 and padding 1."""
     helps = {
         6: "That is o*stride. The padding moves everything to the left.",
         7: "The padding comes off: the first output starts in the padding, at input -1.",
@@ -48,7 +48,7 @@ def triples(answer: Any) -> str:
 
 
 def _why(axis: Axis, got: Any) -> str:
-    """What went wrong, guessed from the number."""
+    """Guess from the number what went wrong."""
     pairs = [(o * axis.stride + f * axis.dilation, o) for o in range(axis.outputs) for f in range(axis.taps)]
     inside = axis.size - 1
     guesses = {

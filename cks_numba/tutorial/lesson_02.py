@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..geometry import Axis, ConvShape, plan, taps_of_output
-from .checking import Wrong, call
+from .answers import Wrong, call
 from .trying import one_axis
 
 AXES = [
@@ -20,7 +20,7 @@ AXES = [
 
 # --- 02.1 -------------------------------------------------------------------------------------------
 def kept_taps(answer: Any) -> str:
-    """How many taps of a 5x5 filter with padding 2 the first output keeps."""
+    """Number of taps of a 5x5 filter with padding 2 that the first output keeps."""
     if answer == 3:
         raise Wrong("Three along each axis. An image has two axes.")
     if answer in (16, 20):

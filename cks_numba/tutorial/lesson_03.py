@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ..geometry import Axis
-from .checking import Wrong, call
+from .answers import Wrong, call
 from .trying import one_axis
 
 AXES = [
     Axis(size=6, taps=3, stride=2, before=1, after=1, dilation=1),
     Axis(size=7, taps=4, stride=2, before=1, after=1, dilation=1),
     Axis(size=8, taps=5, stride=3, before=2, after=2, dilation=1),
-    Axis(size=5, taps=2, stride=3, before=0, after=0, dilation=1),  # inputs that nothing meets
+    Axis(size=5, taps=2, stride=3, before=0, after=0, dilation=1),  # some inputs meet no tap
     Axis(size=4, taps=3, stride=1, before=1, after=1, dilation=1),
 ]
 

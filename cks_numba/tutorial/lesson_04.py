@@ -1,4 +1,4 @@
-"""Lesson 04, the filter gradient: its pictures, and what is looked at in its exercises."""
+"""Pictures and exercises of 04_sk_dilated, the filter gradient."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from matplotlib.figure import Figure
 from .. import plots, trace
 from ..geometry import ConvShape
 from ..kernels import tiled
-from .checking import Wrong, call
+from .answers import Wrong, call
 from .trying import compare, run_kernel
 
 OPERATOR = "conv2d_weight"
-CASES = [  # of exercise 04.2: f, size, outputs, stride, padding, dilation
+CASES = [  # exercise 04.2: f, size, outputs, stride, padding, dilation
     (f, size, (size + 2 * padding - (taps - 1) * dilation - 1) // stride + 1, stride, padding, dilation)
     for size, taps, stride, padding, dilation in product((3, 4, 7), (1, 3), (1, 2, 3), (0, 1, 3), (1, 2))
     if size + 2 * padding > (taps - 1) * dilation
     for f in range(taps)
 ]
-AXES = ((5, 3, 2, 1), (4, 3, 1, 1), (3, 2, 1, 0), (2, 5, 1, 4), (2, 4, 3, 3))  # of 04.4: size, taps, stride, padding
+AXES = ((5, 3, 2, 1), (4, 3, 1, 1), (3, 2, 1, 0), (2, 5, 1, 4), (2, 4, 3, 3))  # 04.4: size, taps, stride, padding
 
 
 # --- pictures -------------------------------------------------------------------------------------
-def draw_tap(shape: ConvShape, tap: tuple[int, int], variant: str) -> Figure:
+def draw_tap(shape: ConvShape, tap: tuple[int, int], rung: str) -> Figure:
     """The products of one weight on x and on dy, as the traced kernel of a rung does them."""
-    traced = trace.run(OPERATOR, shape, variant)
+    traced = trace.run(OPERATOR, shape, rung)
     x, dy = np.full((shape.ih, shape.iw), plots.REAL), np.full((shape.oh, shape.ow), plots.REAL)
     names = "x", "dy"
-    if variant == "with_zeros":
+    if rung == "with_zeros":
         x, dy = plots.zero_maps(OPERATOR, shape)
         names = "x, padded", "dy, zeros inserted"
     right = x.shape[1] + 2.5
@@ -50,10 +50,10 @@ def draw_tap(shape: ConvShape, tap: tuple[int, int], variant: str) -> Figure:
 
 
 def draw_waste(shape: ConvShape) -> Figure:
-    """The number of products of each weight, the redder the more of them are by an added zero, both ways."""
+    """Number of products of each weight, the redder the more of them are by an added zero, in both ways."""
     fig, ax = plots.canvas(2 * (shape.fw + 4.5), shape.fh + 3)
-    for k, variant in enumerate(("with_zeros", "skip_zeros")):
-        wasted, done = plots.waste_map(trace.run(OPERATOR, shape, variant))
+    for k, rung in enumerate(("with_zeros", "skip_zeros")):
+        wasted, done = plots.waste_map(trace.run(OPERATOR, shape, rung))
         left = 1 + k * (shape.fw + 4.5)
         plots.write(ax, left, 0.7, ("regular way", "skipping")[k], 16, weight="bold", ha="left")
         plots.draw_heat(ax, done, wasted / done, left, 1.4)
@@ -65,7 +65,7 @@ def draw_waste(shape: ConvShape) -> Figure:
 
 
 def draw_parts(layer: ConvShape) -> Figure:
-    """Time by the model of the library against the number of parts of the sum."""
+    """Time by the library's own model against the number of parts of the sum."""
     chosen = tiled.choose(OPERATOR, layer)
     parts = [2**k for k in range(7)]
     cycles = [tiled.Choice(OPERATOR, layer, chosen.tile, number, chosen.sms).cycles for number in parts]

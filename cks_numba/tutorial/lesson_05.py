@@ -1,4 +1,4 @@
-"""Lesson 05, from steps to kernels: its pictures, and what is looked at in its exercises."""
+"""Pictures and exercises of 05_from_steps_to_kernels."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .. import plots, regular, trace
+from .. import plots, trace
 from ..geometry import ConvShape
 from ..plots.cells import LETTER_COLOURS
-from .checking import Wrong, call
+from ..steps import regular
+from .answers import Wrong, call
 from .trying import compare, run_kernel
 
-RESULTS, THREADS = 8 * 7 * 7 * 20, 128  # of exercise 05.1
-SHAPES = (  # of exercise 05.4: ih, iw, fh, fw, stride, padding
+RESULTS, THREADS = 8 * 7 * 7 * 20, 128  # exercise 05.1: number of results, threads of a block
+SHAPES = (  # exercise 05.4: ih, iw, fh, fw, stride, padding
     (4, 4, 3, 3, 1, 1),
     (5, 3, 3, 3, 1, 1),
     (5, 4, 3, 2, 2, 1),
@@ -26,7 +27,7 @@ SHAPES = (  # of exercise 05.4: ih, iw, fh, fw, stride, padding
 
 # --- pictures -------------------------------------------------------------------------------------
 def draw_owners(rows: int, columns: int, threads: int) -> Figure:
-    """A map of results, one thread each, in blocks of so many threads; spare threads of the last block beside it."""
+    """A map of results, one per thread, in blocks of `threads`; spare threads of the last block stand beside it."""
     results = rows * columns
     blocks = -(-results // threads)
     fig, ax = plots.canvas(columns + 7.5, rows + 1.6)
@@ -47,17 +48,17 @@ def draw_owners(rows: int, columns: int, threads: int) -> Figure:
     return fig
 
 
-def draw_waste(operator: str, shape: ConvShape, variants: tuple[str, ...]) -> Figure:
-    """How many products of each result are by an added zero, a map for each rung, counted in its traced kernel."""
+def draw_waste(operator: str, shape: ConvShape, rungs: tuple[str, ...]) -> Figure:
+    """Products of each result by an added zero, a map for each rung, counted in its traced kernel."""
     single = plots.single(shape)
-    maps = [plots.waste_map(trace.run(operator, single, variant)) for variant in variants]
+    maps = [plots.waste_map(trace.run(operator, single, rung)) for rung in rungs]
     rows, columns = maps[0][0].shape
     fig, ax = plots.canvas(len(maps) * (columns + 2.5) + 0.5, rows + 2.8)
     most = max(int(done.max()) for _, done in maps)
-    for k, (variant, (wasted, _)) in enumerate(zip(variants, maps, strict=True)):
+    for k, (rung, (wasted, _)) in enumerate(zip(rungs, maps, strict=True)):
         left = 1.2 + k * (columns + 2.5)
         plots.draw_heat(ax, wasted, wasted / most, left, 1.3)
-        plots.write(ax, left + columns / 2, 0.7, variant, 16, weight="bold")
+        plots.write(ax, left + columns / 2, 0.7, rung, 16, weight="bold")
     text = "products by an added zero, for each result"
     plots.write(ax, ax.get_xlim()[1] / 2, rows + 2.0, text, 14)
     return fig
@@ -166,7 +167,7 @@ def _convolved(x: Any, w: Any, shape: ConvShape) -> Any:
 
 
 def _usual_mistakes(x: Any, w: Any, shape: ConvShape) -> dict[str, Any]:
-    """What some kernels that are nearly right give."""
+    """Results of some kernels that are nearly right, by a hint for each."""
     padding, (sh, sw) = shape.padding[0][0], shape.stride
     wrapped = np.zeros((shape.oh, shape.ow))
     for (oh, ow), (fh, fw) in ((at, tap) for at in np.ndindex(wrapped.shape) for tap in np.ndindex(w.shape)):

@@ -1,4 +1,4 @@
-"""Lesson 06, making it fast: its pictures, and what is looked at in its exercises."""
+"""Pictures and exercises of 06_making_it_fast."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from .. import kernels, plots
 from ..geometry import ConvShape
 from ..kernels import conv_v2
 from ..kernels.jit import cuda
-from ..kernels.tiles import TILES
-from ..trace.elements import REAL, Log, Number, Operand, Watched, blank
+from ..kernels.tiled import TILES
+from ..trace.elements import REAL, Element, Log, Number, Watched, blank
 from ..trace.machine import Machine
+from .answers import Wrong, call
 from .cards import CARDS, Card, limits, occupancy
-from .checking import Wrong, call
 from .machine_code import Code, kinds
 from .trying import compare, run_kernel
 
-BYTES = 4  # of a float32
-WORK: dict[str, dict[str, Any]] = {  # colour and hatch of what an instruction is for
+BYTES = 4  # size of a float32
+WORK: dict[str, dict[str, Any]] = {  # colour and hatch for each purpose of an instruction
     "multiply-add": dict(facecolor=plots.BLUE, edgecolor="white"),
     "shared memory": dict(facecolor="#F0E442", edgecolor="#8A8200", hatch="\\\\\\\\"),
     "global memory": dict(facecolor="#FBDFA3", edgecolor="#C57B00", hatch="////"),
     "addresses, tests, the loop": dict(facecolor="#F2F2F2", edgecolor="#9A9A9A", hatch="...."),
 }
-SIZES = ((4, 4, 4), (5, 3, 7), (1, 6, 2), (3, 2, 1))  # of exercise 06.4: rows, terms, columns
-SIDE = 2  # of a block there
+SIZES = ((4, 4, 4), (5, 3, 7), (1, 6, 2), (3, 2, 1))  # exercise 06.4: rows, terms, columns
+SIDE = 2  # threads along each side of a block in exercise 06.4
 
 
 # --- counting -------------------------------------------------------------------------------------
 def intensities() -> dict[str, float]:
-    """Operations for each byte that a rung loads from global memory, with no help of a cache."""
+    """Operations for each byte that a rung loads from global memory, without the help of a cache."""
     tile, large = conv_v2.TILE, TILES[0]
     return {
         "skip_zeros": 2 / (2 * BYTES),
@@ -50,8 +50,8 @@ def time_rungs(shape: ConvShape, repeats: int = 5) -> dict[str, float]:
     rng, taken = np.random.default_rng(0), {}
     held = [cuda.to_device(rng.standard_normal(size).astype(np.float32)) for size in (shape.x_shape, shape.w_shape)]
     out = cuda.device_array(shape.y_shape, np.float32)
-    for rung in kernels.VARIANTS:
-        launches = kernels.launches("conv2d", shape, (held[0], held[1], out), variant=rung)
+    for rung in kernels.RUNGS:
+        launches = kernels.launches("conv2d", shape, (held[0], held[1], out), rung=rung)
         taken[rung] = median(_seconds(launches) for _ in range(repeats + 1))  # the first one compiles
     return taken
 
@@ -68,7 +68,7 @@ def _seconds(launches: list[kernels.Launch]) -> float:
 
 # --- pictures -------------------------------------------------------------------------------------
 def draw_roofline(card: Card) -> Figure:
-    """The two limits of a card, and where on them the rungs could be at best."""
+    """The two limits of a card, and the best place of each rung under them."""
     fig = Figure(figsize=(9, 4.4), layout="constrained")
     ax = fig.subplots()
     x = np.geomspace(0.1, 200, 200)
@@ -115,7 +115,7 @@ def draw_thread_tile(tm: int, tn: int) -> Figure:
 
 
 def draw_pipeline(load: int, multiply: int, chunks: int) -> Figure:
-    """Who waits for whom with one buffer and with two, chunk by chunk."""
+    """Loading and multiplying with one buffer and with two, chunk by chunk, with their waits."""
     step = max(load, multiply)
     one = [(k * (load + multiply), load, k, 0) for k in range(chunks)]
     one += [(k * (load + multiply) + load, multiply, k, 1) for k in range(chunks)]
@@ -139,7 +139,7 @@ def draw_pipeline(load: int, multiply: int, chunks: int) -> Figure:
 
 
 def draw_mix(codes: list[Code]) -> Figure:
-    """What the instructions of the inner loops are for."""
+    """Purposes of the instructions of the inner loops."""
     fig = Figure(figsize=(9.5, 3.6), layout="constrained")
     ax = fig.subplots()
     for y, code in enumerate(codes):
@@ -249,7 +249,7 @@ def my_product(answer: Any) -> str:
 class Counted(Watched):
     """An array that counts how often an element is read."""
 
-    reads = 0
+    reads: int = 0
 
     def __getitem__(self, index: Any) -> Any:
         self.reads += 1
@@ -262,11 +262,11 @@ def _loads(kernel: Any, grid: tuple[int, ...], a: Any, b: Any, c: Any) -> int | 
     for array in (a, b, c):
         made = Counted(blank(array.shape, array.dtype, log).cells, array.dtype, log)
         for index, value in np.ndenumerate(array):
-            made.cells[index] = Number(float(value), log, Operand("", index, REAL))
+            made.cells[index] = Number(float(value), log, Element("", index, REAL))
         watched.append(made)
     try:
         Machine(log).launch(kernel, grid, (SIDE, SIDE), tuple(watched))
-    except Exception:  # what a learner may write is not limited
+    except Exception:  # a learner may write anything
         return None
     return watched[0].reads + watched[1].reads
 

@@ -1,4 +1,4 @@
-"""Lesson 07, train a network: its pictures, and what is looked at in its exercises."""
+"""Pictures and exercises of 07_train_a_network."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from .. import flops, plots, regular
-from ..figures import KINDS
+from .. import flops, plots
 from ..geometry import ConvShape
-from .checking import Open, Wrong, call
+from ..plots.gallery import KINDS
+from ..steps import regular
+from .answers import Open, Wrong, call
 from .trying import compare, run_kernel
 
-STYLES = (("-", 5, "#9CCBE8"), ("--", 2, plots.RED), (":", 2, "black"))  # of loss curves that lie on each other
-CASES = (  # of exercise 07.3: sizes that stride 2 does not divide, too
+STYLES = (("-", 5, "#9CCBE8"), ("--", 2, plots.RED), (":", 2, "black"))  # loss curves that lie on each other
+CASES = (  # exercise 07.3, with sizes that stride 2 does not divide
     ConvShape(n=2, ih=5, iw=4, ic=2, oc=3, fh=3, fw=3, stride=2, padding=1),
     ConvShape(n=1, ih=4, iw=4, ic=1, oc=2, fh=2, fw=2, stride=1, padding=0),
 )

@@ -1,4 +1,4 @@
-"""Lesson 08, your network: its pictures, and what is looked at in its exercises."""
+"""Pictures and exercises of 08_your_network."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from .. import flops, networks, plots
+from .. import flops, plots
 from ..bench import results
-from ..figures import KINDS, OPERATORS
+from ..flops import networks
 from ..geometry import ConvShape
+from ..plots.gallery import KINDS, OPERATORS
 from . import cost
+from .answers import Wrong, call
 from .cards import Card
-from .checking import Wrong, call
 from .trying import compare, run_kernel
 
 NAMES = {"useful": "useful", "padded": "by a padded zero", "inserted": "by an inserted zero", "both": "by both"}
-LINES: dict[str, dict[str, Any]] = {  # of the cost model
+LINES: dict[str, dict[str, Any]] = {  # lines of the cost model, by way
     "regular": dict(color="#999999", linestyle=":"),
     "skipping": dict(color=plots.BLUE, linewidth=3),
     "Winograd 2x2": dict(color=plots.RED, marker="s"),
     "Winograd 4x4": dict(color="#AA4499", marker="^", linestyle="--"),
     "FFT": dict(color="#009E73", marker="D", linestyle="-."),
 }
-LETTERS = {  # of the cheapest way
+LETTERS = {  # letter and colour of a square where a way is the cheapest
     "skipping": ("S", "#9CCBE8"),
     "Winograd 2x2": ("W", "#FBE3D1"),
     "Winograd 4x4": ("W", "#FBE3D1"),
     "FFT": ("F", "#D5EFE3"),
 }
-SMALL = 32  # the images of exercise 08.1
+SMALL = 32  # exercise 08.1: rows and columns of the images
 CHANNELS, BATCH = 64, 64
-LEAST_FACTOR, LEAST_WORK = 4, 1_000_000  # of exercise 08.2
+LEAST_FACTOR, LEAST_WORK = 4, 1_000_000  # exercise 08.2
 
 
 def layer_of(size: int, taps: int, stride: int) -> ConvShape:
@@ -169,7 +170,7 @@ def draw_winners(card: Card) -> Figure:
 def _winner(operator: str, shape: ConvShape, card: Card) -> tuple[str, str]:
     times = cost.seconds(operator, shape, card)
     found = {way: times[way] for way in LETTERS if way in times}
-    best = min(found, key=lambda way: found[way])  # skipping comes first, and so wins where others are no better
+    best = min(found, key=lambda way: found[way])  # skipping comes first, so it wins where others are no better
     least = flops.count(operator, shape).bytes / (card.bandwidth * 1e12)
     if found["skipping"] <= least and times["regular"] <= least:
         return "=", "#F2F2F2"
@@ -248,7 +249,7 @@ def my_winograd(answer: Any) -> str:
 
 
 def _nearly(x: Any, g: Any, right: Any) -> dict[str, Any]:
-    """What kernels with one wrong sign give."""
+    """Results of kernels with one mistake, by a hint for each."""
     x0, x1, x2, x3 = x[:-2:2], x[1:-1:2], x[2::2], x[3::2]
     m1, m2, m3, m4 = (x0 - x2) * g[0], (x1 + x2) * g[1], (x2 - x1) * g[2], (x1 - x3) * g[3]
     odd, swapped, turned = right.copy(), right.copy(), right.copy()

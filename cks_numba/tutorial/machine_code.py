@@ -1,7 +1,7 @@
-"""What the compiler made of the rungs: compiled now if the tools are there, else read from figures/data.
+"""Machine code of the rungs: compiled now if the tools are there, otherwise read from figures/data.
 
-Numba's simulator cannot compile, and a notebook without a GPU is in the simulator. So this module is also a command,
-``python -m cks_numba.tutorial.machine_code OPERATOR ARCH``, which another process runs and which prints JSON.
+Numba's simulator cannot compile, and a notebook without a GPU is in the simulator. So this module is also a command
+for another process, ``python -m cks_numba.tutorial.machine_code OPERATOR ARCH``, which prints JSON.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import sass
-from ..figures import FOLDER
+from ..kernels import sass
+from ..plots.gallery import FOLDER
 
 RUNGS = ("with_zeros", "skip_zeros", "shared", "tiled 128x128, vectors")
 TIMEOUT = 100  # seconds for the compiler
@@ -35,14 +35,14 @@ class Code(NamedTuple):
 
 
 def compiled(operator: str, arch: str = "sm_90") -> tuple[list[Code], str]:
-    """The rungs of an operator as machine code, and where that comes from.
+    """Return the rungs of an operator as machine code, and tell where it comes from.
 
     Returns
     -------
     list of Code
-        Empty where there are neither the tools nor the file.
+        Empty if there are neither the tools nor the file.
     str
-        A sentence.
+        Where the code comes from, in a sentence.
     """
     if found := _live(operator, arch):
         return found, f"Compiled just now for {arch} by Numba and ptxas."
@@ -61,7 +61,7 @@ def _live(operator: str, arch: str) -> list[Code]:
     command = [sys.executable, "-W", "ignore", "-m", "cks_numba.tutorial.machine_code", operator, arch]
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=settings, timeout=TIMEOUT, check=True)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):  # as where Numba's own compiler is missing
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):  # for example, Numba's own compiler is missing
         return []
     return [Code(**item) for item in json.loads(done.stdout)]
 
@@ -86,7 +86,7 @@ def _read(path: Path, operator: str) -> list[Code]:
 
 
 def kinds(mix: dict[str, int]) -> dict[str, int]:
-    """Instructions by what they are for.
+    """Count instructions by purpose.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def kinds(mix: dict[str, int]) -> dict[str, int]:
 
 
 def _compile(operator: str, arch: str) -> list[dict[str, Any]]:
-    """What `Code` holds, for each rung; in a process without the simulator."""
+    """Compile each rung and return the fields of `Code`; works only in a process without the simulator."""
     made = []
     for launch in sass.examples(operator, (4,)):
         rung = launch.name.removeprefix(f"{operator} ")

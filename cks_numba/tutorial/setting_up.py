@@ -5,13 +5,15 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from importlib.util import find_spec
 
-QUIET = ("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "NUMBA_CUDA_WARN_ON_IMPLICIT_COPY")  # tiny NumPy arrays are right here
+QUIET = ("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "NUMBA_CUDA_WARN_ON_IMPLICIT_COPY")
+"""Warnings to switch off, because the lessons use tiny NumPy arrays on purpose."""
 DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 
 
 def gpus() -> int:
-    """Number of CUDA GPUs, asked of NVIDIA's driver; 0 where there is no driver."""
+    """Number of CUDA GPUs according to NVIDIA's driver; 0 if there is no driver."""
     for name in DRIVERS:
         try:
             driver = ctypes.CDLL(name)
@@ -24,14 +26,14 @@ def gpus() -> int:
 
 
 def setup() -> None:
-    """Choose the GPU, or Numba's simulator where there is none, and say so.
+    """Choose the GPU, or Numba's simulator if there is none or numba-cuda is not installed, and say so.
 
     Numba reads the variable NUMBA_ENABLE_CUDASIM once, at its import, so this must come first. Where
     the variable is set already, it is left as it is.
     """
     for warning in QUIET:
         os.environ.setdefault(warning, "0")
-    found = gpus()
+    found = gpus() if find_spec("numba_cuda") else 0
     if not found and "numba" not in sys.modules:
         os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
     simulated = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"

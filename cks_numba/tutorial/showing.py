@@ -9,8 +9,10 @@ import io
 import textwrap
 from typing import Any
 
-DPI = 120  # of the stored picture
-SHOWN = 64  # pixels an inch on the screen, so that it is sharp on a fine one too
+DPI = 120
+"""Pixels per inch of the stored picture."""
+SHOWN = 64
+"""Pixels per inch on the screen; fewer than stored, so that the picture is sharp on a fine screen too."""
 
 
 def show(figure: Any, alt: str) -> None:
@@ -19,7 +21,7 @@ def show(figure: Any, alt: str) -> None:
     Parameters
     ----------
     figure : matplotlib.figure.Figure
-        Best one that is not pyplot's, such as those of `plots`.
+        Preferably one that pyplot did not make, such as those of `plots`.
     alt : str
         What the picture shows, in a sentence or two.
     """

@@ -1,4 +1,4 @@
-"""What the lessons about kernels share: run a learner's kernel, and tell the usual mistakes apart."""
+"""Helpers of the lessons about kernels: run a learner's kernel, and tell the usual mistakes apart."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import numpy as np
 
 from ..backends.cuda import launching
 from ..geometry import Axis
-from ..trace.elements import REAL, Log, Number, Operand, Watched, blank
+from ..trace.elements import REAL, Element, Log, Number, Watched, blank
 from ..trace.machine import Machine
-from .checking import Open, Wrong
+from .answers import Open, Wrong
 
-UNTOUCHED = -777.0  # what results hold before the kernel runs
-THREADS = 32  # of a block; always more than there are results, so that a kernel needs its guard
+UNTOUCHED = -777.0
+"""Value of all results before the kernel runs."""
+THREADS = 32
+"""Threads of a block; always more than there are results, so that a kernel needs its guard."""
 
 
 def run_kernel(kernel: Any, grid: Any, block: Any, args: tuple[Any, ...], out: Any) -> None:
@@ -32,7 +34,7 @@ def run_kernel(kernel: Any, grid: Any, block: Any, args: tuple[Any, ...], out: A
     try:
         with launching:
             kernel[grid, block](*args)
-    except Exception as error:  # whatever a learner's kernel does
+    except Exception as error:  # a learner's kernel may raise anything
         raise Wrong(explained(error)) from error
     if (out == UNTOUCHED).all():
         raise Open
@@ -45,7 +47,7 @@ def run_kernel(kernel: Any, grid: Any, block: Any, args: tuple[Any, ...], out: A
 
 
 def explained(error: Exception) -> str:
-    """What an error in the simulator usually comes from."""
+    """Tell what an error in the simulator usually comes from."""
     if isinstance(error, IndexError):
         return (
             f"A thread used an index past the end of an array ({error}). Either a thread that has no result to make "
@@ -65,7 +67,7 @@ def compare(got: Any, expected: Any, hints: dict[str, Any] | None = None, advice
     hints : dict
         From a helpful message to the array that this kind of mistake gives.
     advice : str
-        Where to look if it is none of these.
+        Where to look if it is none of these mistakes.
     """
     if np.allclose(got, expected, rtol=1e-4, atol=1e-5):
         return
@@ -87,12 +89,12 @@ def first(mask: Any) -> tuple[int, ...]:
 
 # --- kernels of one axis ----------------------------------------------------------------------------
 def one_axis(kernel: Any, operator: str, axes: list[Axis], seed: int) -> None:
-    """Try a kernel of one axis that takes x (dy), w, y (dx), stride and padding: right, and no product too many.
+    """Try a kernel of one axis that takes x (dy), w, y (dx), stride and padding; it may do no product too many.
 
     Raises
     ------
     Open, Wrong
-        As `run_kernel` and `compare`; and if it does more products than are useful.
+        As in `run_kernel` and `compare`; also if it does more products than are useful.
     """
     rng = np.random.default_rng(seed)
     forward = operator == "conv2d"
@@ -120,7 +122,7 @@ def products(kernel: Any, results: int, *args: Any) -> int | None:
     watched = tuple(_watched(arg, log) if isinstance(arg, np.ndarray) else arg for arg in args)
     try:
         Machine(log).launch(kernel, (results // THREADS + 1,), (THREADS,), watched)
-    except Exception:  # only the praise needs it, and what a learner may write is not limited
+    except Exception:  # only the praise needs this count, and a learner may write anything
         return None
     return len(log.events) + log.outside
 
@@ -128,5 +130,5 @@ def products(kernel: Any, results: int, *args: Any) -> int | None:
 def _watched(array: Any, log: Log) -> Watched:
     made = blank(array.shape, array.dtype, log)
     for index, value in np.ndenumerate(array):
-        made.cells[index] = Number(float(value), log, Operand("", index, REAL))
+        made.cells[index] = Number(float(value), log, Element("", index, REAL))
     return made

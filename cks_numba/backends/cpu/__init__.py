@@ -1,9 +1,9 @@
 """The operators on a CPU: the plan's groups as one grouped GEMM, compiled by Numba.
 
-`tile` has the inner loop, and the table of what it multiplies for each operator; `gather` (conv2d and
-conv2d_input), `weight` (conv2d_weight) and `few` (the same, for few channels) are its uses; `threads` share their
-tasks. The environment variable CKS_NUMBA_CPU=numpy selects `blas`, plain NumPy, in their place, which is also what is
-left where Numba cannot compile.
+`plain` is the version for reading, in plain NumPy. In the compiled version `tile` has the inner loop, and a table of
+what it multiplies for each operator. `gather` (conv2d and conv2d_input), `weight` (conv2d_weight) and `few`
+(conv2d_weight with few channels) are built on it, and `threads` share their tasks. The environment variable
+CKS_NUMBA_CPU=numpy selects `plain`, which also takes over if Numba cannot compile.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numba.core.errors import NumbaError
 
 from ... import checks
 from ...geometry import ConvShape
-from . import blas, gather, weight
+from . import gather, plain, weight
 
 Array = np.ndarray[Any, Any]
 _CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU", "numba"), ("numba", "numpy"))
@@ -47,7 +47,7 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
     array([4., 4., 4., 4.])
     """
     if not COMPILED:
-        blas.run(operator, shape, first, second, out)
+        plain.run(operator, shape, first, second, out)
         return
     try:
         if operator == "conv2d_weight":
@@ -58,4 +58,4 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
             gather.run(operator, shape, second, first, out)
     except NumbaError as error:  # raised by the compiler, so nothing has been written
         warnings.warn(f"Numba cannot compile the CPU kernels, NumPy takes over: {error}", RuntimeWarning, stacklevel=2)
-        blas.run(operator, shape, first, second, out)
+        plain.run(operator, shape, first, second, out)

@@ -1,10 +1,14 @@
 """Kernels as compiled C functions: their arguments, Numba's cache on disk, and threads.
 
-A kernel is a function of a zero, which tells the dtype, and of the address of its int64 arguments. It
-allocates nothing and cannot fail. Any number of threads may run one with the same arguments at once:
-each takes one task after the other from a counter that is the first of them.
+A kernel is a function of two parameters: a zero, which tells the dtype, and the address of its arguments, which are
+int64 numbers. It allocates nothing and cannot fail. Any number of threads may run a kernel with the same arguments at
+once: they take one task after the other from a shared counter, which is the first argument.
 
-Numba compiles a function once more for an argument that is a constant, as part of its type; int(CONSTANT) is not.
+The arguments after the first few have names: they are the fields of two named tuples, which `arguments_of` writes
+and `own_arguments` reads.
+
+Numba takes a constant in a call for a part of the argument's type, and compiles the called function once more for
+every new constant. `int(CONSTANT)` avoids that.
 """
 
 from __future__ import annotations
@@ -15,41 +19,43 @@ import threading
 import zlib
 from collections.abc import Callable
 from functools import cache
+from operator import index
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import carray, cfunc, types
-from numba.extending import models, register_jitable, register_model
+from numba.extending import intrinsic, models, register_jitable, register_model
 
-from ... import tables
+from ... import plan_table
 from ...geometry import ConvShape, plan
-from .. import uninterrupted
+from ..interrupts import uninterrupted
 from .registers import I64, LANE_BYTES, ONLY_IN_KERNELS, TILE_ROWS, helper, integers_at, next_number
 from .threads import Pool
 
 Array = np.ndarray[Any, Any]
 Strides = tuple[int, ...]
-Sizes = tuple[Array, int, Array]  # arguments of a kernel, bytes of its scratch memory, the table they point to
-SERIAL_BELOW = 400_000  # multiply-adds: they are done before another thread has woken up
+SERIAL_BELOW = 400_000  # Fewer multiply-adds than these are done before a second thread has woken up.
 
-NEXT_TASK, NEXT_THREAD, SCRATCH, SCRATCH_STEP, OWN = range(5)  # arguments of all kernels; where its own begin
-SCRATCH_HEAD = 256 + TILE_ROWS * LANE_BYTES
+# Places of the arguments that all kernels have (`Common`), and of the first one that is a kernel's own.
+NEXT_TASK, NEXT_THREAD, SCRATCH, SCRATCH_STEP, OWN = range(5)
+SCRATCH_HEAD = 256 + TILE_ROWS * LANE_BYTES  # bytes that `own_scratch` lays out
 
 
 def _stamp() -> int:
-    """A number for the sources of all that is compiled."""
+    """A checksum of the source files of all compiled code."""
     here = Path(__file__).parent
-    sources = [*sorted(here.glob("*.py")), here.parent.parent / "tables.py"]
+    sources = [*sorted(here.glob("*.py")), here.parent.parent / "plan_table.py"]
     return zlib.crc32(b"".join(path.read_bytes() for path in sources))
 
 
 class Arguments(types.Type):
-    """Address of the arguments of a kernel.
+    """The address of the arguments of a kernel.
 
-    Numba's cache goes by the time of the one file that a function is in. The stamp in the name of this
-    type, a part of every kernel's signature, keeps code from other sources out.
+    Numba's cache on disk notices a change of the file that a kernel is in, but not of the other files that it uses.
+    The name of this type is part of every kernel's signature: the stamp in it keeps out code from other sources.
     """
 
     def __init__(self) -> None:
@@ -62,14 +68,135 @@ class _ArgumentsModel(models.PrimitiveModel):
         super().__init__(manager, arguments, I64)
 
 
-# --- for the code of a kernel --------------------------------------------------------------------
+# --- named numbers: named tuples in Python and in kernels, int64 numbers in memory ----------------
+class Common(NamedTuple):
+    """The arguments that all kernels have: two counters, the scratch memory, and the bytes of it for a thread."""
+
+    next_task: int
+    next_thread: int
+    scratch: int
+    scratch_step: int
+
+
+class Steps(NamedTuple):
+    """Bytes from an element of an array to the next one along each axis."""
+
+    n: int
+    h: int
+    w: int
+    c: int
+
+
+class AxisRow(NamedTuple):
+    """The columns of a plan's table for one axis, named as in ``cks_numba.plan_table``."""
+
+    count: int  # type: ignore[assignment]
+    terms: int
+    fixed: int
+    fixed_step: int
+    summed: int
+    summed_step: int
+    third: int
+    third_fixed: int
+    third_term: int
+
+
+class TableRow(NamedTuple):
+    """A row of a plan's table: one group."""
+
+    first_block: int
+    h: AxisRow
+    w: AxisRow
+
+
+class Sizes(NamedTuple):
+    """The part of a call that depends on sizes alone, which is kept for the next call with the same ones."""
+
+    named: Any  # the sizes that the kernel reads, as a named tuple
+    arguments: Array  # the same in the form that `start` takes
+    scratch: int  # bytes of scratch memory for each thread
+    table: Array  # the table that the arguments hold the address of
+
+
+def arguments_of(addresses: Any, sizes: Any) -> Array:
+    """Return the arguments of a kernel, with zeros for those that `start` fills in.
+
+    `addresses` is the class of the named tuple of the addresses, `sizes` the named tuple of everything else.
+    """
+    return np.array([0] * (OWN + count_of(addresses)) + numbers_of(sizes), np.int64)
+
+
+def count_of(kind: Any) -> int:
+    """Return how many numbers a named tuple of the class `kind` holds, those of nested tuples included."""
+    return 1 if kind is int else sum(count_of(field) for field in _fields_of(kind).values())
+
+
+def numbers_of(value: Any, kind: Any = None, name: str = "") -> list[int]:
+    """Return the numbers of a named tuple in the order of its fields.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a field is not what its annotation says: an integer, or a tuple of so many integers.
+    """
+    kind = kind or type(value)
+    if kind is int:
+        return [index(value)]
+    fields = _fields_of(kind)
+    if len(value) != len(fields):
+        raise ValueError(f"{name or kind.__name__} must be {len(fields)} numbers, got {value}")
+    parts = zip(value, fields.items(), strict=True)
+    return [number for part, (field, of) in parts for number in numbers_of(part, of, field)]
+
+
+@cache
+def _fields_of(kind: Any) -> dict[str, Any]:
+    """Names and types of the fields of a class of named tuples, or of the parts of a type like ``tuple[int, int]``."""
+    if hasattr(kind, "_fields"):
+        return get_type_hints(kind)
+    return {str(k): part for k, part in enumerate(get_args(kind))}
+
+
+def _numba_type(kind: Any) -> Any:
+    if kind is int:
+        return types.int64
+    parts = [_numba_type(part) for part in _fields_of(kind).values()]
+    return types.BaseTuple.from_types(parts, kind if hasattr(kind, "_fields") else None)
+
+
+@intrinsic
+def record(typing, address, k, kind):
+    """Record k of those that follow each other at an address, as a named tuple of the class `kind`."""
+    fields = _numba_type(kind.instance_class)
+
+    def codegen(context, b, signature, args):
+        records = b.inttoptr(args[0], context.get_value_type(fields).as_pointer())
+        return b.load(b.gep(records, [args[1]]))
+
+    return fields(address, types.int64, kind), codegen
+
+
+@intrinsic
+def own_arguments(typing, arguments, addresses, sizes):
+    """The kernel's own arguments, as two named tuples of these classes."""
+    fields = types.Tuple([_numba_type(kind.instance_class) for kind in (addresses, sizes)])
+
+    def codegen(context, b, signature, args):
+        own = b.add(args[0], ir.Constant(I64, 8 * OWN))
+        return b.load(b.inttoptr(own, context.get_value_type(fields).as_pointer()))
+
+    return fields(arguments, addresses, sizes), codegen
+
+
+# --- helpers for kernels -------------------------------------------------------------------------
 @helper
 def own_scratch(arguments):
-    """This thread's part of the scratch memory: three arrays for addresses of rows, and where the rest begins.
+    """This thread's part of the scratch memory: three arrays for addresses of rows, and where the free part begins.
 
-    The third holds the addresses of the rows of a tile in the scratch memory itself.
+    The third array holds the addresses of the rows of a tile that lies in the scratch memory itself.
     """
-    first = arguments[SCRATCH] + next_number(arguments, NEXT_THREAD) * arguments[SCRATCH_STEP]
+    common = record(arguments, 0, Common)
+    first = common.scratch + next_number(arguments, NEXT_THREAD) * common.scratch_step
     a_rows = carray(integers_at(first), TILE_ROWS)
     out_rows = carray(integers_at(first + 64), TILE_ROWS)
     tile_rows = carray(integers_at(first + 128), TILE_ROWS)
@@ -78,15 +205,9 @@ def own_scratch(arguments):
     return a_rows, out_rows, tile_rows, first + SCRATCH_HEAD
 
 
-@helper
-def table_at(address, groups, width):
-    """The table of a plan, of which the kernel has the address."""
-    return carray(integers_at(address), (groups + 1, width))
-
-
-# --- compiled, and started -----------------------------------------------------------------------
+# --- compiling and starting a kernel -------------------------------------------------------------
 class Kernel(NamedTuple):
-    """A compiled kernel: its address, the same as a function for Python, and what keeps both alive."""
+    """A compiled kernel: its address, a Python function that calls it, and the object that keeps its code alive."""
 
     address: int
     call: Callable[[float, int], None]
@@ -95,7 +216,7 @@ class Kernel(NamedTuple):
 
 @cache
 def compiled(function: Any, kind: str) -> Kernel:
-    """Compile a kernel, once; `kind` is the ``char`` of the dtype."""
+    """Return a compiled kernel, compiled at the first call; `kind` is the ``char`` of the dtype."""
     number, c_number = (types.float32, ctypes.c_float) if kind == "f" else (types.float64, ctypes.c_double)
     owner = _compile(function, types.void(number, Arguments()))
     address: int = owner.address
@@ -173,21 +294,16 @@ def start(
     _workers().share(kernel.address, at, dtype.char == "d", threads)
 
 
-def arguments_of(addresses: int, table: Array, *sizes: tuple[int, ...]) -> Array:
-    """The arguments of a kernel of the plan: those of all, some addresses to be filled in, the table, the sizes."""
-    flat = [size for group in sizes for size in group]
-    return np.array([0] * (OWN + addresses) + [table.ctypes.data, len(table) - 1, *flat], np.int64)
-
-
-ceil_div = register_jitable(**ONLY_IN_KERNELS)(tables.ceil_div)  # for kernels too
+ceil_div = register_jitable(**ONLY_IN_KERNELS)(plan_table.ceil_div)  # the same function, for kernels too
 
 
 @register_jitable(**ONLY_IN_KERNELS)
 def round_up(a: int, b: int) -> int:
+    """Return the smallest multiple of b that is at least a."""
     return ceil_div(a, b) * b
 
 
 @register_jitable(**ONLY_IN_KERNELS)
 def even_part(whole: int, most: int) -> int:
-    """Size of a part when `whole` is cut into parts of `most` or a little less."""
+    """Return the size of a part if `whole` is cut into even parts of at most `most`."""
     return ceil_div(whole, ceil_div(whole, max(1, most)))

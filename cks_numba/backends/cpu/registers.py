@@ -1,9 +1,9 @@
-"""Values in vector registers: two Numba types, and what compiled code can do with them.
+"""Values in vector registers: two Numba types, and the operations on them.
 
-A `Tile` is TILE_ROWS x TILE_VECTORS vectors, the results that a kernel works on; `Addresses` holds an address
-for each of its rows. The functions are Numba intrinsics: each writes a few instructions of LLVM, which
-is how a vector of the CPU is named at all. `like` or `zero` is a number that only tells the dtype;
-addresses and steps are int64, in bytes.
+A `Tile` is TILE_ROWS x TILE_VECTORS vectors: the results that a kernel works on. `Addresses` holds an address for each
+row of a tile. The functions are Numba intrinsics, each of which writes a few instructions of LLVM: Numba has no other
+way to name a vector register. The parameters `like` and `zero` are numbers that only tell the dtype; addresses and
+steps are int64, in bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numba.extending import intrinsic, models, register_model
 
 
 def _registers() -> tuple[int, int, int]:
-    """Bytes of a vector, and the tile as rows and vectors, so that all of it fits the registers of this CPU."""
+    """Bytes of a vector, and rows and vectors of a row of the largest tile that fits into this CPU's registers."""
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):
         return 64, 8, 2
@@ -30,19 +30,19 @@ def _registers() -> tuple[int, int, int]:
 
 
 VECTOR_BYTES, TILE_ROWS, TILE_VECTORS = _registers()
-LANE_BYTES = TILE_VECTORS * VECTOR_BYTES  # of a row of the tile
-L2_BYTES = 2**20 if VECTOR_BYTES == 64 else 2**19  # of the cache of a core, which is little for one of today
+LANE_BYTES = TILE_VECTORS * VECTOR_BYTES  # one row of a tile
+L2_BYTES = 2**20 if VECTOR_BYTES == 64 else 2**19  # assumed second-level cache of a core; newer CPUs have more
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
-# For what only kernels call, with divisors that are never 0: wrappers for Python and C, and an exception for each
-# division, would be a good part of the time to compile a kernel.
+# Options for functions that only kernels call, with divisors that are never 0. Wrappers for Python and C, and an
+# exception for each division, would take a good part of the time to compile a kernel.
 ONLY_IN_KERNELS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy"}
 helper = partial(njit, **ONLY_IN_KERNELS)
 
 
-# --- values in registers: two Numba types and what can be done with them -------------------------
+# --- the two Numba types -------------------------------------------------------------------------
 class Tile(types.Type):
-    """TILE_ROWS x TILE_VECTORS vectors, all in registers."""
+    """TILE_ROWS x TILE_VECTORS vectors in registers."""
 
     def __init__(self, dtype: Any) -> None:
         self.dtype = dtype
@@ -94,14 +94,15 @@ def _plus_bytes(b: Any, address: Any, count: int) -> Any:
 
 
 def _fma(b: Any, vector: ir.VectorType) -> Any:
-    """x*y + z of vectors, fused where the CPU can."""
+    """The function x*y + z of vectors, fused on CPUs that can do so."""
     name = f"llvm.fmuladd.v{vector.count}f{32 if vector.element == ir.FloatType() else 64}"
     return cgutils.get_or_insert_function(b.module, ir.FunctionType(vector, [vector] * 3), name)
 
 
+# --- operations ----------------------------------------------------------------------------------
 @intrinsic
 def zeros(typing, like):
-    """A tile of zeros, of the type of the number `like`."""
+    """A tile of zeros of the dtype of `like`."""
 
     def codegen(context, b, signature, args):
         return ir.Constant(context.get_value_type(signature.return_type), None)
@@ -111,7 +112,7 @@ def zeros(typing, like):
 
 @intrinsic
 def addresses_in(typing, array):
-    """The addresses that stand in an int64 array."""
+    """The first TILE_ROWS numbers of an int64 array, as addresses of rows."""
 
     def codegen(context, b, signature, args):
         data = context.make_array(signature.args[0])(context, b, args[0]).data
@@ -122,9 +123,9 @@ def addresses_in(typing, array):
 
 @intrinsic
 def add_products(typing, tile, rows, a, b_address):
-    """tile[r, l] + A[r] * B[l]: A is one number at each row's address + a, B a row of lanes at b_address.
+    """tile[r, l] + A[r] * B[l], where A[r] is the number at address rows[r] + a, and B the row of lanes at b_address.
 
-    Rows are Addresses, or the step from each to the next.
+    `rows` are Addresses, or one step: rows[r] is then r times the step.
     """
     size = tile.dtype.bitwidth // 8
     vector = _vector(tile.dtype)
@@ -150,9 +151,9 @@ def add_products(typing, tile, rows, a, b_address):
 
 @intrinsic
 def add_products_along(typing, tile, rows, a, b_first, b_second):
-    """tile[r, v] + A[r] * B[v], number by number: a vector from each row and one from each of two addresses.
+    """tile[r, v] + A[r] * B[v], lane by lane, where A[r] is a vector at rows[r] + a, and B[v] one at b_first, b_second.
 
-    The other use of a tile: its lanes are terms of one sum, which is for later to add up.
+    This is the other use of a tile: its lanes hold terms of one sum and are added up at the end.
     """
     vector, size = _vector(tile.dtype), tile.dtype.bitwidth // 8
 
@@ -172,7 +173,7 @@ def add_products_along(typing, tile, rows, a, b_first, b_second):
 
 @intrinsic
 def add_memory(typing, tile, rows):
-    """The tile plus the rows of lanes that stand at the addresses."""
+    """The tile plus the rows of lanes at the addresses."""
 
     def codegen(context, b, signature, args):
         result, row_addresses = args
@@ -188,7 +189,7 @@ def add_memory(typing, tile, rows):
 
 @intrinsic
 def store(typing, tile, rows):
-    """Write the rows of the tile to the addresses."""
+    """Write each row of the tile to its address."""
 
     def codegen(context, b, signature, args):
         for r in range(TILE_ROWS):
@@ -202,7 +203,10 @@ def store(typing, tile, rows):
 
 @intrinsic
 def stream(typing, tile, rows):
-    """`store` past the caches: memory is not read first. Addresses are multiples of VECTOR_BYTES."""
+    """Write each row of the tile to its address past the caches, which saves reading the lines from memory first.
+
+    The addresses must be multiples of VECTOR_BYTES.
+    """
 
     def codegen(context, b, signature, args):
         passing = b.module.add_metadata([I32(1)])
@@ -219,7 +223,7 @@ def stream(typing, tile, rows):
 
 @intrinsic
 def wait_for_streams(typing):
-    """Wait until all that was streamed is in memory, where other threads see it."""
+    """Wait until everything that was streamed is in memory, where other threads see it."""
 
     def codegen(context, b, signature, args):
         b.fence("seq_cst")
@@ -230,7 +234,7 @@ def wait_for_streams(typing):
 
 @intrinsic
 def bytes_of(typing, like):
-    """Size of the number, a constant."""
+    """The bytes of a number of the dtype of `like`, as a constant."""
 
     def codegen(context, b, signature, args):
         return ir.Constant(I64, like.bitwidth // 8)
@@ -240,7 +244,7 @@ def bytes_of(typing, like):
 
 @intrinsic
 def number_at(typing, like, address):
-    """The number at an address, of the type of `like`."""
+    """The number at an address, of the dtype of `like`."""
 
     def codegen(context, b, signature, args):
         return _load(b, args[1], _scalar(like), like.bitwidth // 8)
@@ -260,7 +264,7 @@ def write_number(typing, number, address):
 
 
 def _copy(like, count):
-    """Copy `count` numbers of the type of `like` at once."""
+    """The signature and code of a function that copies `count` numbers of the dtype of `like` at once."""
 
     def codegen(context, b, signature, args):
         numbers = ir.VectorType(_scalar(like), count)
@@ -278,7 +282,7 @@ def copy_vector(typing, like, target, source):
 
 @intrinsic
 def fill_vector(typing, number, address):
-    """Write the number to as many places as a vector has lanes."""
+    """Write a number as many times as a vector has lanes, to neighbouring places from an address on."""
 
     def codegen(context, b, signature, args):
         lanes = ir.Constant(_vector(number), ir.Undefined)
@@ -298,7 +302,7 @@ def copy_rows(typing, like, target, source):
 
 @intrinsic
 def copy_transposed(typing, like, target, target_step, source, source_step):
-    """target[c, r] = source[r, c] for a square of as many rows as a vector has lanes; steps between rows."""
+    """target[c, r] = source[r, c] for a square with as many rows as a vector has lanes; the steps are those of rows."""
     vector, align = _vector(like), like.bitwidth // 8
     count = vector.count
 
@@ -327,7 +331,7 @@ def copy_transposed(typing, like, target, target_step, source, source_step):
 
 @intrinsic
 def fetch(typing, address):
-    """Fetch a cache line for later. Any address will do, even one of nothing."""
+    """Begin to fetch a cache line that is needed later. Any address is allowed, even an invalid one."""
 
     def codegen(context, b, signature, args):
         pointer = ir.IntType(8).as_pointer()
@@ -340,40 +344,27 @@ def fetch(typing, address):
 
 
 @intrinsic
-def next_number(typing, array, index):
-    """Take the number array[index], which threads share, and leave one more there.
+def next_number(typing, address, index):
+    """Take number `index` of the int64 numbers at an address, which threads share, and leave one more there.
 
-    What a thread wrote before, those see that take a number after it.
+    Whatever a thread wrote before it took a number is seen by every thread that takes a later one.
     """
 
     def codegen(context, b, signature, args):
-        data = context.make_array(signature.args[0])(context, b, args[0]).data
-        return b.atomic_rmw("add", b.gep(data, [args[1]]), ir.Constant(I64, 1), "acq_rel")
+        number = b.gep(b.inttoptr(args[0], I64.as_pointer()), [args[1]])
+        return b.atomic_rmw("add", number, ir.Constant(I64, 1), "acq_rel")
 
-    return types.int64(array, types.int64), codegen
+    return types.int64(address, types.int64), codegen
 
 
 @intrinsic
 def integers_at(typing, address):
-    """The address of int64 numbers, for ``numba.carray``."""
+    """A pointer to the int64 numbers at an address, for ``numba.carray``."""
 
     def codegen(context, b, signature, args):
         return b.inttoptr(args[0], I64.as_pointer())
 
     return types.CPointer(types.int64)(address), codegen
-
-
-@intrinsic(prefer_literal=True)
-def integers(typing, array, first, count):
-    """`count` numbers of a contiguous int64 array, from `first` on, as a tuple; `count` is a constant."""
-    numbers = types.UniTuple(types.int64, count.literal_value)
-
-    def codegen(context, b, signature, args):
-        data = context.make_array(signature.args[0])(context, b, args[0]).data
-        at = b.gep(data, [args[1]])
-        return b.load(b.bitcast(at, context.get_value_type(numbers).as_pointer()))
-
-    return numbers(array, types.int64, count), codegen
 
 
 @intrinsic

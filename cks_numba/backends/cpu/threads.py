@@ -141,7 +141,7 @@ def work(address):
                 job = carray(integers_at(offer), JOB)
                 do_tasks(job)
                 put(worker, STATE, FREE)
-                next_number(job, ENDED)  # from here on the job may be gone
+                next_number(offer, ENDED)  # from here on the job may be gone
                 looks = 0
         elif looks < worker[SPINS]:
             looks += 1

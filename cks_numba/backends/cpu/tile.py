@@ -1,11 +1,11 @@
-"""The inner loop, and the ways of a tile's numbers from memory and back.
+"""The inner loop, and the copies between a tile and memory.
 
 Everything rests on `sum_of_products`::
 
     tile[r, l] += A[row r, k] * B[k, lane l]        for the k of three nested loops
 
-TILE_ROWS x lanes results stay in registers while k runs over the terms of a group of the plan. All three
-loops step evenly through A and B, because every run of the plan is affine. What A and B are:
+The TILE_ROWS x lanes results of a tile stay in registers while k runs over the terms of a group of the plan. All
+three loops step evenly through A and B, because every run of the plan is affine. A and B are:
 
 =================  ==========================  =============================  ======================
 operator           rows, from A                lanes, from B                  the three loops
@@ -15,7 +15,7 @@ operator           rows, from A                lanes, from B                  th
 ``conv2d_weight``  output channels, from dy    input channels, from x         n, oh, ow
 =================  ==========================  =============================  ======================
 
-The filter gradient of few channels has another form, in `few`.
+`few` has another form of conv2d_weight, for few channels on one side.
 """
 
 from __future__ import annotations
@@ -41,16 +41,17 @@ from .registers import (
     write_number,
 )
 
-LINE_BYTES = 64  # of a cache line
-SET_BYTES = 2048  # lines that lie a multiple of it apart share one of two sets of a first cache
-PART_GAP = LINE_BYTES  # between the parts of packed images: else they all begin in the same sets of a cache
-WRITE, ADD = False, True  # what `put` does
+LINE_BYTES = 64  # a cache line
+SET_BYTES = 2048  # Lines a multiple of this apart share one of two sets of the first-level cache.
+# Bytes between the parts of packed images. Without a gap all parts would begin in the same sets of the cache.
+PART_GAP = LINE_BYTES
+WRITE, ADD = False, True  # values of the parameter `add` of `put`
 
 
 # --- the inner loop ------------------------------------------------------------------------------
 @helper(inline="always")
 def sum_of_products(tile, rows, a, b, counts, a_steps, b_steps):
-    """tile + sum of A[row, k] * B[k, lane] over three nested loops; the last is the innermost."""
+    """tile + the sum of A[row, k] * B[k, lane] over three nested loops, of which the last is the innermost."""
     for i in range(counts[0]):
         for j in range(counts[1]):
             a_first = a + i * a_steps[0] + j * a_steps[1]
@@ -62,7 +63,10 @@ def sum_of_products(tile, rows, a, b, counts, a_steps, b_steps):
 
 @helper
 def sum_of_products_along(tile, rows, a, b, second, counts, a_steps, b_steps):
-    """The same for two sums a row, with neighbouring terms in the lanes; `second` is the way from B[0] to B[1]."""
+    """tile + two sums of products for each row, with neighbouring terms in the lanes; see `add_products_along`.
+
+    The bytes from the terms of the first sum in B to those of the second are `second`.
+    """
     for i in range(counts[0]):
         for j in range(counts[1]):
             a_first = a + i * a_steps[0] + j * a_steps[1]
@@ -74,7 +78,10 @@ def sum_of_products_along(tile, rows, a, b, second, counts, a_steps, b_steps):
 
 @helper
 def loops(counts, a_steps, b_steps):
-    """The same three loops, the longest innermost, and those that follow each other in both A and B made one."""
+    """Three loops with the same terms: the longest is the innermost.
+
+    Loops whose steps follow each other without a gap in both A and B are joined.
+    """
     n, h, w = counts
     if a_steps[1] == w * a_steps[2] and b_steps[1] == w * b_steps[2]:
         h, w = 1, h * w
@@ -97,7 +104,7 @@ def loops(counts, a_steps, b_steps):
 # --- memory --------------------------------------------------------------------------------------
 @helper
 def copy_part(zero, target, source, count):
-    """Copy `count` numbers, which are a row of lanes of a tile or one number for each of its rows."""
+    """Copy `count` numbers, where `count` is the number of rows of a tile or of its lanes."""
     if count == TILE_ROWS:
         copy_rows(zero, target, source)
     else:
@@ -107,7 +114,7 @@ def copy_part(zero, target, source, count):
 
 @helper
 def pack(zero, target, target_step, source, row_step, lane_step, rows, lanes, padded):
-    """target[r, l] = source[r, l], of any steps; lanes from `lanes` to `padded` become 0."""
+    """target[r, l] = source[r, l] for a source with any steps; lanes from `lanes` to `padded` become 0."""
     size = bytes_of(zero)
     width = VECTOR_BYTES // size
     whole = lanes // width * width
@@ -120,12 +127,12 @@ def pack(zero, target, target_step, source, row_step, lane_step, rows, lanes, pa
     elif row_step == size and rows >= width:
         for lane in range(0, whole, width):
             r, at = 0, source + lane * lane_step
-            while True:  # squares, of which the last may lie over the one before
+            while True:  # Copy squares; the last one may overlap the one before.
                 there = at + r * size
                 copy_transposed(zero, target + r * target_step + lane * size, target_step, there, lane_step)
                 if r == rows - width:
                     break
-                # Lanes that share a set of the cache push each other out of it: a line is better not read twice.
+                # Lanes in the same cache set evict each other, so each line should be read only once.
                 before = there % VECTOR_BYTES if lane_step % SET_BYTES == 0 else 0
                 r = min(r + width - before // size, rows - width)
         done = whole
@@ -142,15 +149,15 @@ def pack(zero, target, target_step, source, row_step, lane_step, rows, lanes, pa
 
 @helper
 def pack_images(zero, target, target_steps, source, steps, counts, together):
-    """Copy (n, h, w, c) of any steps to (c // together, n, h, w, c % together); the last part is filled with zeros.
+    """Copy (n, h, w, c) with any steps to (c // together, n, h, w, c % together); zeros fill the last part.
 
-    `target_steps` are those from image to image and from pixel to pixel: either may be the smaller one.
+    `target_steps` are the steps from image to image and from pixel to pixel; either may be the smaller one.
     """
     images, rows, columns, channels = counts
     size = bytes_of(zero)
     part_step = images * rows * columns * together * size + PART_GAP
     by_image, by_pixel = target_steps
-    if steps[1] == columns * steps[2]:  # rows, and perhaps images, that follow each other are one long row
+    if steps[1] == columns * steps[2]:  # rows without gaps, and perhaps images, are one long row
         columns, rows = rows * columns, 1
         if steps[0] == columns * steps[2] and by_image == columns * by_pixel:
             columns, images = images * columns, 1
@@ -158,7 +165,7 @@ def pack_images(zero, target, target_steps, source, steps, counts, together):
     for n in range(images):
         for h in range(rows):
             at, there = source + n * steps[0] + h * steps[1], target + n * by_image + h * columns * by_pixel
-            for w in range(columns):  # in the order of memory, which is what a cache foresees
+            for w in range(columns):  # in the order of memory, which the CPU prefetches best
                 for part in range(whole):
                     copy_part(
                         zero,
@@ -175,7 +182,7 @@ def pack_images(zero, target, target_steps, source, steps, counts, together):
 
 @helper
 def unpack(zero, target, row_step, lane_step, source, source_step, rows, lanes):
-    """target[r, l] = source[r, l], with any steps on the side of the target."""
+    """target[r, l] = source[r, l] for a target with any steps."""
     size = bytes_of(zero)
     if lane_step == size:
         pack(zero, target, row_step, source, source_step, size, rows, lanes, lanes)
@@ -189,9 +196,9 @@ def unpack(zero, target, row_step, lane_step, source, source_step, rows, lanes):
 
 @helper
 def put(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
-    """Write the first rows and lanes of a tile, or add them to what is there."""
+    """Write the first rows and lanes of a tile to memory, or add them to the numbers there."""
     size = bytes_of(zero)
-    if lane_step == size and lanes * size == LANE_BYTES:  # rows past the last repeat it, or nobody reads them
+    if lane_step == size and lanes * size == LANE_BYTES:  # further rows repeat the last one, or are never read
         there = addresses_in(out_rows)
         if add:
             tile = add_memory(tile, there)
@@ -209,7 +216,7 @@ def put(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
 
 @helper
 def put_sums(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
-    """Add up the lanes of `sum_of_products_along`, and write the sums, or add them to what is there."""
+    """Add up the lanes of a tile of `sum_of_products_along`, and write or add the sums to memory."""
     store(tile, addresses_in(tile_rows))
     for r in range(rows):
         for v in range(lanes):

@@ -1,0 +1,1 @@
+"""The caller's arrays of any library and layout, brought to the form that the backends compute on."""

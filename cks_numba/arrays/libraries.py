@@ -1,0 +1,277 @@
+"""The libraries whose arrays the operators take: NumPy, PyTorch, CuPy, Numba, and any other with DLPack.
+
+The backends work on NHWC arrays, in host memory (NumPy) or on a GPU (device arrays of Numba). One class
+for each library converts its arrays to that form and back, without a copy where none is needed.
+"""
+
+from __future__ import annotations
+
+import sys
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+from ..backends import cuda as gpu
+from ..buffers import TO_LAST, TO_OWN, dtype_name
+from ..kernels.jit import cuda
+
+LARGE_BYTES = 2**20
+"""Bytes from which a result is large and begins at a cache line."""
+
+HOST_DEVICES = (1, 3)
+"""DLPack's numbers for plain and for pinned host memory."""
+
+
+# --- one class for each library -------------------------------------------------------------------
+class NumPy:
+    """NumPy arrays, and all that libraries with NumPy's way of indexing share."""
+
+    name: str = "NumPy arrays"
+    on_gpu: bool = False
+
+    def raw(self, array: Any) -> Any:
+        """Return the array as the backends take it: a NumPy array or a device array of Numba."""
+        return array
+
+    def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
+        """Return the array with its axes permuted, C-contiguous, native and aligned; a copy only if needed."""
+        return np.require(self.permuted(array, axes), requirements="C")
+
+    def permuted(self, array: Any, axes: tuple[int, ...]) -> Any:
+        """Return a view with the axes permuted; a copy only if the array is not native or not aligned."""
+        if not (array.flags.aligned and array.dtype.isnative):
+            array = np.require(array, dtype=array.dtype.newbyteorder("="), requirements="A")
+        return array if axes == TO_LAST["NHWC"] else array.transpose(axes)
+
+    def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
+        """Return a new array; a large one begins at a cache line, so that the cpu backend can write whole lines."""
+        dtype = like.dtype.newbyteorder("=")
+        count = prod(shape) * dtype.itemsize
+        if count < LARGE_BYTES:
+            return np.empty(shape, dtype)
+        memory = np.empty(count + 64, np.uint8)
+        first = -memory.ctypes.data % 64
+        return memory[first : first + count].view(dtype).reshape(shape)
+
+    def zero(self, array: Any, stream: Any) -> None:
+        """Fill an array with zeros."""
+        array[...] = 0
+
+    def assign(self, target: Any, source: Any, axes: tuple[int, ...], stream: Any) -> None:
+        """Copy an array, with its axes permuted, into another."""
+        target[...] = source.transpose(axes)
+
+    def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
+        """Add a bias to the last axis, in place."""
+        with np.errstate(all="ignore"):  # NaN and infinity are results like any other
+            out += bias
+
+    def batch_of_one(self, array: Any) -> Any:
+        """Return a view of a single image as a batch."""
+        return array[None]
+
+    def only_image(self, array: Any) -> Any:
+        """Return a view of the one image of a batch."""
+        return array[0]
+
+    def writeable(self, array: Any) -> bool:
+        """Return whether a result may be written into the array."""
+        return bool(array.flags.writeable)
+
+    def stream(self, stream: Any, like: Any) -> Any:
+        """Return the stream to work on, from the caller's stream or None, and an array of the call."""
+        return stream
+
+    def give(self, array: Any) -> Any:
+        """Return a result as an array of the caller's library."""
+        return array
+
+
+class CuPy(NumPy):
+    """CuPy arrays: the result is a CuPy array, made on CuPy's current stream."""
+
+    name = "CuPy arrays"
+    on_gpu = True
+
+    def raw(self, array: Any) -> Any:
+        return cuda.as_cuda_array(array)
+
+    def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
+        return sys.modules["cupy"].ascontiguousarray(array.transpose(axes))
+
+    def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
+        return sys.modules["cupy"].empty(shape, dtype=like.dtype)
+
+    def writeable(self, array: Any) -> bool:
+        return True
+
+    def stream(self, stream: Any, like: Any) -> Any:
+        return _current_stream(stream, self.name, sys.modules["cupy"].cuda.get_current_stream().ptr)
+
+
+class Torch(NumPy):
+    """PyTorch tensors in host memory: the backends see NumPy arrays that share their memory."""
+
+    name = "PyTorch CPU tensors"
+
+    def raw(self, array: Any) -> Any:
+        return array.detach().numpy()
+
+    def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
+        return self.permuted(array, axes).contiguous()
+
+    def permuted(self, array: Any, axes: tuple[int, ...]) -> Any:
+        return array.detach().permute(axes)
+
+    def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
+        return sys.modules["torch"].empty(shape, dtype=like.dtype, device=like.device)
+
+    def assign(self, target: Any, source: Any, axes: tuple[int, ...], stream: Any) -> None:
+        target.copy_(source.permute(axes))
+
+    def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
+        out += bias.detach()
+
+    def writeable(self, array: Any) -> bool:
+        return True
+
+
+class TorchCuda(Torch):
+    """PyTorch tensors on a GPU: the result is a tensor, made on PyTorch's current stream."""
+
+    name = "PyTorch CUDA tensors"
+    on_gpu = True
+
+    def raw(self, array: Any) -> Any:
+        return cuda.as_cuda_array(array.detach())
+
+    def stream(self, stream: Any, like: Any) -> Any:
+        current = sys.modules["torch"].cuda.current_stream(like.device).cuda_stream
+        return _current_stream(stream, self.name, current)
+
+
+class Numba(NumPy):
+    """Numba device arrays (the simulator's too); tiny kernels do what NumPy does elsewhere."""
+
+    name = "Numba device arrays"
+    on_gpu = True
+
+    def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
+        if len(array.shape) != 4:  # the array is a bias
+            return array
+        if axes == TO_LAST["NHWC"] and array.is_c_contiguous():
+            return array
+        shape = tuple(array.shape[axis] for axis in axes)
+        result = self.empty(shape, array, stream)
+        self._copy(array, result, axes != TO_LAST["NHWC"], False, stream)
+        return result
+
+    def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
+        return cuda.device_array(shape, dtype=like.dtype, stream=stream or 0)
+
+    def zero(self, array: Any, stream: Any) -> None:
+        gpu.fill_zero(array, stream or 0)
+
+    def assign(self, target: Any, source: Any, axes: tuple[int, ...], stream: Any) -> None:
+        self._copy(source, target, False, axes != TO_OWN["NHWC"], stream)
+
+    def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
+        gpu.add_bias(out, bias, stream or 0)
+
+    def batch_of_one(self, array: Any) -> Any:
+        if not array.is_c_contiguous():
+            raise ValueError(f"an unbatched device array must be C-contiguous, got strides {tuple(array.strides)}")
+        return array.reshape((1, *array.shape))
+
+    def only_image(self, array: Any) -> Any:
+        return array.reshape(tuple(array.shape)[1:])
+
+    def writeable(self, array: Any) -> bool:
+        return True
+
+    def stream(self, stream: Any, like: Any) -> Any:
+        return stream if stream is not None else getattr(like, "stream", 0)
+
+    def _copy(self, source: Any, target: Any, from_first: bool, to_first: bool, stream: Any) -> None:
+        gpu.copy(source, target, from_first, to_first, stream or 0)
+
+
+class DLPack(NumPy):
+    """Arrays of any library in host memory that NumPy can read through DLPack, such as JAX's.
+
+    A result is handed to the array's own library if that has the ``from_dlpack`` of the array API standard; if not,
+    it stays a NumPy array. The inputs are not copied; the library may copy the result.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self.name: str = f"{type(array).__module__.partition('.')[0].lstrip('_')} arrays"
+        space = getattr(array, "__array_namespace__", None)
+        self._own = getattr(space(), "from_dlpack", None) if space else None
+
+    def give(self, array: Any) -> Any:
+        return self._own(array) if self._own else array
+
+
+def _current_stream(stream: Any, name: str, pointer: int) -> Any:
+    """Return the current stream of the library, on which its arrays were made and will be used next."""
+    if stream is not None:
+        raise ValueError(f"stream must be None with {name}, whose library has a current stream; got {stream!r}")
+    return cuda.external_stream(pointer) if pointer else 0
+
+
+def library_of(name: str, array: Any) -> tuple[NumPy, Any]:
+    """Return the library of an array, and the array; a foreign GPU array as a device array of Numba."""
+    known = _LIBRARIES.get(type(array))
+    if known is not None:
+        return known, array
+    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")  # loaded if the array is one of theirs
+    if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
+        return NumPy(), array
+    if torch is not None and isinstance(array, torch.Tensor):
+        return _torch_library(name, array, torch), array
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return CuPy(), array
+    if hasattr(type(array), "__cuda_ndarray__"):
+        return _LIBRARIES.setdefault(type(array), Numba()), array
+    if hasattr(array, "__cuda_array_interface__"):
+        return Numba(), cuda.as_cuda_array(array)
+    if hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray):
+        return DLPack(array), _numpy_view(name, array)
+    raise TypeError(
+        f"{name} must be a NumPy array, a PyTorch tensor, a GPU array of Numba, CuPy or PyTorch, or have DLPack or the "
+        f"CUDA array interface, got {type(array).__name__}"
+    )
+
+
+def _torch_library(name: str, tensor: Any, torch: Any) -> Torch:
+    if tensor.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{name} requires grad, which would be lost: use {name}.detach(), or torch.no_grad()")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
+    if tensor.device.type not in ("cpu", "cuda"):
+        raise TypeError(f"{name} must be on the CPU or a CUDA GPU, got device {tensor.device}")
+    return TorchCuda() if tensor.device.type == "cuda" else Torch()
+
+
+def _numpy_view(name: str, array: Any) -> np.ndarray[Any, Any]:
+    """Return a NumPy array over the same memory, read-only unless its library says that it may be written.
+
+    NumPy before 2.1 does not ask, so ``out=`` cannot be given through DLPack there.
+    """
+    device = int(array.__dlpack_device__()[0])
+    if device not in HOST_DEVICES:
+        raise TypeError(
+            f"{name} must be in host memory, or have the CUDA array interface, got DLPack device {device}: "
+            f"take cupy.from_dlpack({name}) or torch.from_dlpack({name}), which copy nothing"
+        )
+    if hasattr(array, "dtype"):
+        checks.dtypes({name: dtype_name(array)})
+    try:
+        return np.from_dlpack(array)
+    except (BufferError, RuntimeError, TypeError) as error:
+        raise TypeError(f"{name} cannot be read through DLPack: {error}") from error
+
+
+_LIBRARIES: dict[type, NumPy] = {np.ndarray: NumPy()}  # libraries of the types that need no search

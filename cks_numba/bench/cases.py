@@ -1,0 +1,180 @@
+"""The one table of layer sizes, which tests, benchmarks and figures share.
+
+Two sources: the sizes that the authors of C-K-S timed, each for one operator, and the convolutional
+layers of networks that people train. A layer of a network runs all three operators; layers of equal
+size are listed once.
+
+- authors: comments beside the kernels of their public code (Dragon-Alpha v1.0 and v1.2,
+  github.com/GilgameshXYZ123), collected in figures/data/authors_measurements.csv.
+- ResNet-18 (ResNet-34 has the same sizes), VGG-16 and DCGAN for small images: from `networks`. The layers of
+  the generator are transposed convolutions of the discriminator's sizes, so it runs `conv2d_input` forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import product
+from typing import NamedTuple
+
+from ..flops import networks
+from ..geometry import OPERATORS, ConvShape, plan
+
+# N, IH = IW, IC, OC, FH = FW, stride, padding
+AUTHORS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "conv2d": (
+        (128, 32, 128, 256, 3, 2, 1),
+        (128, 16, 256, 512, 3, 2, 1),
+        (512, 16, 128, 256, 3, 2, 1),
+        (512, 8, 256, 512, 3, 2, 1),
+        (512, 4, 512, 1024, 3, 2, 1),
+        (256, 32, 128, 256, 3, 2, 1),
+        (256, 16, 256, 512, 3, 2, 1),
+        (512, 8, 512, 512, 3, 2, 1),
+        (128, 32, 128, 256, 4, 2, 1),
+        (512, 8, 256, 512, 4, 2, 1),
+        (512, 4, 512, 1024, 4, 2, 1),
+        (512, 16, 128, 128, 5, 2, 2),
+        (512, 8, 256, 256, 5, 2, 2),
+        (512, 4, 512, 512, 5, 2, 2),
+        (512, 4, 256, 512, 3, 2, 1),
+        (512, 8, 256, 128, 3, 2, 1),
+        (256, 16, 128, 128, 3, 2, 1),
+        (256, 32, 32, 128, 3, 2, 1),
+    ),
+    "conv2d_input": (
+        (128, 32, 128, 128, 3, 1, 1),
+        (128, 16, 256, 256, 3, 1, 1),
+        (128, 8, 512, 512, 3, 1, 1),
+        (512, 4, 512, 512, 3, 1, 1),
+        (128, 32, 128, 64, 5, 1, 2),
+        (128, 16, 256, 128, 5, 1, 2),
+        (256, 4, 512, 512, 5, 1, 2),
+        (128, 64, 128, 128, 3, 2, 1),
+        (128, 32, 256, 256, 3, 2, 1),
+        (128, 28, 256, 256, 3, 2, 1),
+        (128, 24, 256, 256, 3, 2, 1),
+        (128, 16, 512, 512, 3, 2, 1),
+        (512, 12, 256, 256, 3, 2, 1),
+        (512, 8, 512, 512, 3, 2, 1),
+        (512, 4, 512, 1024, 3, 2, 1),
+        (128, 64, 128, 64, 5, 2, 2),
+        (128, 32, 128, 128, 5, 2, 2),
+        (128, 16, 256, 256, 5, 2, 2),
+        (128, 8, 512, 512, 5, 2, 2),
+        (512, 4, 512, 512, 5, 2, 2),
+        (128, 4, 128, 512, 3, 1, 1),
+        (128, 8, 128, 128, 3, 1, 1),
+        (128, 16, 128, 32, 3, 1, 1),
+        (512, 2, 128, 512, 3, 1, 1),
+        (256, 8, 128, 64, 3, 2, 1),
+        (256, 16, 128, 16, 3, 2, 1),
+        (256, 32, 128, 16, 3, 2, 1),
+    ),
+    "conv2d_weight": (
+        (1024, 4, 512, 128, 3, 2, 1),
+        (256, 8, 512, 128, 3, 2, 1),
+        (64, 16, 512, 128, 3, 2, 1),
+        (16, 32, 512, 128, 3, 2, 1),
+    ),
+}
+
+
+# Names in the table, and the networks whose layers they stand for. The generator of DCGAN adds only the layers that the
+# discriminator does not have.
+NETWORKS = {
+    "ResNet-18/34": ("resnet18",),
+    "VGG-16": ("vgg16",),
+    "DCGAN": ("dcgan-discriminator", "dcgan-generator"),
+}
+IMAGE_SIZES = (32, 64)
+GPU_BATCHES = (128, 32, 512, 1)
+"""Batches for a GPU; the most telling one comes first."""
+
+
+class Case(NamedTuple):
+    """One operator of one layer: a row of the table."""
+
+    source: str
+    operator: str
+    shape: ConvShape
+
+    @property
+    def name(self) -> str:
+        """Sizes and source in one line."""
+        s = self.shape
+        sizes = f"{s.ih}x{s.ih} n {s.n} {s.ic}->{s.oc} f {s.fh} s {s.stride[0]} p {s.padding[0][0]}"
+        return f"{sizes:<30} {self.source}"
+
+
+def _shape(n: int, size: int, ic: int, oc: int, taps: int, stride: int, padding: int) -> ConvShape:
+    return ConvShape(n=n, ih=size, iw=size, ic=ic, oc=oc, fh=taps, fw=taps, stride=stride, padding=padding)
+
+
+def _row(s: ConvShape) -> tuple[int, ...]:
+    """Sizes of a layer in the order of `AUTHORS`, without N; images, filters and strides of networks are square."""
+    return s.ih, s.ic, s.oc, s.fh, s.stride[0], s.padding[0][0]
+
+
+def layers() -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Yield every layer once: source, operator, and sizes in the order of `AUTHORS`, with N = 0 for networks."""
+    seen: set[tuple[str, tuple[int, ...]]] = set()
+    for operator, rows in AUTHORS.items():
+        for row in rows:
+            if (operator, row[1:]) not in seen:
+                seen.add((operator, row[1:]))
+                yield "authors", operator, row
+    for name, members in NETWORKS.items():
+        for size in IMAGE_SIZES:
+            sizes = [_row(layer.shape) for member in members for layer in networks.layers(member, size)]
+            for row, operator in product(sizes, OPERATORS):
+                if (operator, row) not in seen:
+                    seen.add((operator, row))
+                    yield f"{name}, {size}x{size}", operator, (0, *row)
+
+
+def table(flop: float = 1.2e9, batch: int = 32) -> list[Case]:
+    """Build the table with batches that a machine can take.
+
+    Parameters
+    ----------
+    flop : float
+        Most useful floating-point operations of a case (two per multiply-add), unless one image alone has more.
+    batch : int
+        Most images of a case. The batch is the largest power of two within both limits.
+
+    Returns
+    -------
+    list of Case
+
+    Examples
+    --------
+    >>> cases = table()
+    >>> {case.source.split(",")[0] for case in cases} == {"authors", *NETWORKS}
+    True
+    >>> max(case.shape.n for case in cases)
+    32
+    """
+    cases = []
+    for source, operator, (_, *sizes) in layers():
+        one = plan(operator, _shape(1, *sizes)).useful
+        n = batch
+        while n > 1 and 2 * n * one > flop:
+            n //= 2
+        cases.append(Case(source, operator, _shape(n, *sizes)))
+    return cases
+
+
+def gpu_table(batches: Iterable[int] = GPU_BATCHES) -> Iterator[Case]:
+    """Yield the table with batches for a GPU: all of it with the first batch, then with the next one.
+
+    Parameters
+    ----------
+    batches : iterable of int
+
+    Yields
+    ------
+    Case
+    """
+    for n in batches:
+        for source, operator, (_, *sizes) in layers():
+            yield Case(source, operator, _shape(n, *sizes))

@@ -1,0 +1,85 @@
+"""Properties of an array, found without knowing its library: order of axes, dtype, addresses.
+
+An array here is a NumPy array or a device array of Numba; `dtype_name` takes a PyTorch tensor too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+
+Layout = Literal["NHWC", "NCHW"]
+"""Order of the axes of an array: channels last, or PyTorch's channels first."""
+
+LAYOUTS: tuple[Layout, ...] = ("NHWC", "NCHW")
+TO_LAST: dict[Layout, tuple[int, ...]] = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 2, 3, 1)}
+"""For each layout, its axes in the order of NHWC."""
+
+TO_OWN: dict[Layout, tuple[int, ...]] = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 3, 1, 2)}
+"""For each layout, the axes of NHWC in its own order."""
+
+_NAMES = {"f": "float32", "d": "float64"}  # names by NumPy's `char`, because the attribute `name` of a dtype is slow
+_Size = TypeVar("_Size")
+
+
+class HasShape(Protocol):
+    """Any array with a shape, which is all that the arrays of the supported libraries have in common."""
+
+    @property
+    def shape(self) -> Any:
+        """Sizes of the axes."""
+
+
+ArrayT = TypeVar("ArrayT", bound=HasShape)
+"""The type of the arrays of one call, which are all of one library: tensors in, tensors out."""
+
+
+def channels_last(shape: Sequence[_Size], layout: Layout) -> tuple[_Size, ...]:
+    """Return a shape of the layout as NHWC, or a filter's as OHWI."""
+    if layout == "NHWC":
+        return tuple(shape)
+    return tuple(shape[axis] for axis in TO_LAST[layout])
+
+
+def own_order(shape: Sequence[_Size], layout: Layout) -> tuple[_Size, ...]:
+    """Return an NHWC shape in the order of the layout."""
+    if layout == "NHWC":
+        return tuple(shape)
+    return tuple(shape[axis] for axis in TO_OWN[layout])
+
+
+def dtype_name(array: Any) -> str:
+    """Return the name of the dtype, such as "float32", for any library and byte order."""
+    if isinstance(array, np.ndarray) or hasattr(array, "__cuda_ndarray__"):
+        char = array.dtype.char
+        if char in _NAMES:
+            return _NAMES[char]
+    name: str | None = getattr(array.dtype, "name", None)
+    return name or str(array.dtype).removeprefix("torch.")
+
+
+def address(raw: Any) -> int:
+    """Return the address of the first element."""
+    if isinstance(raw, np.ndarray):
+        return int(raw.ctypes.data)
+    pointer = getattr(raw, "device_ctypes_pointer", None)  # on device arrays of Numba, faster than the interface
+    if pointer is not None:
+        return int(pointer.value or 0)
+    interface = getattr(raw, "__cuda_array_interface__", None) or raw.__array_interface__  # NumPy's in the simulator
+    return int(interface["data"][0] or 0)
+
+
+def is_contiguous(raw: Any) -> bool:
+    """Return whether the elements are in C order without gaps."""
+    return bool(raw.flags.c_contiguous if isinstance(raw, np.ndarray) else raw.is_c_contiguous())
+
+
+def bounds(raw: Any) -> tuple[int, int]:
+    """Return the first address of an array, and the one past its last byte."""
+    start, itemsize = address(raw), raw.dtype.itemsize
+    if not raw.size or is_contiguous(raw):
+        return start, start + raw.size * itemsize
+    reach = [(length - 1) * stride for length, stride in zip(raw.shape, raw.strides, strict=True)]
+    return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + itemsize

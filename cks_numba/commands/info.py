@@ -1,0 +1,51 @@
+"""``cks-numba info``: versions, the GPU, and the backend that will be used."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from importlib import metadata
+
+from ..backends.cuda import available
+from ..kernels.jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED, cuda
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add nothing: the command has no arguments."""
+
+
+def version(package: str) -> str:
+    """Return the installed version of a package, or "not installed"."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def gpu_name() -> str | None:
+    """Return the name of the GPU that will be used, or None."""
+    if SIMULATED or not available():
+        return None
+    name = cuda.get_current_device().name
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print versions, the GPU, and what backend="auto" will use."""
+    for name in ("cks-numba", "numpy", "numba", "numba-cuda"):
+        print(f"{name:<12} {version(name)}")
+    print(f"{'python':<12} {platform.python_version()} on {platform.machine()}, {os.cpu_count()} CPUs")
+    gpu = gpu_name()
+    print(f"{'GPU':<12} {gpu or 'none found'}")
+    print(f"{'simulator':<12} {'on: kernels run on the CPU, for tiny shapes' if SIMULATED else 'off'}")
+    if gpu:
+        print(f'backend="auto" uses "cuda", on {gpu}')
+    elif not NUMBA_CUDA:
+        print('backend="auto" uses "cpu"')
+        print(f"{NO_NUMBA_CUDA}: there are no")
+        print("kernels on a GPU and no `cks-numba sass`. NUMBA_ENABLE_CUDASIM=1 runs the kernels in Numba's simulator,")
+        print("for tiny shapes. All else works")
+    else:
+        print('backend="auto" uses "cpu"; the CUDA kernels need a GPU, or NUMBA_ENABLE_CUDASIM=1 for tiny shapes')
+    return 0

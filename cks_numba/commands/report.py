@@ -1,0 +1,116 @@
+"""``cks-numba report``: what the zeros of a model cost, layer by layer, as text and as a page."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..models import onnx, page, pytorch, text
+from ..models.found import THRESHOLD
+from .arguments import converted, parse_size, parse_threshold
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
+    command.add_argument(
+        "model", metavar="MODEL", help="module.path:name, of a torch.nn.Module or what returns one; or FILE.onnx"
+    )
+    command.add_argument("--input", type=converted(parse_size), help="size of the input in PyTorch's order: 1x3x32x32")
+    command.add_argument(
+        "--threshold",
+        type=converted(parse_threshold),
+        default=THRESHOLD,
+        help=f"factor from which converting a layer pays (default {THRESHOLD:g})",
+    )
+    command.add_argument("--html", type=Path, metavar="FILE", help="file for the report as one self-contained page")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the report of a model; return 2 if it cannot be loaded, or does not take the input."""
+    try:
+        return show(arguments.model, arguments.input, arguments.threshold, arguments.html)
+    except ValueError as error:
+        print(f"cks-numba report: {error}", file=sys.stderr)
+        return 2
+
+
+def show(model: str, input: tuple[int, ...] | None, threshold: float = THRESHOLD, html: Path | None = None) -> int:
+    """Print the report of a model, and write it as a page.
+
+    Parameters
+    ----------
+    model : str
+        ``module.path:name`` of a torch.nn.Module, or of something that returns one when called; or a file FILE.onnx.
+    input : tuple of int, optional
+        Size of the input, (N, C, H, W). An ONNX file may bring its own.
+    threshold : float
+        Factor from which `convert` swaps.
+    html : Path, optional
+        File for the page.
+
+    Returns
+    -------
+    int
+        0.
+
+    Raises
+    ------
+    ValueError
+        For a model that cannot be loaded, or does not take the input.
+    RuntimeError
+        If PyTorch or onnx is needed and not installed.
+    """
+    if model.endswith(".onnx"):
+        rows = onnx.of_onnx(Path(model), input)
+    elif input is None:
+        raise ValueError(f"{model} needs the size of its input, such as --input 1x3x32x32")
+    else:
+        rows = pytorch.of_torch(load(model), input)
+    print(text.text(rows, threshold))
+    if html:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(page.page(_title(model, input), rows, threshold), encoding="utf-8")
+        print(f"\nwrote {html}")
+    return 0
+
+
+def _title(model: str, input: tuple[int, ...] | None) -> str:
+    return Path(model).name + (f", input {'x'.join(map(str, input))}" if input else "")
+
+
+def load(name: str) -> Any:
+    """Import a PyTorch model: ``module.path:name``, where the name may have dots."""
+    module_name, colon, attribute = name.partition(":")
+    if not (colon and module_name and attribute):
+        raise ValueError(f"MODEL must be module.path:name or a file FILE.onnx, got {name!r}")
+    try:
+        from torch import nn
+    except ModuleNotFoundError as error:
+        raise RuntimeError("a PyTorch model needs PyTorch: pip install 'cks-numba[torch]'") from error
+    model = _imported(module_name, attribute)
+    if not isinstance(model, nn.Module) and callable(model):
+        try:
+            model = model()
+        except Exception as error:
+            raise ValueError(f"{name} could not be called without arguments: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{name} must be or return a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
+def _imported(module_name: str, attribute: str) -> Any:
+    if os.getcwd() not in sys.path:  # as python -m does, so that a module in the current folder is found
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        raise ValueError(f"cannot import {module_name}: {error}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{module_name} has no {attribute}")
+        found = getattr(found, part)
+    return found

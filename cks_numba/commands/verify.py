@@ -1,0 +1,142 @@
+"""``cks-numba verify``: random shapes, every backend that runs here, against the regular way in float64."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..backends import cuda
+from ..bench.accuracy import call, operands, random_shape, relative_error, tolerance
+from ..geometry import OPERATORS, ConvShape
+from ..kernels.jit import SIMULATED
+from ..steps import regular
+from .arguments import at_least
+
+DTYPES = (np.float32, np.float64)
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
+    add = command.add_argument
+    add("--cases", type=at_least(1), help="number of random shapes (default 100; 3 in the simulator)")
+    add("--seed", type=at_least(0), default=0, help="seed of the random numbers (default 0)")
+    add("--backend", action="append", choices=("steps", "cpu", "cuda"), help="only this one; may be repeated")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check random shapes; return 1 if an error was above its tolerance or a backend broke."""
+    return verify(arguments.cases, arguments.seed, arguments.backend)
+
+
+@dataclass
+class Worst:
+    """The largest error of one backend and operator, and where it was."""
+
+    ratio: float = -1.0  # error over tolerance; the limit is 1
+    error: float = 0.0
+    dtype: str = ""
+    shape: ConvShape | None = None
+    checks: int = 0
+    failed: int = 0
+    message: str = ""
+
+    def add(self, error: float, tolerance: float, dtype: str, shape: ConvShape, message: str = "") -> None:
+        """Count one check; an error that is no number counts as infinite."""
+        ratio = error / tolerance if np.isfinite(error) else float("inf")
+        self.checks += 1
+        self.failed += ratio > 1
+        if ratio > self.ratio:
+            self.ratio, self.error, self.dtype, self.shape, self.message = ratio, error, dtype, shape, message
+
+
+def check(operator: str, shape: ConvShape, rng: np.random.Generator, backends: Sequence[str], table: Any) -> None:
+    """Check one operator and shape: both dtypes, every backend, against one regular float64 result."""
+    for dtype in DTYPES:
+        first, second = operands(operator, shape, rng, dtype)
+        wide = first.astype(np.float64), second.astype(np.float64)
+        regularly = regular.BY_OPERATOR[operator]
+        expected, scale = regularly(*wide, shape), regularly(abs(wide[0]), abs(wide[1]), shape)
+        limit, name = tolerance(operator, shape, dtype), np.dtype(dtype).name
+        for backend in backends:
+            error, message = _one(operator, shape, first, second, backend, expected, scale)
+            table[backend, operator].add(error, limit, name, shape, message)
+
+
+def _one(
+    operator: str, shape: ConvShape, first: Any, second: Any, backend: str, expected: Any, scale: Any
+) -> tuple[float, str]:
+    """Error of one call; infinite, with a message, if it fails or returns another shape or dtype."""
+    try:
+        got = call(operator, shape, first, second, backend)
+    except Exception as error:  # a broken backend is a finding, and the others still have to be checked
+        return float("inf"), f"{type(error).__name__}: {error}"
+    if got.shape != expected.shape or got.dtype != first.dtype:
+        return float("inf"), f"expected {first.dtype} {expected.shape}, got {got.dtype} {got.shape}"
+    return relative_error(got, expected, scale), ""
+
+
+def backends_here(chosen: Sequence[str] | None = None) -> list[str]:
+    """Return the backends that run on this machine, or those of them that were chosen."""
+    here = ["steps", "cpu"] + (["cuda"] if cuda.available() else [])
+    missing = [name for name in chosen or () if name not in here]
+    if missing:
+        raise RuntimeError(cuda.NO_GPU)
+    return [name for name in here if not chosen or name in chosen]
+
+
+def verify(cases: int | None, seed: int, chosen: Sequence[str] | None = None) -> int:
+    """Check random shapes and print the worst error of every backend and operator.
+
+    Parameters
+    ----------
+    cases : int or None
+        If None: 100, or 3 with the simulator, which needs seconds for each.
+    seed : int
+    chosen : sequence of str, optional
+        Backends; every one that runs here if not given.
+
+    Returns
+    -------
+    int
+        0, or 1 when an error was above its tolerance or a backend broke.
+
+    Raises
+    ------
+    RuntimeError
+        For backend "cuda" with no GPU and no simulator.
+    """
+    backends = backends_here(chosen)
+    small = "cuda" in backends and SIMULATED
+    cases = cases or (3 if small else 100)
+    print(f"{cases} random shapes, seed {seed}, float32 and float64, backends: {', '.join(backends)}")
+    rng, table = np.random.default_rng(seed), {(b, op): Worst() for b in backends for op in OPERATORS}
+    start = last = time.perf_counter()
+    for case in range(cases):
+        shape = random_shape(rng, small)
+        for operator in OPERATORS:
+            check(operator, shape, rng, backends, table)
+        if time.perf_counter() - last > 2 or case == cases - 1:
+            last = time.perf_counter()
+            print(f"  {case + 1:>{len(str(cases))}} of {cases} shapes, {last - start:.1f} s", flush=True)
+    return report(table)
+
+
+def report(table: dict[tuple[str, str], Worst]) -> int:
+    """Print one line per backend and operator; return the exit code."""
+    print("\nworst error, relative to the sum of absolute products (limit: eps * (4 + 2 sqrt(terms)))")
+    print(f"{'backend':<8} {'operator':<14} {'checks':>6} {'failed':>6}  {'error':>8} {'of limit':>8}  where")
+    for (backend, operator), worst in table.items():
+        print(
+            f"{backend:<8} {operator:<14} {worst.checks:>6} {worst.failed:>6}  {worst.error:>8.1e} {worst.ratio:>8.2f}"
+            f"  {worst.dtype} {worst.shape}"
+        )
+        if worst.message:
+            print(f"         {worst.message}")
+    failed = sum(worst.failed for worst in table.values())
+    print("all correct" if not failed else f"{failed} checks FAILED")
+    return 1 if failed else 0

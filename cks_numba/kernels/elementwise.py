@@ -1,0 +1,80 @@
+"""Kernels that make each element of their result from one element, a thread each, and their launches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..geometry import ConvShape
+from .jit import cuda, unravel
+from .launch import Launch, one_thread_each, scratch
+
+
+# --- zeros around and between, as the regular way needs them --------------------------------------
+@cuda.jit
+def insert_zeros(src, out, before_h, before_w, step_h, step_w):
+    """Put the elements of src into an array of zeros, the first one at `before` and the others `step` apart.
+
+    A step of 1 pads, a larger one inserts zeros, and a negative `before` crops. One thread an element of `out`.
+    """
+    index = cuda.grid(1)
+    if index >= out.size:
+        return
+    n, h, w, c = unravel(index, out.shape[1], out.shape[2], out.shape[3])
+    sh, sw = (h - before_h) // step_h, (w - before_w) // step_w
+    real = h - before_h == sh * step_h and w - before_w == sw * step_w
+    real = real and 0 <= sh and sh < src.shape[1] and 0 <= sw and sw < src.shape[2]
+    if real:
+        out[n, h, w, c] = src[n, sh, sw, c]
+    else:
+        out[n, h, w, c] = 0
+
+
+def zeros_inserted(name: str, src: Any, height: int, width: int, before: Any, step: Any) -> tuple[Any, Launch]:
+    """Allocate an array for src with zeros around or between its elements; return it and the launch that fills it."""
+    out = scratch(src, (src.shape[0], height, width, src.shape[3]))
+    return out, one_thread_each(name, insert_zeros, out, (src, out, *before, *step))
+
+
+def padded(x: Any, shape: ConvShape) -> tuple[Any, Launch]:
+    """Allocate an array for x with its padding; return it and the launch that fills it."""
+    height, width = (axis.before + axis.size + axis.after for axis in (shape.h, shape.w))
+    return zeros_inserted("pad x", x, height, width, (shape.h.before, shape.w.before), (1, 1))
+
+
+# --- layouts and the bias -------------------------------------------------------------------------
+@cuda.jit
+def copy(src, out, h_size, w_size, c_size, src_channels_first, out_channels_first):
+    """Copy src to out, either of them NCHW or NHWC, with any strides. One thread an element."""
+    index = cuda.grid(1)
+    if index >= out.size:
+        return
+    n, h, w, c = unravel(index, h_size, w_size, c_size)
+    if src_channels_first:
+        value = src[n, c, h, w]
+    else:
+        value = src[n, h, w, c]
+    if out_channels_first:
+        out[n, c, h, w] = value
+    else:
+        out[n, h, w, c] = value
+
+
+@cuda.jit
+def add_bias(out, bias):
+    """Add bias (C,) to out (N, H, W, C). One thread an element."""
+    index = cuda.grid(1)
+    if index >= out.size:
+        return
+    n, h, w, c = unravel(index, out.shape[1], out.shape[2], out.shape[3])
+    out[n, h, w, c] += bias[c]
+
+
+def launch_copy(src: Any, out: Any, src_channels_first: bool, out_channels_first: bool) -> Launch:
+    """Build the launch that copies one array into another, between the two layouts."""
+    h, w, c = (src.shape[k] for k in ((2, 3, 1) if src_channels_first else (1, 2, 3)))
+    return one_thread_each("copy", copy, out, (src, out, h, w, c, src_channels_first, out_channels_first))
+
+
+def launch_add_bias(out: Any, bias: Any) -> Launch:
+    """Build the launch that adds a bias to an NHWC array in place."""
+    return one_thread_each("add bias", add_bias, out, (out, bias))

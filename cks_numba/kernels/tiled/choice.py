@@ -1,0 +1,185 @@
+"""Which tile, and how many parts of the sum: a choice by a small model of a GPU (`Choice.cycles`).
+
+A multiprocessor multiplies 128 pairs a cycle if enough threads are at work, blocks come in waves, and a block that is
+alone is slower than one among many. ``cks-numba plan OP SHAPE --launches`` prints what was chosen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+
+from ... import checks
+from ...geometry import ConvShape, Plan, plan
+from ...plan_table import ceil_div
+from .sizes import BK, TILES, Tile
+
+# What the model assumes of a GPU. Nobody has measured these numbers; only their order of magnitude matters.
+DEFAULT_SMS = 132  # multiprocessors of an H100, the GPU to plan for where there is none
+LANES = 128  # multiply-adds of a multiprocessor in one cycle
+MOST_PARTS = 64  # parts of a sum at most
+CHUNKS_OF_A_PART = 16  # chunks of a part at least, so that START is small beside them
+START = 2500  # cycles of a block for its indices before the sum and its results after it
+SECOND_LAUNCH = 5000  # cycles until the second launch of a split sum is at work
+BYTES_PER_CYCLE = 1000  # bytes that memory moves in one cycle
+AMONG_MANY, ALONE = 0, 1  # columns of SPEED
+SPEED = {  # shares of the peak, by the area of a tile: a block among many, and a block alone on a multiprocessor
+    128 * 128: (0.90, 0.65),
+    64 * 64: (0.80, 0.22),
+    64 * 32: (0.65, 0.18),
+    32 * 32: (0.50, 0.12),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A way to run an operator on a GPU.
+
+    Attributes
+    ----------
+    operator : {"conv2d", "conv2d_input", "conv2d_weight"}
+    shape : ConvShape
+    tile : Tile
+    parts : int
+        Parts of the sum of conv2d_weight, each added up by blocks of its own; 1 for the other operators.
+    sms : int
+        Multiprocessors of the GPU.
+    """
+
+    operator: str
+    shape: ConvShape
+    tile: Tile
+    parts: int
+    sms: int
+
+    @cached_property
+    def plan(self) -> Plan:
+        return plan(self.operator, self.shape)
+
+    @cached_property
+    def channels(self) -> tuple[int, int]:
+        """Input and output channels of a channel group."""
+        return self.shape.ic // self.shape.groups, self.shape.oc // self.shape.groups
+
+    @cached_property
+    def blocks(self) -> tuple[int, ...]:
+        """Blocks of each group of the plan along its positions: rows (n, position), or columns (tap, ic)."""
+        if self.operator == "conv2d_weight":
+            return tuple(ceil_div(group.positions * self.channels[0], self.tile.bn) for group in self.plan.groups)
+        return tuple(ceil_div(self.shape.n * group.positions, self.tile.bm) for group in self.plan.groups)
+
+    @cached_property
+    def grid(self) -> tuple[int, int, int]:
+        """Blocks along the positions, along the channels, and channel groups times parts."""
+        ic, oc = self.channels
+        across = {
+            "conv2d": ceil_div(oc, self.tile.bn),
+            "conv2d_input": ceil_div(ic, self.tile.bn),
+            "conv2d_weight": ceil_div(oc, self.tile.bm),
+        }[self.operator]
+        return sum(self.blocks), across, self.shape.groups * self.parts
+
+    @cached_property
+    def chunks(self) -> tuple[int, ...]:
+        """Chunks that a block adds up, for each group of the plan."""
+        ic, oc = self.channels
+        depth = {"conv2d": ic, "conv2d_input": oc, "conv2d_weight": self.shape.n}[self.operator]
+        return tuple(ceil_div(ceil_div(group.terms * depth, BK), self.parts) for group in self.plan.groups)
+
+    @cached_property
+    def terms(self) -> int:
+        """Terms that all blocks load, those past the end of a sum included."""
+        chunks = sum(blocks * chunks for blocks, chunks in zip(self.blocks, self.chunks, strict=True))
+        return chunks * prod(self.grid[1:]) * BK
+
+    @cached_property
+    def done(self) -> int:
+        """Multiply-adds that are done, those of rows, columns and terms that do not exist included.
+
+        A warp of a smaller tile that has no result at all does none.
+        """
+        ic, oc = self.channels
+        high, wide = self.tile.unit
+        done = 0
+        for group, chunks in zip(self.plan.groups, self.chunks, strict=True):
+            rows, columns = {
+                "conv2d": (self.shape.n * group.positions, oc),
+                "conv2d_input": (self.shape.n * group.positions, ic),
+                "conv2d_weight": (oc, group.positions * ic),
+            }[self.operator]
+            done += ceil_div(rows, high) * high * ceil_div(columns, wide) * wide * chunks
+        return done * self.grid[2] * BK
+
+    @property
+    def useful(self) -> float:
+        """Share of the multiply-adds done that belong to the problem."""
+        return self.plan.useful / self.done if self.done else 1.0
+
+    @property
+    def waves(self) -> float:
+        """How many times the GPU is filled with blocks."""
+        return prod(self.grid) / (self.sms * self.tile.resident)
+
+    def __str__(self) -> str:
+        text = f"{self.operator} tiled {self.tile} on {self.sms} multiprocessors"
+        lines = [f"{text}: grid {self.grid}, {self.tile.threads} threads a block, {self.waves:.2f} waves"]
+        if self.parts > 1:
+            lines.append(f"the sum in {self.parts} parts, which a second launch adds up in order")
+        lines.append(f"{self.useful:.0%} of the multiply-adds done are of the problem, the others past its end")
+        lines += [
+            f"  {h.positions:>4} x {w.positions:<4} positions, {h.terms:>3} x {w.terms:<3} terms: "
+            f"{blocks * prod(self.grid[1:]):>5} blocks of {chunks} chunks"
+            for (h, w), blocks, chunks in zip(self.plan.groups, self.blocks, self.chunks, strict=True)
+        ]
+        return "\n".join(lines)
+
+    @property
+    def cycles(self) -> float:
+        """Estimate of the time: whole waves at full speed, then what is left, spread over the multiprocessors."""
+        area = self.tile.bm * self.tile.bn
+        one = area * BK / LANES  # cycles of a chunk at the peak
+        blocks, slots = prod(self.grid), self.sms * self.tile.resident
+        busy = self.done / LANES / SPEED[area][AMONG_MANY] + blocks * START / self.tile.resident
+        longest = max(self.chunks, default=0) * one / SPEED[area][ALONE] + START
+        rest = blocks % slots
+        last = max(longest, ceil_div(rest, self.sms) * busy / blocks) if rest else 0.0
+        second = SECOND_LAUNCH + self.parts * 4 * prod(self.shape.w_shape) / BYTES_PER_CYCLE if self.parts > 1 else 0.0
+        return (blocks - rest) / blocks * busy / self.sms + last + second
+
+
+@lru_cache(maxsize=1024)
+def choose(operator: str, shape: ConvShape, sms: int = DEFAULT_SMS, itemsize: int = 4) -> Choice:
+    """Choose the tile, and the parts of the sum of conv2d_weight, by a model of the time.
+
+    Parameters
+    ----------
+    operator : {"conv2d", "conv2d_input", "conv2d_weight"}
+    shape : ConvShape
+    sms : int
+        Multiprocessors of the GPU.
+    itemsize : int
+        Bytes of an element. A large tile of float64 would not fit in the registers.
+
+    Returns
+    -------
+    Choice
+
+    Examples
+    --------
+    >>> layer = ConvShape(n=128, ih=32, iw=32, ic=128, oc=128, fh=3, fw=3, padding=1)
+    >>> str(choose("conv2d", layer).tile), choose("conv2d_weight", layer).parts > 1
+    ('128x128', True)
+    """
+    tiles = TILES if itemsize == 4 else TILES[-1:]
+    choices = [Choice(operator, shape, tile, parts, sms) for tile in tiles for parts in _parts(operator, shape)]
+    fitting = [choice for choice in choices if max(choice.grid[1:]) <= checks.MAX_GRID_YZ]
+    return min(fitting or choices, key=lambda choice: choice.cycles)
+
+
+def _parts(operator: str, shape: ConvShape) -> list[int]:
+    """Numbers of parts to try: 1, 2, 4 and so on."""
+    if operator != "conv2d_weight":
+        return [1]
+    longest = ceil_div(shape.n * max(group.terms for group in plan(operator, shape).groups), BK)
+    return [2**k for k in range(MOST_PARTS.bit_length()) if k == 0 or 2**k * CHUNKS_OF_A_PART <= longest]

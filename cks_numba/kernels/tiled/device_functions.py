@@ -1,0 +1,189 @@
+"""The device functions of the two kernels: which results each thread makes, and which elements it loads.
+
+A block of threads makes a tile of BM x BN results, and takes the sum in chunks of BK terms::
+
+    tile[m, n] = sum over k of A[m, k] * B[k, n]
+
+For each chunk its part of A and of B is brought to shared memory by all threads together; then each thread
+multiplies TM rows of A with TN columns of B, which it first reads into registers. In shared memory both lie
+term by term, so that what a thread reads at once, four rows or four columns, are neighbours.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from numba import int32, uint32
+
+from ...plan_table import FIRST_BLOCK
+from ..jit import device
+from .sizes import BK, Tile
+from .vectors import load, load4, store, store4
+
+
+# --- whole numbers --------------------------------------------------------------------------------
+# Indices are unsigned and have 32 bits: a GPU has no instruction that divides 64 bits, and they take two registers.
+@device
+def digits(k, middle_size, last_size):
+    """Write k with three digits: k = (first * middle_size + middle) * last_size + last."""
+    rest = uint32(uint32(k) // last_size)
+    first = uint32(rest // middle_size)
+    return first, uint32(rest - uint32(first * middle_size)), uint32(uint32(k) - uint32(rest * last_size))
+
+
+@cache
+def stepper(width: int) -> Any:
+    """Make the function that finds the term one chunk further on, as three digits, without a division."""
+
+    @device
+    def carry(first, middle, last, middle_size, last_size):
+        middle = uint32(middle + uint32(1))
+        around = uint32(middle >= middle_size)
+        return uint32(first + around), uint32(middle - around * middle_size), uint32(last - last_size)
+
+    @device
+    def further(first, middle, last, by, middle_size, last_size):
+        """Add `by`, the digits of BK. Kernels with loads of single elements have no registers for it, and count up."""
+        if width == 4:
+            last = uint32(last + by[2])
+            over = uint32(last >= last_size)
+            middle = uint32(middle + by[1] + over)
+            around = uint32(middle >= middle_size)
+            first, middle = uint32(first + by[0] + around), uint32(middle - around * middle_size)
+            last = uint32(last - over * last_size)
+        else:
+            last = uint32(last + uint32(BK))
+            while last >= last_size:
+                first, middle, last = carry(first, middle, last, middle_size, last_size)
+        return first, middle, last
+
+    return further
+
+
+@cache
+def offset_of(width: int, along_terms: bool) -> Any:
+    """Make the function that says how far a term lies from the first one in memory, in runs of `width` elements."""
+
+    @device
+    def offset(first, middle, last, steps):
+        """Along terms, the last digit counts neighbours in memory."""
+        outer = int32(first * steps[0]) + int32(middle * steps[1])
+        return outer + int32(last // width if along_terms else last * steps[2])
+
+    return offset
+
+
+@device
+def group_of_block(table, block):
+    """Find the group of the plan that a block belongs to: the last line of the table with no later first block."""
+    low, high = uint32(0), uint32(table.shape[0] - 2)
+    while low < high:
+        middle = uint32((low + high + uint32(1)) // uint32(2))
+        if table[middle, FIRST_BLOCK] <= block:
+            low = middle
+        else:
+            high = uint32(middle - uint32(1))
+    return low
+
+
+# --- the tile -------------------------------------------------------------------------------------
+@cache
+def thread_tile(tile: Tile) -> tuple[Any, Any, Any]:
+    """Make the functions that find a thread's first results and add a chunk to them, the inner loop of both kernels.
+
+    A thread has runs of four rows and of four columns, so that one load brings four neighbours. The first runs of all
+    threads of a unit lie side by side, and their second runs follow. The last value returned says how far, in rows and
+    in columns, a thread's second run is from its first.
+    """
+    _, bn, tm, tn = tile
+    high, wide = tile.unit
+    row_run, column_run = high // tm * 4, wide // tn * 4  # rows and columns from a first run to a second
+    across = bn // tn // 8  # warps along a row of the tile
+    down_by, across_by = (4, 8) if tile.whole else (tm, 2 * tn)  # runs from a warp to the next
+
+    @device
+    def first_of(t):
+        """First row and column of thread t. A warp is 4 threads high and 8 wide, so that it reads little."""
+        warp, lane = t // 32, t % 32
+        return uint32((warp // across * down_by + lane // 8) * 4), uint32((warp % across * across_by + lane % 8) * 4)
+
+    @device
+    def multiply_term(acc, a_tile, b_tile, buffer, k, a, b, row, column):
+        for i in range(tm):
+            a[i] = a_tile[buffer, uint32(k), uint32(row + i // 4 * row_run + i % 4)]
+        for j in range(tn):
+            b[j] = b_tile[buffer, uint32(k), uint32(column + j // 4 * column_run + j % 4)]
+        for i in range(tm):
+            for j in range(tn):
+                acc[i, j] += a[i] * b[j]
+
+    @device
+    def multiply_chunk(acc, a_tile, b_tile, buffer, a, b, row, column):
+        """Add the terms of a chunk. They are written out: the compiler does not unroll a loop with so long a body."""
+        multiply_term(acc, a_tile, b_tile, buffer, 0, a, b, row, column)
+        multiply_term(acc, a_tile, b_tile, buffer, 1, a, b, row, column)
+        multiply_term(acc, a_tile, b_tile, buffer, 2, a, b, row, column)
+        multiply_term(acc, a_tile, b_tile, buffer, 3, a, b, row, column)
+        multiply_term(acc, a_tile, b_tile, buffer, 4, a, b, row, column)
+        multiply_term(acc, a_tile, b_tile, buffer, 5, a, b, row, column)
+        multiply_term(acc, a_tile, b_tile, buffer, 6, a, b, row, column)
+        multiply_term(acc, a_tile, b_tile, buffer, 7, a, b, row, column)
+
+    return first_of, multiply_chunk, (row_run, column_run)
+
+
+@cache
+def loader(width: int, along_terms: bool, size: int, threads: int) -> tuple[int, int, Any, Any, Any]:
+    """Make the functions with which a block loads BK terms of `size` rows or columns, `width` elements at once.
+
+    All loads of a thread are of the same term (along_terms: of the same `width` terms), so it keeps count of
+    one term only. Returned are the number of loads of a thread, the rows or columns from one to the next, and three
+    functions: `first_of` finds the first term and the first row or column of thread t, `fetch` loads to registers, and
+    `put` stores in shared memory.
+    """
+    together = BK // width if along_terms else threads // BK  # threads on the same row, or on the same term
+    loads = size * BK // width // threads
+    apart = threads // together if along_terms else together * width
+
+    @device
+    def first_of(t):
+        if along_terms:
+            return uint32(t % together * width), uint32(t // together)
+        return uint32(t // together), uint32(t % together * width)
+
+    @device
+    def fetch(held, j, array, index, wanted, zero):
+        """Load into held[j], or put zeros there past the end of the sum."""
+        if width == 4:
+            if wanted:
+                held[j, 0], held[j, 1], held[j, 2], held[j, 3] = load4(array, index)
+            else:
+                held[j, 0], held[j, 1], held[j, 2], held[j, 3] = zero, zero, zero, zero
+        else:
+            held[j, 0] = load(array, index) if wanted else zero
+
+    @device
+    def put(shared, buffer, held, term, place):
+        for j in range(loads):
+            for i in range(width):
+                if along_terms:
+                    shared[buffer, uint32(term + i), uint32(place + j * apart)] = held[j, i]
+                else:
+                    shared[buffer, term, uint32(place + j * apart + i)] = held[j, i]
+
+    return loads, apart, first_of, fetch, put
+
+
+@cache
+def writer(width: int) -> Any:
+    """Make the function that writes `width` neighbouring results of a thread, which all exist."""
+
+    @device
+    def write(out, index, acc, i, j):
+        if width == 4:
+            store4(out, index // 4, acc[i, j], acc[i, j + 1], acc[i, j + 2], acc[i, j + 3])
+        else:
+            store(out, index, acc[i, j])
+
+    return write

@@ -1,0 +1,74 @@
+"""A layer of a model that convolves: its multiply-adds, and whether skipping its zeros pays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..flops import Count, LayerCount, layer_count
+from ..flops.networks import Layer
+
+THRESHOLD = 1.15
+"""Factor from which swapping pays.
+
+A 3x3 filter with padding 1 reaches it on maps up to 9x9, and so does any filter with a stride.
+"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A layer that convolves.
+
+    Attributes
+    ----------
+    name, kind : str
+        Its place in the model, and its kind there.
+    counts : tuple of LayerCount
+        One for each time that the forward pass ran it; empty if it cannot be counted.
+    note : str
+        Why it is not counted, or not swapped whatever its count; empty for all others.
+    """
+
+    name: str
+    kind: str
+    counts: tuple[LayerCount, ...] = ()
+    note: str = ""
+
+    @property
+    def total(self) -> Count:
+        """All passes of a training step."""
+        return sum((count.total for count in self.counts), Count(0, 0))
+
+    def of(self, *passes: str) -> Count:
+        """Sum of some of "forward", "input gradient" and "weight gradient"."""
+        found = (count.passes[name] for count in self.counts for name in passes if name in count.passes)
+        return sum(found, Count(0, 0))
+
+    def swaps(self, threshold: float = THRESHOLD) -> bool:
+        """Whether skipping its zeros pays."""
+        return not self.note and self.total.saved >= threshold
+
+    def why(self, threshold: float = THRESHOLD) -> str:
+        """The verdict in words."""
+        if self.note:
+            return f"no: {self.note}"
+        if self.swaps(threshold):
+            return "swap"
+        return f"no: below {threshold:g}"
+
+
+def found(name: str, kind: str, layers: Sequence[Layer], note: str = "") -> Found:
+    """Count the layers of one place in a model.
+
+    Examples
+    --------
+    >>> from cks_numba import ConvShape
+    >>> shape = ConvShape(n=1, ih=4, iw=4, ic=8, oc=8, fh=3, fw=3, padding=1)
+    >>> row = found("body.conv", "Conv2d", [Layer("body.conv", shape)])
+    >>> f"{row.total.saved:.2f}", row.why()
+    ('1.44', 'swap')
+    """
+    depthwise = any(layer.shape.groups > 1 and layer.shape.ic == layer.shape.groups for layer in layers)
+    if depthwise and not note:
+        note = "depthwise"  # a vector has more lanes than a channel group has channels
+    return Found(name, kind, tuple(map(layer_count, layers)), note)

@@ -1,0 +1,640 @@
+"""The compiled kernels of the cpu backend against brute force: every path, any view, threads, forks and other CPUs."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import threading
+import time
+import tracemalloc
+import warnings
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import product
+from math import prod
+
+import numba
+import numpy as np
+import pytest
+from numba.core.errors import NumbaError, NumbaWarning
+from reference import HARD_SHAPES, brute_force, in_a_process, integers, random_shape
+
+import cks_numba as cks
+from cks_numba import plan_table
+from cks_numba.backends import cpu
+from cks_numba.backends.cpu import compiled, few, gather, registers, threads, tile, weight
+from cks_numba.geometry import OPERATORS, ConvShape
+
+DTYPES = ("float32", "float64")
+OUTSIDE, GUARD = -12345.0, 4096  # guard value that no result has; number of them before and after
+NHWC, NCHW = (0, 1, 2, 3), (0, 3, 1, 2)  # order of the axes in memory, slowest first
+LAYOUTS = {"NHWC": NHWC, "NCHW": NCHW}
+ORDERS = (NHWC, NCHW, (3, 1, 2, 0), (0, 3, 2, 1), (2, 3, 0, 1))
+
+# Channel counts above one panel that no tile divides, few channels, channel groups, few and many positions.
+LARGE_SHAPES = {
+    "37 to 70, stride 2": ConvShape(n=2, ih=8, iw=7, ic=37, oc=70, fh=3, fw=3, stride=2, padding=1),
+    "129 to 37, 1x1 with stride": ConvShape(n=3, ih=5, iw=6, ic=129, oc=37, fh=1, fw=1, stride=2),
+    "70 to 129, 1x1, one image": ConvShape(n=1, ih=7, iw=9, ic=70, oc=129, fh=1, fw=1),
+    "3 to 70, one image": ConvShape(n=1, ih=13, iw=12, ic=3, oc=70, fh=3, fw=3, padding=((1, 0), (0, 2))),
+    "1 to 37, stride 2": ConvShape(n=2, ih=9, iw=8, ic=1, oc=37, fh=4, fw=3, stride=2, padding=1),
+    "32 to 3": ConvShape(n=2, ih=6, iw=5, ic=32, oc=3, fh=3, fw=3, stride=(1, 2), padding=1),
+    "4 to 32": ConvShape(n=2, ih=7, iw=6, ic=4, oc=32, fh=3, fw=2, stride=(2, 1), padding=1),
+    "70 to 3": ConvShape(n=2, ih=6, iw=5, ic=70, oc=3, fh=3, fw=3, padding=1),
+    "dilation": ConvShape(n=2, ih=9, iw=11, ic=19, oc=40, fh=3, fw=2, stride=(3, 2), padding=2, dilation=(2, 3)),
+    "depthwise": ConvShape(n=2, ih=7, iw=6, ic=23, oc=23, fh=3, fw=3, padding=1, groups=23),
+    "depthwise, three each": ConvShape(n=1, ih=7, iw=6, ic=5, oc=15, fh=3, fw=3, stride=2, padding=1, groups=5),
+    "two channel groups of 37 to 18": ConvShape(n=2, ih=5, iw=5, ic=74, oc=36, fh=3, fw=3, padding=1, groups=2),
+    "three channel groups of 64 to 1": ConvShape(n=2, ih=4, iw=5, ic=192, oc=3, fh=3, fw=3, padding=1, groups=3),
+    "1x1 map": ConvShape(n=9, ih=1, iw=1, ic=129, oc=70, fh=3, fw=3, padding=1),
+    "2x2 map": ConvShape(n=5, ih=2, iw=2, ic=37, oc=129, fh=3, fw=3, padding=1),
+    "many small images": ConvShape(n=50, ih=3, iw=4, ic=5, oc=19, fh=2, fw=2),
+    "rows longer than a chunk": ConvShape(n=2, ih=4, iw=450, ic=2, oc=9, fh=3, fw=3, padding=1),
+    "high map, padding beyond the filter": ConvShape(n=1, ih=90, iw=8, ic=7, oc=9, fh=3, fw=3, padding=5),
+}
+ALL_SHAPES = *HARD_SHAPES.values(), *LARGE_SHAPES.values()
+FEW_NAMES = "37 to 70, stride 2", "3 to 70, one image", "32 to 3"
+FEW_SHAPES = *HARD_SHAPES.values(), *(LARGE_SHAPES[name] for name in FEW_NAMES)
+
+
+def lay_out(shape, dtype, order=NHWC, step=1):
+    """Return an array of NaN, with its axes in this order in memory and this step, and the larger buffer around it."""
+    size = [shape[axis] * abs(step) for axis in order]
+    buffer = np.full(prod(size) + 2 * GUARD, OUTSIDE, dtype)
+    array = buffer[GUARD:-GUARD].reshape(size)[(slice(None, None, step),) * 4].transpose(np.argsort(order))
+    array[...] = np.nan
+    return array, buffer
+
+
+def placed(array, order, step):
+    """Return the same numbers in another layout."""
+    copy, _ = lay_out(array.shape, array.dtype, order, step)
+    copy[...] = array
+    return copy
+
+
+def operands(operator, shape, dtype="float32", seed=0):
+    return integers(operator, shape, dtype, seed)[:2]
+
+
+@cache
+def truth(operator, shape):
+    return brute_force(operator, shape, *operands(operator, shape))
+
+
+def check_arrays(operator, shape, first, second, wanted, order=NHWC, step=1):
+    """Check that `out` has exactly the right numbers, and that nothing outside of it and no input has changed."""
+    out, buffer = lay_out(wanted.shape, first.dtype, order, step)
+    before = first.copy(), second.copy()
+    cpu.run(operator, shape, first, second, out)
+    np.testing.assert_array_equal(out, wanted, err_msg=f"{operator} {shape} {first.dtype}")
+    np.testing.assert_array_equal(first, before[0])
+    np.testing.assert_array_equal(second, before[1])
+    out[...] = OUTSIDE
+    assert (buffer == OUTSIDE).all(), f"{operator} {shape} wrote outside of out"
+
+
+def check(operator, shape, layouts=((NHWC, 1),) * 3, dtypes=DTYPES):
+    """Check an operator on integers; each of the three layouts is an order of axes and a step."""
+    for dtype in dtypes:
+        pair = [placed(a, *layout) for a, layout in zip(operands(operator, shape, dtype), layouts[:2], strict=True)]
+        check_arrays(operator, shape, *pair, truth(operator, shape), *layouts[2])
+
+
+def check_all(shapes, layout=(NHWC, 1)):
+    for shape, operator in product(shapes, OPERATORS):
+        check(operator, shape, (layout,) * 3)
+
+
+# --- every path ----------------------------------------------------------------------------------
+SIZES = (
+    (gather, "PANELS_BYTES"),
+    (weight, "CHUNK_TERMS"),
+    (weight, "RESULT_BYTES"),
+    (few, "CHUNK_TERMS"),
+    (few, "RESULT_BYTES"),
+    (gather, "COPY_BYTES"),
+)
+SMALL = {"as they are": (), "small": (3000, 9000, 20, 5000, 20, 5000, 3000), "least": (1,) * 7}
+
+
+@pytest.fixture(params=SMALL)
+def sizes(request, monkeypatch):
+    """Set the sizes of chunks, panels and blocks: small ones cut every sum and task into many. Two sets use threads."""
+    if request.param != "least":
+        monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
+    for panel in SMALL[request.param][:1]:
+        monkeypatch.setattr(gather, "PANEL_BYTES", {"conv2d": panel, "conv2d_input": panel + 500})
+    for name, value in zip(SIZES, SMALL[request.param][1:], strict=False):
+        monkeypatch.setattr(*name, value)
+    gather.sizes_of.cache_clear()
+    weight.sizes_of.cache_clear()
+    yield
+    gather.sizes_of.cache_clear()
+    weight.sizes_of.cache_clear()
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_random_shapes(operator):
+    for seed in range(60):
+        check(operator, random_shape(random.Random(seed)))
+    for seed in range(20):
+        check(operator, random_shape(random.Random(seed), size=7, channels=40))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_hard_and_large_shapes(operator, sizes):
+    for shape, order in product(ALL_SHAPES, (NHWC, NCHW)):
+        check(operator, shape, ((order, 1),) * 3, dtypes=("float32",) if order == NHWC else ("float64",))
+
+
+# --- the arguments of a kernel -------------------------------------------------------------------
+RECORDS = gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightSizes, few.FewSizes, compiled.TableRow
+
+
+def counted(kind, numbers):
+    """Return a named tuple of the class, with numbers from the iterator in order."""
+    if kind is int:
+        return next(numbers)
+    parts = [counted(part, numbers) for part in compiled._fields_of(kind).values()]
+    return kind(*parts) if hasattr(kind, "_fields") else tuple(parts)
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_compiled_code_reads_each_field_by_its_name(kind):
+    """Compiled code reads the second of two records as the named tuple that Python wrote."""
+    count = compiled.count_of(kind)
+    first, second = (counted(kind, iter(range(k * count, (k + 1) * count))) for k in (0, 1))
+    numbers = np.array(compiled.numbers_of(first) + compiled.numbers_of(second), np.int64)
+    assert numbers.tolist() == list(range(2 * count))
+    read = numba.njit(lambda address: compiled.record(address, 1, kind))
+    assert read(numbers.ctypes.data) == second
+
+
+def test_arguments_begin_with_those_of_all_kernels_and_the_addresses():
+    sizes = gather.CopySizes(images=1, rows=2, columns=3, channels=4, source=compiled.Steps(n=5, h=6, w=7, c=8))
+    assert compiled.arguments_of(gather.CopyAddresses, sizes).tolist() == [0] * 6 + list(range(1, 9))
+    places = {name: getattr(compiled, name.upper()) for name in compiled.Common._fields}
+    assert list(places.values()) == list(range(4)) and compiled.OWN == 4
+
+
+def test_rows_of_the_table_are_named_in_the_order_of_its_columns():
+    columns = [getattr(plan_table, name.upper()) for name in compiled.AxisRow._fields]
+    assert columns == list(range(plan_table.COLUMNS - plan_table.ROWS))
+    assert (plan_table.FIRST_BLOCK, plan_table.ROWS) == (0, 1)
+    assert compiled.count_of(compiled.TableRow) == plan_table.TABLE_WIDTH
+
+
+def test_a_field_that_is_missing_doubled_or_unknown_is_an_error():
+    right = {"images": 1, "rows": 2, "columns": 3, "channels": 4, "source": compiled.Steps(5, 6, 7, 8)}
+    gather.CopySizes(**right)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'rows'"):
+        gather.CopySizes(**{name: value for name, value in right.items() if name != "rows"})
+    with pytest.raises(TypeError, match="multiple values for argument 'images'"):
+        gather.CopySizes(1, **right)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'lines'"):
+        gather.CopySizes(**right, lines=2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error", "message"),
+    [
+        ("source", (5, 6, 7), ValueError, r"source must be 4 numbers, got \(5, 6, 7\)"),
+        ("source", (5, 6, 7, 8, 9), ValueError, "source must be 4 numbers"),
+        ("source", (5, 6, 7, 8.5), TypeError, "float"),
+        ("rows", 2.0, TypeError, "float"),
+        ("rows", (2, 3), TypeError, "tuple"),
+    ],
+)
+def test_a_field_of_the_wrong_length_or_type_is_an_error(field, value, error, message):
+    right = gather.CopySizes(images=1, rows=2, columns=3, channels=4, source=compiled.Steps(5, 6, 7, 8))
+    with pytest.raises(error, match=message):
+        compiled.arguments_of(gather.CopyAddresses, right._replace(**{field: value}))
+
+
+# --- views ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_views_of_any_strides(operator, sizes):
+    """Each array has its own order of axes, runs backwards, or is part of a larger array."""
+    for seed in range(40):
+        rng = random.Random(seed)
+        shape = random_shape(rng, size=7, channels=rng.choice((5, 30)))
+        layouts = [(rng.choice(ORDERS), rng.choice((1, 1, -1, 2, -2))) for _ in range(3)]
+        check(operator, shape, layouts, dtypes=(DTYPES[seed % 2],))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_views_that_repeat_their_numbers(operator, sizes):
+    """Broadcast inputs: steps of zero along each axis, along two, and along all."""
+    for shape, axes in product(FEW_SHAPES, ((0,), (1,), (2,), (3,), (0, 3), (1, 2), (0, 1, 2, 3))):
+        once = tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(4))
+        pair = [np.broadcast_to(a[once], a.shape) for a in operands(operator, shape)]
+        check_arrays(operator, shape, *pair, brute_force(operator, shape, *pair))
+
+
+def call(operator, shape, first, second, **keys):
+    """Call the public operator for a shape, with arrays in the layout."""
+    keys |= {"stride": shape.stride, "padding": shape.padding, "dilation": shape.dilation, "groups": shape.groups}
+    if operator == "conv2d":
+        return cks.conv2d(first, second, backend="cpu", **keys)
+    own = LAYOUTS[keys["layout"]]
+    if operator == "conv2d_input":
+        return cks.conv2d_input([shape.x_shape[k] for k in own], first, second, backend="cpu", **keys)
+    return cks.conv2d_weight(first, [shape.w_shape[k] for k in own], second, backend="cpu", **keys)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_public_operators(operator, layout, dtype):
+    own = LAYOUTS[layout]
+    for seed, order in product(range(15), (NHWC, NCHW)):
+        shape = random_shape(random.Random(seed), channels=9)
+        pair = operands(operator, shape, dtype)
+        wanted = truth(operator, shape).transpose(own)
+        pair = [placed(a, order, 1).transpose(own) for a in pair]
+        got = call(operator, shape, *pair, layout=layout)
+        assert got.dtype == dtype and got.flags.c_contiguous
+        np.testing.assert_array_equal(got, wanted)
+        out = np.full(wanted.shape, np.nan, dtype)
+        assert call(operator, shape, *pair, layout=layout, out=out) is out
+        np.testing.assert_array_equal(out, wanted)
+
+
+def test_sum_in_parts(monkeypatch):
+    """A long sum for few results is cut into parts, which are added up in order."""
+    sizes = (
+        (30, 32, 1, "conv2d_weight"),
+        (60, 64, 2, "conv2d_weight"),
+        (80, 4, 2, "conv2d"),
+        (3, 75, 1, "conv2d_input"),
+    )
+    monkeypatch.setattr(weight, "CHUNK_TERMS", 10)
+    weight.sizes_of.cache_clear()
+    for oc, ic, groups, way in sizes:
+        shape = ConvShape(n=5, ih=5, iw=4, ic=ic, oc=oc, fh=3, fw=2, padding=1, groups=groups)
+        x, dy, dw = (np.empty(size, np.float32).strides for size in (shape.x_shape, shape.y_shape, shape.w_shape))
+        found, sizes_found = weight.sizes_of(shape, x, dy, dw, 4, 2)
+        assert (found, sizes_found.named.parts) == (way, 4)
+        check("conv2d_weight", shape)
+    weight.sizes_of.cache_clear()
+
+
+def test_results_past_the_caches(monkeypatch):
+    """Large results at an aligned address are streamed in whole cache lines; other addresses give the same results."""
+    monkeypatch.setattr(gather, "STREAM_BYTES", 1)
+    gather.sizes_of.cache_clear()
+    for seed in range(20):
+        rng = random.Random(seed)
+        sizes = ((16, 32, 48), (16, 40, 64), (1, 2, 3), (0, 1, ((0, 1), (2, 0))), (1, 2, 3))
+        ic, oc, stride, padding, fh = (rng.choice(some) for some in sizes)
+        shape = ConvShape(n=2, ih=7, iw=6, ic=ic, oc=oc, fh=fh, fw=2, stride=stride, padding=padding)
+        for operator in ("conv2d", "conv2d_input"):
+            first, second = operands(operator, shape)
+            size = shape.y_shape if operator == "conv2d" else shape.x_shape
+            memory = np.empty(4 * prod(size) + 128, np.uint8)
+            for offset in (0, 4, 16, 32):
+                memory[:] = 255
+                start = -memory.ctypes.data % 64 + offset
+                out = memory[start : start + 4 * prod(size)].view(np.float32).reshape(size)
+                cpu.run(operator, shape, first, second, out)
+                np.testing.assert_array_equal(out, truth(operator, shape))
+                out[...].view(np.uint8)[...] = 255
+                assert (memory == 255).all()
+    gather.sizes_of.cache_clear()
+
+
+def test_large_results_begin_with_a_cache_line():
+    x, w = np.ones((1, 64, 64, 16), np.float32), np.ones((64, 1, 1, 16), np.float32)
+    for layout in ("NHWC", "NCHW"):
+        pair = (a if layout == "NHWC" else np.ascontiguousarray(a.transpose(0, 3, 1, 2)) for a in (x, w))
+        y = cks.conv2d(*pair, layout=layout, backend="cpu")
+        assert y.nbytes == 2**20
+        assert y.ctypes.data % 64 == 0
+        assert (y == 16).all()
+
+
+# --- threads -------------------------------------------------------------------------------------
+def sweep_on_threads():
+    """Check the numbers on 1, 2 and 3 threads, and that all of them and all repetitions give the same bits."""
+    assert numba.config.NUMBA_NUM_THREADS == 3
+    compiled.SERIAL_BELOW = 0
+    large = ConvShape(n=4, ih=23, iw=22, ic=70, oc=75, fh=3, fw=3, stride=2, padding=1)
+    few_channels = ConvShape(n=4, ih=23, iw=22, ic=3, oc=75, fh=3, fw=3, padding=1)
+    in_parts = ConvShape(n=9, ih=20, iw=19, ic=32, oc=30, fh=3, fw=2, padding=1)
+    found = {}
+    for number in (1, 2, 3, 3, 2, 3):
+        numba.set_num_threads(number)
+        check_all(FEW_SHAPES, (NCHW, 1))
+        for operator, shape, order in product(OPERATORS, (large, few_channels, in_parts), (NHWC, NCHW)):
+            bits = same_bits_again(operator, shape, order)
+            assert found.setdefault((operator, shape), bits) == bits, f"{operator} on {number} threads"
+    assert compiled._workers().workers == 2
+
+
+def same_bits_again(operator, shape, order):
+    """Compute a result of random numbers three times, check that the bytes are the same, and return them."""
+    rng = np.random.default_rng(0)
+    *pair, result = (size for _, size in shape.arrays(operator))
+    pair = [placed(rng.standard_normal(size).astype(np.float32), order, 1) for size in pair]
+    runs = []
+    for _ in range(3):
+        out = np.empty(result, np.float32)
+        cpu.run(operator, shape, *pair, out)
+        runs.append(out.tobytes())
+    assert len(set(runs)) == 1, operator
+    return runs[0]
+
+
+def test_one_two_and_three_threads():
+    in_a_process("test_cpu", "sweep_on_threads()", NUMBA_NUM_THREADS="3")
+
+
+def calls_at_once():
+    """Call the operators from four Python threads that share inputs, with and without threads inside the calls."""
+    jobs = []
+    for operator, shape, dtype, order in product(OPERATORS, FEW_SHAPES, DTYPES, (NHWC, NCHW)):
+        pair = [placed(a, order, 1) for a in operands(operator, shape, dtype)]
+        jobs.append((operator, shape, *pair, truth(operator, shape)))
+    for compiled.SERIAL_BELOW in (0, 20_000, 10**18):
+        with ThreadPoolExecutor(4) as pool:
+            for done in [pool.submit(check_arrays, *job) for job in jobs * 2]:
+                done.result()
+
+
+def test_calls_from_many_threads_at_once():
+    in_a_process("test_cpu", "calls_at_once()", NUMBA_NUM_THREADS="3")
+
+
+@numba.njit(parallel=True)
+def on_the_callers_own_threads(numbers):
+    for i in numba.prange(len(numbers)):
+        numbers[i] = i
+
+
+def fork_after_threads(own):
+    """Fork after threads, ours or Numba's, have been used: the child starts its own, and the parent still works."""
+    compiled.SERIAL_BELOW = 0
+    if own:
+        check_all(FEW_SHAPES)
+        assert compiled._workers.pool.workers == 1
+    else:
+        on_the_callers_own_threads(np.zeros(9))
+        assert numba.threading_layer()
+    with warnings.catch_warnings():  # newer versions of Python warn about a fork while threads run
+        warnings.filterwarnings("ignore", "This process", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # ends a child that waits for threads that it does not have
+        assert compiled._workers.pool is None
+        check_all(FEW_SHAPES)
+        os._exit(compiled._workers.pool.workers - 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    check_all(FEW_SHAPES)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no os.fork on this system")
+@pytest.mark.parametrize("own", [True, False], ids=["threads of a call", "threads of the caller"])
+def test_forked_child(own):
+    in_a_process("test_cpu", f"fork_after_threads({own})", NUMBA_NUM_THREADS="2")
+
+
+# --- the pool, with kernels in Python --------------------------------------------------------------
+class Jobs:
+    """A pool whose jobs call a Python function in place of a kernel."""
+
+    def __init__(self, workers):
+        self.pool = threads.Pool(workers, compiled._of_address)
+
+    def share(self, function, number, most):
+        kernel = ctypes.CFUNCTYPE(None, ctypes.c_float, ctypes.c_int64)(lambda _, number: function(number))
+        self.pool.share(ctypes.cast(kernel, ctypes.c_void_p).value, number, False, most)
+
+    def all_asleep(self):
+        """Wait until every worker sleeps."""
+        end = time.monotonic() + 60
+        while (self.pool.rows[1:, threads.STATE] != threads.SLEEPING).any():
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
+
+def test_sleeping_workers_come():
+    jobs, met = Jobs(3), threading.Barrier(4, timeout=60)
+    for number in range(20):
+        jobs.all_asleep()
+        jobs.share(lambda _: met.wait(), number, 4)  # the barrier breaks unless all four come
+        assert not met.broken
+
+
+def test_a_late_worker_finds_nothing_to_do(monkeypatch):
+    """The caller withdraws its offer from workers that have not begun; they are then free for other callers."""
+    late, called = [], []
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: late.append(thread))
+    jobs = Jobs(2)
+    monkeypatch.undo()
+    jobs.share(called.append, 7, 3)
+    assert called == [7] and len(late) == 2
+    assert (jobs.pool.rows[1:, threads.STATE] == threads.FREE).all()
+    for thread in late:
+        thread.start()
+    jobs.all_asleep()
+    assert called == [7]
+    met = threading.Barrier(3, timeout=60)
+    jobs.share(lambda _: met.wait(), 8, 3)
+    assert not met.broken
+
+
+def test_a_caller_waits_for_what_others_have_begun():
+    jobs, met, done = Jobs(1), threading.Barrier(2, timeout=60), []
+
+    def kernel(number):
+        met.wait()
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.2)
+        done.append(number)
+
+    jobs.share(kernel, 5, 2)
+    assert done == [5, 5]
+
+
+def test_many_callers_share_workers():
+    """Every job runs, on no more threads than it may have, and on no worker after its end."""
+    jobs, lock, counts, ended = Jobs(3), threading.Lock(), Counter(), set()
+
+    def kernel(number):
+        with lock:
+            counts[number] += 1
+            if number in ended:
+                counts[-1] += 1
+
+    def caller(first):
+        for number in range(first, first + 300):
+            jobs.share(kernel, number, 1 + number % 4)
+            with lock:
+                ended.add(number)
+
+    with ThreadPoolExecutor(5) as pool:
+        for done in [pool.submit(caller, 300 * k) for k in range(5)]:
+            done.result()
+    assert set(counts) == set(range(1500))
+    assert all(1 <= counts[number] <= 1 + number % 4 for number in range(1500))
+
+
+def test_without_threads_of_the_system(monkeypatch):
+    def fail(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    jobs, called = Jobs(2), []
+    jobs.share(called.append, 3, 3)
+    assert called == [3] and jobs.pool.workers == 0
+
+
+# --- no compiler -----------------------------------------------------------------------------------
+def sweep_without_compiling():
+    for layout in ((NHWC, 1), (NCHW, -1)):
+        check_all(FEW_SHAPES, layout)
+    assert not cpu.COMPILED and compiled.compiled.cache_info().currsize == 0
+
+
+@pytest.mark.parametrize("variable", ["CKS_NUMBA_CPU=numpy", "NUMBA_DISABLE_JIT=1"])
+def test_numpy_in_place_of_the_kernels(variable):
+    in_a_process("test_cpu", "sweep_without_compiling()", **dict([variable.split("=")]))
+
+
+def test_unknown_choice_names_the_variable():
+    error = "ValueError: CKS_NUMBA_CPU must be one of 'numba', 'numpy', got 'nonsense'"
+    in_a_process("test_cpu", "check", error, CKS_NUMBA_CPU="nonsense")
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("order", [NHWC, NCHW])
+@pytest.mark.parametrize("part", ["compiled", "_of_address"])
+def test_numpy_takes_over_where_numba_cannot_compile(operator, order, part, monkeypatch):
+    def fail(*_):
+        raise NumbaError("no such CPU")
+
+    monkeypatch.setattr(compiled, part, fail)
+    monkeypatch.setattr(compiled._workers, "pool", None)
+    monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
+    monkeypatch.setattr(numba, "get_num_threads", lambda: 2)
+    with pytest.warns(RuntimeWarning, match="no such CPU"):
+        check(operator, LARGE_SHAPES["37 to 70, stride 2"], ((order, 1),) * 3)
+
+
+# --- memory --------------------------------------------------------------------------------------
+def traced(function):
+    """Return the bytes that stay allocated after the second call of a function, and the most during that call."""
+    function()  # the first call compiles, and fills the tables of sizes
+    tracemalloc.start()
+    function()
+    stays, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return stays, peak
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize(("images", "height"), [(32, 56), (1, 1792)], ids=["32 images", "one image"])
+def test_memory_beside_the_arrays(operator, layout, images, height, monkeypatch):
+    """A call needs at most a tenth of the larger array and 4 MiB, on two threads, which have their own scratch."""
+    shape = ConvShape(n=images, ih=height, iw=56, ic=48, oc=40, fh=3, fw=3, padding=1)
+    first, second, out = (np.ones([size[k] for k in LAYOUTS[layout]], np.float32) for _, size in shape.arrays(operator))
+    larger = max(a.nbytes for a in (first, second, out))
+    assert larger > 19e6
+    monkeypatch.setattr(numba, "get_num_threads", lambda: min(2, numba.config.NUMBA_NUM_THREADS))
+    _, peak = traced(lambda: call(operator, shape, first, second, layout=layout, out=out))
+    assert peak <= larger // 10 + 4 * 2**20
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_memory_of_many_calls(operator, layout):
+    shape = LARGE_SHAPES["37 to 70, stride 2"]
+    pair = [a.transpose(LAYOUTS[layout]).copy() for a in operands(operator, shape)]
+
+    def calls():
+        for _ in range(300):
+            call(operator, shape, *pair, layout=layout)
+
+    stays, _ = traced(calls)
+    assert stays < 64 * 2**10
+
+
+# --- NaN and infinity ----------------------------------------------------------------------------
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("order", [NHWC, NCHW])
+def test_nan_and_infinity_reach_their_results_only(operator, poison, order):
+    """A NaN or infinity changes exactly the results that have a product with it, also in the last channel."""
+    rng = np.random.default_rng(0)
+    for shape, k, last in product(FEW_SHAPES, range(6), (True, False)):
+        pair = [np.abs(a) + 1 for a in operands(operator, shape, "float32", seed=k)]
+        clean, alone = brute_force(operator, shape, *pair), [np.ones_like(a) for a in pair]
+        place = tuple(rng.integers(pair[k % 2].shape))
+        place = (*place[:3], -1) if last else place
+        alone[k % 2][...] = 0
+        alone[k % 2][place] = 1
+        pair[k % 2][place] = poison
+        wanted = np.where(brute_force(operator, shape, *alone) > 0, poison, clean)
+        check_arrays(operator, shape, *(placed(a, order, 1) for a in pair), wanted)
+
+
+# --- other CPUs ------------------------------------------------------------------------------------
+CPUS = {"16 bytes, 6 rows": (16, 6, 2), "16 bytes, 8 rows": (16, 8, 2), "32 bytes": (32, 6, 2), "64 bytes": (64, 8, 2)}
+THIS_CPU = registers.VECTOR_BYTES, registers.TILE_ROWS, registers.TILE_VECTORS
+
+
+def sweep_as_on(vector_bytes, rows, vectors):
+    """Compile for the registers of another kind of CPU, which is slow on this one, and check the same numbers."""
+    warnings.simplefilter("ignore", NumbaWarning)  # Numba warns that unoptimised code cannot be cached
+    values = {"VECTOR_BYTES": vector_bytes, "TILE_ROWS": rows, "TILE_VECTORS": vectors}
+    values["LANE_BYTES"] = vectors * vector_bytes
+    values["SCRATCH_HEAD"] = 256 + rows * vectors * vector_bytes
+    for module, name in product((compiled, few, gather, registers, tile, weight), values):
+        if hasattr(module, name):
+            setattr(module, name, values[name])
+    shapes = [random_shape(random.Random(seed), channels=5 + 4 * (seed % 5)) for seed in range(40)]
+    for layout in ((NHWC, 1), (NCHW, 1), (NHWC, -2)):
+        check_all((*shapes, *ALL_SHAPES), layout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [name for name, setting in CPUS.items() if setting != THIS_CPU])
+def test_other_cpus(kind, tmp_path):
+    """LLVM's optimisation is off, because it would double the time."""
+    in_a_process("test_cpu", f"sweep_as_on{CPUS[kind]}", NUMBA_CACHE_DIR=str(tmp_path), NUMBA_OPT="0")
+
+
+# --- few channels, and filters of one tap --------------------------------------------------------
+def few_channels():
+    """Yield layers with few channels on one side and all kinds of padding, stride and filter; then 1x1 filters."""
+    rng = random.Random(0)
+    pads = (0, 1, 2, ((2, 0), (0, 1)), ((0, 3), (1, 0)))
+    filters = ((3, 3), (4, 4), (2, 5), (9, 8), (1, 3), (1, 1))
+    for padding, stride, (fh, fw) in product(pads, (1, 2, 3, (3, 1)), filters):
+        few, many, groups = rng.randint(1, 5), rng.choice((1, 7, 16, 40, 64)), rng.choice((1, 1, 2, 3))
+        ic, oc = rng.choice(((few, many), (many, few)))
+        sizes = dict(n=rng.randint(1, 5), ih=rng.randint(5, 13), iw=rng.randint(5, 13))
+        dilation = rng.choice((1, 1, 2, (1, 3)))
+        keys = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
+        try:
+            yield ConvShape(**sizes, ic=ic * groups, oc=oc * groups, fh=fh, fw=fw, **keys)
+        except ValueError:  # the filter is larger than the padded input
+            continue
+    for padding, stride in product((*pads, 7), (2, (1, 3), 9)):  # some outputs, or all, meet no input
+        for channels in ((3, 40), (40, 3), (37, 41)):
+            yield ConvShape(n=3, ih=6, iw=5, ic=channels[0], oc=channels[1], fh=1, fw=1, stride=stride, padding=padding)
+
+
+def test_weight_of_few_channels(sizes):
+    ways = set()
+    for k, shape in enumerate(few_channels()):
+        used = weight.used(shape)[0]
+        ways |= {weight.best_way(used, 4)}
+        layouts = [((NHWC, 1), (NCHW, 1), (NCHW, -1), ((3, 1, 2, 0), -2))[(k + j * (k % 3)) % 4] for j in range(3)]
+        check("conv2d_weight", shape, layouts, dtypes=(DTYPES[k % 2],))
+    assert ways == set(OPERATORS)

@@ -1,0 +1,297 @@
+"""The operators with threads and processes, after Ctrl-C, and over thousands of calls: the numbers stay right.
+
+The layer is small, but has enough work for several threads. A function that runs in a process of its own raises if
+something is wrong; none may wait forever.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reference import WARNINGS_ARE_ERRORS, brute_force, in_a_process, python_path
+
+import cks_numba as cks
+from cks_numba.backends.cpu import compiled
+from cks_numba.geometry import OPERATORS, ConvShape
+
+SHAPE = ConvShape(n=4, ih=9, iw=8, ic=32, oc=30, fh=3, fw=3, stride=2, padding=1)
+PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+NO_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="no os.fork on this system")
+
+
+def arrays(seed=0):
+    """Return x, w and dy of small integers, so that every sum is exact."""
+    rng = np.random.default_rng(seed)
+    sizes = SHAPE.x_shape, SHAPE.w_shape, SHAPE.y_shape
+    return [rng.integers(-4, 5, size).astype(np.float32) for size in sizes]
+
+
+def calls(x, w, dy, shape=SHAPE):
+    """Call all three operators, and the transposed convolution with dy as its input."""
+    keys = dict(stride=shape.stride, padding=shape.padding, backend="cpu")
+    spare = [(size + 2 - 3) % 2 for size in (shape.ih, shape.iw)]
+    return (
+        cks.conv2d(x, w, **keys),
+        cks.conv2d_input(x.shape, w, dy, **keys),
+        cks.conv2d_weight(x, w.shape, dy, **keys),
+        cks.conv_transpose2d(dy, w, output_padding=spare, **keys),
+    )
+
+
+def truth(x, w, dy):
+    pairs = dict(zip(OPERATORS, ((x, w), (w, dy), (x, dy)), strict=True))
+    y, dx, dw = (brute_force(operator, SHAPE, *pair) for operator, pair in pairs.items())
+    return y, dx, dw, dx
+
+
+def check(given, wanted):
+    for got, want in zip(calls(*given), wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def seed_is_right(seed):
+    """Check all operators for one seed, in a worker; the pool passes an exception on."""
+    given = arrays(seed)
+    check(given, truth(*given))
+    return os.getpid()
+
+
+# --- threads -------------------------------------------------------------------------------------
+def threads_share_arrays():
+    given = arrays()
+    wanted = truth(*given)
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(check, given, wanted) for _ in range(60)]:
+            done.result()
+    assert compiled._workers.pool.workers == 2  # None if the calls were too small for threads
+
+
+def test_threads_share_one_set_of_arrays():
+    in_a_process("test_processes", "threads_share_arrays()", NUMBA_NUM_THREADS="3")
+
+
+def after_pauses(pause):
+    """Check calls whose workers have fallen asleep before."""
+    given = arrays()
+    wanted = truth(*given)
+    for _ in range(20):
+        time.sleep(pause)
+        check(given, wanted)
+
+
+def test_sleeping_workers():
+    in_a_process("test_processes", "after_pauses(0.02)", NUMBA_NUM_THREADS="3")
+
+
+def on_one_core(count):
+    os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+    given = arrays()
+    wanted = truth(*given)
+    for _ in range(count):
+        check(given, wanted)
+    assert compiled._workers.pool.workers == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system cannot bind a process to a core")
+def test_four_threads_on_one_core():
+    in_a_process("test_processes", "on_one_core(50)", NUMBA_NUM_THREADS="4")
+
+
+def stopped_half_of_the_time(seconds):
+    """Check calls while all threads of the process are stopped at once, as under a quota of CPU time."""
+    child = os.fork()
+    if child == 0:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                time.sleep(0.005)
+                os.kill(os.getppid(), number)
+        os._exit(0)
+    threads_share_arrays()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    seed_is_right(1)
+
+
+@NO_FORK
+def test_half_a_core():
+    in_a_process("test_processes", "stopped_half_of_the_time(3)", NUMBA_NUM_THREADS="3")
+
+
+def ends_within_calls():
+    """End the process while its workers spin and daemon threads are in the middle of calls."""
+    given = arrays()
+    for _ in range(3):
+        threading.Thread(target=lambda: [calls(*given) for _ in range(10**6)], daemon=True).start()
+    check(given, truth(*given))
+
+
+@pytest.mark.parametrize("call", ["ends_within_calls()", "seed_is_right(0)"])
+def test_the_end_of_a_process(call):
+    in_a_process("test_processes", call, NUMBA_NUM_THREADS="3")
+
+
+# --- processes -----------------------------------------------------------------------------------
+def workers(method):
+    """Check the numbers in workers of a process that has used its threads, and then in that process again."""
+    seed_is_right(0)
+    assert compiled._workers.pool.workers == 1
+    with warnings.catch_warnings():  # newer versions of Python warn about a fork while threads run
+        warnings.filterwarnings("ignore", "This process", DeprecationWarning)
+        with ProcessPoolExecutor(2, multiprocessing.get_context(method)) as pool:
+            used = set(pool.map(seed_is_right, range(6), timeout=120))
+    assert os.getpid() not in used
+    seed_is_right(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [pytest.param("fork", marks=NO_FORK), "spawn"])
+def test_workers(method):
+    in_a_process("test_processes", f"workers({method!r})", NUMBA_NUM_THREADS="2")
+
+
+def fork_within_calls():
+    """Fork children while other threads of the process are in the middle of calls."""
+    given, end = arrays(), threading.Event()
+    wanted = truth(*given)
+
+    def call_on():
+        while not end.is_set():
+            check(given, wanted)
+
+    with ThreadPoolExecutor(2) as pool, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process", DeprecationWarning)
+        callers = [pool.submit(call_on) for _ in range(2)]
+        for _ in range(10):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)
+                check(given, wanted)
+                os._exit(compiled._workers.pool.workers - 2)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        end.set()
+        for caller in callers:
+            caller.result()
+
+
+@NO_FORK
+def test_fork_while_others_call():
+    in_a_process("test_processes", "fork_within_calls()", NUMBA_NUM_THREADS="3")
+
+
+IMPORTED_AFTER_THE_FORK = """
+import os, signal, sys, warnings
+import numba, numpy
+
+@numba.njit(parallel=True)
+def on_threads(numbers):
+    for i in numba.prange(len(numbers)):
+        numbers[i] = i
+
+on_threads(numpy.zeros(9))
+assert "cks_numba" not in sys.modules
+warnings.filterwarnings("ignore", "This process", DeprecationWarning)
+child = os.fork()
+if child == 0:
+    signal.alarm(100)
+    import test_processes
+    test_processes.seed_is_right(0)
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+@NO_FORK
+@pytest.mark.parametrize("layer", ["default", "workqueue"])
+def test_a_child_that_imports_the_package_itself(layer):
+    """GNU's OpenMP ends a child that uses the threads that Numba started in its parent."""
+    in_a_process(None, IMPORTED_AFTER_THE_FORK, NUMBA_NUM_THREADS="2", NUMBA_THREADING_LAYER=layer)
+
+
+# --- Ctrl-C --------------------------------------------------------------------------------------
+def calls_until_interrupted(times):
+    """Print "running" and call the operators until interrupted, `times` times; then check the numbers."""
+    for _ in range(times):
+        try:
+            print("running", flush=True)
+            while True:
+                calls(*arrays())
+        except KeyboardInterrupt:
+            continue
+    seed_is_right(0)
+
+
+def interrupt(process, wait):
+    """Send SIGINT some time after the process has printed "running"."""
+    assert process.stdout.readline() == "running\n"
+    time.sleep(wait)
+    process.send_signal(signal.SIGINT)
+
+
+COMPILES = pytest.param(3, 3.0, id="while it compiles", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("times", "longest"), [pytest.param(30, 0.05, id="in calls"), COMPILES])
+@pytest.mark.parametrize("seed", range(2))
+def test_interrupted(times, longest, seed, tmp_path):
+    rng = random.Random(seed)
+    environment = {**os.environ, "PYTHONPATH": python_path(), "NUMBA_NUM_THREADS": "2"}
+    if longest > 1:
+        environment["NUMBA_CACHE_DIR"] = str(tmp_path)  # nothing has been compiled yet
+    call = f"import test_processes; test_processes.calls_until_interrupted({times})"
+    files_of_imports = ("-W", "ignore::ResourceWarning")  # an interrupted import leaves a file open
+    command = [sys.executable, *WARNINGS_ARE_ERRORS, *files_of_imports, "-c", call]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        try:
+            for _ in range(times):
+                interrupt(process, rng.uniform(0, longest))
+            _, errors = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == 0, errors
+    assert "Exception ignored" not in errors
+
+
+# --- memory --------------------------------------------------------------------------------------
+def resident():
+    """Return how many bytes of this process are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+
+
+def random_layer(rng):
+    sizes = dict(n=rng.randint(1, 4), ih=rng.randint(3, 24), iw=rng.randint(3, 24))
+    channels = dict(ic=rng.randint(1, 20), oc=rng.randint(1, 20))
+    return ConvShape(**sizes, **channels, fh=3, fw=3, stride=rng.randint(1, 2), padding=1)
+
+
+def memory_over_calls(first, more):
+    """Check that memory grows by less than 4 MiB after the tables of sizes are full."""
+    rng = random.Random(0)
+    for call in range(first + more):
+        if call == first:
+            before = resident()
+        shape = random_layer(rng)
+        x, w, dy = (np.ones(size, np.float32) for size in (shape.x_shape, shape.w_shape, shape.y_shape))
+        keys = dict(stride=shape.stride, padding=shape.padding, backend="cpu")
+        cks.conv2d(x, w, **keys)
+        cks.conv2d_input(x.shape, w, dy, **keys)
+        cks.conv2d_weight(x, w.shape, dy, **keys)
+    assert resident() - before < 4 * 2**20, f"{(resident() - before) / 2**20:.1f} MiB more"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc on this system")
+def test_memory_over_layers_of_many_sizes():
+    in_a_process("test_processes", "memory_over_calls(1500, 2000)", NUMBA_NUM_THREADS="2")

@@ -1,0 +1,181 @@
+"""The table of layers, and what the benchmark derives from timings; no test depends on the speed of this machine."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+
+from cks_numba.bench import calls, cases, cpu, results, timing
+from cks_numba.commands import main
+from cks_numba.flops.text import put_between
+from cks_numba.geometry import OPERATORS, ConvShape, plan
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "figures" / "data"
+COMMITTED = sorted(DATA.glob("cpu_*.csv"))
+
+
+def row(contender=results.OURS, layout="NHWC", operator="conv2d", ih=8, ms=2.0, rate=105.0, **keys):
+    sizes = dict(n=4, ih=ih, ic=64, oc=64, fh=3, stride=1, padding=1) | keys
+    times = dict(median_ms=ms, min_ms=ms, max_ms=ms, rate=rate, rounds=9, extra_bytes=0)
+    about = dict(source="VGG-16, 32x32", dtype="float32", device="a CPU", threads=2, versions="numpy 2", commit="abc")
+    return results.Row(operator=operator, contender=contender, layout=layout, **sizes, **times, **about)
+
+
+def rows(ours=2.0, nhwc=3.0, nchw=4.0, regular=8.0, operators=OPERATORS):
+    """Return rows for all operators on 2x2 and 8x8 maps, with these times."""
+    found = []
+    for operator in operators:
+        for ih in (2, 8):
+            found += [
+                row(ms=ours, operator=operator, ih=ih),
+                row(results.PEER, "NHWC", operator, ih, nhwc),
+                row(results.PEER, "NCHW", operator, ih, nchw),
+                row(results.REGULAR, "NHWC", operator, ih, regular),
+                row(results.LIMIT, "", operator, ih, 1.0, 125.0),
+            ]
+    return found
+
+
+# --- the table of layers -------------------------------------------------------------------------
+def test_authors_sizes_are_those_of_their_measurements():
+    with (DATA / "authors_measurements.csv").open(newline="") as file:
+        lines = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    wanted = [(r["operator"], *(int(r[k]) for k in ("N", "IH", "IC", "OC", "F", "stride", "padding"))) for r in lines]
+    for operator, table in cases.AUTHORS.items():
+        assert [sizes for name, *sizes in wanted if name == operator] == [list(sizes) for sizes in table]
+    for (operator, n, ih, *sizes), line in zip(wanted, lines, strict=True):
+        assert cases._shape(n, ih, *sizes).oh == int(line["OH"]), (operator, line)
+
+
+def test_no_case_is_listed_twice():
+    table = cases.table()
+    assert len(table) == len({(case.operator, case.shape) for case in table}) > 150
+
+
+def test_a_network_runs_all_three_operators():
+    for source in {case.source for case in cases.table()} - {"authors"}:
+        sizes = {op: {c.shape.x_shape[1:] for c in cases.table() if c.operator == op} for op in OPERATORS}
+        mine = {case.shape.x_shape[1:] for case in cases.table() if case.source == source}
+        assert all(mine <= sizes[operator] for operator in OPERATORS), source
+
+
+@pytest.mark.parametrize(("flop", "batch"), [(1.2e9, 32), (2e7, 2)])
+def test_batches_are_within_their_limits(flop, batch):
+    for case in cases.table(flop, batch):
+        work = 2 * plan(case.operator, case.shape).useful
+        assert case.shape.n <= batch and (work <= flop or case.shape.n == 1)
+        assert 2 * work > flop or case.shape.n == batch
+
+
+# --- ratios, bars and texts from the rows --------------------------------------------------------
+def test_ratios_take_the_better_layout_of_pytorch():
+    for ratio in results.ratios(rows(ours=2.0, nhwc=3.0, nchw=2.5, regular=8.0)):
+        assert (ratio.peer, ratio.regular, ratio.limit) == (1.25, 4.0, 0.84)
+        assert ratio.gflop == pytest.approx(0.21)
+
+
+def test_bars_are_missed_by_what_is_too_slow():
+    names = {bar.what: bar.missed for bar in results.bars(rows(nhwc=3.3, nchw=3.3))}
+    assert any("rate over BLAS" in name and missed for name, missed in names.items())  # the rate is 0.84 of BLAS
+    assert not any(missed for name, missed in names.items() if "rate over BLAS" not in name and "least" not in name)
+    slow = results.bars(rows(ours=2.0, nhwc=2.4, nchw=9.0))
+    assert sum(bar.missed for bar in slow if "mean of all" in bar.what) == 3
+
+
+def test_memory_has_a_bar():
+    allowed = 4 * 4 * 8 * 8 * 64 // 10 + results.SPARE_BYTES
+    for extra, missed in ((allowed, False), (allowed + 2**16, True)):
+        found = [replace(r, extra_bytes=extra) if r.contender == results.OURS and r.ih == 8 else r for r in rows()]
+        assert [bar.missed for bar in results.bars(found) if "MiB" in bar.what] == [missed]
+
+
+def test_rows_survive_a_csv(tmp_path):
+    results.write(rows(), tmp_path / "new" / "rows.csv")
+    assert results.read(tmp_path / "new" / "rows.csv") == rows()
+
+
+def test_summary_goes_between_the_markers(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{results.MARKERS[0]}\nold\n{results.MARKERS[1]}\nafter\n")
+    put_between(page, results.summary(rows()), results.MARKERS)
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "| `conv2d_input` | 2 | 1.50 (1.50-1.50) |  | 1.50 (1.50-1.50) |  | 1.50 | 4.00 | 0.84 |" in text
+    page.write_text("no markers")
+    with pytest.raises(RuntimeError, match="has no <!-- bench: cpu -->"):
+        put_between(page, "text", results.MARKERS)
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
+def test_committed_timings_are_of_the_whole_table(path):
+    """Every committed file has all cases, and names its machine, versions and commit."""
+    found = results.read(path)
+    expected = [(c.operator, c.shape.n, c.shape.ih, c.shape.ic, c.shape.oc, c.shape.fh) for c in cases.table()]
+    assert [r.row.case[:6] for r in results.ratios(found)] == expected
+    assert all(r.device and r.versions and r.commit and r.threads and r.rounds >= 3 for r in found)
+
+
+def test_the_page_about_the_cpu_says_what_the_committed_timings_say():
+    text = (ROOT / "docs" / "cpu.md").read_text(encoding="utf-8")
+    stated = text.partition(results.MARKERS[0] + "\n")[2].partition("\n" + results.MARKERS[1])[0]
+    assert stated in [results.summary(results.read(path)) for path in COMMITTED]
+
+
+# --- the timing itself ---------------------------------------------------------------------------
+def test_all_of_it_runs_on_one_small_case(tmp_path, capsys, monkeypatch):
+    small = [cases.Case("VGG-16, 32x32", "conv2d", ConvShape(n=1, ih=4, iw=4, ic=8, oc=8, fh=3, fw=3, padding=1))]
+    monkeypatch.setattr(cases, "table", lambda **_: small)
+    monkeypatch.setattr(cpu, "has_peer", lambda: False)
+    monkeypatch.setattr(timing, "CLEAN", 1e9)  # this machine may be busy
+    monkeypatch.setattr(calls, "NEIGHBOURS", [small[0].shape])
+    monkeypatch.setattr(calls, "first_calls", lambda: {"conv2d": (0.1, 9.0, 0.2)})
+    assert main(["bench", "--rounds", "2", "--threads", "1", "--csv", str(tmp_path / "rows.csv")]) == 0
+    printed = capsys.readouterr().out
+    assert "MISSED    9.00 <= 8     conv2d: seconds of the first call, nothing compiled" in printed
+    found = results.read(tmp_path / "rows.csv")
+    assert [r.contender for r in found] == [results.OURS, results.OURS, results.REGULAR, results.LIMIT]
+    assert all(0 < r.min_ms <= r.median_ms <= r.max_ms and r.rounds == 2 for r in found)
+
+
+def test_contenders_have_bursts_of_their_own(monkeypatch):
+    did = []
+    monkeypatch.setattr(timing.time, "sleep", did.append)
+    bursts = {
+        "a": partial(timing.burst, lambda: did.append("a"), times=2, before=lambda: did.append("before")),
+        "b": partial(timing.burst, lambda: did.append("b"), pause=9),
+    }
+    found = timing.clean_rounds(bursts, rounds=2)
+    assert did == [timing.PAUSE, "a", "before", "a", "before", "a", 9, "b", "b"] * 2
+    assert {name: len(seconds) for name, seconds in found.items()} == {"a": 4, "b": 2}
+
+
+def test_rounds_in_which_the_machine_was_busy_do_not_count():
+    seconds = iter([1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1])  # of the probe, before and after each round
+    probe, rounds = Mock(seconds=lambda: next(seconds)), iter(range(9))
+    assert timing.clean_rounds({"a": lambda: [next(rounds)]}, 5, probe) == {"a": [0, 1, 2, 4, 5]}
+
+
+def test_wrong_results_are_not_timed(monkeypatch):
+    case = cases.Case("", "conv2d", ConvShape(n=1, ih=4, iw=4, ic=8, oc=8, fh=3, fw=3))
+    made = {(results.REGULAR, "NHWC"): lambda: np.ones(3), (results.OURS, "NHWC"): lambda: np.ones(3) * 1.01}
+    with pytest.raises(RuntimeError, match="cks_numba .* differs from the regular way by"):
+        cpu._checked(case, made)
+
+
+def test_check_needs_pytorch_and_a_case(monkeypatch, capsys):
+    assert main(["bench", "--only", "no such layer"]) == 1
+    assert "no case has 'no such layer' in it" in capsys.readouterr().err
+    monkeypatch.setattr(cpu, "has_peer", lambda: False)
+    assert main(["bench", "--check"]) == 1
+    assert "pip install torch" in capsys.readouterr().err
+    assert main(["bench", "--readme", "README.md"]) == 1
+    monkeypatch.setattr(cpu, "has_peer", lambda: True)
+    assert main(["bench", "--check", "--quick"]) == 1
+    assert "--check needs all cases" in capsys.readouterr().err

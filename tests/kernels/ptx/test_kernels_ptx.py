@@ -1,0 +1,163 @@
+"""Every rung of every kernel as compiled PTX, executed on the CPU with bounds, barrier and race checks.
+
+The environment variable PTXRUN names the folder of the PTX runner; without it this file is not collected.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import sys
+
+import numpy as np
+import pytest
+from numba import typeof
+from reference import HARD_SHAPES, brute_force, integers, random_shape
+
+from cks_numba import kernels
+from cks_numba.geometry import OPERATORS, ConvShape
+from cks_numba.kernels import elementwise, tiled
+from cks_numba.kernels.tiled import gemm
+
+sys.path.insert(0, os.environ["PTXRUN"])
+import ptxrun  # noqa: E402
+
+ORDERS = ("forward", "reverse", "random")
+
+
+@pytest.fixture(autouse=True)
+def poisoned_scratch(monkeypatch):
+    """Fill the memory between launches with NaN, so that an element that no kernel wrote is noticed."""
+
+    def scratch(like, shape):
+        return np.full(shape, np.nan, like.dtype)
+
+    monkeypatch.setattr(elementwise, "scratch", scratch)
+    monkeypatch.setattr(tiled.launches, "__defaults__", (None, scratch))
+
+
+def compiled(kernel, signature):
+    return ptxrun.compile_ptx(kernel, signature, fastmath=False)  # cached by kernel and signature
+
+
+def run(built, order="forward"):
+    for item in built:
+        ptx = compiled(item.kernel, tuple(typeof(arg) for arg in item.args))
+        assert ptxrun.launch(ptx, None, item.grid, item.block, item.args, race=True, order=order) == []
+
+
+def check(operator, shape, build, dtype="float32"):
+    """Build and run in every scheduling order, starting from NaN, and compare with the exact integers."""
+    for order in ORDERS:
+        first, second, out = integers(operator, shape, dtype)
+        run(build(first, second, out), order)
+        assert out.dtype == dtype
+        np.testing.assert_array_equal(out, brute_force(operator, shape, first, second), err_msg=f"{shape} {order}")
+
+
+@pytest.mark.parametrize("name", HARD_SHAPES)
+@pytest.mark.parametrize("rung", kernels.RUNGS)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_hard_shapes(operator, rung, name):
+    shape = HARD_SHAPES[name]
+    check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, rung=rung))
+
+
+@pytest.mark.parametrize("rung", kernels.RUNGS)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_random_shapes(operator, rung):
+    rng = random.Random(2)
+    for _ in range(10):
+        shape = random_shape(rng)
+        check(operator, shape, lambda *arrays, s=shape: kernels.launches(operator, s, arrays, rung=rung))
+
+
+@pytest.mark.parametrize("rung", kernels.RUNGS)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_float64(operator, rung):
+    shape = ConvShape(n=2, ih=5, iw=6, ic=8, oc=12, fh=3, fw=2, stride=2, padding=1)
+    check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, rung=rung), "float64")
+    shape = HARD_SHAPES["odd sizes, stride does not divide"]
+    check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, rung=rung), "float64")
+
+
+def with_tile(operator, shape, tile, parts=1):
+    """Return a function that builds the launches of ``tiled`` with the given tile."""
+    choice = tiled.Choice(operator, shape, tile, parts if operator == "conv2d_weight" else 1, sms=132)
+    return lambda *arrays: tiled.launches(operator, shape, arrays, choice)
+
+
+@pytest.mark.parametrize("channels", [(20, 36), (19, 35)], ids=["vectors", "single elements"])
+@pytest.mark.parametrize("tile", tiled.TILES, ids=str)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_every_tile_with_tails_in_every_dimension(operator, tile, channels):
+    ic, oc = channels
+    shape = ConvShape(n=5, ih=7, iw=6, ic=2 * ic, oc=2 * oc, fh=3, fw=2, stride=2, padding=1, groups=2)
+    check(operator, shape, with_tile(operator, shape, tile, parts=3))
+
+
+TAILS = {  # sizes that are no multiple of a chunk of eight terms, a vector of four or a tile
+    "one channel": dict(n=3, ih=5, iw=4, ic=1, oc=1, fh=3, fw=3, padding=1),
+    "three channels": dict(n=2, ih=6, iw=5, ic=3, oc=20, fh=3, fw=3, stride=2, padding=1),
+    "four channels, one image": dict(n=1, ih=5, iw=5, ic=4, oc=4, fh=3, fw=3, padding=1),
+    "twelve channels": dict(n=2, ih=4, iw=5, ic=12, oc=20, fh=2, fw=3, padding=1),
+    "1x1 filter, stride 2": dict(n=3, ih=5, iw=6, ic=8, oc=12, fh=1, fw=1, stride=2),
+    "2x2 filter, stride 3": dict(n=2, ih=8, iw=7, ic=8, oc=4, fh=2, fw=2, stride=3, padding=1),
+    "1x1 maps": dict(n=19, ih=1, iw=1, ic=8, oc=8, fh=3, fw=3, padding=1),
+    "dilation, asymmetric": dict(n=2, ih=7, iw=6, ic=4, oc=8, fh=3, fw=2, dilation=(2, 3), padding=((1, 2), (0, 3))),
+}
+
+
+@pytest.mark.parametrize("name", TAILS)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_tails_of_channels_and_terms(operator, name):
+    shape = ConvShape(**TAILS[name])
+    for tile in (tiled.TILES[0], tiled.TILES[-1]):
+        check(operator, shape, with_tile(operator, shape, tile, parts=2))
+
+
+def test_an_array_that_no_vector_may_be_loaded_from():
+    shape = ConvShape(n=2, ih=4, iw=4, ic=8, oc=8, fh=3, fw=3, padding=1)
+    first, second, out = integers("conv2d", shape, "float32")
+    memory = np.empty(first.size + 8, np.float32)
+    shifted = memory[1 + (-memory.ctypes.data // 4) % 4 :][: first.size].reshape(first.shape)
+    shifted[...] = first
+    assert not tiled.aligned(shifted)
+    run(kernels.launches("conv2d", shape, (shifted, second, out)))
+    np.testing.assert_array_equal(out, brute_force("conv2d", shape, first, second))
+
+
+@pytest.mark.parametrize("rung", kernels.RUNGS)
+def test_no_image_gives_a_filter_gradient_of_zeros(rung):
+    shape = ConvShape(n=0, ih=4, iw=5, ic=3, oc=2, fh=3, fw=2, stride=2, padding=1)
+    check("conv2d_weight", shape, lambda *arrays: kernels.launches("conv2d_weight", shape, arrays, rung=rung))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_same_bits_twice(operator):
+    shape = ConvShape(n=9, ih=9, iw=9, ic=3, oc=4, fh=3, fw=3, padding=1)
+    rng = np.random.default_rng(3)
+    first, second, out = integers(operator, shape, "float32")
+    first[...], second[...] = rng.standard_normal(first.shape), rng.standard_normal(second.shape)
+    results = []
+    for order in ORDERS:
+        fresh = np.full_like(out, np.nan)
+        run(kernels.launches(operator, shape, (first, second, fresh)), order)
+        results.append(fresh)
+    assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
+    truth = brute_force(operator, shape, first, second)
+    terms = (
+        shape.n * shape.oh * shape.ow if operator == "conv2d_weight" else shape.fh * shape.fw * max(shape.ic, shape.oc)
+    )
+    np.testing.assert_allclose(results[0], truth, rtol=0, atol=4 * np.finfo(np.float32).eps * terms**0.5 * 10)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("rung", kernels.RUNGS)
+def test_float32_kernels_hold_no_float64_and_no_atomics(operator, rung):
+    shape = HARD_SHAPES["odd sizes, stride does not divide"]
+    for item in kernels.launches(operator, shape, integers(operator, shape, "float32"), rung=rung):
+        ptx = compiled(item.kernel, tuple(typeof(arg) for arg in item.args))
+        assert re.search(r"\.f64|\b(atom|red)\.", ptx) is None
+        assert rung == "with_zeros" or "fma.rn.f32" in ptx or item.kernel is gemm.sum_parts

@@ -1,0 +1,116 @@
+"""The budget of the compiled kernels, read from the machine code for a GPU. No GPU is needed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from cks_numba.commands import main
+from cks_numba.geometry import OPERATORS
+from cks_numba.kernels import sass, tiled
+from cks_numba.kernels.tiled import TILES
+
+
+def missing() -> str:
+    """Return why no kernel can be compiled here, or an empty text."""
+    try:
+        sass.tool("ptxas"), sass.tool("nvdisasm")
+        sass.ptx_of(next(sass.examples("conv2d")))
+    except Exception as error:  # whatever is missing, its own message is the reason
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return ""
+
+
+WHY = missing()
+needs_tools = [pytest.mark.sass, pytest.mark.skipif(bool(WHY), reason=WHY or "tools are there")]
+# Least multiply-adds for each vector load from shared memory, by the results of a tile.
+LEAST = {128 * 128: 14, 64 * 64: 10, 64 * 32: 10, 32 * 32: 8}
+
+
+def tiled_example(operator: str, tile, width: int):
+    shape = sass.example(width)
+    arrays = tuple(np.empty(size, np.float32) for _, size in shape.arrays(operator))
+    return tiled.launches(operator, shape, arrays, tiled.Choice(operator, shape, tile, 1, tiled.DEFAULT_SMS))[0]
+
+
+@pytest.mark.parametrize("width", [4, 1], ids=["vectors", "single"])
+@pytest.mark.parametrize("tile", TILES, ids=str)
+@pytest.mark.parametrize("operator", OPERATORS)
+class TestBudget:
+    pytestmark = needs_tools
+
+    def test_of_every_architecture(self, operator, tile, width):
+        launch = tiled_example(operator, tile, width)
+        ptx = sass.ptx_of(launch)
+        for arch in sass.ARCHITECTURES:
+            self.check(sass.assemble(launch.name, ptx, arch), tile, width)
+
+    def check(self, compiled: sass.Compiled, tile, width: int) -> None:
+        where = f"{compiled.name} {compiled.arch}: {compiled.registers} registers, {dict(compiled.mix)}"
+        loop, code = compiled.mix, sass.mix(compiled.code)
+        assert compiled.registers <= 128 and compiled.spilled == 0, where
+        assert compiled.shared <= 48 * 1024, where
+        assert not any(name.startswith(("LDL", "STL")) for name in code), where  # local memory
+        assert not any(name.startswith(("DFMA", "DADD", "DMUL", "DSETP")) for name in code), where  # float64
+        assert loop["FFMA"] == 8 * tile.tm * tile.tn, where
+        assert compiled.per_load >= LEAST[tile.bm * tile.bn], where
+        assert {name for name in loop if name.startswith("LDS")} == {"LDS.128"}, where
+        assert loop["BAR"] == 1, where
+        assert not {"I2F", "F2I", "MUFU"} & set(loop), where  # parts of an integer division
+        loads = [name for name in compiled.loop if re.search(r"\bLDG\b", name)]
+        kinds = {name for name in loop if name.startswith("LDG")}
+        assert kinds == ({"LDG.128"} if width == 4 else {"LDG"}), where
+        guards = {line.split()[0] for line in loads if line.startswith("@")}
+        assert len(guards) <= 2, f"{where}: {guards}"  # one per operand, at the end of the sum; none for padding
+
+
+@pytest.mark.sass
+@pytest.mark.skipif(bool(WHY), reason=WHY or "tools are there")
+def test_command_prints_the_table_and_the_loop(capsys):
+    assert main(["sass", "conv2d", "--arch", "sm_90", "--source"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("conv2d tiled 128x128, vectors on sm_90, inner loop\n") and text.count("FFMA") == 512
+    assert main(["sass", "conv2d", "--arch", "sm_1"]) == 1
+    assert "ptxas failed" in capsys.readouterr().err
+
+
+# --- reading what nvdisasm prints ---------------------------------------------------------------------
+TEXT = """
+.text.kernel:
+        /*0000*/                   MOV R1, c[0x0][0x28] ;
+.L_x_1:
+        /*0010*/                   FFMA R0, R1, R2, R0 ;
+.L_x_0:
+        /*0020*/                   LDS.128 R4, [R8+0x10] ;
+        /*0030*/                   FFMA R0, R4, R5, R0 ;
+        /*0040*/                   FFMA R1, R6, R7, R1 ;
+        /*0050*/              @P0  BRA `(.L_x_0) ;
+        /*0060*/             @!P1  BRA `(.L_x_1) ;
+        /*0070*/                   BRA `(.L_x_2) ;
+.L_x_2:
+        /*0080*/                   EXIT ;
+"""
+
+
+def test_the_inner_loop_is_the_one_inside():
+    code, loops = sass.read_code(TEXT)
+    assert len(code) == 9 and loops == [(2, 6), (1, 7)]  # the last branch jumps forward, so it is no loop
+    loop = sass.inner_loop(code, loops)
+    assert sass.mix(loop) == {"LDS.128": 1, "FFMA": 2, "BRA": 1}
+    assert sass.inner_loop(*sass.read_code("")) == []
+
+
+def test_missing_tool_says_how_to_install_it(monkeypatch):
+    def not_found(name):
+        raise sass.metadata.PackageNotFoundError(name)
+
+    sass.tool.cache_clear()
+    monkeypatch.setattr(sass.metadata, "files", not_found)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(RuntimeError, match=r"ptxas was not found: pip install 'cks-numba\[sass\]'"):
+        sass.tool("ptxas")
+    monkeypatch.undo()
+    sass.tool.cache_clear()

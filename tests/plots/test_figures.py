@@ -1,0 +1,150 @@
+"""The pictures: committed ones are what their scripts draw, the same bytes in every run."""
+
+from __future__ import annotations
+
+import csv
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from cks_numba.bench import results
+from cks_numba.commands import main
+from cks_numba.plots import gallery
+
+COMMITTED = {path.name for kind in ("png", "gif") for path in gallery.FOLDER.glob(f"*.{kind}")}
+SCRIPTS = ["animations", "architecture", "f10_training", "f1_conv_v2", "f2_ks_deconv", "f3_sk_dilated", "f4_redundancy"]
+SCRIPTS += ["f5_authors", "f6_speed", "f7_networks", "f8_roofline", "f9_sass", "zeros"]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Return a function that draws a script's pictures when first called: the tests may be spread over processes."""
+    folder = tmp_path_factory.mktemp("figures")
+    return cache(lambda name: gallery.make(name, folder))
+
+
+def test_every_picture_has_a_script() -> None:
+    assert list(gallery.scripts()) == SCRIPTS
+    animated = {f"{name}.gif" for name in gallery.load("animations").animations()}
+    assert COMMITTED == animated | {f"{name}.png" for name in SCRIPTS if name != "animations"}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_committed_pictures_are_what_the_script_draws(drawn, name: str) -> None:
+    """Another version of Matplotlib may move text by some pixels; with one, only the sizes are compared."""
+    paths = [path for path in drawn(name) if path.suffix != ".svg"]
+    assert {path.name for path in paths} <= COMMITTED and paths
+    for path in paths:
+        committed, new = frames(gallery.FOLDER / path.name), frames(path)
+        assert len(committed) == len(new)
+        if same_version():
+            assert all(np.array_equal(*pair) for pair in zip(committed, new, strict=True)), f"cks-numba figures {name}"
+        else:
+            assert np.allclose(committed[0].shape, new[0].shape, rtol=0.02)
+        assert 10_000 < path.stat().st_size < (600_000 if path.suffix == ".gif" else 300_000)
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "animations"])
+def test_no_words_are_cut_off(name: str) -> None:
+    with gallery.look():
+        for fig in gallery.pictures(name, gallery.load(name)).values():
+            fig.draw_without_rendering()
+            words = [*fig.texts, *(text for ax in fig.axes for text in (ax.title, ax.xaxis.label, ax.yaxis.label))]
+            for text in words:
+                box = text.get_window_extent()
+                inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= fig.bbox.x1 + 1 and box.y1 <= fig.bbox.y1 + 1
+                assert inside or not text.get_text(), f"{text.get_text()!r} leaves the picture"
+
+
+def same_version() -> bool:
+    """Return whether zeros.png, and so all pictures, were made with the installed version of Matplotlib."""
+    with Image.open(gallery.FOLDER / "zeros.png") as committed:
+        return bool(committed.info["Software"] == f"Matplotlib {matplotlib.__version__}")
+
+
+def frames(path: Path) -> list[np.ndarray]:
+    """Return all frames of a GIF, or the one of a PNG."""
+    with Image.open(path) as image:
+        return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
+
+
+@pytest.mark.parametrize("name", ["zeros", "f2_ks_deconv", "f5_authors"])
+def test_two_runs_give_the_same_bytes(drawn, tmp_path: Path, name: str) -> None:
+    with matplotlib.rc_context({"font.size": 3, "svg.hashsalt": None}):  # a user's settings
+        paths = gallery.make(name, tmp_path)
+    for path, before in zip(paths, drawn(name), strict=True):
+        assert path.name == before.name and path.read_bytes() == before.read_bytes()
+
+
+def test_some_figures_and_unknown_ones(capsys, tmp_path: Path) -> None:
+    assert main(["figures", "f5_authors", "--out", str(tmp_path / "new")]) == 0
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["f5_authors.png", "f5_authors.svg"]
+    assert capsys.readouterr().out.startswith("f5_authors ")
+    assert main(["figures", "f5_authors", "nothing", "--out", str(tmp_path)]) == 1
+    assert "figure must be one of animations, architecture, f10_training, " in capsys.readouterr().err
+
+
+def test_without_a_checkout_it_says_so(capsys, monkeypatch, tmp_path: Path) -> None:
+    for folder in (tmp_path / "figures", tmp_path / "with_another" / "figures"):  # the second is another package's
+        monkeypatch.setattr(gallery, "FOLDER", folder)
+        assert main(["figures"]) == 1
+        assert "run this in a checkout" in capsys.readouterr().err
+        (tmp_path / "with_another" / "figures").mkdir(parents=True, exist_ok=True)
+
+
+# --- the data of the pictures ------------------------------------------------------------------------
+def test_authors_ratios_of_counts_are_those_of_their_file() -> None:
+    authors = gallery.load("f5_authors")
+    rows = authors.authors()
+    assert len(rows) == 22 and all("target" not in row["note"] for row in rows)
+    for row in rows:
+        assert authors.padding_alone(row) == pytest.approx(float(row["trim_ratio_theory"]), abs=6e-4), row
+    measured = authors.ours()
+    assert all((row["operator"], authors.sizes(row)) in measured for row in rows)
+
+
+def test_authors_file_names_its_source() -> None:
+    lines = (gallery.FOLDER / "data" / "authors_measurements.csv").read_text(encoding="utf-8").splitlines()
+    head = " ".join(line for line in lines if line.startswith("#"))
+    assert "GilgameshXYZ123" in head and "inferred" in head
+    assert all("inferred" in row["gpu"] for row in csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+def test_speed_takes_our_nhwc_and_the_better_layout_of_pytorch(tmp_path: Path, monkeypatch) -> None:
+    speed = gallery.load("f6_speed")
+    about = dict(source="", dtype="float32", min_ms=1.0, max_ms=1.0, rate=1.0, rounds=9, extra_bytes=0, threads=1)
+    size = dict(operator="conv2d", n=1, ih=4, ic=8, oc=8, fh=3, stride=1, padding=1, versions="", commit="")
+    ours, peer = results.OURS, results.PEER
+    times = ((ours, "NHWC", 2.0), (ours, "NCHW", 1.0), (peer, "NHWC", 7.0), (peer, "NCHW", 5.0))
+    rows = [
+        results.Row(contender=name, layout=layout, median_ms=ms, device="a GPU", **size, **about)
+        for name, layout, ms in times
+    ]
+    assert speed.ratios(rows)["conv2d"] == {4: [2.5]}
+    results.write(rows, tmp_path / "gpu_some.csv")
+    results.write(rows, tmp_path / "cpu_some.csv")
+    monkeypatch.setattr(speed, "DATA", tmp_path)
+    assert len(speed.draw().axes) == 2  # a panel for each file
+
+
+def test_trainings_are_as_close_as_pytorch_is_to_itself() -> None:
+    """Our losses are as close to PyTorch's as those of the control, and all logs are of the same training."""
+    training = gallery.load("f10_training")
+    logs = {which: training.read(which) for which in training.LOOK}
+    ours, theirs, control = (
+        np.log([float(row["loss"]) for row in logs[which]])
+        for which in (training.OURS, training.PEER, training.CONTROL)
+    )
+    assert np.median(np.abs(ours - theirs)) < 1.5 * np.median(np.abs(control - theirs))
+    same = ("data", "model", "device", "versions", "batch_size", "lr", "seed", "regular", "useful", "epoch", "step")
+    assert len({tuple(tuple(row[key] for key in same) for row in log) for log in logs.values()}) == 1
+    assert {which: log[0]["threads"] for which, log in logs.items()} == {
+        "cks": "1",
+        "torch": "1",
+        "torch_2_threads": "2",
+    }
+    assert [log[0]["backend"] for log in logs.values()] == ["torch", "torch", "cks"]

@@ -1,0 +1,200 @@
+"""Drawings: maps against brute force, numbers in figures against the counts, and the same bytes in every run."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from cks_numba import flops, plots, trace
+from cks_numba.geometry import OPERATORS, Axis, ConvShape, plan
+from cks_numba.plots import gallery
+from cks_numba.plots.explore import layer
+
+matplotlib.use("Agg")
+SHAPES = [
+    ConvShape(n=1, ih=4, iw=5, ic=1, oc=1, fh=3, fw=2, padding=1),
+    ConvShape(n=1, ih=5, iw=6, ic=1, oc=1, fh=3, fw=3, stride=(2, 3), padding=((1, 2), (0, 1))),
+    ConvShape(n=1, ih=5, iw=4, ic=1, oc=1, fh=2, fw=1, stride=3, dilation=(2, 1)),
+]
+EACH = pytest.mark.parametrize("operator", OPERATORS)
+SHAPED = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+def texts(figure) -> list[str]:
+    return [text.get_text() for ax in figure.axes for text in ax.texts]
+
+
+@SHAPED
+@EACH
+def test_results_with_one_letter_share_their_window(operator, shape):
+    """Read the window of each result from its products."""
+    numbers = plots.group_map(operator, shape)
+    traced = trace.run(operator, shape, "skip_zeros")
+    assert set(numbers.ravel()) == set(range(len(plan(operator, shape).groups)))
+    for at, number in np.ndenumerate(numbers):
+        window = np.argwhere(plots.window_map(operator, shape, number) >= 0)
+        assert sorted(plots.products(traced, at, "second")[False]) == [tuple(place) for place in window.tolist()]
+
+
+@SHAPED
+def test_a_result_meets_only_the_taps_of_its_phase(shape):
+    taps, inputs = plots.phase_maps(shape)
+    assert inputs.min() >= 0
+    for event in trace.run("conv2d_input", shape, "skip_zeros").events:
+        assert taps[event.second.place[1:3]] == inputs[event.out[1:3]]
+    assert sum(part.size for row in plots.sub_filters(shape) for part in row) == np.count_nonzero(taps >= 0)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_table_of_triples_is_the_equation(shape):
+    for axis in (shape.h, shape.w):
+        found = plots.triple_map(axis)
+        assert found.shape == (axis.outputs, axis.before + axis.size + axis.after)
+        for (o, column), tap in np.ndenumerate(found):
+            met = [
+                f for f in range(axis.taps) if column - axis.before == o * axis.stride - axis.before + f * axis.dilation
+            ]
+            assert [int(tap)] == (met or [-1])
+
+
+def test_triples_are_drawn_with_one_colour_for_what_is_added_up():
+    axis = Axis(size=4, taps=3, stride=1, before=1, after=1, dilation=1)
+    table = plots.triple_map(axis)
+    for by, index in (("o", lambda o, i, f: o), ("i", lambda o, i, f: i), ("f", lambda o, i, f: f)):
+        _, ax = plots.canvas(10, 7)
+        plots.draw_triples(ax, axis, by, 2, 2)
+        colours = {}
+        for (o, column), square in zip(np.ndindex(table.shape), ax.patches, strict=False):
+            if table[o, column] >= 0 and 0 <= column - 1 < 4:
+                key = index(o, column - 1, int(table[o, column]))
+                assert colours.setdefault(key, square.get_facecolor()) == square.get_facecolor()
+        assert len(set(colours.values())) == len(colours)
+
+
+def test_bars_show_all_regular_products():
+    shape = ConvShape(n=1, ih=4, iw=4, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
+    counts = {operator: flops.count(operator, shape) for operator in OPERATORS}
+    ax = Figure().subplots()
+    plots.draw_bars(ax, counts)
+    for k, count in enumerate(counts.values()):
+        bars = [patch for patch in ax.patches if abs(patch.get_x() + patch.get_width() / 2 - k) < 0.01]
+        assert sum(patch.get_height() for patch in bars) == count.regular
+
+
+def test_shares_are_those_of_the_counts():
+    ax = Figure().subplots()
+    plots.draw_shares(ax, "conv2d_input", stride=2, filters=(3, 4), sizes=(2, 4))
+    expected = ConvShape(n=1, ih=8, iw=8, ic=1, oc=1, fh=4, fw=4, stride=2, padding=((1, 2), (1, 2)))
+    assert [line.get_label() for line in ax.lines] == ["3×3", "4×4"]
+    assert ax.lines[1].get_ydata()[1] == pytest.approx(100 * flops.count("conv2d_input", expected).share("redundant"))
+
+
+@SHAPED
+@EACH
+def test_waste_adds_up_to_the_redundant_products(operator, shape):
+    wasted, done = plots.waste_map(trace.run(operator, shape, "with_zeros"))
+    count = flops.count(operator, shape)
+    assert (wasted.sum(), done.sum()) == (count.redundant, count.regular)
+
+
+@SHAPED
+@EACH
+def test_explore_figure(operator, shape):
+    figure, count = plots.explore_figure(operator, shape), flops.count(operator, shape)
+    assert texts(figure)[0].startswith(f"{operator}: {count.regular} products, {count.useful} useful")
+    groups = len(plan(operator, shape).groups)
+    assert texts(figure)[1].startswith(f"{groups} group")
+
+
+def test_explore_figure_refuses():
+    with pytest.raises(ValueError, match="at most 100000 products a channel"):
+        plots.explore_figure("conv2d", ConvShape(n=1, ih=200, iw=200, ic=1, oc=1, fh=3, fw=3))
+    with pytest.raises(TypeError, match="shape must be a ConvShape"):
+        plots.explore_figure("conv2d", 4)
+    with pytest.raises(ValueError, match="operator must be one of"):
+        plots.explore_figure("conv3d", SHAPES[0])
+
+
+def test_explore_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    with pytest.raises(ImportError, match="explore.. needs ipywidgets: pip install"):
+        plots.explore()
+
+
+class Control(SimpleNamespace):
+    """The part of a widget that `explore` uses."""
+
+    def observe(self, follow, name):
+        self.follow = follow
+
+    def turn(self, value):
+        self.value = value
+        self.follow({"new": value})
+
+
+def test_the_picture_follows_the_sliders(monkeypatch):
+    fake = SimpleNamespace(
+        Image=lambda format: Control(),
+        Label=Control,
+        Dropdown=lambda options, description: Control(value=options[0], description=description),
+        IntSlider=lambda value, low, high, description, continuous_update: Control(
+            value=value, description=description
+        ),
+        VBox=lambda children: children,
+    )
+    monkeypatch.setitem(sys.modules, "ipywidgets", fake)
+    *controls, problem, picture = plots.explore()
+    named = {control.description: control for control in controls}
+    before = picture.value
+    assert before.startswith(b"\x89PNG") and problem.value == ""
+    named["operator"].turn("conv2d_weight")
+    after = picture.value
+    assert after != before
+    named["padding"].turn(0)
+    named["filter"].turn(5)
+    assert "filter is larger than the padded input" in problem.value
+    named["padding"].turn(1)
+    assert problem.value == "" and picture.value != after
+
+
+def test_layer_of_the_sliders():
+    shape = layer(size=5, filter=3, stride=2, padding=1, dilation=1)
+    assert (shape.ih, shape.fw, shape.stride, shape.oh) == (5, 3, (2, 2), 3)
+
+
+def test_animation_is_stable_and_shows_every_result(tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="Matplotlib brings Pillow")
+    shape = ConvShape(n=1, ih=2, iw=3, ic=1, oc=1, fh=2, fw=2, stride=2, padding=1)
+    first, second = (plots.animate("conv2d_input", shape, tmp_path / name) for name in ("a.gif", "b.gif"))
+    assert first.read_bytes() == second.read_bytes()
+    with image.open(first) as gif:
+        assert gif.n_frames == shape.ih * shape.iw  # the last frame is only shown longer
+
+
+def test_animate_refuses(tmp_path):
+    with pytest.raises(ValueError, match="path must end with .gif, got 'a.png'"):
+        plots.animate("conv2d", SHAPES[0], tmp_path / "a.png")
+    with pytest.raises(ValueError, match="fps must be above 0"):
+        plots.animate("conv2d", SHAPES[0], tmp_path / "a.gif", fps=0)
+    with pytest.raises(ValueError, match="at most 100 results to be animated, got 11 x 11"):
+        plots.animate("conv2d", ConvShape(n=1, ih=11, iw=11, ic=1, oc=1, fh=1, fw=1), tmp_path / "a.gif")
+    with pytest.raises(ValueError, match="operator must be one of"):
+        plots.animate("conv3d", SHAPES[0], tmp_path / "a.gif")
+    with pytest.raises(TypeError, match="shape must be a ConvShape"):
+        plots.animate("conv2d", (4, 4), tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize("name", ["f1_conv_v2", "f2_ks_deconv", "f3_sk_dilated"])
+def test_texts_of_a_figure_stay_inside_and_apart(name):
+    with gallery.look():
+        figure = gallery.load(name).draw()
+        figure.canvas.draw()
+    boxes = [text.get_window_extent() for ax in figure.axes for text in ax.texts if text.get_text() != "0"]
+    for place, box in enumerate(boxes):
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+        assert not any(box.overlaps(other) for other in boxes[:place] if box.width and other.width)

@@ -1,0 +1,445 @@
+"""The operators in PyTorch: gradients of every order, compilation, autocast, memory formats, layers, conversion."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+import warnings
+from itertools import product
+
+import numpy as np
+import pytest
+
+import cks_numba as cks
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install cks-numba[torch])")
+import torch_networks  # noqa: E402
+from torch import nn  # noqa: E402
+
+import cks_numba.torch as ct  # noqa: E402
+from cks_numba import ConvShape, flops  # noqa: E402
+from cks_numba.models import pytorch  # noqa: E402
+from cks_numba.models.found import THRESHOLD  # noqa: E402
+
+F = torch.nn.functional
+pytestmark = pytest.mark.torch
+DOUBLE = torch.float64
+LAYERS = (  # sizes of x and w, and torch's keyword arguments
+    ((2, 4, 6, 5), (6, 4, 3, 3), dict(stride=2, padding=1)),
+    ((1, 4, 5, 6), (6, 2, 3, 2), dict(stride=(1, 3), padding=(2, 0), dilation=(2, 1), groups=2)),
+    ((3, 2, 4, 4), (3, 2, 5, 3), dict(padding="same")),
+    ((2, 3, 3, 4), (3, 1, 1, 1), dict(padding="valid", groups=3)),
+)
+UNEVEN = dict(stride=(2, 1), padding=((1, 2), (0, 1)), dilation=(1, 2))
+
+
+def randn(*size, grad=True):
+    return torch.randn(*size, dtype=DOUBLE, requires_grad=grad)
+
+
+def last(tensor):
+    return tensor.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+def same_result_and_gradients(ours, theirs, inputs):
+    results = [function(*inputs) for function in (ours, theirs)]
+    torch.testing.assert_close(*results)
+    dy = torch.randn_like(results[0])
+    torch.testing.assert_close(*(torch.autograd.grad(result, inputs, dy) for result in results))
+
+
+# --- functions -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("case", LAYERS, ids=str)
+def test_conv2d_is_that_of_torch(case):
+    x_size, w_size, keys = case
+    torch.manual_seed(0)
+    x, w, bias = randn(*x_size), randn(*w_size), randn(w_size[0])
+    for first in (x, last(x)):
+        same_result_and_gradients(lambda *a: ct.conv2d(*a, **keys), lambda *a: F.conv2d(*a, **keys), (first, w, bias))
+    same_result_and_gradients(lambda *a: ct.conv2d(*a, **keys), lambda *a: F.conv2d(*a, **keys), (x, w))
+    torch.testing.assert_close(ct.conv2d(x[0], w, bias, **keys), F.conv2d(x[0], w, bias, **keys))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        dict(stride=2, padding=1, output_padding=1),
+        dict(stride=(1, 3), padding=(1, 0), output_padding=(0, 2), groups=2),
+        dict(stride=1, padding=1, output_padding=2, dilation=3),  # more rows than any convolution has
+    ],
+    ids=str,
+)
+def test_conv_transpose2d_is_that_of_torch(keys):
+    torch.manual_seed(1)
+    w, outputs = randn(4, 3, 3, 2), 3 * keys.get("groups", 1)
+    x, bias = randn(2, 4, 4, 5), randn(outputs)
+    for first in (x, last(x)):
+        same_result_and_gradients(
+            lambda *a: ct.conv_transpose2d(*a, **keys), lambda *a: F.conv_transpose2d(*a, **keys), (first, w, bias)
+        )
+    wanted = F.conv_transpose2d(x[0], w, bias, **keys)
+    torch.testing.assert_close(ct.conv_transpose2d(x[0], w, bias, **keys), wanted)
+
+
+def test_uneven_padding():
+    torch.manual_seed(2)
+    x, w = randn(2, 3, 5, 6), randn(4, 3, 3, 2)
+    keys = {**UNEVEN, "padding": 0}
+    same_result_and_gradients(
+        lambda x, w: ct.conv2d(x, w, **UNEVEN), lambda x, w: F.conv2d(F.pad(x, (0, 1, 1, 2)), w, **keys), (x, w)
+    )
+
+
+# --- gradients of every order ----------------------------------------------------------------------
+@pytest.mark.parametrize("case", [*LAYERS, ((1, 2, 3, 4), (2, 2, 3, 2), UNEVEN)], ids=str)
+def test_gradients_of_both_orders(case):
+    x_size, w_size, keys = case
+    torch.manual_seed(3)
+    inputs = randn(1, *x_size[1:]), randn(*w_size), randn(w_size[0])
+    assert torch.autograd.gradcheck(lambda *a: ct.conv2d(*a, **keys), inputs)
+    assert torch.autograd.gradgradcheck(lambda *a: ct.conv2d(*a, **keys), inputs)
+
+
+@pytest.mark.parametrize("keys", [dict(stride=2, padding=1, output_padding=1), dict(dilation=2, output_padding=1)])
+def test_gradients_of_the_transposed(keys):
+    torch.manual_seed(4)
+    inputs = randn(1, 2, 2, 3), randn(2, 2, 3, 2), randn(2)
+    assert torch.autograd.gradcheck(lambda *a: ct.conv_transpose2d(*a, **keys), inputs)
+    assert torch.autograd.gradgradcheck(lambda *a: ct.conv_transpose2d(*a, **keys), inputs)
+
+
+def test_third_order():
+    """The gradients of each operator are the other two, so there are gradients of every order."""
+    torch.manual_seed(5)
+    x, w = randn(1, 2, 4, 4), randn(2, 2, 3, 3)
+
+    def third(function):
+        grad = (function(x, w, stride=2, padding=1) ** 4).sum()
+        for _ in range(3):
+            (grad,) = torch.autograd.grad(grad, x, create_graph=True)
+            grad = grad.square().sum()
+        return grad
+
+    torch.testing.assert_close(third(ct.conv2d), third(F.conv2d), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("name", ["conv2d", "conv2d_input", "conv2d_weight"])
+@pytest.mark.parametrize("images", [2, 0])
+@pytest.mark.parametrize("format_", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_opcheck(name, images, format_):
+    torch.manual_seed(6)
+    how = ([2, 1], [1, 2, 0, 1], [1, 2], 2)
+    x, w = (
+        t.contiguous(memory_format=format_) for t in (randn(images, 4, 5, 6, grad=False), randn(6, 2, 3, 2, grad=False))
+    )
+    dy = torch.randn_like(torch.ops.cks.conv2d(x, w, *how))
+    x, w, dy = (t.requires_grad_() for t in (x, w, dy))
+    three = {"conv2d": (x, w), "conv2d_input": (x.shape, w, dy), "conv2d_weight": (x, w.shape, dy)}[name]
+    found = torch.library.opcheck(getattr(torch.ops.cks, name).default, (*three, *how))
+    assert set(found.values()) == {"SUCCESS"}, found
+
+
+def test_only_gradients_that_are_needed_are_computed(monkeypatch):
+    ran = []
+    right = cks.operators.backends.run
+    monkeypatch.setattr(cks.operators.backends, "run", lambda *a: ran.append(a[1]) or right(*a))
+    x, w = randn(1, 2, 4, 4, grad=False), randn(3, 2, 3, 3)
+    ct.conv2d(x, w).sum().backward()
+    assert ran == ["conv2d", "conv2d_weight"]
+
+
+# --- memory formats --------------------------------------------------------------------------------
+@pytest.mark.parametrize("format_", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_operators_see_the_memory_of_the_tensors(monkeypatch, format_):
+    seen = []
+    right = cks.operators.backends.run
+
+    def spy(backend, operator, shape, first, second, out, stream):
+        seen.append((operator, first, second, out))
+        right(backend, operator, shape, first, second, out, stream)
+
+    monkeypatch.setattr(cks.operators.backends, "run", spy)
+    x, w = (torch.randn(s).contiguous(memory_format=format_).requires_grad_() for s in ((2, 4, 6, 6), (8, 4, 3, 3)))
+    y = ct.conv2d(x, w, stride=2, padding=1)
+    dy = torch.randn_like(y)
+    dx, dw = torch.autograd.grad(y, (x, w), dy)
+    wanted = {"conv2d": (x, w, y), "conv2d_input": (w, dy, dx), "conv2d_weight": (x, dy, dw)}
+    assert [operator for operator, *_ in seen] == ["conv2d", "conv2d_input", "conv2d_weight"]
+    for operator, *arrays in seen:
+        for array, tensor in zip(arrays, wanted[operator], strict=True):
+            assert array.ctypes.data == tensor.data_ptr()
+            assert array.shape == tuple(tensor.permute(0, 2, 3, 1).shape)
+            assert tensor.is_contiguous(memory_format=format_)
+            assert format_ == torch.contiguous_format or array.flags.c_contiguous
+
+
+@pytest.mark.parametrize("which", list(product([False, True], repeat=2)), ids=str)
+def test_format_of_the_result_is_that_of_torch(which):
+    x, w = torch.randn(2, 4, 6, 6), torch.randn(8, 4, 3, 3)
+    x, w = (last(t) if is_last else t for t, is_last in zip((x, w), which, strict=True))
+    assert ct.conv2d(x, w).stride() == F.conv2d(x, w).stride()
+    x, w = (t[..., ::2, :] for t in (x, w))  # contiguous in neither format
+    torch.testing.assert_close(ct.conv2d(x, w), F.conv2d(x, w), atol=1e-4, rtol=1e-4)
+
+
+# --- torch.compile and autocast --------------------------------------------------------------------
+def step(x, w, bias, up):
+    y = F.relu(ct.conv2d(x, w, bias, stride=2, padding=1))
+    return ct.conv_transpose2d(y, up, stride=2, padding=1, output_padding=1).sin()
+
+
+def compiled_equals_eager(backend, sizes, **options):
+    torch._dynamo.reset()
+    compiled = torch.compile(step, backend=backend, fullgraph=True, **options)
+    for images, side in sizes:
+        torch.manual_seed(images)
+        inputs = randn(images, 4, side, 6), randn(6, 4, 3, 3), randn(6), randn(6, 3, 3, 3)
+        same_result_and_gradients(compiled, step, inputs)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("dynamic", [None, True, False])
+def test_compiled(backend, dynamic):
+    compiled_equals_eager(backend, ((2, 5), (3, 5), (4, 7)), dynamic=dynamic)
+
+
+@pytest.mark.slow
+def test_compiled_by_inductor():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own modules warn
+        compiled_equals_eager("inductor", ((2, 5), (3, 5)))
+
+
+def test_a_batch_of_another_size_does_not_compile_anew():
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(step, backend=counter, fullgraph=True, dynamic=True)
+    w, bias, up = randn(6, 4, 3, 3), randn(6), randn(6, 3, 3, 3)
+    for images in (2, 3, 5, 8):
+        compiled(randn(images, 4, 6, 6), w, bias, up)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_autocast_computes_in_float32(half):
+    torch.manual_seed(7)
+    x, layer = torch.randn(2, 3, 6, 6, requires_grad=True), ct.CKSConv2d(3, 4, 3, padding=1)
+    up = ct.CKSConvTranspose2d(4, 2, 2, 2)
+    with torch.autocast("cpu", dtype=half):
+        assert layer(x).dtype == torch.float32
+        y = up(layer(x.to(half)))
+        assert y.dtype == torch.float32
+        torch.testing.assert_close(layer.to(half)(x.to(half)), layer.float()(x.to(half)), atol=0.02, rtol=0.02)
+    torch.testing.assert_close(y, up(layer(x.to(half).float())), atol=0.02, rtol=0.02)
+    y.sum().backward()
+    assert x.grad.dtype == layer.weight.grad.dtype == torch.float32
+    with pytest.raises(TypeError, match=f"input must be float32 or float64, got {str(half)[6:]}"):
+        ct.conv2d(x.to(half), layer.weight)
+
+
+# --- errors ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("function", "sizes", "keys", "message"),
+    [
+        (ct.conv2d, ((2, 3), (4, 3, 3, 3)), {}, r"input must have 4 axes \(N, IC, IH, IW\), or 3 unbatched"),
+        (ct.conv2d, ((1, 3, 5, 5), (4, 3, 3)), {}, r"weight must have 4 axes \(OC, IC/groups, FH, FW\)"),
+        (ct.conv2d, ((1, 3, 5, 5), (4, 2, 3, 3)), {}, "input has 3 channels, so with groups=1 weight must have 3"),
+        (ct.conv2d, ((1, 3, 5, 5), (4, 3, 9, 9)), {}, "filter is larger than the padded input"),
+        (ct.conv2d, ((1, 3, 5, 5), (4, 3, 3, 3), (5,)), {}, r"bias must have shape \(4,\) one for each output channel"),
+        (ct.conv2d, ((1, 3, 5, 5), (4, 3, 3, 3)), dict(stride=0), "stride must be at least 1, got 0"),
+        (ct.conv2d, ((1, 3, 5, 5), (4, 3, 3, 3)), dict(padding="full"), 'padding must be ints, "same" or "valid"'),
+        (ct.conv_transpose2d, ((1, 3, 5, 5), (4, 3, 3, 3)), {}, "input has 3 channels, weight is for 4"),
+        (ct.conv_transpose2d, ((1, 4, 5, 5), (4, 3, 3, 3)), dict(output_padding=1), "output_padding must be smaller"),
+        (ct.conv_transpose2d, ((1, 4, 1, 1), (4, 3, 3, 3)), dict(padding=2), "result would have -1 rows"),
+    ],
+)
+def test_wrong_arguments(function, sizes, keys, message):
+    with pytest.raises(ValueError, match=message):
+        function(*(torch.zeros(size) for size in sizes), **keys)
+
+
+def test_wrong_dtypes_and_types():
+    x, w = torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3)
+    with pytest.raises(TypeError, match="input and weight must have the same dtype, got float32 and float64"):
+        ct.conv2d(x, w.double())
+    with pytest.raises(TypeError, match="stride must be an int, got 1.5"):
+        ct.conv2d(x, w, stride=1.5)
+    with pytest.raises(TypeError, match="model must be a torch.nn.Module, got int"):
+        ct.convert(3, (1, 3, 8, 8))
+    with pytest.raises(ValueError, match="threshold must be at least 1, got 0.5"):
+        ct.convert(nn.Conv2d(1, 1, 1), (1, 1, 8, 8), threshold=0.5)
+    with pytest.raises(ValueError, match="the model does not take an input of 1x3x8x8"):
+        ct.convert(nn.Conv2d(1, 1, 1), (1, 3, 8, 8))
+    with pytest.raises(TypeError, match="input must be a size such as"):
+        ct.convert(nn.Conv2d(1, 1, 1), 8)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch itself warns
+def test_forward_mode_is_refused():
+    """Without the check, torch would return a tangent of zeros."""
+    x, w = randn(1, 1, 3, 3, grad=False), randn(1, 1, 2, 2, grad=False)
+    with pytest.raises(NotImplementedError, match="forward-mode differentiation"):
+        torch.func.jvp(lambda w: ct.conv2d(x, w), (w,), (w,))
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward-mode"):
+        ct.conv2d(torch.autograd.forward_ad.make_dual(x, x), w)
+
+
+def test_importing_the_package_does_not_import_torch():
+    code = "import sys, cks_numba, cks_numba.operators; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- layers ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_layer_has_the_state_of_torch(mode):
+    torch.manual_seed(8)
+    keys = dict(stride=2, padding=(2, 1), padding_mode=mode, dtype=DOUBLE)
+    ours, theirs = ct.CKSConv2d(4, 6, (4, 3), **keys), nn.Conv2d(4, 6, (4, 3), **keys)
+    theirs.load_state_dict(ours.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    same_result_and_gradients(ours, theirs, (randn(2, 4, 7, 8),))
+    assert repr(ours) == f"CKS{theirs!r}"
+
+
+def test_transposed_layer_has_the_state_of_torch():
+    torch.manual_seed(9)
+    ours, theirs = (kind(4, 6, 3, 2, 1, dtype=DOUBLE) for kind in (ct.CKSConvTranspose2d, nn.ConvTranspose2d))
+    theirs.load_state_dict(ours.state_dict())
+    x = randn(2, 4, 5, 6)
+    same_result_and_gradients(ours, theirs, (x,))
+    torch.testing.assert_close(ours(x, output_size=[10, 12]), theirs(x, output_size=[10, 12]))
+
+
+# --- conversion ------------------------------------------------------------------------------------
+SIZES = {"resnet18": (2, 3, 32, 32), "dcgan-generator": (2, 100, 1, 1), "dcgan-discriminator": (2, 3, 64, 64)}
+
+
+def network(name):
+    torch.manual_seed(10)
+    return torch_networks.NETWORKS[name](True).to(DOUBLE)
+
+
+@pytest.mark.parametrize("threshold", [1, THRESHOLD])
+@pytest.mark.parametrize("name", SIZES)
+def test_networks_compute_the_same_after_conversion(name, threshold):
+    model, x = network(name), torch.randn(SIZES[name], dtype=DOUBLE)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+
+    def run():
+        model.zero_grad()
+        y = model(x)
+        y.square().mean().backward()
+        return [y.detach(), *(parameter.grad.clone() for parameter in model.parameters())]
+
+    before = run()
+    parameters = list(model.parameters())
+    same, report = ct.convert(model, SIZES[name], threshold=threshold)
+    assert same is model and all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
+    for wanted, got in zip(before, run(), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-12 * float(wanted.abs().max()))
+    layers = {key: layer for key, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))}
+    ours = [key for key, layer in layers.items() if isinstance(layer, (ct.CKSConv2d, ct.CKSConvTranspose2d))]
+    assert ours and sorted(ours) == sorted(report.swapped) and (len(ours) == len(layers) or threshold > 1)
+    assert len(report.rows) == len(layers) and all(line in str(report) for line in layers)
+    model.load_state_dict(state)
+    network(name).load_state_dict(model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "dcgan-generator"])
+def test_counts_are_those_of_flops(name):
+    found = pytorch.of_torch(network(name), (1, *SIZES[name][1:]))
+    counted = flops.network(name, 32 if name == "resnet18" else 64)
+    assert sorted(row.total.regular for row in found) == sorted(layer.total.regular for layer in counted.layers)
+    assert sum(row.total.useful for row in found) == counted.total.useful
+
+
+def test_what_the_threshold_promises():
+    """A 3x3 filter with padding 1 is swapped on maps of up to 9x9, and any filter with a stride."""
+    for side in range(1, 20):
+        layer = nn.Conv2d(2, 2, 3, padding=1)
+        _, report = ct.convert(nn.Sequential(nn.Identity(), layer), (1, 2, side, side))
+        assert (report.swapped == ["1"]) == (side <= 9), side
+        for taps in (1, 2, 3, 4):
+            strided = nn.Conv2d(2, 2, taps, stride=2, padding=taps // 2)
+            assert pytorch.of_torch(strided, (1, 2, side + 3, side + 3))[0].swaps()
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(4, 4, 3, 3))
+
+    def forward(self, x):
+        return F.conv2d(x, self.w, padding=1)
+
+
+class Sub(nn.Conv2d):
+    pass
+
+
+class Zoo(nn.Module):
+    """A module with one layer of every kind."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.reflect = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1, padding_mode="reflect")
+        self.depthwise, self.shared = nn.Conv2d(4, 4, 3, 2, 1, groups=4), nn.Conv2d(4, 4, 3, padding=1)
+        self.own, self.sub, self.up = Own(), Sub(4, 4, 3, padding=1), nn.ConvTranspose2d(4, 4, 4, 2, 1)
+        self.one, self.three, self.lost = nn.Conv1d(4, 4, 3), nn.Conv3d(1, 1, (1, 3, 3)), nn.Conv2d(1, 1, 1)
+        self.norm, self.drop = nn.BatchNorm2d(4), nn.Dropout()
+
+    def forward(self, x):
+        x = self.norm(self.drop(self.own(self.sub(self.depthwise(self.reflect(self.first(x)))))))
+        x = self.up(self.shared(self.shared(input=x)))
+        return self.one(x.flatten(2)), self.three(x[:, None, :1])
+
+
+def test_every_layer_is_listed_with_the_reason():
+    model = Zoo()
+    model.norm.eval()
+    model, report = ct.convert(model, (1, 3, 32, 32))
+    assert {row.name: row.why() for row in report.rows} == {
+        "first": "swap",
+        "reflect": "swap",
+        "depthwise": "no: depthwise",
+        "sub": "no: not torch.nn's own",
+        "own": "no: not torch.nn's own",
+        "shared": "swap",
+        "up": "swap",
+        "one": "no: 1 axis",
+        "three": "no: 3 axes",
+        "lost": "no: not reached",
+    }
+    rows = {row.name: row for row in report.rows}
+    assert len(rows["shared"].counts) == 2 and rows["reflect"].kind == "Conv2d, reflect"
+    assert rows["reflect"].of("forward").redundant == 0  # reflected padding has real elements
+    assert "input gradient" not in rows["first"].counts[0].passes and rows["own"].total.useful > 0
+    assert model.training and not model.norm.training and not model.norm.running_mean.any()
+    again = {row.name: row.why() for row in pytorch.of_torch(model, torch.zeros(1, 3, 32, 32))}
+    assert {name for name, why in again.items() if why == "no: skips its zeros already"} == set(report.swapped)
+    assert all(len(line) <= 120 for line in str(report).splitlines())
+
+
+def test_parameters_that_the_operators_do_not_take():
+    layer, report = ct.convert(nn.Conv2d(3, 4, 3, 2, 1, dtype=torch.bfloat16), (1, 3, 8, 8))
+    assert type(layer) is nn.Conv2d and report.rows[0].why() == "no: bfloat16 parameters"
+    assert ct.convert(nn.Conv2d(3, 4, 3, 2, 1, device="meta"), (1, 3, 8, 8))[1].swapped
+
+
+def test_converted_models_are_copied_saved_and_exported():
+    model, _ = ct.convert(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1)), (1, 3, 8, 8))
+    x = torch.randn(1, 3, 8, 8)
+    again = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    assert type(again[0]) is ct.CKSConv2d
+    torch.testing.assert_close(again(x), model(x))
+    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), model(x))
+
+
+def test_a_model_that_is_one_layer_and_one_image():
+    layer, report = ct.convert(nn.Conv2d(3, 4, 3, 2, 1), (3, 8, 8))
+    assert isinstance(layer, ct.CKSConv2d) and report.swapped == ["(the model)"]
+    shape = ConvShape(n=1, ih=8, iw=8, ic=3, oc=4, fh=3, fw=3, stride=2, padding=1)
+    assert report.rows[0].of("forward") == flops.count("conv2d", shape)
+    np.testing.assert_equal(tuple(layer(torch.zeros(3, 8, 8)).shape), (4, 4, 4))

@@ -1,0 +1,162 @@
+"""The course in a browser, as a reader sees it: JupyterLab by menu and keyboard, and the web pages."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+pytest.importorskip("jupyterlab", reason="JupyterLab is not installed (pip install cks-numba[tutorials])")
+pytest.importorskip("selenium", reason="selenium is not installed (pip install cks-numba[browser])")
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"),
+    pytest.mark.filterwarnings("default"),  # selenium warns
+]
+
+COURSE = Path(__file__).resolve().parents[2] / "tutorials"
+TOKEN = "of-a-test"
+OPTIONS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--window-size=1280,1600",
+)  # fmt: skip
+RUN_MENU = "//div[contains(@class, 'lm-MenuBar-itemLabel') and text()='Run']"
+RUN_ALL = "//div[contains(@class, 'lm-Menu-itemLabel') and text()='Run All Cells']"
+PAIR = """return [...document.querySelector(".output_html div[style*='display: flex']").children]
+    .map(column => column.getBoundingClientRect().top)"""
+SECONDS = 240  # longest time for a notebook, on a slow machine
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Start a JupyterLab on a copy of the course; yield its address and the folder."""
+    folder = tmp_path_factory.mktemp("course")
+    for path in COURSE.glob("*.ipynb"):
+        notebook = json.loads(path.read_text("utf-8"))
+        for cell in notebook["cells"]:  # outputs that the file has later come from this test
+            if cell["cell_type"] == "code":
+                cell.update(outputs=[], execution_count=None)
+        (folder / path.name).write_text(json.dumps(notebook), "utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", "--no-browser", "--allow-root",
+        "--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={TOKEN}",
+    ]  # fmt: skip
+    with open(folder / "server.log", "w") as log:
+        running = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "MPLBACKEND": ""})
+    try:
+        for _ in range(120):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert running.poll() is None, (folder / "server.log").read_text()
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/lab/tree", folder
+    finally:
+        running.terminate()
+        running.wait(30)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for option in (*OPTIONS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(option)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.save_screenshot(str(tmp_path / "end.png"))
+    driver.quit()
+
+
+def run_all_cells(browser: Any, server: tuple[str, Path], name: str) -> None:
+    """Open a notebook, choose Run > Run All Cells, and save until every code cell in the file has run without error.
+
+    JupyterLab shows "idle" even before it has a kernel, and would ask for one; its server knows when it is connected.
+    """
+    address, folder = server
+    browser.get(f"{address}/{name}.ipynb?token={TOKEN}&reset")
+    WebDriverWait(browser, 90).until(lambda at: at.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-CodeCell"))
+    sessions = address.replace("/lab/tree", f"/api/sessions?token={TOKEN}")
+
+    def connected(at: Any) -> bool:
+        with urlopen(sessions) as answer:
+            return any(one["path"] == f"{name}.ipynb" and one["kernel"]["connections"] for one in json.load(answer))
+
+    WebDriverWait(browser, 90).until(connected)
+    WebDriverWait(browser, 60).until(
+        lambda at: at.find_elements(By.CSS_SELECTOR, ".jp-Notebook-ExecutionIndicator[data-status='idle']")
+    )
+    browser.find_element(By.XPATH, RUN_MENU).click()
+    WebDriverWait(browser, 20).until(lambda at: at.find_elements(By.XPATH, RUN_ALL))[0].click()
+
+    def finished(at: Any) -> bool:
+        ActionChains(at).key_down(Keys.CONTROL).send_keys("s").key_up(Keys.CONTROL).perform()
+        time.sleep(1)
+        cells = [cell for cell in read(folder / f"{name}.ipynb")["cells"] if cell["cell_type"] == "code"]
+        errors = [output for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]
+        assert not errors, errors[0]["evalue"]
+        return all(cell["execution_count"] for cell in cells)
+
+    WebDriverWait(browser, SECONDS).until(finished)
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8"))
+
+
+def test_a_slider_of_explore_redraws_the_picture(browser: Any, server: tuple[str, Path]) -> None:
+    run_all_cells(browser, server, "00_start_here")
+
+    def pictures(at: Any) -> list[str]:
+        return [image.get_attribute("src") for image in at.find_elements(By.CSS_SELECTOR, ".jupyter-widgets img")]
+
+    WebDriverWait(browser, 60).until(pictures)
+    before = pictures(browser)
+    handle = browser.find_elements(By.CSS_SELECTOR, ".widget-slider .noUi-handle")[0]
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", handle)
+    value = handle.get_attribute("aria-valuenow")
+    handle.send_keys(Keys.ARROW_RIGHT)
+    WebDriverWait(browser, 60).until(lambda at: pictures(at) and pictures(at) != before)
+    assert handle.get_attribute("aria-valuenow") != value
+
+
+def test_a_lesson_runs_through_the_menu(browser: Any, server: tuple[str, Path]) -> None:
+    run_all_cells(browser, server, "01_one_equation")
+    assert browser.find_elements(By.CSS_SELECTOR, ".jp-OutputArea img")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_page_is_wider_than_the_window(browser: Any, tmp_path: Path, width: int) -> None:
+    folder = tmp_path / "site"
+    subprocess.run([sys.executable, COURSE / "site.py", folder], check=True, stdout=subprocess.DEVNULL)
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    pages = [*folder.glob("*.html"), *(folder / "solutions").glob("*.html"), folder / "api" / "cks_numba.html"]
+    assert len(pages) > 18
+    for page in pages:
+        browser.get(page.as_uri())
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width, page.name
+        assert not browser.execute_script("return [...document.images].filter(at => at.width > innerWidth).length")
+    browser.get((folder / "05_from_steps_to_kernels.html").as_uri())
+    pair = browser.execute_script(PAIR)
+    assert (pair[0] == pair[1]) == (width > 1000), "two sources stand beside each other where there is room"

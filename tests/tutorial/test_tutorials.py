@@ -1,0 +1,142 @@
+"""The notebooks as files; .ci/steps/70_notebooks executes them."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "tutorials"
+MOST_BYTES = 1_500_000
+MACHINE = re.compile(r"/(tmp|home|root|work|Users|mnt)/|site-packages|<ipython-input|ipykernel_\d")
+
+
+def load_build():
+    spec = spec_from_file_location("tutorials_build", FOLDER / "build.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+build = load_build()
+SOLUTIONS = build.solutions()
+NOTEBOOKS = [path for solution in SOLUTIONS for path in (solution, FOLDER / solution.name)]
+every_solution = pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def outputs_of(cell) -> str:
+    return "".join("".join(output.get("text", "")) for output in cell["outputs"])
+
+
+def test_there_are_notebooks_and_no_others() -> None:
+    assert len(SOLUTIONS) >= 1
+    assert sorted(path.name for path in FOLDER.glob("*.ipynb")) == [path.name for path in SOLUTIONS]
+    assert [path.name[:2] for path in SOLUTIONS] == sorted({path.name[:2] for path in SOLUTIONS})
+
+
+@every_solution
+def test_both_notebooks_are_what_build_makes(path: Path) -> None:
+    assert build.faults(path) == []
+
+
+def test_another_form_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plant three faults: a space at the end, a solution left in place, and a cell that only one notebook has."""
+    monkeypatch.setattr(build, "FOLDER", tmp_path)
+    (tmp_path / "solutions").mkdir()
+    path, blank = tmp_path / "solutions" / SOLUTIONS[1].name, tmp_path / SOLUTIONS[1].name
+    text, blank_text = SOLUTIONS[1].read_text("utf-8"), (FOLDER / SOLUTIONS[1].name).read_text("utf-8")
+    other = build.read(SOLUTIONS[1])
+    del other["cells"][-1]
+    for solution, learners, count in (
+        (text, blank_text, 0),
+        (text + " ", blank_text, 1),
+        (text, blank_text + " ", 1),
+        (text, text, 2),
+        (build.text_of(other), blank_text, 1),
+    ):
+        path.write_text(solution, "utf-8")
+        blank.write_text(learners, "utf-8")
+        assert len(build.faults(path)) == count
+
+
+@every_notebook
+def test_the_format(path: Path) -> None:
+    notebook, text = build.read(path), path.read_text(encoding="utf-8")
+    assert len(text.encode()) < MOST_BYTES
+    assert (notebook["nbformat"], notebook["nbformat_minor"], notebook["metadata"]) == (4, 5, build.METADATA)
+    names = [cell["id"] for cell in notebook["cells"]]
+    assert len(set(names)) == len(names) and all(re.fullmatch(r"[\w-]{1,64}", name) for name in names)
+    assert all(cell["metadata"] == {} for cell in notebook["cells"])
+    assert build.source_of(notebook["cells"][-1]).strip()
+
+
+@every_notebook
+def test_the_first_cells(path: Path) -> None:
+    first, second = build.read(path)["cells"][:2]
+    assert build.source_of(first) == build.FIRST
+    assert second["cell_type"] == "markdown"
+    text = build.source_of(second)
+    assert re.match(rf"# {path.name[:2]} ", text) and re.search(r"\d+ minutes", text)
+    for part in ("**You will do**", "**You will learn**", "**You need**"):
+        assert part in text, part
+
+
+@every_notebook
+def test_it_was_executed_and_names_no_machine(path: Path) -> None:
+    blank = path.parent == FOLDER
+    for cell in code_cells(build.read(path)):
+        cleared = blank and build.is_exercise(cell)
+        assert (cell["execution_count"] is None) == cleared, build.source_of(cell)
+        assert not (cleared and cell["outputs"])
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error", output
+            assert output.get("name") != "stderr", output
+            assert not MACHINE.search(str({**output, "data": {**output.get("data", {}), "image/png": ""}})), output
+
+
+@every_notebook
+def test_pictures_are_described(path: Path) -> None:
+    for cell in build.read(path)["cells"]:
+        for output in cell.get("outputs", []):
+            for kind in output.get("data", {}):
+                if kind.startswith("image/"):
+                    assert len(output["metadata"].get(kind, {}).get("alt", "")) > 20, build.source_of(cell)
+        if cell["cell_type"] == "markdown":
+            text = build.source_of(cell)
+            assert not re.search(r"!\[\s*\]\(", text) and all("alt=" in tag for tag in re.findall(r"<img[^>]*>", text))
+
+
+@every_solution
+def test_every_exercise_is_checked_right_after_it(path: Path) -> None:
+    exercises = import_module(f"cks_numba.tutorial.lesson_{path.name[:2]}").EXERCISES
+    cells = build.read(path)["cells"]
+    checked = []
+    for cell, after in zip(cells, cells[1:], strict=False):
+        if build.is_exercise(cell):
+            checked += re.findall(r'^check\("(\d\d\.\d+)", \w+\)$', build.source_of(after), re.MULTILINE)
+            assert ": right." in outputs_of(after), build.source_of(after)
+    assert checked == list(exercises)
+
+
+@every_solution
+def test_no_solution_is_left(path: Path) -> None:
+    text = (FOLDER / path.name).read_text(encoding="utf-8")
+    assert "BEGIN SOLUTION" not in text and "END SOLUTION" not in text and ": right." not in text
+    count = sum(build.is_exercise(cell) for cell in code_cells(build.read(path)))
+    assert text.count("# your code here") == text.count("is still open") == count
+
+
+@every_notebook
+def test_links_lead_to_files(path: Path) -> None:
+    texts = [build.source_of(cell) for cell in build.read(path)["cells"] if cell["cell_type"] == "markdown"]
+    for target in re.findall(r"\]\(([^)\s]+)\)", "\n".join(texts)):
+        if not re.match(r"[a-z]+:|#", target):
+            assert (FOLDER / target.split("#")[0]).exists(), target
