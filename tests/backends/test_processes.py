@@ -165,6 +165,7 @@ def fork_within_calls():
     """Fork children while other threads of the process are in the middle of calls."""
     given, end = arrays(), threading.Event()
     wanted = truth(*given)
+    check(given, wanted)  # A child that is forked in the middle of an import waits for it forever.
 
     def call_on():
         while not end.is_set():
@@ -173,14 +174,16 @@ def fork_within_calls():
     with ThreadPoolExecutor(2) as pool, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This process", DeprecationWarning)
         callers = [pool.submit(call_on) for _ in range(2)]
-        for _ in range(10):
-            child = os.fork()
-            if child == 0:
-                signal.alarm(60)
-                check(given, wanted)
-                os._exit(compiled._workers.pool.workers - 2)
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        end.set()
+        try:
+            for _ in range(10):
+                child = os.fork()
+                if child == 0:
+                    signal.alarm(60)
+                    check(given, wanted)
+                    os._exit(compiled._workers.pool.workers - 2)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        finally:
+            end.set()
         for caller in callers:
             caller.result()
 
@@ -222,6 +225,7 @@ def test_a_child_that_imports_the_package_itself(layer):
 # --- Ctrl-C --------------------------------------------------------------------------------------
 def calls_until_interrupted(times):
     """Print "running" and call the operators until interrupted, `times` times; then check the numbers."""
+    signal.alarm(200)  # ends the process if an interrupt is lost, and with it the test
     for _ in range(times):
         try:
             print("running", flush=True)
