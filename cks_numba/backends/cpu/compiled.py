@@ -236,8 +236,9 @@ def _compile(function: Any, signature: Any) -> Any:
 def _of_address(function: Any) -> Callable[[int], None]:
     """A function of one address, compiled."""
     owner = _compile(function, types.void(Arguments()))
-    call = ctypes.CFUNCTYPE(None, ctypes.c_int64)(owner.address)
-    return lambda address, owner=owner: call(address)  # type: ignore[misc]
+    call: Any = ctypes.CFUNCTYPE(None, ctypes.c_int64)(owner.address)
+    call.owner = owner  # the compiled code lives as long as that
+    return call  # type: ignore[no-any-return]
 
 
 class _Workers:
