@@ -1,6 +1,6 @@
 """A small cost model of lesson 08: instructions and bytes of several ways to do one layer. It measures nothing.
 
-What it assumes, in favour of everybody alike:
+Its assumptions, which favour every way alike:
 
 - every way keeps the same share of the lanes busy, and an instruction is a multiply-add, an addition or a product;
 - operands are read once and results written once; what lies between stays on the chip;

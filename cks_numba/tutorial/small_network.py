@@ -152,7 +152,7 @@ class Network:
             dy = layer.backward(dy)
 
     def step(self, x: Array, labels: Array) -> float:
-        """Forward, loss, backward, and a change of all weights; returns the loss."""
+        """Take a training step: forward, loss, backward, new weights; return the loss."""
         loss, dy = cross_entropy(self.forward(x), labels)
         self.backward(dy)
         weights = [array for layer in self.layers for array in (layer.w, layer.b)]
