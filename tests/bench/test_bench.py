@@ -157,7 +157,7 @@ def test_contenders_have_bursts_of_their_own(monkeypatch):
 
 
 def test_rounds_in_which_the_machine_was_busy_do_not_count():
-    seconds = iter([1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1])  # of the probe, before and after each round
+    seconds = iter([1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1])  # times of the probe, before and after each round
     probe, rounds = Mock(seconds=lambda: next(seconds)), iter(range(9))
     assert timing.clean_rounds({"a": lambda: [next(rounds)]}, 5, probe) == {"a": [0, 1, 2, 4, 5]}
 

@@ -36,9 +36,12 @@ from numba.extending import intrinsic
 from .registers import I32, I64, call_kernel, helper, integers_at, next_number
 
 Array = np.ndarray[Any, Any]
-FREE, SLEEPING, BUSY = range(3)  # what a worker's place holds if not the address of a job
-STATE, LOCK, SPINS, WAIT, WAKE, WORKER = 0, 1, 2, 3, 4, 16  # the numbers of a worker, and how many they are
-OWN_ADDRESS, KERNEL, ARGUMENTS, DOUBLE, ENDED, WANTED, WORKERS, FIRST, JOB = range(9)  # those of a job
+# A worker's place holds one of these, or the address of a job.
+FREE, SLEEPING, BUSY = range(3)
+# Places of the numbers of a worker, and their count (two cache lines).
+STATE, LOCK, SPINS, WAIT, WAKE, WORKER = 0, 1, 2, 3, 4, 16
+# Places of the numbers of a job, and their count.
+OWN_ADDRESS, KERNEL, ARGUMENTS, DOUBLE, ENDED, WANTED, WORKERS, FIRST, JOB = range(9)
 SPIN = 4000  # times that a worker looks for an offer before it falls asleep, some 0.1 ms
 NAP = 50  # microseconds that a caller sleeps when it has looked as often for the end of a task
 FOREVER = -1
