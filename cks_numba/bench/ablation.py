@@ -113,7 +113,7 @@ PATHS = (
         "no sum cut into parts",
         ((few, "PARTS_BYTES", 0),),
         ("parts",),
-        {name: "parts parts_of PARTS_BYTES _memory_for_parts kept_at" for name in ("few.py", "weight.py")},
+        {"few.py": "parts parts_of PARTS_BYTES", "weight.py": "parts parts_of _memory_for_parts kept_at"},
     ),
     SpecialPath(
         "large blocks",
