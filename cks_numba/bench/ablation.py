@@ -73,10 +73,6 @@ def _always_weight(shape: ConvShape, itemsize: int) -> str:
     return "conv2d_weight"
 
 
-def _all_used(shape: ConvShape) -> tuple[ConvShape, weight.Slices, weight.Slices]:
-    return shape, (slice(None),), (slice(None),)
-
-
 def _class_of_each(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[Any, Any]:
     """Classes that share nothing: each group packs its own taps."""
     found: dict[Any, Any] = {}
@@ -100,13 +96,6 @@ PATHS = (
         ((weight, "best_way", _always_weight),),
         ("kernels",),
         {"few.py": "*", "weight.py": "few best_way FEW_BYTES SAVING STARTING", "tile.py": "unpack"},
-    ),
-    SpecialPath(
-        "unread rows of 1x1 filters",
-        "all of x and dy packed",
-        ((weight, "used", _all_used),),
-        ("kernels", "ih", "oh", "a", "b"),
-        {"weight.py": "used x_used dy_used"},
     ),
     SpecialPath(
         "sum in parts",

@@ -20,7 +20,6 @@ PATHS = {path.title: path for path in ablation.PATHS}
 # For each path an operator, sizes and a layout that it serves.
 SERVED = {
     "few channels": ("conv2d_weight", dict(n=4, ih=16, iw=16, ic=3, oc=64, fh=3, fw=3, padding=1), "NHWC"),
-    "unread rows of 1x1 filters": ("conv2d_weight", dict(ih=9, iw=9, ic=64, oc=64, fh=1, fw=1, stride=2), "NHWC"),
     "sum in parts": ("conv2d_weight", dict(n=32, ih=16, iw=16, ic=32, oc=32, fh=3, fw=3, padding=1), "NHWC"),
     "large blocks": ("conv2d_weight", dict(n=4, ih=8, iw=8, ic=64, oc=64, fh=3, fw=3, padding=1), "NHWC"),
     "narrow": ("conv2d", dict(ih=6, iw=6, ic=16, oc=3, fh=3, fw=3, padding=1), "NHWC"),
