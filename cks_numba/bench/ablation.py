@@ -2,7 +2,7 @@
 
 A path is switched off where sizes are chosen, in Python, so both runs use the same compiled kernels. It serves a case
 if the sizes, or the kernels and threads, then come out differently: the code finds that out, for the table of layers
-in NHWC and in NCHW, and for one image. The lines of a path are counted in the source: whole functions and classes
+in NHWC and NCHW, for one image, and for two large sources. The lines of a path are counted in the source: whole functions and classes
 with one of its names, and every other line of code with such a name.
 """
 
@@ -30,7 +30,12 @@ from .timing import Probe, burst, clean_rounds, keep_memory
 
 MARKERS = ("<!-- bench: ablation -->", "<!-- end of ablation -->")
 MOST = 12
-"""Most cases of a path that are timed; they are chosen evenly from those that it serves."""
+"""Most cases of a path that are timed: the large ones and, chosen evenly, others of those that it serves."""
+LARGE = tuple(
+    cases.Case("larger than the caches", operator, ConvShape(n=64, ih=32, iw=32, ic=ic, oc=oc, fh=1, fw=1))
+    for operator, ic, oc in (("conv2d", 256, 512), ("conv2d_input", 512, 256))
+)
+"""Cases with a source of 64 MiB; those of the table fit the last cache of most CPUs."""
 ALL = 2**62
 """More bytes than any array has."""
 
@@ -207,11 +212,12 @@ class Layered(NamedTuple):
 
 
 def pool() -> list[Layered]:
-    """List the cases from which the served ones are found: the table in NHWC and in NCHW, and with one image."""
+    """List the cases from which the served ones are found: the table in NHWC and NCHW, and with one image; `LARGE`."""
     table = cases.table()
     found = [Layered(case, layout) for layout in ("NHWC", "NCHW") for case in table]
     known = set(table)
-    return found + [Layered(case, "NHWC") for case in cases.table(batch=1) if case not in known]
+    one_image = [case for case in cases.table(batch=1) if case not in known]
+    return found + [Layered(case, "NHWC") for case in (*one_image, *LARGE)]
 
 
 def choices(call: Callable[[], Any]) -> dict[str, Any]:
@@ -266,10 +272,12 @@ def served(path: SpecialPath, listed: Sequence[Layered]) -> list[Layered]:
     return found
 
 
-def evenly(listed: Sequence[Layered], most: int) -> list[Layered]:
-    """Choose at most `most` items, evenly over the list."""
-    count = min(most, len(listed))
-    return [listed[k * len(listed) // count] for k in range(count)]
+def chosen(listed: Sequence[Layered], most: int = MOST) -> list[Layered]:
+    """Choose at most `most` cases to time."""
+    large = [layered for layered in listed if layered.case in LARGE]
+    others = [layered for layered in listed if layered.case not in LARGE]
+    count = min(most - len(large), len(others))
+    return large + [others[k * len(others) // count] for k in range(count)]
 
 
 # --- with and without -----------------------------------------------------------------------------
@@ -325,7 +333,7 @@ def measure(path: SpecialPath, listed: Sequence[Layered], rounds: int, threads: 
     if not found:
         return None
     probe = Probe(threads)
-    gains = {layered: gain(path, layered, rounds, probe) for layered in evenly(found, MOST)}
+    gains = {layered: gain(path, layered, rounds, probe) for layered in chosen(found)}
     least, most = min(gains, key=gains.__getitem__), max(gains, key=gains.__getitem__)
     return AblationRow(
         path=path.title,

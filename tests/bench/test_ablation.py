@@ -96,9 +96,12 @@ def test_every_name_of_a_path_is_in_its_file():
                 assert found, f"{path.title}: {name} is not in {file}"
 
 
-def test_cases_are_chosen_evenly():
-    assert ablation.evenly(range(7), 3) == [0, 2, 4]
-    assert ablation.evenly(range(2), 3) == [0, 1]
+def test_large_cases_are_timed_and_others_chosen_evenly():
+    small = [ablation.Layered(case, "NHWC") for case in cases.table()[:7]]
+    large = [ablation.Layered(case, "NHWC") for case in ablation.LARGE]
+    assert ablation.chosen(small, 3) == [small[0], small[2], small[4]]
+    assert ablation.chosen([*small, *large], 4) == [*large, small[0], small[3]]
+    assert ablation.chosen(large) == large
 
 
 def test_a_path_that_changes_the_result_is_an_error(monkeypatch):
