@@ -38,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--steps", type=int, help="stop after so many steps, counted from the first epoch")
     top.add_argument("--batch-size", type=int, default=64, help="(default 64)")
     top.add_argument("--lr", type=float, default=0.05, help="learning rate (default 0.05)")
-    top.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order of the images (default 0)")
+    top.add_argument(
+        "--seed", type=int, default=0, help="seed of the weights and of the order of the images (default 0)"
+    )
     top.add_argument("--save-every", type=int, default=100, help="steps from one checkpoint to the next (default 100)")
     top.add_argument("--threads", type=int, help="threads on the CPU (default: all)")
     top.add_argument("--out", type=Path, default=Path("train_out"), help="folder of log and checkpoint")
