@@ -16,6 +16,9 @@ Each worker has one place for an offer. It changes hands by compare-and-swap, wh
 A worker that is done writes FREE, and last of all counts itself in the job. Workers are Python threads that never come
 back from compiled code, so they neither need the GIL nor can hold up the end of the process. All of a call is compiled
 code too: Ctrl-C cannot come between an offer and its end.
+
+A worker on its caller's core is of no use, and some systems wake it just there. So a caller that wakes a worker on
+Linux first lets it run on all its own cores but the one that it is on itself.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -38,10 +42,13 @@ from .registers import I32, I64, call_kernel, helper, integers_at, next_number
 Array = np.ndarray[Any, Any]
 # A worker's place holds one of these, or the address of a job.
 FREE, SLEEPING, BUSY = range(3)
-# Places of the numbers of a worker, and their count (two cache lines).
-STATE, LOCK, SPINS, WAIT, WAKE, WORKER = 0, 1, 2, 3, 4, 16
-# Places of the numbers of a job, and their count.
-OWN_ADDRESS, KERNEL, ARGUMENTS, DOUBLE, ENDED, WANTED, WORKERS, FIRST, JOB = range(9)
+# Places of the numbers of a worker, which fill two cache lines of their own.
+STATE, LOCK, SPINS, THREAD, NOT_ON, WAIT, WAKE, CORE, GET_CORES, SET_CORES = range(10)
+WORKER = 16
+# Places of the numbers of a job. Linux has a bit for each core; they are at the end.
+OWN_ADDRESS, KERNEL, ARGUMENTS, DOUBLE, ENDED, WANTED, WORKERS, FIRST, CORES = range(9)
+CORES_BYTES = 128
+JOB = CORES + CORES_BYTES // 8
 SPIN = 4000  # times that a worker looks for an offer before it falls asleep, some 0.1 ms
 NAP = 50  # microseconds that a caller sleeps when it has looked as often for the end of a task
 FOREVER = -1
@@ -124,6 +131,41 @@ def wake(typing, function, lock):
     return types.void(types.int64, types.int64), codegen
 
 
+@intrinsic
+def current_core(typing, function):
+    """The number of the core that this thread is on: sched_getcpu."""
+
+    def codegen(context, b, signature, args):
+        core = b.call(b.inttoptr(args[0], ir.FunctionType(I32, []).as_pointer()), [])
+        return b.sext(core, I64)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def cores_of(typing, function, thread, address):
+    """Read or set the cores of a thread, 0 for this one: sched_getaffinity or sched_setaffinity; 0 if it could."""
+
+    def codegen(context, b, signature, args):
+        kind = ir.FunctionType(I32, [I32, I64, I64])
+        thread = b.trunc(args[1], I32)
+        return b.sext(b.call(b.inttoptr(args[0], kind.as_pointer()), [thread, I64(CORES_BYTES), args[2]]), I64)
+
+    return types.int64(types.int64, types.int64, types.int64), codegen
+
+
+@helper
+def move_away(worker, job):
+    """Let a worker that sleeps run on the cores of this thread, but for the one that this thread is on."""
+    core = current_core(worker[CORE])
+    cores = job[OWN_ADDRESS] + 8 * CORES
+    if core < 0 or core == worker[NOT_ON] or cores_of(worker[GET_CORES], 0, cores) != 0:
+        return
+    job[CORES + core // 64] &= ~(1 << core % 64)
+    if cores_of(worker[SET_CORES], worker[THREAD], cores) == 0:  # it cannot if none is left
+        worker[NOT_ON] = core
+
+
 @helper
 def do_tasks(job):
     """Call the kernel of a job."""
@@ -167,6 +209,8 @@ def share(address):
             if swap(worker, STATE, FREE, offer):
                 offers += 1
             elif swap(worker, STATE, SLEEPING, offer):
+                if worker[CORE]:
+                    move_away(worker, job)
                 wake(worker[WAKE], worker[LOCK])
                 offers += 1
     do_tasks(job)
@@ -195,21 +239,24 @@ class Pool:
         self.rows[:, SPINS] = SPIN if workers < _cores() else 0
         for row in self.rows[1:]:
             name = f"cks_numba {self.workers + 1}"
+            thread = threading.Thread(target=working, args=(row.ctypes.data,), name=name, daemon=True)
             try:
-                threading.Thread(target=working, args=(row.ctypes.data,), name=name, daemon=True).start()
+                thread.start()
             except RuntimeError:  # the system has no more threads, or the interpreter is about to end
                 break
+            row[THREAD] = thread.native_id or 0
             self.workers += 1
 
     def share(self, kernel: int, arguments: int, double: bool, threads: int) -> None:
         """Call a kernel on this thread and on others, on no more threads than that in all."""
-        job = np.array((0, kernel, arguments, double, 0, threads - 1, self.workers, self.rows.ctypes.data), np.int64)
-        job[OWN_ADDRESS] = address = job.ctypes.data
+        job = np.empty(JOB, np.int64)
+        address = job.ctypes.data
+        job[:CORES] = address, kernel, arguments, double, 0, threads - 1, self.workers, self.rows.ctypes.data
         self._share(address)
 
 
 def _rows(count: int) -> Array:
-    """Numbers for as many workers, on cache lines of their own, with the functions of Python's locks."""
+    """Numbers for as many workers, on cache lines of their own, with the addresses of the functions that they call."""
     api = ctypes.pythonapi
     new_lock = ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyThread_allocate_lock", api))
     acquire = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(("PyThread_acquire_lock", api))
@@ -217,9 +264,15 @@ def _rows(count: int) -> Array:
     api.Py_IncRef(ctypes.py_object(memory))  # the workers use it as long as the process lives
     first = -memory.ctypes.data % (8 * WORKER) // 8
     rows = memory[first : first + count * WORKER].reshape(count, WORKER)
-    functions = api.PyThread_acquire_lock_timed, api.PyThread_release_lock
+    functions = [api.PyThread_acquire_lock_timed, api.PyThread_release_lock]
+    if sys.platform == "linux":
+        system = ctypes.CDLL(None)
+        functions += [system.sched_getcpu, system.sched_getaffinity, system.sched_setaffinity]
     for row in rows:
-        row[WAIT], row[WAKE] = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions)
+        row[WAIT : WAIT + len(functions)] = [
+            ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions
+        ]
+        row[NOT_ON] = -1
         row[LOCK] = lock = new_lock()
         acquire(lock, 1)
     return rows
