@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from .. import checks
-from ..backends import cuda as gpu
+from ..backends import gpu
 from ..buffers import TO_LAST, TO_OWN, dtype_name
-from ..kernels.jit import cuda
 
 LARGE_BYTES = 2**20
 """Bytes from which a result is large and begins at a cache line."""
@@ -96,7 +95,7 @@ class CuPy(NumPy):
     on_gpu = True
 
     def raw(self, array: Any) -> Any:
-        return cuda.as_cuda_array(array)
+        return gpu().cuda.as_cuda_array(array)
 
     def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
         return sys.modules["cupy"].ascontiguousarray(array.transpose(axes))
@@ -145,7 +144,7 @@ class TorchCuda(Torch):
     on_gpu = True
 
     def raw(self, array: Any) -> Any:
-        return cuda.as_cuda_array(array.detach())
+        return gpu().cuda.as_cuda_array(array.detach())
 
     def stream(self, stream: Any, like: Any) -> Any:
         current = sys.modules["torch"].cuda.current_stream(like.device).cuda_stream
@@ -169,16 +168,16 @@ class Numba(NumPy):
         return result
 
     def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
-        return cuda.device_array(shape, dtype=like.dtype, stream=stream or 0)
+        return gpu().cuda.device_array(shape, dtype=like.dtype, stream=stream or 0)
 
     def zero(self, array: Any, stream: Any) -> None:
-        gpu.fill_zero(array, stream or 0)
+        gpu().fill_zero(array, stream or 0)
 
     def assign(self, target: Any, source: Any, axes: tuple[int, ...], stream: Any) -> None:
         self._copy(source, target, False, axes != TO_OWN["NHWC"], stream)
 
     def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
-        gpu.add_bias(out, bias, stream or 0)
+        gpu().add_bias(out, bias, stream or 0)
 
     def batch_of_one(self, array: Any) -> Any:
         if not array.is_c_contiguous():
@@ -195,7 +194,7 @@ class Numba(NumPy):
         return stream if stream is not None else getattr(like, "stream", 0)
 
     def _copy(self, source: Any, target: Any, from_first: bool, to_first: bool, stream: Any) -> None:
-        gpu.copy(source, target, from_first, to_first, stream or 0)
+        gpu().copy(source, target, from_first, to_first, stream or 0)
 
 
 class DLPack(NumPy):
@@ -218,7 +217,7 @@ def _current_stream(stream: Any, name: str, pointer: int) -> Any:
     """Return the current stream of the library, on which its arrays were made and will be used next."""
     if stream is not None:
         raise ValueError(f"stream must be None with {name}, whose library has a current stream; got {stream!r}")
-    return cuda.external_stream(pointer) if pointer else 0
+    return gpu().cuda.external_stream(pointer) if pointer else 0
 
 
 def library_of(name: str, array: Any) -> tuple[NumPy, Any]:
@@ -236,7 +235,7 @@ def library_of(name: str, array: Any) -> tuple[NumPy, Any]:
     if hasattr(type(array), "__cuda_ndarray__"):
         return _LIBRARIES.setdefault(type(array), Numba()), array
     if hasattr(array, "__cuda_array_interface__"):
-        return Numba(), cuda.as_cuda_array(array)
+        return Numba(), gpu().cuda.as_cuda_array(array)
     if hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray):
         return DLPack(array), _numpy_view(name, array)
     raise TypeError(

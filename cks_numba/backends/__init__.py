@@ -7,6 +7,8 @@ Every backend has ``run(operator, shape, first, second, out)`` on contiguous NHW
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
@@ -17,12 +19,19 @@ from ..steps import BY_OPERATOR
 from .interrupts import uninterrupted
 
 with uninterrupted():
-    from . import cpu, cuda
+    from . import cpu
 
 Backend = Literal["auto", "cuda", "cpu", "steps"]
 """Where an operator runs; "auto" is the GPU where the arrays live on one or one is present, else the CPU."""
 
 BACKENDS: tuple[Backend, ...] = ("auto", "cuda", "cpu", "steps")
+
+
+@cache
+def gpu() -> Any:
+    """Return the module `cuda`, imported at its first use: numba.cuda takes longer to import than everything else."""
+    with uninterrupted():
+        return import_module(".cuda", __name__)
 
 
 def choose(backend: Backend, on_gpu: bool) -> Backend:
@@ -37,10 +46,10 @@ def choose(backend: Backend, on_gpu: bool) -> Backend:
     if on_gpu and backend in ("cpu", "steps"):
         raise ValueError(f'backend={backend!r} needs arrays in host memory, got GPU arrays; use backend="cuda"')
     if on_gpu or backend == "cuda":
-        cuda.require()
+        gpu().require()
         return "cuda"
     if backend == "auto":
-        return "cuda" if cuda.available() and not cuda.SIMULATED else "cpu"
+        return "cuda" if gpu().available() and not gpu().SIMULATED else "cpu"
     return backend
 
 
@@ -51,7 +60,7 @@ def run(
     if backend == "cpu":
         cpu.run(operator, shape, first, second, out)
     elif backend == "cuda":
-        cuda.run(operator, shape, first, second, out, 0 if stream is None else stream)
+        gpu().run(operator, shape, first, second, out, 0 if stream is None else stream)
     else:
         with np.errstate(all="ignore"):  # NaN, infinity and float32's range are the caller's to see
             result = BY_OPERATOR[operator](first, second, shape).skipping

@@ -15,7 +15,8 @@ from cks_numba.plots import gallery
 PACKAGE = Path(__file__).resolve().parents[2] / "cks_numba"
 NOT_ROOMS = {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
 OPTIONAL = {"torch", "dask"}  # rooms that need an optional package; they may be imported late
-FRONT_DOORS = {"__init__", "commands.__init__", "tutorial.checking"}  # modules that import by name, when asked
+# These modules import what is asked for, by name.
+FRONT_DOORS = {"__init__", "commands.__init__", "backends.__init__", "tutorial.checking"}
 LAYERS = [rooms.split() for _, _, rooms in gallery.load("architecture").LAYERS]
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 
