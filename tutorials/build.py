@@ -82,11 +82,13 @@ def without_outputs(notebook: Notebook) -> Notebook:
 
 
 def learner(solution: Notebook) -> Notebook:
-    """Return the notebook without solutions and without outputs."""
+    """Return the notebook without solutions and without outputs, for the folder above: its links have one ../ less."""
     notebook = without_outputs(solution)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell["source"] = SOLUTION.sub(BLANK, source_of(cell)).splitlines(keepends=True)
+        else:
+            cell["source"] = source_of(cell).replace("](../../", "](../").splitlines(keepends=True)
     return notebook
 
 

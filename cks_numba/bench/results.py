@@ -84,7 +84,7 @@ def versions() -> str:
 
 
 @cache
-def _commit() -> str:
+def commit() -> str:
     """Commit of the checkout that this file is in, with a + if something has been changed since."""
     here = Path(__file__).parent
     try:
@@ -125,7 +125,7 @@ def row_of(case: cases.Case, name: str, layout: str, seconds: list[float]) -> Ro
         device=machine(),
         threads=0,
         versions=versions(),
-        commit=_commit(),
+        commit=commit(),
     )
 
 
@@ -247,18 +247,20 @@ def summary(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def write(rows: Sequence[Row], path: Path) -> None:
-    """Write the rows as CSV."""
+def write(rows: Sequence[Any], path: Path) -> None:
+    """Write rows, which are dataclasses of one kind, as CSV."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        writer = csv.DictWriter(file, [field.name for field in fields(rows[0])], lineterminator="\n")
         writer.writeheader()
         for row in rows:
             writer.writerow(asdict(row))
 
 
-def read(path: Path) -> list[Row]:
-    """Read rows that `write` wrote."""
+def read(path: Path, kind: Any = Row) -> list[Any]:
+    """Read rows of a kind that `write` wrote."""
     kinds = {"int": int, "float": float, "str": str}
     with path.open(newline="", encoding="utf-8") as file:
-        return [Row(**{f.name: kinds[str(f.type)](line[f.name]) for f in fields(Row)}) for line in csv.DictReader(file)]
+        return [
+            kind(**{f.name: kinds[str(f.type)](line[f.name]) for f in fields(kind)}) for line in csv.DictReader(file)
+        ]

@@ -72,16 +72,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0; 1 when a check failed or could not run; 2 for a model that cannot be loaded, and for an image that
-        it, or a network, cannot take. Other wrong arguments leave with SystemExit(2).
+        Exit code: 0; 1 when a check failed or could not run; 2 for a value that is wrong, such as an image that a
+        network cannot take. Arguments that cannot be read leave with SystemExit(2).
     """
-    arguments = parse(sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
     try:
+        arguments = parse(words)
         code: int = arguments.run(arguments)
         return code
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (RuntimeError, OSError) as error:  # no GPU, or no place to write to: the message says it all
-        print(f"cks-numba {arguments.command}: {error}", file=sys.stderr)
-        return 1
+    except (
+        ValueError,
+        RuntimeError,
+        OSError,
+    ) as error:  # a wrong value, no GPU, a full disk
+        print(f"cks-numba {words[0]}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..bench import cluster, cpu, gpu
+from ..bench import ablation, cluster, cpu, gpu
 from .arguments import at_least
 
 LAUNCH_COST = 60.0
@@ -19,12 +19,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--dry", action="store_true", help="cuda without a GPU: all but the work, to see that it runs")
     add("--minutes", type=float, default=8.0, help="cuda: begin no case later (default 8)")
     add("--launch-cost", action="store_true", help="cuda: only the Python time of a call; no GPU needed")
+    add("--ablation", action="store_true", help="cpu: each special path of the backend, with and without it")
     add("--dask", action="store_true", help="one and two local workers, one thread each; needs dask")
     add("--check", action="store_true", help="exit with 1 if a bar is missed; needs PyTorch")
     add("--quick", action="store_true", help="few small cases, to see that it works")
     add("--rounds", type=at_least(1), default=9, help="clean rounds of each case (default 9)")
     add("--threads", type=at_least(1), default=2, help="of every contender (default 2)")
-    add("--only", default="", metavar="TEXT", help="cases with this text in them, such as DCGAN")
+    add("--only", default="", metavar="TEXT", help="cases, or paths, with this text in them, such as DCGAN")
     add("--csv", type=Path, help="file to write all timings to")
     add("--readme", type=Path, help="file with markers, between which the summary is put")
 
@@ -42,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     given = arguments
     if given.launch_cost:
         return show_launch_cost(given.check)
+    if given.ablation:
+        return ablation.run(given.rounds, given.threads, given.quick, given.csv, given.readme, given.only)
     if given.dask:
         return cluster.run(given.rounds, given.quick)
     if given.device == "cuda":

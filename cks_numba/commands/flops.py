@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from .. import checks, flops
@@ -37,13 +36,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the multiply-adds of a network or an operator; return 2 if the arguments do not go together."""
+    """Print the multiply-adds of a network or an operator."""
     given = (arguments.name, arguments.shape, arguments.input, arguments.batch, arguments.csv, arguments.readme)
-    try:
-        return show(*given)
-    except ValueError as error:
-        print(f"cks-numba flops: {error}", file=sys.stderr)
-        return 2
+    return show(*given)
 
 
 def show(

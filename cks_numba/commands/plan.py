@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from ..bench import cases
 from ..geometry import plan
@@ -25,8 +24,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the groups of an operator and shape, or what a GPU would launch for them; return 2 if SHAPE is missing."""
     if arguments.shape is None and not arguments.launches:
-        print("cks-numba plan: plan needs a SHAPE, or --launches", file=sys.stderr)
-        return 2
+        raise ValueError("plan needs a SHAPE, or --launches")
     if not arguments.launches:
         print(plan(arguments.operator, arguments.shape))
         return 0

@@ -30,12 +30,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the report of a model; return 2 if it cannot be loaded, or does not take the input."""
-    try:
-        return show(arguments.model, arguments.input, arguments.threshold, arguments.html)
-    except ValueError as error:
-        print(f"cks-numba report: {error}", file=sys.stderr)
-        return 2
+    """Print the report of a model."""
+    return show(arguments.model, arguments.input, arguments.threshold, arguments.html)
 
 
 def show(model: str, input: tuple[int, ...] | None, threshold: float = THRESHOLD, html: Path | None = None) -> int:

@@ -28,7 +28,7 @@ def network_text(name: str, batch: int, counted: NetworkCount) -> str:
     Examples
     --------
     >>> print(network_text("VGG-16, 32x32", 1, counts.network("vgg16", 32)).splitlines()[-1])
-    a training step: 0.94 G multiply-adds the regular way, 0.74 G useful, so 1.27 times as many as needed
+    a training step: 0.94 G multiply-adds the regular way, 0.74 G useful; 21% by zeros, 1.27 times the useful
     """
     total = counted.total
     return (
@@ -36,7 +36,8 @@ def network_text(name: str, batch: int, counted: NetworkCount) -> str:
         "by an added zero: any, only a padded one, only an inserted one, both (see cks_numba/flops/counts.py)\n\n"
         f"{network_table(counted)}\n\n"
         f"a training step: {total.regular / 1e9:.2f} G multiply-adds the regular way, "
-        f"{total.useful / 1e9:.2f} G useful, so {total.saved:.2f} times as many as needed"
+        f"{total.useful / 1e9:.2f} G useful; "
+        f"{total.share('redundant'):.0%} by zeros, {total.saved:.2f} times the useful"
     )
 
 

@@ -36,7 +36,7 @@ def with_zeros(xp, w, y, sh, sw, dh, dw):
         return
     n, oh, ow, oc = unravel(index, y.shape[1], y.shape[2], y.shape[3])
     groups = xp.shape[3] // w.shape[3]
-    ic0 = oc // (y.shape[3] // groups) * w.shape[3]  # first input channel of oc's group
+    ic0 = oc // (y.shape[3] // groups) * w.shape[3]  # first input channel of oc's channel group
     acc = y.dtype.type(0)
     for fh in range(w.shape[1]):
         for fw in range(w.shape[2]):
@@ -88,11 +88,11 @@ def shared(x, w, y, sh, sw, ph, pw, dh, dw):
     tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
     ow, rest = cuda.blockIdx.x % y.shape[2], cuda.blockIdx.x // y.shape[2]
     oh, n = rest % y.shape[1], rest // y.shape[1] * TILE + ty
-    oc_of_group = y.shape[3] // (x.shape[3] // w.shape[3])
-    tiles_of_group = (oc_of_group + TILE - 1) // TILE
-    group, first = cuda.blockIdx.y // tiles_of_group, cuda.blockIdx.y % tiles_of_group * TILE
-    oc0, ic0 = group * oc_of_group + first, group * w.shape[3]
-    oc_left = oc_of_group - first
+    oc_of_c_group = y.shape[3] // (x.shape[3] // w.shape[3])
+    tiles_of_c_group = (oc_of_c_group + TILE - 1) // TILE
+    c_group, first = cuda.blockIdx.y // tiles_of_c_group, cuda.blockIdx.y % tiles_of_c_group * TILE
+    oc0, ic0 = c_group * oc_of_c_group + first, c_group * w.shape[3]
+    oc_left = oc_of_c_group - first
     fh_lo, fh_hi = taps_of_output(oh, x.shape[1], w.shape[1], sh, ph, dh)
     fw_lo, fw_hi = taps_of_output(ow, x.shape[2], w.shape[2], sw, pw, dw)
     acc = y.dtype.type(0)

@@ -40,13 +40,13 @@ def with_zeros(dz, w, dx, dh, dw):
     if index >= dx.size:
         return
     n, ih, iw, ic = unravel(index, dx.shape[1], dx.shape[2], dx.shape[3])
-    oc_of_group = dz.shape[3] // (dx.shape[3] // w.shape[3])
-    oc0, icg = ic // w.shape[3] * oc_of_group, ic % w.shape[3]  # first output channel of ic's group
+    oc_of_c_group = dz.shape[3] // (dx.shape[3] // w.shape[3])
+    oc0, icg = ic // w.shape[3] * oc_of_c_group, ic % w.shape[3]  # first output channel of ic's channel group
     acc = dx.dtype.type(0)
     for fh in range(w.shape[1]):
         for fw in range(w.shape[2]):
             zh, zw = ih + (w.shape[1] - 1 - fh) * dh, iw + (w.shape[2] - 1 - fw) * dw
-            for oc in range(oc0, oc0 + oc_of_group):
+            for oc in range(oc0, oc0 + oc_of_c_group):
                 acc += dz[n, zh, zw, oc] * w[oc, fh, fw, icg]
     dx[n, ih, iw, ic] = acc
 
@@ -67,14 +67,14 @@ def skip_zeros(dy, w, dx, first_h, first_w, sh, sw, ph, pw, dh, dw, fh_step, fw_
     if index >= dx.size:
         return
     n, ih, iw, ic = unravel(index, dx.shape[1], dx.shape[2], dx.shape[3])
-    oc_of_group = dy.shape[3] // (dx.shape[3] // w.shape[3])
-    oc0, icg = ic // w.shape[3] * oc_of_group, ic % w.shape[3]
+    oc_of_c_group = dy.shape[3] // (dx.shape[3] // w.shape[3])
+    oc0, icg = ic // w.shape[3] * oc_of_c_group, ic % w.shape[3]
     fh, oh, terms_h = taps_of_input(ih, first_h, w.shape[1], dy.shape[1], sh, ph, dh, fh_step, oh_step)
     fw, ow, terms_w = taps_of_input(iw, first_w, w.shape[2], dy.shape[2], sw, pw, dw, fw_step, ow_step)
     acc = dx.dtype.type(0)
     for th in range(terms_h):
         for tw in range(terms_w):
-            for oc in range(oc0, oc0 + oc_of_group):
+            for oc in range(oc0, oc0 + oc_of_c_group):
                 y = dy[n, oh - th * oh_step, ow - tw * ow_step, oc]
                 acc += y * w[oc, fh + th * fh_step, fw + tw * fw_step, icg]
     dx[n, ih, iw, ic] = acc
@@ -101,17 +101,17 @@ def shared(dy, w, dx, first_h, first_w, sh, sw, ph, pw, dh, dw, fh_step, fw_step
     tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
     iw, rest = cuda.blockIdx.x % dx.shape[2], cuda.blockIdx.x // dx.shape[2]
     ih, n = rest % dx.shape[1], rest // dx.shape[1] * TILE + ty
-    oc_of_group = dy.shape[3] // (dx.shape[3] // w.shape[3])
-    tiles_of_group = (w.shape[3] + TILE - 1) // TILE
-    group, first_ic = cuda.blockIdx.y // tiles_of_group, cuda.blockIdx.y % tiles_of_group * TILE
-    oc0, ic_left = group * oc_of_group, w.shape[3] - first_ic
+    oc_of_c_group = dy.shape[3] // (dx.shape[3] // w.shape[3])
+    tiles_of_c_group = (w.shape[3] + TILE - 1) // TILE
+    c_group, first_ic = cuda.blockIdx.y // tiles_of_c_group, cuda.blockIdx.y % tiles_of_c_group * TILE
+    oc0, ic_left = c_group * oc_of_c_group, w.shape[3] - first_ic
     fh, oh, terms_h = taps_of_input(ih, first_h, w.shape[1], dy.shape[1], sh, ph, dh, fh_step, oh_step)
     fw, ow, terms_w = taps_of_input(iw, first_w, w.shape[2], dy.shape[2], sw, pw, dw, fw_step, ow_step)
     acc = dx.dtype.type(0)
     for th in range(terms_h):
         for tw in range(terms_w):
-            for first_oc in range(0, oc_of_group, TILE):
-                depth = min(TILE, oc_of_group - first_oc)
+            for first_oc in range(0, oc_of_c_group, TILE):
+                depth = min(TILE, oc_of_c_group - first_oc)
                 if n < dy.shape[0] and tx < depth:
                     ys[ty, tx] = dy[n, oh - th * oh_step, ow - tw * ow_step, oc0 + first_oc + tx]
                 if ty < depth and tx < ic_left:
@@ -122,7 +122,7 @@ def shared(dy, w, dx, first_h, first_w, sh, sw, ph, pw, dh, dw, fh_step, fw_step
                         acc += ys[ty, oc] * ws[oc, tx]
                 cuda.syncthreads()
     if n < dy.shape[0] and tx < ic_left:
-        dx[n, ih, iw, group * w.shape[3] + first_ic + tx] = acc
+        dx[n, ih, iw, c_group * w.shape[3] + first_ic + tx] = acc
 
 
 def launch_shared(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:

@@ -39,8 +39,8 @@ def with_zeros(xp, dz, dw, dil_h, dil_w):
     if index >= dw.size:
         return
     oc, fh, fw, ic = unravel(index, dw.shape[1], dw.shape[2], dw.shape[3])
-    oc_of_group = dw.shape[0] // (xp.shape[3] // dw.shape[3])
-    x_ic = oc // oc_of_group * dw.shape[3] + ic
+    oc_of_c_group = dw.shape[0] // (xp.shape[3] // dw.shape[3])
+    x_ic = oc // oc_of_c_group * dw.shape[3] + ic
     acc = dw.dtype.type(0)
     for n in range(dz.shape[0]):
         for zh in range(dz.shape[1]):
@@ -65,8 +65,8 @@ def skip_zeros(x, dy, dw, sh, sw, ph, pw, dil_h, dil_w):
     if index >= dw.size:
         return
     oc, fh, fw, ic = unravel(index, dw.shape[1], dw.shape[2], dw.shape[3])
-    oc_of_group = dw.shape[0] // (x.shape[3] // dw.shape[3])
-    x_ic = oc // oc_of_group * dw.shape[3] + ic
+    oc_of_c_group = dw.shape[0] // (x.shape[3] // dw.shape[3])
+    x_ic = oc // oc_of_c_group * dw.shape[3] + ic
     oh_lo, oh_hi = outputs_of_tap(fh, x.shape[1], dy.shape[1], sh, ph, dil_h)  # the trimmed walk
     ow_lo, ow_hi = outputs_of_tap(fw, x.shape[2], dy.shape[2], sw, pw, dil_w)
     acc = dw.dtype.type(0)
@@ -90,11 +90,11 @@ def shared(x, dy, dw, sh, sw, ph, pw, dil_h, dil_w):
     tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
     fw, rest = cuda.blockIdx.x % dw.shape[2], cuda.blockIdx.x // dw.shape[2]
     fh, first_oc = rest % dw.shape[1], rest // dw.shape[1] * TILE
-    tiles_of_group = (dw.shape[3] + TILE - 1) // TILE
-    group, first_ic = cuda.blockIdx.y // tiles_of_group, cuda.blockIdx.y % tiles_of_group * TILE
-    oc_of_group = dw.shape[0] // (x.shape[3] // dw.shape[3])
-    oc0, ic0 = group * oc_of_group + first_oc, group * dw.shape[3] + first_ic
-    oc_left, ic_left = oc_of_group - first_oc, dw.shape[3] - first_ic
+    tiles_of_c_group = (dw.shape[3] + TILE - 1) // TILE
+    c_group, first_ic = cuda.blockIdx.y // tiles_of_c_group, cuda.blockIdx.y % tiles_of_c_group * TILE
+    oc_of_c_group = dw.shape[0] // (x.shape[3] // dw.shape[3])
+    oc0, ic0 = c_group * oc_of_c_group + first_oc, c_group * dw.shape[3] + first_ic
+    oc_left, ic_left = oc_of_c_group - first_oc, dw.shape[3] - first_ic
     oh_lo, oh_hi = outputs_of_tap(fh, x.shape[1], dy.shape[1], sh, ph, dil_h)
     ow_lo, ow_hi = outputs_of_tap(fw, x.shape[2], dy.shape[2], sw, pw, dil_w)
     rows, columns = max(0, oh_hi - oh_lo), max(0, ow_hi - ow_lo)

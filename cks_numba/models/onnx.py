@@ -98,7 +98,7 @@ def _found(node: Any, sizes: dict[str, tuple[int, ...]], source: str) -> Found:
         raise ValueError(f"{name}: channels do not match: its input has {x[1]} channels, its filter is for {wanted}")
     try:
         shape = _shape((y, x) if transposed else (x, y), w[2:], options)
-    except ValueError as error:  # such as negative padding
+    except ValueError as error:  # for example negative padding
         return Found(name, node.op_type, note=str(error))
     return found(name, node.op_type, [Layer(name, shape, transposed, node.input[0] == source)])
 

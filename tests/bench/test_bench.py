@@ -163,7 +163,7 @@ def test_a_burst_may_begin_with_many_untimed_calls():
 
 
 def test_rounds_in_which_the_machine_was_busy_do_not_count():
-    seconds = iter([1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1])  # of the probe, before and after each round
+    seconds = iter([1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1])  # times of the probe, before and after each round
     probe, rounds = Mock(seconds=lambda: next(seconds)), iter(range(9))
     assert timing.clean_rounds({"a": lambda: [next(rounds)]}, 5, probe) == {"a": [0, 1, 2, 4, 5]}
 

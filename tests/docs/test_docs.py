@@ -97,7 +97,7 @@ def test_examples_of_dask(capsys) -> None:
 def test_every_example_is_run_by_a_test() -> None:
     """The quotes in docs/kernels.md are compared with the kernels by a test below."""
     with_examples = {path.name for path in DOCUMENTS if code_blocks(path.read_text(encoding="utf-8"))}
-    assert with_examples == {"README.md", "pytorch.md", "cluster.md", "kernels.md"}
+    assert with_examples == {"README.md", "pytorch.md", "cluster.md", "kernels.md", "cpu.md"}
     assert all("import torch" in block or "import jax" in block for block in code_blocks(page("pytorch")))
 
 
@@ -233,10 +233,11 @@ def test_one_word_for_one_thing() -> None:
         assert not re.search(r"\bgroups? of channels|\bvariants?\b", text), document.name
 
 
-def test_the_page_about_kernels_quotes_the_kernels() -> None:
-    text = page("kernels")
-    sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "cks_numba" / "kernels").rglob("*.py"))
+@pytest.mark.parametrize(("name", "folder", "least"), [("kernels", "kernels", 11), ("cpu", "backends/cpu", 5)])
+def test_the_pages_about_kernels_quote_the_kernels(name: str, folder: str, least: int) -> None:
+    text = page(name)
+    sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "cks_numba" / folder).rglob("*.py"))
     quoted = [line.strip() for block in re.findall(r"```python\n(.*?)```", text, re.S) for line in block.splitlines()]
-    assert len(quoted) > 10
+    assert len(quoted) >= least
     assert [line for line in quoted if line not in sources] == []
     assert all((ROOT / "docs" / link).resolve().exists() for link in re.findall(r"\]\((\.\./[^)]+)\)", text))

@@ -59,12 +59,12 @@ def test_hard_and_random_shapes(operator, rung):
 def test_kinds_of_zeros_by_hand():
     """Along an axis, inputs 0, 1, 2 read (padded, real, inserted), (real, inserted, real), (inserted, real, padded)."""
     shape = ConvShape(n=1, ih=3, iw=3, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
-    real, inside = 4, 7  # of 9 products of an axis: with a real element; with none that is padded
+    real, inside = 4, 7  # Of the 9 products of an axis, 4 have a real element, and 7 no padded one.
     counts = trace.count("conv2d_input", shape, "with_zeros")
     assert (counts.useful, counts.by_inserted, counts.by_padded) == (real**2, inside**2 - real**2, 81 - inside**2)
     # dw: taps 0, 1, 2 put (real, inserted, real) on (padded, real, real), (real, real, real), (real, real, padded)
     counts = trace.count("conv2d_weight", shape, "with_zeros")
-    on_x, of_dy = 7, 6  # of 9 products of an axis: factor in x not padded; factor in dy not inserted
+    on_x, of_dy = 7, 6  # Of the 9 products of an axis, 7 have no padded factor, and 6 no inserted one.
     both = 81 - on_x**2 - of_dy**2 + real**2
     assert (counts.useful, counts.by_both) == (real**2, both)
     assert (counts.by_padded, counts.by_inserted) == (81 - on_x**2 - both, 81 - of_dy**2 - both)

@@ -139,4 +139,4 @@ def test_links_lead_to_files(path: Path) -> None:
     texts = [build.source_of(cell) for cell in build.read(path)["cells"] if cell["cell_type"] == "markdown"]
     for target in re.findall(r"\]\(([^)\s]+)\)", "\n".join(texts)):
         if not re.match(r"[a-z]+:|#", target):
-            assert (FOLDER / target.split("#")[0]).exists(), target
+            assert (path.parent / target.split("#")[0]).exists(), target

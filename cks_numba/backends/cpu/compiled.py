@@ -113,9 +113,9 @@ class Sizes(NamedTuple):
     """The part of a call that depends on sizes alone, which is kept for the next call with the same ones."""
 
     named: Any  # the sizes that the kernel reads, as a named tuple
-    arguments: Array  # the same in the form that `start` takes
+    arguments: Array  # the same sizes in the form that `start` takes
     scratch: int  # bytes of scratch memory for each thread
-    table: Array  # the table that the arguments hold the address of
+    table: Array  # kept alive, because the arguments hold its address
 
 
 def arguments_of(addresses: Any, sizes: Any) -> Array:

@@ -179,7 +179,7 @@ def few(zero, arguments):
     a_rows, out_rows, tile_rows, results = own_scratch(arguments)
     packed = results + (result_bytes if parts == 1 else 0)
     width, lane_blocks = LANE_BYTES // size, ceil_div(lanes, block)
-    row_step = block * size  # of the results, which are (fh, fw, channel, lane)
+    row_step = block * size  # bytes of a row of results, which are (fh, fw, channel, lane)
     tap_h, tap_w = fw * channels * row_step, channels * row_step
     while True:
         # 1. a task: some channels of b and a part of the images; its results begin as 0

@@ -215,7 +215,7 @@ def sizes_of(
     whole_lines = out[3] == source[3] and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:3]))
     streams = whole_lines and chunk == terms and images * out[0] >= STREAM_BYTES
     table = np.zeros((len(groups) + 1, count_of(GatherRow)), np.int64)
-    table[:, :TABLE_WIDTH] = group_table(replace(plan(operator, shape), groups=tuple(groups)), blocks)
+    table[:, :TABLE_WIDTH] = group_table(replace(plan(operator, shape), groups=tuple(groups)), blocks, np.int64)
     table[:-1, TABLE_WIDTH:] = [
         numbers_of(_packed_taps(group, k, *axes)) for k, axes in enumerate(classes) for group in classes[axes]
     ]

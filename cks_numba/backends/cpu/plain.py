@@ -17,7 +17,7 @@ from ...geometry import Affine, ConvShape, Group, plan
 
 Array = np.ndarray[Any, Any]
 
-SCRATCH_BYTES = 32 * 2**20  # of gathered operands at a time; a row of one image is the least
+SCRATCH_BYTES = 32 * 2**20  # Most bytes of gathered operands at a time, unless one row of an image has more.
 
 
 def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array) -> None:

@@ -139,7 +139,7 @@ def add_products(typing, tile, rows, a, b_address):
             row = b.mul(row_addresses, I64(r)) if rows == types.int64 else b.extract_value(row_addresses, r)
             number = _load(b, b.add(row, offset), _scalar(tile.dtype), size)
             number = b.insert_element(nothing, number, ir.Constant(I32, 0))
-            number = b.shuffle_vector(number, nothing, first_lane)  # in every lane
+            number = b.shuffle_vector(number, nothing, first_lane)  # The number is in every lane now.
             for v in range(TILE_VECTORS):
                 k = r * TILE_VECTORS + v
                 total = b.call(_fma(b, vector), [number, lanes[v], b.extract_value(result, k)])
@@ -337,7 +337,7 @@ def fetch(typing, address):
         pointer = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
         function = b.module.declare_intrinsic("llvm.prefetch", (pointer,), kind)
-        b.call(function, [b.inttoptr(args[0], pointer), I32(0), I32(3), I32(1)])  # to read, near, data
+        b.call(function, [b.inttoptr(args[0], pointer), I32(0), I32(3), I32(1)])  # a read of data that is used soon
         return context.get_dummy_value()
 
     return types.void(address), codegen

@@ -40,11 +40,14 @@ from numba.extending import intrinsic
 from .registers import I32, I64, call_kernel, helper, integers_at, next_number
 
 Array = np.ndarray[Any, Any]
-FREE, SLEEPING, BUSY = range(3)  # what a worker's place holds if not the address of a job
-STATE, LOCK, SPINS, THREAD, NOT_ON, WAIT, WAKE, CORE, GET_CORES, SET_CORES = range(10)  # the numbers of a worker
-WORKER = 16  # how many numbers a worker has: they fill cache lines of their own
-OWN_ADDRESS, KERNEL, ARGUMENTS, DOUBLE, ENDED, WANTED, WORKERS, FIRST, CORES = range(9)  # those of a job
-CORES_BYTES = 128  # of the bits for the cores, in Linux and at the end of a job
+# A worker's place holds one of these, or the address of a job.
+FREE, SLEEPING, BUSY = range(3)
+# Places of the numbers of a worker, which fill two cache lines of their own.
+STATE, LOCK, SPINS, THREAD, NOT_ON, WAIT, WAKE, CORE, GET_CORES, SET_CORES = range(10)
+WORKER = 16
+# Places of the numbers of a job. Linux has a bit for each core; they are at the end.
+OWN_ADDRESS, KERNEL, ARGUMENTS, DOUBLE, ENDED, WANTED, WORKERS, FIRST, CORES = range(9)
+CORES_BYTES = 128
 JOB = CORES + CORES_BYTES // 8
 SPIN = 4000  # times that a worker looks for an offer before it falls asleep, some 0.1 ms
 NAP = 50  # microseconds that a caller sleeps when it has looked as often for the end of a task

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...geometry import Axis, ConvShape, plan
+from ...geometry import ConvShape, plan
 from ...plan_table import group_table
 from . import few
 from .compiled import (
@@ -59,8 +59,6 @@ from .registers import (
     zeros,
 )
 from .tile import LINE_BYTES, PART_GAP, WRITE, loops, pack_images, put, sum_of_products
-
-Slices = tuple[slice, ...]
 
 CHUNK_TERMS = 384  # products of a result that are added up in registers at a time
 RESULT_BYTES = 3 * L2_BYTES // 2  # largest size of the results of a task, which each chunk adds to
@@ -134,8 +132,6 @@ class WeightSizes(NamedTuple):
 # --- the sizes -----------------------------------------------------------------------------------
 def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
     """Run conv2d_weight on NHWC arrays of any strides."""
-    shape, x_used, dy_used = used(shape)
-    x, dy = x[x_used], dy[dy_used]
     threads = number_of_threads("conv2d_weight", shape)
     way, sizes = sizes_of(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
     kept = _memory_for_parts(sizes.named) if sizes.named.parts > 1 else None
@@ -160,26 +156,6 @@ def _memory_for_parts(sizes: WeightSizes | few.FewSizes) -> Array:
     memory = np.empty((counts + sizes.blocks * sizes.parts * sizes.result_bytes + 64) // 8, np.int64)
     memory[: counts // 8 + 8] = 0
     return memory
-
-
-@lru_cache(maxsize=1024)
-def used(shape: ConvShape) -> tuple[ConvShape, Slices, Slices]:
-    """Return the shape without the rows and columns of x and dy that enter no product, and slices of x and dy for it.
-
-    Only axes with one tap are cut: there a stride skips most of x, and padding makes some of dy useless.
-    """
-    axes, x_used, dy_used = [], [slice(None)], [slice(None)]
-    for axis in (shape.h, shape.w):
-        first = axis.runs("conv2d_weight")[0]
-        if axis.taps == 1 and first.terms:
-            x_used.append(slice(first.i.base, first.i.at(0, first.terms - 1) + 1, axis.stride))
-            dy_used.append(slice(first.o.base, first.o.base + first.terms))
-            axis = Axis(size=first.terms, taps=1, stride=1, before=0, after=0, dilation=1)
-        else:
-            x_used.append(slice(None))
-            dy_used.append(slice(None))
-        axes.append(axis)
-    return shape.with_axes(*axes), tuple(x_used), tuple(dy_used)
 
 
 @lru_cache(maxsize=1024)

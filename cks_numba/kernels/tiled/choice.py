@@ -18,8 +18,8 @@ from .sizes import BK, TILES, Tile
 # What the model assumes of a GPU. Nobody has measured these numbers; only their order of magnitude matters.
 DEFAULT_SMS = 132  # multiprocessors of an H100, the GPU to plan for where there is none
 LANES = 128  # multiply-adds of a multiprocessor in one cycle
-MOST_PARTS = 64  # parts of a sum at most
-CHUNKS_OF_A_PART = 16  # chunks of a part at least, so that START is small beside them
+MOST_PARTS = 64  # largest number of parts of a sum
+CHUNKS_OF_A_PART = 16  # least number of chunks of a part: START is small beside them
 START = 2500  # cycles of a block for its indices before the sum and its results after it
 SECOND_LAUNCH = 5000  # cycles until the second launch of a split sum is at work
 BYTES_PER_CYCLE = 1000  # bytes that memory moves in one cycle
