@@ -18,7 +18,7 @@ from .. import operators
 from ..geometry import OPERATORS, ConvShape, plan
 from . import accuracy
 from .results import Bar
-from .timing import AFTER_BLAS, Probe, burst, clean_rounds
+from .timing import AFTER_BLAS, WARM, Probe, burst, clean_rounds
 
 
 def overhead(blocks: int = 10, repeats: int = 100) -> dict[str, float]:
@@ -103,7 +103,7 @@ NEIGHBOURS = (  # layers of about half a millisecond and more on two cores, whic
 )
 
 
-def after_blas(threads: int, rounds: int = 10) -> list[float]:
+def after_blas(threads: int, rounds: int = 20) -> list[float]:
     """Times of calls right after a matrix product of NumPy, over the median time of the same calls alone.
 
     OpenBLAS's threads stay awake for a while, on the cores that ours need.
@@ -114,8 +114,8 @@ def after_blas(threads: int, rounds: int = 10) -> list[float]:
         rows, square = x.reshape(-1, shape.ic), np.ones((shape.ic, 4 * shape.ic), np.float32)
         call = partial(accuracy.call, "conv2d", shape, x, w, "cpu")
         bursts = {
-            "after": partial(burst, call, times=20, before=partial(np.matmul, rows, square)),
-            "alone": partial(burst, call, times=20, pause=AFTER_BLAS),
+            "after": partial(burst, call, times=10, before=partial(np.matmul, rows, square)),
+            "alone": partial(burst, call, times=10, pause=AFTER_BLAS, warm=WARM),
         }
         times = clean_rounds(bursts, rounds, Probe(threads))
         found += [seconds / median(times["alone"]) for seconds in times["after"]]

@@ -25,6 +25,8 @@ PAUSE = 0.002
 """Seconds of the pause at the start of a burst."""
 AFTER_BLAS = 0.05
 """Seconds of a pause after BLAS: OpenBLAS's threads stay awake for 2**26 ticks and slow down everything else."""
+WARM = 0.02
+"""Seconds of untimed calls after which threads that slept through a long pause run on cores of their own."""
 CLEAN = 1.08
 """Most that the probe may take in a clean round, as a multiple of its time in the best round."""
 
@@ -40,11 +42,21 @@ def keep_memory() -> None:
 
 
 def burst(
-    call: Callable[[], Any], times: int = 1, pause: float = PAUSE, before: Callable[[], Any] | None = None
+    call: Callable[[], Any],
+    times: int = 1,
+    pause: float = PAUSE,
+    warm: float = 0.0,
+    before: Callable[[], Any] | None = None,
 ) -> list[float]:
-    """Seconds of each of `times` calls, after a pause and an untimed call; `before` runs untimed before each."""
+    """Seconds of each of `times` calls, after a pause and untimed calls; `before` runs untimed before each.
+
+    There is at least one untimed call, and there are as many as begin within `warm` seconds.
+    """
     time.sleep(pause)
+    end = time.perf_counter() + warm
     call()
+    while time.perf_counter() < end:
+        call()
     found = []
     for _ in range(times):
         if before is not None:

@@ -159,7 +159,7 @@ def measure(layer: Layer, operator: str, repeats: int, backend: str) -> Row:
         "regular": partial(regularly, first, second, layer.shape),
         "skipping": partial(accuracy.call, operator, layer.shape, first, second, backend),
     }
-    bursts = {name: partial(timing.burst, way, pause=timing.AFTER_BLAS) for name, way in ways.items()}
+    bursts = {name: partial(timing.burst, way, pause=timing.AFTER_BLAS, warm=timing.WARM) for name, way in ways.items()}
     ms = {name: 1e3 * median(seconds) for name, seconds in timing.clean_rounds(bursts, rounds).items()}
     return Row(layer, operator, ms["regular"], ms["skipping"], error, limit)
 

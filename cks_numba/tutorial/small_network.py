@@ -222,5 +222,5 @@ def time_steps(ways: dict[str, Any], x: Array, labels: Array, width: int = 1, ro
     bursts = {}
     for name, ops in ways.items():
         step = partial(Network(ops, seed=0, width=width).step, x, labels)
-        bursts[name] = partial(timing.burst, step, times=4, pause=timing.AFTER_BLAS)
+        bursts[name] = partial(timing.burst, step, times=4, pause=timing.AFTER_BLAS, warm=timing.WARM)
     return {name: median(taken) for name, taken in timing.clean_rounds(bursts, rounds).items()}

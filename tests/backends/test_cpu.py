@@ -429,6 +429,19 @@ def test_sleeping_workers_come():
         assert not met.broken
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs Linux and two cores"
+)
+def test_a_worker_wakes_on_another_core_than_its_caller():
+    jobs, own = Jobs(1), os.sched_getaffinity(0)
+    jobs.all_asleep()
+    jobs.share(lambda _: None, 0, 2)
+    worker = jobs.pool.rows[1]
+    assert worker[threads.NOT_ON] in own
+    assert os.sched_getaffinity(int(worker[threads.THREAD])) == own - {int(worker[threads.NOT_ON])}
+    assert os.sched_getaffinity(0) == own
+
+
 def test_a_late_worker_finds_nothing_to_do(monkeypatch):
     """The caller withdraws its offer from workers that have not begun; they are then free for other callers."""
     late, called = [], []

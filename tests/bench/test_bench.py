@@ -156,6 +156,12 @@ def test_contenders_have_bursts_of_their_own(monkeypatch):
     assert {name: len(seconds) for name, seconds in found.items()} == {"a": 4, "b": 2}
 
 
+def test_a_burst_may_begin_with_many_untimed_calls():
+    did = []
+    assert len(timing.burst(lambda: did.append(0), pause=0, warm=0.01)) == 1
+    assert len(did) > 2
+
+
 def test_rounds_in_which_the_machine_was_busy_do_not_count():
     seconds = iter([1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1])  # times of the probe, before and after each round
     probe, rounds = Mock(seconds=lambda: next(seconds)), iter(range(9))
