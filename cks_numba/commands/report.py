@@ -99,7 +99,7 @@ def load(name: str) -> Any:
 
 
 def _imported(module_name: str, attribute: str) -> Any:
-    if os.getcwd() not in sys.path:  # as python -m does, so that a module in the current folder is found
+    if os.getcwd() not in sys.path:  # Then a module in the current folder is found.
         sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module_name)

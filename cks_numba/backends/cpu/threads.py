@@ -186,7 +186,7 @@ def work(address):
                 job = carray(integers_at(offer), JOB)
                 do_tasks(job)
                 put(worker, STATE, FREE)
-                next_number(offer, ENDED)  # from here on the job may be gone
+                next_number(offer, ENDED)  # The job may be gone after this.
                 looks = 0
         elif looks < worker[SPINS]:
             looks += 1
