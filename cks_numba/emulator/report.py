@@ -198,7 +198,7 @@ class Result:
             old = found.get(key, Cost(site, 0, 0, 0, 0, 0))
             sums = old.warps + warps, old.lanes + lanes, old.units + units, old.least + least
             found[key] = Cost(old.site, *sums, max(old.worst, worst))
-        counted = (cost for cost in found.values() if cost.warps)
+        counted = (cost for cost in found.values() if cost.warps and cost.site.action in VERBS)
         return sorted(counted, key=lambda cost: (cost.least - cost.units, -cost.units))
 
     def profile(self) -> str:
@@ -377,7 +377,8 @@ def _say(result: Result, group: list[Finding]) -> list[str]:
         verb=VERBS.get(action, ""), action=action, name=array.name, address=one.address, size=one.size, count=one.count,
         element=element, elements=array.bytes // max(array.itemsize, 1), threads=math.prod(result.block),
         beyond=_beyond(array, one.address, one.size) if one.array >= 0 else f"{one.size} bytes that are of no array",
-        which="which is" if one.address % max(one.size, 1) else "whose own address is", block=_block(result, one),
+        which="which is" if one.address % max(one.size, 1) else "whose own address is",
+        block=_cut(_triple(one.block, result.grid), result.grid),
         nobody="this thread has not" if local else "nobody has",
         negative=f"the index {index}" if len(array.shape) == 1 else "a negative index",
     )  # fmt: skip
@@ -387,22 +388,18 @@ def _say(result: Result, group: list[Finding]) -> list[str]:
     return [first.format(**facts), *lines, *([f"  {hint}"] if hint else [])]
 
 
-def _block(result: Result, one: Finding) -> str:
-    return _cut(_triple(one.block, result.grid), result.grid)
-
-
 def _race(result: Result, group: list[Finding]) -> list[str]:
     """The lines on a race. Nothing orders the two, so they come in the order of the program."""
     one = group[0]
     array = _array(result, one)
-    both = [(one.site, one.block, one.thread), (one.other, one.other_block, one.other_thread)]
-    sides = [(site, _who(result, block, thread) + f" {VERBS[site.action]} it") for site, block, thread in both if site]
+    both = ((one.site, one.block, one.thread), (one.other, one.other_block, one.other_thread))
+    sides = [(site, _who(result, block, thread)) for site, block, thread in both if site]
     sides.sort(key=lambda side: side[0].instruction.line)
     done = [DONE[site.action] for site, _ in sides]
     how = f"{done[0]} by two threads" if done[0] == done[-1] else f"{done[0]} by one thread, {done[-1]} by another"
     lines = [f"{_index(array, one.address) or _number(array, one.address, one.size)} is {how}, in no certain order"]
     for site, who in sides:
-        lines += _at(f"{who}, in", site)
+        lines += _at(f"{who} {VERBS[site.action]} it in", site)
     return [*lines, f"  {_hint(group)}"]
 
 
@@ -416,15 +413,16 @@ def _hint(group: list[Finding]) -> str:
         return "whose value stays is chance: should only one thread write, or each its own element?"
     if any(one.block != one.other_block for one in group):
         return "blocks run in any order, and no barrier is for all of them: cuda.atomic, or a second launch?"
+    where = "between them" if len(lines) > 1 else "between its read and its write, or, in a loop, behind the line"
     if any(one.thread // 32 != one.other_thread // 32 for one in group):
-        return "cuda.syncthreads() between them?"
-    return "cuda.syncwarp() between them? (cuda.syncthreads() if other warps take part)"
+        return f"cuda.syncthreads() {where}?"
+    return f"cuda.syncwarp() {where}? (cuda.syncthreads() if other warps take part)"
 
 
 def _adds(source: str) -> bool:
     """Whether a line updates one element in place, as ``out[i] += x`` does; ``s[i] += s[j]`` also reads another."""
     found = re.search(r"(\w+)\[[^=]*\]\s*(?:[-+*/|&^]|//|<<|>>)=(.*)", source)
-    return bool(found) and not re.search(rf"\b{found[1]}\[", found[2]) if found else False
+    return found is not None and not re.search(rf"\b{found[1]}\[", found[2])
 
 
 def _faults(result: Result) -> Iterator[Fault]:
@@ -447,9 +445,7 @@ def _faults(result: Result) -> Iterator[Fault]:
 def _fault(result: Result, group: list[Finding], first: str, below: list[str]) -> Fault:
     one, count = group[0], sum(one.count for one in group)
     often = f" ({count} times)" if count > 1 and one.kind != "never written" else ""
-    places = [
-        site.instruction.source[0] if site and site.instruction.source else None for site in (one.site, one.other)
-    ]
+    places = [next(iter(site.instruction.source), None) if site else None for site in (one.site, one.other)]
     block, thread = _triple(one.block, result.grid), _triple(one.thread, result.block)
     text = "\n".join([f"{one.kind}: {first}{often}", *below])
     return Fault(one.kind, text, block, thread, places[0], count, places[1])
@@ -514,8 +510,8 @@ def _waste(costs: list[Cost]) -> Iterator[str]:
     }
     for cost in costs:
         if cost.wasteful:
-            lines = [cost.words, *_quotes(cost.site.instruction), *filter(None, [hints.get(cost.site.space)])]
-            yield "\n  ".join(lines)
+            hint = hints.pop(cost.site.space, "")  # once is enough
+            yield "\n  ".join(filter(None, [cost.words, *_quotes(cost.site.instruction), hint]))
 
 
 @lru_cache(maxsize=1)
@@ -538,7 +534,7 @@ def _machine(ptx: str, threads: int, dynamic: int) -> Iterator[str]:
         arch = "sm_80" if int(target[1]) <= 80 else f"sm_{target[1]}{target[2]}"
         with tempfile.TemporaryDirectory() as folder:
             source, binary = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
-            source.write_text(ptx)
+            source.write_text(ptx, encoding="utf-8")
             command = [tool, "-v", f"-arch={arch}", str(source), "-o", str(binary)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr
@@ -572,7 +568,7 @@ def _occupancy(registers: int, shared: int, threads: int) -> str:
 
 KEY = """<p>Beside a line: what one access of a warp (32 threads) costs. Global memory moves in sectors of 32 bytes;
 shared memory needs one pass, or more where lanes need different words of one bank.
-<b>2.0×</b>: twice the least possible.</p>"""
+<b>2.0×</b>: twice the least possible (blue). ✗: a fault (orange).</p>"""
 STYLE = """
 .emulated { font: 14px/1.5 system-ui, sans-serif; max-width: 85rem; }
 .emulated h3, .emulated h4 { margin: .8em 0 .3em; }
@@ -584,8 +580,8 @@ STYLE = """
 .emulated td.cost { width: 42%; }
 .emulated .fault { border-left: 5px solid #d55e00; background: rgba(213, 94, 0, .16); }
 .emulated pre.fault { margin: .4em 0; padding: .2em .6em; }
-.emulated .worst { background: rgba(213, 94, 0, .32); }
-.emulated .bad { background: rgba(230, 159, 0, .28); }
+.emulated .bad { background: rgba(86, 180, 233, .2); }
+.emulated .worst { background: rgba(86, 180, 233, .45); }
 """
 
 
@@ -629,7 +625,9 @@ def _row(place: Place, costs: list[Cost]) -> Iterator[str]:
     """A line of source, and what it costs."""
     times = max((cost.times for cost in costs if cost.wasteful), default=0)
     words = "<br>".join(
-        f"<b>{cost.times:.1f}×</b> {escape(cost.words)}; {cost.lanes / cost.warps:.0f} of 32 lanes" for cost in costs
+        f"{f'<b>{cost.times:.1f}×</b> ' if cost.wasteful else ''}{escape(cost.words)}; "
+        f"{cost.lanes / cost.warps:.0f} of 32 lanes"
+        for cost in costs
     )
     source = f"<code>{escape(linecache.getline(*place).rstrip())}</code>"
     kind = "worst" if times >= 4 else "bad" if times else "good"

@@ -143,9 +143,9 @@ def test_race(file):
     other = finding("race", write, read, address=4, array=2, count=4)
     assert said(early, one, other).splitlines() == [
         "race: element 32 of shared array 1 is written by one thread, read by another, in no certain order (64 times)",
-        "  thread 32 of block 0 writes it, in",
+        "  thread 32 of block 0 writes it in",
         "    faults.py:10:  tile[t] = x[cuda.grid(1)]",
-        "  thread 31 of block 0 reads it, in",
+        "  thread 31 of block 0 reads it in",
         "    faults.py:18:  out[t] = scaled(x, t)",
         "  cuda.syncthreads() between them?",
         "  in this run 7 reads came before anything was written",
@@ -166,7 +166,7 @@ THREADS = "cuda.syncthreads() between them?"
         ((10, 18), ("write", "read"), dict(other_block=1), BLOCKS),
         ((15, 15), ("write", "read"), {}, ATOMIC),
         ((15, 15), ("write", "write"), dict(other_block=1), ATOMIC),
-        ((16, 16), ("read", "write"), {}, THREADS),
+        ((16, 16), ("read", "write"), {}, "cuda.syncthreads() between its read and its write, or, in a loop, behind"),
         ((17, 17), ("write", "write"), {}, CHANCE),
         ((10, 17), ("write", "write"), {}, THREADS),
     ],
