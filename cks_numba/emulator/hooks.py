@@ -515,7 +515,7 @@ def ptx_of(kernel: Any, arguments: tuple[Any, ...], compiler: str | None = None,
     cuda = _numba_cuda()
     if not isinstance(kernel, cuda.dispatcher.CUDADispatcher) or kernel.targetoptions.get("device"):
         raise TypeError(f"a kernel, a function with @cuda.jit above it, is needed, not {kernel!r}")
-    signature = tuple(map(kernel.typeof_pyval, map(_plain, arguments)))
+    signature = tuple(map(kernel.typeof_pyval, map(plain, arguments)))
     if compiler not in ("nvvm", "llvm", None):
         raise ValueError(f'compiler must be "nvvm", "llvm" or None, not {compiler!r}')
     compiler = compiler or ("nvvm" if nvvm_version() else "llvm")
@@ -542,11 +542,11 @@ def _compile(kernel: Any, signature: tuple[Any, ...], compiler: str, cached: boo
 # ---- arguments ----
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A device array of the emulator as the NumPy array that it is."""
     if isinstance(value, DeviceArray):
         return value.view(np.ndarray)
-    return type(value)(map(_plain, value)) if type(value) in (tuple, list) else value
+    return type(value)(map(plain, value)) if type(value) in (tuple, list) else value
 
 
 def flatten(arguments: Any, place: Callable[[Any], int]) -> Iterator[bytes]:

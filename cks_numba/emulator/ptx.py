@@ -84,6 +84,15 @@ class Kernel:
     values: dict[str, bytes] = field(default_factory=dict)  # of constants
     targets: dict[str, list[str]] = field(default_factory=dict)  # of jumps by number
 
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes of static shared memory that a GPU would reserve."""
+        return sum(self.shared.sizes.values())
+
+    @property
+    def local_bytes(self) -> int:
+        return self.local.bytes
+
 
 def parse(text: str) -> Kernel:
     """Read the one kernel of a PTX text.
@@ -104,7 +113,7 @@ def parse(text: str) -> Kernel:
 
 # A quoted text may hold whatever the others are made of, so it comes first.
 _TOKEN = re.compile(
-    r"""\s*(?: (?P<brace>[{}]) | (?P<label>[$\w]+):(?!:) | \.loc\s+(?P<loc>[^\n]*)\n | \.pragma[^;]*; |
+    r"""\s*(?: (?P<brace>[{}]) | (?P<label>[$\w]+):(?!:) | \.loc\s+(?P<loc>[^\n]*)\n | \.pragma\s+"(?P<pragma>[^"]*)"\s*; |
     (?P<section>\.section\s+\S+\s*\{[^}]*\}) | (?P<statement>[.@%\w](?:[^;{}]|\{[^{};]*\})*);)""",
     re.X,
 )
@@ -216,6 +225,10 @@ class _Parser:
                     return at
             elif found["label"]:
                 function.body.append(Instruction((), (), line, label=found["label"]))
+            elif found["pragma"] is not None:
+                if found["pragma"].startswith("raise "):
+                    text = found["pragma"]
+                    function.body.append(Instruction(("raise",), (), line, text, None, None, source))
             elif found["loc"]:
                 source = self._source(found["loc"], source)
             else:

@@ -10,6 +10,7 @@ Checked code asks a function of runtime.py about every access first, and goes on
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 
 from . import instructions, layout
@@ -17,7 +18,7 @@ from . import instructions, layout
 from .ptx import BITS, REGISTER, Instruction, Kernel, PTXError, called, immediate, split
 from .report import Site
 
-FLOATS = {"f16": "half", "f32": "float", "f64": "double"}
+FLOATS = {"f32": "float", "f64": "double"}
 SPACES = ("global", "shared", "local", "param", "const")
 WAITS = {
     "bar": layout.BARRIER, "barrier": layout.BARRIER, "shfl": layout.SHUFFLE, "vote": layout.VOTE,
@@ -32,10 +33,6 @@ MODES = {  # of warp operations, by a part of their mnemonic
     layout.MMA: ("tf32", "f16", "bf16"),
     layout.BARRIER: ("sync", "popc", "and", "or"),
 }
-SPECIAL = {  # registers that are the same everywhere
-    "%smid": 0, "%nsmid": 1, "%gridid": 0, "%warpid": None, "WARP_SZ": 32, "%total_smem_size": None,
-}  # fmt: skip
-
 
 def llvm_type(kind: str) -> str:
     """The LLVM type of a PTX type."""
@@ -185,7 +182,7 @@ class Translator:
         """A value as another type: the same bits, cut or extended to the new width."""
         if have == want:
             return value
-        floats = {"half": 16, "float": 32, "double": 64}
+        floats = {"float": 32, "double": 64}
         have_bits, want_bits = (floats.get(t) or int(t[1:]) for t in (have, want))
         if have in floats:
             value = self.let(f"bitcast {have} {value} to i{have_bits}")
@@ -242,7 +239,7 @@ class Translator:
                 raise PTXError(f"the emulator does not know the PTX instruction {i.text!r}{where}{reason}") from None
         if falls:
             self.emit("ret i64 -1")
-        body = ["define internal i64 @kernel(i64* noalias %context, i64* noalias %frame) {", "entry:", *self.lines, "}"]
+        body = ["define i64 @kernel(i64* noalias %context, i64* noalias %frame) {", "entry:", *self.lines, "}"]
         return "\n".join([*sorted(self.declared), *body, "!0 = !{}"])
 
     def _enter(self) -> None:
@@ -309,8 +306,9 @@ class Translator:
             self._call(i)
         elif op == "cvta":
             self._change_space(i)
-        elif op == "pmevent" and self.checked:
-            self._report(layout.ASSERTION, i)
+        elif op == "raise":
+            if self.checked:
+                self._report(layout.ASSERTION, i)
         else:
             instructions.TABLE[op](self, i)
             if j in self.negative:
@@ -530,7 +528,7 @@ class Translator:
         result, where, *operands = i.args if i.op[0] == "atom" else ("_", *i.args)
         at = self._checked_address(i, space, where, BITS[kind] // 8, "atomic", [])
         values = [self.value(o, kind) for o in operands]
-        if kind in ("f16x2", "bf16x2", "bf16") or any(m in i.op for m in ("v2", "v4", "v8")):
+        if kind in ("f16", "f16x2", "bf16x2", "bf16") or any(m in i.op for m in ("v2", "v4", "v8")):
             raise PTXError("atomics of this type are not known")
         p = self._pointer(at, 0, t)
         if what == "cas":
@@ -601,13 +599,7 @@ class Translator:
                 words = [self.let(f"load i64, {self._pointer(a, 0, 'i64')}, align 1") for a in at]
                 self.call("print_text", "void", "i64* %context", *(f"i64 {w}" for w in words))
             return
-        sizes = self.kernel.buffers.sizes
-
-        def kind(buffer: str) -> str:
-            double = sizes[buffer] == 8
-            return ("f64" if double else "f32") if instructions.returns_float(name) else ("s64" if double else "s32")
-
-        instructions.call_function(self, name, arguments, results, sizes)
+        instructions.call_function(self, name, arguments, results)
 
     def _report(self, kind: int, i: Instruction, value: str = "-1") -> None:
         site = self._site(i, "", "read", 0)
@@ -642,9 +634,9 @@ def _constant(operand: str, number: int, kind: str) -> str:
         return "true" if number else "false"
     if want not in FLOATS.values():
         return str(number & ((1 << BITS[kind]) - 1))
-    if operand[:2] in ("0f", "0F") and want == "float" or operand[:2] in ("0d", "0D") and want == "double":
-        return instructions.float_text(number, want)
-    raise PTXError(f"{operand} read as {kind}")
+    if want == "float":  # LLVM writes a float as the double of the same value
+        number = struct.unpack("<Q", struct.pack("<d", struct.unpack("<f", struct.pack("<I", number))[0]))[0]
+    return f"0x{number & (1 << 64) - 1:016X}"
 
 
 def _names(text: str, kernel: Kernel) -> Iterator[str]:
