@@ -26,7 +26,7 @@ BLANK = -9999  # what `blank` puts into whole numbers
 
 
 class Case(NamedTuple):
-    """A kernel with its launch; `expected` computes the results by NumPy, from arguments of its own."""
+    """A kernel with its launch; `expected` computes its result by NumPy from arguments, or a tuple of results."""
 
     kernel: Any
     grid: int | tuple[int, ...]
@@ -48,7 +48,11 @@ class Wrong(NamedTuple):
 
 
 def case(grid, block, arguments, expected, shared=0, printed=(), any_order=False):
-    """Make a case of the kernel that follows; `shared` counts the bytes of dynamic shared memory."""
+    """Make a case of the kernel that follows.
+
+    `shared` counts the bytes of dynamic shared memory; `printed` lists the lines that the kernel prints, sorted;
+    `any_order` says that the order of the results depends on that of the threads.
+    """
     return lambda kernel: Case(kernel, grid, block, arguments, expected, shared, printed, any_order)
 
 
@@ -68,23 +72,19 @@ def zeros(*shape, dtype=np.float32):
     return np.zeros(shape, dtype)
 
 
-def poison(results):
-    """Name the value that `blank` has left in the first result; None if another function made it."""
-    first = results[0].flat[0]
-    return first if first == BLANK or np.isnan(first) else None
-
-
 def examples(path: Path) -> dict[str, tuple[int, int]]:
     """List the kernels of a file with their first and last lines, which take in the device functions before them."""
-    found, last = {}, 0
+    lines, found, last = path.read_text().splitlines(), {}, 0
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef) and "case" in {
             decorator.func.id
             for decorator in node.decorator_list
             if isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name)
         }:
-            found[node.name] = (last + 1, node.end_lineno)
-            last = node.end_lineno
+            first, last = last + 1, node.end_lineno
+            while last < len(lines) and lines[last].lstrip().startswith("#"):
+                last += 1
+            found[node.name] = (first, last)
     return found
 
 

@@ -5,6 +5,7 @@ from foreign.cases import blank, case, numbers, zeros
 from numba import cuda, float32
 
 WIDTH = 8  # threads in a block, and elements in its shared memory
+HALO = WIDTH + 3
 TILE = 4
 
 
@@ -114,13 +115,12 @@ def puzzle_dot(out, a, b):
         out[0] = total
 
 
-@case(
-    2, WIDTH, lambda: (blank(15), numbers(15), numbers(4, seed=1)), lambda out, a, b: np.correlate(np.r_[a, 0, 0, 0], b)
-)
+@case(2, WIDTH, lambda: (blank(15), numbers(15), numbers(4, seed=1)),
+      lambda out, a, b: np.correlate(np.r_[a, 0, 0, 0], b))  # fmt: skip
 @cuda.jit
 def puzzle_convolution(out, a, b):
     """Slide a filter of four over the array, with zeros behind the end; the tile has a halo on its right."""
-    tile = cuda.shared.array(WIDTH + 3, float32)
+    tile = cuda.shared.array(HALO, float32)
     weights = cuda.shared.array(4, float32)
     i, t = cuda.grid(1), cuda.threadIdx.x
     tile[t] = a[i] if i < a.size else float32(0)  # b: race

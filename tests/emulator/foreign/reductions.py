@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from foreign.cases import blank, case, numbers, zeros
-from numba import cuda, float32, float64, int32
+from numba import cuda, float32
 
 FULL = 0xFFFFFFFF  # mask of all lanes of a warp
 BLOCK = 64
@@ -15,7 +15,7 @@ WARPS = 4
 @cuda.jit
 def sum_by_tree(out, x):
     """Halve the number of threads that add, until one is left."""
-    part = cuda.shared.array(BLOCK, float32)  # wrong c: part = cuda.shared.array(BLOCK // 2, float32)
+    part = cuda.shared.array(BLOCK, float32)  # wrong c: part = cuda.shared.array(32, float32)
     t = cuda.threadIdx.x
     part[t] = x[cuda.grid(1)]  # c: out of bounds
     cuda.syncthreads()
@@ -101,33 +101,7 @@ def maximum_by_block(out, x):
             out[cuda.blockIdx.x] = value
 
 
-@case(
-    2, BLOCK, lambda: (blank(2, dtype=np.int32), numbers(120)), lambda out, x: [x[:64].argmax(), 64 + x[64:].argmax()]
-)
-@cuda.jit
-def first_maximum(out, x):
-    """Find where each block's largest element stands, the first of equal ones; two shared arrays walk together."""
-    value = cuda.shared.array(BLOCK, float32)
-    place = cuda.shared.array(BLOCK, int32)
-    i, t = cuda.grid(1), cuda.threadIdx.x
-    value[t] = x[i] if i < x.size else float32(-np.inf)  # b: race
-    place[t] = i  # b: race
-    cuda.syncthreads()  # wrong b: pass
-    half = BLOCK // 2
-    while half > 0:
-        if t < half:
-            other = value[t + half]  # b: race
-            if other > value[t] or (other == value[t] and place[t + half] < place[t]):  # b: race
-                value[t] = other
-                place[t] = place[t + half]  # b: race
-            # wrong a: cuda.syncthreads()  # a: missing threads
-        cuda.syncthreads()  # wrong a: pass
-        half >>= 1
-    if t == 0:
-        out[cuda.blockIdx.x] = place[0]
-
-
-@case(3, 32, lambda: (blank(1), zeros(1, dtype=np.int32), blank(3), numbers(96)), lambda out, done, parts, x: [x.sum()])
+@case(3, 32, lambda: (blank(1), zeros(1, dtype="i4"), blank(3), numbers(96)), lambda out, done, parts, x: [x.sum()])
 @cuda.jit
 def sum_by_last_block(out, done, parts, x):
     """Let the block that takes the last ticket add the sums of all blocks: one launch, and no atomic on floats."""
@@ -143,24 +117,6 @@ def sum_by_last_block(out, done, parts, x):
             for k in range(cuda.gridDim.x):
                 total += parts[k]  # a: race
             out[0] = total
-
-
-@case(5, 32, lambda: (blank(2, 5, dtype=np.float64), numbers(5, 100)), lambda out, x: [x.mean(1, "f8"), x.var(1, "f8")])
-@cuda.jit
-def mean_and_variance(out, x):
-    """Add in float64 what is stored in float32: a block, which is one warp, for each row."""
-    row, lane, n = cuda.blockIdx.x, cuda.threadIdx.x, x.shape[1]
-    total, squares = float64(0), float64(0)
-    for k in range(lane, n, 32):
-        value = float64(x[row, k])
-        total += value
-        squares += value * value
-    for offset in (16, 8, 4, 2, 1):
-        total += cuda.shfl_xor_sync(FULL, total, offset)
-        squares += cuda.shfl_xor_sync(FULL, squares, offset)
-    if lane == 0:
-        out[0, row] = total / n
-        out[1, row] = squares / n - (total / n) ** 2  # wrong a: out[1, row + 1] = squares / n  # a: out of bounds
 
 
 @case(1, BLOCK, lambda: (blank(5), numbers(320)), lambda out, parts: parts.reshape(5, 64).sum(1))

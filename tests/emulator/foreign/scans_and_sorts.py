@@ -39,7 +39,7 @@ def exclusive_scan(out, x):
     tree[2 * t + 1] = x[2 * t + 1]  # a: race
     offset, count = 1, BLOCK // 2
     while count > 0:
-        cuda.syncthreads()  # wrong a: pass
+        cuda.syncthreads()  # wrong a: pass  # wrong d: if t < count: cuda.syncthreads()  # d: divergent barrier
         if t < count:
             tree[offset * (2 * t + 2) - 1] += tree[offset * (2 * t + 1) - 1]  # a: race  # b: race
         offset *= 2
@@ -49,7 +49,7 @@ def exclusive_scan(out, x):
     count = 1
     while count < BLOCK:
         offset //= 2
-        cuda.syncthreads()  # wrong b: pass
+        cuda.syncthreads()  # wrong b: pass  # d: divergent barrier
         if t < count:
             left, right = offset * (2 * t + 1) - 1, offset * (2 * t + 2) - 1
             # wrong c: right = left + offset + (t == 31)
@@ -57,7 +57,7 @@ def exclusive_scan(out, x):
             tree[left] = tree[right]  # b: race  # c: out of bounds
             tree[right] += kept  # b: race  # c: out of bounds
         count *= 2
-    cuda.syncthreads()
+    cuda.syncthreads()  # d: divergent barrier
     out[2 * t] = tree[2 * t]
     out[2 * t + 1] = tree[2 * t + 1]
 
@@ -66,7 +66,7 @@ def exclusive_scan(out, x):
 @cuda.jit
 def scan_by_warps(out, x):
     """Scan in each warp by shuffles; a warp then adds the totals of the warps before it."""
-    totals = cuda.shared.array(BLOCK // 32, float32)
+    totals = cuda.shared.array(2, float32)
     row, t = cuda.blockIdx.x, cuda.threadIdx.x
     lane, warp = t % 32, t // 32
     value = x[row, t]
@@ -119,7 +119,7 @@ def odd_even_sort(x):
         # b: race
         if swap:
             x[i], x[i + 1] = x[i + 1], x[i]  # a: out of bounds  # b: race
-        changed = cuda.syncthreads_or(swap)  # wrong b: changed = swap
+        changed = cuda.syncthreads_or(1 if swap else 0)  # wrong b: changed = swap
         calm = 0 if changed else calm + 1
         parity = 1 - parity
 
@@ -127,10 +127,10 @@ def odd_even_sort(x):
 def positive(x):
     """Give the count of the positive elements, and the elements."""
     kept = x[x > 0]
-    return [[kept.size], np.r_[kept, np.full(x.size - kept.size, np.nan)]]
+    return [kept.size], np.sort(np.r_[kept, np.full(x.size - kept.size, np.nan)])
 
 
-@case(2, BLOCK, lambda: (zeros(1, dtype=np.int32), blank(90), numbers(90)), lambda *a: positive(a[2]), any_order=True)
+@case(2, BLOCK, lambda: (zeros(1, dtype="i4"), blank(90), numbers(90)), lambda *a: positive(a[2]), any_order=True)
 @cuda.jit
 def compact(count, out, x):
     """Keep the positive elements, in any order: one atomic for each warp, and a place for each lane by its vote."""
@@ -150,23 +150,20 @@ def compact(count, out, x):
         out[base + cuda.popc(before)] = x[i]  # b: race
 
 
-@case(2, BLOCK, lambda: (blank(2, dtype=np.int32), numbers(2, 100)), lambda out, x: (x > 0).sum(1))
+@case(2, BLOCK, lambda: (blank(2, dtype="i4"), numbers(2, 100)), lambda out, x: (x > 0).sum(1))
 @cuda.jit
 def count_of_positive(out, x):
     """Count by the barrier that counts."""
     row, t, total = cuda.blockIdx.x, cuda.threadIdx.x, 0
     for k in range(t, 128, BLOCK):  # wrong a: for k in range(t, x.shape[1], BLOCK):
-        total += cuda.syncthreads_count(k < x.shape[1] and x[row, k] > 0)  # a: missing threads
+        positive = k < x.shape[1] and x[row, k] > 0
+        total += cuda.syncthreads_count(1 if positive else 0)  # a: missing threads
     if t == 0:
         out[row] = total
 
 
-@case(
-    3,
-    BLOCK,
-    lambda: (zeros(BINS, dtype=np.int32), numbers(150, dtype=np.uint8)),
-    lambda out, x: np.bincount(x, minlength=BINS),
-)
+@case(3, BLOCK, lambda: (zeros(BINS, dtype="i4"), numbers(150, dtype="u1")),
+      lambda out, x: np.bincount(x, minlength=BINS))  # fmt: skip
 @cuda.jit
 def histogram(out, x):
     """Count in global memory."""
@@ -176,12 +173,8 @@ def histogram(out, x):
         # b: out of bounds
 
 
-@case(
-    3,
-    BLOCK,
-    lambda: (zeros(BINS, dtype=np.int32), numbers(500, dtype=np.int16)),
-    lambda out, x: np.bincount(x + 9, minlength=BINS),
-)
+@case(3, BLOCK, lambda: (zeros(BINS, dtype="i4"), numbers(500, dtype="i2")),
+      lambda out, x: np.bincount(x + 9, minlength=BINS))  # fmt: skip
 @cuda.jit
 def private_histogram(out, x):
     """Count in shared memory, then add the counts of the blocks."""
@@ -189,15 +182,15 @@ def private_histogram(out, x):
     t = cuda.threadIdx.x
     if t < BINS:  # wrong a: if t < BINS - 1:
         counts[t] = 0  # b: race
-    cuda.syncthreads()  # wrong b: pass
+    cuda.syncthreads()  # wrong b: pass  # wrong e: if t < BINS: cuda.syncthreads()  # e: divergent barrier
     for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
         cuda.atomic.add(counts, x[i] + 9, 1)  # a: uninitialised  # b: race  # c: race
-    cuda.syncthreads()  # wrong c: pass
+    cuda.syncthreads()  # wrong c: pass  # e: divergent barrier
     if t < BINS:  # wrong d: if t <= BINS:
         cuda.atomic.add(out, t, counts[t])  # c: race  # d: out of bounds
 
 
-@case(1, 32, lambda: (blank(4, dtype=np.int32), numbers(300, dtype=np.uint8)), lambda out, x: np.bincount(x % 4))
+@case(1, 32, lambda: (blank(4, dtype="i4"), numbers(300, dtype="u1")), lambda out, x: np.bincount(x % 4))
 @cuda.jit
 def histogram_in_bytes(out, x):
     """Count in bytes, a column for each thread: neighbouring bytes of different threads are no race."""

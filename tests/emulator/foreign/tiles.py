@@ -6,8 +6,11 @@ from numba import cuda, float32
 
 FULL = 0xFFFFFFFF
 TILE = 8
+PITCH = TILE + 1
+DOUBLE = 2 * TILE
 RADIUS = 3
 BLOCK = 32
+SPAN = BLOCK + 2 * RADIUS
 
 
 @case((3, 2), (8, 4), lambda: (blank(20, 5), numbers(5, 20)), lambda out, x: x.T)
@@ -24,7 +27,7 @@ def transpose(out, x):
 @cuda.jit
 def transpose_by_tiles(out, x):
     """Read rows and write rows: the tile turns in shared memory, and its odd pitch spares bank conflicts."""
-    tile = cuda.shared.array((TILE, TILE + 1), float32)
+    tile = cuda.shared.array((TILE, PITCH), float32)
     left, top = cuda.blockIdx.x * TILE, cuda.blockIdx.y * TILE
     tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
     if top + ty < x.shape[0] and left + tx < x.shape[1]:
@@ -54,7 +57,7 @@ def window_sums(x, radius):
 @cuda.jit
 def stencil_1d(out, x):
     """Keep a halo on both sides of a block's elements in shared memory."""
-    tile = cuda.shared.array(BLOCK + 2 * RADIUS, float32)  # wrong d: tile = cuda.shared.array(BLOCK, float32)
+    tile = cuda.shared.array(SPAN, float32)  # wrong d: tile = cuda.shared.array(BLOCK, float32)
     i, t = cuda.grid(1), cuda.threadIdx.x
     if i < x.size:
         tile[t] = x[i]  # b: race
@@ -102,12 +105,8 @@ def stencil_2d_shared(out, x):
         out[i, j] = total - tile[ty + 2, tx + 1] - tile[ty + 1, tx + 2]  # a: uninitialised  # b: race
 
 
-@case(
-    (2, 2, 2),
-    (5, 3, 2),
-    lambda: (blank(4, 5, 6), numbers(4, 5, 6)),
-    lambda out, x: x + np.roll(x, -1, 0) + np.roll(x, -1, 2),
-)
+@case((2, 2, 2), (5, 3, 2), lambda: (blank(4, 5, 6), numbers(4, 5, 6)),
+      lambda out, x: x + np.roll(x, -1, 0) + np.roll(x, -1, 2))  # fmt: skip
 @cuda.jit
 def stencil_3d(out, x):
     """Use grids, blocks and arrays of three dimensions; the array goes on where it began."""
@@ -122,12 +121,7 @@ def generation(x):
     return (around == 3) | (x & (around == 2))
 
 
-@case(
-    (2, 2),
-    (4, 4),
-    lambda: (blank(6, 7, dtype=np.int16), numbers(6, 7, dtype=np.uint8) % 2),
-    lambda out, x: generation(x),
-)
+@case((2, 2), (4, 4), lambda: (blank(6, 7, dtype="i2"), numbers(6, 7, dtype="u1") % 2), lambda out, x: generation(x))
 @cuda.jit
 def game_of_life(out, x):
     """Go round at the edges by remainders; bytes come in, two bytes go out."""
@@ -139,9 +133,8 @@ def game_of_life(out, x):
     for p in range(i - 1, i + 2):
         for q in range(j - 1, j + 2):
             if p != i or q != j:
-                around += x[
-                    p % rows, q % columns
-                ]  # wrong a: around += x[p, q]  # a: negative index  # a: out of bounds
+                around += x[p % rows, q % columns]  # wrong a: around += x[p, q]  # a: negative index
+                # a: out of bounds
     out[i, j] = around == 3 or (around == 2 and x[i, j] == 1)
 
 
@@ -161,8 +154,8 @@ def matmul(out, a, b):
 @cuda.jit
 def matmul_in_registers(out, a, b):
     """Compute two by two elements in each thread: each number read from shared memory is used twice."""
-    a_tile = cuda.shared.array((2 * TILE, TILE), float32)
-    b_tile = cuda.shared.array((TILE, 2 * TILE), float32)
+    a_tile = cuda.shared.array((DOUBLE, TILE), float32)
+    b_tile = cuda.shared.array((TILE, DOUBLE), float32)
     sums = cuda.local.array((2, 2), float32)
     tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
     left, depth = cuda.blockIdx.x * 2 * TILE, a.shape[1]

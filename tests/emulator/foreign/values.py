@@ -8,12 +8,8 @@ from numba import cuda, float32, int64, uint64
 from numba.cuda.random import xoroshiro128p_dtype, xoroshiro128p_uniform_float32
 
 
-@case(
-    1,
-    21,
-    lambda: (blank(4, 21, dtype=np.int64), numbers(21, dtype=np.int64), numbers(21, dtype=np.int32, seed=1)),
-    lambda out, a, b: quotients(a, b),
-)
+@case(1, 21, lambda: (blank(4, 21, dtype="i8"), numbers(21, dtype="i8"), numbers(21, dtype="i4", seed=1)),
+      lambda out, a, b: quotients(a, b))  # fmt: skip
 @cuda.jit
 def divisions(out, a, b):
     """Round towards minus infinity, as Python does, and not towards zero, as the hardware does."""
@@ -44,7 +40,7 @@ def scrambled(x):
     return np.array(results, np.uint64)
 
 
-@case(2, 20, lambda: (zeros(37, dtype=np.uint64), numbers(37, dtype=np.uint64)), lambda out, x: scrambled(x))
+@case(2, 20, lambda: (zeros(37, dtype="u8"), numbers(37, dtype="u8")), lambda out, x: scrambled(x))
 @cuda.jit
 def splitmix(out, x):
     """Multiply and shift 64-bit numbers without a sign."""
@@ -64,12 +60,8 @@ def values_of_functions(x, y):
             np.vectorize(math.erf)(y), np.vectorize(math.gamma)(x)]  # fmt: skip
 
 
-@case(
-    2,
-    16,
-    lambda: (blank(16, 30), np.linspace(0.1, 4, 30, dtype="f4"), np.linspace(-2, 3, 30, dtype="f4")),
-    lambda out, x, y: values_of_functions(x, y),
-)
+@case(2, 16, lambda: (blank(16, 30), np.linspace(0.1, 4, 30, dtype="f4"), np.linspace(-2, 3, 30, dtype="f4")),
+      lambda out, x, y: values_of_functions(x, y))  # fmt: skip
 @cuda.jit
 def math_functions(out, x, y):
     """Call functions of `math` in float32."""
@@ -88,12 +80,8 @@ def math_functions(out, x, y):
     out[12, i], out[13, i], out[14, i], out[15, i] = abs(q), math.copysign(p, q), math.erf(q), math.gamma(p)
 
 
-@case(
-    1,
-    32,
-    lambda: (blank(20, dtype=np.float16), numbers(20, dtype=np.float16), numbers(20, dtype=np.float16, seed=1)),
-    lambda out, x, y: x * y + x,
-)
+@case(1, 32, lambda: (blank(20, dtype="f2"), numbers(20, dtype="f2"), numbers(20, dtype="f2", seed=1)),
+      lambda out, x, y: x * y + x)  # fmt: skip
 @cuda.jit
 def half_precision(out, x, y):
     """Compute in float16."""
@@ -102,17 +90,8 @@ def half_precision(out, x, y):
         out[i] = x[i] * y[i] + x[i]  # a: out of bounds
 
 
-@case(
-    2,
-    32,
-    lambda: (
-        zeros(64, dtype=np.int8),
-        zeros(64, dtype=np.uint8),
-        zeros(64, dtype=np.bool_),
-        numbers(64, dtype=np.int16),
-    ),
-    lambda a, b, c, x: [x.astype(np.int8), x * 40 % 256, x > 0],
-)
+@case(2, 32, lambda: (zeros(64, dtype="i1"), zeros(64, dtype="u1"), zeros(64, dtype="?"), numbers(64, dtype="i2")),
+      lambda a, b, c, x: (x.astype(np.int8), x * 40 % 256, x > 0))  # fmt: skip
 @cuda.jit
 def bytes_of_neighbours(a, b, c, x):
     """Write bytes side by side: threads that share a word do not share a byte."""
@@ -188,12 +167,8 @@ def collatz(n):
     return 0 if n == 1 else 1 + collatz(n // 2 if n % 2 == 0 else 3 * n + 1)
 
 
-@case(
-    1,
-    32,
-    lambda: (blank(25, dtype=np.int64), numbers(26, dtype=np.int64)),
-    lambda out, x: 2 * x[1:] + [collatz(i + 1) for i in range(25)],
-)
+@case(1, 32, lambda: (blank(25, dtype="i8"), numbers(26, dtype="i8")),
+      lambda out, x: 2 * x[1:] + [collatz(i + 1) for i in range(25)])  # fmt: skip
 @cuda.jit
 def device_functions(out, x):
     """Call functions, one of them inlined by Numba."""
@@ -202,17 +177,9 @@ def device_functions(out, x):
         out[i] = twice(neighbour(x, i)) + steps_to_one(i + 1)  # a: out of bounds
 
 
-@case(
-    2,
-    16,
-    lambda: (
-        blank(4, 6),
-        numbers(20, 9)[3:11:2, ::-1][:, :6],
-        np.asfortranarray(numbers(4, 6, seed=1)),
-        numbers(48, seed=2)[::-2],
-    ),
-    lambda out, a, b, c: a + 2 * b + 3 * c.reshape(4, 6),
-)
+@case(2, 16,
+      lambda: (blank(4, 6), numbers(20, 9)[3:11:2, 6:0:-1], numbers(6, 4, seed=1).T, numbers(48, seed=2)[::-2]),
+      lambda out, a, b, c: a + 2 * b + 3 * c.reshape(4, 6))  # fmt: skip
 @cuda.jit
 def layouts(out, a, b, c):
     """Read views with strides, columns first, and backwards."""
@@ -222,33 +189,21 @@ def layouts(out, a, b, c):
         out[row, column] = a[row, column] + 2 * b[row, column] + 3 * c[i]  # a: out of bounds
 
 
-@case(
-    1,
-    8,
-    lambda: (
-        blank(8, dtype=np.float64),
-        (numbers(8), numbers(8, dtype=np.int32, seed=1)),
-        (2, 0.5),
-        np.int8(-3),
-        np.uint16(60000),
-        np.int64(2**40),
-        np.uint64(2**63),
-        np.float32(0.1),
-        np.float64(0.1),
-        True,
-        np.complex64(1 + 2j),
-    ),
-    lambda out, arrays, factors, b, h, q, u, f, d, flag, z: (
-        arrays[0] * 2 + arrays[1] * 0.5 - 3 + 60000 + 2.0**40 + 2.0**63 + np.float32(0.1) + 0.1 + 1 + 2
-    ),
-)
+def scalars():
+    """Make a scalar of every kind."""
+    whole = (np.int8(-3), np.uint16(60000), np.int32(-7), np.int64(2**40), np.uint64(2**63))
+    return *whole, np.float32(0.1), np.float64(0.1), True, np.complex64(1 + 2j)
+
+
+@case(1, 8, lambda: (blank(8, dtype="f8"), (numbers(8), numbers(8, dtype="i4", seed=1)), (2, 0.5), *scalars()),
+      lambda out, arrays, factors, *rest: arrays[0] * 2 + arrays[1] * 0.5 + sum(map(float, rest[:-1])) + 2)  # fmt: skip
 @cuda.jit
-def arguments(out, arrays, factors, b, h, q, u, f, d, flag, z):
+def arguments(out, arrays, factors, b, h, i4, q, u, f, d, flag, z):
     """Take arrays in a tuple, and scalars of every width."""
     i = cuda.threadIdx.x
     total = arrays[0][i] * factors[0] + arrays[1][i] * factors[1]  # wrong a: total = arrays[1][i + 1] * factors[1]
     # a: out of bounds
-    total += b + h + q + float(u) + f + d
+    total += b + h + i4 + q + float(u) + f + d
     if flag:
         total += z.imag + 1
     out[i] = total
@@ -266,7 +221,7 @@ def escapes(height, width):
     return count
 
 
-@case((2, 3), (7, 3), lambda: (blank(10, 13, dtype=np.int32),), lambda out: escapes(10, 13))
+@case((2, 3), (7, 3), lambda: (blank(10, 13, dtype="i4"),), lambda out: escapes(10, 13))
 @cuda.jit
 def mandelbrot(out):
     """Leave a loop at different times; the grid is smaller than the picture."""
@@ -289,12 +244,9 @@ def dense(starts, columns, values, x):
     return [values[a:b] @ x[columns[a:b]] for a, b in zip(starts[:-1], starts[1:], strict=True)]
 
 
-@case(
-    1,
-    8,
-    lambda: (blank(5), np.array([0, 3, 3, 7, 8, 12], "i4"), np.arange(12, dtype="i4") * 5 % 9, numbers(12), numbers(9)),
-    lambda out, *csr: dense(*csr),
-)
+@case(1, 8,
+      lambda: (blank(5), np.array([0, 3, 3, 7, 8, 12]), np.arange(12, dtype="i4") * 5 % 9, numbers(12), numbers(9)),
+      lambda out, *csr: dense(*csr))  # fmt: skip
 @cuda.jit
 def sparse_product(out, starts, columns, values, x):
     """Multiply a sparse matrix, whose rows lie one after another, by a vector."""
@@ -306,19 +258,8 @@ def sparse_product(out, starts, columns, values, x):
         out[row] = total  # a: out of bounds
 
 
-@case((2, 3, 2), (3, 5, 3), lambda: (blank(5, 12, 6, dtype=np.int32),), lambda out: np.arange(360).reshape(5, 12, 6))
-@cuda.jit
-def numbering(out):
-    """Number the elements of a cube, by blocks of 45 threads."""
-    x, y, z = cuda.grid(3)
-    rows, columns, depth = out.shape
-    if x < depth and y < columns and z < rows:  # wrong a: if x < depth and y < columns:
-        out[z, y, x] = (
-            z * columns + y
-        ) * depth + x  # wrong b: out[z, x, y] = 0  # a: out of bounds  # b: out of bounds
-
-
-@case(1, 3, lambda: (blank(3), numbers(3)), lambda out, x: x, printed=("thread 0 sees -9.0", "thread 1", "thread 2"))
+@case(1, 3, lambda: (blank(3), numbers(3)), lambda out, x: x,
+      printed=("thread 0 has 7.000000", "thread 1 has 3.000000", "thread 2 has 0.000000"))  # fmt: skip
 @cuda.jit
 def talk(out, x):
     """Print."""

@@ -15,12 +15,8 @@ def votes_of(x):
     return np.stack([every, some, every | ~some, positive @ (1 << np.arange(32))], 1)
 
 
-@case(
-    2,
-    64,
-    lambda: (blank(4, 4, dtype=np.int64), np.r_[np.ones(32), -np.ones(32), numbers(64)]),
-    lambda out, x: votes_of(x),
-)
+@case(2, 64, lambda: (blank(4, 4, dtype="i8"), np.r_[np.ones(32), -np.ones(32), numbers(64)]),
+      lambda out, x: votes_of(x))  # fmt: skip
 @cuda.jit
 def votes(out, x):
     """Ask a warp."""
@@ -39,20 +35,14 @@ def votes(out, x):
         out[i // 32, 3] = ballot & FULL
 
 
-@case(
-    2,
-    32,
-    lambda: (blank(64, dtype=np.int32), numbers(64, dtype=np.int32)),
-    lambda out, x: np.r_[equals(x[:32]), equals(x[32:])],
-)
+@case(2, 32, lambda: (blank(64, dtype="i4"), numbers(64, dtype="i4")),
+      lambda out, x: np.r_[equals(x[:32]), equals(x[32:])])  # fmt: skip
 @cuda.jit
 def match(out, x):
     """Count the lanes that hold the same number."""
     i = cuda.grid(1)
-    out[i] = cuda.popc(
-        cuda.match_any_sync(FULL, x[i])
-    )  # wrong a: out[i] = cuda.popc(cuda.match_any_sync(FULL, x[i + 1]))
-    # a: out of bounds
+    value = x[i]  # wrong a: value = x[i + 1]  # a: out of bounds
+    out[i] = cuda.popc(cuda.match_any_sync(FULL, value))
 
 
 def equals(x):
@@ -99,23 +89,13 @@ def half_a_warp(out, x):
     out[lane] = value
 
 
-@case(1, 32, lambda: (blank(32), numbers(32)), lambda out, x: np.roll(x, 5))
-@cuda.jit
-def rotate(out, x):
-    """Read any lane by its number."""
-    lane = cuda.laneid
-    out[lane] = cuda.shfl_sync(FULL, x[lane], (lane + 27) % 32)
-
-
 def bits_of(x):
     """Count the ones, and the zeros before the first one from the left; find the first one from the right; mirror."""
     text = [f"{value:032b}" for value in x]
     return np.array([[t.count("1"), t.index("1"), 32 - t.rindex("1"), int(t[::-1], 2)] for t in text])
 
 
-@case(
-    1, 40, lambda: (blank(40, 4, dtype=np.int64), numbers(40, dtype=np.uint32) * 99991 + 7), lambda out, x: bits_of(x)
-)
+@case(1, 40, lambda: (blank(40, 4, dtype="i8"), numbers(40, dtype="u4") * 99991 + 7), lambda out, x: bits_of(x))
 @cuda.jit
 def bits(out, x):
     """Look at single bits."""
@@ -127,32 +107,24 @@ def bits(out, x):
     out[i, 3] = cuda.brev(value)  # wrong a: out[i, 4] = cuda.brev(value)  # a: out of bounds  # a: never written
 
 
-@case(
-    2,
-    40,
-    lambda: (blank(2, 3, dtype=np.int32), numbers(80)),
-    lambda out, x: [[(h > 0).sum(), (h > -10).all(), (h > 8).any()] for h in (x[:40], x[40:])],
-)
+@case(2, 40, lambda: (blank(2, 3, dtype="i4"), numbers(80)),
+      lambda out, x: [[(h > 0).sum(), (h > -10).all(), (h > 8).any()] for h in (x[:40], x[40:])])  # fmt: skip
 @cuda.jit
 def voting_barriers(out, x):
     """Ask a block."""
     value, t = x[cuda.grid(1)], cuda.threadIdx.x
     # wrong a: if value < 0: return
-    count = cuda.syncthreads_count(value > 0)  # a: missing threads
-    every = cuda.syncthreads_and(value > -10)  # a: missing threads
-    some = cuda.syncthreads_or(value > 8)  # a: missing threads
+    count = cuda.syncthreads_count(1 if value > 0 else 0)  # a: missing threads
+    every = cuda.syncthreads_and(1 if value > -10 else 0)  # a: missing threads
+    some = cuda.syncthreads_or(1 if value > 8 else 0)  # a: missing threads
     if t == 0:
         out[cuda.blockIdx.x, 0] = count
         out[cuda.blockIdx.x, 1] = 1 if every else 0
         out[cuda.blockIdx.x, 2] = 1 if some else 0
 
 
-@case(
-    2,
-    32,
-    lambda: (zeros(1, dtype=np.int64), zeros(1, dtype=np.int32), numbers(64, dtype=np.int64)),
-    lambda out, lock, x: [x.sum()],
-)
+@case(2, 32, lambda: (zeros(1, dtype="i8"), zeros(1, dtype="i4"), numbers(64, dtype="i8")),
+      lambda out, lock, x: [x.sum()])  # fmt: skip
 @cuda.jit
 def sum_under_lock(out, lock, x):
     """Add, without an atomic addition, while no other thread does: taking and giving back stand in one loop body."""
@@ -173,12 +145,8 @@ def atomics_of(x):
     return [total, 2**32 - total, x.min(), x.max(), *bitwise, turns, 7 - turns]
 
 
-@case(
-    3,
-    25,
-    lambda: (np.array([0, 0, 99, 0, 255, 0, 0, 0, 7], np.uint32), numbers(75, dtype=np.uint32)),
-    lambda out, x: atomics_of(x),
-)
+@case(3, 25, lambda: (np.array([0, 0, 99, 0, 255, 0, 0, 0, 7], np.uint32), numbers(75, dtype="u4")),
+      lambda out, x: atomics_of(x))  # fmt: skip
 @cuda.jit
 def all_atomics(out, x):
     """Call every atomic operation on whole numbers."""
@@ -194,13 +162,8 @@ def all_atomics(out, x):
     cuda.atomic.dec(out, 8, 7)
 
 
-@case(
-    2,
-    64,
-    lambda: (blank(128), blank(128, dtype=np.int32), numbers(128)),
-    lambda out, places, x: [x.reshape(2, 64)[:, ::-1].ravel(), 63 - np.arange(128) % 64],
-    shared=64 * 8,
-)
+@case(2, 64, lambda: (blank(128), blank(128, dtype="i4"), numbers(128)),
+      lambda out, places, x: (x.reshape(2, 64)[:, ::-1].ravel(), 63 - np.arange(128) % 64), shared=64 * 8)  # fmt: skip
 @cuda.jit
 def two_arrays_in_one(out, places, x):
     """Divide dynamic shared memory, whose size the launch gives, into two arrays of different types."""
