@@ -79,8 +79,8 @@ def sum_in_warp_memory(out, x):
 
 @case(1, 32, lambda: (blank(32), numbers(32)), lambda out, x: np.where(np.arange(32) < 16, np.roll(x, -1), x))
 @cuda.jit
-def half_a_warp(out, x):
-    """Let half of the lanes shift among themselves, within a branch, by a mask that names just them."""
+def part_of_a_warp(out, x):
+    """Let the first 17 lanes shift among themselves, within a branch, by a mask that names just them."""
     lane = cuda.laneid
     value = x[lane]
     mask = 0x1FFFF
