@@ -10,7 +10,7 @@ import pytest
 os.environ.setdefault("NUMBA_NUM_THREADS", "3")  # Numba reads it at its import; allows three threads on any machine
 SIMULATOR = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
-collect_ignore = []
+collect_ignore = ["emulator/foreign"]  # examples, which test_foreign.py imports
 if not SIMULATOR:  # tests/kernels/test_simulator.py runs these in a process with the variable set
     collect_ignore.append("kernels/sim")
 if "PTXRUN" not in os.environ:  # names the folder of a tool that runs compiled PTX on a CPU
