@@ -36,7 +36,7 @@ BARRIER, YIELD, SYNC, SHUFFLE, VOTE, MATCH, ACTIVE, REDUCE, LDMATRIX, MMA = rang
 # A row of the table of sites, each an instruction that touches memory.
 SITE_BYTES, SITE_ACTION, SITE_SHARED = range(3)
 SITE = 3
-READ, WRITE, ATOMIC = range(3)
+READ, WRITE, ATOMIC, VOLATILE = range(4)
 GENERIC, GLOBAL_SPACE, SHARED_SPACE, LOCAL_SPACE = range(4)
 
 # A row of the table of ranges, each an array in global memory.

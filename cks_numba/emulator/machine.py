@@ -333,7 +333,10 @@ class Launch:
         """Numbers and tables for the checks."""
         program, rows = self.program, []
         actions = {"read": layout.READ, "write": layout.WRITE, "atomic": layout.ATOMIC}
-        sites = [(s.bytes, actions[s.action], s.space == "shared") for s in program.sites]
+        sites = [
+            (s.bytes, layout.VOLATILE if "volatile" in s.instruction.op[1:] and s.action == "read" else actions[s.action], s.space == "shared")
+            for s in program.sites
+        ]
         self.sites = self._keep(np.array([*sites, (0, 0, 0)], np.int64))
         for region in self.memory.regions:
             region.shadow = _aligned(layout.SHADOW_ROW * ((region.bytes >> program.granule["global"]) + 2))
@@ -409,7 +412,7 @@ class Launch:
 
     def poisoned(self, poison: Any) -> list[bool]:
         """Which arrays hold nothing but a value."""
-        return [poison is not None and a.size > 0 and bool(np.all(_equal(a, poison))) for _, a in self.named]
+        return [poison is not None and bool(_full_of(array, poison)) for _, array in self.named]
 
     def _never_written(self, poisoned: list[bool]) -> Iterator[Finding]:
         """Elements of poisoned arrays that no thread has written."""
@@ -426,6 +429,7 @@ class Launch:
                 yield Finding("never written", None, None, 0, 0, 0, 0, address, array.itemsize, k, len(missing))
 
 
-def _equal(array: Array, value: Any) -> Any:
-    with np.errstate(invalid="ignore"):
-        return np.isnan(array) if value != value and array.dtype.kind in "fc" else array == value
+def _full_of(array: Array, value: Any) -> Any:
+    if not array.size or array.dtype.kind not in "biufc":
+        return False
+    return np.all(np.isnan(array) if value != value and array.dtype.kind in "fc" else array == value)

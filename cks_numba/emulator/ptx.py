@@ -79,7 +79,7 @@ class Kernel:
     local: Memory = field(default_factory=Memory)
     buffers: Memory = field(default_factory=Memory)  # arguments and results of the functions that are called
     shared: Memory = field(default_factory=lambda: Memory(gap=256))
-    dynamic: str | None = None  # the shared variable whose size the launch gives
+    dynamic: list[str] = field(default_factory=list)  # shared variables whose size the launch gives, all at one place
     constants: Memory = field(default_factory=lambda: Memory(gap=64))
     values: dict[str, bytes] = field(default_factory=dict)  # of constants
     targets: dict[str, list[str]] = field(default_factory=dict)  # of jumps by number
@@ -159,8 +159,8 @@ class _Parser:
             if variable := re.search(r"(?:\.(?:visible|extern|weak|common)\s+)*\.(?:shared|global|const)\s.*$", one, re.S):
                 self._declare(entry, variable[0].rstrip())
         entry.body = list(self._with_calls(entry, entry, ()))
-        if entry.dynamic:  # the last one: its end is not known
-            entry.shared.add(entry.dynamic, 0, 128)
+        for name in entry.dynamic[:1]:  # the last one: its end is not known
+            entry.shared.add(name, 0, 128)
         return entry
 
     def _head(self, found: re.Match[str]) -> Kernel:
@@ -188,7 +188,7 @@ class _Parser:
         space, _, kind, name, dimensions, value = _DECLARATION.match(text).groups()  # type: ignore[union-attr]
         if space == "shared":
             if dimensions.endswith("[]"):
-                kernel.dynamic = name
+                kernel.dynamic.append(name)
             else:
                 self._place(kernel.shared, text)
             return

@@ -191,11 +191,16 @@ def synchronise_lanes(context, warp, members):
 
 
 @helper
-def synchronise_atomic(context, thread, row):
-    """An atomic takes over what the one before it at the same place had to tell, and tells what this thread has done."""
+def synchronise_atomic(context, thread, row, writes):
+    """An atomic takes over what the one before it at the same place had to tell, and tells what this thread has done.
+
+    A volatile read, as in a loop that waits for a flag, only takes over.
+    """
     acquired = words(context[at.ACQUIRED])
     acquired[thread] = max(acquired[thread], row[at.ATOMIC_AT])
     context[at.BLOCK_ACQUIRED] = max(context[at.BLOCK_ACQUIRED], row[at.ATOMIC_AT])
+    if not writes:
+        return
     context[at.TIME] += 1
     row[at.ATOMIC_AT] = context[at.TIME]
     words(context[at.RELEASED])[thread] = context[at.TIME]
@@ -227,6 +232,8 @@ def touch(context, thread, shadow, granule, granules, site, action, at_offset, s
     """Compare an access with the last ones of the same memory, and remember it."""
     since, block_since = context[at.SINCE], context[at.BLOCK_SINCE]
     now = context[at.TIME] << at.TIME_SHIFT | site << at.SITE_SHIFT | thread << at.THREAD_SHIFT | clock_of(context, thread)
+    if action >= at.ATOMIC:
+        now |= at.IS_ATOMIC
     shared = array == at.IN_SHARED
     for k in range(granules):
         row = words(shadow + k * (8 * at.SHADOW_ROW))
@@ -239,11 +246,11 @@ def touch(context, thread, shadow, granule, granules, site, action, at_offset, s
                 if action != at.WRITE:
                     report_here(context, at.UNINITIALISED, site, thread, offset, size, array)
         if wrote != 0 and (time >= since or time < block_since) and not ordered(context, thread, wrote):
-            both = action == at.ATOMIC and wrote & at.IS_ATOMIC != 0
+            both = action >= at.ATOMIC and wrote & at.IS_ATOMIC != 0
             if not both and not (action == at.WRITE and same_bytes(real, size, low, high)):
                 race(context, thread, site, wrote, offset, size, array)
         seen = row[at.HAS_READ]
-        if action == at.READ:
+        if action == at.READ or action == at.VOLATILE:
             if seen >> at.TIME_SHIFT >= since:
                 if seen >> at.THREAD_SHIFT & at.THREAD_BITS != thread:
                     row[at.READ_TOO] = now
@@ -258,12 +265,14 @@ def touch(context, thread, shadow, granule, granules, site, action, at_offset, s
             continue
         for m in range(at.HAS_READ, at.READ_TOO + 1):
             stamp = row[m]
+            if action == at.ATOMIC and stamp & at.IS_ATOMIC:
+                continue
             if stamp != 0 and not (shared and stamp >> at.TIME_SHIFT < block_since) and not ordered(context, thread, stamp):
                 race(context, thread, site, stamp, offset, size, array)
-        row[at.WROTE] = now | at.IS_ATOMIC if action == at.ATOMIC else now
+        row[at.WROTE] = now
         row[at.HAS_READ] = row[at.READ_TOO] = 0
-    if action == at.ATOMIC:
-        synchronise_atomic(context, thread, words(shadow))
+    if action >= at.ATOMIC:
+        synchronise_atomic(context, thread, words(shadow), action == at.ATOMIC)
 
 
 @helper

@@ -155,6 +155,7 @@ class Translator:
         kernel = self.kernel
         name, _, offset = name.partition("+")
         more = int(offset or 0)
+        name = kernel.dynamic[0] if name in kernel.dynamic else name
         if name in kernel.shared.offsets:
             return str(kernel.shared.offsets[name] + more)
         for memory, base in ((kernel.local, "%local"), (kernel.constants, "%constants"), (kernel.parameters, "%parameters")):
