@@ -24,8 +24,8 @@ from .jit import cuda, taps_of_output, unravel
 from .launch import Launch, one_thread_each
 
 TILE = 8  # images, output channels and input channels of a shared tile
-# Elements from a row of ws to the next. A warp writes 4 neighbours in each of the 8 rows at once. With 4 unused elements
-# after each row, all 32 lie in different banks (in float32).
+# Elements from a row of ws to the next. A warp writes 4 neighbours in each of the 8 rows at once. With 4 unused
+# elements after each row, all 32 lie in different banks (in float32).
 PITCH = TILE + 4
 
 
