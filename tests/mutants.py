@@ -135,7 +135,7 @@ EDITS = (  # file in cks_numba/kernels, code in it, the replacement, and which o
     (GEMM, "                if m < rows and kh < taps_h:", "                if m < rows and kh <= taps_h:", 0),
     (GEMM, "digits(m if m < rows else uint32(0)", "digits(m if m <= rows else uint32(0)", 0),
     (GEMM, "while left > -BK:", "while left > 0:", 0),
-    (GEMM, "buffer ^= uint32(1)", "buffer ^= uint32(0)", 0),
+    (GEMM, "uint32(buffer ^ uint32(1))", "uint32(buffer ^ uint32(0))", 0),
     (GEMM, "left = min(int32(terms - first), most)", "left = most", 0),
     (FUNCTIONS, "if table[middle, FIRST_BLOCK] <= block:", "if table[middle, FIRST_BLOCK] < block:", 0),
     (FUNCTIONS, "            last = uint32(last - over * last_size)\n", "", 0),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import numba
@@ -28,8 +30,22 @@ ALIGN = None if SIMULATED else 16
 
 
 def device(function: Any) -> Any:
-    """Compile a function to be inlined into kernels (a plain call would need a driver to compile)."""
-    return cuda.jit(device=True, inline="always")(function)
+    """Compile a function that the compiler puts into each kernel that calls it, with the function's own lines."""
+    options = {"forceinline": True, "lineinfo": True} if NUMBA_CUDA and not SIMULATED else {}
+    return cuda.jit(device=True, **options)(function)
+
+
+@contextmanager
+def compiling_for(capability: tuple[int, int]) -> Iterator[None]:
+    """Let device functions compile without a GPU: they ask the current device for its compute capability."""
+    from numba.cuda import dispatcher  # the simulator has no such module
+
+    real = dispatcher.get_current_device
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = real
 
 
 def kernel(threads: int, blocks: int) -> Any:
