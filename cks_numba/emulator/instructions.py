@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-
 from .ptx import BITS, Instruction, PTXError
 
 

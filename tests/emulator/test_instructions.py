@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cks_numba.emulator.instructions import FORMATS, TABLE
+from cks_numba.emulator.libdevice import FUNCTIONS, call_function
 from cks_numba.emulator.ptx import BITS, Instruction, PTXError
 
 # A straight piece of PTX as a function of this process.
@@ -83,7 +84,11 @@ def function(t, inputs, outputs):
     for n, name in enumerate(inputs):
         kind = t.registers[name]
         x = t.let(f"load i64, i64* {t.let(f'getelementptr i64, i64* %row, i64 {n}')}")
-        t.set(name, f"b{BITS[kind]}" if kind != "pred" else "pred", t.convert(x, "i64", f"b{BITS[kind]}") if BITS[kind] > 1 else t.let(f"trunc i64 {x} to i1"))
+        t.set(
+            name,
+            f"b{BITS[kind]}" if kind != "pred" else "pred",
+            t.convert(x, "i64", f"b{BITS[kind]}") if BITS[kind] > 1 else t.let(f"trunc i64 {x} to i1"),
+        )
     head, t.lines = t.lines, []
     for n, name in enumerate(outputs, len(inputs)):
         x = t.value(name, f"b{BITS[t.registers[name]]}" if t.registers[name] != "pred" else "pred")
@@ -105,7 +110,9 @@ def execute(t, inputs, outputs, rows, cpu=None):
     module = llvm.parse_assembly(function(t, inputs, outputs))
     module.verify()
     target = llvm.Target.from_default_triple()
-    machine = target.create_target_machine(cpu=cpu or llvm.get_host_cpu_name(), features="" if cpu else llvm.get_host_cpu_features().flatten())
+    machine = target.create_target_machine(
+        cpu=cpu or llvm.get_host_cpu_name(), features="" if cpu else llvm.get_host_cpu_features().flatten()
+    )
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     width = len(inputs) + len(outputs)
@@ -171,7 +178,14 @@ def rounded(kind, x, mode="rn", zero=0.0):
     if x == 0:
         return zero
     low, high = 2 - (1 << (exponent - 1)), (1 << (exponent - 1)) - 1
-    power = max(math.floor(math.log2(abs(x)) if 1e-300 < abs(x) < 1e300 else abs(x).numerator.bit_length() - abs(x).denominator.bit_length()), low)
+    power = max(
+        math.floor(
+            math.log2(abs(x))
+            if 1e-300 < abs(x) < 1e300
+            else abs(x).numerator.bit_length() - abs(x).denominator.bit_length()
+        ),
+        low,
+    )
     while abs(x) >= Fraction(2) ** (power + 1):
         power += 1
     while power > low and abs(x) < Fraction(2) ** power:
@@ -322,7 +336,13 @@ def test_bit_fields():
 
         rows = [(x, a, n) for x in integers(kind) for a in counts for n in counts]
         check(f"bfe.{kind} %d, %a, %p, %n", f"a:{kind} p:u32 n:u32", f"d:{kind}", rows, bfe)
-        check(f"bfind.{kind} %d, %a", f"a:{kind}", "d:u32", [r[:1] for r in rows], lambda x: (x if x >= 0 else ~x).bit_length() - 1)
+        check(
+            f"bfind.{kind} %d, %a",
+            f"a:{kind}",
+            "d:u32",
+            [r[:1] for r in rows],
+            lambda x: (x if x >= 0 else ~x).bit_length() - 1,
+        )
 
         def shiftamt(x, bits=bits):
             n = (x if x >= 0 else ~x).bit_length() - 1
@@ -335,12 +355,23 @@ def test_bit_fields():
                 mask = ((1 << (n & 255)) - 1) << (at & 255) & (1 << bits) - 1
                 return a << (at & 255) & mask | b & ~mask
 
-            rows = [(x, y, a, n) for x, y in [(0xDEADBEEF, 0x12345678), ((1 << bits) - 1, 0)] for a in counts for n in counts]
+            rows = [
+                (x, y, a, n)
+                for x, y in [(0xDEADBEEF, 0x12345678), ((1 << bits) - 1, 0)]
+                for a in counts
+                for n in counts
+            ]
             check(f"bfi.b{bits} %d, %a, %b, %p, %n", f"a:{kind} b:{kind} p:u32 n:u32", f"d:{kind}", rows, bfi)
             ones = [(x,) for x in integers(kind)]
             check(f"popc.b{bits} %d, %a", f"a:{kind}", "d:u32", ones, lambda x: bin(x).count("1"))
             check(f"clz.b{bits} %d, %a", f"a:{kind}", "d:u32", ones, lambda x, bits=bits: bits - x.bit_length())
-            check(f"brev.b{bits} %d, %a", f"a:{kind}", f"d:{kind}", ones, lambda x, bits=bits: int(f"{x:0{bits}b}"[::-1], 2))
+            check(
+                f"brev.b{bits} %d, %a",
+                f"a:{kind}",
+                f"d:{kind}",
+                ones,
+                lambda x, bits=bits: int(f"{x:0{bits}b}"[::-1], 2),
+            )
             check(f"not.b{bits} %d, %a", f"a:{kind}", f"d:{kind}", ones, lambda x: ~x)
             check(f"cnot.b{bits} %d, %a", f"a:{kind}", f"d:{kind}", ones, lambda x: x == 0)
 
@@ -412,7 +443,11 @@ def test_nth_set_bit():
         return -1
 
     masks = [0, 1, 0x80000000, 0xFFFFFFFF, 0xAAAAAAAA, 0x12345678]
-    rows = list(itertools.product(masks, (0, 1, 15, 31), (0, 1, 2, 5, 16, 32, 33, -1 & 0xFFFFFFFF, -3 & 0xFFFFFFFF, -32 & 0xFFFFFFFF)))
+    rows = list(
+        itertools.product(
+            masks, (0, 1, 15, 31), (0, 1, 2, 5, 16, 32, 33, -1 & 0xFFFFFFFF, -3 & 0xFFFFFFFF, -32 & 0xFFFFFFFF)
+        )
+    )
     check("fns.b32 %d, %a, %b, %n", "a:u32 b:u32 n:s32", "d:u32", rows, fns)
 
 
@@ -422,11 +457,26 @@ def test_dot_products(a, b):
     def split(x, kind, bits):
         return [as_integer(f"{kind[0]}{bits}", x >> n) for n in range(0, 32, bits)]
 
-    rows = [(x, y, c) for x in (0x80FF7F01, 0x01020304, 0xFFFFFFFF) for y in (0x7F80FF05, 0xFFFFFFFF, 2) for c in (0, 5, 0xFFFFFFFF)]
+    rows = [
+        (x, y, c)
+        for x in (0x80FF7F01, 0x01020304, 0xFFFFFFFF)
+        for y in (0x7F80FF05, 0xFFFFFFFF, 2)
+        for c in (0, 5, 0xFFFFFFFF)
+    ]
     io = "a:u32 b:u32 c:u32", "d:u32", rows
-    check(f"dp4a.{a}.{b} %d, %a, %b, %c", *io, lambda x, y, c: c + sum(p * q for p, q in zip(split(x, a, 8), split(y, b, 8), strict=True)))
+    check(
+        f"dp4a.{a}.{b} %d, %a, %b, %c",
+        *io,
+        lambda x, y, c: c + sum(p * q for p, q in zip(split(x, a, 8), split(y, b, 8), strict=True)),
+    )
     for half, name in enumerate(("lo", "hi")):
-        check(f"dp2a.{name}.{a}.{b} %d, %a, %b, %c", *io, lambda x, y, c, h=half: c + sum(p * q for p, q in zip(split(x, a, 16), split(y, b, 8)[2 * h :], strict=False)))
+        check(
+            f"dp2a.{name}.{a}.{b} %d, %a, %b, %c",
+            *io,
+            lambda x, y, c, h=half: (
+                c + sum(p * q for p, q in zip(split(x, a, 16), split(y, b, 8)[2 * h :], strict=False))
+            ),
+        )
 
 
 CONDITIONS = {
@@ -444,7 +494,9 @@ def test_integer_comparisons(kind):
         check(f"setp.{name}.{kind} %d, %a, %b", f"a:{kind} b:{kind}", "d:pred", pairs(kind), f)
     rows = [(a, b, p) for a, b in pairs(kind)[::5] for p in (0, 1)]
     for combine, f in (("and", lambda x, p: x & p), ("or", lambda x, p: x | p), ("xor", lambda x, p: x ^ p)):
-        results = ptx(f"setp.lt.{combine}.{kind} %d|%e, %a, %b, !%p", f"a:{kind} b:{kind} p:pred", "d:pred e:pred", rows)
+        results = ptx(
+            f"setp.lt.{combine}.{kind} %d|%e, %a, %b, !%p", f"a:{kind} b:{kind} p:pred", "d:pred e:pred", rows
+        )
         for (a, b, p), got in zip(rows, results, strict=True):
             less = as_integer(kind, a) < as_integer(kind, b)
             assert got == (f(less, not p), f(not less, not p))
@@ -454,21 +506,61 @@ def test_integer_comparisons(kind):
 def test_choices_and_moves():
     rows = [(a, b, p) for a, b in pairs("u32")[::7] for p in (0, 1)]
     check("selp.b32 %d, %a, %b, %p", "a:u32 b:u32 p:pred", "d:u32", rows, lambda a, b, p: a if p else b)
-    check("slct.u32.s32 %d, %a, %b, %c", "a:u32 b:u32 c:s32", "d:u32", [(1, 2, 5), (1, 2, 0), (1, 2, 0x80000000)], lambda a, b, c: a if c >= 0 else b)
+    check(
+        "slct.u32.s32 %d, %a, %b, %c",
+        "a:u32 b:u32 c:s32",
+        "d:u32",
+        [(1, 2, 5), (1, 2, 0), (1, 2, 0x80000000)],
+        lambda a, b, c: a if c >= 0 else b,
+    )
     signs = [(1, 2, encode("f32", x)) for x in NUMBERS]
-    check("slct.u32.f32 %d, %a, %b, %c", "a:u32 b:u32 c:u32", "d:u32", signs, lambda a, b, c: a if decode("f32", c) >= 0 else b, c="f32")
+    check(
+        "slct.u32.f32 %d, %a, %b, %c",
+        "a:u32 b:u32 c:u32",
+        "d:u32",
+        signs,
+        lambda a, b, c: a if decode("f32", c) >= 0 else b,
+        c="f32",
+    )
     rows = [(x,) for x in WIDE]
-    check("mov.b64 {%l, %h}, %a; mov.b64 %d, {%h, %l}", "a:u64", "d:u64", rows, lambda a: a >> 32 | a << 32, l="b32", h="f32")
+    check(
+        "mov.b64 {%l, %h}, %a; mov.b64 %d, {%h, %l}",
+        "a:u64",
+        "d:u64",
+        rows,
+        lambda a: a >> 32 | a << 32,
+        l="b32",
+        h="f32",
+    )
     quarters = dict.fromkeys("wxyz", "b16")
-    check("mov.b64 {%w,%x,%y,%z}, %a; mov.b64 %d, {%w,%w,%z,%w}", "a:u64", "d:u64", rows, lambda a: (a & 0xFFFF) * 0x1000000010001 + (a >> 48 << 32), **quarters)
+    check(
+        "mov.b64 {%w,%x,%y,%z}, %a; mov.b64 %d, {%w,%w,%z,%w}",
+        "a:u64",
+        "d:u64",
+        rows,
+        lambda a: (a & 0xFFFF) * 0x1000000010001 + (a >> 48 << 32),
+        **quarters,
+    )
     check("mov.b64 {_, %d}, %a", "a:u64", "d:b32", rows, lambda a: a >> 32)
     check("mov.b128 %q, {%a, %a}; mov.b128 {%d, _}, %q", "a:u64", "d:u64", rows, lambda a: a, q="b128")
     check("mov.u32 %d, -5", "a:u64", "d:u32", rows, lambda a: -5)
-    check("and.pred %d, %a, !%b; not.pred %d, %d", "a:pred b:pred", "d:pred", [(0, 0), (0, 1), (1, 0), (1, 1)], lambda a, b: not (a and not b))
+    check(
+        "and.pred %d, %a, !%b; not.pred %d, %d",
+        "a:pred b:pred",
+        "d:pred",
+        [(0, 0), (0, 1), (1, 0), (1, 1)],
+        lambda a, b: not (a and not b),
+    )
 
 
 def test_what_is_not_known_is_named():
-    for text in ("add.magic.f32 %d, %a, %b", "add.f99 %d, %a, %b", "cvt.rn.odd.f32.f64 %d, %a", "setp.xx.f32 %p, %a, %b", "mul.lo.pred %d, %a, %b"):
+    for text in (
+        "add.magic.f32 %d, %a, %b",
+        "add.f99 %d, %a, %b",
+        "cvt.rn.odd.f32.f64 %d, %a",
+        "setp.xx.f32 %p, %a, %b",
+        "mul.lo.pred %d, %a, %b",
+    ):
         (i,) = instructions(text)
         with pytest.raises(PTXError, match=re.escape(text)):
             TABLE[i.op[0]](Straight({"%a": "f32", "%b": "f32", "%d": "f32", "%p": "pred"}), i)
@@ -511,7 +603,17 @@ def reference(op, kind, mode, *x):
 
 def native(op, *x):
     a, b, c = (np.float64(v) for v in (*x, 1, 1)[:3])
-    return float({"add": lambda: a + b, "sub": lambda: a - b, "mul": lambda: a * b, "div": lambda: a / b, "fma": lambda: a * b + c, "sqrt": lambda: np.sqrt(a), "rcp": lambda: 1 / a}[op]())
+    return float(
+        {
+            "add": lambda: a + b,
+            "sub": lambda: a - b,
+            "mul": lambda: a * b,
+            "div": lambda: a / b,
+            "fma": lambda: a * b + c,
+            "sqrt": lambda: np.sqrt(a),
+            "rcp": lambda: 1 / a,
+        }[op]()
+    )
 
 
 def operands(kind, count):
@@ -522,7 +624,11 @@ def operands(kind, count):
     if count == 2:
         return list(itertools.product(values, repeat=2))
     rows = [tuple(r) for r in rng.choice(np.array(values, dtype=np.uint64), (1500, 3)).tolist()]
-    near = [(a, b, encode(kind, rounded(kind, -decode(kind, a) * decode(kind, b)))) for a, b, _ in rows if math.isfinite(rounded(kind, -decode(kind, a) * decode(kind, b)))]
+    near = [
+        (a, b, encode(kind, rounded(kind, -decode(kind, a) * decode(kind, b))))
+        for a, b, _ in rows
+        if math.isfinite(rounded(kind, -decode(kind, a) * decode(kind, b)))
+    ]
     return rows + near
 
 
@@ -534,7 +640,12 @@ def test_float_arithmetic(op, mode, kind):
         pytest.skip("no such instruction")
     count = EXACT[op].__code__.co_argcount
     rows = operands(kind, count)
-    got = ptx(f"{op}.{mode}.{kind} %d, " + ", ".join(["%a", "%b", "%c"][:count]), " ".join(f"{n}:{kind}" for n in "abc"[:count]), f"d:{kind}", rows)
+    got = ptx(
+        f"{op}.{mode}.{kind} %d, " + ", ".join(["%a", "%b", "%c"][:count]),
+        " ".join(f"{n}:{kind}" for n in "abc"[:count]),
+        f"d:{kind}",
+        rows,
+    )
     for row, result in zip(rows, got, strict=True):
         x = [decode(kind, v) for v in row]
         want = reference(op, kind, mode, *x)
@@ -581,7 +692,12 @@ def test_extremes_and_signs(kind):
 def test_modifiers():
     tiny, half = encode("f32", 1e-41), encode("f32", 0.5)
     rows = [(tiny, half), (1 << 31 | tiny, half), (half, encode("f32", 1e-38)), (half, half)]
-    assert ptx("add.ftz.f32 %d, %a, %a", "a:f32 b:f32", "d:f32", rows) == [0, 1 << 31, encode("f32", 1), encode("f32", 1)]
+    assert ptx("add.ftz.f32 %d, %a, %a", "a:f32 b:f32", "d:f32", rows) == [
+        0,
+        1 << 31,
+        encode("f32", 1),
+        encode("f32", 1),
+    ]
     assert ptx("mul.ftz.f32 %d, %a, %b", "a:f32 b:f32", "d:f32", rows)[2] == 0
     values = [(encode("f32", x),) for x in (-1.0, -0.0, 0.25, 1.5, math.inf, math.nan)]
     got = ptx("mul.sat.f32 %d, %a, 0f3F800000", "a:f32", "d:f32", values)
@@ -593,7 +709,16 @@ def test_modifiers():
 
 @pytest.mark.parametrize(
     ("op", "f"),
-    [("rcp", lambda x: 1 / x), ("sqrt", math.sqrt), ("rsqrt", lambda x: 1 / math.sqrt(x)), ("sin", math.sin), ("cos", math.cos), ("ex2", lambda x: 2**x), ("lg2", math.log2), ("tanh", math.tanh)],
+    [
+        ("rcp", lambda x: 1 / x),
+        ("sqrt", math.sqrt),
+        ("rsqrt", lambda x: 1 / math.sqrt(x)),
+        ("sin", math.sin),
+        ("cos", math.cos),
+        ("ex2", lambda x: 2**x),
+        ("lg2", math.log2),
+        ("tanh", math.tanh),
+    ],
 )
 def test_approximations(op, f):
     numbers = [0.01, 0.5, 1.0, 2.0, 3.7, 100.0]
@@ -601,7 +726,9 @@ def test_approximations(op, f):
         got = ptx(f"{op}.{mods}.f32 %d, %a", "a:f32", "d:f32", [(encode("f32", x),) for x in numbers])
         for x, result in zip(numbers, got, strict=True):
             assert same("f32", result, f(decode("f32", encode("f32", x))), ulp=1), (op, x)
-    special = ptx(f"{op}.approx.f32 %d, %a", "a:f32", "d:f32", [(encode("f32", x),) for x in (0.0, -0.0, math.inf, math.nan)])
+    special = ptx(
+        f"{op}.approx.f32 %d, %a", "a:f32", "d:f32", [(encode("f32", x),) for x in (0.0, -0.0, math.inf, math.nan)]
+    )
     table = {
         "rcp": (math.inf, -math.inf, 0.0), "sqrt": (0.0, -0.0, math.inf), "rsqrt": (math.inf, -math.inf, 0.0),
         "sin": (0.0, -0.0, math.nan), "cos": (1.0, 1.0, math.nan), "ex2": (1.0, 1.0, math.inf),
@@ -619,7 +746,9 @@ def test_approximations_of_other_types():
     for op, want in (("rcp", 0.25), ("rsqrt", 0.5)):
         assert ptx(f"{op}.approx.ftz.f64 %d, %a", "a:f64", "d:f64", [(encode("f64", 4.0),)]) == [encode("f64", want)]
     for text in ("div.approx.f32", "div.full.f32", "div.full.ftz.f32"):
-        assert ptx(f"{text} %d, %a, %b", "a:f32 b:f32", "d:f32", [(encode("f32", 1.0), encode("f32", 8.0))]) == [encode("f32", 0.125)]
+        assert ptx(f"{text} %d, %a, %b", "a:f32 b:f32", "d:f32", [(encode("f32", 1.0), encode("f32", 8.0))]) == [
+            encode("f32", 0.125)
+        ]
 
 
 @pytest.mark.parametrize("kind", ["f32", "f64", "f16", "bf16"])
@@ -650,7 +779,9 @@ def test_packed_comparison_and_properties():
         "normal": lambda x: math.isfinite(x) and abs(x) >= 2.0**-126, "subnormal": lambda x: 0 < abs(x) < 2.0**-126,
     }  # fmt: skip
     for name, f in tests.items():
-        for (x,), got in zip(rows := operands("f32", 1), ptx(f"testp.{name}.f32 %d, %a", "a:f32", "d:pred", rows), strict=True):
+        for (x,), got in zip(
+            rows := operands("f32", 1), ptx(f"testp.{name}.f32 %d, %a", "a:f32", "d:pred", rows), strict=True
+        ):
             assert got == f(decode("f32", x)), (name, decode("f32", x))
 
 
@@ -664,10 +795,14 @@ def test_conversions_of_integers(source):
     rows = [(x,) for x in integers(source)]
     for to in INTEGER_KINDS:
         check(f"cvt.{to}.{source} %d, %a", f"a:{source}", f"d:{to}", rows, lambda x: x)
-        check(f"cvt.sat.{to}.{source} %d, %a", f"a:{source}", f"d:{to}", rows, lambda x: clamp(x, BITS[to], to[0] == "s"))
+        check(
+            f"cvt.sat.{to}.{source} %d, %a", f"a:{source}", f"d:{to}", rows, lambda x: clamp(x, BITS[to], to[0] == "s")
+        )
     for to in ("f32", "f64", "f16", "bf16"):
         for mode in ("rn", "rz", "rm", "rp"):
-            for (x,), got in zip(rows, ptx(f"cvt.{mode}.{to}.{source} %d, %a", f"a:{source}", f"d:{to}", rows), strict=True):
+            for (x,), got in zip(
+                rows, ptx(f"cvt.{mode}.{to}.{source} %d, %a", f"a:{source}", f"d:{to}", rows), strict=True
+            ):
                 assert same(to, got, rounded(to, Fraction(as_integer(source, x)), mode)), (to, source, mode, x)
 
 
@@ -677,15 +812,21 @@ def test_conversions_of_floats_to_integers(source):
     modes = {"rni": round, "rzi": math.trunc, "rmi": math.floor, "rpi": math.ceil}
     for to in INTEGER_KINDS:
         for mode, f in modes.items():
-            for (x,), got in zip(rows, ptx(f"cvt.{mode}.{to}.{source} %d, %a", f"a:{source}", f"d:{to}", rows), strict=True):
+            for (x,), got in zip(
+                rows, ptx(f"cvt.{mode}.{to}.{source} %d, %a", f"a:{source}", f"d:{to}", rows), strict=True
+            ):
                 number, bits = decode(source, x), BITS[to]
                 if math.isnan(number):
                     want = 1 << (bits - 1) if "64" in to + source else 0
                 else:
-                    want = clamp(f(number) if math.isfinite(number) else math.copysign(1 << 80, number), bits, to[0] == "s")
+                    want = clamp(
+                        f(number) if math.isfinite(number) else math.copysign(1 << 80, number), bits, to[0] == "s"
+                    )
                 assert got == int(want) & (1 << bits) - 1, (to, source, mode, number)
     for mode, f in modes.items():
-        for (x,), got in zip(rows, ptx(f"cvt.{mode}.{source}.{source} %d, %a", f"a:{source}", f"d:{source}", rows), strict=True):
+        for (x,), got in zip(
+            rows, ptx(f"cvt.{mode}.{source}.{source} %d, %a", f"a:{source}", f"d:{source}", rows), strict=True
+        ):
             number = decode(source, x)
             want = math.copysign(f(number), number) if math.isfinite(number) else number
             assert same(source, got, want), (mode, number)
@@ -698,11 +839,17 @@ def test_conversions_between_floats(to, source):
     rng = np.random.default_rng(1)
     rows = operands(source, 1) + [(x,) for x in rng.integers(0, 1 << BITS[source] - 1, 500, dtype=np.uint64).tolist()]
     if source == "f32":  # ties and their neighbours in every format
-        rows += [(x << 12 | low,) for x in (0x38000, 0x38001, 0x38003, 0x33000, 0x33001, 0x47FFF) for low in (0, 1, 0xFFF)]
+        rows += [
+            (x << 12 | low,) for x in (0x38000, 0x38001, 0x38003, 0x33000, 0x33001, 0x47FFF) for low in (0, 1, 0xFFF)
+        ]
     modes = ["rn"] if exact else ["rn", "rz", "rm", "rp", *(["rna"] if to == "tf32" else [])]
     for mode in modes:
         mods = "" if exact else f".{mode}"
-        for (x,), got in zip(rows, ptx(f"cvt{mods}.{to}.{source} %d, %a", f"a:{source}", f"d:{to if to != 'tf32' else 'b32'}", rows), strict=True):
+        for (x,), got in zip(
+            rows,
+            ptx(f"cvt{mods}.{to}.{source} %d, %a", f"a:{source}", f"d:{to if to != 'tf32' else 'b32'}", rows),
+            strict=True,
+        ):
             number = decode(source, x)
             want = rounded(to, number, mode)
             assert same(to, got, want), (to, source, mode, number, decode(to, got), want)
@@ -716,8 +863,20 @@ def test_packed_conversions():
         assert got == encode(kind, a) << 16 | encode(kind, want)
         (got,) = ptx(f"cvt.rn.relu.{kind}x2.f32 %d, %a, %b", "a:f32 b:f32", "d:b32", [row])
         assert got == encode(kind, a) << 16
-    check("cvt.pack.sat.u8.s32.b32 %d, %a, %b, %c", "a:s32 b:s32 c:b32", "d:u32", [(300, 5, 0x1234ABCD), (-1 & 0xFFFFFFFF, 255, 7)], lambda a, b, c: c << 16 | clamp(a, 8, False) << 8 | clamp(b, 8, False))
-    check("cvt.pack.sat.s16.s32 %d, %a, %b", "a:s32 b:s32", "d:u32", [(40000, 5), (1, -40000 & 0xFFFFFFFF)], lambda a, b: (clamp(a, 16) & 0xFFFF) << 16 | clamp(b, 16) & 0xFFFF)
+    check(
+        "cvt.pack.sat.u8.s32.b32 %d, %a, %b, %c",
+        "a:s32 b:s32 c:b32",
+        "d:u32",
+        [(300, 5, 0x1234ABCD), (-1 & 0xFFFFFFFF, 255, 7)],
+        lambda a, b, c: c << 16 | clamp(a, 8, False) << 8 | clamp(b, 8, False),
+    )
+    check(
+        "cvt.pack.sat.s16.s32 %d, %a, %b",
+        "a:s32 b:s32",
+        "d:u32",
+        [(40000, 5), (1, -40000 & 0xFFFFFFFF)],
+        lambda a, b: (clamp(a, 16) & 0xFFFF) << 16 | clamp(b, 16) & 0xFFFF,
+    )
 
 
 def test_eight_bit_floats():
@@ -745,3 +904,120 @@ def test_a_cpu_without_instructions_for_half_precision():
     assert ptx(text, *io, rows, cpu="x86-64") == ptx(text, *io, rows)
     text = "cvt.f64.f16 %x, %a; cvt.rn.f16.f64 %d, %x; fma.rz.f32 %y, %y, %y, %y; cvt.rpi.u64.f32 %x, %y"
     ptx(text, *io, rows[:1], cpu="x86-64", x="f64", y="f32")
+
+
+# Functions of libdevice.
+
+
+def libdevice(name, *rows):
+    """Results of a function, and what it stores, on rows of numbers; floats and integers by its types."""
+    function = FUNCTIONS[f"__nv_{name}"]
+    given = function.arguments[: len(function.arguments) - len(function.stores)]
+    results = [*([function.result] if function.result else []), *function.stores]
+    t = Straight({**{f"%a{n}": k for n, k in enumerate(given)}, **{f"%d{n}": k for n, k in enumerate(results)}})
+    kinds = [f"b{BITS[k]}" for k in given]
+    arguments = [(k, t.value(f"%a{n}", k)) for n, k in enumerate(kinds)]
+    pointers = [("b64", str(n)) for n in range(len(function.stores))]
+    first = len(results) - len(function.stores)
+    value = call_function(
+        t, f"__nv_{name}", arguments + pointers, f"b{BITS[function.result]}" if function.result else "",
+        lambda address, kind, value: t.set(f"%d{first + int(address)}", kind, value),
+    )  # fmt: skip
+    if function.result:
+        t.set("%d0", f"b{BITS[function.result]}", value)
+    patterns = [[encode(k, v) if k in FORMATS else v for k, v in zip(given, row, strict=True)] for row in rows]
+    raw = execute(t, [f"%a{n}" for n in range(len(given))], [f"%d{n}" for n in range(len(results))], patterns)
+    raw = [(r,) if isinstance(r, int) else r for r in raw]
+    return [
+        tuple(decode(k, v) if k in FORMATS else as_integer(k, v) for k, v in zip(results, r, strict=True)) for r in raw
+    ]
+
+
+MATHS = {
+    **{n: getattr(math, n) for n in "acosh asinh atan cos cosh erf erfc exp expm1 log log10 log1p log2 sin sinh sqrt tan tanh lgamma".split()},
+    "tgamma": math.gamma, "exp2": lambda x: 2.0**x, "exp10": lambda x: 10.0**x, "cbrt": lambda x: x ** (1 / 3),
+    "rsqrt": lambda x: x**-0.5, "rcbrt": lambda x: x ** (-1 / 3), "sinpi": lambda x: math.sin(math.pi * x),
+    "cospi": lambda x: math.cos(math.pi * x), "normcdf": lambda x: 0.5 * math.erfc(-x / 2**0.5),
+    "logb": lambda x: float(math.frexp(x)[1] - 1), "fabs": abs, "ceil": math.ceil, "floor": math.floor, "trunc": math.trunc,
+    "rint": round, "nearbyint": round, "round": lambda x: math.floor(x + 0.5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MATHS)
+def test_functions_of_one_number(name):
+    numbers = [1.25, 1.5, 2.0, 3.7]
+    for suffix, ulp in (("", 2.0**-45), ("f", 2.0**-22)):
+        for x, (got,) in zip(numbers, libdevice(name + suffix, *((x,) for x in numbers)), strict=True):
+            x = x if not suffix else decode("f32", encode("f32", x))
+            assert got == pytest.approx(MATHS[name](x), rel=ulp, abs=ulp), x
+
+
+def test_functions_of_two_numbers():
+    rows = [(7.5, -2.0), (-7.5, 2.0), (0.3, 4.0), (5.0, 3.0)]
+    cases = {
+        "atan2": math.atan2, "fmod": math.fmod, "hypot": math.hypot, "remainder": math.remainder, "copysign": math.copysign,
+        "fmax": max, "fmin": min, "fdim": lambda x, y: max(x - y, 0.0),
+    }  # fmt: skip
+    for name, f in cases.items():
+        for suffix in ("", "f"):
+            for row, (got,) in zip(rows, libdevice(name + suffix, *rows), strict=True):
+                assert got == pytest.approx(f(*row), rel=1e-6), name
+    assert libdevice("pow", (2.0, 0.5), (-2.0, 3.0)) == [(2**0.5,), (-8.0,)]
+    assert libdevice("fast_powf", (2.0, 3.0)) == [(8.0,)]
+    assert libdevice("powif", (2.0, 3), (2.0, -2)) == [(8.0,), (0.25,)]
+    assert libdevice("nextafterf", (1.0, 2.0)) == [(1 + 2.0**-23,)]
+    assert libdevice("nextafter", (1.0, 2.0)) == [(1 + 2.0**-52,)]
+    assert libdevice("ldexpf", (1.5, 4)) == libdevice("scalbn", (1.5, 4)) == [(24.0,)]
+    assert libdevice("fmaf", (2.0, 3.0, 4.0)) == [(10.0,)]
+
+
+def test_functions_that_store_results():
+    assert libdevice("modff", (-2.5,), (-math.inf,)) == [(-0.5, -2.0), (-0.0, -math.inf)]
+    assert libdevice("frexp", (6.0,), (0.0,), (5e-324,), (math.inf,), (-1.7e308,)) == [
+        math.frexp(6.0), (0.0, 0), math.frexp(5e-324), (math.inf, 0), math.frexp(-1.7e308),
+    ]  # fmt: skip
+    assert libdevice("frexpf", (0.75,)) == [(0.75, 0)]
+    assert libdevice("sincos", (1.0,)) == [(math.sin(1.0), math.cos(1.0))]
+    assert libdevice("sincospi", (0.5,), (-1.0,), (7.25,))[:2] == [(1.0, 0.0), (0.0, -1.0)]
+    assert libdevice("remquo", (17.0, 5.0), (-17.0, 5.0)) == [(2.0, 3), (-2.0, -3)]
+
+
+def test_functions_of_integers_and_bits():
+    cases = {
+        "abs": ((-5,), 5), "llabs": ((-(1 << 40),), 1 << 40), "min": ((-1, 1), -1), "umin": ((-1 & 0xFFFFFFFF, 1), 1),
+        "llmax": ((-1, 1), 1), "ullmax": ((2, 1), 2), "mulhi": ((-1, 5), -1), "umulhi": ((1 << 31, 4), 2),
+        "mul64hi": ((-1, 5), -1), "umul64hi": ((1 << 63, 4), 2), "mul24": ((-3, 5), -15), "umul24": ((3, 5), 15),
+        "sad": ((-3, 5, 1), 9), "usad": ((3, 5, 1), 3), "hadd": ((-3, 0), -2), "rhadd": ((-3, 0), -1),
+        "uhadd": ((0xFFFFFFFF, 0xFFFFFFFF), 0xFFFFFFFF), "urhadd": ((1, 2), 2), "brev": ((1,), 1 << 31),
+        "brevll": ((1,), 1 << 63), "clz": ((1,), 31), "clzll": ((1,), 63), "popc": ((7,), 3), "popcll": ((1 << 63,), 1),
+        "ffs": ((8,), 4), "ffsll": ((0,), 0), "byte_perm": ((0x03020100, 0x07060504, 0x7531), 0x07050301),
+        "float_as_int": ((1.0,), 0x3F800000), "double2hiint": ((1.0,), 0x3FF00000), "double2loint": ((1.0,), 0),
+        "isnanf": ((math.nan,), 1), "isinfd": ((-math.inf,), 1), "finitef": ((math.inf,), 0), "isfinited": ((1.0,), 1),
+        "signbitf": ((-0.0,), 1), "ilogb": ((10.0,), 3), "llrint": ((2.5,), 2), "llroundf": ((2.5,), 3),
+        "float2int_rz": ((-2.7,), -2), "double2uint_ru": ((2.2,), 3), "float2half_rn": ((1.0,), 0x3C00),
+    }  # fmt: skip
+    for name, (row, want) in cases.items():
+        assert libdevice(name, row) == [(want,)], name
+    cases = {
+        "int_as_float": ((0x3F800000,), 1.0), "hiloint2double": ((0x3FF00000, 0), 1.0), "half2float": ((0x3C00,), 1.0),
+        "ll2float_rz": (((1 << 62) + 1,), 2.0**62), "saturatef": ((1.5,), 1.0), "frsqrt_rn": ((4.0,), 0.5),
+        "fadd_ru": ((1.0, 1e-9), 1 + 2.0**-23), "ddiv_rz": ((2.0, 3.0), 2 / 3), "frcp_rn": ((4.0,), 0.25),
+        "fmaf_rd": ((1.0, 1.0, -1e-9), 1 - 2.0**-24), "fast_fdividef": ((1.0, 4.0), 0.25),
+    }  # fmt: skip
+    for name, (row, want) in cases.items():
+        assert libdevice(name, row) == [(want,)], name
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_every_function_has_machine_code(part):
+    """Their IR is right, and their C functions are found in this process."""
+    for name in list(FUNCTIONS)[part::8]:
+        function = FUNCTIONS[name]
+        count = len(function.arguments) - len(function.stores)
+        row = tuple(1.0 if k in FORMATS else 1 for k in function.arguments[:count])
+        assert len(libdevice(name.removeprefix("__nv_"), row)) == 1
+
+
+def test_functions_that_are_not_known_are_named():
+    with pytest.raises(PTXError, match="__nv_erfinv"):
+        call_function(Straight({}), "__nv_erfinv", [("b64", "0")], "b64")
