@@ -104,6 +104,8 @@ def resize(t: Translator, kind: str, x: str, bits: int) -> str:
 
 def shift(t: Translator, how: str, bits: int, x: str, count: str) -> str:
     """Shift by any 32-bit count: past the width, zeros or copies of the sign remain."""
+    if count.isdigit() and int(count) < bits:
+        return do(t, f"{how} i{bits}", x, count)
     far = do(t, "icmp uge i32", count, str(bits))
     count = resize(t, "u32", select(t, far, "i32", str(bits - 1), count), bits)
     result = do(t, f"{how} i{bits}", x, count)

@@ -101,7 +101,8 @@ def function(t, inputs, outputs):
     return "\n".join([
         *t.declared.values(), "define void @run(i64* %data, i64 %n) {", "entry:", *places,
         "store i1 false, i1* %R.carry", "br label %loop", "loop:", "%i = phi i64 [0, %entry], [%next, %loop]",
-        f"%at = mul i64 %i, {width}", "%row = getelementptr i64, i64* %data, i64 %at", *head, *body, *tail, "%next = add i64 %i, 1",
+        f"%at = mul i64 %i, {width}", "%row = getelementptr i64, i64* %data, i64 %at",
+        *head, *body, *tail, "%next = add i64 %i, 1",
         "%more = icmp ult i64 %next, %n", "br i1 %more, label %loop, label %end", "end:", "ret void", "}",
     ])  # fmt: skip
 
@@ -277,6 +278,9 @@ def test_products_division_and_shifts(kind):
     counts = [(x, n) for x in integers(kind) for n in (0, 1, 7, 8, 15, 16, 31, 32, 33, 63, 64, 65, 0xFFFFFFFF)]
     check(f"shr.{kind} %d, %a, %n", f"a:{kind} n:u32", f"d:{kind}", counts, lambda a, n: a >> min(n, 64))
     check(f"shl.b{bits} %d, %a, %n", f"a:{kind} n:u32", f"d:{kind}", counts, lambda a, n: a << min(n, 64))
+    for n in (0, 1, bits - 1, bits):
+        check(f"shl.b{bits} %d, %a, {n}", *io, lambda a, b, n=n: a << n)
+        check(f"shr.{kind} %d, %a, {n}", *io, lambda a, b, n=n: a >> n)
     if kind[0] == "s":
         singles = [(x,) for x in integers(kind)]
         check(f"abs.{kind} %d, %a", f"a:{kind}", f"d:{kind}", singles, abs)
