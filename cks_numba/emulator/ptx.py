@@ -226,9 +226,10 @@ class _Parser:
             elif found["label"]:
                 function.body.append(Instruction((), (), line, label=found["label"]))
             elif found["pragma"] is not None:
-                if found["pragma"].startswith("raise "):
-                    text = found["pragma"]
-                    function.body.append(Instruction(("raise",), (), line, text, None, None, source))
+                word, _, rest = found["pragma"].partition(" ")  # notes that hooks.py has put there
+                if word in ("raise", "index"):
+                    args = (rest,) if word == "index" else ()
+                    function.body.append(Instruction((word,), args, line, found["pragma"], None, None, source))
             elif found["loc"]:
                 source = self._source(found["loc"], source)
             else:

@@ -67,7 +67,6 @@ class Translator:
         for register in sorted({r for registers in self.saved.values() for r in registers}):
             self.slots[register] = layout.FRAME + len(self.slots)
         self.frame_bytes = -(-(layout.FRAME + len(self.slots)) // 8) * 64
-        self.negative = _wrapped_indices(kernel) if checked else {}
         # With many points it is cheaper to keep registers in the frame all the time than to save them at each point.
         self.framed = sum(map(len, self.saved.values())) > 3 * len(kernel.body)
 
@@ -307,13 +306,13 @@ class Translator:
             self._call(i)
         elif op == "cvta":
             self._change_space(i)
-        elif op == "raise":
-            if self.checked:
+        elif op in ("raise", "index"):
+            if self.checked and op == "raise":
                 self._report(layout.ASSERTION, i)
+            elif self.checked:
+                self._check_index(i)
         else:
             instructions.TABLE[op](self, i)
-            if j in self.negative:
-                self._check_index(i, self.negative[j])
         if self._yields(j, i):
             self.store_word(layout.MASK, "0")
             self._suspend(j, i, layout.YIELD)
@@ -614,14 +613,14 @@ class Translator:
         site = self._site(i, "", "read", 0)
         self.call("report_event", "void", "i64* %context", "i64* %frame", f"i64 {kind}", f"i64 {site}", f"i64 {value}")
 
-    def _check_index(self, i: Instruction, index: str) -> None:
-        """Report an index below zero, to which the size of the array is added."""
-        bad = self.let(f"icmp slt i64 {self.value(index, 's64')}, 0")
-        then, after = self.label("negative"), self.label("fine")
-        self.emit(f"br i1 {bad}, label %{then}, label %{after}")
-        self.begin(then, False)
-        self._report(layout.NEGATIVE, i, self.value(index, "s64"))
-        self.begin(after)
+    def _check_index(self, i: Instruction) -> None:
+        """Report an index below zero, which counts from the end of an axis."""
+        index = self.value(i.args[0], "s64")
+        negative, fine = self.label("negative"), self.label("fine")
+        self.emit(f"br i1 {self.let(f'icmp slt i64 {index}, 0')}, label %{negative}, label %{fine}")
+        self.begin(negative, False)
+        self._report(layout.NEGATIVE, i, index)
+        self.begin(fine)
 
 
 def _block(label: str) -> str:
@@ -699,7 +698,7 @@ def _live_at(kernel: Kernel, points: list[int]) -> dict[int, list[str]]:
 def _uses_and_writes(i: Instruction, kernel: Kernel, bit: dict[str, int]) -> tuple[int, int]:
     if not i.op:
         return 0, 0
-    first = 0 if i.op[0] in ("st", "bra", "brx", "bar", "barrier", "red", "cp", "call", "ret") else 1
+    first = 0 if i.op[0] in ("st", "bra", "brx", "bar", "barrier", "red", "cp", "call", "ret", "index") else 1
     if i.op[0] in ("bar", "barrier") and "red" in i.op:
         first = 1
     uses = writes = 0
@@ -719,8 +718,3 @@ def _followers(kernel: Kernel, last: Instruction, end: int, places: dict[str, in
     targets = [last.args[0]] if op == ("bra",) else kernel.targets[last.args[1]] if op == ("brx",) else []
     falls = op not in (("bra",), ("brx",), ("ret",)) or last.guard is not None
     return [number[places[t]] for t in targets] + ([number[end]] if falls and end in number else [])
-
-
-def _wrapped_indices(kernel: Kernel) -> dict[int, str]:
-    """The instructions by which compilers add an array's size to an index below zero: their number, and the index."""
-    return {}
