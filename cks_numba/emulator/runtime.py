@@ -213,7 +213,9 @@ def race(context, thread, site, stamp, address, size, array):
     time = stamp >> at.TIME_SHIFT
     other_block = block_of(context, time)
     other = stamp >> at.THREAD_SHIFT & at.THREAD_BITS
-    report(context, at.RACE, site, stamp >> at.SITE_SHIFT & at.SITE_BITS, thread, other_block, other, address, size, array)
+    report(
+        context, at.RACE, site, stamp >> at.SITE_SHIFT & at.SITE_BITS, thread, other_block, other, address, size, array
+    )
 
 
 @helper
@@ -313,7 +315,21 @@ def shared_access(context, frame, address, site, low, high):
     shadow = context[at.SHADOW] + (address >> granule) * (8 * at.SHADOW_ROW)
     granules = max(size >> granule, 1)
     real = context[at.SHARED] + address
-    touch(context, thread, shadow, granule, granules, site, row[at.SITE_ACTION], address, size, at.IN_SHARED, real, low, high)
+    touch(
+        context,
+        thread,
+        shadow,
+        granule,
+        granules,
+        site,
+        row[at.SITE_ACTION],
+        address,
+        size,
+        at.IN_SHARED,
+        real,
+        low,
+        high,
+    )
     note(context, thread, site, address)
     return real
 
@@ -337,7 +353,21 @@ def global_access(context, frame, address, site, low, high):
                 granule = context[at.GRANULE]
                 shadow = array[at.RANGE_SHADOW] + (offset >> granule) * (8 * at.SHADOW_ROW)
                 granules = max(size >> granule, 1)
-                touch(context, thread, shadow, granule, granules, site, row[at.SITE_ACTION], offset, size, k, address, low, high)
+                touch(
+                    context,
+                    thread,
+                    shadow,
+                    granule,
+                    granules,
+                    site,
+                    row[at.SITE_ACTION],
+                    offset,
+                    size,
+                    k,
+                    address,
+                    low,
+                    high,
+                )
             note(context, thread, site, address)
             return address
         distance = start - address if address < start else address - end
