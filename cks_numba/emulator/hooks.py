@@ -165,6 +165,8 @@ def _without_driver() -> Iterator[None]:
         (lowering.Lower, "lower_inst", _lower_inst(lowering.Lower.lower_inst)),
         (debuginfo.DIBuilder, "_di_location", _di_location(debuginfo.DIBuilder._di_location)),
     ]
+    # Lines are asked for here, not by the user: no warning if a function has no source.
+    changes.append((lowering, "warnings", SimpleNamespace(warn=lambda *args, **options: None)))
     if hasattr(lowering.Lower, "_adjust_line_if_prologue"):  # it takes inlined lines for those of the arguments
         changes.append((lowering.Lower, "_adjust_line_if_prologue", lambda self, line: line))
     if nvvm_version() is None:
@@ -607,7 +609,10 @@ def ptx_of(kernel: Any, arguments: tuple[Any, ...], compiler: str | None = None,
     cuda = _numba_cuda()
     if not isinstance(kernel, cuda.dispatcher.CUDADispatcher) or kernel.targetoptions.get("device"):
         raise TypeError(f"a kernel, a function with @cuda.jit above it, is needed, not {kernel!r}")
-    signature = tuple(map(kernel.typeof_pyval, map(_plain, arguments)))
+    wanted = kernel.py_func.__code__.co_argcount
+    if len(arguments) != wanted:
+        raise TypeError(f"{kernel.__name__} takes {wanted} arguments, not {len(arguments)}")
+    signature = tuple(_type(kernel, number, value) for number, value in enumerate(arguments, 1))
     if compiler not in ("nvvm", "llvm", None):
         raise ValueError(f'compiler must be "nvvm", "llvm" or None, not {compiler!r}')
     compiler = compiler or ("nvvm" if nvvm_version() else "llvm")
@@ -617,6 +622,13 @@ def ptx_of(kernel: Any, arguments: tuple[Any, ...], compiler: str | None = None,
     if (signature, compiler) not in known:
         known[signature, compiler] = _compile(kernel, signature, compiler, cached)
     return known[signature, compiler]
+
+
+def _type(kernel: Any, number: int, value: Any) -> Any:
+    try:
+        return kernel.typeof_pyval(_plain(value))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"argument {number} of {kernel.__name__}, {type(value).__name__}: {error}") from error
 
 
 def _compile(kernel: Any, signature: tuple[Any, ...], compiler: str, cached: bool) -> str:
