@@ -161,9 +161,9 @@ def _without_driver(watched: bool) -> Iterator[None]:
 
     try:
         from numba.cuda import debuginfo, lowering
-        from numba.cuda.np import arrayobj
         from numba.cuda.core.callconv import MinimalCallConv
         from numba.cuda.core.compiler_lock import global_compiler_lock
+        from numba.cuda.np import arrayobj
     except ImportError:  # Numba's own numba.cuda
         from numba.core import debuginfo, lowering
         from numba.core.compiler_lock import global_compiler_lock
