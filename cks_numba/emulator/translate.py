@@ -127,7 +127,7 @@ class Translator:
 
     # --- registers and operands
     def home(self, register: str) -> str:
-        return "%R." + register[1:]
+        return "%R." + register.lstrip("%")
 
     def value(self, operand: str, kind: str) -> str:
         """The value of an operand, read as a PTX type."""
