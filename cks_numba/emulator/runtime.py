@@ -228,49 +228,54 @@ def same_bytes(address, size, low, high):
 
 
 @helper
+def race_with_read(context, thread, site, action, stamp, offset, size, array):
+    """Report a write where another thread has read, if nothing orders the two."""
+    if stamp == 0 or action == at.ATOMIC and stamp & at.IS_ATOMIC:
+        return
+    if array == at.IN_SHARED and stamp >> at.TIME_SHIFT < context[at.BLOCK_SINCE]:
+        return
+    if not ordered(context, thread, stamp):
+        race(context, thread, site, stamp, offset, size, array)
+
+
+@helper
 def touch(context, thread, shadow, granule, granules, site, action, at_offset, size, array, real, low, high):
     """Compare an access with the last ones of the same memory, and remember it."""
     since, block_since = context[at.SINCE], context[at.BLOCK_SINCE]
-    now = context[at.TIME] << at.TIME_SHIFT | site << at.SITE_SHIFT | thread << at.THREAD_SHIFT | clock_of(context, thread)
+    now = context[at.TIME] << at.TIME_SHIFT | site << at.SITE_SHIFT | thread << at.THREAD_SHIFT
+    if context[at.CLOCKS]:
+        now |= clock_of(context, thread)
     if action >= at.ATOMIC:
         now |= at.IS_ATOMIC
     shared = array == at.IN_SHARED
+    reads = action == at.READ or action == at.VOLATILE
     for k in range(granules):
         row = words(shadow + k * (8 * at.SHADOW_ROW))
-        wrote = row[at.WROTE]
+        wrote, seen = row[at.WROTE], row[at.HAS_READ]
         time = wrote >> at.TIME_SHIFT
         offset = at_offset + (k << granule)
-        if time < block_since:
-            if shared:
-                wrote = 0
-                if action != at.WRITE:
-                    report_here(context, at.UNINITIALISED, site, thread, offset, size, array)
-        if wrote != 0 and (time >= since or time < block_since) and not ordered(context, thread, wrote):
+        if time < block_since and shared:
+            if action != at.WRITE:
+                report_here(context, at.UNINITIALISED, site, thread, offset, size, array)
+        elif wrote != 0 and (time >= since or time < block_since) and not ordered(context, thread, wrote):
             both = action >= at.ATOMIC and wrote & at.IS_ATOMIC != 0
             if not both and not (action == at.WRITE and same_bytes(real, size, low, high)):
                 race(context, thread, site, wrote, offset, size, array)
-        seen = row[at.HAS_READ]
-        if action == at.READ or action == at.VOLATILE:
-            if seen >> at.TIME_SHIFT >= since:
-                if seen >> at.THREAD_SHIFT & at.THREAD_BITS != thread:
-                    row[at.READ_TOO] = now
-                else:
-                    row[at.HAS_READ] = now
-            else:
-                if seen >> at.TIME_SHIFT < block_since:
-                    row[at.READ_TOO] = 0 if shared else seen
-                elif row[at.READ_TOO] >> at.TIME_SHIFT >= block_since:
-                    row[at.READ_TOO] = 0
-                row[at.HAS_READ] = now
+        if not reads:
+            if seen != 0:
+                race_with_read(context, thread, site, action, seen, offset, size, array)
+                race_with_read(context, thread, site, action, row[at.READ_TOO], offset, size, array)
+                row[at.HAS_READ] = row[at.READ_TOO] = 0
+            row[at.WROTE] = now
             continue
-        for m in range(at.HAS_READ, at.READ_TOO + 1):
-            stamp = row[m]
-            if action == at.ATOMIC and stamp & at.IS_ATOMIC:
-                continue
-            if stamp != 0 and not (shared and stamp >> at.TIME_SHIFT < block_since) and not ordered(context, thread, stamp):
-                race(context, thread, site, stamp, offset, size, array)
-        row[at.WROTE] = now
-        row[at.HAS_READ] = row[at.READ_TOO] = 0
+        row[at.HAS_READ] = now
+        if seen >> at.TIME_SHIFT < since:  # keep of older reads only one of another block
+            if seen >> at.TIME_SHIFT < block_since:
+                row[at.READ_TOO] = 0 if shared else seen
+            elif row[at.READ_TOO] >> at.TIME_SHIFT >= block_since:
+                row[at.READ_TOO] = 0
+        elif seen >> at.THREAD_SHIFT & at.THREAD_BITS != thread:
+            row[at.READ_TOO] = seen
     if action >= at.ATOMIC:
         synchronise_atomic(context, thread, words(shadow), action == at.ATOMIC)
 
@@ -457,10 +462,11 @@ def copies_of_thread_go_on(context, thread):
 def passes(context, row, size):
     """Passes that shared memory needs for the addresses of a warp, and the least that would do.
 
-    In one pass each of the 32 banks gives one word of 4 bytes; lanes that want the same word share it.
+    In one pass each of the 32 banks gives one word of 4 bytes; lanes that want the same word share it. Of wider
+    accesses 16 or 8 lanes share a pass, as if the banks were fewer and wider.
     """
-    unit = max(size, 4)
-    group, banks = 128 // unit, words(context[at.BANKS])
+    shift = 2 if size <= 4 else 3 if size == 8 else 4
+    group, banks = 128 >> shift, words(context[at.BANKS])
     cost = least = 0
     for first in range(0, 32, group):
         for b in range(group):
@@ -468,15 +474,14 @@ def passes(context, row, size):
         worst = 0
         for i in range(first, first + group):
             if row[i] >= 0:
-                place = row[i] // unit
-                bank = place % group * 33
-                known = False
-                for k in range(banks[bank]):
-                    known = known or banks[bank + 1 + k] == place
-                if not known:
-                    banks[bank] += 1
-                    banks[bank + banks[bank]] = place
-                    worst = max(worst, banks[bank])
+                place = row[i] >> shift
+                bank = (place & (group - 1)) * 33
+                count, k = banks[bank], 0
+                while k < count and banks[bank + 1 + k] != place:
+                    k += 1
+                if k == count:
+                    banks[bank], banks[bank + 1 + k] = count + 1, place
+                    worst = max(worst, count + 1)
         cost += worst
         least += min(worst, 1)
     return cost, least
@@ -488,11 +493,10 @@ def sectors(context, row, size, lanes):
     found, cost = words(context[at.BANKS]), 0
     for i in range(32):
         if row[i] >= 0:
-            sector = row[i] >> 5
-            known = cost > 0 and found[cost - 1] == sector
-            for k in range(cost):
-                known = known or found[k] == sector
-            if not known:
+            sector, k = row[i] >> 5, cost - 1
+            while k >= 0 and found[k] != sector:
+                k -= 1
+            if k < 0:
                 found[cost] = sector
                 cost += 1
     return cost, min(cost, (lanes * size + 31) >> 5)

@@ -13,7 +13,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from . import instructions, layout
+from . import instructions, layout, libdevice
 
 from .ptx import BITS, REGISTER, Instruction, Kernel, PTXError, called, immediate, split
 from .report import Site
@@ -592,15 +592,23 @@ class Translator:
 
     # --- calls and reports
     def _call(self, i: Instruction) -> None:
-        """Calls of functions that are not in the PTX."""
+        """Calls of functions that are not in the PTX: of libdevice, and vprintf."""
         results, name, arguments = called(i)
+        kinds = [f"b{8 * self.kernel.buffers.sizes[a]}" for a in arguments]
+        values = [self._load(self._symbol(a), kind) for a, kind in zip(arguments, kinds, strict=True)]
         if name == "vprintf":
-            if self.checked:
-                at = [self._symbol(a) for a in arguments]
-                words = [self.let(f"load i64, {self._pointer(a, 0, 'i64')}, align 1") for a in at]
-                self.call("print_text", "void", "i64* %context", *(f"i64 {w}" for w in words))
+            self.call("print_text", "void", "i64* %context", *(f"i64 {v}" for v in values))
             return
-        instructions.call_function(self, name, arguments, results)
+        kind = f"b{8 * self.kernel.buffers.sizes[results[0]]}" if results else ""
+        result = libdevice.call_function(self, name, list(zip(kinds, values, strict=True)), kind, self._store)
+        if results:
+            self._store(self._symbol(results[0]), kind, result)
+
+    def _load(self, at: str, kind: str) -> str:
+        return self.let(f"load {llvm_type(kind)}, {self._pointer(at, 0, llvm_type(kind))}, align 1")
+
+    def _store(self, at: str, kind: str, value: str) -> None:
+        self.emit(f"store {llvm_type(kind)} {value}, {self._pointer(at, 0, llvm_type(kind))}, align 1")
 
     def _report(self, kind: int, i: Instruction, value: str = "-1") -> None:
         site = self._site(i, "", "read", 0)
