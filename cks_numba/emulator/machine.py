@@ -70,7 +70,7 @@ class Program:
 
 def _compiled(code: str, checked: bool) -> Any:
     """Compile LLVM IR in this process."""
-    for name, function in runtime.FUNCTIONS.items():
+    for name, function in runtime.functions().items():
         llvm.add_symbol(name, function.address)
     llvm.add_symbol("print_text", ctypes.cast(_print_text, ctypes.c_void_p).value)
     target = llvm.Target.from_default_triple()
@@ -284,7 +284,7 @@ class Launch:
 
     def _run_all(self) -> None:
         """Run every worker in a thread of its own, so that Ctrl-C can end them."""
-        function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(runtime.FUNCTIONS["run"].address)
+        function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(runtime.functions()["run"].address)
         threads = [threading.Thread(target=function, args=(c.ctypes.data,), daemon=True) for c in self.contexts]
         try:
             for thread in threads:

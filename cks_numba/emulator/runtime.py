@@ -8,6 +8,7 @@ between them, a warp operation that synchronises, or an atomic after the first a
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -85,8 +86,22 @@ helper = njit(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc
 
 
 def exported(*kinds: Any, result: Any = types.void) -> Any:
-    """Compile a function for C, which compiled kernels call by its name."""
-    return cfunc(result(*kinds), cache=True, error_model="numpy")
+    """Mark a function that compiled kernels call by its name; `functions` compiles it."""
+
+    def marked(function: Any) -> Any:
+        _EXPORTED.append((result(*kinds), function))
+        return function
+
+    return marked
+
+
+_EXPORTED: list[tuple[Any, Any]] = []
+
+
+@cache
+def functions() -> dict[str, Any]:
+    """The functions for C by their names: compiled at the first launch, which takes seconds, and kept on disk."""
+    return {f.__name__: cfunc(kinds, cache=True, error_model="numpy")(f) for kinds, f in _EXPORTED}
 
 
 # --- findings --------------------------------------------------------------------------------------
@@ -923,5 +938,3 @@ def run(context):
         if context[at.STOP]:
             return
 
-
-FUNCTIONS = {f.__name__: f for f in (access, copy_bytes, copy_begun, copies_done, report_event, run)}
