@@ -8,21 +8,38 @@ between them, a warp operation that synchronises, or an atomic after the first a
 
 from __future__ import annotations
 
-from functools import cache
+import zlib
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
 from numba import cfunc, njit, types
-from numba.extending import intrinsic
+from numba.core.datamodel.models import PointerModel
+from numba.extending import intrinsic, register_model
 
 from . import layout as at
 
-CONTEXT = types.CPointer(types.int64)
+
+class Words(types.CPointer):
+    """A pointer to 64-bit integers.
+
+    Numba's cache on disk notices a change of this file, but not one of layout.py. This type is part of every
+    function's signature, and the stamp in its name keeps out what was compiled for another layout.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(types.int64)
+        self.name = f"int64*({zlib.crc32(Path(at.__file__).read_bytes()):08x})"
+
+
+register_model(Words)(PointerModel)
+CONTEXT = Words()
 
 
 def _pointer(bits: int) -> Any:
     """Make the function that reads an address as that of numbers with so many bits."""
-    kind = types.CPointer({8: types.uint8, 16: types.uint16, 32: types.uint32, 64: types.int64}[bits])
+    kind = CONTEXT if bits == 64 else types.CPointer({8: types.uint8, 16: types.uint16, 32: types.uint32}[bits])
 
     @intrinsic
     def pointer(typing, address):
@@ -71,6 +88,19 @@ def address_of(typing, pointer):
 
 
 @intrinsic
+def call_perform(typing, function, context, warp, members, existing, kind, detail, point):
+    """Call `perform`, which is compiled only for kernels with warp operations."""
+
+    def code(context, builder, signature, args):
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [word.as_pointer()] + [word] * 6)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, CONTEXT, *[types.int64] * 6), code
+
+
+@intrinsic
 def call_kernel(typing, function, context, frame):
     """Run a thread up to the next point where it has to wait."""
 
@@ -82,26 +112,36 @@ def call_kernel(typing, function, context, frame):
     return types.int64(types.int64, CONTEXT, CONTEXT), code
 
 
-helper = njit(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+helper = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+class Exported:
+    """A function that compiled kernels call by its name; Numba compiles it when its address is first asked for."""
+
+    def __init__(self, function: Any, signature: Any) -> None:
+        self.function, self.signature = function, signature
+
+    @cached_property
+    def address(self) -> int:
+        """Address of the compiled function."""
+        try:
+            self.compiled = cfunc(self.signature, cache=True, error_model="numpy")(self.function)
+        except RuntimeError:  # Numba found no folder for its cache
+            self.compiled = cfunc(self.signature, error_model="numpy")(self.function)
+        return int(self.compiled.address)
+
+
+FUNCTIONS: dict[str, Exported] = {}
 
 
 def exported(*kinds: Any, result: Any = types.void) -> Any:
-    """Mark a function that compiled kernels call by its name; `functions` compiles it."""
+    """Let a function be called from compiled kernels."""
 
-    def marked(function: Any) -> Any:
-        _EXPORTED.append((result(*kinds), function))
+    def export(function: Any) -> Any:
+        FUNCTIONS[function.__name__] = Exported(function, result(*kinds))
         return function
 
-    return marked
-
-
-_EXPORTED: list[tuple[Any, Any]] = []
-
-
-@cache
-def functions() -> dict[str, Any]:
-    """The functions for C by their names: compiled at the first launch, which takes seconds, and kept on disk."""
-    return {f.__name__: cfunc(kinds, cache=True, error_model="numpy")(f) for kinds, f in _EXPORTED}
+    return export
 
 
 # --- findings --------------------------------------------------------------------------------------
@@ -228,7 +268,9 @@ def race(context, thread, site, stamp, address, size, array):
     time = stamp >> at.TIME_SHIFT
     other_block = block_of(context, time)
     other = stamp >> at.THREAD_SHIFT & at.THREAD_BITS
-    report(context, at.RACE, site, stamp >> at.SITE_SHIFT & at.SITE_BITS, thread, other_block, other, address, size, array)
+    report(
+        context, at.RACE, site, stamp >> at.SITE_SHIFT & at.SITE_BITS, thread, other_block, other, address, size, array
+    )
 
 
 @helper
@@ -328,7 +370,21 @@ def shared_access(context, frame, address, site, low, high):
     shadow = context[at.SHADOW] + (address >> granule) * (8 * at.SHADOW_ROW)
     granules = max(size >> granule, 1)
     real = context[at.SHARED] + address
-    touch(context, thread, shadow, granule, granules, site, row[at.SITE_ACTION], address, size, at.IN_SHARED, real, low, high)
+    touch(
+        context,
+        thread,
+        shadow,
+        granule,
+        granules,
+        site,
+        row[at.SITE_ACTION],
+        address,
+        size,
+        at.IN_SHARED,
+        real,
+        low,
+        high,
+    )
     note(context, thread, site, address)
     return real
 
@@ -352,7 +408,21 @@ def global_access(context, frame, address, site, low, high):
                 granule = context[at.GRANULE]
                 shadow = array[at.RANGE_SHADOW] + (offset >> granule) * (8 * at.SHADOW_ROW)
                 granules = max(size >> granule, 1)
-                touch(context, thread, shadow, granule, granules, site, row[at.SITE_ACTION], offset, size, k, address, low, high)
+                touch(
+                    context,
+                    thread,
+                    shadow,
+                    granule,
+                    granules,
+                    site,
+                    row[at.SITE_ACTION],
+                    offset,
+                    size,
+                    k,
+                    address,
+                    low,
+                    high,
+                )
             note(context, thread, site, address)
             return address
         distance = start - address if address < start else address - end
@@ -713,7 +783,7 @@ def multiply_matrices(context, warp, kind):
             frame_of(context, warp * 32 + lane)[at.EXCHANGE + c] = results[4 * lane + c]
 
 
-@helper
+@exported(CONTEXT, *[types.int64] * 6)
 def perform(context, warp, members, existing, kind, detail, point):
     """Carry a warp operation out for the lanes that take part, and let them go on."""
     if kind == at.SYNC:
@@ -773,7 +843,7 @@ def complete(context, warp, count, forced):
                 if members >> other & 1:
                     frame_of(context, warp * 32 + other)[at.MASK] = at.RUNS
         else:
-            perform(context, warp, members | 1 << lane, existing, kind, detail, state)
+            call_perform(context[at.PERFORM], context, warp, members | 1 << lane, existing, kind, detail, state)
         return True
     return False
 
@@ -937,4 +1007,3 @@ def run(context):
         run_block(context, block, threads)
         if context[at.STOP]:
             return
-
