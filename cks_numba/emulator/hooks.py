@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import inspect
 import operator
 import os
 import platform
@@ -97,6 +98,19 @@ def _compile_device(plain: Any, others: dict[Any, Any], watched: bool) -> Any:
     return compile_device
 
 
+def _fold_arguments(plain: Any) -> Any:
+    """A stand-in for `get_call_template` of Numba's own numba.cuda, which takes no `*args`, as `min` and `max` have."""
+
+    def get_call_template(self: Any, args: Any, kws: Any) -> Any:
+        names = inspect.signature(self.py_func).parameters.values()
+        if all(name.kind is not name.VAR_POSITIONAL for name in names):
+            return plain(self, args, kws)
+        first = len(names) - 1
+        return plain(self, (*args[:first], numba.types.StarArgTuple.from_types(args[first:])), kws)
+
+    return get_call_template
+
+
 def _raise_with_marker(plain: Any) -> Any:
     """A stand-in for `return_user_exc`, which writes `.pragma "raise ..."` into the PTX before it returns."""
 
@@ -161,19 +175,22 @@ def _without_driver(watched: bool) -> Iterator[None]:
 
     try:
         from numba.cuda import debuginfo, lowering
-        from numba.cuda.np import arrayobj
         from numba.cuda.core.callconv import MinimalCallConv
         from numba.cuda.core.compiler_lock import global_compiler_lock
+        from numba.cuda.np import arrayobj
     except ImportError:  # Numba's own numba.cuda
         from numba.core import debuginfo, lowering
         from numba.core.compiler_lock import global_compiler_lock
         from numba.np import arrayobj
 
         MinimalCallConv = target.CUDACallConv
+        kind = dispatcher.CUDADispatcher
+        more = [(kind, "get_call_template", _fold_arguments(kind.get_call_template))]
 
     others: dict[Any, Any] = {}
     me, device, kind = threading.get_ident(), dispatcher.get_current_device, dispatcher.CUDADispatcher
     changes = [
+        *more,
         (dispatcher, "get_current_device", lambda: DEVICE if threading.get_ident() == me else device()),
         (kind, "compile_device", _compile_device(kind.compile_device, others, watched)),
         (MinimalCallConv, "return_user_exc", _raise_with_marker(MinimalCallConv.return_user_exc)),
