@@ -173,6 +173,7 @@ def _without_driver(watched: bool) -> Iterator[None]:
     from numba.cuda import dispatcher, target
     from numba.cuda.cudadrv import nvvm
 
+    more: list[tuple[Any, str, Any]] = []
     try:
         from numba.cuda import debuginfo, lowering
         from numba.cuda.core.callconv import MinimalCallConv
