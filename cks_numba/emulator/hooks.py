@@ -575,7 +575,7 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _codes(constant)
 
 
-def _key(kernel: Any, signature: tuple[Any, ...], compiler: str, watched: bool) -> str | None:
+def _key(kernel: Any, signature: tuple[Any, ...], compiler: str, watched: bool = False) -> str | None:
     """The name of a kernel's PTX in the cache, or None if it depends on what has no sound fingerprint."""
     fingerprint = _Fingerprint()
     versions = [getattr(sys.modules.get(name), "__version__", None) for name in ("numba", "numba_cuda", "numpy")]
