@@ -80,7 +80,7 @@ def conv2d(
     ValueError, TypeError
         For a wrong argument, before anything is written.
     RuntimeError
-        For backend="cuda" with no GPU, and backend="emulator" with no compiler of kernels.
+        For backend="cuda" with no GPU, and backend="emulator" in Numba's simulator.
 
     References
     ----------
@@ -157,7 +157,7 @@ def conv2d_input(
     ValueError, TypeError
         For a wrong argument, before anything is written; an impossible `input_size` names the valid range.
     RuntimeError
-        For backend="cuda" with no GPU, and backend="emulator" with no compiler of kernels.
+        For backend="cuda" with no GPU, and backend="emulator" in Numba's simulator.
 
     References
     ----------
@@ -232,7 +232,7 @@ def conv_transpose2d(
     ValueError, TypeError
         For a wrong argument, before anything is written.
     RuntimeError
-        For backend="cuda" with no GPU, and backend="emulator" with no compiler of kernels.
+        For backend="cuda" with no GPU, and backend="emulator" in Numba's simulator.
 
     Examples
     --------
@@ -303,7 +303,7 @@ def conv2d_weight(
     ValueError, TypeError
         For a wrong argument, before anything is written.
     RuntimeError
-        For backend="cuda" with no GPU, and backend="emulator" with no compiler of kernels.
+        For backend="cuda" with no GPU, and backend="emulator" in Numba's simulator.
 
     References
     ----------

@@ -47,7 +47,7 @@ def choose(backend: Backend, on_gpu: bool) -> Backend:
     Raises
     ------
     RuntimeError
-        For "cuda" with no GPU and no simulator, and for "emulator" where no kernel can be compiled; says how to go on.
+        For "cuda" with no GPU and no simulator, and for "emulator" in the simulator; says how to go on.
     """
     checks.choice("backend", backend, BACKENDS)
     if on_gpu and backend in ("cpu", "emulator", "steps"):

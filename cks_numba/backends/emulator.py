@@ -7,23 +7,21 @@ from typing import Any
 from ..emulator import run_kernel
 from ..geometry import ConvShape
 from ..kernels import launches
-from ..kernels.jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED
+from ..kernels.jit import SIMULATED
 
-WHY_NOT = (
-    "the simulator takes the place of compiled kernels: unset NUMBA_ENABLE_CUDASIM"
-    if SIMULATED
-    else f"{NO_NUMBA_CUDA}: pip install numba-cuda"
+NO_EMULATOR = (
+    'backend="emulator" needs compiled kernels, which Numba\'s simulator does without: unset NUMBA_ENABLE_CUDASIM and '
+    'start Python again, or use backend="cpu" (or "auto")'
 )
-NO_EMULATOR = f'backend="emulator" cannot run: {WHY_NOT}. Use backend="cpu" (or "auto")'
 
 
 def available() -> bool:
-    """Whether kernels can be compiled here, which needs no GPU and no CUDA."""
-    return NUMBA_CUDA and not SIMULATED
+    """Whether kernels can be compiled: everywhere but in Numba's simulator."""
+    return not SIMULATED
 
 
 def require() -> None:
-    """Raise the one error that says what to install."""
+    """Raise the one error that says how to go on in the simulator."""
     if not available():
         raise RuntimeError(NO_EMULATOR)
 

@@ -167,7 +167,7 @@ def run() -> int:
     Raises
     ------
     RuntimeError
-        Where no kernel can be compiled; says what to install.
+        In Numba's simulator.
     """
     backend.require()
     missed = False

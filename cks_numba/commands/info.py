@@ -47,8 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif not NUMBA_CUDA:
         print('backend="auto" uses "cpu"')
         print(f"{NO_NUMBA_CUDA}: there are no")
-        print("kernels on a GPU or in the emulator and no `cks-numba sass`. NUMBA_ENABLE_CUDASIM=1 runs the kernels in")
-        print("Numba's simulator, for tiny shapes. All else works")
+        print("kernels on a GPU and no `cks-numba sass`. All else works, the emulator too")
     else:
         print('backend="auto" uses "cpu"')
     return 0

@@ -110,7 +110,7 @@ def verify(cases: int | None, seed: int, chosen: Sequence[str] | None = None) ->
     Raises
     ------
     RuntimeError
-        For backend "cuda" with no GPU and no simulator, and for "emulator" where no kernel can be compiled.
+        For backend "cuda" with no GPU and no simulator, and for "emulator" in the simulator.
     """
     backends = backends_here(chosen)
     small = "cuda" in backends and SIMULATED

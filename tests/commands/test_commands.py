@@ -14,7 +14,6 @@ from cks_numba.bench import accuracy
 from cks_numba.commands import demo, main, verify
 from cks_numba.commands.arguments import parse_shape
 from cks_numba.geometry import OPERATORS, ConvShape, plan
-from cks_numba.kernels.jit import NUMBA_CUDA
 from cks_numba.steps import regular
 
 
@@ -125,7 +124,7 @@ def test_info_names_versions_and_the_backend(capsys):
     out = capsys.readouterr().out
     assert np.__version__ in out and "numba-cuda" in out
     assert 'backend="auto" uses "' in out
-    assert ('backend="emulator" runs the compiled kernels' in out) == NUMBA_CUDA
+    assert 'backend="emulator" runs the compiled kernels' in out
 
 
 @pytest.mark.parametrize("name", [*OPERATORS, "ks_deconv"])
@@ -153,7 +152,6 @@ def test_verify_passes_and_counts_its_checks(capsys):
     assert [(line[1], line[2], line[3]) for line in lines] == [(op, "24", "0") for op in OPERATORS] * 2
 
 
-@pytest.mark.skipif(not NUMBA_CUDA, reason="numba-cuda is not installed")
 def test_verify_runs_the_emulator(capsys):
     assert main(["verify", "--cases", "6", "--backend", "emulator"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("emulator ")]
