@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-
 from .ptx import BITS, Instruction, PTXError
 
 
@@ -105,6 +104,8 @@ def resize(t: Translator, kind: str, x: str, bits: int) -> str:
 
 def shift(t: Translator, how: str, bits: int, x: str, count: str) -> str:
     """Shift by any 32-bit count: past the width, zeros or copies of the sign remain."""
+    if count.isdigit() and int(count) < bits:
+        return do(t, f"{how} i{bits}", x, count)
     far = do(t, "icmp uge i32", count, str(bits))
     count = resize(t, "u32", select(t, far, "i32", str(bits - 1), count), bits)
     result = do(t, f"{how} i{bits}", x, count)
@@ -241,7 +242,7 @@ def nearest(t: Translator, op: str, type_: str, *x: str) -> str:
 def exact(t: Translator, op: str, *x: str) -> tuple[str, str]:
     """Result of an operation on doubles, rounded to nearest, and a double with the sign of its error.
 
-    The sign is lost where the error itself is too small for a double (results below about 1e-291).
+    The sign is lost where the error itself is too small for a double (operands or results below about 1e-290).
     """
     if op == "add":
         result, error = two_sum(t, *x)
@@ -853,6 +854,7 @@ def integer_to_float(t: Translator, x: str, to: str, source: str, mode: str) -> 
 
 def float_to_integer(t: Translator, x: str, to: str, source: str, mods: Modifiers) -> str:
     """Round and clamp; a NaN becomes 0, or the highest bit alone where one of the types has 64 bits."""
+    special = "64" in to + source
     if source in SMALL:
         source, x = "f64", widen(t, source, x)
     type_ = machine(source)
@@ -861,7 +863,7 @@ def float_to_integer(t: Translator, x: str, to: str, source: str, mods: Modifier
         x = intrinsic(t, how, type_, x)
     name = f"llvm.fpto{'s' if signed(to) else 'u'}i.sat.{machine(to)}.{'f32' if source == 'f32' else 'f64'}"
     result = t.call(name, machine(to), f"{type_} {x}")
-    if "64" not in to + source:
+    if not special:
         return result
     return select(t, do(t, f"fcmp uno {type_}", x, x), machine(to), str(-(1 << (WIDTH[to] - 1))), result)
 

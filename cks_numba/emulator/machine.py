@@ -48,6 +48,7 @@ class Program:
         self.atomics = any(i.op and i.op[0] in ("atom", "red") for i in self.kernel.body)
         self.copies = any(i.op[:2] == ("cp", "async") for i in self.kernel.body)
         self.syncs = layout.SYNC in kinds
+        self.perform = runtime.FUNCTIONS["perform"].address if max(kinds, default=0) > layout.YIELD else 0
         self._engine = _compiled(code, checked)
         self.address = self._engine.get_function_address("kernel")
 
@@ -70,12 +71,15 @@ class Program:
 
 def _compiled(code: str, checked: bool) -> Any:
     """Compile LLVM IR in this process."""
-    for name, function in runtime.FUNCTIONS.items():
-        llvm.add_symbol(name, function.address)
+    for name in re.findall(r"^declare .*@(\w+)\(", code, re.M):
+        if name in runtime.FUNCTIONS:
+            llvm.add_symbol(name, runtime.FUNCTIONS[name].address)
     llvm.add_symbol("print_text", ctypes.cast(_print_text, ctypes.c_void_p).value)
     target = llvm.Target.from_default_triple()
     features = llvm.get_host_cpu_features().flatten()
-    machine = target.create_target_machine(opt=1 if checked else 2, cpu=llvm.get_host_cpu_name(), features=features, jit=True)
+    machine = target.create_target_machine(
+        opt=1 if checked else 2, cpu=llvm.get_host_cpu_name(), features=features, jit=True
+    )
     head = f'target triple = "{llvm.get_process_triple()}"\ntarget datalayout = "{machine.target_data}"\n'
     module = llvm.parse_assembly(head + code)
     _optimise(module, machine, 1 if checked else 2)
@@ -115,10 +119,10 @@ def _formatted(text: str, at: int) -> str:
         at += size
         spec = found[0].replace(long or "", "", 1) if long else found[0]
         if kind in "fFeEgG":
-            return spec % np.frombuffer(raw, np.float64)[0]
+            return str(spec % np.frombuffer(raw, np.float64)[0])
         value = int.from_bytes(raw, "little", signed=kind in "di")
         if kind == "s":
-            return spec % ctypes.string_at(value).decode(errors="replace")
+            return str(spec % ctypes.string_at(value).decode(errors="replace"))
         return chr(value) if kind == "c" else hex(value) if kind == "p" else spec.replace("u", "d") % value
 
     return _FORMAT.sub(one, text)
@@ -127,9 +131,11 @@ def _formatted(text: str, at: int) -> str:
 _printed: dict[int, list[str]] = {}  # by the address of a worker's context
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
-def _print_text(context: int, text: int, values: int | None) -> None:
+def _print(context: int, text: int, values: int | None) -> None:
     _printed[context].append(_formatted(ctypes.string_at(text).decode(errors="replace"), values or 0))
+
+
+_print_text = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(_print)
 
 
 # --- memory ----------------------------------------------------------------------------------------
@@ -190,11 +196,11 @@ class Memory:
             if array.size and array.flags.writeable:
                 array[...] = self.view(array)
 
-    def view(self, array: Array) -> Array:
+    def view(self, array: Array) -> Any:
         """The array, in this memory."""
         low, high = _bounds(array)
         before = array.ctypes.data - low
-        buffer = (ctypes.c_char * (high - low)).from_address(self.place(array) - before)
+        buffer: Any = (ctypes.c_char * (high - low)).from_address(self.place(array) - before)
         return np.ndarray(array.shape, array.dtype, buffer, before, array.strides)
 
 
@@ -236,7 +242,14 @@ class Launch:
     """
 
     def __init__(
-        self, program: Program, grid: Triple, block: Triple, dynamic: int, arguments: Any, names: list[str], flatten: Any
+        self,
+        program: Program,
+        grid: Triple,
+        block: Triple,
+        dynamic: int,
+        arguments: Any,
+        names: list[str],
+        flatten: Any,
     ) -> None:
         self.program, self.grid, self.block, self.dynamic = program, grid, block, dynamic
         self.threads = prod(block)
@@ -314,10 +327,11 @@ class Launch:
             "SHARED": table(shared + 16, np.uint8), "SHARED_BYTES": shared, "LANDING": table(64, np.uint8),
             "GRID_X": self.grid[0], "GRID_Y": self.grid[1], "GRID_Z": self.grid[2],
             "BLOCK_X": self.block[0], "BLOCK_Y": self.block[1], "BLOCK_Z": self.block[2], "LIMIT": limit,
-            "KERNEL": program.address, "POINTS": program.points_table.ctypes.data,
+            "KERNEL": program.address, "PERFORM": program.perform, "POINTS": program.points_table.ctypes.data,
             "FRAMES": table(frame * self.threads, np.uint8), "FRAME_BYTES": frame, "LOCAL_AT": program.frame_bytes,
             "LOCAL_BYTES": local, "BLOCKS": prod(self.grid), "FIRST_BLOCK": worker, "BLOCK_STEP": workers,
-            "ORDER": order, "RANDOM": seed * 2654435761 % 2**62 + 1, "CHECKED": program.checked, "BANKS": table(33 * 33),
+            "ORDER": order, "RANDOM": seed * 2654435761 % 2**62 + 1, "CHECKED": program.checked,
+            "BANKS": table(33 * 33),
         }  # fmt: skip
         if order:
             blocks = np.arange(prod(self.grid), dtype=np.int64)
@@ -334,7 +348,11 @@ class Launch:
         program, rows = self.program, []
         actions = {"read": layout.READ, "write": layout.WRITE, "atomic": layout.ATOMIC}
         sites = [
-            (s.bytes, layout.VOLATILE if "volatile" in s.instruction.op[1:] and s.action == "read" else actions[s.action], s.space == "shared")
+            (
+                s.bytes,
+                layout.VOLATILE if "volatile" in s.instruction.op[1:] and s.action == "read" else actions[s.action],
+                s.space == "shared",
+            )
             for s in program.sites
         ]
         self.sites = self._keep(np.array([*sites, (0, 0, 0)], np.int64))
@@ -395,7 +413,9 @@ class Launch:
         elif array >= 0:
             array, address = self._argument(array, address)
         sites = self.program.site(site), self.program.site(other)
-        return Finding(layout.KINDS[kind], *sites, block, thread, other_block, other_thread, address, size, array, count)
+        return Finding(
+            layout.KINDS[kind], *sites, block, thread, other_block, other_thread, address, size, array, count
+        )
 
     def _argument(self, region: int, offset: int) -> tuple[int, int]:
         """The array of a region that an offset is in or next to, and the offset in it."""

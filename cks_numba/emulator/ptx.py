@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 BITS = {
     "pred": 1, "b8": 8, "u8": 8, "s8": 8, "b16": 16, "u16": 16, "s16": 16, "f16": 16, "bf16": 16, "b32": 32, "u32": 32,
-    "s32": 32, "f32": 32, "f16x2": 32, "bf16x2": 32, "tf32": 32, "b64": 64, "u64": 64, "s64": 64, "f64": 64, "b128": 128,
+    "s32": 32, "f32": 32, "f16x2": 32, "bf16x2": 32, "tf32": 32, "b64": 64, "u64": 64, "s64": 64, "f64": 64,
+    "b128": 128,
 }  # fmt: skip
 REGISTER = re.compile(r"%[\w.$]+")
 Source = tuple[tuple[str, int], ...]
@@ -111,10 +112,10 @@ def parse(text: str) -> Kernel:
     return _Parser(text).kernel()
 
 
-# A quoted text may hold whatever the others are made of, so it comes first.
 _TOKEN = re.compile(
-    r"""\s*(?: (?P<brace>[{}]) | (?P<label>[$\w]+):(?!:) | \.loc\s+(?P<loc>[^\n]*)\n | \.pragma\s+"(?P<pragma>[^"]*)"\s*; |
-    (?P<section>\.section\s+\S+\s*\{[^}]*\}) | (?P<statement>[.@%\w](?:[^;{}]|\{[^{};]*\})*);)""",
+    r"""\s*(?: (?P<brace>[{}]) | (?P<label>[$\w]+):(?!:) | \.loc\s+(?P<loc>[^\n]*)\n |
+    \.pragma\s+"(?P<pragma>[^"]*)"\s*; | (?P<section>\.section\s+\S+\s*\{[^}]*\}) |
+    (?P<statement>[.@%\w](?:[^;{}]|\{[^{};]*\})*);)""",
     re.X,
 )
 _OP = re.compile(r"(?:@(!?)\s*(%[\w.$]+)\s+)?([a-z][\w.:]*)\s*(.*)$", re.S)
@@ -156,7 +157,9 @@ class _Parser:
             raise PTXError("there is no kernel in the PTX")
         statements = ";".join([*between, self.text[at:]]).split(";")
         for one in statements:
-            if variable := re.search(r"(?:\.(?:visible|extern|weak|common)\s+)*\.(?:shared|global|const)\s.*$", one, re.S):
+            if variable := re.search(
+                r"(?:\.(?:visible|extern|weak|common)\s+)*\.(?:shared|global|const)\s.*$", one, re.S
+            ):
                 self._declare(entry, variable[0].rstrip())
         entry.body = list(self._with_calls(entry, entry, ()))
         for name in entry.dynamic[:1]:  # the last one: its end is not known
@@ -226,9 +229,10 @@ class _Parser:
             elif found["label"]:
                 function.body.append(Instruction((), (), line, label=found["label"]))
             elif found["pragma"] is not None:
-                if found["pragma"].startswith("raise "):
-                    text = found["pragma"]
-                    function.body.append(Instruction(("raise",), (), line, text, None, None, source))
+                word, _, rest = found["pragma"].partition(" ")  # notes that hooks.py has put there
+                if word in ("raise", "index"):
+                    args = (rest,) if word == "index" else ()
+                    function.body.append(Instruction((word,), args, line, found["pragma"], None, None, source))
             elif found["loc"]:
                 source = self._source(found["loc"], source)
             else:
@@ -259,7 +263,9 @@ class _Parser:
             self._place(function.local if text.startswith(".local") else function.shared, text)
         elif text.startswith(".param"):
             name = _DECLARATION.match(text)[4]  # type: ignore[index]
-            self._place(function.buffers, text.replace(name, self._scoped(scopes, name, name in function.buffers.offsets)))
+            self._place(
+                function.buffers, text.replace(name, self._scoped(scopes, name, name in function.buffers.offsets))
+            )
         elif found := _OP.match(text):
             negated, predicate, op, operands = found.groups()
             renamed = {old: new for scope in scopes for old, new in scope.items()}
@@ -294,7 +300,13 @@ class _Parser:
             yield from self._inlined(entry, callee, results, arguments, instruction, (*callers, function.name))
 
     def _inlined(
-        self, entry: Kernel, callee: Kernel, results: list[str], arguments: list[str], call: Instruction, callers: tuple[str, ...]
+        self,
+        entry: Kernel,
+        callee: Kernel,
+        results: list[str],
+        arguments: list[str],
+        call: Instruction,
+        callers: tuple[str, ...],
     ) -> Iterator[Instruction]:
         self.inlined += 1
         suffix = f".{self.inlined}"

@@ -8,20 +8,38 @@ between them, a warp operation that synchronises, or an atomic after the first a
 
 from __future__ import annotations
 
+import zlib
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
 from numba import cfunc, njit, types
-from numba.extending import intrinsic
+from numba.core.datamodel.models import PointerModel
+from numba.extending import intrinsic, register_model
 
 from . import layout as at
 
-CONTEXT = types.CPointer(types.int64)
+
+class Words(types.CPointer):
+    """A pointer to 64-bit integers.
+
+    Numba's cache on disk notices a change of this file, but not one of layout.py. This type is part of every
+    function's signature, and the stamp in its name keeps out what was compiled for another layout.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(types.int64)
+        self.name = f"int64*({zlib.crc32(Path(at.__file__).read_bytes()):08x})"
+
+
+register_model(Words)(PointerModel)
+CONTEXT = Words()
 
 
 def _pointer(bits: int) -> Any:
     """Make the function that reads an address as that of numbers with so many bits."""
-    kind = types.CPointer({8: types.uint8, 16: types.uint16, 32: types.uint32, 64: types.int64}[bits])
+    kind = CONTEXT if bits == 64 else types.CPointer({8: types.uint8, 16: types.uint16, 32: types.uint32}[bits])
 
     @intrinsic
     def pointer(typing, address):
@@ -70,6 +88,19 @@ def address_of(typing, pointer):
 
 
 @intrinsic
+def call_perform(typing, function, context, warp, members, existing, kind, detail, point):
+    """Call `perform`, which is compiled only for kernels with warp operations."""
+
+    def code(context, builder, signature, args):
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [word.as_pointer()] + [word] * 6)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, CONTEXT, *[types.int64] * 6), code
+
+
+@intrinsic
 def call_kernel(typing, function, context, frame):
     """Run a thread up to the next point where it has to wait."""
 
@@ -81,12 +112,36 @@ def call_kernel(typing, function, context, frame):
     return types.int64(types.int64, CONTEXT, CONTEXT), code
 
 
-helper = njit(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+helper = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+class Exported:
+    """A function that compiled kernels call by its name; Numba compiles it when its address is first asked for."""
+
+    def __init__(self, function: Any, signature: Any) -> None:
+        self.function, self.signature = function, signature
+
+    @cached_property
+    def address(self) -> int:
+        """Address of the compiled function."""
+        try:
+            self.compiled = cfunc(self.signature, cache=True, error_model="numpy")(self.function)
+        except RuntimeError:  # Numba found no folder for its cache
+            self.compiled = cfunc(self.signature, error_model="numpy")(self.function)
+        return int(self.compiled.address)
+
+
+FUNCTIONS: dict[str, Exported] = {}
 
 
 def exported(*kinds: Any, result: Any = types.void) -> Any:
-    """Compile a function for C, which compiled kernels call by its name."""
-    return cfunc(result(*kinds), cache=True, error_model="numpy")
+    """Let a function be called from compiled kernels."""
+
+    def export(function: Any) -> Any:
+        FUNCTIONS[function.__name__] = Exported(function, result(*kinds))
+        return function
+
+    return export
 
 
 # --- findings --------------------------------------------------------------------------------------
@@ -213,7 +268,9 @@ def race(context, thread, site, stamp, address, size, array):
     time = stamp >> at.TIME_SHIFT
     other_block = block_of(context, time)
     other = stamp >> at.THREAD_SHIFT & at.THREAD_BITS
-    report(context, at.RACE, site, stamp >> at.SITE_SHIFT & at.SITE_BITS, thread, other_block, other, address, size, array)
+    report(
+        context, at.RACE, site, stamp >> at.SITE_SHIFT & at.SITE_BITS, thread, other_block, other, address, size, array
+    )
 
 
 @helper
@@ -228,49 +285,54 @@ def same_bytes(address, size, low, high):
 
 
 @helper
+def race_with_read(context, thread, site, action, stamp, offset, size, array):
+    """Report a write where another thread has read, if nothing orders the two."""
+    if stamp == 0 or action == at.ATOMIC and stamp & at.IS_ATOMIC:
+        return
+    if array == at.IN_SHARED and stamp >> at.TIME_SHIFT < context[at.BLOCK_SINCE]:
+        return
+    if not ordered(context, thread, stamp):
+        race(context, thread, site, stamp, offset, size, array)
+
+
+@helper
 def touch(context, thread, shadow, granule, granules, site, action, at_offset, size, array, real, low, high):
     """Compare an access with the last ones of the same memory, and remember it."""
     since, block_since = context[at.SINCE], context[at.BLOCK_SINCE]
-    now = context[at.TIME] << at.TIME_SHIFT | site << at.SITE_SHIFT | thread << at.THREAD_SHIFT | clock_of(context, thread)
+    now = context[at.TIME] << at.TIME_SHIFT | site << at.SITE_SHIFT | thread << at.THREAD_SHIFT
+    if context[at.CLOCKS]:
+        now |= clock_of(context, thread)
     if action >= at.ATOMIC:
         now |= at.IS_ATOMIC
     shared = array == at.IN_SHARED
+    reads = action == at.READ or action == at.VOLATILE
     for k in range(granules):
         row = words(shadow + k * (8 * at.SHADOW_ROW))
-        wrote = row[at.WROTE]
+        wrote, seen = row[at.WROTE], row[at.HAS_READ]
         time = wrote >> at.TIME_SHIFT
         offset = at_offset + (k << granule)
-        if time < block_since:
-            if shared:
-                wrote = 0
-                if action != at.WRITE:
-                    report_here(context, at.UNINITIALISED, site, thread, offset, size, array)
-        if wrote != 0 and (time >= since or time < block_since) and not ordered(context, thread, wrote):
+        if time < block_since and shared:
+            if action != at.WRITE:
+                report_here(context, at.UNINITIALISED, site, thread, offset, size, array)
+        elif wrote != 0 and (time >= since or time < block_since) and not ordered(context, thread, wrote):
             both = action >= at.ATOMIC and wrote & at.IS_ATOMIC != 0
             if not both and not (action == at.WRITE and same_bytes(real, size, low, high)):
                 race(context, thread, site, wrote, offset, size, array)
-        seen = row[at.HAS_READ]
-        if action == at.READ or action == at.VOLATILE:
-            if seen >> at.TIME_SHIFT >= since:
-                if seen >> at.THREAD_SHIFT & at.THREAD_BITS != thread:
-                    row[at.READ_TOO] = now
-                else:
-                    row[at.HAS_READ] = now
-            else:
-                if seen >> at.TIME_SHIFT < block_since:
-                    row[at.READ_TOO] = 0 if shared else seen
-                elif row[at.READ_TOO] >> at.TIME_SHIFT >= block_since:
-                    row[at.READ_TOO] = 0
-                row[at.HAS_READ] = now
+        if not reads:
+            if seen != 0:
+                race_with_read(context, thread, site, action, seen, offset, size, array)
+                race_with_read(context, thread, site, action, row[at.READ_TOO], offset, size, array)
+                row[at.HAS_READ] = row[at.READ_TOO] = 0
+            row[at.WROTE] = now
             continue
-        for m in range(at.HAS_READ, at.READ_TOO + 1):
-            stamp = row[m]
-            if action == at.ATOMIC and stamp & at.IS_ATOMIC:
-                continue
-            if stamp != 0 and not (shared and stamp >> at.TIME_SHIFT < block_since) and not ordered(context, thread, stamp):
-                race(context, thread, site, stamp, offset, size, array)
-        row[at.WROTE] = now
-        row[at.HAS_READ] = row[at.READ_TOO] = 0
+        row[at.HAS_READ] = now
+        if seen >> at.TIME_SHIFT < since:  # keep of older reads only one of another block
+            if seen >> at.TIME_SHIFT < block_since:
+                row[at.READ_TOO] = 0 if shared else seen
+            elif row[at.READ_TOO] >> at.TIME_SHIFT >= block_since:
+                row[at.READ_TOO] = 0
+        elif seen >> at.THREAD_SHIFT & at.THREAD_BITS != thread:
+            row[at.READ_TOO] = seen
     if action >= at.ATOMIC:
         synchronise_atomic(context, thread, words(shadow), action == at.ATOMIC)
 
@@ -308,7 +370,21 @@ def shared_access(context, frame, address, site, low, high):
     shadow = context[at.SHADOW] + (address >> granule) * (8 * at.SHADOW_ROW)
     granules = max(size >> granule, 1)
     real = context[at.SHARED] + address
-    touch(context, thread, shadow, granule, granules, site, row[at.SITE_ACTION], address, size, at.IN_SHARED, real, low, high)
+    touch(
+        context,
+        thread,
+        shadow,
+        granule,
+        granules,
+        site,
+        row[at.SITE_ACTION],
+        address,
+        size,
+        at.IN_SHARED,
+        real,
+        low,
+        high,
+    )
     note(context, thread, site, address)
     return real
 
@@ -332,7 +408,21 @@ def global_access(context, frame, address, site, low, high):
                 granule = context[at.GRANULE]
                 shadow = array[at.RANGE_SHADOW] + (offset >> granule) * (8 * at.SHADOW_ROW)
                 granules = max(size >> granule, 1)
-                touch(context, thread, shadow, granule, granules, site, row[at.SITE_ACTION], offset, size, k, address, low, high)
+                touch(
+                    context,
+                    thread,
+                    shadow,
+                    granule,
+                    granules,
+                    site,
+                    row[at.SITE_ACTION],
+                    offset,
+                    size,
+                    k,
+                    address,
+                    low,
+                    high,
+                )
             note(context, thread, site, address)
             return address
         distance = start - address if address < start else address - end
@@ -457,10 +547,11 @@ def copies_of_thread_go_on(context, thread):
 def passes(context, row, size):
     """Passes that shared memory needs for the addresses of a warp, and the least that would do.
 
-    In one pass each of the 32 banks gives one word of 4 bytes; lanes that want the same word share it.
+    In one pass each of the 32 banks gives one word of 4 bytes; lanes that want the same word share it. Of wider
+    accesses 16 or 8 lanes share a pass, as if the banks were fewer and wider.
     """
-    unit = max(size, 4)
-    group, banks = 128 // unit, words(context[at.BANKS])
+    shift = 2 if size <= 4 else 3 if size == 8 else 4
+    group, banks = 128 >> shift, words(context[at.BANKS])
     cost = least = 0
     for first in range(0, 32, group):
         for b in range(group):
@@ -468,15 +559,14 @@ def passes(context, row, size):
         worst = 0
         for i in range(first, first + group):
             if row[i] >= 0:
-                place = row[i] // unit
-                bank = place % group * 33
-                known = False
-                for k in range(banks[bank]):
-                    known = known or banks[bank + 1 + k] == place
-                if not known:
-                    banks[bank] += 1
-                    banks[bank + banks[bank]] = place
-                    worst = max(worst, banks[bank])
+                place = row[i] >> shift
+                bank = (place & (group - 1)) * 33
+                count, k = banks[bank], 0
+                while k < count and banks[bank + 1 + k] != place:
+                    k += 1
+                if k == count:
+                    banks[bank], banks[bank + 1 + k] = count + 1, place
+                    worst = max(worst, count + 1)
         cost += worst
         least += min(worst, 1)
     return cost, least
@@ -488,11 +578,10 @@ def sectors(context, row, size, lanes):
     found, cost = words(context[at.BANKS]), 0
     for i in range(32):
         if row[i] >= 0:
-            sector = row[i] >> 5
-            known = cost > 0 and found[cost - 1] == sector
-            for k in range(cost):
-                known = known or found[k] == sector
-            if not known:
+            sector, k = row[i] >> 5, cost - 1
+            while k >= 0 and found[k] != sector:
+                k -= 1
+            if k < 0:
                 found[cost] = sector
                 cost += 1
     return cost, min(cost, (lanes * size + 31) >> 5)
@@ -694,7 +783,7 @@ def multiply_matrices(context, warp, kind):
             frame_of(context, warp * 32 + lane)[at.EXCHANGE + c] = results[4 * lane + c]
 
 
-@helper
+@exported(CONTEXT, *[types.int64] * 6)
 def perform(context, warp, members, existing, kind, detail, point):
     """Carry a warp operation out for the lanes that take part, and let them go on."""
     if kind == at.SYNC:
@@ -754,7 +843,7 @@ def complete(context, warp, count, forced):
                 if members >> other & 1:
                     frame_of(context, warp * 32 + other)[at.MASK] = at.RUNS
         else:
-            perform(context, warp, members | 1 << lane, existing, kind, detail, state)
+            call_perform(context[at.PERFORM], context, warp, members | 1 << lane, existing, kind, detail, state)
         return True
     return False
 
@@ -918,6 +1007,3 @@ def run(context):
         run_block(context, block, threads)
         if context[at.STOP]:
             return
-
-
-FUNCTIONS = {f.__name__: f for f in (access, copy_bytes, copy_begun, copies_done, report_event, run)}

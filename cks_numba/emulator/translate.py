@@ -13,8 +13,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from . import instructions, layout
-
+from . import instructions, layout, libdevice
 from .ptx import BITS, REGISTER, Instruction, Kernel, PTXError, called, immediate, split
 from .report import Site
 
@@ -33,6 +32,7 @@ MODES = {  # of warp operations, by a part of their mnemonic
     layout.MMA: ("tf32", "f16", "bf16"),
     layout.BARRIER: ("sync", "popc", "and", "or"),
 }
+
 
 def llvm_type(kind: str) -> str:
     """The LLVM type of a PTX type."""
@@ -67,7 +67,6 @@ class Translator:
         for register in sorted({r for registers in self.saved.values() for r in registers}):
             self.slots[register] = layout.FRAME + len(self.slots)
         self.frame_bytes = -(-(layout.FRAME + len(self.slots)) // 8) * 64
-        self.negative = _wrapped_indices(kernel) if checked else {}
         # With many points it is cheaper to keep registers in the frame all the time than to save them at each point.
         self.framed = sum(map(len, self.saved.values())) > 3 * len(kernel.body)
 
@@ -158,7 +157,11 @@ class Translator:
         name = kernel.dynamic[0] if name in kernel.dynamic else name
         if name in kernel.shared.offsets:
             return str(kernel.shared.offsets[name] + more)
-        for memory, base in ((kernel.local, "%local"), (kernel.constants, "%constants"), (kernel.parameters, "%parameters")):
+        for memory, base in (
+            (kernel.local, "%local"),
+            (kernel.constants, "%constants"),
+            (kernel.parameters, "%parameters"),
+        ):
             if name in memory.offsets:
                 return self.let(f"add i64 {base}, {memory.offsets[name] + more}")
         if name in kernel.buffers.offsets:
@@ -196,7 +199,9 @@ class Translator:
     def _special(self, name: str) -> tuple[str, str]:
         """The value and type of a special register."""
         if found := re.fullmatch(r"%(tid|ntid|ctaid|nctaid)\.([xyz])", name):
-            return "%" + {"tid": "tid_", "ntid": "block_", "ctaid": "block_id_", "nctaid": "grid_"}[found[1]] + found[2], "i64"
+            return "%" + {"tid": "tid_", "ntid": "block_", "ctaid": "block_id_", "nctaid": "grid_"}[found[1]] + found[
+                2
+            ], "i64"
         lane = self.let("and i64 %thread, 31")
         if name == "%laneid":
             return lane, "i64"
@@ -206,9 +211,10 @@ class Translator:
             one = self.let(f"shl i64 1, {lane}")
             below = self.let(f"sub i64 {one}, 1")
             through = self.let(f"or i64 {below}, {one}")
-            return {
-                "eq": one, "lt": below, "le": through, "gt": self.let(f"xor i64 {through}, -1"), "ge": self.let(f"xor i64 {below}, -1")
-            }[found[1]], "i64"  # fmt: skip
+            masks = {"eq": one, "lt": below, "le": through}
+            masks |= {"gt": f"xor i64 {through}, -1", "ge": f"xor i64 {below}, -1"}
+            mask = masks[found[1]]
+            return mask if mask.startswith("%") else self.let(mask), "i64"
         if name in ("%clock", "%clock64", "%clock_hi", "%globaltimer", "%globaltimer_lo"):
             return self.call("llvm.readcyclecounter", "i64"), "i64"
         if name in ("%dynamic_smem_size", "%total_smem_size"):
@@ -258,6 +264,7 @@ class Translator:
             self.emit(f"%buffer = alloca [{self.kernel.buffers.bytes} x i8], align 16")
             self.emit(f"%buffers = ptrtoint [{self.kernel.buffers.bytes} x i8]* %buffer to i64")
         self.emit("%R.carry = alloca i1")
+        self.emit("%row = alloca i64")
         for register, kind in self.kernel.registers.items():
             t = llvm_type(kind)
             if self.framed and register in self.slots:
@@ -307,13 +314,13 @@ class Translator:
             self._call(i)
         elif op == "cvta":
             self._change_space(i)
-        elif op == "raise":
-            if self.checked:
+        elif op in ("raise", "index"):
+            if self.checked and op == "raise":
                 self._report(layout.ASSERTION, i)
+            elif self.checked:
+                self._check_index(i)
         else:
             instructions.TABLE[op](self, i)
-            if j in self.negative:
-                self._check_index(i, self.negative[j])
         if self._yields(j, i):
             self.store_word(layout.MASK, "0")
             self._suspend(j, i, layout.YIELD)
@@ -395,7 +402,11 @@ class Translator:
         elif kind in (layout.VOTE, layout.REDUCE):
             if i.op[1] != "sync":
                 raise PTXError("only warp operations with a mask are known")
-            results, operands, mask = [(args[0], i.op[-1])], [(args[1], i.op[-1] if kind == layout.REDUCE else "pred")], args[2]
+            results, operands, mask = (
+                [(args[0], i.op[-1])],
+                [(args[1], i.op[-1] if kind == layout.REDUCE else "pred")],
+                args[2],
+            )
             mode += 8 * (i.op[-1] == "s32")
         elif kind == layout.LDMATRIX:
             if i.op[-1] != "b16" or "m8n8" not in i.op:
@@ -406,7 +417,10 @@ class Translator:
         elif kind == layout.MMA:
             results, operands, mode = self._mma(i)
         self._store_operands(operands)
-        self.store_word(layout.MASK, self.value(mask, "u64") if mask == "-1" else self.let(f"zext i32 {self.value(mask, 'b32')} to i64"))
+        self.store_word(
+            layout.MASK,
+            self.value(mask, "u64") if mask == "-1" else self.let(f"zext i32 {self.value(mask, 'b32')} to i64"),
+        )
         self.store_word(layout.DETAIL, str(mode))
         self._suspend(j, i, kind)
         for k, (register, t) in enumerate(results):
@@ -421,16 +435,17 @@ class Translator:
 
     def _row(self, i: Instruction, text: str, lanes: int) -> str:
         """The real address of a row of 16 bytes, which only the first lanes name."""
-        row, fine, after = self.label("row"), self.label("named"), self.label("rows")
-        before = self.let("add i64 %shared, 0")
-        at = self._address(text)
-        lane = self.let("and i64 %thread, 31")
-        self.emit(f"br i1 {self.let(f'icmp ult i64 {lane}, {lanes}')}, label %{row}, label %{after}")
-        entry = self.lines_label()
-        self.begin(row, False)
-        real = self._access("shared", at, self._site(i, "shared", "read", 16)) if self.checked else self.let(f"add i64 %shared, {at}")
+        at, named, after = self._address(text), self.label("named"), self.label("rows")
+        inside = self.let(f"icmp ult i64 {self.let('and i64 %thread, 31')}, {lanes}")
+        self.emit(f"br i1 {inside}, label %{named}, label %{after}")
+        self.begin(named, False)
+        if self.checked:
+            real = self._access("shared", at, self._site(i, "shared", "read", 16))
+        else:
+            real = self.let(f"add i64 %shared, {at}")
+        self.emit(f"store i64 {real}, i64* %row")
         self.begin(after)
-        return self.let(f"phi i64 [{real}, %{row}], [{before}, %{entry}]")
+        return self.let("load i64, i64* %row")
 
     def _mma(self, i: Instruction) -> tuple[list[tuple[str, str]], list[tuple[str, str]], int]:
         """Operands of m16n8k8 with tf32 and of m16n8k16 with 16 bits; sums in float32."""
@@ -533,13 +548,16 @@ class Translator:
             raise PTXError("atomics of this type are not known")
         p = self._pointer(at, 0, t)
         if what == "cas":
-            old = self.let(f"extractvalue {{ {t}, i1 }} {self.let(f'cmpxchg {p}, {t} {values[0]}, {t} {values[1]} seq_cst seq_cst')}, 0")
+            found = self.let(f"cmpxchg {p}, {t} {values[0]}, {t} {values[1]} seq_cst seq_cst")
+            old = self.let(f"extractvalue {{ {t}, i1 }} {found}, 0")
         elif what in ("inc", "dec"):
             old = self._cycle(p, t, what, values[0])
         else:
             sign = "" if kind[0] == "s" else "u"
             name = {"exch": "xchg", "min": sign + "min", "max": sign + "max"}.get(what, what)
-            old = self.let(f"atomicrmw {'f' + name if kind in FLOATS and name != 'xchg' else name} {p}, {t} {values[0]} seq_cst")
+            old = self.let(
+                f"atomicrmw {'f' + name if kind in FLOATS and name != 'xchg' else name} {p}, {t} {values[0]} seq_cst"
+            )
         self.set(result, kind, old)
 
     def _cycle(self, p: str, t: str, what: str, most: str) -> str:
@@ -592,28 +610,36 @@ class Translator:
 
     # --- calls and reports
     def _call(self, i: Instruction) -> None:
-        """Calls of functions that are not in the PTX."""
+        """Calls of functions that are not in the PTX: of libdevice, and vprintf."""
         results, name, arguments = called(i)
+        kinds = [f"b{8 * self.kernel.buffers.sizes[a]}" for a in arguments]
+        values = [self._load(self._symbol(a), kind) for a, kind in zip(arguments, kinds, strict=True)]
         if name == "vprintf":
-            if self.checked:
-                at = [self._symbol(a) for a in arguments]
-                words = [self.let(f"load i64, {self._pointer(a, 0, 'i64')}, align 1") for a in at]
-                self.call("print_text", "void", "i64* %context", *(f"i64 {w}" for w in words))
+            self.call("print_text", "void", "i64* %context", *(f"i64 {v}" for v in values))
             return
-        instructions.call_function(self, name, arguments, results)
+        kind = f"b{8 * self.kernel.buffers.sizes[results[0]]}" if results else ""
+        result = libdevice.call_function(self, name, list(zip(kinds, values, strict=True)), kind, self._store)
+        if results:
+            self._store(self._symbol(results[0]), kind, result)
+
+    def _load(self, at: str, kind: str) -> str:
+        return self.let(f"load {llvm_type(kind)}, {self._pointer(at, 0, llvm_type(kind))}, align 1")
+
+    def _store(self, at: str, kind: str, value: str) -> None:
+        self.emit(f"store {llvm_type(kind)} {value}, {self._pointer(at, 0, llvm_type(kind))}, align 1")
 
     def _report(self, kind: int, i: Instruction, value: str = "-1") -> None:
         site = self._site(i, "", "read", 0)
         self.call("report_event", "void", "i64* %context", "i64* %frame", f"i64 {kind}", f"i64 {site}", f"i64 {value}")
 
-    def _check_index(self, i: Instruction, index: str) -> None:
-        """Report an index below zero, to which the size of the array is added."""
-        bad = self.let(f"icmp slt i64 {self.value(index, 's64')}, 0")
-        then, after = self.label("negative"), self.label("fine")
-        self.emit(f"br i1 {bad}, label %{then}, label %{after}")
-        self.begin(then, False)
-        self._report(layout.NEGATIVE, i, self.value(index, "s64"))
-        self.begin(after)
+    def _check_index(self, i: Instruction) -> None:
+        """Report an index below zero, which counts from the end of an axis."""
+        index = self.value(i.args[0], "s64")
+        negative, fine = self.label("negative"), self.label("fine")
+        self.emit(f"br i1 {self.let(f'icmp slt i64 {index}, 0')}, label %{negative}, label %{fine}")
+        self.begin(negative, False)
+        self._report(layout.NEGATIVE, i, index)
+        self.begin(fine)
 
 
 def _block(label: str) -> str:
@@ -652,7 +678,9 @@ def _live_at(kernel: Kernel, points: list[int]) -> dict[int, list[str]]:
     bit = {r: 1 << k for k, r in enumerate(kernel.registers)}
     places = {i.label: j for j, i in enumerate(body) if i.label}
     # Basic blocks: what each uses before it writes it, what it writes, and which blocks may follow.
-    starts = sorted({0, *places.values(), *(j + 1 for j, i in enumerate(body) if i.op[:1] in (("bra",), ("ret",), ("brx",)))})
+    starts = sorted(
+        {0, *places.values(), *(j + 1 for j, i in enumerate(body) if i.op[:1] in (("bra",), ("ret",), ("brx",)))}
+    )
     starts = [s for s in starts if s < len(body)]
     number = {s: k for k, s in enumerate(starts)}
     ends = [*starts[1:], len(body)]
@@ -691,7 +719,7 @@ def _live_at(kernel: Kernel, points: list[int]) -> dict[int, list[str]]:
 def _uses_and_writes(i: Instruction, kernel: Kernel, bit: dict[str, int]) -> tuple[int, int]:
     if not i.op:
         return 0, 0
-    first = 0 if i.op[0] in ("st", "bra", "brx", "bar", "barrier", "red", "cp", "call", "ret") else 1
+    first = 0 if i.op[0] in ("st", "bra", "brx", "bar", "barrier", "red", "cp", "call", "ret", "index") else 1
     if i.op[0] in ("bar", "barrier") and "red" in i.op:
         first = 1
     uses = writes = 0
@@ -706,13 +734,10 @@ def _uses_and_writes(i: Instruction, kernel: Kernel, bit: dict[str, int]) -> tup
     return uses, writes
 
 
-def _followers(kernel: Kernel, last: Instruction, end: int, places: dict[str, int], number: dict[int, int]) -> list[int]:
+def _followers(
+    kernel: Kernel, last: Instruction, end: int, places: dict[str, int], number: dict[int, int]
+) -> list[int]:
     op = last.op[:1]
     targets = [last.args[0]] if op == ("bra",) else kernel.targets[last.args[1]] if op == ("brx",) else []
     falls = op not in (("bra",), ("brx",), ("ret",)) or last.guard is not None
     return [number[places[t]] for t in targets] + ([number[end]] if falls and end in number else [])
-
-
-def _wrapped_indices(kernel: Kernel) -> dict[int, str]:
-    """The instructions by which compilers add an array's size to an index below zero: their number, and the index."""
-    return {}
