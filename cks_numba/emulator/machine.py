@@ -171,11 +171,13 @@ class Memory:
     def __init__(self, arrays: list[Array]) -> None:
         self.arrays = arrays
         self.regions: list[Region] = []
-        for low, high in sorted(map(_bounds, arrays)):
+        for low, high in sorted(_bounds(array) for array in arrays if array.size):
             if self.regions and low < self.regions[-1].high:
                 self.regions[-1].high = max(high, self.regions[-1].high)
-            elif high > low:
+            else:
                 self.regions.append(Region(low, high))
+        self.empty = {id(array): Region(*_bounds(array)) for array in arrays if not array.size}
+        self.regions += self.empty.values()
         total = sum(r.bytes + GUARD + 256 for r in self.regions) + GUARD
         self.memory = np.zeros(total + 256, np.uint8)
         at = self.memory.ctypes.data + GUARD
@@ -185,8 +187,10 @@ class Memory:
             at = region.start + region.bytes + GUARD
 
     def region(self, array: Array) -> Region | None:
+        if not array.size:
+            return self.empty.get(id(array))
         low, high = _bounds(array)
-        return next((r for r in self.regions if r.low <= low and high <= r.high and low < high), None)
+        return next((r for r in self.regions if r.low <= low and high <= r.high), None)
 
     def place(self, array: Array) -> int:
         """The address of an array's first element in this memory."""
@@ -337,7 +341,7 @@ class Launch:
             "BLOCK_X": self.block[0], "BLOCK_Y": self.block[1], "BLOCK_Z": self.block[2], "LIMIT": limit,
             "KERNEL": program.address, "PERFORM": program.perform, "POINTS": program.points_table.ctypes.data,
             "FRAMES": table(frame * self.threads, np.uint8), "FRAME_BYTES": frame, "LOCAL_AT": program.frame_bytes,
-            "LOCAL_BYTES": local, "BLOCKS": prod(self.grid), "FIRST_BLOCK": worker, "BLOCK_STEP": workers,
+            "LOCAL_BYTES": kernel.local.bytes, "BLOCKS": prod(self.grid), "FIRST_BLOCK": worker, "BLOCK_STEP": workers,
             "ORDER": order, "RANDOM": seed * 2654435761 % 2**62 + 1, "CHECKED": program.checked,
             "BANKS": table(33 * 33),
         }  # fmt: skip
