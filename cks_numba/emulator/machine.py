@@ -81,25 +81,25 @@ def _compiled(code: str, checked: bool) -> Any:
     target = llvm.Target.from_default_triple()
     features = llvm.get_host_cpu_features().flatten()
     machine = target.create_target_machine(
-        opt=1 if checked else 2, cpu=llvm.get_host_cpu_name(), features=features, jit=True
+        opt=1, cpu=llvm.get_host_cpu_name(), features=features, jit=True
     )
     head = f'target triple = "{llvm.get_process_triple()}"\ntarget datalayout = "{machine.target_data}"\n'
     module = llvm.parse_assembly(head + code)
-    _optimise(module, machine, 1 if checked else 2)
+    _optimise(module, machine, vectors=not checked)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     return engine
 
 
-def _optimise(module: Any, machine: Any, level: int) -> None:
+def _optimise(module: Any, machine: Any, vectors: bool) -> None:
     if hasattr(llvm, "create_pass_builder"):
-        options = llvm.create_pipeline_tuning_options(speed_level=level)
-        options.loop_vectorization = options.slp_vectorization = level > 1
+        options = llvm.create_pipeline_tuning_options(speed_level=1)
+        options.loop_vectorization = options.slp_vectorization = vectors
         builder = llvm.create_pass_builder(machine, options)
         builder.getModulePassManager().run(module, builder)
     else:  # llvmlite before 0.44
         manager, builder = llvm.create_module_pass_manager(), llvm.create_pass_manager_builder()
-        builder.opt_level = level
+        builder.opt_level, builder.loop_vectorize, builder.slp_vectorize = 1, vectors, vectors
         builder.populate(manager)
         manager.run(module)
 
