@@ -179,6 +179,8 @@ def _without_driver(watched: bool) -> Iterator[None]:
         from numba.cuda.core.callconv import MinimalCallConv
         from numba.cuda.core.compiler_lock import global_compiler_lock
         from numba.cuda.np import arrayobj
+
+        more = []
     except ImportError:  # Numba's own numba.cuda
         from numba.core import debuginfo, lowering
         from numba.core.compiler_lock import global_compiler_lock
@@ -515,7 +517,9 @@ class _Fingerprint:
         elif isinstance(value, enum.Enum):
             self.put(type(value).__qualname__, value.name)
             self.add(value.value)
-        elif _of_library(getattr(value, "__module__", None)) and hasattr(value, "__qualname__"):
+        elif _of_library(getattr(value, "__module__", None)) and "<locals>" not in getattr(
+            value, "__qualname__", "<locals>"
+        ):
             self.put(value.__module__, value.__qualname__)  # a class or a function of a library
         else:
             self.user_object(value, names)

@@ -17,8 +17,11 @@ from html import escape
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
+
+from .layout import COPY
 
 if TYPE_CHECKING:
     from .ptx import Instruction, Kernel
@@ -265,6 +268,8 @@ def _triple(number: int, sizes: Triple) -> Triple:
 
 
 def _who(result: Result, block: int, thread: int) -> str:
+    if thread == COPY:
+        return f"an asynchronous copy of block {_cut(_triple(block, result.grid), result.grid)}"
     first, second = _triple(thread, result.block), _triple(block, result.grid)
     return f"thread {_cut(first, result.block)} of block {_cut(second, result.grid)}"
 
@@ -361,7 +366,7 @@ SAID = {  # what is wrong; what the thread does; what the other thread does; a h
     ),
     "endless loop": ("a loop does not end", " is still in", "", ""),
     "never written": ("{count} of the {elements} elements of {name}, the first is {element}", "", "", ""),
-    "assertion": ("an assertion failed, or an exception was raised", ", in", "", ""),
+    "assertion": ("{raised}", ", in", "", ""),
 }  # fmt: skip
 
 
@@ -379,13 +384,23 @@ def _say(result: Result, group: list[Finding]) -> list[str]:
         beyond=_beyond(array, one.address, one.size) if one.array >= 0 else f"{one.size} bytes that are of no array",
         which="which is" if one.address % max(one.size, 1) else "whose own address is",
         block=_cut(_triple(one.block, result.grid), result.grid),
-        nobody="this thread has not" if local else "nobody has",
+        nobody="this thread has not" if local else "nobody has", raised=_raised(one.site),
         negative=f"the index {index}" if len(array.shape) == 1 else "a negative index",
     )  # fmt: skip
     lines = _at(_who(result, one.block, one.thread) + does, one.site) if does else []
     if other and one.other_thread >= 0:
         lines += _at(_who(result, one.block, one.other_thread) + other, one.other)
     return [first.format(**facts), *lines, *([f"  {hint}"] if hint else [])]
+
+
+def _raised(site: Site | None) -> str:
+    """What a note in the PTX says of an exception."""
+    text = site.instruction.text if site else ""
+    return (
+        f"raises {unquote(text[6:])}"
+        if text.startswith("raise ")
+        else "an assertion failed, or an exception was raised"
+    )
 
 
 def _race(result: Result, group: list[Finding]) -> list[str]:
@@ -405,6 +420,8 @@ def _race(result: Result, group: list[Finding]) -> list[str]:
 
 def _hint(group: list[Finding]) -> str:
     """What would order the accesses of a race."""
+    if any(COPY in (one.thread, one.other_thread) for one in group):
+        return "the copy may still be under way: wait for it before the barrier, by cp.async.wait_group or wait_all"
     lines = {_line(site) for one in group for site in (one.site, one.other) if site}
     pairs = {tuple(sorted(site.action for site in (one.site, one.other) if site)) for one in group}
     if len(lines) == 1 and ({("read", "write"), ("write", "write")} <= pairs or _adds(linecache.getline(*min(lines)))):
