@@ -513,7 +513,7 @@ class _Fingerprint:
         elif isinstance(value, enum.Enum):
             self.put(type(value).__qualname__, value.name)
             self.add(value.value)
-        elif _of_library(getattr(value, "__module__", None)) and "<locals>" not in getattr(value, "__qualname__", "<locals>"):
+        elif _of_library(getattr(value, "__module__", None)) and "<" not in getattr(value, "__qualname__", "<locals>"):
             self.put(value.__module__, value.__qualname__)  # a class or a function of a library
         else:
             self.user_object(value, names)
