@@ -51,6 +51,7 @@ SHADOW_ROW = 4
 # A stamp says who touched memory, where and when.
 TIME_SHIFT, SITE_SHIFT, THREAD_SHIFT = 34, 20, 9
 SITE_BITS, THREAD_BITS, IS_ATOMIC, CLOCK_BITS = (1 << 14) - 1, (1 << 11) - 1, 1 << 8, (1 << 8) - 1
+END_OF_TIME = (1 << 29) - 1  # the last that fits into a stamp
 COPY = THREAD_BITS  # stands for the unit that makes asynchronous copies
 
 # A row of the findings.

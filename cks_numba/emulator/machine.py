@@ -20,6 +20,7 @@ from .translate import Translator
 
 Triple = tuple[int, int, int]
 Array = np.ndarray[Any, Any]
+MOST_SHARED = 49152  # bytes of a block, of any GPU whose limit nobody has raised
 GUARD = 4096  # bytes between arrays in memory, so that an access that just misses one does not land in the next
 llvm.initialize_native_target()
 llvm.initialize_native_asmprinter()
@@ -49,6 +50,8 @@ class Program:
         self.copies = any(i.op[:2] == ("cp", "async") for i in self.kernel.body)
         self.syncs = layout.SYNC in kinds
         self.perform = runtime.FUNCTIONS["perform"].address if max(kinds, default=0) > layout.YIELD else 0
+        if len(self.sites) > layout.SITE_BITS:
+            raise PTXError(f"the kernel touches memory in more than {layout.SITE_BITS} places")
         self._engine = _compiled(code, checked)
         self.address = self._engine.get_function_address("kernel")
 
@@ -78,25 +81,25 @@ def _compiled(code: str, checked: bool) -> Any:
     target = llvm.Target.from_default_triple()
     features = llvm.get_host_cpu_features().flatten()
     machine = target.create_target_machine(
-        opt=1 if checked else 2, cpu=llvm.get_host_cpu_name(), features=features, jit=True
+        opt=1, cpu=llvm.get_host_cpu_name(), features=features, jit=True
     )
     head = f'target triple = "{llvm.get_process_triple()}"\ntarget datalayout = "{machine.target_data}"\n'
     module = llvm.parse_assembly(head + code)
-    _optimise(module, machine, 1 if checked else 2)
+    _optimise(module, machine, vectors=not checked)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     return engine
 
 
-def _optimise(module: Any, machine: Any, level: int) -> None:
+def _optimise(module: Any, machine: Any, vectors: bool) -> None:
     if hasattr(llvm, "create_pass_builder"):
-        options = llvm.create_pipeline_tuning_options(speed_level=level)
-        options.loop_vectorization = options.slp_vectorization = level > 1
+        options = llvm.create_pipeline_tuning_options(speed_level=1)
+        options.loop_vectorization = options.slp_vectorization = vectors
         builder = llvm.create_pass_builder(machine, options)
         builder.getModulePassManager().run(module, builder)
     else:  # llvmlite before 0.44
         manager, builder = llvm.create_module_pass_manager(), llvm.create_pass_manager_builder()
-        builder.opt_level = level
+        builder.opt_level, builder.loop_vectorize, builder.slp_vectorize = 1, vectors, vectors
         builder.populate(manager)
         manager.run(module)
 
@@ -257,6 +260,9 @@ class Launch:
     ) -> None:
         self.program, self.grid, self.block, self.dynamic = program, grid, block, dynamic
         self.threads = prod(block)
+        shared = program.kernel.shared_bytes + dynamic
+        if shared > MOST_SHARED:
+            raise ValueError(f"a block has at most {MOST_SHARED} bytes of shared memory, and this one needs {shared}")
         self.named = list(_arrays_in(arguments, names))
         arrays = [array for _, array in self.named]
         checked = program.checked
@@ -297,6 +303,8 @@ class Launch:
             self.printed = [text for c in self.contexts for text in _printed.pop(c.ctypes.data)]
         if self.program.checked:
             self.memory.take_back()
+            if any(context[layout.TIME] >= layout.END_OF_TIME for context in self.contexts):
+                raise RuntimeError(f"a checked run ends after {layout.END_OF_TIME} barriers and atomics")
         return seconds
 
     def _run_all(self) -> None:

@@ -983,7 +983,8 @@ def run_block(context, block, threads):
             warp = place(context, k, rounded, start, step)
             if warp < warps and run_warp(context, warp, min(32, threads - 32 * warp)):
                 yielded = True
-            if context[at.STOP]:
+            if context[at.STOP] or context[at.TIME] >= at.END_OF_TIME:
+                context[at.STOP] = 1
                 return
         if yielded:
             for t in range(threads):
