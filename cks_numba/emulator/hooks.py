@@ -718,6 +718,8 @@ def flatten(arguments: Any, place: Callable[[Any], int]) -> Iterator[bytes]:
         elif isinstance(value, np.void):
             yield place(np.asarray(value)).to_bytes(8, "little")
         elif isinstance(value, np.ndarray):
+            if value.dtype.hasobject or not value.dtype.isnative:
+                raise TypeError(f"a kernel takes no arrays of {value.dtype}")
             numbers = 0, 0, value.size, value.itemsize, place(value), *value.shape, *value.strides
             yield from (number.to_bytes(8, "little", signed=number < 0) for number in numbers)
         elif isinstance(value, (complex, np.complexfloating)):
