@@ -45,6 +45,9 @@ class Program:
         self.sites, self.points = translator.sites, translator.points
         self.frame_bytes, kinds = translator.frame_bytes, translator.kinds
         self.points_table = np.array([0, *kinds], np.int64)
+        # Compilers may make several instructions of one barrier: they are all that of their line.
+        lines = [(p.source, p.op) if p.source else j for j, p in enumerate(self.points)]
+        self.places = np.array([0, *(1 + lines.index(line) for line in lines)], np.int64)
         self.granule = {space: self._granule(space) for space in ("global", "shared")}
         self.atomics = any(i.op and i.op[0] in ("atom", "red") for i in self.kernel.body)
         self.copies = any(i.op[:2] == ("cp", "async") for i in self.kernel.body)
@@ -80,9 +83,7 @@ def _compiled(code: str, checked: bool) -> Any:
     llvm.add_symbol("print_text", ctypes.cast(_print_text, ctypes.c_void_p).value)
     target = llvm.Target.from_default_triple()
     features = llvm.get_host_cpu_features().flatten()
-    machine = target.create_target_machine(
-        opt=1, cpu=llvm.get_host_cpu_name(), features=features, jit=True
-    )
+    machine = target.create_target_machine(opt=1, cpu=llvm.get_host_cpu_name(), features=features, jit=True)
     head = f'target triple = "{llvm.get_process_triple()}"\ntarget datalayout = "{machine.target_data}"\n'
     module = llvm.parse_assembly(head + code)
     _optimise(module, machine, vectors=not checked)
@@ -341,6 +342,7 @@ class Launch:
             "GRID_X": self.grid[0], "GRID_Y": self.grid[1], "GRID_Z": self.grid[2],
             "BLOCK_X": self.block[0], "BLOCK_Y": self.block[1], "BLOCK_Z": self.block[2], "LIMIT": limit,
             "KERNEL": program.address, "PERFORM": program.perform, "POINTS": program.points_table.ctypes.data,
+            "PLACES": program.places.ctypes.data,
             "FRAMES": table(frame * self.threads, np.uint8), "FRAME_BYTES": frame, "LOCAL_AT": program.frame_bytes,
             "LOCAL_BYTES": kernel.local.bytes, "BLOCKS": prod(self.grid), "FIRST_BLOCK": worker, "BLOCK_STEP": workers,
             "ORDER": order, "RANDOM": seed * 2654435761 % 2**62 + 1, "CHECKED": program.checked,

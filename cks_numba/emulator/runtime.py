@@ -911,7 +911,7 @@ def pass_barrier(context, threads):
             ones += frame[at.EXCHANGE] & 1
     if alive == 0:
         return 0
-    mine = frame_of(context, first)[at.STATE]
+    mine, places = frame_of(context, first)[at.STATE], words(context[at.PLACES])
     done = -1
     for t in range(threads):
         frame = frame_of(context, t)
@@ -919,7 +919,7 @@ def pass_barrier(context, threads):
             done = t
             continue
         if context[at.CHECKED]:
-            if frame[at.STATE] != mine:
+            if places[frame[at.STATE]] != places[mine]:
                 report(
                     context, at.DIVERGENT, -1 - mine, -1 - frame[at.STATE], first, context[at.BLOCK], t, -1, 0, -1
                 )  # fmt: skip
