@@ -396,11 +396,9 @@ def _say(result: Result, group: list[Finding]) -> list[str]:
 def _raised(site: Site | None) -> str:
     """What a note in the PTX says of an exception."""
     text = site.instruction.text if site else ""
-    return (
-        f"raises {unquote(text[6:])}"
-        if text.startswith("raise ")
-        else "an assertion failed, or an exception was raised"
-    )
+    if not text.startswith("raise "):
+        return "an assertion failed, or an exception was raised"
+    return f"raises {unquote(text[6:])}"
 
 
 def _race(result: Result, group: list[Finding]) -> list[str]:
