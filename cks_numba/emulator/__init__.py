@@ -17,8 +17,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from . import hooks, machine
+from .faults import Fault
 from .ptx import PTXError
-from .report import Fault, KernelFault, Result
+from .report import KernelFault, Result
 
 __all__ = ["Fault", "KernelFault", "PTXError", "Result", "check_kernel", "emulate", "run_kernel"]
 

@@ -14,8 +14,9 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from . import layout, runtime
+from .faults import ArrayInfo, Finding, Site
 from .ptx import Instruction, PTXError, parse
-from .report import ArrayInfo, Finding, Result, Site
+from .report import Result
 from .translate import Translator
 
 Triple = tuple[int, int, int]

@@ -91,23 +91,46 @@ def exported(*kinds: Any, result: Any = types.void) -> Any:
 
 # --- findings --------------------------------------------------------------------------------------
 @helper
+def same_line(context, site):
+    """The first site of the same Python line that does the same, as of a loop whose body the compiler has repeated."""
+    return site if site < 0 else words(context[at.SITES] + site * (8 * at.SITE))[at.SITE_FIRST]
+
+
+@helper
+def distance(block, thread, other_block, other_thread):
+    """How far two threads are apart: 0 in one warp, 1 in one block, 2 in different blocks."""
+    return 2 if block != other_block else 1 if thread >> 5 != other_thread >> 5 else 0
+
+
+@helper
 def report(context, kind, site, other, thread, other_block, other_thread, address, size, array):
-    """Note a fault, or count it if the same one is known."""
-    rows = words(context[at.FINDINGS])
-    count = context[at.FINDING_COUNT]
-    for k in range(count):
+    """Note a fault, or count it if the same one is known; as its example, keep the threads furthest apart."""
+    site, other = same_line(context, site), same_line(context, other)
+    rows, block = words(context[at.FINDINGS]), context[at.BLOCK]
+    k, count = 0, context[at.FINDING_COUNT]
+    while k < count:
         row = k * at.FINDING
         if rows[row] == kind and rows[row + at.AT_SITE] == site and rows[row + at.OTHER_SITE] == other:
+            if rows[row + at.ARRAY] == array:
+                break
+        k += 1
+    if k == at.MOST_FINDINGS:
+        return
+    row = k * at.FINDING
+    if k == count:
+        context[at.FINDING_COUNT] = count + 1
+    else:
+        before = distance(
+            rows[row + at.AT_BLOCK], rows[row + at.AT_THREAD], rows[row + at.OTHER_BLOCK], rows[row + at.OTHER_THREAD]
+        )
+        if distance(block, thread, other_block, other_thread) <= before:
             rows[row + at.COUNT] += 1
             return
-    if count == at.MOST_FINDINGS:
-        return
-    row = count * at.FINDING
     rows[row + at.KIND], rows[row + at.AT_SITE], rows[row + at.OTHER_SITE] = kind, site, other
-    rows[row + at.AT_BLOCK], rows[row + at.AT_THREAD] = context[at.BLOCK], thread
+    rows[row + at.AT_BLOCK], rows[row + at.AT_THREAD] = block, thread
     rows[row + at.OTHER_BLOCK], rows[row + at.OTHER_THREAD] = other_block, other_thread
-    rows[row + at.ADDRESS], rows[row + at.SIZE], rows[row + at.ARRAY], rows[row + at.COUNT] = address, size, array, 1
-    context[at.FINDING_COUNT] = count + 1
+    rows[row + at.ADDRESS], rows[row + at.SIZE], rows[row + at.ARRAY] = address, size, array
+    rows[row + at.COUNT] += 1
 
 
 @helper
@@ -775,6 +798,7 @@ def complete(context, warp, count, forced):
                 members |= 1 << other
             elif theirs[at.STATE] != at.DONE and kind != at.ACTIVE:
                 missing += 1
+                absent = warp * 32 + other
         alone = not members >> lane & 1
         if alone or missing and not forced:
             if not (alone and forced):

@@ -14,8 +14,8 @@ import struct
 from collections.abc import Iterator
 
 from . import instructions, layout, libdevice
+from .faults import Site
 from .ptx import BITS, REGISTER, Instruction, Kernel, PTXError, called, immediate, split
-from .report import Site
 
 FLOATS = {"f32": "float", "f64": "double"}
 SPACES = ("global", "shared", "local", "param", "const")

@@ -1,0 +1,381 @@
+"""What a checked run has found, and its faults in words."""
+
+from __future__ import annotations
+
+import linecache
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import numpy as np
+
+from .ptx import Instruction, Kernel
+
+Place = tuple[str, int]
+"""A file and a line of it."""
+Triple = tuple[int, int, int]
+
+
+class Site(NamedTuple):
+    """One instruction that touches memory or waits."""
+
+    instruction: Instruction
+    space: str  # "global", "shared", "local", "generic", or "" for one that waits
+    action: str  # "read", "write", "atomic", "barrier" or "warp"
+    bytes: int  # of the access of one lane
+
+
+class Finding(NamedTuple):
+    """A fault as the run counts it. Numbers of blocks and threads are linear, x fastest, and of one example."""
+
+    kind: str
+    site: Site | None  # of a race the later access
+    other: Site | None
+    block: int
+    thread: int
+    other_block: int
+    other_thread: int
+    address: int  # in bytes from the beginning of the array
+    size: int  # in bytes, or how many are missing at a barrier or warp operation
+    array: int  # in `Run.arrays`, or -1
+    count: int  # type: ignore[assignment]
+
+
+class ArrayInfo(NamedTuple):
+    """An argument, or an array in shared or local memory."""
+
+    name: str
+    space: str
+    bytes: int
+    itemsize: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class Fault(NamedTuple):
+    """A fault in words.
+
+    Attributes
+    ----------
+    kind : str
+        A key of `SAID`, or "race".
+    text : str
+        Several lines. The first says what is wrong.
+    block, thread : tuple of 3 int
+        An example of who did it, x first; of a race, one of the two.
+    source, other : (str, int) or None
+        File and line; `other` is the second one of a race or of two barriers.
+    count : int
+        How often.
+    """
+
+    kind: str
+    text: str
+    block: Triple
+    thread: Triple
+    source: Place | None
+    count: int  # type: ignore[assignment]
+    other: Place | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(eq=False, repr=False)
+class Run:
+    """What a checked run has found and counted.
+
+    Attributes
+    ----------
+    name : str
+        Of the kernel.
+    grid, block : tuple of 3 int
+    findings, sites, arrays : list
+    counts : int64 array (sites, 5)
+        Accesses of a warp, lanes, sectors or passes, the least possible of them, the most for one access.
+    printed : list of str
+        What the kernel printed.
+    seconds : float
+    ptx : str
+        As it ran; it may hold marks for the checks.
+    kernel : Kernel
+    dynamic : int
+        Bytes of dynamic shared memory.
+    gpu_ptx : function without arguments
+        Compiles what a GPU would get.
+    """
+
+    name: str
+    grid: Triple
+    block: Triple
+    findings: list[Finding]
+    sites: list[Site]
+    arrays: list[ArrayInfo]
+    counts: np.ndarray[Any, Any]
+    printed: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    ptx: str = ""
+    kernel: Kernel | None = None
+    dynamic: int = 0
+    gpu_ptx: Callable[[], str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "gpu_ptx": None}  # kernels cannot be pickled everywhere
+
+    @cached_property
+    def faults(self) -> list[Fault]:
+        """All faults, in words; empty if the run was clean."""
+        return list(_faults(self))
+
+    @property
+    def launch(self) -> str:
+        return f"{self.name}[{_cut(self.grid, self.grid)}, {_cut(self.block, self.block)}]"
+
+    def who(self, block: int, thread: int) -> str:
+        return f"thread {_cut(_triple(thread, self.block), self.block)} of block {self.numbered(block)}"
+
+    def numbered(self, block: int) -> str:
+        return _cut(_triple(block, self.grid), self.grid)
+
+
+def _cut(numbers: Triple, sizes: Triple) -> str:
+    """Numbers as one writes them in a grid or block of these sizes: `3` or `(31, 0)`."""
+    used = max((axis + 1 for axis in range(3) if sizes[axis] > 1), default=1)
+    return f"({', '.join(map(str, numbers[:used]))})" if used > 1 else str(numbers[0])
+
+
+def _triple(number: int, sizes: Triple) -> Triple:
+    return number % sizes[0], number // sizes[0] % sizes[1], number // (sizes[0] * sizes[1])
+
+
+# ---- source lines
+def line_of(one: Instruction) -> Place:
+    """Innermost source line, or the line of the PTX where there is none."""
+    return next(iter(one.source), ("", one.line))
+
+
+def short(file: str) -> str:
+    return "notebook cell" if "ipykernel_" in file else re.split(r"[\\/]", file)[-1]
+
+
+def quotes(one: Instruction) -> list[str]:
+    """The source line and those that it was called from, or the instruction where Python's line is not known."""
+    for file, _ in one.source:
+        linecache.checkcache(file)
+    lines = [f"{short(file)}:{line}:  {linecache.getline(file, line).strip()}".rstrip() for file, line in one.source]
+    return [*lines[:1], *(f"called from {line}" for line in lines[1:])] or [f"PTX line {one.line}:  {one.text}"]
+
+
+def _at(who: str, site: Site | None) -> list[str]:
+    return [f"  {who}", *(f"    {quote}" for quote in (quotes(site.instruction) if site else []))]
+
+
+# ---- elements of arrays
+def _indices(array: ArrayInfo, address: int) -> tuple[list[int], int]:
+    """The index of an element at an address, or what it would be outside, and the bytes from there on."""
+    steps = [abs(stride) for stride in array.strides]
+    ends = [size - 1 if stride < 0 else 0 for size, stride in zip(array.shape, array.strides, strict=True)]
+    address += sum(end * step for end, step in zip(ends, steps, strict=True))
+    index = [0] * len(steps)
+    for axis in sorted(range(len(steps)), key=lambda axis: -steps[axis]):
+        if steps[axis]:
+            index[axis], address = divmod(address, steps[axis])
+    return [abs(end - i) if end else i for end, i in zip(ends, index, strict=True)], address
+
+
+def _element(array: ArrayInfo, address: int, size: int) -> str:
+    """`x[4, 0]` of an argument, `element 3 of the shared array`, or the byte where no element begins."""
+    first, rest = _indices(array, address)
+    last, _ = _indices(array, address + max(size, 1) - 1)
+    if not first:
+        return f"byte {address} of {array.name}"
+    if " " in array.name:  # not a name in Python
+        noun = "byte" if array.itemsize == 1 else "element"
+        return f"{noun}{f's {first[0]} to {last[0]}' if last > first else f' {first[0]}'} of {array.name}"
+    text, end = (f"{array.name}[{', '.join(map(str, index))}]" for index in (first, last))
+    return f"byte {rest} of {text}" if rest else text if last == first else f"{text} to {end}"
+
+
+def _beyond(array: ArrayInfo, address: int, size: int) -> str:
+    """An access outside of an array, and how large the array is."""
+    far = max(-address, address + size - array.bytes)
+    if far > 16 * array.bytes + 2**20:
+        return f"memory {far} bytes away from {array.name}, the nearest array"
+    noun = "byte" if array.itemsize == 1 and " " in array.name else "element"
+    count = array.bytes // max(array.itemsize, 1)
+    has = f"shape {array.shape}" if len(array.shape) > 1 else f"{count} {noun}{'s'[: count != 1]}"
+    return f"{_element(array, address, size)}, but {'it' if ' ' in array.name else array.name} has {has}"
+
+
+# ---- words
+VERBS = {"read": "reads", "write": "writes", "atomic": "updates"}
+SAID = {  # what is wrong; what the thread does; what the other thread does; a hint
+    "out of bounds": ("{verb} {beyond}", ", in", "", ""),
+    "misaligned": ("a {size}-byte {action} at byte {address} of {name}, {which} no multiple of {size}", ", in", "", ""),
+    "negative index": (
+        "{negative} counts from the end, as in Python", ", in", "", "is it meant? Else test for the border before",
+    ),
+    "uninitialised": (
+        "reads {element}, which {nobody} written", ", in", "", "is a part of it never filled, or only later?",
+    ),
+    "divergent barrier": (
+        "threads of block {block} wait at different barriers", " waits at", " waits at",
+        "all threads of a block must come to the same cuda.syncthreads(): does it stand in an if?",
+    ),
+    "missing threads": (
+        "{size} of the {threads} threads of block {block} never reach a barrier: they have returned", " waits at",
+        " has returned", "all must come to cuda.syncthreads(): put the work into an if, and return after the barrier",
+    ),
+    "missing lanes": (
+        "{lanes} named in the mask of a warp operation, but not there", " waits at", " is not there",
+        "the mask must name just the threads that come here: does it stand in an if, or after a return?",
+    ),
+    "endless loop": ("a loop does not end", " is still in", "", ""),
+    "never written": (
+        "{count} of the {elements} elements of {name}, the first is {element}", "", "",
+        "are there too few threads, or does a test leave some out?",
+    ),
+    "assertion": ("{raised}", ", in", "", ""),
+}  # fmt: skip
+BARRIERS = "divergent barrier", "missing threads"
+
+
+def _facts(run: Run, one: Finding, array: ArrayInfo) -> dict[str, Any]:
+    """What the words of `SAID` name."""
+    site, index = one.site, f"the index {one.address}" + (f" of {array.name}" if one.array >= 0 else "")
+    raised = unquote(site.instruction.text[6:]) if site and site.instruction.op == ("raise",) else ""
+    local = "local" in (array.space, site.space if site else "")
+    return dict(
+        verb=VERBS.get(site.action, "") if site else "", action=site.action if site else "", name=array.name,
+        address=one.address, size=one.size, count=one.count, element=_element(array, one.address, one.size),
+        elements=array.bytes // max(array.itemsize, 1), threads=math.prod(run.block), block=run.numbered(one.block),
+        beyond=_beyond(array, one.address, one.size) if one.array >= 0 else f"{one.size} bytes that are of no array",
+        which="which is" if one.address % max(one.size, 1) else "whose own address is", negative=index,
+        nobody="this thread has not" if local else "nobody has", raised=raised or "the kernel raised an exception",
+        lanes="one lane is" if one.size == 1 else f"{one.size} lanes are",
+    )  # fmt: skip
+
+
+def _say(run: Run, group: list[Finding]) -> list[str]:
+    """The lines on a fault that is no race."""
+    one = group[0]
+    first, does, other, hint = SAID[one.kind]
+    space = one.site.space if one.site else ""
+    array = run.arrays[one.array] if one.array >= 0 else ArrayInfo(f"{space} memory".strip(), space, 0, 1, (0,), (1,))
+    lines = _at(run.who(one.block, one.thread) + does, one.site) if does else []
+    if other and one.other_thread not in (one.thread, -1):
+        lines += _at(run.who(one.block, one.other_thread) + other, one.other)
+    return [first.format(**_facts(run, one, array)), *lines, *([f"  {hint}"] if hint else [])]
+
+
+# ---- races
+def _race(run: Run, group: list[Finding], lines: set[Place]) -> list[str]:
+    """The lines on a race, in the order of the program."""
+    one = group[0]
+    both = ((one.site, one.block, one.thread), (one.other, one.other_block, one.other_thread))
+    sides = [(site, run.who(block, thread)) for site, block, thread in both if site]
+    sides.sort(key=lambda side: (line_of(side[0].instruction), side[0].instruction.line))
+    what, actions = _element(run.arrays[one.array], one.address, one.size), [site.action for site, _ in sides]
+    first, last = VERBS[actions[0]], VERBS[actions[-1]]
+    how = f"two threads {first[:-1]} {what}" if first == last else f"one thread {first} {what}, another {last} it"
+    quoted = [line for site, who in sides for line in _at(f"{who} {VERBS[site.action]} it in", site)]
+    return [f"{how}, and nothing says which comes first", *quoted, f"  {_hint(run, group, lines)}"]
+
+
+def _hint(run: Run, group: list[Finding], lines: set[Place]) -> str:
+    """What would order the accesses of a race; `lines` are those of all races on this array."""
+    pairs = {tuple(sorted(site.action for site in (one.site, one.other) if site)) for one in group}
+    alone = len(lines) == 1
+    if alone and ({("read", "write"), ("write", "write")} <= pairs or _adds(linecache.getline(*min(lines)))):
+        return "other threads come between its reading and its writing: a case for cuda.atomic?"
+    if pairs == {("write", "write")} and (alone or run.arrays[group[0].array].space == "global"):
+        return "which value stays is chance: should each thread write elements of its own?"
+    if any(one.block != one.other_block for one in group):
+        return "blocks run in any order, and no barrier waits for all of them: cuda.atomic, or a second launch?"
+    return f"{_barrier(run, group)} {_where(run, group)}?"
+
+
+def _barrier(run: Run, group: list[Finding]) -> str:
+    """Which barrier: that of a warp is enough if no other warp is in the race, and usual if its threads work as one."""
+    warps = any(one.thread // 32 != one.other_thread // 32 for one in group)
+    body = run.kernel.body if run.kernel else []
+    small = math.prod(run.block) <= 32 and not any({"warp", "shfl", "vote", "match"} & {*i.op} for i in body)
+    return "cuda.syncthreads()" if warps or small else "cuda.syncwarp()"
+
+
+def _where(run: Run, group: list[Finding]) -> str:
+    """Where a barrier is missing: on a way from one access to the other that has none."""
+    both = (site for site in (group[0].site, group[0].other) if site)
+    ends = sorted((line_of(site.instruction), site.action) for site in both)
+    where = "between the two lines" if ends[0][0] != ends[-1][0] else "between reading and writing"
+    first, last = (
+        {site.instruction.line for site in run.sites if (line_of(site.instruction), site.action) == end}
+        for end in (ends[0], ends[-1])
+    )
+    if run.kernel is None or ends[0][0] != ends[-1][0] and _leads(run.kernel, first, last, False):
+        return where
+    return "at the end of the loop" if _leads(run.kernel, last, first, True) else where
+
+
+def _leads(kernel: Kernel, first: set[int], last: set[int], back: bool) -> bool:
+    """Whether the program can come from one of some PTX lines to one of others without a barrier; back in a loop too."""
+    body = kernel.body
+    labels = {one.label: at for at, one in enumerate(body)}
+    todo = [at for at, one in enumerate(body) if one.line in first]
+    seen = set()
+    while todo:
+        at = todo.pop()
+        one = body[at]
+        op = one.op[0] if one.op else ""
+        jumps = [one.args[0]] if op == "bra" else kernel.targets[one.args[1]] if op == "brx" else []
+        ways = {labels[name] for name in jumps}
+        if one.guard or op not in ("bra", "brx", "ret", "exit"):
+            ways.add(at + 1)
+        for to in ways - seen:
+            if to < len(body) and (back or to > at):
+                seen.add(to)
+                if body[to].line in last:
+                    return True
+                if body[to].op[:1] not in (("bar",), ("barrier",)):
+                    todo.append(to)
+    return False
+
+
+def _adds(source: str) -> bool:
+    """Whether a line updates one element in place, as ``out[i] += x`` does; ``s[i] += s[j]`` also reads another."""
+    found = re.search(r"(\w+)\[[^=]*\]\s*(?:[-+*/|&^]|//|<<|>>)=(.*)", source)
+    return found is not None and not re.search(rf"\b{found[1]}\[", found[2])
+
+
+# ---- all faults
+def _faults(run: Run) -> Iterator[Fault]:
+    """Merge findings by kind, array and lines, and leave out what follows from another one."""
+    groups: dict[tuple[str, int, frozenset[Place]], list[Finding]] = {}
+    for one in run.findings:
+        lines = frozenset(line_of(site.instruction) for site in (one.site, one.other) if site)
+        groups.setdefault((one.kind, one.array, lines), []).append(one)
+    kinds = [key[0] for key in groups]
+    barriers = [key for key in groups if key[0] in BARRIERS]
+    for key, group in groups.items():
+        kind, array, lines = key
+        races = [other[2] for other in groups if other[:2] == ("race", array)]
+        early = kind == "uninitialised" and any(lines <= race for race in races)
+        ended = kind == "never written" and "endless loop" in kinds
+        if early or ended or key in barriers[1:]:  # after the first fault of barriers threads are out of step
+            continue
+        text = _race(run, group, set().union(*races)) if kind == "race" else _say(run, group)
+        yield _fault(run, group, text)
+
+
+def _fault(run: Run, group: list[Finding], text: list[str]) -> Fault:
+    one, count = group[0], sum(one.count for one in group)
+    often = f" ({count} times)" if count > 1 and one.kind != "never written" else ""
+    places = [next(iter(site.instruction.source), None) if site else None for site in (one.site, one.other)]
+    whole = "\n".join([f"{one.kind}: {text[0]}{often}", *text[1:]])
+    return Fault(
+        one.kind, whole, _triple(one.block, run.grid), _triple(one.thread, run.block), places[0], count, places[1]
+    )
