@@ -145,7 +145,7 @@ def emulate(checked: bool = True) -> Iterator[None]:
 
 def _launch(kernel: Any, grid: Any, block: Any, shared: int, arguments: Any, checked: bool) -> machine.Launch:
     arguments = tuple(map(hooks.plain, arguments))
-    text = hooks.ptx_of(kernel, arguments)
+    text = hooks.ptx_of(kernel, arguments, watched=checked)
     with _lock:
         known = _programs.setdefault(kernel, {})
         if (text, checked) not in known:

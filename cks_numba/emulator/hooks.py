@@ -77,17 +77,17 @@ class _Nvvm:
         return 2, 0, 3, 1
 
 
-_device_functions: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_device_functions: tuple[WeakKeyDictionary[Any, Any], ...] = WeakKeyDictionary(), WeakKeyDictionary()
 """Device functions compiled for the emulator, by dispatcher: their code says where it raises, a GPU's does not."""
 
 
-def _compile_device(plain: Any, others: dict[Any, Any]) -> Any:
+def _compile_device(plain: Any, others: dict[Any, Any], watched: bool) -> Any:
     """A stand-in for `CUDADispatcher.compile_device` that adds lines and keeps its code apart from that for GPUs."""
 
     def compile_device(self: Any, *args: Any, **options: Any) -> Any:
         if self not in others:
             others[self] = self.overloads, self.targetoptions
-            self.overloads = _device_functions.setdefault(self, type(self.overloads)())
+            self.overloads = _device_functions[watched].setdefault(self, type(self.overloads)())
             self.targetoptions = {**self.targetoptions, "lineinfo": True}
         known = others[self][0].get(args[0])
         if known is not None:
@@ -113,6 +113,19 @@ def raised(statement: str) -> str | None:
     """The exception that a statement of the PTX stands for, in words, or None if it is another statement."""
     match = re.fullmatch(r'\s*\.pragma\s+"raise (.*)";?\s*', statement)
     return match and unquote(match[1])
+
+
+def _fix_index(plain: Any) -> Any:
+    """A stand-in for `fix_integer_index` that writes `.pragma "index ..."` beside an index that may be below zero."""
+
+    def fix_integer_index(context: Any, builder: Any, kind: Any, index: Any, size: Any) -> Any:
+        if kind.signed and not isinstance(index, ir.Constant):
+            wide = context.cast(builder, index, kind, numba.types.intp)
+            asm = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
+            builder.asm(asm, ".pragma \\22index $0\\22;", "l", [wide], True)
+        return plain(context, builder, kind, index, size)
+
+    return fix_integer_index
 
 
 def _lower_inst(plain: Any) -> Any:
@@ -141,7 +154,7 @@ def _di_location(plain: Any) -> Any:
 
 
 @contextmanager
-def _without_driver() -> Iterator[None]:
+def _without_driver(watched: bool) -> Iterator[None]:
     """Let this thread compile kernels as if there were a GPU, apart from all that is compiled for a real one."""
     from numba.cuda import dispatcher, target
     from numba.cuda.cudadrv import nvvm
@@ -150,9 +163,11 @@ def _without_driver() -> Iterator[None]:
         from numba.cuda import debuginfo, lowering
         from numba.cuda.core.callconv import MinimalCallConv
         from numba.cuda.core.compiler_lock import global_compiler_lock
+        from numba.cuda.np import arrayobj
     except ImportError:  # Numba's own numba.cuda
         from numba.core import debuginfo, lowering
         from numba.core.compiler_lock import global_compiler_lock
+        from numba.np import arrayobj
 
         MinimalCallConv = target.CUDACallConv
 
@@ -160,11 +175,17 @@ def _without_driver() -> Iterator[None]:
     me, device, kind = threading.get_ident(), dispatcher.get_current_device, dispatcher.CUDADispatcher
     changes = [
         (dispatcher, "get_current_device", lambda: DEVICE if threading.get_ident() == me else device()),
-        (kind, "compile_device", _compile_device(kind.compile_device, others)),
+        (kind, "compile_device", _compile_device(kind.compile_device, others, watched)),
         (MinimalCallConv, "return_user_exc", _raise_with_marker(MinimalCallConv.return_user_exc)),
         (lowering.Lower, "lower_inst", _lower_inst(lowering.Lower.lower_inst)),
         (debuginfo.DIBuilder, "_di_location", _di_location(debuginfo.DIBuilder._di_location)),
     ]
+    # Lines are asked for here, not by the user: no warning if a function has no source.
+    changes.append((lowering, "warnings", SimpleNamespace(warn=lambda *args, **options: None)))
+    if hasattr(lowering.Lower, "_adjust_line_if_prologue"):  # it takes inlined lines for those of the arguments
+        changes.append((lowering.Lower, "_adjust_line_if_prologue", lambda self, line: line))
+    if watched:
+        changes.append((arrayobj, "fix_integer_index", _fix_index(arrayobj.fix_integer_index)))
     if nvvm_version() is None:
         changes.append((nvvm, "NVVM", _Nvvm))
     with global_compiler_lock, _replaced(*changes):
@@ -175,13 +196,15 @@ def _without_driver() -> Iterator[None]:
                 function.overloads, function.targetoptions = overloads, options
 
 
-def _front_end(kernel: Any, signature: tuple[Any, ...], options: dict[str, Any]) -> tuple[list[str], str]:
+def _front_end(
+    kernel: Any, signature: tuple[Any, ...], options: dict[str, Any], watched: bool
+) -> tuple[list[str], str]:
     """LLVM IR of a kernel and of the device functions that it calls, and the name of its entry."""
     from numba.cuda import compiler
 
     debug, fast, opt = (options.get(name) for name in ("debug", "fastmath", "opt"))
     shared = {"debug": debug, "lineinfo": True, "fastmath": fast, "cc": CAPABILITY}
-    with _without_driver():
+    with _without_driver(watched):
         if hasattr(compiler, "_compile_pyfunc_with_fixup"):
             bounds = options.get("launch_bounds")
             library, _ = compiler._compile_pyfunc_with_fixup(
@@ -202,17 +225,77 @@ def _front_end(kernel: Any, signature: tuple[Any, ...], options: dict[str, Any])
 
 # ---- from LLVM IR to PTX: NVVM, or LLVM's own back end for GPUs ----
 
-
-_TINY = f"""target triple = "nvptx64-nvidia-cuda"
+_HEAD = f"""target triple = "nvptx64-nvidia-cuda"
 target datalayout = "{_Nvvm.data_layout}"
-define void @f() {{{{
-  ret void
-}}}}
-!nvvm.annotations = !{{{{!0}}}}
-!0 = !{{{{void ()* @f, !"kernel", i32 1}}}}
-!nvvmir.version = !{{{{!1}}}}
-!1 = !{{{{i32 {{}}, i32 {{}}, i32 {{}}, i32 {{}}}}}}
+!nvvmir.version = !{{!1}}
+!1 = !{{i32 VERSION}}
 """
+_TINY = """define void @f() {
+  ret void
+}
+!nvvm.annotations = !{!0}
+!0 = !{void ()* @f, !"kernel", i32 1}
+"""
+
+
+def _module(text: str) -> str:
+    """LLVM IR of a module of our own, as NVVM wants it."""
+    from numba.cuda.cudadrv import nvvm
+
+    version = nvvm.NVVM().get_ir_version() if _nvvm_versions and _nvvm_versions[0] else (2, 0, 3, 1)
+    return _HEAD.replace("VERSION", ", i32 ".join(map(str, version))) + text
+
+
+_HALF = re.compile(r'^declare i32 @"(_Z(?:L(\d+)(\w+)|(pl|mi|ml|dv|ng|ps|eq|ne|lt|le|gt|ge)RK\w+)_nbst)"\((.*)\)', re.M)
+_OPERATORS = {"pl": "add", "mi": "sub", "ml": "mul", "dv": "div", "ng": "neg", "ps": "pos", "ne": "neu"}
+_BY_FLOAT = "sin cos exp exp2 exp10 log log2 log10 sqrt rsqrt tanh floor ceil trunc rint fmax fmin".split()
+
+
+def _half_value(operation: str) -> tuple[str, str]:
+    """LLVM IR of a function of halves %a, %b and %c that gives %r, and the type of %r."""
+    simple = {
+        "neg": "%r = fsub half -0.0, %a",
+        "pos": "%r = fsub half %a, 0.0",
+        "rcp": "%r = fdiv half 1.0, %a",
+        "fma": "%r = call half @llvm.fma.f16(half %a, half %b, half %c)",
+        "abs": "%i = bitcast half %a to i16\n  %j = and i16 %i, 32767\n  %r = bitcast i16 %j to half",
+    }
+    simple |= {name: f"%r = f{name} half %a, %b" for name in ("add", "sub", "mul", "div")}
+    if operation in simple:
+        return simple[operation], "half"
+    if operation == "isnan" or re.fullmatch("(eq|ne|lt|le|gt|ge)u?", operation):
+        how = {"isnan": "uno", operation[:2]: "o" + operation, operation[:2] + "u": operation[-1] + operation[:2]}
+        other = "%a" if operation == "isnan" else "%b"
+        return f"%t = fcmp {how[operation]} half %a, {other}\n  %r = zext i1 %t to i8", "i8"
+    name = {"max": "fmax", "min": "fmin"}.get(operation, operation)
+    if name not in _BY_FLOAT:
+        raise RuntimeError(f"the emulator does not know the float16 function {operation!r}")
+    names = "ab" if name[:2] == "fm" else "a"
+    wide = "".join(f"%w{one} = fpext half %{one} to float\n  " for one in names)
+    values = ", ".join(f"float %w{one}" for one in names)
+    return f"{wide}%t = call float @__nv_{name}f({values})\n  %r = fptrunc float %t to half", "half"
+
+
+def _halves(modules: list[str]) -> list[str]:
+    """The modules, and one with the functions of float16 that numba-cuda writes in CUDA C++ and NVRTC would compile."""
+    found = {match[1]: match.groups() for text in modules for match in _HALF.finditer(text)}
+    body = [f"declare float @__nv_{name}f(float{', float' if name[:2] == 'fm' else ''})\n" for name in _BY_FLOAT]
+    body += ["declare half @llvm.fma.f16(half, half, half)\n"]
+    for name, (_, size, rest, short, parameters) in found.items():
+        operation = _OPERATORS.get(short, short) or re.sub("^_*h|_rn$", "", rest[: int(size)])
+        result, *kinds = re.findall(r"(\w+)\*", parameters)
+        code, kind = _half_value(operation)
+        loads = "".join(
+            f"  %p{one} = bitcast {pointed}* %{one}0 to half*\n  %{one} = load half, half* %p{one}\n"
+            for one, pointed in zip("abc", kinds, strict=False)
+        )
+        values = "".join(f", {pointed}* %{one}0" for one, pointed in zip("abc", kinds, strict=False))
+        body.append(
+            f'define linkonce_odr i32 @"{name}"({result}* %r0{values}) alwaysinline {{\n{loads}  {code}\n'
+            f"  %p = bitcast {result}* %r0 to {kind}*\n  store {kind} %r, {kind}* %p\n  ret i32 0\n}}\n"
+        )
+    return [*modules, _module("".join(body))] if found else modules
+
 
 _nvvm_versions: list[str | None] = []
 
@@ -224,10 +307,11 @@ def nvvm_version() -> str | None:
     if not _nvvm_versions:
         try:
             library = hashlib.sha256(nvvm.LibDevice().get()).hexdigest()
-            ptx = _nvvm_ptx([_TINY.format(*nvvm.NVVM().get_ir_version())], {})
-            _nvvm_versions.append("".join(line for line in ptx.splitlines() if line.startswith("//")) + library)
+            _nvvm_versions.append("unknown")
+            ptx = _nvvm_ptx([_module(_TINY)], {})
+            _nvvm_versions[:] = ["".join(line for line in ptx.splitlines() if line.startswith("//")) + library]
         except Exception:  # every way in which a library can be missing or broken
-            _nvvm_versions.append(None)
+            _nvvm_versions[:] = [None]
     return _nvvm_versions[0]
 
 
@@ -235,22 +319,52 @@ def _nvvm_ptx(modules: list[str], options: dict[str, Any]) -> str:
     from numba.cuda.cudadrv import nvvm
 
     flags = {"opt": 3 if options.get("opt") else 0, "arch": "compute_{}{}".format(*CAPABILITY)}
-    text = nvvm.compile_ir(modules, fastmath=bool(options.get("fastmath")), **flags)
+    text = nvvm.compile_ir(_halves(modules), fastmath=bool(options.get("fastmath")), **flags)
     return str(text.decode().strip("\0").strip())
 
 
-# NVVM's warp operations that LLVM has split by their mode, which is a constant, and what LLVM has named otherwise.
-_SHUFFLE, _VOTE = ("idx", "up", "down", "bfly"), ("all", "any", "uni", "ballot")
-_WARP = "".join(
-    f"declare {{i32, i1}} @llvm.nvvm.shfl.sync.{mode}.i32p(i32, i32, i32, i32)\n" for mode in _SHUFFLE
-) + "".join(
-    f"declare {kind} @llvm.nvvm.vote.{mode}.sync(i32, i1)\n"
-    f"define internal {{i32, i1}} @emulator.vote.{mode}(i32 %mask, i1 %p) alwaysinline {{\n"
-    f"  %r = call {kind} @llvm.nvvm.vote.{mode}.sync(i32 %mask, i1 %p)\n"
-    f"  %s = insertvalue {{i32, i1}} undef, {kind} %r, {slot}\n  ret {{i32, i1}} %s\n}}\n"
-    for mode, kind, slot in [*((mode, "i1", 1) for mode in _VOTE[:3]), ("ballot", "i32", 0)]
-)
-_NVVM_CALL = re.compile(r'@"?llvm\.nvvm\.(shfl|vote)\.sync(?:\.i32)?"?\((i32 [^,]+), i32 (\d), ')
+def _by_mode(name: str, parameters: str, calls: list[str]) -> str:
+    """LLVM IR of a warp operation of NVVM, whose mode is a parameter, by those of LLVM, one for each mode."""
+    cases = " ".join(f"i32 {mode}, label %m{mode}" for mode in range(len(calls)))
+    blocks = "".join(f"m{mode}:\n  {call}\n" for mode, call in enumerate(calls))
+    head = f"define internal {{i32, i1}} @{name}({parameters}) convergent alwaysinline"
+    return f"{head} {{\n  switch i32 %mode, label %none [{cases}]\n{blocks}none:\n  unreachable\n}}\n"
+
+
+def _warp_operations() -> str:
+    shuffles, votes, text = [], [], ""
+    for mode in ("idx", "up", "down", "bfly"):
+        name = f"{{i32, i1}} @llvm.nvvm.shfl.sync.{mode}.i32p"
+        text += f"declare {name}(i32, i32, i32, i32)\n"
+        shuffles.append(f"%{mode} = call {name}(i32 %mask, i32 %a, i32 %b, i32 %c)\n  ret {{i32, i1}} %{mode}")
+    for mode in ("all", "any", "uni", "ballot"):
+        kind, slot = ("i32", 0) if mode == "ballot" else ("i1", 1)
+        text += f"declare {kind} @llvm.nvvm.vote.{mode}.sync(i32, i1)\n"
+        votes.append(
+            f"%{mode} = call {kind} @llvm.nvvm.vote.{mode}.sync(i32 %mask, i1 %p)\n"
+            f"  %s{mode} = insertvalue {{i32, i1}} undef, {kind} %{mode}, {slot}\n  ret {{i32, i1}} %s{mode}"
+        )
+    text += _by_mode("emulator.shfl.sync.i32", "i32 %mask, i32 %mode, i32 %a, i32 %b, i32 %c", shuffles)
+    text += _by_mode("emulator.vote.sync", "i32 %mask, i32 %mode, i1 %p", votes)
+    for width, letter in (32, "r"), (64, "l"):  # versions of LLVM disagree on the types of these
+        head = f"(i32 %mask, i{width} %a) convergent alwaysinline {{\n  %r = call"
+        values = f"(i{width} %a, i32 %mask) convergent\n"
+        text += (
+            f"define internal i32 @emulator.match.any.sync.i{width}{head} i32 "
+            f'asm sideeffect "match.any.sync.b{width} $0, $1, $2;", "=r,{letter},r"{values}'
+            "  ret i32 %r\n}\n"
+            f"define internal {{i32, i1}} @emulator.match.all.sync.i{width}{head} {{i32, i32}} asm sideeffect "
+            f'"{{ .reg .pred same; match.all.sync.b{width} $0|same, $2, $3; selp.b32 $1, 1, 0, same; }}", '
+            f'"=r,=r,{letter},r"{values}'
+            "  %m = extractvalue {i32, i32} %r, 0\n  %i = extractvalue {i32, i32} %r, 1\n  %p = trunc i32 %i to i1\n"
+            "  %s = insertvalue {i32, i1} undef, i32 %m, 0\n  %t = insertvalue {i32, i1} %s, i1 %p, 1\n"
+            "  ret {i32, i1} %t\n}\n"
+        )
+    return text
+
+
+_WARP = _warp_operations()
+_RENAMED = re.compile(r'@"llvm\.nvvm\.(shfl\.sync\.i32|vote\.sync|match\.a(?:ny|ll)\.sync\.i(?:32|64))"')
 _MATH = re.compile(r'@"?llvm\.(sin|cos|tan|exp|exp10|log|log2|log10|pow|exp2)\.f(32|64)"?')
 
 
@@ -258,19 +372,9 @@ def _for_llvm(text: str, options: dict[str, Any]) -> str:
     """LLVM IR that Numba wrote for NVVM, as LLVM itself reads it."""
     from numba.cuda.cudadrv import nvvm
 
-    def split(call: re.Match[str]) -> str:
-        kind, mask, mode = call.groups()
-        name = (
-            f"llvm.nvvm.shfl.sync.{_SHUFFLE[int(mode)]}.i32p" if kind == "shfl" else f"emulator.vote.{_VOTE[int(mode)]}"
-        )
-        return f"@{name}({mask}, "
-
-    lines = nvvm.llvm_replace(text).splitlines()
-    lines = [line for line in lines if not line.startswith("target datalayout")]
-    split_by_mode = 'declare {i32, i1} @"llvm.nvvm.shfl.sync.i32"', 'declare {i32, i1} @"llvm.nvvm.vote.sync"'
-    text = "\n".join(line for line in lines if not line.startswith(split_by_mode))
-    text = _NVVM_CALL.sub(split, text) + "\n" + _WARP
-    text = re.sub(r"(llvm\.nvvm\.match\.all\.sync\.i(?:32|64))\b", r"\1p", text)
+    lines = _RENAMED.sub(r"@emulator.\1", nvvm.llvm_replace(text)).splitlines()
+    other = "target datalayout", "declare i32 @emulator", "declare {i32, i1} @emulator"
+    text = "\n".join(line for line in lines if not line.startswith(other)) + "\n" + _WARP
     text = _MATH.sub(
         lambda name: f"@__nv_{name[1]}{'f' if name[2] == '32' else ''}", text
     )  # LLVM has no code for these
@@ -282,6 +386,9 @@ def _for_llvm(text: str, options: dict[str, Any]) -> str:
     return re.sub(r"= (f(?:mul|add|sub)) (?!fast|contract)", r"= \1 contract ", text)
 
 
+_NO_CODE = re.compile(
+    r"llvm\.(a?(sin|cos|tan)h?|atan2|sincos|exp|exp2|exp10|log|log2|log10|pow|powi|ldexp|frexp|modf)\."
+)
 _machines: dict[bool, Any] = {}
 
 
@@ -313,15 +420,21 @@ def _llvm_ptx(modules: list[str], entry: str, options: dict[str, Any]) -> str:
     opt = bool(options.get("opt"))
     with _lock:  # a target machine serves one thread at a time
         machine = _machine(opt)
-        module, *others = [llvm.parse_assembly(_for_llvm(text, options)) for text in modules]
+        module, *others = [llvm.parse_assembly(_for_llvm(text, options)) for text in _halves(modules)]
+        module.verify()
         for other in others:
+            other.verify()
             module.link_in(other)
         module.data_layout = str(machine.target_data)
         for function in module.functions:
             if not function.is_declaration and function.name != entry:
                 function.linkage = "internal"
-        module.verify()
         _optimise(module, machine, 3 if opt else 0)
+        for function in module.functions:
+            if _NO_CODE.match(function.name):  # LLVM would end the process
+                raise RuntimeError(
+                    f"LLVM has no code for {function.name}: with NVVM there is: pip install numba-cuda[cu13]"
+                )
         return str(machine.emit_assembly(module))
 
 
@@ -441,12 +554,12 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _codes(constant)
 
 
-def _key(kernel: Any, signature: tuple[Any, ...], compiler: str) -> str | None:
+def _key(kernel: Any, signature: tuple[Any, ...], compiler: str, watched: bool) -> str | None:
     """The name of a kernel's PTX in the cache, or None if it depends on what has no sound fingerprint."""
     fingerprint = _Fingerprint()
     versions = [getattr(sys.modules.get(name), "__version__", None) for name in ("numba", "numba_cuda", "numpy")]
     fingerprint.put(sys.version, *versions, llvmlite.__version__, llvm.llvm_version_info, CAPABILITY)
-    fingerprint.put(compiler, nvvm_version() if compiler == "nvvm" else None, list(map(repr, signature)))
+    fingerprint.put(watched, compiler, nvvm_version() if compiler == "nvvm" else None, list(map(repr, signature)))
     try:
         fingerprint.put(Path(__file__).read_bytes())
         fingerprint.add(kernel)
@@ -498,15 +611,22 @@ def _save(key: str, text: str) -> None:
 _ptx: WeakKeyDictionary[Any, dict[Any, str]] = WeakKeyDictionary()
 
 
-def ptx_of(kernel: Any, arguments: tuple[Any, ...], compiler: str | None = None, cached: bool = True) -> str:
+def ptx_of(
+    kernel: Any,
+    arguments: tuple[Any, ...],
+    compiler: str | None = None,
+    cached: bool = True,
+    watched: bool = False,
+) -> str:
     """Compile a kernel for arguments of these types, as for a GPU of compute capability 8.0.
 
     Parameters
     ----------
     kernel : a function decorated with `@cuda.jit`
     arguments : what it would be launched with: NumPy arrays, scalars, tuples of them
-    compiler : "nvvm" (what a GPU gets; it must be installed), "llvm" (in Numba itself), or None for the first that works
+    compiler : "nvvm" (what a GPU gets, if installed), "llvm" (in Numba itself), or None for the first that works
     cached : keep the PTX on disk, in `cache_folder()`, and use what is there
+    watched : write `.pragma "index ..."` wherever an index may be below zero and then counts from the end of an axis
 
     Returns
     -------
@@ -515,23 +635,33 @@ def ptx_of(kernel: Any, arguments: tuple[Any, ...], compiler: str | None = None,
     cuda = _numba_cuda()
     if not isinstance(kernel, cuda.dispatcher.CUDADispatcher) or kernel.targetoptions.get("device"):
         raise TypeError(f"a kernel, a function with @cuda.jit above it, is needed, not {kernel!r}")
-    signature = tuple(map(kernel.typeof_pyval, map(plain, arguments)))
+    wanted = kernel.py_func.__code__.co_argcount
+    if len(arguments) != wanted:
+        raise TypeError(f"{kernel.__name__} takes {wanted} arguments, not {len(arguments)}")
+    signature = tuple(_type(kernel, number, value) for number, value in enumerate(arguments, 1))
     if compiler not in ("nvvm", "llvm", None):
         raise ValueError(f'compiler must be "nvvm", "llvm" or None, not {compiler!r}')
     compiler = compiler or ("nvvm" if nvvm_version() else "llvm")
     if compiler == "nvvm" and not nvvm_version():
         raise RuntimeError("NVVM is not installed: pip install numba-cuda[cu13]")
     known = _ptx.setdefault(kernel, {})
-    if (signature, compiler) not in known:
-        known[signature, compiler] = _compile(kernel, signature, compiler, cached)
-    return known[signature, compiler]
+    if (signature, compiler, watched) not in known:
+        known[signature, compiler, watched] = _compile(kernel, signature, compiler, cached, watched)
+    return known[signature, compiler, watched]
 
 
-def _compile(kernel: Any, signature: tuple[Any, ...], compiler: str, cached: bool) -> str:
-    key = _key(kernel, signature, compiler) if cached else None
+def _type(kernel: Any, number: int, value: Any) -> Any:
+    try:
+        return kernel.typeof_pyval(plain(value))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"argument {number} of {kernel.__name__}, {type(value).__name__}: {error}") from error
+
+
+def _compile(kernel: Any, signature: tuple[Any, ...], compiler: str, cached: bool, watched: bool) -> str:
+    key = _key(kernel, signature, compiler, watched) if cached else None
     text = _load(key) if key else None
     if text is None:
-        modules, entry = _front_end(kernel, signature, kernel.targetoptions)
+        modules, entry = _front_end(kernel, signature, kernel.targetoptions, watched)
         options = kernel.targetoptions
         text = _nvvm_ptx(modules, options) if compiler == "nvvm" else _llvm_ptx(modules, entry, options)
         if key:

@@ -49,6 +49,7 @@ class Program:
         self.atomics = any(i.op and i.op[0] in ("atom", "red") for i in self.kernel.body)
         self.copies = any(i.op[:2] == ("cp", "async") for i in self.kernel.body)
         self.syncs = layout.SYNC in kinds
+        self.perform = runtime.FUNCTIONS["perform"].address if max(kinds, default=0) > layout.YIELD else 0
         self._engine = _compiled(code, checked)
         self.address = self._engine.get_function_address("kernel")
 
@@ -71,8 +72,9 @@ class Program:
 
 def _compiled(code: str, checked: bool) -> Any:
     """Compile LLVM IR in this process."""
-    for name, function in runtime.FUNCTIONS.items():
-        llvm.add_symbol(name, function.address)
+    for name in re.findall(r"^declare .*@(\w+)\(", code, re.M):
+        if name in runtime.FUNCTIONS:
+            llvm.add_symbol(name, runtime.FUNCTIONS[name].address)
     llvm.add_symbol("print_text", ctypes.cast(_print_text, ctypes.c_void_p).value)
     target = llvm.Target.from_default_triple()
     features = llvm.get_host_cpu_features().flatten()
@@ -326,7 +328,7 @@ class Launch:
             "SHARED": table(shared + 16, np.uint8), "SHARED_BYTES": shared, "LANDING": table(64, np.uint8),
             "GRID_X": self.grid[0], "GRID_Y": self.grid[1], "GRID_Z": self.grid[2],
             "BLOCK_X": self.block[0], "BLOCK_Y": self.block[1], "BLOCK_Z": self.block[2], "LIMIT": limit,
-            "KERNEL": program.address, "POINTS": program.points_table.ctypes.data,
+            "KERNEL": program.address, "PERFORM": program.perform, "POINTS": program.points_table.ctypes.data,
             "FRAMES": table(frame * self.threads, np.uint8), "FRAME_BYTES": frame, "LOCAL_AT": program.frame_bytes,
             "LOCAL_BYTES": local, "BLOCKS": prod(self.grid), "FIRST_BLOCK": worker, "BLOCK_STEP": workers,
             "ORDER": order, "RANDOM": seed * 2654435761 % 2**62 + 1, "CHECKED": program.checked,

@@ -8,20 +8,38 @@ between them, a warp operation that synchronises, or an atomic after the first a
 
 from __future__ import annotations
 
+import zlib
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
 from numba import cfunc, njit, types
-from numba.extending import intrinsic
+from numba.core.datamodel.models import PointerModel
+from numba.extending import intrinsic, register_model
 
 from . import layout as at
 
-CONTEXT = types.CPointer(types.int64)
+
+class Words(types.CPointer):
+    """A pointer to 64-bit integers.
+
+    Numba's cache on disk notices a change of this file, but not one of layout.py. This type is part of every
+    function's signature, and the stamp in its name keeps out what was compiled for another layout.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(types.int64)
+        self.name = f"int64*({zlib.crc32(Path(at.__file__).read_bytes()):08x})"
+
+
+register_model(Words)(PointerModel)
+CONTEXT = Words()
 
 
 def _pointer(bits: int) -> Any:
     """Make the function that reads an address as that of numbers with so many bits."""
-    kind = types.CPointer({8: types.uint8, 16: types.uint16, 32: types.uint32, 64: types.int64}[bits])
+    kind = CONTEXT if bits == 64 else types.CPointer({8: types.uint8, 16: types.uint16, 32: types.uint32}[bits])
 
     @intrinsic
     def pointer(typing, address):
@@ -70,6 +88,19 @@ def address_of(typing, pointer):
 
 
 @intrinsic
+def call_perform(typing, function, context, warp, members, existing, kind, detail, point):
+    """Call `perform`, which is compiled only for kernels with warp operations."""
+
+    def code(context, builder, signature, args):
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [word.as_pointer()] + [word] * 6)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, CONTEXT, *[types.int64] * 6), code
+
+
+@intrinsic
 def call_kernel(typing, function, context, frame):
     """Run a thread up to the next point where it has to wait."""
 
@@ -81,12 +112,36 @@ def call_kernel(typing, function, context, frame):
     return types.int64(types.int64, CONTEXT, CONTEXT), code
 
 
-helper = njit(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+helper = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+class Exported:
+    """A function that compiled kernels call by its name; Numba compiles it when its address is first asked for."""
+
+    def __init__(self, function: Any, signature: Any) -> None:
+        self.function, self.signature = function, signature
+
+    @cached_property
+    def address(self) -> int:
+        """Address of the compiled function."""
+        try:
+            self.compiled = cfunc(self.signature, cache=True, error_model="numpy")(self.function)
+        except RuntimeError:  # Numba found no folder for its cache
+            self.compiled = cfunc(self.signature, error_model="numpy")(self.function)
+        return int(self.compiled.address)
+
+
+FUNCTIONS: dict[str, Exported] = {}
 
 
 def exported(*kinds: Any, result: Any = types.void) -> Any:
-    """Compile a function for C, which compiled kernels call by its name."""
-    return cfunc(result(*kinds), cache=True, error_model="numpy")
+    """Let a function be called from compiled kernels."""
+
+    def export(function: Any) -> Any:
+        FUNCTIONS[function.__name__] = Exported(function, result(*kinds))
+        return function
+
+    return export
 
 
 # --- findings --------------------------------------------------------------------------------------
@@ -751,7 +806,7 @@ def multiply_matrices(context, warp, kind):
             frame_of(context, warp * 32 + lane)[at.EXCHANGE + c] = results[4 * lane + c]
 
 
-@helper
+@exported(CONTEXT, *[types.int64] * 6)
 def perform(context, warp, members, existing, kind, detail, point):
     """Carry a warp operation out for the lanes that take part, and let them go on."""
     if kind == at.SYNC:
@@ -812,7 +867,7 @@ def complete(context, warp, count, forced):
                 if members >> other & 1:
                     frame_of(context, warp * 32 + other)[at.MASK] = at.RUNS
         else:
-            perform(context, warp, members | 1 << lane, existing, kind, detail, state)
+            call_perform(context[at.PERFORM], context, warp, members | 1 << lane, existing, kind, detail, state)
         return True
     return False
 
@@ -976,6 +1031,3 @@ def run(context):
         run_block(context, block, threads)
         if context[at.STOP]:
             return
-
-
-FUNCTIONS = {f.__name__: f for f in (access, copy_bytes, copy_begun, copies_done, report_event, run)}

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import cmath
-import enum
-import math
-from typing import NamedTuple
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import cuda, float32, float64, int32
+from hook_cases import CASES
+from numba import cuda
 
 from cks_numba.emulator import hooks
 
@@ -17,307 +25,6 @@ COMPILERS = [
     pytest.param("nvvm", marks=pytest.mark.skipif(hooks.nvvm_version() is None, reason="NVVM is not installed")),
     "llvm",
 ]
-F4, F8, I4, U4, I8, U8 = (np.zeros(64, kind) for kind in ("f4", "f8", "i4", "u4", "i8", "u8"))
-TABLE = np.arange(8, dtype=np.float32)
-CASES: dict[str, tuple] = {}  # name: kernel, arguments, opcodes of which each must be in the PTX
-
-
-def case(*arguments, holds=(), name=""):
-    """Put a kernel into the table."""
-
-    def put(function):
-        CASES[name or function.__name__] = cuda.jit(function), arguments, (holds,) if isinstance(holds, str) else holds
-        return function
-
-    return put
-
-
-@cuda.jit(device=True, inline="always")
-def inlined_by_numba(v):
-    return v * v
-
-
-@cuda.jit(device=True, forceinline=True)
-def inlined_by_force(v):
-    return v + v * v
-
-
-@cuda.jit(device=True)
-def called(v):
-    return v - 1
-
-
-@cuda.jit(device=True, lineinfo=True)
-def with_lines(v):
-    return called(v) * 2
-
-
-class Pair(NamedTuple):
-    first: object
-    second: object
-
-
-class Colour(enum.IntEnum):
-    RED = 3
-
-
-RECORD = np.dtype([("a", "f4"), ("b", "i8")], align=True)
-
-
-@case(F4, holds=("bar.sync", "ld.shared", "st.global"))
-def barrier(out):
-    tile = cuda.shared.array(64, float32)
-    i = cuda.threadIdx.x
-    tile[i] = out[i]
-    cuda.syncthreads()
-    out[i] = tile[63 - i]
-
-
-@case(I4, holds=("popc", "and", "or"))
-def counting_barriers(out):
-    i = cuda.threadIdx.x
-    out[i] = cuda.syncthreads_count(i > 3) + cuda.syncthreads_and(out[i]) + cuda.syncthreads_or(out[i] == 2)
-
-
-@case(I4, holds=("membar.gl", "membar.cta", "membar.sys", "bar.warp.sync"))
-def fences(out):
-    out[0] = 1
-    cuda.threadfence()
-    out[1] = 1
-    cuda.threadfence_block()
-    out[2] = 1
-    cuda.threadfence_system()
-    out[3] = 1
-    cuda.syncwarp()
-    cuda.syncwarp(0xFF)
-
-
-@case(I4, I8, F4, F8, holds=("shfl.sync.idx", "shfl.sync.up", "shfl.sync.down", "shfl.sync.bfly"))
-def shuffles(i4, i8, f4, f8):
-    i = cuda.laneid
-    i4[i] = cuda.shfl_sync(-1, i4[i], 3)
-    i8[i] = cuda.shfl_up_sync(-1, i8[i], 1)
-    f4[i] = cuda.shfl_down_sync(-1, f4[i], 2)
-    f8[i] = cuda.shfl_xor_sync(-1, f8[i], i4[i])
-
-
-@case(I4, holds=("vote.sync.all", "vote.sync.any", "vote.sync.uni", "vote.sync.ballot"))
-def votes(out):
-    i = cuda.laneid
-    p = out[i] > 2
-    out[i] = cuda.all_sync(-1, p) + cuda.any_sync(-1, p) + cuda.eq_sync(-1, p) + cuda.ballot_sync(-1, p)
-
-
-@case(I4, I8, F4, F8, holds=("match.any.sync", "match.all.sync"))
-def matches(i4, i8, f4, f8):
-    i = cuda.laneid
-    a, b = cuda.match_all_sync(-1, i8[i])
-    c, d = cuda.match_all_sync(-1, f4[i])
-    i4[i] = cuda.match_any_sync(-1, i4[i]) + cuda.match_any_sync(-1, f8[i]) + a + b + c + d
-
-
-@case(I4, holds=("activemask", "%lanemask_lt", "%laneid"))
-def lanes(out):
-    out[cuda.laneid] = cuda.activemask() + cuda.lanemask_lt() + cuda.warpsize
-
-
-def atomics(kind):
-    def kernel(out, n):
-        tile = cuda.shared.array(8, kind)
-        i = cuda.grid(1)
-        tile[i] = n
-        cuda.syncthreads()
-        for a in (out, tile):
-            cuda.atomic.add(a, 0, n)
-            cuda.atomic.sub(a, 1, n)
-            cuda.atomic.min(a, 2, n)
-            cuda.atomic.max(a, 3, n)
-            cuda.atomic.nanmin(a, 4, n)
-            cuda.atomic.nanmax(a, 5, n)
-            cuda.atomic.exch(a, 6, n)
-            out[i] = cuda.atomic.cas(a, 7, n, n)
-        out[i] += tile[i]
-
-    return kernel
-
-
-def bitwise_atomics(kind):
-    def kernel(out, n):
-        tile = cuda.shared.array(8, kind)
-        i = cuda.grid(1)
-        tile[i] = n
-        cuda.syncthreads()
-        cuda.atomic.inc(out, 0, n)
-        cuda.atomic.dec(out, 1, n)
-        cuda.atomic.inc(tile, 0, n)
-        cuda.atomic.dec(tile, 1, n)
-        for a in (out, tile):
-            cuda.atomic.and_(a, 2, n)
-            cuda.atomic.or_(a, 3, n)
-            cuda.atomic.xor(a, 4, n)
-        out[i] += tile[i]
-
-    return kernel
-
-
-for array in (I4, U4, I8, U8, F4, F8):
-    kind = array.dtype
-    element = __import__("numba").from_dtype(kind)
-    simple = ["atom.shared"] if kind.kind != "f" else []
-    case(array, kind.type(3), name=f"atomics {kind}", holds="cas")(
-        {k: atomics(e) for k, e in [(kind, element)]}[kind]
-    )
-    if kind.kind == "u":
-        case(array, kind.type(3), name=f"bitwise atomics {kind}", holds=("and.b", "or.b", "xor.b"))(bitwise_atomics(element))
-
-
-@case(I4, U4, I8, U8, F4, F8, holds=("popc.b32", "popc.b64", "brev.b32", "brev.b64", "fma.rn.f32", "fma.rn.f64", "selp"))
-def bits(i4, u4, i8, u8, f4, f8):
-    i = cuda.grid(1)
-    i4[i] = cuda.popc(i4[i]) + cuda.popc(u8[i]) + cuda.clz(i4[i]) + cuda.clz(i8[i]) + cuda.ffs(i4[i]) + cuda.ffs(i8[i])
-    u4[i], u8[i] = cuda.brev(u4[i]), cuda.brev(u8[i])
-    f4[i] = cuda.fma(f4[i], f4[i + 1], f4[i + 2]) + cuda.cbrt(f4[i])
-    f8[i] = cuda.fma(f8[i], f8[i + 1], f8[i + 2]) + cuda.cbrt(f8[i])
-    i8[i] = cuda.selp(i4[i] > 2, i8[i], i8[i + 1])
-
-
-@case(F4, holds="ld.const")
-def constants(out):
-    table = cuda.const.array_like(TABLE)
-    out[cuda.grid(1)] = table[cuda.threadIdx.x]
-
-
-@case(F4, 3, holds=("st.local", "ld.local"))
-def local_arrays(out, n):
-    mine = cuda.local.array(16, float32)
-    for k in range(n):
-        mine[k] = out[k]
-    for k in range(n):
-        out[k] = mine[(k * n) & 15]
-
-
-@case(F4, holds=".extern .shared")
-def dynamic_shared(out):
-    tile = cuda.shared.array(0, float32)
-    more = cuda.shared.array(0, int32)
-    tile[cuda.threadIdx.x] = out[0]
-    cuda.syncthreads()
-    out[cuda.threadIdx.x] = tile[1] + more[2]
-
-
-@case(F4, holds="nanosleep")
-def sleeping(out):
-    cuda.nanosleep(32)
-    out[0] = 1
-
-
-@case(I4, holds=("%ctaid.z", "%ntid.y", "%nctaid.x"))
-def positions(out):
-    x, y, z = cuda.grid(3)
-    u, v = cuda.grid(2)
-    a, b, c = cuda.gridsize(3)
-    out[0] = x + y + z + u + v + a + b + c + cuda.gridsize(1) + cuda.gridDim.x + cuda.blockDim.z
-
-
-@case(np.zeros(8, np.float16), np.float16(2), holds=("add", "f16"))
-def halves(out, n):
-    i = cuda.grid(1)
-    out[i] = out[i] * n + out[i + 1] - n
-    if out[i] > n:
-        out[i] = abs(out[i])
-
-
-@case(np.zeros(8, np.float16), holds="f16")
-def half_functions(out):
-    a = out[0]
-    out[1] = cuda.fp16.hfma(a, a, a) + cuda.fp16.hmax(a, a) + cuda.fp16.hneg(a)
-    out[2] = cuda.fp16.hsqrt(a) + cuda.fp16.hexp(a) + cuda.fp16.hfloor(a) + cuda.fp16.hdiv(a, a) + cuda.fp16.hsin(a)
-
-
-@case(np.zeros(8, np.complex64), np.zeros(8, np.complex128), 2 + 1j, holds="mul")
-def complex_numbers(c8, c16, z):
-    i = cuda.grid(1)
-    c8[i] = c8[i] * c8[i + 1] + abs(c8[i])
-    c16[i] = c16[i] / z + c8[i].conjugate() + cmath.exp(z) + cmath.sqrt(z)
-
-
-@case(I4, F8, holds="vprintf")
-def printing(a, b):
-    print("values", a[0], b[1], True)
-
-
-@case(F4, holds='.pragma "raise AssertionError: too large"')
-def asserting(out):
-    assert out[0] < 3, "too large"
-    out[0] = 1
-
-
-@case(F4, 3, holds='.pragma "raise ValueError: bad"')
-def raising(out, n):
-    if n > 2:
-        raise ValueError("bad")
-    out[0] = n
-
-
-@case((F4, (F8, 3)), Pair(I4, 2.0), holds="st.global")
-def tuples(a, b):
-    a[0][0] = a[1][0][0] + a[1][1]
-    b.first[0] = b.second
-
-
-@case(np.zeros(4, RECORD), np.zeros(1, RECORD)[0], holds="st.global")
-def records(rows, row):
-    rows[0].a = rows[1].b + row.a
-    row.b = 3
-
-
-@case(I4, Colour.RED, holds="st.global")
-def enumerations(out, colour):
-    out[0] = colour == Colour.RED
-
-
-INTEGERS = [np.zeros(4, f"{sign}{width}") for sign in "iu" for width in (1, 2, 4, 8)]
-
-
-@case(tuple(INTEGERS[:4]), tuple(INTEGERS[4:]), holds=("div.s", "div.u", "rem.s", "rem.u"))
-def integers(signed, unsigned):
-    for a in signed:
-        a[0] = a[1] // a[2] + a[1] % a[2] + (a[1] >> a[2]) + (a[1] << a[2]) - (a[1] ^ a[2])
-    for a in unsigned:
-        a[0] = a[1] // a[2] + a[1] % a[2] + (a[1] >> a[2]) + (a[1] << a[2]) - (a[1] ^ a[2])
-
-
-@case(np.bool_(True), np.int8(1), np.uint8(1), np.int16(1), np.uint16(1), np.int32(1), np.uint32(1), 1, np.uint64(1),
-      np.float16(1), np.float32(1), 1.0, np.complex64(1), 1j, True, F8, holds="st.global")  # fmt: skip
-def scalars(a, b, c, d, e, f, g, h, i, j, k, m, n, o, p, out):
-    out[0] = a + b + c + d + e + f + g + h + i + k + m + n.real + o.imag + p
-    out[1] = float32(j)
-
-
-@case(F4, holds=("st.local", "call"), name="function calls")
-def calls(out):
-    out[0] = inlined_by_numba(out[1]) + inlined_by_force(out[2]) + called(out[3]) + with_lines(out[4])
-
-
-CASES["function calls"] = (*CASES["function calls"][:2], ("fma.rn.f32",))
-
-ONE = "acos acosh asin asinh atan atanh ceil cos cosh degrees erf erfc exp expm1 fabs floor gamma isfinite isinf isnan lgamma log log10 log1p log2 radians sin sinh sqrt tan tanh trunc frexp modf"  # noqa: E501
-TWO = "atan2 copysign fmod hypot pow remainder nextafter"
-for name in ONE.split() + TWO.split():
-    first = name in ("frexp", "modf")
-    body = f"math.{name}({{0}}[0]{', {0}[1]' if name in TWO.split() else ''}){'[0]' if first else ''}"
-    space = {"math": math}
-    exec(f"def kernel(a, b):\n    a[0] = {body.format('a')}\n    b[0] = {body.format('b')}\n", space)
-    case(F4, F8, name=f"math.{name}", holds="st.global")(space["kernel"])
-
-
-@case(F4, F8, holds="call", name="math of both precisions")
-def both(a, b):
-    a[0] = a[1] ** 2.5 + a[2] ** 2 + a[3] % 2 + a[4] // 3 + round(a[5]) + math.ldexp(a[6], 3)
-    b[0] = b[1] ** 2.5 + b[2] ** 2 + b[3] % 2 + b[4] // 3 + round(b[5], 1) + math.ldexp(b[6], 3) + a[7] / a[8]
-
-
-CASES["math of both precisions"] = (*CASES["math of both precisions"][:2], ("rem", "div.rn.f64")[1:])
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
@@ -328,3 +35,354 @@ def test_features_compile(name, compiler):
     ptx = hooks.ptx_of(kernel, arguments, compiler, cached=False)
     assert not [word for word in holds if word not in ptx]
     assert "llvm." not in ptx
+
+
+def lines_of(ptx):
+    """Names of files and lines in the PTX, without those that a function is inlined at."""
+    files = dict(re.findall(r'\.file\s+(\d+) "(.*?)"', ptx))
+    return {(files[number].rpartition("/")[2], int(line)) for number, line in re.findall(r"\.loc\s+(\d+) (\d+)", ptx)}
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize("how", ['inline="always"', "forceinline=True", "lineinfo=True", ""])
+def test_lines_are_those_of_the_functions(tmp_path, monkeypatch, how, compiler):
+    """Instructions of device functions name the file and line where these are written, however they are inlined."""
+    if "force" in how and find_spec("numba_cuda") is None:
+        how = "inline=True"  # the same in Numba's own numba.cuda
+    far, jit = f"far_{abs(hash(how))}", f"@cuda.jit(device=True, {how})"
+    (tmp_path / f"{far}.py").write_text(f"from numba import cuda\n\n{jit}\ndef far(v):\n    return v * 3\n")
+    (tmp_path / "near.py").write_text(
+        f"from numba import cuda\nfrom {far} import far\n\n{jit}\ndef near(v):\n    return v + 5\n\n"
+        "@cuda.jit\ndef kernel(a):\n    b = a[0]\n    a[1] = far(b)\n    a[2] = near(b)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    space = runpy.run_path(str(tmp_path / "near.py"))
+    lines = lines_of(hooks.ptx_of(space["kernel"], (np.zeros(4, np.int32),), compiler, cached=False))
+    assert {("near.py", 6), ("near.py", 10), ("near.py", 11), (f"{far}.py", 5)} <= lines
+    assert {name for name, _ in lines} == {"near.py", f"{far}.py"}
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_multiply_and_add_are_fused(compiler):
+    """Both compilers make one instruction of a product and a sum, as on a GPU."""
+
+    def kernel(a):
+        a[0] = a[1] * a[2] + a[3]
+
+    ptx = hooks.ptx_of(cuda.jit(kernel), (np.zeros(4, np.float32),), compiler, cached=False)
+    assert "fma.rn.f32" in ptx and "mul.f32" not in ptx and "mul.rn.f32" not in ptx
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_options_are_honoured(compiler):
+    """fastmath flushes denormals, launch bounds are stated, debug code is not optimised, linked code is an error."""
+
+    def kernel(a):
+        a[0] = a[1] + a[2]
+
+    def ptx(**options):
+        return hooks.ptx_of(cuda.jit(**options)(kernel), (np.zeros(4, np.float32),), compiler, cached=False)
+
+    assert ".ftz" in ptx(fastmath=True) and ".ftz" not in ptx()
+    assert len(ptx(debug=True, opt=False).splitlines()) > 2 * len(ptx().splitlines())
+    if find_spec("numba_cuda"):
+        assert re.search(r"\.maxntid\s+64", ptx(launch_bounds=(64, 2)))
+    with pytest.raises(RuntimeError, match="links other code"):
+        ptx(link=["other.cu"])
+
+
+def test_exceptions_are_told_in_the_ptx():
+    """A raise is a statement of its own; its text may hold any characters."""
+
+    def kernel(a):
+        if a[0] == 1:
+            raise ValueError('50% of "a" €;\n', 3)
+
+    ptx = hooks.ptx_of(cuda.jit(kernel), (np.zeros(4, np.int32),), "llvm", cached=False)
+    assert [word for word in map(hooks.raised, ptx.splitlines()) if word] == ['ValueError: 50% of "a" €;\n, 3']
+
+
+def test_what_is_no_kernel_is_an_error():
+    """A plain function, a device function, a wrong number of arguments, an unknown compiler, an odd argument."""
+    for wrong in (len, cuda.jit(device=True)(lambda a: a), None):
+        with pytest.raises(TypeError, match="@cuda.jit"):
+            hooks.ptx_of(wrong, ())
+    with pytest.raises(TypeError, match="takes 3 arguments"):
+        hooks.ptx_of(adding, (1, 2))
+    with pytest.raises(ValueError, match="compiler"):
+        hooks.ptx_of(adding, (1, 2, 3), "gcc")
+    with pytest.raises(TypeError, match="argument 2"):
+        hooks.ptx_of(adding, (1, object(), 3))
+
+
+def test_device_functions_for_a_gpu_are_left_alone():
+    """Compiling for the emulator leaves no trace in the dispatchers, which a GPU of the same process would use."""
+
+    def function(v):
+        if v < 0:
+            raise ValueError
+        return v
+
+    device = cuda.jit(device=True)(function)
+
+    def kernel(a):
+        a[0] = device(a[1])
+
+    hooks.ptx_of(cuda.jit(kernel), (np.zeros(4, np.int32),), cached=False)
+    assert not device.overloads and not device.targetoptions.get("lineinfo")
+
+
+# ---- the cache on disk ----
+
+
+@pytest.fixture
+def compilations(tmp_path, monkeypatch):
+    """A list that grows by every compilation; the cache is an empty folder."""
+    done = []
+    plain = hooks._front_end
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(hooks, "_front_end", lambda *args: done.append(args[0]) or plain(*args))
+    return done
+
+
+SOURCE = """
+import math, helper
+from numba import cuda
+SCALE = {scale}
+@cuda.jit(device=True)
+def inner(v):
+    return v * helper.FACTOR + {inner}
+@cuda.jit({options})
+def kernel(a):
+    a[0] = inner(a[1]) * SCALE + math.sqrt(a[2])
+"""
+
+
+def fresh(folder, monkeypatch, factor=2, scale=3, inner=1, options=""):
+    """A kernel as a new process would make it from this source."""
+    (folder / "helper.py").write_text(f"FACTOR = {factor}\n")
+    (folder / "module.py").write_text(SOURCE.format(scale=scale, inner=inner, options=options))
+    monkeypatch.syspath_prepend(folder)
+    sys.modules.pop("helper", None)
+    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+    return runpy.run_path(str(folder / "module.py"))["kernel"]
+
+
+def test_unchanged_kernels_are_read_and_changed_ones_compiled(tmp_path, monkeypatch, compilations):
+    """Constants, device functions, attributes of modules, options and types each make another key."""
+    array = np.ones(4, np.float32)
+    first = hooks.ptx_of(fresh(tmp_path, monkeypatch), (array,), "llvm")
+    assert hooks.ptx_of(fresh(tmp_path, monkeypatch), (array,), "llvm") == first and len(compilations) == 1
+    for count, change in enumerate([{"factor": 5}, {"scale": 5}, {"inner": 5}, {"options": "fastmath=True"}], 2):
+        assert hooks.ptx_of(fresh(tmp_path, monkeypatch, **change), (array,), "llvm") != first
+        assert len(compilations) == count
+    hooks.ptx_of(fresh(tmp_path, monkeypatch), (array.astype(float),), "llvm")
+    assert len(compilations) == 6
+
+
+def test_what_has_no_fingerprint_is_not_kept(tmp_path, monkeypatch, compilations):
+    """A kernel that names an object nobody knows is compiled anew each time."""
+
+    class Odd:
+        value = 3
+
+    kernel = fresh(tmp_path, monkeypatch)
+    kernel.py_func.__globals__["math"] = kernel.py_func.__globals__["SCALE"]
+    kernel.py_func.__globals__["inner"] = Odd()
+    assert hooks._key(kernel, (), "llvm") is None
+    assert hooks._key(fresh(tmp_path, monkeypatch), (), "llvm")
+
+
+def without_numbers(ptx):
+    """The PTX without the numbers that Numba and LLVM count up in a process."""
+    return re.sub(r"B\d+v\d+B|callseq \d+", "", ptx)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "changed", "a folder", "unreadable"])
+def test_damaged_files_cost_a_compilation(tmp_path, monkeypatch, compilations, damage):
+    """Whatever lies where the PTX should be: the result is right."""
+    first = without_numbers(hooks.ptx_of(fresh(tmp_path, monkeypatch), (np.ones(4, np.float32),), "llvm"))
+    (file,) = hooks.cache_folder().iterdir()
+    data = file.read_bytes()
+    if damage == "a folder":
+        file.unlink()
+        file.mkdir()
+    elif damage == "unreadable":
+        plain = Path.read_bytes
+        monkeypatch.setattr(Path, "read_bytes", lambda path: exec("raise OSError") if path == file else plain(path))
+    else:
+        changed = data.replace(b"ret;", b"bad;")
+        file.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "changed": changed}[damage])
+    monkeypatch.setattr(hooks, "_warned", {hooks.cache_folder()})
+    again = hooks.ptx_of(fresh(tmp_path, monkeypatch), (np.ones(4, np.float32),), "llvm")
+    assert without_numbers(again) == first and len(compilations) == 2
+
+
+def test_a_folder_that_takes_nothing_is_told_once(tmp_path, monkeypatch, compilations):
+    """A full disk or a folder without rights costs the cache alone, and one warning that names it."""
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    with pytest.warns(RuntimeWarning, match=re.escape(str(hooks.cache_folder()))):
+        hooks.ptx_of(fresh(tmp_path, monkeypatch), (np.ones(4, np.float32),), "llvm")
+    hooks.ptx_of(fresh(tmp_path, monkeypatch), (np.ones(4, np.float32),), "llvm")
+    assert len(compilations) == 2
+
+
+def test_no_temporary_file_stays_after_a_failed_write(tmp_path, monkeypatch, compilations):
+    """os.replace fails as if another process held the file."""
+    monkeypatch.setattr(os, "replace", lambda *args: exec("raise PermissionError('held')"))
+    with pytest.warns(RuntimeWarning, match="held"):
+        hooks.ptx_of(fresh(tmp_path, monkeypatch), (np.ones(4, np.float32),), "llvm")
+    assert not [*hooks.cache_folder().iterdir()]
+
+
+# ---- launches and arrays without a driver ----
+
+
+def test_launches_are_redirected():
+    """Grids of every form, streams and shared memory reach the given function, here and nowhere else."""
+    seen = []
+    plain = vars(type(adding))["__getitem__"], cuda.to_device
+
+    def run(kernel, grid, block, shared, args):
+        seen.append((kernel, grid, block, shared, args))
+
+    with hooks.redirected(run):
+        adding[2, 3](1, 2, 3)
+        adding[(2, 3), (4, 5, 6), cuda.stream(), 64](1, 2, 3)
+        adding.forall(1000, 256)(1, 2, 3)
+        adding.forall(0)(1, 2, 3)
+        adding.configure(np.int64(2), [8])(1, 2, 3)
+        with hooks.redirected(lambda *args: seen.append("inner")):
+            adding[1, 1](1, 2, 3)
+        thread = threading.Thread(target=lambda: seen.append(cuda.to_device is not plain[1] and hooks._run.get()))
+        thread.start()
+        thread.join()
+    assert seen == [
+        (adding, (2, 1, 1), (3, 1, 1), 0, (1, 2, 3)),
+        (adding, (2, 3, 1), (4, 5, 6), 64, (1, 2, 3)),
+        (adding, (4, 1, 1), (256, 1, 1), 0, (1, 2, 3)),
+        (adding, (2, 1, 1), (8, 1, 1), 0, (1, 2, 3)),
+        "inner",
+        None,
+    ]
+    assert (vars(type(adding))["__getitem__"], cuda.to_device) == plain
+
+
+def test_everything_is_put_back_after_an_error():
+    """An exception in the body or in a launch leaves numba.cuda as it was."""
+    plain = dict(vars(cuda))
+    with pytest.raises(ZeroDivisionError), hooks.redirected(lambda *args: 1 / 0):
+        adding[1, 1](1, 2, 3)
+    assert dict(vars(cuda)) == plain and hooks._run.get() is None
+
+
+def test_threads_have_launches_of_their_own():
+    """Several threads inside at once, which come and go in any order: each sees its own function."""
+    gate, wrong = threading.Barrier(4), []
+
+    def work(number):
+        got = []
+        for _ in range(20):
+            gate.wait()
+            with hooks.redirected(lambda *args: got.append(number)):
+                adding[1, 1](number)
+                time.sleep(0.0001 * number)
+                adding[1, 1](number)
+        wrong.extend(item for item in got if item != number)
+        wrong.extend([] if len(got) == 40 else ["count"])
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong and not hooks._inside[0]
+
+
+@pytest.mark.parametrize(
+    "launch, error",
+    [((0, 1), ValueError), ((1, -1), ValueError), ((1.5, 1), TypeError), ((1, 1025), ValueError),
+     ((1, (32, 33)), ValueError), ((1, (1, 1, 65)), ValueError), (((1, 65536), 1), ValueError),
+     ((2**31, 1), ValueError), (((), 1), ValueError), (((1, 1, 1, 1), 1), ValueError), ((1, 1, 0, -1), ValueError),
+     ((1, 1, 0, 0.5), TypeError), (("1", 1), TypeError), ((1,), ValueError), ((1, 1, 0, 0, 0), ValueError)],
+)  # fmt: skip
+def test_impossible_launches_are_errors(launch, error):
+    """What no GPU launches is told before anything runs."""
+    with hooks.redirected(lambda *args: pytest.fail("it ran")), pytest.raises(error):
+        adding[launch](1, 2, 3)
+
+
+def test_arrays_streams_and_events_work_without_a_driver():
+    """The functions that programs around a kernel call, on NumPy arrays."""
+    host = np.arange(6, dtype=np.float32).reshape(2, 3)
+    with hooks.redirected(lambda *args: None):
+        device = cuda.to_device(host, stream=cuda.stream())
+        device[0, 0] = 9
+        assert host[0, 0] == 0 and device.copy_to_host()[0, 0] == 9 and type(device.copy_to_host()) is np.ndarray
+        device.copy_to_host(host)
+        assert host[0, 0] == 9
+        other = cuda.device_array_like(device)
+        other.copy_to_device(host)
+        assert np.array_equal(other, host) and other.is_c_contiguous() and not other.T.is_c_contiguous()
+        with pytest.raises(ValueError, match="cannot be copied"):
+            other.copy_to_device(host[0])
+        assert cuda.device_array((2, 3), np.int8, order="F").is_f_contiguous()
+        for make in (cuda.pinned_array, cuda.mapped_array, cuda.managed_array):
+            assert make(3, np.int16).dtype == np.int16
+        start, end = cuda.event(), cuda.event()
+        start.record()
+        end.record()
+        cuda.synchronize()
+        assert cuda.event_elapsed_time(start, end) >= 0 and cuda.is_available()
+        assert cuda.get_current_device().compute_capability == (8, 0)
+        assert cuda.current_context().get_memory_info()[0] > 0
+        with cuda.pinned(host), cuda.stream().auto_synchronize():
+            pass
+        assert ".entry" in hooks.ptx_of(adding, (device[0], other[0], 3), cached=False)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_arguments_of_every_layout(compiler):
+    """Strides, negative too, are those of NumPy; the type says whether an array is contiguous."""
+    array = np.zeros((4, 6), np.float32)
+    for view in (array, array[::2], array[::-1, 1:], np.asfortranarray(array), array.T):
+        values = [*hooks.flatten((view,), lambda array: array.ctypes.data)]
+        numbers = [int.from_bytes(value, "little", signed=True) for value in values]
+        assert numbers == [0, 0, view.size, 4, view.ctypes.data, *view.shape, *view.strides]
+        assert ".entry" in hooks.ptx_of(CASES["barrier"][0], (view[0],), compiler, cached=False)
+
+
+def test_the_simulator_is_a_clear_error():
+    """A process of the simulator is told which variable to unset."""
+    code = "from cks_numba.emulator import hooks; hooks.ptx_of(None, ())"
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "RuntimeError" in done.stderr and "unset NUMBA_ENABLE_CUDASIM" in done.stderr
+
+
+@cuda.jit
+def adding(a, b, n):
+    i = cuda.grid(1)
+    if i < n:
+        a[i] += b[i]
+
+
+def parameters_of(ptx):
+    """Bytes of each parameter of the kernel in a PTX text."""
+    lines = [line for line in re.search(r"\.entry [^(]*\((.*?)\)\n", ptx, re.S)[1].splitlines() if ".param" in line]
+    bits = [int(re.search(r"\.[busf](\d+)", line)[1]) for line in lines]
+    counts = [int((re.search(r"\[(\d+)\]", line) or [0, 1])[1]) for line in lines]
+    return [width // 8 * count for width, count in zip(bits, counts, strict=True)]
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize("name", CASES)
+def test_parameters_have_the_sizes_of_the_ptx(name, compiler):
+    """Every kernel of the table gets as many parameters as its PTX has, of the same sizes."""
+    kernel, arguments, _ = CASES[name]
+    values = [*hooks.flatten(arguments, lambda array: array.ctypes.data)]
+    assert [len(value) for value in values] == parameters_of(hooks.ptx_of(kernel, arguments, compiler, cached=False))
