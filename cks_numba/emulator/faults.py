@@ -57,29 +57,15 @@ class ArrayInfo(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """A fault in words.
+    """A fault in words."""
 
-    Attributes
-    ----------
-    kind : str
-        A key of `SAID`, or "race".
-    text : str
-        Several lines. The first says what is wrong.
-    block, thread : tuple of 3 int
-        An example of who did it, x first; of a race, one of the two.
-    source, other : (str, int) or None
-        File and line; `other` is the second one of a race or of two barriers.
-    count : int
-        How often.
-    """
-
-    kind: str
-    text: str
-    block: Triple
+    kind: str  # a key of `SAID`, or "race"
+    text: str  # several lines; the first says what is wrong
+    block: Triple  # an example of who did it, x first; of a race, one of the two
     thread: Triple
     source: Place | None
     count: int  # type: ignore[assignment]
-    other: Place | None = None
+    other: Place | None = None  # the second line of a race or of two barriers
 
     def __str__(self) -> str:
         return self.text
@@ -87,41 +73,21 @@ class Fault(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class Run:
-    """What a checked run has found and counted.
+    """What a checked run has found and counted."""
 
-    Attributes
-    ----------
-    name : str
-        Of the kernel.
-    grid, block : tuple of 3 int
-    findings, sites, arrays : list
-    counts : int64 array (sites, 5)
-        Accesses of a warp, lanes, sectors or passes, the least possible of them, the most for one access.
-    printed : list of str
-        What the kernel printed.
-    seconds : float
-    ptx : str
-        As it ran; it may hold marks for the checks.
-    kernel : Kernel
-    dynamic : int
-        Bytes of dynamic shared memory.
-    gpu_ptx : function without arguments
-        Compiles what a GPU would get.
-    """
-
-    name: str
+    name: str  # of the kernel
     grid: Triple
     block: Triple
     findings: list[Finding]
     sites: list[Site]
     arrays: list[ArrayInfo]
-    counts: np.ndarray[Any, Any]
-    printed: list[str] = field(default_factory=list)
+    counts: np.ndarray[Any, Any]  # of each site: accesses of a warp, lanes, sectors or passes, the least, the most
+    printed: list[str] = field(default_factory=list)  # by the kernel
     seconds: float = 0.0
-    ptx: str = ""
+    ptx: str = ""  # as it ran, with marks for the checks
     kernel: Kernel | None = None
-    dynamic: int = 0
-    gpu_ptx: Callable[[], str] | None = None
+    dynamic: int = 0  # bytes of dynamic shared memory
+    gpu_ptx: Callable[[], str] | None = None  # compiles what a GPU would get
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "gpu_ptx": None}  # kernels cannot be pickled everywhere
@@ -187,28 +153,26 @@ def _indices(array: ArrayInfo, address: int) -> tuple[list[int], int]:
     return [abs(end - i) if end else i for end, i in zip(ends, index, strict=True)], address
 
 
-def _element(array: ArrayInfo, address: int, size: int) -> str:
+def _element(array: ArrayInfo, one: Finding) -> str:
     """`x[4, 0]` of an argument, `element 3 of the shared array`, or the byte where no element begins."""
-    first, rest = _indices(array, address)
-    last, _ = _indices(array, address + max(size, 1) - 1)
-    if not first:
-        return f"byte {address} of {array.name}"
+    first, rest = _indices(array, one.address)
+    last, _ = _indices(array, one.address + max(one.size, 1) - 1)
     if " " in array.name:  # not a name in Python
         noun = "byte" if array.itemsize == 1 else "element"
         return f"{noun}{f's {first[0]} to {last[0]}' if last > first else f' {first[0]}'} of {array.name}"
-    text, end = (f"{array.name}[{', '.join(map(str, index))}]" for index in (first, last))
+    text, end = (f"{array.name}{index or ''}" for index in (first, last))
     return f"byte {rest} of {text}" if rest else text if last == first else f"{text} to {end}"
 
 
-def _beyond(array: ArrayInfo, address: int, size: int) -> str:
+def _beyond(array: ArrayInfo, one: Finding) -> str:
     """An access outside of an array, and how large the array is."""
-    far = max(-address, address + size - array.bytes)
+    far = max(-one.address, one.address + one.size - array.bytes)
     if far > 16 * array.bytes + 2**20:
         return f"memory {far} bytes away from {array.name}, the nearest array"
     noun = "byte" if array.itemsize == 1 and " " in array.name else "element"
     count = array.bytes // max(array.itemsize, 1)
     has = f"shape {array.shape}" if len(array.shape) > 1 else f"{count} {noun}{'s'[: count != 1]}"
-    return f"{_element(array, address, size)}, but {'it' if ' ' in array.name else array.name} has {has}"
+    return f"{_element(array, one)}, but {'it' if ' ' in array.name else array.name} has {has}"
 
 
 # ---- words
@@ -241,7 +205,6 @@ SAID = {  # what is wrong; what the thread does; what the other thread does; a h
     ),
     "assertion": ("{raised}", ", in", "", ""),
 }  # fmt: skip
-BARRIERS = "divergent barrier", "missing threads"
 
 
 def _facts(run: Run, one: Finding, array: ArrayInfo) -> dict[str, Any]:
@@ -251,18 +214,17 @@ def _facts(run: Run, one: Finding, array: ArrayInfo) -> dict[str, Any]:
     local = "local" in (array.space, site.space if site else "")
     return dict(
         verb=VERBS.get(site.action, "") if site else "", action=site.action if site else "", name=array.name,
-        address=one.address, size=one.size, count=one.count, element=_element(array, one.address, one.size),
+        address=one.address, size=one.size, count=one.count, element=_element(array, one),
         elements=array.bytes // max(array.itemsize, 1), threads=math.prod(run.block), block=run.numbered(one.block),
-        beyond=_beyond(array, one.address, one.size) if one.array >= 0 else f"{one.size} bytes that are of no array",
+        beyond=_beyond(array, one) if one.array >= 0 else f"{one.size} bytes that are of no array",
         which="which is" if one.address % max(one.size, 1) else "whose own address is", negative=index,
         nobody="this thread has not" if local else "nobody has", raised=raised or "the kernel raised an exception",
         lanes="one lane is" if one.size == 1 else f"{one.size} lanes are",
     )  # fmt: skip
 
 
-def _say(run: Run, group: list[Finding]) -> list[str]:
+def _say(run: Run, one: Finding) -> list[str]:
     """The lines on a fault that is no race."""
-    one = group[0]
     first, does, other, hint = SAID[one.kind]
     space = one.site.space if one.site else ""
     array = run.arrays[one.array] if one.array >= 0 else ArrayInfo(f"{space} memory".strip(), space, 0, 1, (0,), (1,))
@@ -273,56 +235,55 @@ def _say(run: Run, group: list[Finding]) -> list[str]:
 
 
 # ---- races
-def _race(run: Run, group: list[Finding], lines: set[Place]) -> list[str]:
-    """The lines on a race, in the order of the program."""
+def _race(run: Run, group: list[Finding], races: list[Finding]) -> list[str]:
+    """The lines on a race, in the order of the program; `races` are all on the same array."""
     one = group[0]
     both = ((one.site, one.block, one.thread), (one.other, one.other_block, one.other_thread))
     sides = [(site, run.who(block, thread)) for site, block, thread in both if site]
     sides.sort(key=lambda side: (line_of(side[0].instruction), side[0].instruction.line))
-    what, actions = _element(run.arrays[one.array], one.address, one.size), [site.action for site, _ in sides]
-    first, last = VERBS[actions[0]], VERBS[actions[-1]]
+    what, first, last = _element(run.arrays[one.array], one), VERBS[sides[0][0].action], VERBS[sides[-1][0].action]
     how = f"two threads {first[:-1]} {what}" if first == last else f"one thread {first} {what}, another {last} it"
     quoted = [line for site, who in sides for line in _at(f"{who} {VERBS[site.action]} it in", site)]
-    return [f"{how}, and nothing says which comes first", *quoted, f"  {_hint(run, group, lines)}"]
+    return [f"{how}, and nothing says which comes first", *quoted, f"  {_hint(run, group, races)}"]
 
 
-def _hint(run: Run, group: list[Finding], lines: set[Place]) -> str:
-    """What would order the accesses of a race; `lines` are those of all races on this array."""
+def _hint(run: Run, group: list[Finding], races: list[Finding]) -> str:
+    """What would order the accesses of a race."""
+    alone = len(set().union(*map(_lines, races))) == 1
     pairs = {tuple(sorted(site.action for site in (one.site, one.other) if site)) for one in group}
-    alone = len(lines) == 1
-    if alone and ({("read", "write"), ("write", "write")} <= pairs or _adds(linecache.getline(*min(lines)))):
+    if alone and ({("read", "write"), ("write", "write")} <= pairs or _adds(linecache.getline(*min(_lines(group[0]))))):
         return "other threads come between its reading and its writing: a case for cuda.atomic?"
     if pairs == {("write", "write")} and (alone or run.arrays[group[0].array].space == "global"):
         return "which value stays is chance: should each thread write elements of its own?"
-    if any(one.block != one.other_block for one in group):
+    if any(one.block != one.other_block for one in races):
         return "blocks run in any order, and no barrier waits for all of them: cuda.atomic, or a second launch?"
-    return f"{_barrier(run, group)} {_where(run, group)}?"
+    return f"{_barrier(run, races)} {_where(run, group[0])}?"
 
 
-def _barrier(run: Run, group: list[Finding]) -> str:
-    """Which barrier: that of a warp is enough if no other warp is in the race, and usual if its threads work as one."""
-    warps = any(one.thread // 32 != one.other_thread // 32 for one in group)
+def _barrier(run: Run, races: list[Finding]) -> str:
+    """A warp's barrier, if no other warp is in the race; in a block of one warp only if its threads work as a warp."""
+    warps = any(one.thread // 32 != one.other_thread // 32 for one in races)
     body = run.kernel.body if run.kernel else []
     small = math.prod(run.block) <= 32 and not any({"warp", "shfl", "vote", "match"} & {*i.op} for i in body)
     return "cuda.syncthreads()" if warps or small else "cuda.syncwarp()"
 
 
-def _where(run: Run, group: list[Finding]) -> str:
+def _where(run: Run, one: Finding) -> str:
     """Where a barrier is missing: on a way from one access to the other that has none."""
-    both = (site for site in (group[0].site, group[0].other) if site)
-    ends = sorted((line_of(site.instruction), site.action) for site in both)
-    where = "between the two lines" if ends[0][0] != ends[-1][0] else "between reading and writing"
+    ends = sorted((line_of(site.instruction), site.action) for site in (one.site, one.other) if site)
+    two = ends[0][0] != ends[-1][0]
     first, last = (
         {site.instruction.line for site in run.sites if (line_of(site.instruction), site.action) == end}
         for end in (ends[0], ends[-1])
     )
-    if run.kernel is None or ends[0][0] != ends[-1][0] and _leads(run.kernel, first, last, False):
-        return where
-    return "at the end of the loop" if _leads(run.kernel, last, first, True) else where
+    between = run.kernel is None or two and _leads(run.kernel, first, last, False)
+    if run.kernel and not between and _leads(run.kernel, last, first, True):
+        return "at the end of the loop"
+    return "between the two lines" if two else "between reading and writing"
 
 
 def _leads(kernel: Kernel, first: set[int], last: set[int], back: bool) -> bool:
-    """Whether the program can come from one of some PTX lines to one of others without a barrier; back in a loop too."""
+    """Whether one of the first PTX lines leads to one of the last without a barrier; also through a jump back."""
     body = kernel.body
     labels = {one.label: at for at, one in enumerate(body)}
     todo = [at for at, one in enumerate(body) if one.line in first]
@@ -352,30 +313,27 @@ def _adds(source: str) -> bool:
 
 
 # ---- all faults
+def _lines(one: Finding) -> frozenset[Place]:
+    return frozenset(line_of(site.instruction) for site in (one.site, one.other) if site)
+
+
 def _faults(run: Run) -> Iterator[Fault]:
     """Merge findings by kind, array and lines, and leave out what follows from another one."""
     groups: dict[tuple[str, int, frozenset[Place]], list[Finding]] = {}
     for one in run.findings:
-        lines = frozenset(line_of(site.instruction) for site in (one.site, one.other) if site)
-        groups.setdefault((one.kind, one.array, lines), []).append(one)
-    kinds = [key[0] for key in groups]
-    barriers = [key for key in groups if key[0] in BARRIERS]
+        groups.setdefault((one.kind, one.array, _lines(one)), []).append(one)
+    barriers = [key for key in groups if key[0] in ("divergent barrier", "missing threads")]
     for key, group in groups.items():
-        kind, array, lines = key
-        races = [other[2] for other in groups if other[:2] == ("race", array)]
-        early = kind == "uninitialised" and any(lines <= race for race in races)
-        ended = kind == "never written" and "endless loop" in kinds
-        if early or ended or key in barriers[1:]:  # after the first fault of barriers threads are out of step
-            continue
-        text = _race(run, group, set().union(*races)) if kind == "race" else _say(run, group)
-        yield _fault(run, group, text)
+        races = [one for one in run.findings if (one.kind, one.array) == ("race", key[1])]
+        early = key[0] == "uninitialised" and any(key[2] <= _lines(race) for race in races)
+        ended = key[0] == "never written" and any(one.kind == "endless loop" for one in run.findings)
+        if not early and not ended and key not in barriers[1:]:  # after the first of these, threads are out of step
+            yield _fault(run, group, _race(run, group, races) if key[0] == "race" else _say(run, group[0]))
 
 
 def _fault(run: Run, group: list[Finding], text: list[str]) -> Fault:
     one, count = group[0], sum(one.count for one in group)
     often = f" ({count} times)" if count > 1 and one.kind != "never written" else ""
-    places = [next(iter(site.instruction.source), None) if site else None for site in (one.site, one.other)]
+    source, other = (next(iter(site.instruction.source), None) if site else None for site in (one.site, one.other))
     whole = "\n".join([f"{one.kind}: {text[0]}{often}", *text[1:]])
-    return Fault(
-        one.kind, whole, _triple(one.block, run.grid), _triple(one.thread, run.block), places[0], count, places[1]
-    )
+    return Fault(one.kind, whole, _triple(one.block, run.grid), _triple(one.thread, run.block), source, count, other)

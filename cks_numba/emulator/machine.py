@@ -348,15 +348,17 @@ class Launch:
         """Numbers and tables for the checks."""
         program, rows = self.program, []
         actions = {"read": layout.READ, "write": layout.WRITE, "atomic": layout.ATOMIC}
+        first: dict[Any, int] = {}
         sites = [
             (
                 s.bytes,
                 layout.VOLATILE if "volatile" in s.instruction.op[1:] and s.action == "read" else actions[s.action],
                 s.space == "shared",
+                first.setdefault((s.instruction.source or k, s.action), k),
             )
-            for s in program.sites
+            for k, s in enumerate(program.sites)
         ]
-        self.sites = self._keep(np.array([*sites, (0, 0, 0)], np.int64))
+        self.sites = self._keep(np.array([*sites, (0, 0, 0, 0)], np.int64))
         for region in self.memory.regions:
             region.shadow = _aligned(layout.SHADOW_ROW * ((region.bytes >> program.granule["global"]) + 2))
             rows.append((region.start, region.start + region.bytes, region.shadow.ctypes.data))

@@ -37,12 +37,14 @@ class Cost(NamedTuple):
         return self.units / self.least if self.least else 1.0
 
     @property
-    def wasteful(self) -> bool:
-        return self.times > 1.01
-
-    @property
     def unit(self) -> str:
         return "passes" if self.site.space == "shared" else "sectors"
+
+    @property
+    def words(self) -> str:
+        need = f", {self.least / self.warps:.3g} would do: {self.times:.3g}×" if self.times > 1.01 else ""
+        lanes = f"; {self.lanes / self.warps:.3g} of 32 lanes" if self.lanes < 32 * self.warps else ""
+        return f"{self.site.space} {self.site.action}: {self.units / self.warps:.3g} {self.unit}{need}{lanes}"
 
 
 class Result(Run):
@@ -99,7 +101,7 @@ class Result(Run):
                 f"{cost.times:5.1f}x {mean:6.1f} {least:6.1f} {cost.worst:6} {cost.unit:7} {cost.warps:7} {lanes:6.1f}"
                 f"  {access:14}  {quotes(cost.site.instruction)[0]}"
             )
-        wasteful = {cost.site.space for cost in costs if cost.wasteful}
+        wasteful = {cost.site.space for cost in costs if cost.times > 1.01}
         return "\n".join([*lines, *(hint for space, hint in HINTS.items() if space in wasteful)])
 
     def lint(self) -> str:
@@ -164,26 +166,19 @@ def _float64(body: list[Instruction]) -> Iterator[str]:
     for line, group in _by_line(one for one in body if "f64" in one.op and one.op[0] not in ("ld", "st", "mov")):
         texts = {arg for one in group for arg in one.args if re.fullmatch("0[dD][0-9a-fA-F]{16}", arg)}
         values = sorted(struct.unpack(">d", bytes.fromhex(text[2:]))[0] for text in texts)
-        cause = ""
-        if values:
-            cause = f"\n  {', '.join(map(repr, values[:3]))} is float64 in Python: write float32({values[0]!r})"
-        elif wide:
-            cause = "\n  is an argument a Python float, which is float64? np.float32(...) is not"
-        elif any(one.op[0] == "cvt" and one.op[-1][0] in "su" for one in group):
-            cause = "\n  a whole number that is divided or meets a float becomes float64: float32(...) around it"
-        many = f"{len(group)} float64 instructions" if len(group) > 1 else "a float64 instruction"
-        yield f"{many}, though no array is float64: most GPUs do 1/32 or 1/64 as many of them{line}{cause}"
+        whole = any(one.op[0] == "cvt" and one.op[-1][0] in "su" for one in group)
+        cause = f"\n  {values[0]!r} is float64 in Python: float32({values[0]!r})?" if values else ""
+        cause = cause or ("\n  a whole number that meets a float becomes float64: float32(...)?" if whole else "")
+        cause = cause or ("\n  a Python float as an argument is float64: np.float32(...)?" if wide else "")
+        yield f"{len(group)} x float64, though no array is: most GPUs do 1/32 or 1/64 as many of them{line}{cause}"
 
 
 def _division(body: list[Instruction]) -> Iterator[str]:
     """Lines that divide whole numbers between a label and a later branch back to it."""
     labels = {one.label: number for number, one in enumerate(body) if one.label}
     ends = ((labels.get(one.args[-1], len(body)), at) for at, one in enumerate(body) if one.op[:1] == ("bra",))
-    inside = sorted({number for start, end in ends for number in range(start, end)})
-    divisions = (
-        one for one in map(body.__getitem__, inside) if {"div", "rem"} & {*one.op[:1]} and one.op[-1][0] in "su"
-    )
-    for line, _ in _by_line(divisions):
+    inside = [body[at] for at in sorted({at for start, end in ends for at in range(start, end)})]
+    for line, _ in _by_line(one for one in inside if one.op[:1] in (("div",), ("rem",)) and one.op[-1][0] in "su"):
         what = "integer division or remainder in a loop: tens of instructions each time"
         yield f"{what}{line}\n  can a counter take its place?"
 
@@ -246,69 +241,54 @@ def _occupancy(registers: int, shared: int, threads: int) -> str:
 
 
 # ---- annotated source
-KEY = """<p>Beside a line: what one access of a warp (32 threads) costs. Global memory moves in sectors of 32 bytes;
-shared memory needs one pass, or more where lanes need different words of one bank.
-<b>2.0×</b>: twice the least possible (blue). ✗: a fault (orange).</p>"""
+KEY = """<p>Beside a line: what one access of a warp (32 threads) costs. Global memory moves in sectors of 32 bytes; shared
+memory takes one pass, or more where lanes need different words of one bank. Blue: more than needed. Orange: faults.</p>"""
 STYLE = """
-.emulated { font: 14px/1.5 system-ui, sans-serif; max-width: 85rem; }
-.emulated h3, .emulated h4 { margin: .8em 0 .3em; }
-.emulated pre, .emulated code { font: 13px/1.5 ui-monospace, Menlo, Consolas, monospace; color: inherit;
-  background: none; white-space: pre-wrap; margin: 0; padding: 0; text-align: left; }
-.emulated table { border-collapse: collapse; width: 100%; }
-.emulated td { padding: 0 .6em; text-align: left; vertical-align: top; border: 0; }
-.emulated td.line { text-align: right; opacity: .65; width: 1%; }
-.emulated td.cost { width: 42%; }
-.emulated .fault { border-left: 5px solid #d55e00; background: rgba(213, 94, 0, .16); }
-.emulated pre.fault { margin: .4em 0; padding: .2em .6em; }
-.emulated .bad { background: rgba(86, 180, 233, .2); }
-.emulated .worst { background: rgba(86, 180, 233, .45); }
+.emulated pre, .emulated code { font: 13px/1.5 monospace; background: none; white-space: pre-wrap; margin: 0; }
+.emulated table { border-collapse: collapse; width: 100%; font: 13px/1.5 system-ui, sans-serif; }
+.emulated td { text-align: left; vertical-align: top; padding: 0 .6em; }
+.emulated .fault { background: #d55e0029; border-left: 5px solid #d55e00; }
+.emulated pre.fault { margin: .5em 0; padding: .2em .6em; }
+.emulated .bad { background: #56b4e933; }
+.emulated .worst { background: #56b4e973; }
 """
 
 
-@lru_cache(maxsize=64)
-def _functions(text: str) -> list[tuple[int, int]]:
-    """First and last line of each function in a source, the shortest last."""
+def _functions(file: str) -> list[tuple[int, int]]:
+    """First and last line of each function in a source file."""
     try:
-        nodes = list(ast.walk(ast.parse(text)))
+        nodes = list(ast.walk(ast.parse("".join(linecache.getlines(file)))))
     except SyntaxError:
         return []
-    functions = [node for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    spans = [(min([f.lineno, *(d.lineno for d in f.decorator_list)]), f.end_lineno or f.lineno) for f in functions]
-    return sorted(spans, key=lambda span: span[0] - span[1])
-
-
-def _span(place: Place) -> tuple[str, int, int]:
-    """The function that a line stands in, or the line alone where its source cannot be had."""
-    file, line = place
-    around = [span for span in _functions("".join(linecache.getlines(file))) if span[0] <= line <= span[1]]
-    return (file, *(around or [(line, line)])[-1])
+    found = [node for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return [(min([f.lineno, *(d.lineno for d in f.decorator_list)]), f.end_lineno or f.lineno) for f in found]
 
 
 def _tables(result: Result) -> Iterator[str]:
-    """The source of the kernel, then of each function that was inlined into it."""
+    """The source of the kernel, then of each function that was inlined into it; lines alone where there is none."""
     instructions = [*(result.kernel.body if result.kernel else []), *(site.instruction for site in result.sites)]
     places = dict.fromkeys(place for one in instructions for place in reversed(one.source))
+    functions = {file: _functions(file) for file, _ in places}
+    spans = dict.fromkeys(
+        (file, *max((span for span in functions[file] if span[0] <= line <= span[1]), default=(line, line)))
+        for file, line in places
+    )
     costs = result.costs()
-    for file, first, last in dict.fromkeys(map(_span, places)):
+    for file, first, last in spans:
         yield f"<h4>{escape(short(file))}</h4><table>"
         for line in range(first, last + 1):
-            place = file, line
-            yield from _row(place, [cost for cost in costs if line_of(cost.site.instruction) == place])
+            yield _row((file, line), [cost for cost in costs if line_of(cost.site.instruction) == (file, line)])
             for fault in result.faults:
-                if place in (fault.source, fault.other):
+                if (file, line) in (fault.source, fault.other):
                     said = escape(fault.text.splitlines()[0])
                     yield f'<tr class="fault"><td></td><td colspan="2">✗ {said}</td></tr>'
         yield "</table>"
 
 
-def _row(place: Place, costs: list[Cost]) -> Iterator[str]:
+def _row(place: Place, costs: list[Cost]) -> str:
     """A line of source, and what it costs."""
-    times = max((cost.times for cost in costs if cost.wasteful), default=0)
-    words = "<br>".join(
-        f"{f'<b>{cost.times:.1f}×</b> ' if cost.wasteful else ''}{escape(cost.words)}; "
-        f"{cost.lanes / cost.warps:.0f} of 32 lanes"
-        for cost in costs
-    )
-    source = f"<code>{escape(linecache.getline(*place).rstrip())}</code>"
-    kind = "worst" if times >= 4 else "bad" if times else "good"
-    yield f'<tr class="{kind}"><td class="line">{place[1]}</td><td>{source}</td><td class="cost">{words}</td></tr>'
+    times = max((cost.times for cost in costs), default=1)
+    kind = "worst" if times >= 4 else "bad" if times > 1.01 else "good"
+    words = "<br>".join(escape(cost.words) for cost in costs)
+    source = escape(linecache.getline(*place).rstrip())
+    return f'<tr class="{kind}"><td>{place[1]}</td><td><code>{source}</code></td><td>{words}</td></tr>'

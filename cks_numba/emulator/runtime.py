@@ -674,7 +674,8 @@ def shuffle_all(context, warp, members, existing, site):
             taken = lane if source < 0 else source
             if not members >> taken & 1:
                 if context[at.CHECKED] and existing >> taken & 1:
-                    report_here(context, at.MISSING_LANES, site, warp * 32 + lane, taken, 1, -1)
+                    thread, block = warp * 32 + lane, context[at.BLOCK]
+                    report(context, at.MISSING_LANES, site, -1, thread, block, warp * 32 + taken, -1, 1, -1)
                 taken = lane
             found[2 * lane] = frame_of(context, warp * 32 + taken)[at.EXCHANGE]
             found[2 * lane + 1] = source >= 0
@@ -844,6 +845,7 @@ def complete(context, warp, count, forced):
         kind, mask, detail = points[state], frame[at.MASK], frame[at.DETAIL]
         named = existing if mask == at.EVERYBODY else mask & existing
         members = missing = 0
+        absent = warp * 32 + lane
         for other in range(count):
             if not named >> other & 1:
                 continue
@@ -861,7 +863,8 @@ def complete(context, warp, count, forced):
         if kind >= at.LDMATRIX and members != 0xFFFFFFFF:
             missing = max(missing, 1)
         if (missing or alone) and context[at.CHECKED]:
-            report_here(context, at.MISSING_LANES, -1 - state, warp * 32 + lane, -1, max(missing, 1), -1)
+            thread, block = warp * 32 + lane, context[at.BLOCK]
+            report(context, at.MISSING_LANES, -1 - state, -1, thread, block, absent, -1, max(missing, 1), -1)
         if kind >= at.LDMATRIX and members != 0xFFFFFFFF:
             for other in range(count):  # without all lanes there is no result
                 if members >> other & 1:
