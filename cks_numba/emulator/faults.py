@@ -87,6 +87,7 @@ class Run:
     ptx: str = ""  # as it ran, with marks for the checks
     kernel: Kernel | None = None
     dynamic: int = 0  # bytes of dynamic shared memory
+    accesses: int = 0  # of global and shared memory, by all threads
     gpu_ptx: Callable[[], str] | None = None  # compiles what a GPU would get
 
     def __getstate__(self) -> dict[str, Any]:
@@ -150,7 +151,7 @@ def _indices(array: ArrayInfo, address: int) -> tuple[list[int], int]:
     for axis in sorted(range(len(steps)), key=lambda axis: -steps[axis]):
         if steps[axis]:
             index[axis], address = divmod(address, steps[axis])
-    return [abs(end - i) if end else i for end, i in zip(ends, index, strict=True)], address
+    return [end - i if stride < 0 else i for end, i, stride in zip(ends, index, array.strides, strict=True)], address
 
 
 def _element(array: ArrayInfo, one: Finding) -> str:
@@ -181,7 +182,7 @@ SAID = {  # what is wrong; what the thread does; what the other thread does; a h
     "out of bounds": ("{verb} {beyond}", ", in", "", ""),
     "misaligned": ("a {size}-byte {action} at byte {address} of {name}, {which} no multiple of {size}", ", in", "", ""),
     "negative index": (
-        "{negative} counts from the end, as in Python", ", in", "", "is it meant? Else test for the border before",
+        "the index {address} counts from the end, as in Python", ", in", "", "is a test for the border missing?",
     ),
     "uninitialised": (
         "reads {element}, which {nobody} written", ", in", "", "is a part of it never filled, or only later?",
@@ -207,31 +208,25 @@ SAID = {  # what is wrong; what the thread does; what the other thread does; a h
 }  # fmt: skip
 
 
-def _facts(run: Run, one: Finding, array: ArrayInfo) -> dict[str, Any]:
-    """What the words of `SAID` name."""
-    site, index = one.site, f"the index {one.address}" + (f" of {array.name}" if one.array >= 0 else "")
-    raised = unquote(site.instruction.text[6:]) if site and site.instruction.op == ("raise",) else ""
-    local = "local" in (array.space, site.space if site else "")
-    return dict(
-        verb=VERBS.get(site.action, "") if site else "", action=site.action if site else "", name=array.name,
-        address=one.address, size=one.size, count=one.count, element=_element(array, one),
-        elements=array.bytes // max(array.itemsize, 1), threads=math.prod(run.block), block=run.numbered(one.block),
-        beyond=_beyond(array, one) if one.array >= 0 else f"{one.size} bytes that are of no array",
-        which="which is" if one.address % max(one.size, 1) else "whose own address is", negative=index,
-        nobody="this thread has not" if local else "nobody has", raised=raised or "the kernel raised an exception",
-        lanes="one lane is" if one.size == 1 else f"{one.size} lanes are",
-    )  # fmt: skip
-
-
 def _say(run: Run, one: Finding) -> list[str]:
     """The lines on a fault that is no race."""
     first, does, other, hint = SAID[one.kind]
-    space = one.site.space if one.site else ""
+    action, space, text = (one.site.action, one.site.space, one.site.instruction.text) if one.site else ("", "", "")
     array = run.arrays[one.array] if one.array >= 0 else ArrayInfo(f"{space} memory".strip(), space, 0, 1, (0,), (1,))
+    words = first.format(
+        verb=VERBS.get(action), action=action, name=array.name, address=one.address, size=one.size, count=one.count,
+        element=_element(array, one), elements=array.bytes // max(array.itemsize, 1), threads=math.prod(run.block),
+        beyond=_beyond(array, one) if one.array >= 0 else f"{one.size} bytes that are of no array",
+        which="which is" if one.address % max(one.size, 1) else "whose own address is",
+        block=run.numbered(one.block),
+        raised=unquote(text[6:]) if text.startswith("raise ") else "an assertion failed, or an exception was raised",
+        nobody="this thread has not" if "local" in (array.space, space) else "nobody has",
+        lanes="one lane is" if one.size == 1 else f"{one.size} lanes are",
+    )  # fmt: skip
     lines = _at(run.who(one.block, one.thread) + does, one.site) if does else []
     if other and one.other_thread not in (one.thread, -1):
         lines += _at(run.who(one.block, one.other_thread) + other, one.other)
-    return [first.format(**_facts(run, one, array)), *lines, *([f"  {hint}"] if hint else [])]
+    return [words, *lines, *([f"  {hint}"] if hint else [])]
 
 
 # ---- races
@@ -284,25 +279,20 @@ def _where(run: Run, one: Finding) -> str:
 
 def _leads(kernel: Kernel, first: set[int], last: set[int], back: bool) -> bool:
     """Whether one of the first PTX lines leads to one of the last without a barrier; also through a jump back."""
-    body = kernel.body
-    labels = {one.label: at for at, one in enumerate(body)}
-    todo = [at for at, one in enumerate(body) if one.line in first]
-    seen = set()
+    labels = {one.label: at for at, one in enumerate(kernel.body)}
+    todo = [at for at, one in enumerate(kernel.body) if one.line in first]
+    seen: set[int] = set()
     while todo:
         at = todo.pop()
-        one = body[at]
+        one = kernel.body[at]
         op = one.op[0] if one.op else ""
         jumps = [one.args[0]] if op == "bra" else kernel.targets[one.args[1]] if op == "brx" else []
-        ways = {labels[name] for name in jumps}
-        if one.guard or op not in ("bra", "brx", "ret", "exit"):
-            ways.add(at + 1)
-        for to in ways - seen:
-            if to < len(body) and (back or to > at):
-                seen.add(to)
-                if body[to].line in last:
-                    return True
-                if body[to].op[:1] not in (("bar",), ("barrier",)):
-                    todo.append(to)
+        falls = [at + 1] if one.guard or op not in ("bra", "brx", "ret", "exit") else []
+        ways = {to for to in (*falls, *map(labels.__getitem__, jumps)) if back or to > at} - seen
+        seen |= ways
+        if any(kernel.body[to].line in last for to in ways):
+            return True
+        todo += [to for to in ways if kernel.body[to].op[:1] not in (("bar",), ("barrier",))]
     return False
 
 

@@ -403,7 +403,7 @@ class Launch:
         findings += self._never_written(poisoned)
         return Result(
             name, self.grid, self.block, findings, self.program.sites, arrays, self.counts[:-1], self.printed, seconds,
-            self.program.text, self.program.kernel, self.dynamic,
+            self.program.text, self.program.kernel, self.dynamic, int(self.contexts[0][layout.ACCESSES]),
         )  # fmt: skip
 
     def _finding(self, row: list[int], shared: list[tuple[int, int]], local: int) -> Finding:

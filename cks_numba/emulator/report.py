@@ -11,7 +11,8 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from contextlib import suppress
+from functools import cached_property
 from html import escape
 from importlib import metadata
 from pathlib import Path
@@ -36,15 +37,11 @@ class Cost(NamedTuple):
         """Cost over the least possible."""
         return self.units / self.least if self.least else 1.0
 
-    @property
-    def unit(self) -> str:
-        return "passes" if self.site.space == "shared" else "sectors"
-
-    @property
-    def words(self) -> str:
+    def __str__(self) -> str:
+        unit = ("pass" if self.units == self.warps else "passes") if self.site.space == "shared" else "sectors"
         need = f", {self.least / self.warps:.3g} would do: {self.times:.3g}×" if self.times > 1.01 else ""
         lanes = f"; {self.lanes / self.warps:.3g} of 32 lanes" if self.lanes < 32 * self.warps else ""
-        return f"{self.site.space} {self.site.action}: {self.units / self.warps:.3g} {self.unit}{need}{lanes}"
+        return f"{self.site.space} {self.site.action}: {self.units / self.warps:.3g} {unit}{need}{lanes}"
 
 
 class Result(Run):
@@ -65,13 +62,13 @@ class Result(Run):
     def __str__(self) -> str:
         if self.faults:
             return "\n\n".join([self.title, *(fault.text for fault in self.faults)])
-        costs = self.costs()
-        lines = len({line_of(cost.site.instruction) for cost in costs})
-        checked = f"\nchecked: {sum(cost.lanes for cost in costs)} accesses, at {lines} source line{'s'[: lines > 1]}"
-        return self.title + (checked if costs else "")
+        lines = len({line_of(cost.site.instruction) for cost in self.costs})
+        checked = f"\nchecked: {self.accesses} accesses, at {lines} source line{'s'[: lines > 1]}"
+        return self.title + (checked if lines else "")
 
     __repr__ = __str__
 
+    @cached_property
     def costs(self) -> list[Cost]:
         """Add up the counts by source line, memory, and reading or writing; the most wasteful come first."""
         found: dict[tuple[Place, str, str], Cost] = {}
@@ -87,21 +84,16 @@ class Result(Run):
         """Return a table of what the accesses of a warp cost on average, line by line, the most wasteful first.
 
         Global memory moves in sectors of 32 bytes. Shared memory serves a warp in one pass, or in several where lanes
-        need different words of one bank. Of the 32 lanes of a warp, `lanes` took part.
+        need different words of one bank. Lanes are counted where not all 32 took part.
+        Of a loop that has no barrier the first 64 rounds count.
         """
-        costs = self.costs()
+        costs = self.costs
         if not costs:
             return f"no access of memory was counted in {self.launch}"
-        lines = [f"what an access of a warp costs in {self.launch}, the most wasteful first"]
-        lines += [" times   cost  least   most           warps  lanes  access          line"]
-        for cost in costs:
-            mean, least, lanes = (part / cost.warps for part in (cost.units, cost.least, cost.lanes))
-            access = f"{cost.site.space} {cost.site.action}"
-            lines.append(
-                f"{cost.times:5.1f}x {mean:6.1f} {least:6.1f} {cost.worst:6} {cost.unit:7} {cost.warps:7} {lanes:6.1f}"
-                f"  {access:14}  {quotes(cost.site.instruction)[0]}"
-            )
+        wide = max(len(str(cost)) for cost in costs)
         wasteful = {cost.site.space for cost in costs if cost.times > 1.01}
+        lines = [f"what an access of a warp costs in {self.launch}, on average, the most wasteful first"]
+        lines += [f"  {cost!s:{wide}}  {quotes(cost.site.instruction)[0]}" for cost in costs]
         return "\n".join([*lines, *(hint for space, hint in HINTS.items() if space in wasteful)])
 
     def lint(self) -> str:
@@ -190,20 +182,17 @@ def _local(size: int, sites: list[Site]) -> Iterator[str]:
         yield f"{what}{lines}\n  an array whose index the compiler does not know?"
 
 
-@lru_cache(maxsize=1)
 def _ptxas() -> str | None:
     """The path of NVIDIA's assembler, where it is installed."""
     for package in ("nvidia-cuda-nvcc", "nvidia-cuda-nvcc-cu12"):
-        try:
+        with suppress(metadata.PackageNotFoundError):
             for file in metadata.files(package) or []:
-                if file.name in ("ptxas", "ptxas.exe"):
+                if file.stem == "ptxas":
                     return str(file.locate())
-        except metadata.PackageNotFoundError:
-            pass
     return shutil.which("ptxas")
 
 
-def _machine(ptx: str, threads: int, dynamic: int) -> Iterator[str]:
+def _machine(ptx: str, threads: int, shared: int) -> Iterator[str]:
     """Registers, spills and occupancy, if ptxas is installed."""
     tool, target = _ptxas(), re.search(r"^\.target\s+sm_(\d+)(\w*)", ptx, re.M)
     if not tool or not target:
@@ -213,14 +202,13 @@ def _machine(ptx: str, threads: int, dynamic: int) -> Iterator[str]:
         source = Path(folder, "kernel.ptx")
         source.write_text(ptx, encoding="utf-8")
         command = [tool, "-v", f"-arch={arch}", str(source), "-o", str(Path(folder, "kernel.cubin"))]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    used = re.search(r"Used (\d+) registers", done.stdout)
-    if not used or done.returncode:
-        yield f"ptxas did not take the kernel: {done.stdout.strip()}"
-        return
-    spilled = sum(map(int, re.findall(r"(\d+) bytes spill stores", done.stdout)))
-    spills = f"{spilled} bytes spilled" if spilled else "no spills"
-    yield f"{used[1]} registers a thread, {spills} ({arch})\n  {_occupancy(int(used[1]), dynamic, threads)}"
+        said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
+    if used := re.search(r"Used (\d+) registers", said):
+        spilled = sum(map(int, re.findall(r"(\d+) bytes spill stores", said)))
+        spills = f"{spilled} bytes spilled" if spilled else "no spills"
+        yield f"{used[1]} registers a thread, {spills} ({arch})\n  {_occupancy(int(used[1]), shared, threads)}"
+    else:
+        yield f"ptxas did not take the kernel: {said.strip()}"
 
 
 def _occupancy(registers: int, shared: int, threads: int) -> str:
@@ -241,8 +229,8 @@ def _occupancy(registers: int, shared: int, threads: int) -> str:
 
 
 # ---- annotated source
-KEY = """<p>Beside a line: what one access of a warp (32 threads) costs. Global memory moves in sectors of 32 bytes; shared
-memory takes one pass, or more where lanes need different words of one bank. Blue: more than needed. Orange: faults.</p>"""
+KEY = """<p>Beside a line: what one access of a warp (32 threads) costs. Global memory moves in sectors of 32 bytes;
+shared memory takes one pass, or more where lanes need different words of one bank. Blue: more than needed.</p>"""
 STYLE = """
 .emulated pre, .emulated code { font: 13px/1.5 monospace; background: none; white-space: pre-wrap; margin: 0; }
 .emulated table { border-collapse: collapse; width: 100%; font: 13px/1.5 system-ui, sans-serif; }
@@ -273,22 +261,21 @@ def _tables(result: Result) -> Iterator[str]:
         (file, *max((span for span in functions[file] if span[0] <= line <= span[1]), default=(line, line)))
         for file, line in places
     )
-    costs = result.costs()
     for file, first, last in spans:
-        yield f"<h4>{escape(short(file))}</h4><table>"
-        for line in range(first, last + 1):
-            yield _row((file, line), [cost for cost in costs if line_of(cost.site.instruction) == (file, line)])
-            for fault in result.faults:
-                if (file, line) in (fault.source, fault.other):
-                    said = escape(fault.text.splitlines()[0])
-                    yield f'<tr class="fault"><td></td><td colspan="2">✗ {said}</td></tr>'
-        yield "</table>"
+        rows = "".join(_row(result, (file, line)) for line in range(first, last + 1))
+        yield f"<h4>{escape(short(file))}</h4><table>{rows}</table>"
 
 
-def _row(place: Place, costs: list[Cost]) -> str:
-    """A line of source, and what it costs."""
+def _row(result: Result, place: Place) -> str:
+    """A line of source, what it costs, and its faults."""
+    costs = [cost for cost in result.costs if line_of(cost.site.instruction) == place]
     times = max((cost.times for cost in costs), default=1)
     kind = "worst" if times >= 4 else "bad" if times > 1.01 else "good"
-    words = "<br>".join(escape(cost.words) for cost in costs)
+    words = "<br>".join(escape(str(cost)) for cost in costs)
     source = escape(linecache.getline(*place).rstrip())
-    return f'<tr class="{kind}"><td>{place[1]}</td><td><code>{source}</code></td><td>{words}</td></tr>'
+    row = f'<tr class="{kind}"><td>{place[1]}</td><td><code>{source}</code></td><td>{words}</td></tr>'
+    for fault in result.faults:
+        if place in (fault.source, fault.other):
+            said = escape(fault.text.splitlines()[0])
+            row += f'<tr class="fault"><td></td><td colspan="2">✗ {said}</td></tr>'
+    return row
