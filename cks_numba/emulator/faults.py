@@ -264,17 +264,20 @@ def _barrier(run: Run, races: list[Finding]) -> str:
 
 
 def _where(run: Run, one: Finding) -> str:
-    """Where a barrier is missing: on a way from one access to the other that has none."""
+    """Where a barrier is missing: on a way from one access to the other that has none.
+
+    In a loop that may be its end, surely so if the upper line reads: what the lower one writes comes a round before.
+    """
     ends = sorted((line_of(site.instruction), site.action) for site in (one.site, one.other) if site)
-    two = ends[0][0] != ends[-1][0]
+    (upper, does), (lower, then) = ends[0], ends[-1]
     first, last = (
         {site.instruction.line for site in run.sites if (line_of(site.instruction), site.action) == end}
         for end in (ends[0], ends[-1])
     )
-    between = run.kernel is None or two and _leads(run.kernel, first, last, False)
-    if run.kernel and not between and _leads(run.kernel, last, first, True):
+    fills = (does, then) == ("write", "read") and run.kernel and _leads(run.kernel, first, last, False)
+    if run.kernel and not fills and _leads(run.kernel, last, first, True):
         return "at the end of the loop"
-    return "between the two lines" if two else "between reading and writing"
+    return "between the two lines" if upper != lower else "between reading and writing"
 
 
 def _leads(kernel: Kernel, first: set[int], last: set[int], back: bool) -> bool:

@@ -1,4 +1,4 @@
-"""What a report says, on findings made by hand: the words of every kind of fault, costs, annotated source, lint."""
+"""What a report says of findings, most of them made by hand: faults in words, costs, annotated source, lint."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba import cuda, float32
 
-from cks_numba.emulator import report
+from cks_numba.emulator import check_kernel, report
 from cks_numba.emulator.faults import ArrayInfo, Finding, Site
 from cks_numba.emulator.report import KernelFault, Result
 
@@ -186,6 +187,40 @@ def test_the_hint_of_a_race_fits(file, lines, actions, who, hint):
 def test_a_line_that_reads_and_writes_one_element_needs_an_atomic(file):
     read, write = site(file, 17, "read"), site(file, 17, "write")
     assert ATOMIC in said(finding("race", read, write), finding("race", write, write))
+
+
+@cuda.jit
+def tree(out):
+    part = cuda.shared.array(128, float32)
+    t, half = cuda.threadIdx.x, 64
+    part[t] = t
+    cuda.syncthreads()
+    while half > 0:
+        if t < half:
+            part[t] += part[t + half]
+        half //= 2
+    if t == 0:
+        out[0] = part[0]
+
+
+@cuda.jit
+def one_for_all(out):
+    part = cuda.shared.array(128, float32)
+    for k in range(3):
+        part[cuda.threadIdx.x] = 1
+        cuda.syncthreads()
+        if cuda.threadIdx.x == 0:
+            for j in range(128):
+                out[k] += part[j]
+
+
+@pytest.mark.parametrize("kernel", [tree, one_for_all])
+def test_the_place_of_a_missing_barrier_in_a_loop(kernel):
+    """Sites of a loop that the compiler has unrolled are one, and the example is of threads in different warps."""
+    (fault,) = check_kernel(kernel, 1, 128, np.zeros(3, np.float32)).faults
+    assert fault.kind == "race" and fault.text.endswith("  cuda.syncthreads() at the end of the loop?")
+    warps = {int(number) // 32 for number in re.findall(r"thread (\d+) of", fault.text)}
+    assert len(warps) == 2
 
 
 def test_divergent_barrier(file):
