@@ -24,8 +24,8 @@ from .report import KernelFault, Result
 
 __all__ = ["Fault", "KernelFault", "PTXError", "Result", "check_kernel", "emulate", "run_kernel"]
 
-LIMIT = 10_000_000
-"""Jumps back in loops after which a thread of a checked run is stopped."""
+LIMIT = 50_000_000
+"""Jumps back in loops after which a thread of a checked run is stopped; a wait at a barrier counts as several."""
 
 _programs: WeakKeyDictionary[Any, dict[Any, machine.Program]] = WeakKeyDictionary()
 _lock = threading.Lock()
@@ -60,7 +60,8 @@ def check_kernel(
         A value of results before the launch, such as NaN: elements of an array full of it that no thread writes are
         a fault.
     limit : int
-        Jumps back in loops after which a thread counts as running without end.
+        Jumps back in loops after which a thread counts as running without end. A wait at a barrier counts as a
+        quarter of the block's threads.
 
     Returns
     -------

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from .layout import COPY
 from .ptx import Instruction, Kernel
 
 Place = tuple[str, int]
@@ -103,6 +104,8 @@ class Run:
         return f"{self.name}[{_cut(self.grid, self.grid)}, {_cut(self.block, self.block)}]"
 
     def who(self, block: int, thread: int) -> str:
+        if thread == COPY:
+            return f"an asynchronous copy of block {self.numbered(block)}"
         return f"thread {_cut(_triple(thread, self.block), self.block)} of block {self.numbered(block)}"
 
     def numbered(self, block: int) -> str:
@@ -219,7 +222,7 @@ def _say(run: Run, one: Finding) -> list[str]:
         beyond=_beyond(array, one) if one.array >= 0 else f"{one.size} bytes that are of no array",
         which="which is" if one.address % max(one.size, 1) else "whose own address is",
         block=run.numbered(one.block),
-        raised=unquote(text[6:]) if text.startswith("raise ") else "an assertion failed, or an exception was raised",
+        raised=f"raises {unquote(text[6:])}" if text.startswith("raise ") else "an assertion failed, or an exception was raised",
         nobody="this thread has not" if "local" in (array.space, space) else "nobody has",
         lanes="one lane is" if one.size == 1 else f"{one.size} lanes are",
     )  # fmt: skip
@@ -244,6 +247,8 @@ def _race(run: Run, group: list[Finding], races: list[Finding]) -> list[str]:
 
 def _hint(run: Run, group: list[Finding], races: list[Finding]) -> str:
     """What would order the accesses of a race."""
+    if any(COPY in (one.thread, one.other_thread) for one in group):
+        return "the copy may still be under way: wait for it before the barrier, by cp.async.wait_group or wait_all"
     alone = len(set().union(*map(_lines, races))) == 1
     pairs = {tuple(sorted(site.action for site in (one.site, one.other) if site)) for one in group}
     if alone and ({("read", "write"), ("write", "write")} <= pairs or _adds(linecache.getline(*min(_lines(group[0]))))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import inspect
 import operator
 import os
 import platform
@@ -97,6 +98,19 @@ def _compile_device(plain: Any, others: dict[Any, Any], watched: bool) -> Any:
     return compile_device
 
 
+def _fold_arguments(plain: Any) -> Any:
+    """A stand-in for `get_call_template` of Numba's own numba.cuda, which takes no `*args`, as `min` and `max` have."""
+
+    def get_call_template(self: Any, args: Any, kws: Any) -> Any:
+        names = inspect.signature(self.py_func).parameters.values()
+        if all(name.kind is not name.VAR_POSITIONAL for name in names):
+            return plain(self, args, kws)
+        first = len(names) - 1
+        return plain(self, (*args[:first], numba.types.StarArgTuple.from_types(args[first:])), kws)
+
+    return get_call_template
+
+
 def _raise_with_marker(plain: Any) -> Any:
     """A stand-in for `return_user_exc`, which writes `.pragma "raise ..."` into the PTX before it returns."""
 
@@ -159,21 +173,27 @@ def _without_driver(watched: bool) -> Iterator[None]:
     from numba.cuda import dispatcher, target
     from numba.cuda.cudadrv import nvvm
 
+    more: list[tuple[Any, str, Any]] = []
     try:
         from numba.cuda import debuginfo, lowering
         from numba.cuda.core.callconv import MinimalCallConv
         from numba.cuda.core.compiler_lock import global_compiler_lock
         from numba.cuda.np import arrayobj
+
+        more = []
     except ImportError:  # Numba's own numba.cuda
         from numba.core import debuginfo, lowering
         from numba.core.compiler_lock import global_compiler_lock
         from numba.np import arrayobj
 
         MinimalCallConv = target.CUDACallConv
+        kind = dispatcher.CUDADispatcher
+        more = [(kind, "get_call_template", _fold_arguments(kind.get_call_template))]
 
     others: dict[Any, Any] = {}
     me, device, kind = threading.get_ident(), dispatcher.get_current_device, dispatcher.CUDADispatcher
     changes = [
+        *more,
         (dispatcher, "get_current_device", lambda: DEVICE if threading.get_ident() == me else device()),
         (kind, "compile_device", _compile_device(kind.compile_device, others, watched)),
         (MinimalCallConv, "return_user_exc", _raise_with_marker(MinimalCallConv.return_user_exc)),
@@ -202,6 +222,8 @@ def _front_end(
     """LLVM IR of a kernel and of the device functions that it calls, and the name of its entry."""
     from numba.cuda import compiler
 
+    if options.get("link") or options.get("extensions"):
+        raise RuntimeError(f"{kernel.__name__} links other code or has extensions, which the emulator cannot run")
     debug, fast, opt = (options.get(name) for name in ("debug", "fastmath", "opt"))
     shared = {"debug": debug, "lineinfo": True, "fastmath": fast, "cc": CAPABILITY}
     with _without_driver(watched):
@@ -218,8 +240,6 @@ def _front_end(
                 result.library, result.fndesc, debug, True, flags, code.co_filename, code.co_firstlineno
             )
             entry = function.name
-        if options.get("link"):
-            raise RuntimeError(f"{kernel.__name__} links other code, which the emulator cannot run")
         return library.llvm_strs, entry
 
 
@@ -238,17 +258,20 @@ _TINY = """define void @f() {
 """
 
 
-def _module(text: str) -> str:
-    """LLVM IR of a module of our own, as NVVM wants it."""
-    from numba.cuda.cudadrv import nvvm
-
-    version = nvvm.NVVM().get_ir_version() if _nvvm_versions and _nvvm_versions[0] else (2, 0, 3, 1)
+def _module(text: str, version: tuple[int, ...]) -> str:
+    """LLVM IR of a module of our own, as NVVM of this version wants it."""
     return _HEAD.replace("VERSION", ", i32 ".join(map(str, version))) + text
 
 
 _HALF = re.compile(r'^declare i32 @"(_Z(?:L(\d+)(\w+)|(pl|mi|ml|dv|ng|ps|eq|ne|lt|le|gt|ge)RK\w+)_nbst)"\((.*)\)', re.M)
 _OPERATORS = {"pl": "add", "mi": "sub", "ml": "mul", "dv": "div", "ng": "neg", "ps": "pos", "ne": "neu"}
 _BY_FLOAT = "sin cos exp exp2 exp10 log log2 log10 sqrt rsqrt tanh floor ceil trunc rint fmax fmin".split()
+
+
+def _ir_version() -> tuple[int, ...]:
+    from numba.cuda.cudadrv import nvvm
+
+    return tuple((nvvm.NVVM() if nvvm_version() else _Nvvm()).get_ir_version())
 
 
 def _half_value(operation: str) -> tuple[str, str]:
@@ -294,7 +317,7 @@ def _halves(modules: list[str]) -> list[str]:
             f'define linkonce_odr i32 @"{name}"({result}* %r0{values}) alwaysinline {{\n{loads}  {code}\n'
             f"  %p = bitcast {result}* %r0 to {kind}*\n  store {kind} %r, {kind}* %p\n  ret i32 0\n}}\n"
         )
-    return [*modules, _module("".join(body))] if found else modules
+    return [*modules, _module("".join(body), _ir_version())] if found else modules
 
 
 _nvvm_versions: list[str | None] = []
@@ -304,15 +327,15 @@ def nvvm_version() -> str | None:
     """What NVVM says of itself in the PTX that it makes, or None where it or its library of functions is missing."""
     from numba.cuda.cudadrv import nvvm
 
-    if not _nvvm_versions:
-        try:
-            library = hashlib.sha256(nvvm.LibDevice().get()).hexdigest()
-            _nvvm_versions.append("unknown")
-            ptx = _nvvm_ptx([_module(_TINY)], {})
-            _nvvm_versions[:] = ["".join(line for line in ptx.splitlines() if line.startswith("//")) + library]
-        except Exception:  # every way in which a library can be missing or broken
-            _nvvm_versions[:] = [None]
-    return _nvvm_versions[0]
+    with _lock:
+        if not _nvvm_versions:
+            try:
+                library = hashlib.sha256(nvvm.LibDevice().get()).hexdigest()
+                ptx = _nvvm_ptx([_module(_TINY, nvvm.NVVM().get_ir_version())], {})
+                _nvvm_versions.append("".join(line for line in ptx.splitlines() if line.startswith("//")) + library)
+            except Exception:  # every way in which a library can be missing or broken
+                _nvvm_versions.append(None)
+        return _nvvm_versions[0]
 
 
 def _nvvm_ptx(modules: list[str], options: dict[str, Any]) -> str:
@@ -494,7 +517,9 @@ class _Fingerprint:
         elif isinstance(value, enum.Enum):
             self.put(type(value).__qualname__, value.name)
             self.add(value.value)
-        elif _of_library(getattr(value, "__module__", None)) and hasattr(value, "__qualname__"):
+        elif _of_library(getattr(value, "__module__", None)) and "<locals>" not in getattr(
+            value, "__qualname__", "<locals>"
+        ):
             self.put(value.__module__, value.__qualname__)  # a class or a function of a library
         else:
             self.user_object(value, names)
@@ -554,7 +579,7 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _codes(constant)
 
 
-def _key(kernel: Any, signature: tuple[Any, ...], compiler: str, watched: bool) -> str | None:
+def _key(kernel: Any, signature: tuple[Any, ...], compiler: str, watched: bool = False) -> str | None:
     """The name of a kernel's PTX in the cache, or None if it depends on what has no sound fingerprint."""
     fingerprint = _Fingerprint()
     versions = [getattr(sys.modules.get(name), "__version__", None) for name in ("numba", "numba_cuda", "numpy")]
@@ -699,7 +724,9 @@ def flatten(arguments: Any, place: Callable[[Any], int]) -> Iterator[bytes]:
             yield from (number.to_bytes(8, "little", signed=number < 0) for number in numbers)
         elif isinstance(value, (complex, np.complexfloating)):
             yield from (part.tobytes() for part in (np.asarray(value).real, np.asarray(value).imag))
-        elif isinstance(value, (bool, int, float, np.number, np.bool_, np.datetime64, np.timedelta64)):
+        elif type(value) is int:  # NumPy's own integer may be narrower
+            yield value.to_bytes(8, "little", signed=value < 0)
+        elif isinstance(value, (bool, float, np.number, np.bool_, np.datetime64, np.timedelta64)):
             yield np.asarray(value).tobytes()
         else:
             raise TypeError(f"a kernel takes NumPy arrays, scalars and tuples of them, not {type(value).__name__}")
@@ -915,7 +942,8 @@ def redirected(run: Run) -> Iterator[None]:
     kind, launch = cuda.dispatcher.CUDADispatcher, cuda.dispatcher._LaunchConfiguration
     ours = [(cuda, name, function) for name, function in _FUNCTIONS.items() if hasattr(cuda, name)]
     ours += [(kind, "__getitem__", _getitem), (kind, "configure", _configured), (kind, "forall", _forall)]
-    ours += [(kind, "specialize", lambda self, *args: self), (launch, "__call__", _launched)]
+    ours += [(kind, "specialize", lambda self, *args: self), (kind, "compile", lambda self, *args: None)]
+    ours += [(kind, "disable_compile", lambda self, *args: None), (launch, "__call__", _launched)]
     with _lock:
         if not _inside[0]:
             changes = [(owner, name, _either(function, getattr(owner, name))) for owner, name, function in ours]

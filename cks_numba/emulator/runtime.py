@@ -938,7 +938,7 @@ def pass_barrier(context, threads):
             ones += frame[at.EXCHANGE] & 1
     if alive == 0:
         return 0
-    mine = frame_of(context, first)[at.STATE]
+    mine, places = frame_of(context, first)[at.STATE], words(context[at.PLACES])
     done = -1
     for t in range(threads):
         frame = frame_of(context, t)
@@ -946,16 +946,15 @@ def pass_barrier(context, threads):
             done = t
             continue
         if context[at.CHECKED]:
-            if frame[at.STATE] != mine:
+            if places[frame[at.STATE]] != places[mine]:
                 report(
                     context, at.DIVERGENT, -1 - mine, -1 - frame[at.STATE], first, context[at.BLOCK], t, -1, 0, -1
                 )  # fmt: skip
-            if context[at.COPIES]:
-                copies_of_thread_go_on(context, t)
         mode = frame[at.DETAIL] & 7
         if mode:
             frame[at.EXCHANGE] = ones if mode == 1 else ones == alive if mode == 2 else ones > 0
         frame[at.MASK] = at.RUNS
+        frame[at.STEPS] += threads >> 2  # waiting takes that much longer than a jump
     if context[at.CHECKED] and done >= 0:
         report(context, at.MISSING_THREADS, -1 - mine, -1, first, context[at.BLOCK], done, -1, threads - alive, -1)
     return alive
@@ -1011,18 +1010,23 @@ def run_block(context, block, threads):
             warp = place(context, k, rounded, start, step)
             if warp < warps and run_warp(context, warp, min(32, threads - 32 * warp)):
                 yielded = True
-            if context[at.STOP]:
+            if context[at.STOP] or context[at.TIME] >= at.END_OF_TIME:
+                context[at.STOP] = 1
                 return
         if yielded:
             for t in range(threads):
                 frame = frame_of(context, t)
                 if frame[at.MASK] == at.YIELDED:
                     frame[at.MASK] = at.RUNS
+                    frame[at.STEPS] += threads >> 2
             continue
         if pass_barrier(context, threads) == 0:
             return
         context[at.TIME] += 1
         context[at.SINCE] = context[at.TIME]
+        if context[at.COPIES]:
+            for t in range(threads):
+                copies_of_thread_go_on(context, t)
 
 
 @exported(CONTEXT)

@@ -322,7 +322,6 @@ class Translator:
         else:
             instructions.TABLE[op](self, i)
         if self._yields(j, i):
-            self.store_word(layout.MASK, "0")
             self._suspend(j, i, layout.YIELD)
         return True
 

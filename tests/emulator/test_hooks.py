@@ -258,6 +258,7 @@ def test_launches_are_redirected():
         adding.configure(np.int64(2), [8])(1, 2, 3)
         with hooks.redirected(lambda *args: seen.append("inner")):
             adding[1, 1](1, 2, 3)
+        cuda.jit("void(int32[:])")(lambda a: None)[1, 1]("declared")
         thread = threading.Thread(target=lambda: seen.append(cuda.to_device is not plain[1] and hooks._run.get()))
         thread.start()
         thread.join()
@@ -267,6 +268,7 @@ def test_launches_are_redirected():
         (adding, (4, 1, 1), (256, 1, 1), 0, (1, 2, 3)),
         (adding, (2, 1, 1), (8, 1, 1), 0, (1, 2, 3)),
         "inner",
+        (seen[5][0], (1, 1, 1), (1, 1, 1), 0, ("declared",)),
         None,
     ]
     assert (vars(type(adding))["__getitem__"], cuda.to_device) == plain

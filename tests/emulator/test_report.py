@@ -252,7 +252,7 @@ def test_words_of_exceptions_and_a_lane_that_is_not_there(file):
     place = site(file, 9)
     place = place._replace(instruction=instruction("raise", source=((file, 9),)))
     place.instruction.text = "raise ValueError: too%20large"
-    assert said(finding("assertion", place, array=-1)).startswith("assertion: ValueError: too large\n")
+    assert said(finding("assertion", place, array=-1)).startswith("assertion: raises ValueError: too large\n")
     text = said(finding("missing lanes", site(file, 14, "warp", ""), size=1, other_thread=30, array=-1))
     assert text.startswith("missing lanes: one lane is named") and "\n  thread 30 of block 0 is not there\n" in text
 
