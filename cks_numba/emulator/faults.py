@@ -257,15 +257,8 @@ def _hint(run: Run, group: list[Finding], races: list[Finding]) -> str:
         return "which value stays is chance: should each thread write elements of its own?"
     if any(one.block != one.other_block for one in races):
         return "blocks run in any order, and no barrier waits for all of them: cuda.atomic, or a second launch?"
-    return f"{_barrier(run, races)} {_where(run, group[0])}?"
-
-
-def _barrier(run: Run, races: list[Finding]) -> str:
-    """A warp's barrier, if no other warp is in the race; in a block of one warp only if its threads work as a warp."""
     warps = any(one.thread // 32 != one.other_thread // 32 for one in races)
-    body = run.kernel.body if run.kernel else []
-    small = math.prod(run.block) <= 32 and not any({"warp", "shfl", "vote", "match"} & {*i.op} for i in body)
-    return "cuda.syncthreads()" if warps or small else "cuda.syncwarp()"
+    return f"cuda.{'syncthreads' if warps else 'syncwarp'}() {_where(run, group[0])}?"
 
 
 def _where(run: Run, one: Finding) -> str:

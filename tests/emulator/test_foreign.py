@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign.cases import BLANK, CHANGE, KINDS, QUOTE, examples, wrong_versions
-
 from cks_numba.emulator import check_kernel
+from foreign.cases import BLANK, CHANGE, KINDS, QUOTE, examples, wrong_versions
 
 FILES = sorted(path for path in (Path(__file__).parent / "foreign").glob("*.py") if path.stem != "cases")
 RIGHT = [pytest.param(path, name, id=name) for path in FILES for name in examples(path)]
