@@ -221,10 +221,9 @@ def _say(run: Run, one: Finding) -> list[str]:
         element=_element(array, one), elements=array.bytes // max(array.itemsize, 1), threads=math.prod(run.block),
         beyond=_beyond(array, one) if one.array >= 0 else f"{one.size} bytes that are of no array",
         which="which is" if one.address % max(one.size, 1) else "whose own address is",
-        block=run.numbered(one.block),
-        raised=f"raises {unquote(text[6:])}" if text.startswith("raise ") else "an assertion failed, or an exception was raised",
+        raised=unquote(text.replace("raise ", "raises ", 1)) if text[:6] == "raise " else "an assertion failed",
         nobody="this thread has not" if "local" in (array.space, space) else "nobody has",
-        lanes="one lane is" if one.size == 1 else f"{one.size} lanes are",
+        block=run.numbered(one.block), lanes="one lane is" if one.size == 1 else f"{one.size} lanes are",
     )  # fmt: skip
     lines = _at(run.who(one.block, one.thread) + does, one.site) if does else []
     if other and one.other_thread not in (one.thread, -1):
@@ -251,7 +250,7 @@ def _hint(run: Run, group: list[Finding], races: list[Finding]) -> str:
         return "the copy may still be under way: wait for it before the barrier, by cp.async.wait_group or wait_all"
     alone = len(set().union(*map(_lines, races))) == 1
     pairs = {tuple(sorted(site.action for site in (one.site, one.other) if site)) for one in group}
-    if alone and ({("read", "write"), ("write", "write")} <= pairs or _adds(linecache.getline(*min(_lines(group[0]))))):
+    if alone and {("read", "write"), ("write", "write")} <= pairs:
         return "other threads come between its reading and its writing: a case for cuda.atomic?"
     if pairs == {("write", "write")} and (alone or run.arrays[group[0].array].space == "global"):
         return "which value stays is chance: should each thread write elements of its own?"
@@ -262,18 +261,15 @@ def _hint(run: Run, group: list[Finding], races: list[Finding]) -> str:
 
 
 def _where(run: Run, one: Finding) -> str:
-    """Where a barrier is missing: on a way from one access to the other that has none.
-
-    In a loop that may be its end, surely so if the upper line reads: what the lower one writes comes a round before.
-    """
+    """Where a barrier is missing: on a way from one access to the other that has none."""
     ends = sorted((line_of(site.instruction), site.action) for site in (one.site, one.other) if site)
     (upper, does), (lower, then) = ends[0], ends[-1]
     first, last = (
         {site.instruction.line for site in run.sites if (line_of(site.instruction), site.action) == end}
         for end in (ends[0], ends[-1])
     )
-    fills = (does, then) == ("write", "read") and run.kernel and _leads(run.kernel, first, last, False)
-    if run.kernel and not fills and _leads(run.kernel, last, first, True):
+    filled = (does, then) == ("write", "read") and run.kernel and _leads(run.kernel, first, last, False)
+    if run.kernel and not filled and _leads(run.kernel, last, first, True):  # by a jump back
         return "at the end of the loop"
     return "between the two lines" if upper != lower else "between reading and writing"
 
@@ -295,12 +291,6 @@ def _leads(kernel: Kernel, first: set[int], last: set[int], back: bool) -> bool:
             return True
         todo += [to for to in ways if kernel.body[to].op[:1] not in (("bar",), ("barrier",))]
     return False
-
-
-def _adds(source: str) -> bool:
-    """Whether a line updates one element in place, as ``out[i] += x`` does; ``s[i] += s[j]`` also reads another."""
-    found = re.search(r"(\w+)\[[^=]*\]\s*(?:[-+*/|&^]|//|<<|>>)=(.*)", source)
-    return found is not None and not re.search(rf"\b{found[1]}\[", found[2])
 
 
 # ---- all faults

@@ -129,9 +129,6 @@ class KernelFault(RuntimeError):
         super().__init__(result)
         self.result = result
 
-    def __str__(self) -> str:
-        return str(self.result)
-
 
 # ---- what is right but slow
 HINTS = {
