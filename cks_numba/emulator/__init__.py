@@ -149,6 +149,7 @@ def emulate(checked: bool = True) -> Iterator[None]:
 
 def _launch(kernel: Any, grid: Any, block: Any, shared: int, arguments: Any, checked: bool) -> machine.Launch:
     arguments = tuple(map(hooks.plain, arguments))
+    list(hooks.flatten(arguments, lambda array: 0))  # so that what no kernel takes is an error before all else
     text = hooks.ptx_of(kernel, arguments, watched=checked)
     with _lock:
         known = _programs.setdefault(kernel, {})

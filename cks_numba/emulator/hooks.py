@@ -237,7 +237,7 @@ def _front_end(
             code, flags = kernel.py_func.__code__, {"fastmath": fast, "opt": 3 if opt else 0}
             result = compiler.compile_cuda(kernel.py_func, numba.types.void, signature, nvvm_options=flags, **shared)
             library, function = result.target_context.prepare_cuda_kernel(
-                result.library, result.fndesc, debug, True, flags, code.co_filename, code.co_firstlineno
+                result.library, result.fndesc, debug, True, flags, code.co_filename, 0
             )
             entry = function.name
         return library.llvm_strs, entry
@@ -517,9 +517,7 @@ class _Fingerprint:
         elif isinstance(value, enum.Enum):
             self.put(type(value).__qualname__, value.name)
             self.add(value.value)
-        elif _of_library(getattr(value, "__module__", None)) and "<locals>" not in getattr(
-            value, "__qualname__", "<locals>"
-        ):
+        elif _of_library(getattr(value, "__module__", None)) and "<" not in getattr(value, "__qualname__", "<locals>"):
             self.put(value.__module__, value.__qualname__)  # a class or a function of a library
         else:
             self.user_object(value, names)
@@ -720,6 +718,8 @@ def flatten(arguments: Any, place: Callable[[Any], int]) -> Iterator[bytes]:
         elif isinstance(value, np.void):
             yield place(np.asarray(value)).to_bytes(8, "little")
         elif isinstance(value, np.ndarray):
+            if value.dtype.hasobject or not value.dtype.isnative:
+                raise TypeError(f"a kernel takes no arrays of {value.dtype}")
             numbers = 0, 0, value.size, value.itemsize, place(value), *value.shape, *value.strides
             yield from (number.to_bytes(8, "little", signed=number < 0) for number in numbers)
         elif isinstance(value, (complex, np.complexfloating)):

@@ -183,8 +183,9 @@ class Memory:
         total = sum(r.bytes + GUARD + 256 for r in self.regions) + GUARD
         self.memory = np.zeros(total + 256, np.uint8)
         at = self.memory.ctypes.data + GUARD
+        odd = {_bounds(array)[0] for array in arrays if not array.flags.aligned}  # only a copy of these can be used
         for region in self.regions:
-            region.start = -(-at // 256) * 256 + region.low % 16
+            region.start = -(-at // 256) * 256 + (0 if region.low in odd else region.low % 16)
             ctypes.memmove(region.start, region.low, region.bytes)
             at = region.start + region.bytes + GUARD
 
@@ -424,7 +425,7 @@ class Launch:
         kind, site, other, block, thread, other_block, other_thread, address, size, array, count = row
         if array == layout.IN_SHARED:
             k = max((k for k, (offset, _) in enumerate(shared) if offset <= address), default=0)
-            array, address = len(self.named) + k, address - (shared[k][0] if shared else 0)
+            array, address = (len(self.named) + k, address - shared[k][0]) if shared else (-1, address)
         elif array == layout.IN_LOCAL:
             array = local
         elif array >= 0:

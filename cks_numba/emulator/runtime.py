@@ -851,6 +851,7 @@ def complete(context, warp, count, forced):
                 continue
             theirs = frame_of(context, warp * 32 + other)
             waits = theirs[at.STATE] > 0 and theirs[at.MASK] != at.RUNS and points[theirs[at.STATE]] == kind
+            waits = waits and theirs[at.DETAIL] == detail
             if waits and theirs[at.MASK] == mask and (kind != at.ACTIVE or theirs[at.STATE] == state):
                 members |= 1 << other
             elif theirs[at.STATE] != at.DONE and kind != at.ACTIVE:

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from by_hand import run
+from numba import cuda, float32
+
 from cks_numba.emulator import KernelFault, check_kernel, emulate
 from cks_numba.kernels.tiled import vectors
-from numba import cuda, float32
 
 ORDERS = ("forward", "reverse", 3)
 WEIGHTS = np.arange(4, dtype=np.float32)
@@ -58,22 +59,34 @@ def zeros(*shape, dtype=np.float32):
 
 
 # --- memory ----------------------------------------------------------------------------------------
-@planted("out of bounds", 1, 8, lambda: (zeros(8), numbers(6)), "reads x[", "], but x has 6 elements", "(2 times)")  # fmt: skip
+@planted("out of bounds", 1, 8, lambda: (zeros(8), numbers(6)), "reads x[", "], but x has 6 elements", "(2 times)")
 @cuda.jit
 def past_the_end(out, x):
     out[cuda.threadIdx.x] = x[cuda.threadIdx.x]  # here
 
 
-@planted("out of bounds", 2, 4, lambda: (numbers(2, 3, 4),), "writes x[2, 0, 1], but x has shape (2, 3, 4)",
-         "(8 times)")  # fmt: skip
+@planted(
+    "out of bounds",
+    2,
+    4,
+    lambda: (numbers(2, 3, 4),),
+    "writes x[2, 0, 1], but x has shape (2, 3, 4)",
+    "(8 times)",
+)
 @cuda.jit
 def in_three_dimensions(x):
     if cuda.threadIdx.x >= 0:
         x[2, 0, 1] = 0  # here
 
 
-@planted("out of bounds", 1, 5, lambda: (zeros(5),), "writes element 4 of the shared array, but it has 4 elements",
-         "thread 4 of block 0, in")  # fmt: skip
+@planted(
+    "out of bounds",
+    1,
+    5,
+    lambda: (zeros(5),),
+    "writes element 4 of the shared array, but it has 4 elements",
+    "thread 4 of block 0, in",
+)
 @cuda.jit
 def in_shared(out):
     tile = cuda.shared.array(4, float32)
@@ -83,8 +96,15 @@ def in_shared(out):
     out[t] = tile[t & 3]
 
 
-@planted("out of bounds", 1, 5, lambda: (zeros(5),), "writes element 4 of the shared array, but it has 4 elements",
-         "thread 4 of block 0, in", shared=16)  # fmt: skip
+@planted(
+    "out of bounds",
+    1,
+    5,
+    lambda: (zeros(5),),
+    "writes element 4 of the shared array, but it has 4 elements",
+    "thread 4 of block 0, in",
+    shared=16,
+)
 @cuda.jit
 def in_dynamic_shared(out):
     tile = cuda.shared.array(0, float32)
@@ -94,8 +114,14 @@ def in_dynamic_shared(out):
     out[t] = tile[t & 3]
 
 
-@planted("out of bounds", 1, 3, lambda: (zeros(3), numbers(3, dtype=np.int64)), "reads bytes 12 to 15 of local memory", "thread 2 of block 0",
-         "but it has 12 bytes")  # fmt: skip
+@planted(
+    "out of bounds",
+    1,
+    3,
+    lambda: (zeros(3), numbers(3, dtype=np.int64)),
+    "reads bytes 12 to 15 of local memory, but it has 12 bytes",
+    "thread 2 of block 0",
+)
 @cuda.jit
 def in_local(out, x):
     kept = cuda.local.array(3, float32)
@@ -117,8 +143,15 @@ def in_an_empty_array(empty, x):
     empty[0] = x[0]  # here
 
 
-@planted("misaligned", 1, 2, lambda: (zeros(8), shifted(8)), "a 16-byte read at byte", "whose own address is no multiple of 16",
-         "(2 times)")  # fmt: skip
+@planted(
+    "misaligned",
+    1,
+    2,
+    lambda: (zeros(8), shifted(8)),
+    "a 16-byte read at byte",
+    "whose own address is no multiple of 16",
+    "(2 times)",
+)
 @cuda.jit
 def a_vector_of_a_shifted_view(out, x):
     a, b, c, d = vectors.load4(x, cuda.threadIdx.x)  # here
@@ -131,8 +164,16 @@ def shifted(size):
     return memory[1 + (-memory.ctypes.data // 4) % 4 :][:size]
 
 
-@planted("uninitialised", 2, 8, lambda: (zeros(16),), "reads element 7 of the shared array, which nobody has written", "(2 times)",
-         "thread 7 of block", "never filled")  # fmt: skip
+@planted(
+    "uninitialised",
+    2,
+    8,
+    lambda: (zeros(16),),
+    "reads element 7 of the shared array, which nobody has written",
+    "(2 times)",
+    "thread 7 of block",
+    "never filled",
+)
 @cuda.jit
 def not_filled(out):
     tile = cuda.shared.array(8, float32)
@@ -143,16 +184,32 @@ def not_filled(out):
     out[cuda.grid(1)] = tile[t]  # here
 
 
-@planted("never written", 2, 4, lambda: (np.full(9, np.nan, np.float32),), "1 of the 9 elements of out", "the first is out[8]",
-         poison=np.nan)  # fmt: skip
+@planted(
+    "never written",
+    2,
+    4,
+    lambda: (np.full(9, np.nan, np.float32),),
+    "1 of the 9 elements of out",
+    "the first is out[8]",
+    poison=np.nan,
+)
 @cuda.jit
 def one_is_left_out(out):
     out[cuda.grid(1)] = 1
 
 
 # --- races -----------------------------------------------------------------------------------------
-@planted("race", 1, 64, lambda: (zeros(64),), "one thread writes element", "of the shared array, another reads it",
-         "writes it in", "reads it in", "cuda.syncthreads() between the two lines?")  # fmt: skip
+@planted(
+    "race",
+    1,
+    64,
+    lambda: (zeros(64),),
+    "one thread writes element",
+    "of the shared array, another reads it",
+    "writes it in",
+    "reads it in",
+    "cuda.syncthreads() between the two lines?",
+)
 @cuda.jit
 def across_warps(out):
     tile = cuda.shared.array(64, float32)
@@ -161,9 +218,7 @@ def across_warps(out):
     out[t] = tile[63 - t]  # here
 
 
-@planted(
-    "race", 1, 32, lambda: (zeros(32),), "one thread writes element", "cuda.syncwarp() between the two lines?"
-)
+@planted("race", 1, 32, lambda: (zeros(32),), "one thread writes element", "cuda.syncwarp() between the two lines?")
 @cuda.jit
 def within_a_warp(out):
     tile = cuda.shared.array(32, float32)
@@ -172,8 +227,17 @@ def within_a_warp(out):
     out[t] = tile[31 - t]  # here
 
 
-@planted("race", 1, 64, lambda: (zeros(64), zeros(64)), "one thread writes work[", "], another reads it",
-         "cuda.syncthreads() between the two lines?", "of block 0 writes it in", "of block 0 reads it in")  # fmt: skip
+@planted(
+    "race",
+    1,
+    64,
+    lambda: (zeros(64), zeros(64)),
+    "one thread writes work[",
+    "], another reads it",
+    "cuda.syncthreads() between the two lines?",
+    "of block 0 writes it in",
+    "of block 0 reads it in",
+)
 @cuda.jit
 def in_global_memory(out, work):
     t = cuda.threadIdx.x
@@ -181,8 +245,17 @@ def in_global_memory(out, work):
     out[t] = work[63 - t]  # here
 
 
-@planted("race", 2, 32, lambda: (zeros(64), zeros(64)), "one thread writes work[", "], another reads it",
-         "blocks run in any order", "of block 0", "of block 1")  # fmt: skip
+@planted(
+    "race",
+    2,
+    32,
+    lambda: (zeros(64), zeros(64)),
+    "one thread writes work[",
+    "], another reads it",
+    "blocks run in any order",
+    "of block 0",
+    "of block 1",
+)
 @cuda.jit
 def between_blocks(out, work):
     i = cuda.grid(1)
@@ -216,8 +289,15 @@ def the_second_barrier_of_a_loop(out):
 
 
 # --- barriers and warps ----------------------------------------------------------------------------
-@planted("divergent barrier", 1, 64, lambda: (zeros(64),), "threads of block 0 wait at different barriers", "does it stand in an if?",
-         "waits at")  # fmt: skip
+@planted(
+    "divergent barrier",
+    1,
+    64,
+    lambda: (zeros(64),),
+    "threads of block 0 wait at different barriers",
+    "does it stand in an if?",
+    "waits at",
+)
 @cuda.jit
 def a_barrier_in_each_branch(out):
     if cuda.threadIdx.x < 32:
@@ -229,8 +309,16 @@ def a_barrier_in_each_branch(out):
     out[cuda.threadIdx.x] += 1
 
 
-@planted("missing threads", 3, 40, lambda: (zeros(40),), "10 of the 40 threads of block", "never reach a barrier", "has returned",
-         "(3 times)")  # fmt: skip
+@planted(
+    "missing threads",
+    3,
+    40,
+    lambda: (zeros(40),),
+    "10 of the 40 threads of block",
+    "never reach a barrier",
+    "has returned",
+    "(3 times)",
+)
 @cuda.jit
 def a_barrier_after_return(out):
     t = cuda.threadIdx.x
@@ -241,8 +329,14 @@ def a_barrier_after_return(out):
         out[t] = 1
 
 
-@planted("missing lanes", 1, 32, lambda: (zeros(32),), "16 lanes are named in the mask of a warp operation,",
-         "but not there", "the mask must name just the threads that come here")  # fmt: skip
+@planted(
+    "missing lanes",
+    1,
+    32,
+    lambda: (zeros(32),),
+    "16 lanes are named in the mask of a warp operation, but not there",
+    "the mask must name just the threads that come here",
+)
 @cuda.jit
 def half_a_warp(out):
     t = cuda.threadIdx.x
