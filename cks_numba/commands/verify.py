@@ -25,7 +25,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--cases", type=at_least(1), help="number of random shapes (default 100; 3 in the simulator)")
     add("--seed", type=at_least(0), default=0, help="seed of the random numbers (default 0)")
-    add("--backend", action="append", choices=("steps", "cpu", "emulator", "cuda"), help="only this one; may be repeated")
+    names = ("steps", "cpu", "emulator", "cuda")
+    add("--backend", action="append", choices=names, help="only this one; may be repeated")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -237,7 +237,7 @@ def _front_end(
             code, flags = kernel.py_func.__code__, {"fastmath": fast, "opt": 3 if opt else 0}
             result = compiler.compile_cuda(kernel.py_func, numba.types.void, signature, nvvm_options=flags, **shared)
             library, function = result.target_context.prepare_cuda_kernel(
-                result.library, result.fndesc, debug, True, flags, code.co_filename, code.co_firstlineno
+                result.library, result.fndesc, debug, True, flags, code.co_filename, 0
             )
             entry = function.name
         return library.llvm_strs, entry

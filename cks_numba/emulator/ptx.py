@@ -244,7 +244,7 @@ class _Parser:
             return before
         here, inlined_at = found.groups()[:3], found.groups()[3:]
         chain: Source = ((self.files.get(int(here[0]), "?"), int(here[1])),)
-        if inlined_at[0]:
+        if inlined_at[0] and inlined_at[1] != "0":
             caller = ((self.files.get(int(inlined_at[0]), "?"), int(inlined_at[1])),)
             chain += self.chains.get(inlined_at, caller)
             self.chains[here] = chain

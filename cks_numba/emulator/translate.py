@@ -13,11 +13,11 @@ import re
 import struct
 from collections.abc import Iterator
 
-from . import instructions, layout, libdevice
+from . import instructions, layout
+from .instructions import FLOATS, llvm_type
 from .ptx import BITS, REGISTER, Instruction, Kernel, PTXError, called, immediate, split
 from .report import Site
 
-FLOATS = {"f32": "float", "f64": "double"}
 SPACES = ("global", "shared", "local", "param", "const")
 WAITS = {
     "bar": layout.BARRIER, "barrier": layout.BARRIER, "shfl": layout.SHUFFLE, "vote": layout.VOTE,
@@ -32,11 +32,6 @@ MODES = {  # of warp operations, by a part of their mnemonic
     layout.MMA: ("tf32", "f16", "bf16"),
     layout.BARRIER: ("sync", "popc", "and", "or"),
 }
-
-
-def llvm_type(kind: str) -> str:
-    """The LLVM type of a PTX type."""
-    return FLOATS.get(kind) or f"i{BITS[kind]}"
 
 
 class Translator:
@@ -320,7 +315,7 @@ class Translator:
             elif self.checked:
                 self._check_index(i)
         else:
-            instructions.TABLE[op](self, i)
+            instructions.compute(self, i)
         if self._yields(j, i):
             self._suspend(j, i, layout.YIELD)
         return True
@@ -617,7 +612,7 @@ class Translator:
             self.call("print_text", "void", "i64* %context", *(f"i64 {v}" for v in values))
             return
         kind = f"b{8 * self.kernel.buffers.sizes[results[0]]}" if results else ""
-        result = libdevice.call_function(self, name, list(zip(kinds, values, strict=True)), kind, self._store)
+        result = instructions.call_function(self, name, list(zip(kinds, values, strict=True)), kind)
         if results:
             self._store(self._symbol(results[0]), kind, result)
 

@@ -1,4 +1,4 @@
-"""A machine without numba-cuda, such as a Mac: everything works but running the kernels on a GPU, and their machine code.
+"""A machine without numba-cuda, such as a Mac: everything works but kernels on a GPU and their machine code.
 
 In processes of their own, in which numba-cuda is hidden where it is installed.
 """
