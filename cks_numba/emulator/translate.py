@@ -127,7 +127,7 @@ class Translator:
 
     # --- registers and operands
     def home(self, register: str) -> str:
-        return "%R." + register[1:]
+        return f"%R.{register[1:]}" if register[0] == "%" else f"%S.{register}"
 
     def value(self, operand: str, kind: str) -> str:
         """The value of an operand, read as a PTX type."""
