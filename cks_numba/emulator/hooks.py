@@ -510,6 +510,8 @@ class _Fingerprint:
         elif isinstance(value, types.ModuleType):
             self.module(value, names)
         elif isinstance(value, (np.ndarray, np.generic)):
+            if isinstance(value, DeviceArray):
+                raise TypeError("a kernel uses a device array that is a global variable: make it an argument")
             if value.dtype.hasobject:
                 raise _Unknown(value)
             self.put(value.dtype.descr, value.shape, value.strides)
@@ -699,6 +701,8 @@ def plain(value: Any) -> Any:
     """A device array of the emulator as the NumPy array that it is."""
     if isinstance(value, DeviceArray):
         return value.view(np.ndarray)
+    if type(value).__module__ == "numba.cuda.args":  # cuda.In, cuda.Out or cuda.InOut
+        return plain(value.value)
     return type(value)(map(plain, value)) if type(value) in (tuple, list) else value
 
 

@@ -14,9 +14,9 @@ import struct
 from collections.abc import Iterator
 
 from . import instructions, layout
+from .faults import Site
 from .instructions import FLOATS, llvm_type
 from .ptx import BITS, REGISTER, Instruction, Kernel, PTXError, called, immediate, split
-from .report import Site
 
 SPACES = ("global", "shared", "local", "param", "const")
 WAITS = {
@@ -127,7 +127,7 @@ class Translator:
 
     # --- registers and operands
     def home(self, register: str) -> str:
-        return "%R." + register[1:]
+        return f"%R.{register[1:]}" if register[0] == "%" else f"%S.{register}"
 
     def value(self, operand: str, kind: str) -> str:
         """The value of an operand, read as a PTX type."""

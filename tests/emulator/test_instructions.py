@@ -584,7 +584,12 @@ def test_functions_that_store_results():
         inputs = f"a:{kind} x:{stored} y:{stored}", kind, rows
         read = ptx([text, *(f"ld.global.b{BITS[stored]} %d, [%at+{at}]" for at in (8, 16))], *inputs, p="u64", q="u64")
         kinds = [kind, stored, stored]
-        return list(zip(*[[decode(k, v) if k in FORMATS else v for v in c] for k, c in zip(kinds, read, strict=True)], strict=True))
+        return list(
+            zip(
+                *[[decode(k, v) if k in FORMATS else v for v in c] for k, c in zip(kinds, read, strict=True)],
+                strict=True,
+            )
+        )
 
     for suffix, kind in (("", "f64"), ("f", "f32")):
         assert [r[:2] for r in stored_by(f"modf{suffix}", kind, [-2.5, -math.inf], kind)] == [
