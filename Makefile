@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Least percentage of the public names that must have a complete type.
 LEAST_TYPED := 95
 # Tests of the emulator that take minutes; .ci/steps/35_emulator runs them.
-LONG := tests/kernels/emulator tests/emulator/test_foreign.py
+LONG := tests/kernels/emulator $(addprefix tests/emulator/test_,foreign.py barriers.py survival.py)
 
 .PHONY: help demo learn test fuzz mutants lint types figures tutorials site clean
 

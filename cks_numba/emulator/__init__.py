@@ -11,14 +11,16 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from . import hooks, machine
+from .faults import Fault
 from .ptx import PTXError
-from .report import Fault, KernelFault, Result
+from .report import KernelFault, Result
 
 __all__ = ["Fault", "KernelFault", "PTXError", "Result", "check_kernel", "emulate", "run_kernel"]
 
@@ -97,7 +99,9 @@ def check_kernel(
     launch = _launch(kernel, *sizes, shared, arguments, checked=True)
     poisoned = launch.poisoned(poison)
     seconds = launch.run(1, order, number, limit)
-    return launch.result(kernel.py_func.__name__, seconds, poisoned)
+    result = launch.result(kernel.py_func.__name__, seconds, poisoned)
+    result.gpu_ptx = partial(hooks.ptx_of, kernel, tuple(map(hooks.plain, arguments)))
+    return result
 
 
 def run_kernel(kernel: Any, grid: Any, block: Any, *arguments: Any, shared: int = 0) -> None:

@@ -46,7 +46,7 @@ class Value:
 
     def __init__(self, t: Translator, type_: str, text: str) -> None:
         self.t, self.type, self.text = t, type_, text
-        self.bits = BITS[SUFFIXES[type_]] if type_ in SUFFIXES else int(type_[1:])
+        self.bits = {"f": 32, "d": 64}.get(type_[0]) or int(type_[1:].rstrip("*"))
 
     __add__, __sub__, __mul__ = operator("add", "fadd"), operator("sub", "fsub"), operator("mul", "fmul")
     __and__, __or__, __xor__ = operator("and"), operator("or"), operator("xor")
@@ -86,9 +86,9 @@ class Value:
         """The number that has these bits."""
         return self.to("bitcast", llvm_type(kind))
 
-    def resize(self, bits: int, signed: bool = False) -> Value:
-        """An integer cut, or extended by its sign or by zeros."""
-        return self.to("trunc" if bits < self.bits else "sext" if signed else "zext", f"i{bits}")
+    def resize(self, bits: int, sign: str = "u") -> Value:
+        """An integer cut, or extended by its sign ("s") or by zeros."""
+        return self.to("trunc" if bits < self.bits else {"s": "sext", "u": "zext"}[sign], f"i{bits}")
 
     def call(self, name: str, *y: Operand, result: str = "") -> Value:
         """Call a function, whose result has the same type if no other is named."""
@@ -126,86 +126,74 @@ def pack(parts: Sequence[Value]) -> Value:
     return total
 
 
+def sign_of(kind: str) -> str:
+    return "s" if kind[0] == "s" else "u"
+
+
+Body = Callable[..., Value]
+
+
 class Op(NamedTuple):
-    """A mnemonic, taken apart: its name, the first and the last of its types, and all that is no type."""
+    """An instruction that is known: its mnemonic, taken apart, and its code."""
 
     name: str
-    kind: str
-    source: str
-    mods: tuple[str, ...]
-
-    @property
-    def signed(self) -> bool:
-        return self.kind[0] == "s"
-
-    @property
-    def wide(self) -> str:
-        """The type of the result: with .wide, one of twice as many bits."""
-        return f"{self.kind[0]}{2 * BITS[self.kind]}" if "wide" in self.mods else self.kind
-
-    @property
-    def mode(self) -> str:
-        """The rounding mode; to nearest if none is named."""
-        return next((m for m in self.mods if m in ("rz", "rm", "rp", "rna")), "rn")
-
-
-class Form(NamedTuple):
-    """What instructions of one name may look like, and their code.
-
-    The types of operands and result may be ``T``, the first type of the instruction, ``S``, its last, or `Op.wide`.
-    """
-
-    body: Callable[..., Value]
-    kinds: Sequence[str]
-    mods: Sequence[str]
-    operands: Sequence[str]
+    kind: str  # the first of its types
+    source: str  # the last of them
+    mods: tuple[str, ...]  # all that is no type
+    mode: str  # how it rounds
+    wide: str  # the type of the result: with .wide, one of twice as many bits
+    sign: str  # "s" or "u"
+    body: Body
+    operands: list[str]
     result: str
 
 
-FORMS: dict[str, Form] = {}
-INTEGERS, REALS, BITWISE = "u16 u32 u64 s16 s32 s64", "f32 f64 f16 f16x2", "pred b16 b32 b64"
+FORMS: dict[str, tuple[Body, set[str], set[str], list[str], str]] = {"none": (Value, set(), set(), [], "")}
+RIGHT = {"s": "ashr", "u": "lshr"}
+INTEGERS, REALS, BITWISE = "u16 u32 u64 s16 s32 s64", "f32 f64 f16", "pred b16 b32 b64"
 ROUNDED = "rn rz rm rp ftz sat"
 IGNORED = set("prefetch prefetchu discard applypriority nanosleep membar fence pmevent griddepcontrol".split())
 """Instructions that order, hint or wait, which makes no difference here."""
 
-Decorator = Callable[[Callable[..., Value]], Callable[..., Value]]
 
+def instruction(
+    names: str, kinds: str, mods: str = "", operands: str = "kind kind wide", result: str = "kind"
+) -> Callable[[Body], Body]:
+    """Register code for instructions with these types and modifiers; operands are of those types or fields of `Op`."""
 
-def instruction(names: str, kinds: str, mods: str = "", operands: str = "T T wide", result: str = "T") -> Decorator:
-    """Register code for instructions with these types and modifiers, which have blanks between."""
-
-    def decorate(body: Callable[..., Value]) -> Callable[..., Value]:
-        form = Form(body, kinds.split(), mods.split(), operands.split(), result)
-        FORMS.update(dict.fromkeys(names.split(), form))
+    def decorate(body: Body) -> Body:
+        for name in names.split():
+            FORMS[name] = body, {*kinds.split()}, {*mods.split()}, operands.split(), result
         return body
 
     return decorate
 
 
-def find(mnemonic: Sequence[str]) -> tuple[Form, Op]:
-    """An instruction by its mnemonic, with types that are those of its operands and its result."""
-    form, kinds = FORMS.get(mnemonic[0]), [m for m in mnemonic[1:] if m in BITS]
-    mods = tuple(m for m in mnemonic[1:] if m not in BITS)
-    if not form or not kinds or not {*form.kinds}.issuperset(kinds) or not {*form.mods}.issuperset(mods):
+def find(mnemonic: Sequence[str]) -> Op:
+    """An instruction by its mnemonic; PTXError if it is not known."""
+    body, types, modifiers, operands, result = FORMS.get(mnemonic[0], FORMS["none"])
+    kinds, mods = [m for m in mnemonic[1:] if m in BITS], tuple(m for m in mnemonic[1:] if m not in BITS)
+    if not kinds or not types.issuperset(kinds) or not modifiers.issuperset(mods):
         raise PTXError(f"{'.'.join(mnemonic)} is not known")
-    i = Op(mnemonic[0], kinds[0], kinds[-1], mods)
-    types = {"T": i.kind, "S": i.source, "wide": i.wide}
-    operands = [types.get(o, o) for o in form.operands]
-    return form._replace(operands=operands, result=types.get(form.result, form.result)), i
+    kind, mode = kinds[0], next((m for m in mods if m in ("rz", "rm", "rp", "rna")), "rn")
+    fields = {"kind": kind, "source": kinds[-1], "wide": f"{kind[0]}{2 * BITS[kind]}" if "wide" in mods else kind}
+    operands, result, sign = [fields.get(o, o) for o in operands], fields.get(result, result), sign_of(kind)
+    return Op(mnemonic[0], kind, kinds[-1], mods, mode, fields["wide"], sign, body, operands, result)
 
 
-def evaluate(form: Form, i: Op, values: Sequence[Value]) -> Value:
+def evaluate(i: Op, values: Sequence[Value]) -> Value:
     """The result of an instruction, with .ftz and .sat applied."""
     flushed = [k for k in NOT_SUBNORMAL if "ftz" in i.mods and (k == "f32" or i.name != "cvt")]
-    operands = [flush(k, v) if k in flushed else v for v, k in zip(values, form.operands, strict=False)]
-    result = form.body(i, *operands)
-    if form.result in flushed:
-        result = flush(form.result, result)
-    if "sat" not in i.mods or form.result not in NOT_SUBNORMAL:
+    result = i.body(i, *(flush(k, v) if k in flushed else v for v, k in zip(values, i.operands, strict=False)))
+    if i.result in flushed:
+        result = flush(i.result, result)
+    if "sat" not in i.mods:
         return result
-    wide = widen(form.result, result)
+    if i.result not in NOT_SUBNORMAL:
+        raise PTXError("saturation of integers is not known")
+    wide = widen(i.result, result)
     wide = wide.test("ogt", 0.0).pick(wide, 0.0)  # a NaN becomes 0
-    return narrow(form.result, wide.test("olt", 1.0).pick(wide, 1.0))
+    return narrow(i.result, wide.test("olt", 1.0).pick(wide, 1.0))
 
 
 def flush(kind: str, x: Value) -> Value:
@@ -217,26 +205,23 @@ def flush(kind: str, x: Value) -> Value:
 
 def compute(t: Translator, instruction: Instruction) -> None:
     """Translate an instruction that touches neither memory nor the flow of control; PTXError if it is not known."""
-    if instruction.op[0] in IGNORED:
+    op, (target, *args) = instruction.op, instruction.args or ("",)
+    if op[0] in IGNORED:
         return
-    target, *args = instruction.args
-    if instruction.op[0] == "mov" and "{" in target + args[0]:
-        move_parts(t, BITS[instruction.op[-1]], target, args[0])
+    if op[0] == "mov" and "{" in target + args[0]:
+        move_parts(t, BITS[op[-1]], target, args[0])
         return
-    form, i = find(instruction.op)
-    operands = [i.source] * 2 if i.name == "cvt" else form.operands
-    values = [Value(t, llvm_type(k), t.value(a, k)) for a, k in zip(args, operands, strict=False)]
-    if not i.kind.endswith("x2"):
-        t.set(target, form.result, evaluate(form, i, values).text)
+    i = find([m.removesuffix("x2") if m in BITS else m for m in op])
+    packed = any(m in BITS and m.endswith("x2") for m in op)
+    if packed and i.result == "pred":
+        raise PTXError("packed comparisons are not known")
+    kinds = i.operands if not packed else ["b32"] * 3 if i.name != "cvt" else [i.source] * 2
+    values = [Value(t, llvm_type(k), t.value(a, k)) for a, k in zip(args, kinds, strict=False)]
+    if not packed:
+        t.set(target, i.result, evaluate(i, values).text)
         return
     lanes = [[v] for v in values[::-1]] if i.name == "cvt" else [[part(v, at, 16) for v in values] for at in (0, 16)]
-    form, i = find([m.removesuffix("x2") for m in instruction.op])
-    results = [evaluate(form, i, lane) for lane in lanes]
-    if form.result == "pred":
-        for name, value in zip(target.split("|"), results, strict=True):
-            t.set(name.strip(), "pred", value.text)
-    else:
-        t.set(target, "b32", pack(results).text)
+    t.set(target, "b32", pack([evaluate(i, lane) for lane in lanes]).text)
 
 
 def move_parts(t: Translator, bits: int, target: str, source: str) -> None:
@@ -291,16 +276,13 @@ def shorten(i: Op, x: Value) -> Value:
 
 
 def rounded(i: Op, x: Value, error: Operand = 0.0) -> Value:
-    """A double in the type and rounding mode of an instruction.
-
-    The true value is `x` plus an error, which is so small that only its sign matters.
-    """
+    """A double in the type and rounding mode of an instruction; the true value is `x` plus a very small error."""
     if i.mode == "rn":
         return narrow(i.kind, x)
     if i.kind not in FLOATS or i.mode == "rna":
         raise PTXError(f"the rounding mode {i.mode} is not known for {i.kind}")
     if i.mode == "rm":
-        return -rounded(i._replace(mods=("rp",)), -x, x.constant(0.0) - error)
+        return -rounded(i._replace(mode="rp"), -x, x.constant(0.0) - error)
     near = narrow(i.kind, x)
     cut = x - widen(i.kind, near)
     rest = cut.test("oeq", 0.0).pick(error, cut) if i.kind == "f32" else x.constant(0.0) + error
@@ -308,7 +290,7 @@ def rounded(i: Op, x: Value, error: Operand = 0.0) -> Value:
     if i.mode == "rp":
         step = above.pick(positive.pick(near.raw().constant(1), -1), 0)
     else:
-        step = positive.pick(below, above).resize(near.bits, signed=True)
+        step = positive.pick(below, above).resize(near.bits, "s")
     return (near.raw() + step).real(i.kind)
 
 
@@ -332,7 +314,7 @@ def directed(i: Op, *floats: Value) -> Value:
     x = [widen(i.kind, v) for v in floats]
     down = i.mode == "rm" and i.name != "sqrt"
     if down:  # the opposite of the opposite rounded up: so the sign of a zero is right too
-        i, x[0] = i._replace(mods=("rp",)), -x[0]
+        i, x[0] = i._replace(mode="rp"), -x[0]
         x[-1] = -x[-1] if i.name in ("add", "fma") else x[-1]
     if i.name in ("add", "fma"):
         result, error = two_sum(x[0] if i.name == "add" else x[0] * x[1], x[-1])
@@ -363,8 +345,6 @@ def arithmetic(i: Op, *x: Value) -> Value:
 def add(i: Op, x: Value, y: Value) -> Value:
     if i.kind in NOT_SUBNORMAL:
         return arithmetic(i, x, y)
-    if "sat" in i.mods:
-        return x.llvm(f"{i.kind[0]}{i.name}.sat", y)
     if "cc" not in i.mods and not i.name.endswith("c"):
         return x.do(i.name, y)
     total = x.resize(2 * x.bits).do(i.name[:3], y.resize(2 * x.bits))
@@ -381,7 +361,7 @@ def multiply(i: Op, x: Value, y: Value, *z: Value) -> Value:
         return arithmetic(i._replace(name="fma" if z else "mul"), x, y, *z)
     product = x * y
     if "lo" not in i.mods:
-        product = x.resize(2 * x.bits, i.signed) * y.resize(2 * x.bits, i.signed)
+        product = x.resize(2 * x.bits, i.sign) * y.resize(2 * x.bits, i.sign)
         product = product if "wide" in i.mods else part(product, x.bits, x.bits)
     return add(i._replace(name="addc" if i.name == "madc" else "add", kind=i.wide), product, *z) if z else product
 
@@ -391,24 +371,23 @@ def divide(i: Op, x: Value, y: Value) -> Value:
     if i.kind in NOT_SUBNORMAL:
         return arithmetic(i, x, y)
     by_zero = unsafe = y.test("eq", 0)
-    if i.signed:
+    if i.sign == "s":
         unsafe = by_zero | x.test("eq", -(1 << (x.bits - 1))) & y.test("eq", -1)
-    return by_zero.pick(-1, x.do(i.kind[0] + i.name, unsafe.pick(1, y)))  # a GPU gives -1
+    return by_zero.pick(-1, x.do(i.sign + i.name, unsafe.pick(1, y)))  # a GPU gives -1
 
 
-@instruction("sqrt rcp rsqrt", "f32 f64", f"{ROUNDED} approx")
-def root(i: Op, x: Value) -> Value:
-    if i.name == "rsqrt":
-        wide = widen(i.kind, x).llvm("sqrt")
-        return narrow(i.kind, wide.constant(1.0) / wide)
-    return arithmetic(i, x) if i.name == "sqrt" else arithmetic(i._replace(name="div"), x.constant(1.0), x)
+instruction("sqrt", "f32 f64", f"{ROUNDED} approx")(arithmetic)
+instruction("rcp", "f32 f64", f"{ROUNDED} approx")(lambda i, x: arithmetic(i._replace(name="div"), x.constant(1.0), x))
+instruction("rsqrt", "f32 f64", "approx ftz")(
+    lambda i, x: narrow(i.kind, widen(i.kind, x).constant(1.0) / widen(i.kind, x).llvm("sqrt"))
+)
 
 
 @instruction("min max", f"{INTEGERS} {REALS}", "ftz NaN")
 def extreme(i: Op, x: Value, y: Value) -> Value:
     """Smaller or larger number: -0 is below 0, and a NaN loses, or wins with .NaN."""
     if i.kind not in NOT_SUBNORMAL:
-        return x.llvm(("s" if i.signed else "u") + i.name, y)
+        return x.llvm(i.sign + i.name, y)
     if i.kind == "f16":
         return narrow("f16", extreme(i._replace(kind="f64"), widen("f16", x), widen("f16", y)))
     zero = x.raw().do("or" if i.name == "min" else "and", y.raw()).real(i.kind)
@@ -432,7 +411,7 @@ def change_sign(i: Op, x: Value) -> Value:
 # Bits.
 
 instruction("mov", f"b8 b128 {BITWISE} {INTEGERS} f16 bf16 f32 f64")(lambda i, x: x)
-instruction("selp", f"{BITWISE} {INTEGERS} f16 bf16 f32 f64", "", "T T pred")(lambda i, x, y, p: p.pick(x, y))
+instruction("selp", f"{BITWISE} {INTEGERS} f16 bf16 f32 f64", "", "kind kind pred")(lambda i, x, y, p: p.pick(x, y))
 instruction("and or xor", BITWISE)(lambda i, x, y: x.do(i.name, y))
 instruction("not", BITWISE)(lambda i, x: ~x)
 instruction("copysign", "f32 f64")(lambda i, x, y: y.llvm("copysign", x))
@@ -441,17 +420,16 @@ instruction("brev", "b32 b64")(lambda i, x: x.llvm("bitreverse"))
 instruction("popc", "b32 b64", result="u32")(lambda i, x: x.llvm("ctpop").resize(32))
 instruction("clz", "b32 b64", result="u32")(lambda i, x: zeros(x, "ctlz"))
 instruction("ffs", "b32 b64", result="u32")(lambda i, x: x.test("eq", 0).pick(0, zeros(x, "cttz") + 1))
-instruction("shl", BITWISE, operands="T u32")(lambda i, x, count: shift("shl", x, count))
-instruction("shr", f"{BITWISE} {INTEGERS}", operands="T u32")(lambda i, x, count: shift(right(i), x, count))
+instruction("shl", BITWISE, operands="kind u32")(lambda i, x, count: shift("shl", x, count))
+instruction("shr", f"{BITWISE} {INTEGERS}", operands="kind u32")(lambda i, x, count: shift(RIGHT[i.sign], x, count))
+instruction("bfe", "u32 s32 u64 s64", operands="kind u32 u32")(
+    lambda i, x, start, count: low_bits(i, shift(RIGHT[i.sign], x, start & 255), count & 255)
+)
 
 
 def zeros(x: Value, name: str) -> Value:
     """How many zeros an integer has above (ctlz) or below (cttz) all its ones."""
     return x.llvm(name, Value(x.t, "i1", "false")).resize(32)
-
-
-def right(i: Op) -> str:
-    return "ashr" if i.signed else "lshr"
 
 
 def shift(how: str, x: Value, count: Value) -> Value:
@@ -466,18 +444,8 @@ def shift(how: str, x: Value, count: Value) -> Value:
 @instruction("shf", "b32", "l r clamp wrap")
 def funnel_shift(i: Op, low: Value, high: Value, count: Value) -> Value:
     """Shift two words as one of 64 bits, by a count of at most 32 (.clamp) or modulo 32 (.wrap)."""
-    pair, count = pack((low, high)), (count & 31 if "wrap" in i.mods else count.llvm("umin", 32)).resize(64)
-    return part(pair << count, 32, 32) if "l" in i.mods else part(pair >> count, 0, 32)
-
-
-@instruction("lop3", "b32", operands="T T T u32")
-def logic_of_three(i: Op, x: Value, y: Value, z: Value, table: Value) -> Value:
-    """Any function of three bits, as the sum of the products for which its table has a one."""
-    total = x.constant(0)
-    for n in range(8):
-        if int(table.text) >> n & 1:
-            total = total | (x if n & 4 else ~x) & (y if n & 2 else ~y) & (z if n & 1 else ~z)
-    return total
+    count = (count & 31 if "wrap" in i.mods else count.llvm("umin", 32)).resize(64)
+    return part(pack((low, high)) << count, 32, 32) if "l" in i.mods else (pack((low, high)) >> count).resize(32)
 
 
 @instruction("prmt", "b32")
@@ -494,15 +462,10 @@ def permute(i: Op, low: Value, high: Value, selector: Value) -> Value:
 def low_bits(i: Op, x: Value, count: Value) -> Value:
     """Keep so many of the lowest bits of an integer, and extend them by their sign or by zeros."""
     rest = count.constant(x.bits) - count.llvm("umin", x.bits)
-    return shift(right(i), shift("shl", x, rest), rest)
+    return shift(RIGHT[i.sign], shift("shl", x, rest), rest)
 
 
-@instruction("bfe", "u32 s32 u64 s64", operands="T u32 u32")
-def extract_bits(i: Op, x: Value, start: Value, count: Value) -> Value:
-    return low_bits(i, shift(right(i), x, start & 255), count & 255)
-
-
-@instruction("bfi", "b32 b64", operands="T T u32 u32")
+@instruction("bfi", "b32 b64", operands="kind kind u32 u32")
 def insert_bits(i: Op, x: Value, y: Value, start: Value, count: Value) -> Value:
     mask = shift("shl", low_bits(i, x.constant(-1), count & 255), start & 255)
     return y & ~mask | mask & shift("shl", x, start & 255)
@@ -511,7 +474,7 @@ def insert_bits(i: Op, x: Value, y: Value, start: Value, count: Value) -> Value:
 @instruction("bfind", "u32 s32 u64 s64", "shiftamt", result="u32")
 def find_leading_bit(i: Op, x: Value) -> Value:
     """Highest bit that differs from the sign (counted from above with .shiftamt), or -1."""
-    above = zeros(x ^ x.do("ashr", x.bits - 1) if i.signed else x, "ctlz")
+    above = zeros(x ^ x.do("ashr", x.bits - 1) if i.sign == "s" else x, "ctlz")
     return above.test("eq", x.bits).pick(-1, above if "shiftamt" in i.mods else above.constant(x.bits - 1) - above)
 
 
@@ -532,11 +495,11 @@ def compare(i: Op, x: Value, y: Value) -> Value:
         x, y = widen("f16", x), widen("f16", y)
     if i.kind in NOT_SUBNORMAL:
         return x.test(CONDITIONS[name], y)
-    signs = {c: ("s" if i.signed else "u") + c for c in ("lt", "le", "gt", "ge")}
+    signs = {c: i.sign + c for c in ("lt", "le", "gt", "ge")}
     return x.test({**signs, **UNSIGNED, "eq": "eq", "ne": "ne"}[name], y)
 
 
-@instruction("cvt", f"u8 s8 {INTEGERS} {REALS} bf16 tf32 bf16x2", " ".join([ROUNDED, "rna", *TO_INTEGRAL]), "S")
+@instruction("cvt", f"u8 s8 {INTEGERS} {REALS} bf16 tf32", " ".join([ROUNDED, "rna", *TO_INTEGRAL]), "source")
 def convert(i: Op, x: Value) -> Value:
     if i.source not in NOT_SUBNORMAL:
         return from_integer(i, x)
@@ -548,24 +511,20 @@ def convert(i: Op, x: Value) -> Value:
         return rounded(i, wide)
     # Too large numbers are clamped; a NaN becomes 0, or the highest bit alone where one of the types has 64 bits.
     type_ = llvm_type(i.kind)
-    result = wide.call(f"llvm.fpto{'s' if i.signed else 'u'}i.sat.{type_}.f64", result=type_)
+    result = wide.call(f"llvm.fpto{i.sign}i.sat.{type_}.f64", result=type_)
     return wide.test("uno", wide).pick(-(1 << (result.bits - 1)), result) if "64" in i.kind + i.source else result
 
 
 def from_integer(i: Op, x: Value) -> Value:
-    """Convert an integer to another, clamped with .sat, or to a floating-point number."""
-    signed, bits = i.source[0] == "s", BITS[i.kind]
-    to_real = "sitofp" if signed else "uitofp"
-    if i.kind in FLOATS and i.mode == "rn":
-        return x.to(to_real, llvm_type(i.kind))
-    if i.kind not in NOT_SUBNORMAL and "sat" in i.mods:
-        low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if i.signed else (0, (1 << bits) - 1)
-        return x.resize(128, signed).llvm("smax", low).llvm("smin", high).resize(bits)
+    """Convert an integer to another, or to a floating-point number."""
+    sign = sign_of(i.source)
     if i.kind not in NOT_SUBNORMAL:
-        return x.resize(bits, signed)
+        return x.resize(BITS[i.kind], sign)
+    if i.kind in FLOATS and i.mode == "rn":
+        return x.to(f"{sign}itofp", llvm_type(i.kind))
     if x.bits < 64:
-        return rounded(i, x.to(to_real, "double"))
-    high_part = x.do("ashr" if signed else "lshr", 32).to(to_real, "double") * 2.0**32
+        return rounded(i, x.to(f"{sign}itofp", "double"))
+    high_part = x.do(RIGHT[sign], 32).to(f"{sign}itofp", "double") * 2.0**32
     return rounded(i, *two_sum(high_part, (x & 0xFFFFFFFF).to("uitofp", "double")))
 
 
@@ -583,25 +542,19 @@ def c_function(i: Op, x: Value, *y: Value) -> Value:
     return narrow(i.kind, widen(i.kind, x).call(name, *(widen(i.kind, v) for v in y)))
 
 
-@instruction("nextafter", "f32 f64")
-def next_after(i: Op, x: Value, y: Value) -> Value:
-    return x.call("nextafter" if i.kind == "f64" else "nextafterf", y)
+instruction("nextafter", "f32 f64")(lambda i, x, y: x.call("nextafter" if i.kind == "f64" else "nextafterf", y))
+instruction("ldexp", "f32 f64", operands="kind s32")(
+    lambda i, x, power: narrow(i.kind, widen(i.kind, x).call("ldexp", power))
+)
+instruction("powi", "f32 f64", operands="kind s32")(
+    lambda i, x, power: narrow(i.kind, widen(i.kind, x).call("pow", power.to("sitofp", "double")))
+)
+instruction("frexp", "f32 f64", operands="kind u64")(
+    lambda i, x, address: narrow(i.kind, widen(i.kind, x).call("frexp", address.to("inttoptr", "i32*")))
+)
 
 
-@instruction("ldexp powi", "f32 f64", operands="T s32")
-def scale(i: Op, x: Value, power: Value) -> Value:
-    wide = widen(i.kind, x)
-    return narrow(
-        i.kind, wide.call("ldexp", power) if i.name == "ldexp" else wide.call("pow", power.to("sitofp", "double"))
-    )
-
-
-@instruction("frexp", "f32 f64", operands="T u64")
-def mantissa_and_exponent(i: Op, x: Value, address: Value) -> Value:
-    return narrow(i.kind, widen(i.kind, x).call("frexp", address.to("inttoptr", "i32*")))
-
-
-@instruction("modf", "f32 f64", operands="T u64")
+@instruction("modf", "f32 f64", operands="kind u64")
 def fraction(i: Op, x: Value, address: Value) -> Value:
     """Fraction of a number, with its sign; its whole part is stored."""
     whole = x.llvm("trunc")
@@ -610,20 +563,17 @@ def fraction(i: Op, x: Value, address: Value) -> Value:
     return infinite.pick(0.0, x - whole).llvm("copysign", x)
 
 
-@instruction("sincos", "f32 f64", operands="T u64 u64")
+@instruction("sincos", "f32 f64", operands="kind u64 u64")
 def sine_and_cosine(i: Op, x: Value, *addresses: Value) -> Value:
     for name, address in zip(("sin", "cos"), addresses, strict=True):
         c_function(i._replace(name=name), x).store(address)
     return x
 
 
-@instruction("isnan isinf isfinite signbit", "f32 f64", result="s32")
-def property_of(i: Op, x: Value) -> Value:
-    """1 or 0."""
-    if i.name == "signbit":
-        return x.raw().test("slt", 0).resize(32)
-    return x.llvm("fabs").test({"isnan": "uno", "isinf": "oeq", "isfinite": "one"}[i.name], math.inf).resize(32)
-
+instruction("isnan", "f32 f64", result="s32")(lambda i, x: x.test("uno", x).resize(32))
+instruction("isinf", "f32 f64", result="s32")(lambda i, x: x.llvm("fabs").test("oeq", math.inf).resize(32))
+instruction("isfinite", "f32 f64", result="s32")(lambda i, x: x.llvm("fabs").test("one", math.inf).resize(32))
+instruction("signbit", "f32 f64", result="s32")(lambda i, x: x.raw().test("slt", 0).resize(32))
 
 FUNCTIONS = {
     "isnanf": "isnan.f32", "isnand": "isnan.f64", "isinff": "isinf.f32", "isinfd": "isinf.f64",
@@ -658,17 +608,13 @@ for ending, mode in {"rn": "rn", "rz": "rz", "rd": "rm", "ru": "rp"}.items():
 
 
 def call_function(t: Translator, name: str, arguments: Sequence[tuple[str, str]], result_kind: str = "") -> str:
-    """Compute what a function of libdevice returns, and store what it stores.
-
-    The arguments have PTX types, which may be bits alone ("b32"), and values; the result has the type that is asked
-    for, none if it is empty. A function that is not known raises PTXError.
-    """
+    """Compute a function of libdevice; types of PTX may be bits alone ("b32"). PTXError if it is not known."""
     mnemonic = FUNCTIONS.get(name[5:]) if name.startswith("__nv_") else None
     if not mnemonic:
         raise PTXError(f"the emulator has no function {name}")
-    form, i = find(mnemonic.split("."))
-    given = zip(arguments, form.operands, strict=False)
-    result = evaluate(form, i, [reread(Value(t, llvm_type(k), x), want) for (k, x), want in given])
+    i = find(mnemonic.split("."))
+    given = zip(arguments, i.operands, strict=False)
+    result = evaluate(i, [reread(Value(t, llvm_type(k), x), want) for (k, x), want in given])
     return reread(result, result_kind).text if result_kind else ""
 
 

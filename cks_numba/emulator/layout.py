@@ -34,8 +34,8 @@ RUNS, YIELDED, EVERYBODY = 0, -2, -1  # values of MASK; another names the lanes 
 BARRIER, YIELD, SYNC, SHUFFLE, VOTE, MATCH, ACTIVE, REDUCE, LDMATRIX, MMA = range(10)
 
 # A row of the table of sites, each an instruction that touches memory.
-SITE_BYTES, SITE_ACTION, SITE_SHARED = range(3)
-SITE = 3
+SITE_BYTES, SITE_ACTION, SITE_SHARED, SITE_FIRST = range(4)
+SITE = 4
 READ, WRITE, ATOMIC, VOLATILE = range(4)
 GENERIC, GLOBAL_SPACE, SHARED_SPACE, LOCAL_SPACE = range(4)
 

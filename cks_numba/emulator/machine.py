@@ -14,8 +14,9 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from . import layout, runtime
+from .faults import ArrayInfo, Finding, Site
 from .ptx import Instruction, PTXError, parse
-from .report import ArrayInfo, Finding, Result, Site
+from .report import Result
 from .translate import Translator
 
 Triple = tuple[int, int, int]
@@ -362,15 +363,17 @@ class Launch:
         """Numbers and tables for the checks."""
         program, rows = self.program, []
         actions = {"read": layout.READ, "write": layout.WRITE, "atomic": layout.ATOMIC}
+        first: dict[Any, int] = {}
         sites = [
             (
                 s.bytes,
                 layout.VOLATILE if "volatile" in s.instruction.op[1:] and s.action == "read" else actions[s.action],
                 s.space == "shared",
+                first.setdefault((s.instruction.source or k, s.action), k),
             )
-            for s in program.sites
+            for k, s in enumerate(program.sites)
         ]
-        self.sites = self._keep(np.array([*sites, (0, 0, 0)], np.int64))
+        self.sites = self._keep(np.array([*sites, (0, 0, 0, 0)], np.int64))
         for region in self.memory.regions:
             region.shadow = _aligned(layout.SHADOW_ROW * ((region.bytes >> program.granule["global"]) + 2))
             rows.append((region.start, region.start + region.bytes, region.shadow.ctypes.data))
@@ -415,7 +418,7 @@ class Launch:
         findings += self._never_written(poisoned)
         return Result(
             name, self.grid, self.block, findings, self.program.sites, arrays, self.counts[:-1], self.printed, seconds,
-            self.program.text, self.program.kernel, self.dynamic,
+            self.program.text, self.program.kernel, self.dynamic, int(self.contexts[0][layout.ACCESSES]),
         )  # fmt: skip
 
     def _finding(self, row: list[int], shared: list[tuple[int, int]], local: int) -> Finding:

@@ -146,23 +146,46 @@ def exported(*kinds: Any, result: Any = types.void) -> Any:
 
 # --- findings --------------------------------------------------------------------------------------
 @helper
+def same_line(context, site):
+    """The first site of the same Python line that does the same, as of a loop whose body the compiler has repeated."""
+    return site if site < 0 else words(context[at.SITES] + site * (8 * at.SITE))[at.SITE_FIRST]
+
+
+@helper
+def distance(block, thread, other_block, other_thread):
+    """How far two threads are apart: 0 in one warp, 1 in one block, 2 in different blocks."""
+    return 2 if block != other_block else 1 if thread >> 5 != other_thread >> 5 else 0
+
+
+@helper
 def report(context, kind, site, other, thread, other_block, other_thread, address, size, array):
-    """Note a fault, or count it if the same one is known."""
-    rows = words(context[at.FINDINGS])
-    count = context[at.FINDING_COUNT]
-    for k in range(count):
+    """Note a fault, or count it if the same one is known; as its example, keep the threads furthest apart."""
+    site, other = same_line(context, site), same_line(context, other)
+    rows, block = words(context[at.FINDINGS]), context[at.BLOCK]
+    k, count = 0, context[at.FINDING_COUNT]
+    while k < count:
         row = k * at.FINDING
         if rows[row] == kind and rows[row + at.AT_SITE] == site and rows[row + at.OTHER_SITE] == other:
+            if rows[row + at.ARRAY] == array:
+                break
+        k += 1
+    if k == at.MOST_FINDINGS:
+        return
+    row = k * at.FINDING
+    if k == count:
+        context[at.FINDING_COUNT] = count + 1
+    else:
+        before = distance(
+            rows[row + at.AT_BLOCK], rows[row + at.AT_THREAD], rows[row + at.OTHER_BLOCK], rows[row + at.OTHER_THREAD]
+        )
+        if distance(block, thread, other_block, other_thread) <= before:
             rows[row + at.COUNT] += 1
             return
-    if count == at.MOST_FINDINGS:
-        return
-    row = count * at.FINDING
     rows[row + at.KIND], rows[row + at.AT_SITE], rows[row + at.OTHER_SITE] = kind, site, other
-    rows[row + at.AT_BLOCK], rows[row + at.AT_THREAD] = context[at.BLOCK], thread
+    rows[row + at.AT_BLOCK], rows[row + at.AT_THREAD] = block, thread
     rows[row + at.OTHER_BLOCK], rows[row + at.OTHER_THREAD] = other_block, other_thread
-    rows[row + at.ADDRESS], rows[row + at.SIZE], rows[row + at.ARRAY], rows[row + at.COUNT] = address, size, array, 1
-    context[at.FINDING_COUNT] = count + 1
+    rows[row + at.ADDRESS], rows[row + at.SIZE], rows[row + at.ARRAY] = address, size, array
+    rows[row + at.COUNT] += 1
 
 
 @helper
@@ -651,7 +674,8 @@ def shuffle_all(context, warp, members, existing, site):
             taken = lane if source < 0 else source
             if not members >> taken & 1:
                 if context[at.CHECKED] and existing >> taken & 1:
-                    report_here(context, at.MISSING_LANES, site, warp * 32 + lane, taken, 1, -1)
+                    thread, block = warp * 32 + lane, context[at.BLOCK]
+                    report(context, at.MISSING_LANES, site, -1, thread, block, warp * 32 + taken, -1, 1, -1)
                 taken = lane
             found[2 * lane] = frame_of(context, warp * 32 + taken)[at.EXCHANGE]
             found[2 * lane + 1] = source >= 0
@@ -821,6 +845,7 @@ def complete(context, warp, count, forced):
         kind, mask, detail = points[state], frame[at.MASK], frame[at.DETAIL]
         named = existing if mask == at.EVERYBODY else mask & existing
         members = missing = 0
+        absent = warp * 32 + lane
         for other in range(count):
             if not named >> other & 1:
                 continue
@@ -831,6 +856,7 @@ def complete(context, warp, count, forced):
                 members |= 1 << other
             elif theirs[at.STATE] != at.DONE and kind != at.ACTIVE:
                 missing += 1
+                absent = warp * 32 + other
         alone = not members >> lane & 1
         if alone or missing and not forced:
             if not (alone and forced):
@@ -838,7 +864,8 @@ def complete(context, warp, count, forced):
         if kind >= at.LDMATRIX and members != 0xFFFFFFFF:
             missing = max(missing, 1)
         if (missing or alone) and context[at.CHECKED]:
-            report_here(context, at.MISSING_LANES, -1 - state, warp * 32 + lane, -1, max(missing, 1), -1)
+            thread, block = warp * 32 + lane, context[at.BLOCK]
+            report(context, at.MISSING_LANES, -1 - state, -1, thread, block, absent, -1, max(missing, 1), -1)
         if kind >= at.LDMATRIX and members != 0xFFFFFFFF:
             for other in range(count):  # without all lanes there is no result
                 if members >> other & 1:

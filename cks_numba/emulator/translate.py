@@ -14,9 +14,9 @@ import struct
 from collections.abc import Iterator
 
 from . import instructions, layout
+from .faults import Site
 from .instructions import FLOATS, llvm_type
 from .ptx import BITS, REGISTER, Instruction, Kernel, PTXError, called, immediate, split
-from .report import Site
 
 SPACES = ("global", "shared", "local", "param", "const")
 WAITS = {

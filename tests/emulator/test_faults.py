@@ -59,9 +59,7 @@ def zeros(*shape, dtype=np.float32):
 
 
 # --- memory ----------------------------------------------------------------------------------------
-@planted(
-    "out of bounds", 1, 8, lambda: (zeros(8), numbers(6)), "reads element", "of x, which has 6 elements", "(2 times)"
-)
+@planted("out of bounds", 1, 8, lambda: (zeros(8), numbers(6)), "reads x[", "], but x has 6 elements", "(2 times)")
 @cuda.jit
 def past_the_end(out, x):
     out[cuda.threadIdx.x] = x[cuda.threadIdx.x]  # here
@@ -72,12 +70,8 @@ def past_the_end(out, x):
     2,
     4,
     lambda: (numbers(2, 3, 4),),
-    "writes element",
-    "of x, which has 24 elements",
-    "of shape (2, 3, 4)",
+    "writes x[2, 0, 1], but x has shape (2, 3, 4)",
     "(8 times)",
-    "2 past the last",
-    ": x[2, 0, 1]",
 )
 @cuda.jit
 def in_three_dimensions(x):
@@ -90,7 +84,7 @@ def in_three_dimensions(x):
     1,
     5,
     lambda: (zeros(5),),
-    "writes element 4 of the shared array, which has 4 elements",
+    "writes element 4 of the shared array, but it has 4 elements",
     "thread 4 of block 0, in",
 )
 @cuda.jit
@@ -107,7 +101,7 @@ def in_shared(out):
     1,
     5,
     lambda: (zeros(5),),
-    "writes element 4 of the shared array, which has 4 elements",
+    "writes element 4 of the shared array, but it has 4 elements",
     "thread 4 of block 0, in",
     shared=16,
 )
@@ -125,10 +119,8 @@ def in_dynamic_shared(out):
     1,
     3,
     lambda: (zeros(3), numbers(3, dtype=np.int64)),
-    "reads",
-    "of local memory",
+    "reads bytes 12 to 15 of local memory, but it has 12 bytes",
     "thread 2 of block 0",
-    "past the last",
 )
 @cuda.jit
 def in_local(out, x):
@@ -145,7 +137,7 @@ def in_constant(out):
     out[cuda.threadIdx.x] = weights[cuda.threadIdx.x]  # here
 
 
-@planted("out of bounds", 1, 1, lambda: (numbers(5)[:0], numbers(3)), "of empty", "which has 0 elements")
+@planted("out of bounds", 1, 1, lambda: (numbers(5)[:0], numbers(3)), "empty[0]", "but empty has 0 elements")
 @cuda.jit
 def in_an_empty_array(empty, x):
     empty[0] = x[0]  # here
@@ -198,7 +190,7 @@ def not_filled(out):
     4,
     lambda: (np.full(9, np.nan, np.float32),),
     "1 of the 9 elements of out",
-    "element 8 of out",
+    "the first is out[8]",
     poison=np.nan,
 )
 @cuda.jit
@@ -212,10 +204,11 @@ def one_is_left_out(out):
     1,
     64,
     lambda: (zeros(64),),
-    "of the shared array is written by one thread, read by another",
+    "one thread writes element",
+    "of the shared array, another reads it",
     "writes it in",
     "reads it in",
-    "cuda.syncthreads() between them?",
+    "cuda.syncthreads() between the two lines?",
 )
 @cuda.jit
 def across_warps(out):
@@ -225,9 +218,7 @@ def across_warps(out):
     out[t] = tile[63 - t]  # here
 
 
-@planted(
-    "race", 1, 32, lambda: (zeros(32),), "is written by one thread, read by another", "cuda.syncwarp() between them?"
-)
+@planted("race", 1, 32, lambda: (zeros(32),), "one thread writes element", "cuda.syncwarp() between the two lines?")
 @cuda.jit
 def within_a_warp(out):
     tile = cuda.shared.array(32, float32)
@@ -241,8 +232,9 @@ def within_a_warp(out):
     1,
     64,
     lambda: (zeros(64), zeros(64)),
-    "of work is written by one thread, read by another",
-    "cuda.syncthreads() between them?",
+    "one thread writes work[",
+    "], another reads it",
+    "cuda.syncthreads() between the two lines?",
     "of block 0 writes it in",
     "of block 0 reads it in",
 )
@@ -258,7 +250,8 @@ def in_global_memory(out, work):
     2,
     32,
     lambda: (zeros(64), zeros(64)),
-    "of work is written by one thread, read by another",
+    "one thread writes work[",
+    "], another reads it",
     "blocks run in any order",
     "of block 0",
     "of block 1",
@@ -270,19 +263,19 @@ def between_blocks(out, work):
     out[i] = work[63 - i]  # here
 
 
-@planted("race", 1, 64, lambda: (zeros(1, dtype=np.int32),), "element 0 of total", "cuda.atomic.add?")
+@planted("race", 1, 64, lambda: (zeros(1, dtype=np.int32),), "total[0]", "a case for cuda.atomic?")
 @cuda.jit
 def a_sum_without_atomics(total):
     total[0] += cuda.threadIdx.x  # here
 
 
-@planted("race", 2, 1, lambda: (zeros(1),), "element 0 of out is written by two threads", "whose value stays is chance")
+@planted("race", 2, 1, lambda: (zeros(1),), "two threads write out[0]", "which value stays is chance")
 @cuda.jit
 def two_writers(out):
     out[0] = cuda.blockIdx.x + 1  # here
 
 
-@planted("race", 1, 64, lambda: (zeros(64),), "is read by one thread, written by another", "cuda.syncthreads()")
+@planted("race", 1, 64, lambda: (zeros(64),), "one thread writes", "cuda.syncthreads() at the end of the loop?")
 @cuda.jit
 def the_second_barrier_of_a_loop(out):
     tile = cuda.shared.array(64, float32)
@@ -341,8 +334,8 @@ def a_barrier_after_return(out):
     1,
     32,
     lambda: (zeros(32),),
-    "16 of the lanes that the mask of a warp operation names do not come",
-    "the mask must name just the lanes that come here",
+    "16 lanes are named in the mask of a warp operation, but not there",
+    "the mask must name just the threads that come here",
 )
 @cuda.jit
 def half_a_warp(out):
@@ -408,7 +401,7 @@ def test_a_copy_that_nobody_waits_for(wait, order):
     result = run(COPY.replace("WAIT", wait), out, x, block=4, shared=64, order=order)
     if wait in ("", "cp.async.wait_group 1;"):
         (fault,) = result.faults
-        assert fault.kind == "race" and "of the shared array is written by one thread, read by another" in str(fault)
+        assert fault.kind == "race" and "one thread writes element" in str(fault)
         assert "an asynchronous copy of block 0 writes it in\n    PTX line" in str(fault)
         assert "cp.async.ca.shared.global [%r4], [%d1], 16" in str(fault) and "ld.shared.v4.b32" in str(fault)
         assert "the copy may still be under way: wait for it before the barrier" in str(fault)
@@ -475,7 +468,7 @@ def test_one_fault_is_told_once():
 
 def test_emulate_raises_what_was_found():
     x = numbers(6)
-    with emulate(), pytest.raises(KernelFault, match="out of bounds: reads element") as caught:
+    with emulate(), pytest.raises(KernelFault, match="out of bounds: reads x") as caught:
         past_the_end[1, 8](zeros(8), x)
     assert caught.value.result.faults[0].kind == "out of bounds"
     assert str(caught.value) == str(caught.value.result)

@@ -191,12 +191,6 @@ def test_integers(kind):
         cases[f"shr.{kind} %d, %a, {n}"] = lambda a, b, n=n: a >> n
     if kind[0] == "s":
         cases |= {f"abs.{kind} %d, %a": lambda a, b: abs(a), f"neg.{kind} %d, %a": lambda a, b: -a}
-    if kind == "s32":
-        clamped = partial(clamp, bits=32)
-        cases |= {
-            "add.sat.s32 %d, %a, %b": lambda a, b: clamped(a + b),
-            "sub.sat.s32 %d, %a, %b": lambda a, b: clamped(a - b),
-        }
     check(cases, *io)
     if bits < 64:
         cases = {f"mul.wide.{kind} %d, %a, %b": lambda a, b: a * b}
@@ -262,17 +256,13 @@ def test_bit_fields(kind):
 
 
 def test_words_of_three_operands():
-    """Funnel shifts, logic of three and the permutation of bytes."""
+    """Funnel shifts and the permutation of bytes."""
     rows = [(a, b, n) for a, b in [(0xDEADBEEF, 0x12345678), (1 << 31, 1)] for n in (0, 1, 31, 32, 33, 64, 255)]
     cases = {}
     for mode, count in (("clamp", lambda n: min(n, 32)), ("wrap", lambda n: n & 31)):
         cases[f"shf.l.{mode}.b32 %d, %a, %b, %n"] = lambda a, b, n, c=count: (b << 32 | a) << c(n) >> 32
         cases[f"shf.r.{mode}.b32 %d, %a, %b, %n"] = lambda a, b, n, c=count: (b << 32 | a) >> c(n)
 
-    def lop(table, a, b, c):
-        return sum(bit(table, 4 * bit(a, n) + 2 * bit(b, n) + bit(c, n)) << n for n in range(32))
-
-    cases |= {f"lop3.b32 %d, %a, %b, %n, {table}": partial(lop, table) for table in (0, 0x80, 0x96, 0xE8, 0xCA, 0xFF)}
     check(cases, "a:u32 b:u32 n:u32", "u32", rows)
 
     def prmt(a, b, s):
@@ -301,7 +291,7 @@ def test_choices_and_moves():
 
 @pytest.mark.parametrize("text", [
     "add.magic.f32 %d, %a, %b", "cvt.rn.odd.f32.f64 %d, %a", "setp.xx.f32 %p, %a, %b", "mul.lo.pred %d, %a, %b",
-    "mul.rz.f64 %d, %a, %b", "cvt.rz.bf16.f32 %d, %a", "dp4a.u32.u32 %d, %a, %b, %a",
+    "mul.rz.f64 %d, %a, %b", "add.sat.s32 %d, %a, %b", "setp.lt.f16x2 %p|%q, %a, %b", "cvt.rz.bf16.f32 %d, %a", "dp4a.u32.u32 %d, %a, %b, %a",
 ])  # fmt: skip
 def test_what_is_not_known_is_named(text):
     with pytest.raises(PTXError, match=text.split()[0]):
@@ -378,9 +368,6 @@ def test_packed_arithmetic():
         for at in (0, 16):
             x, y = (decode("f16", v >> at & 0xFFFF) for v in (a, b))
             assert same("f16", got >> at & 0xFFFF, reference("add", "f16", "rn", x, y))
-    row = (encode("f16", 1.0) | encode("f16", 5.0) << 16, encode("f16", 2.0) | encode("f16", 3.0) << 16)
-    texts = ["setp.lt.f16x2 %d|%e, %a, %b", "setp.lt.f16x2 %e|%d, %a, %b"]
-    assert ptx(texts, "a:b32 b:b32", "pred", [row], e="pred") == [[1], [0]]
 
 
 @pytest.mark.parametrize("kind", ["f32", "f64", "f16"])
@@ -449,8 +436,7 @@ INTEGER_KINDS = ["u8", "s8", "u16", "s16", "u32", "s32", "u64", "s64"]
 def test_conversions_of_integers(source):
     rows, io = [(x,) for x in integers(source)], f"a:{source}"
     for to in INTEGER_KINDS:
-        clamped = partial(clamp, bits=BITS[to], sign=to[0] == "s")
-        check({f"cvt.{to}.{source} %d, %a": int, f"cvt.sat.{to}.{source} %d, %a": clamped}, io, to, rows)
+        check({f"cvt.{to}.{source} %d, %a": int}, io, to, rows)
     for to in ("f32", "f64", "f16"):
         modes = ["rn"] if to == "f16" else ["rn", "rz", "rm", "rp"]
         results = ptx([f"cvt.{mode}.{to}.{source} %d, %a" for mode in modes], io, to, rows)
@@ -537,7 +523,7 @@ def called(name, arguments, result=""):
 
 def libdevice(name, *rows):
     """Results of a function on rows of numbers: floats and integers, by its types."""
-    form, _ = find(FUNCTIONS[name].split("."))
+    form = find(FUNCTIONS[name].split("."))
     kinds = form.operands[: len(rows[0])]
     patterns = [[encode(k, v) if k in FORMATS else v for k, v in zip(kinds, row, strict=True)] for row in rows]
     text = called(name, {f"%a{n}": k for n, k in enumerate(kinds)}, form.result)
@@ -584,7 +570,12 @@ def test_functions_that_store_results():
         inputs = f"a:{kind} x:{stored} y:{stored}", kind, rows
         read = ptx([text, *(f"ld.global.b{BITS[stored]} %d, [%at+{at}]" for at in (8, 16))], *inputs, p="u64", q="u64")
         kinds = [kind, stored, stored]
-        return list(zip(*[[decode(k, v) if k in FORMATS else v for v in c] for k, c in zip(kinds, read, strict=True)], strict=True))
+        return list(
+            zip(
+                *[[decode(k, v) if k in FORMATS else v for v in c] for k, c in zip(kinds, read, strict=True)],
+                strict=True,
+            )
+        )
 
     for suffix, kind in (("", "f64"), ("f", "f32")):
         assert [r[:2] for r in stored_by(f"modf{suffix}", kind, [-2.5, -math.inf], kind)] == [

@@ -105,7 +105,7 @@ def bitonic_sort(x):
             cuda.syncthreads()  # wrong a: pass
             distance //= 2
         size *= 2
-    x[t] = tile[t]
+    x[t] = tile[t]  # a: race
 
 
 @case(1, 33, lambda: (numbers(66),), lambda x: np.sort(x))
