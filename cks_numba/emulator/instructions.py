@@ -397,7 +397,7 @@ def extreme(i: Op, x: Value, y: Value) -> Value:
 
 @instruction("sad", INTEGERS)
 def add_difference(i: Op, x: Value, y: Value, z: Value) -> Value:
-    return x.test("slt" if i.signed else "ult", y).pick(y - x, x - y) + z
+    return x.test(f"{i.sign}lt", y).pick(y - x, x - y) + z
 
 
 @instruction("abs neg", f"s16 s32 s64 {REALS}", "ftz")
