@@ -78,7 +78,7 @@ def test_readme_examples_run_in_order(capsys) -> None:
 def test_readme_shows_what_the_emulator_prints(capsys, tmp_path) -> None:
     assert emulator_demo.main(["--html", str(tmp_path / "report.html")]) == 0
     assert textwrap.indent(capsys.readouterr().out, "    ") in README
-    assert "race: element 32" in (tmp_path / "report.html").read_text("utf-8")
+    assert "race: one thread writes element 32" in (tmp_path / "report.html").read_text("utf-8")
     assert emulator_demo.main(["--html", str(tmp_path)]) == 1  # a folder
     assert capsys.readouterr().err.startswith("python -m cks_numba.emulator: ")
 
