@@ -422,7 +422,7 @@ def global_access(context, frame, address, site, low, high):
     for k in range(context[at.RANGE_COUNT]):
         array = words(context[at.RANGES] + k * (8 * at.RANGE))
         start, end = array[at.RANGE_START], array[at.RANGE_END]
-        if start <= address and address + size <= end:
+        if start <= address and address <= end - size:  # a sum could be too large
             offset = address - start
             if address & (size - 1):
                 report_here(context, at.MISALIGNED, site, thread, offset, size, k)
@@ -462,8 +462,8 @@ def local_access(context, frame, address, site):
     size = row[at.SITE_BYTES]
     first = address_of(frame) + context[at.LOCAL_AT]
     offset = address - first
-    if offset < 0 or offset + size > context[at.LOCAL_BYTES] or address & (size - 1):
-        kind = at.MISALIGNED if 0 <= offset and offset + size <= context[at.LOCAL_BYTES] else at.BOUNDS
+    if offset < 0 or offset > context[at.LOCAL_BYTES] - size or address & (size - 1):
+        kind = at.MISALIGNED if 0 <= offset and offset <= context[at.LOCAL_BYTES] - size else at.BOUNDS
         report_here(context, kind, site, frame[at.THREAD], offset, size, at.IN_LOCAL)
         return context[at.LANDING]
     written = octets(address + context[at.LOCAL_BYTES])  # a mark for each byte, behind the memory
@@ -506,6 +506,20 @@ def copy_bytes(to, source, size, filled):
     data, result = octets(source), octets(to)
     for k in range(size):
         result[k] = data[k] if k < filled else 0
+
+
+@exported(CONTEXT, CONTEXT, *[types.int64] * 3, result=types.int64)
+def copy_source(context, frame, address, site, filled):
+    """Check the bytes that a copy reads, fewer than it writes if it fills up with zeros; return where they are."""
+    row = words(context[at.SITES] + site * (8 * at.SITE))
+    size = row[at.SITE_BYTES]
+    if filled <= 0:
+        return context[at.LANDING]
+    if address & (size - 1) == 0:
+        row[at.SITE_BYTES] = min(filled, size)
+    real = global_access(context, frame, address, site, 0, 0)
+    row[at.SITE_BYTES] = size
+    return real
 
 
 @helper

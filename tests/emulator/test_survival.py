@@ -119,7 +119,7 @@ def test_the_same_array_twice_and_views_that_overlap():
     x = np.arange(8.0)
     clean(copy, 1, 8, x, x)
     (fault,) = check_kernel(copy, 1, 8, x[1:], x[:-1]).faults
-    assert fault.kind == "race" and "is read by one thread, written by another" in str(fault)
+    assert fault.kind == "race" and "one thread reads" in str(fault)
     x = np.arange(8.0)
     clean(copy, 1, 8, x[::2], x[1::2])
     np.testing.assert_array_equal(x, [1, 1, 3, 3, 5, 5, 7, 7])
@@ -241,7 +241,7 @@ def test_loops_within_loops():
     np.testing.assert_array_equal(out, 3 * 4 * 5 * 6 * (32 - 11))
 
 
-@pytest.mark.parametrize("address", [0, 8, 2**47, 2**63, 2**64 - 8])
+@pytest.mark.parametrize("address", [0, 8, 2**47, 2**63 - 8, 2**63, 2**64 - 8])
 @pytest.mark.parametrize("space", [".global", ".shared", ".local", ""])
 def test_addresses_of_nothing(space, address):
     found = run(f"mov.u64 %d0, {address}; ld{space}.u64 %d1, [%d0];\nst{space}.u64 [%d0], %d1;", np.zeros(1)).faults
