@@ -24,7 +24,7 @@ from .report import KernelFault, Result
 
 __all__ = ["Fault", "KernelFault", "PTXError", "Result", "check_kernel", "emulate", "run_kernel"]
 
-LIMIT = 50_000_000
+LIMIT = 20_000_000
 """Jumps back in loops after which a thread of a checked run is stopped; a wait at a barrier counts as several."""
 
 _programs: WeakKeyDictionary[Any, dict[Any, machine.Program]] = WeakKeyDictionary()

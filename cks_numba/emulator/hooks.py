@@ -29,6 +29,7 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite import ir
+from numba.np.numpy_support import as_dtype
 
 CAPABILITY = (8, 0)
 """Compute capability that the kernels are compiled for."""
@@ -903,12 +904,50 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+_declared: WeakKeyDictionary[Any, list[tuple[Any, ...]]] = WeakKeyDictionary()
+"""The signatures of kernels that were declared with some, such as ``@cuda.jit("void(float32[:], int32)")``."""
+
+
+def _declare(self: Any, signature: Any) -> None:
+    """Remember a signature, where Numba would compile it."""
+    _declared.setdefault(self, []).append(_numba_cuda().dispatcher.sigutils.normalize_signature(signature)[0])
+
+
+def _as_declared(kernel: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments as the signature that comes nearest reads them."""
+    given = [numba.typeof(plain(value)) for value in arguments]
+
+    def fits(have: Any, kind: Any) -> bool:
+        if not isinstance(kind, numba.types.Array):
+            return kernel.typingctx.can_convert(have, kind) is not None
+        if not isinstance(have, numba.types.Array) or have.ndim != kind.ndim:
+            return False
+        return bool(as_dtype(have.dtype).itemsize == as_dtype(kind.dtype).itemsize)
+
+    def strange(kinds: Any) -> int:
+        return sum(getattr(a, "dtype", a) != getattr(b, "dtype", b) for a, b in zip(given, kinds, strict=True))
+
+    def cast(value: Any, kind: Any) -> Any:
+        if isinstance(kind, numba.types.Array):
+            return plain(value).view(as_dtype(kind.dtype))
+        number = isinstance(kind, (numba.types.Number, numba.types.Boolean))
+        return np.asarray(value).astype(as_dtype(kind))[()] if number else value
+
+    signatures = _declared.get(kernel, [])
+    fitting = [kinds for kinds in signatures if len(kinds) == len(given) and all(map(fits, given, kinds))]
+    if fitting:
+        return tuple(map(cast, arguments, min(fitting, key=strange)))
+    if signatures:
+        raise TypeError(f"{kernel.__name__} takes {' or '.join(map(str, signatures))}")
+    return arguments
+
+
 def _configured(self: Any, griddim: Any, blockdim: Any, stream: Any = 0, sharedmem: int = 0) -> Any:
     grid, block = dimensions(griddim, blockdim)
     if operator.index(sharedmem) < 0:
         raise ValueError(f"the bytes of shared memory must be at least 0, not {sharedmem}")
     run: Any = _run.get()
-    return lambda *args: run(self, grid, block, operator.index(sharedmem), args)
+    return lambda *args: run(self, grid, block, operator.index(sharedmem), _as_declared(self, args))
 
 
 def _getitem(self: Any, launch: Any) -> Any:
@@ -946,7 +985,7 @@ def redirected(run: Run) -> Iterator[None]:
     kind, launch = cuda.dispatcher.CUDADispatcher, cuda.dispatcher._LaunchConfiguration
     ours = [(cuda, name, function) for name, function in _FUNCTIONS.items() if hasattr(cuda, name)]
     ours += [(kind, "__getitem__", _getitem), (kind, "configure", _configured), (kind, "forall", _forall)]
-    ours += [(kind, "specialize", lambda self, *args: self), (kind, "compile", lambda self, *args: None)]
+    ours += [(kind, "specialize", lambda self, *args: self), (kind, "compile", _declare)]
     ours += [(kind, "disable_compile", lambda self, *args: None), (launch, "__call__", _launched)]
     with _lock:
         if not _inside[0]:
