@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from . import hooks, machine
+from . import hooks, machine, ptx
 from .faults import Fault
 from .ptx import PTXError
 from .report import KernelFault, Result
@@ -151,6 +151,8 @@ def _launch(kernel: Any, grid: Any, block: Any, shared: int, arguments: Any, che
     arguments = tuple(map(hooks.plain, arguments))
     list(hooks.flatten(arguments, lambda array: 0))  # so that what no kernel takes is an error before all else
     text = hooks.ptx_of(kernel, arguments, watched=checked)
+    if checked and not ptx.watches(text):  # the same without marks, which keep compilers from some of their work
+        text = hooks.ptx_of(kernel, arguments)
     with _lock:
         known = _programs.setdefault(kernel, {})
         if (text, checked) not in known:

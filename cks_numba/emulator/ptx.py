@@ -340,6 +340,16 @@ class _Parser:
         yield Instruction((), (), call.line, label=end, source=call.source)
 
 
+def watches(text: str) -> bool:
+    """Whether any index that hooks.py has marked in PTX may be below zero: one that is not a constant.
+
+    >>> watches('mov.u64 %rd1, 7; .pragma "index %rd1";'), watches('.pragma "index %rd2";')
+    (False, True)
+    """
+    constants = {register for register in re.findall(r"mov\.[usb]64\s+(%\w+), \d+;", text)}
+    return any(not mark.isdigit() and mark not in constants for mark in re.findall(r'\.pragma\s+"index ([^"]*)"', text))
+
+
 def called(call: Instruction) -> tuple[list[str], str, list[str]]:
     """The results, name and arguments of a call."""
     args = [a.strip() for a in call.args]
