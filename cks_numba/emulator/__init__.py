@@ -11,19 +11,21 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from . import hooks, machine
+from . import hooks, machine, ptx
+from .faults import Fault
 from .ptx import PTXError
-from .report import Fault, KernelFault, Result
+from .report import KernelFault, Result
 
 __all__ = ["Fault", "KernelFault", "PTXError", "Result", "check_kernel", "emulate", "run_kernel"]
 
-LIMIT = 10_000_000
-"""Jumps back in loops after which a thread of a checked run is stopped."""
+LIMIT = 20_000_000
+"""Jumps back in loops after which a thread of a checked run is stopped; a wait at a barrier counts as several."""
 
 _programs: WeakKeyDictionary[Any, dict[Any, machine.Program]] = WeakKeyDictionary()
 _lock = threading.Lock()
@@ -58,7 +60,8 @@ def check_kernel(
         A value of results before the launch, such as NaN: elements of an array full of it that no thread writes are
         a fault.
     limit : int
-        Jumps back in loops after which a thread counts as running without end.
+        Jumps back in loops after which a thread counts as running without end. A wait at a barrier counts as a
+        quarter of the block's threads.
 
     Returns
     -------
@@ -96,7 +99,9 @@ def check_kernel(
     launch = _launch(kernel, *sizes, shared, arguments, checked=True)
     poisoned = launch.poisoned(poison)
     seconds = launch.run(1, order, number, limit)
-    return launch.result(kernel.py_func.__name__, seconds, poisoned)
+    result = launch.result(kernel.py_func.__name__, seconds, poisoned)
+    result.gpu_ptx = partial(hooks.ptx_of, kernel, tuple(map(hooks.plain, arguments)))
+    return result
 
 
 def run_kernel(kernel: Any, grid: Any, block: Any, *arguments: Any, shared: int = 0) -> None:
@@ -144,7 +149,10 @@ def emulate(checked: bool = True) -> Iterator[None]:
 
 def _launch(kernel: Any, grid: Any, block: Any, shared: int, arguments: Any, checked: bool) -> machine.Launch:
     arguments = tuple(map(hooks.plain, arguments))
+    list(hooks.flatten(arguments, lambda array: 0))  # so that what no kernel takes is an error before all else
     text = hooks.ptx_of(kernel, arguments, watched=checked)
+    if checked and not ptx.watches(text):  # the same without marks, which keep compilers from some of their work
+        text = hooks.ptx_of(kernel, arguments)
     with _lock:
         known = _programs.setdefault(kernel, {})
         if (text, checked) not in known:

@@ -29,6 +29,7 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite import ir
+from numba.np.numpy_support import as_dtype
 
 CAPABILITY = (8, 0)
 """Compute capability that the kernels are compiled for."""
@@ -179,6 +180,8 @@ def _without_driver(watched: bool) -> Iterator[None]:
         from numba.cuda.core.callconv import MinimalCallConv
         from numba.cuda.core.compiler_lock import global_compiler_lock
         from numba.cuda.np import arrayobj
+
+        more = []
     except ImportError:  # Numba's own numba.cuda
         from numba.core import debuginfo, lowering
         from numba.core.compiler_lock import global_compiler_lock
@@ -220,6 +223,8 @@ def _front_end(
     """LLVM IR of a kernel and of the device functions that it calls, and the name of its entry."""
     from numba.cuda import compiler
 
+    if options.get("link") or options.get("extensions"):
+        raise RuntimeError(f"{kernel.__name__} links other code or has extensions, which the emulator cannot run")
     debug, fast, opt = (options.get(name) for name in ("debug", "fastmath", "opt"))
     shared = {"debug": debug, "lineinfo": True, "fastmath": fast, "cc": CAPABILITY}
     with _without_driver(watched):
@@ -233,11 +238,9 @@ def _front_end(
             code, flags = kernel.py_func.__code__, {"fastmath": fast, "opt": 3 if opt else 0}
             result = compiler.compile_cuda(kernel.py_func, numba.types.void, signature, nvvm_options=flags, **shared)
             library, function = result.target_context.prepare_cuda_kernel(
-                result.library, result.fndesc, debug, True, flags, code.co_filename, code.co_firstlineno
+                result.library, result.fndesc, debug, True, flags, code.co_filename, 0
             )
             entry = function.name
-        if options.get("link"):
-            raise RuntimeError(f"{kernel.__name__} links other code, which the emulator cannot run")
         return library.llvm_strs, entry
 
 
@@ -256,17 +259,20 @@ _TINY = """define void @f() {
 """
 
 
-def _module(text: str) -> str:
-    """LLVM IR of a module of our own, as NVVM wants it."""
-    from numba.cuda.cudadrv import nvvm
-
-    version = nvvm.NVVM().get_ir_version() if _nvvm_versions and _nvvm_versions[0] else (2, 0, 3, 1)
+def _module(text: str, version: tuple[int, ...]) -> str:
+    """LLVM IR of a module of our own, as NVVM of this version wants it."""
     return _HEAD.replace("VERSION", ", i32 ".join(map(str, version))) + text
 
 
 _HALF = re.compile(r'^declare i32 @"(_Z(?:L(\d+)(\w+)|(pl|mi|ml|dv|ng|ps|eq|ne|lt|le|gt|ge)RK\w+)_nbst)"\((.*)\)', re.M)
 _OPERATORS = {"pl": "add", "mi": "sub", "ml": "mul", "dv": "div", "ng": "neg", "ps": "pos", "ne": "neu"}
 _BY_FLOAT = "sin cos exp exp2 exp10 log log2 log10 sqrt rsqrt tanh floor ceil trunc rint fmax fmin".split()
+
+
+def _ir_version() -> tuple[int, ...]:
+    from numba.cuda.cudadrv import nvvm
+
+    return tuple((nvvm.NVVM() if nvvm_version() else _Nvvm()).get_ir_version())
 
 
 def _half_value(operation: str) -> tuple[str, str]:
@@ -312,7 +318,7 @@ def _halves(modules: list[str]) -> list[str]:
             f'define linkonce_odr i32 @"{name}"({result}* %r0{values}) alwaysinline {{\n{loads}  {code}\n'
             f"  %p = bitcast {result}* %r0 to {kind}*\n  store {kind} %r, {kind}* %p\n  ret i32 0\n}}\n"
         )
-    return [*modules, _module("".join(body))] if found else modules
+    return [*modules, _module("".join(body), _ir_version())] if found else modules
 
 
 _nvvm_versions: list[str | None] = []
@@ -322,15 +328,15 @@ def nvvm_version() -> str | None:
     """What NVVM says of itself in the PTX that it makes, or None where it or its library of functions is missing."""
     from numba.cuda.cudadrv import nvvm
 
-    if not _nvvm_versions:
-        try:
-            library = hashlib.sha256(nvvm.LibDevice().get()).hexdigest()
-            _nvvm_versions.append("unknown")
-            ptx = _nvvm_ptx([_module(_TINY)], {})
-            _nvvm_versions[:] = ["".join(line for line in ptx.splitlines() if line.startswith("//")) + library]
-        except Exception:  # every way in which a library can be missing or broken
-            _nvvm_versions[:] = [None]
-    return _nvvm_versions[0]
+    with _lock:
+        if not _nvvm_versions:
+            try:
+                library = hashlib.sha256(nvvm.LibDevice().get()).hexdigest()
+                ptx = _nvvm_ptx([_module(_TINY, nvvm.NVVM().get_ir_version())], {})
+                _nvvm_versions.append("".join(line for line in ptx.splitlines() if line.startswith("//")) + library)
+            except Exception:  # every way in which a library can be missing or broken
+                _nvvm_versions.append(None)
+        return _nvvm_versions[0]
 
 
 def _nvvm_ptx(modules: list[str], options: dict[str, Any]) -> str:
@@ -505,6 +511,8 @@ class _Fingerprint:
         elif isinstance(value, types.ModuleType):
             self.module(value, names)
         elif isinstance(value, (np.ndarray, np.generic)):
+            if isinstance(value, DeviceArray):
+                raise TypeError("a kernel uses a device array that is a global variable: make it an argument")
             if value.dtype.hasobject:
                 raise _Unknown(value)
             self.put(value.dtype.descr, value.shape, value.strides)
@@ -512,7 +520,7 @@ class _Fingerprint:
         elif isinstance(value, enum.Enum):
             self.put(type(value).__qualname__, value.name)
             self.add(value.value)
-        elif _of_library(getattr(value, "__module__", None)) and hasattr(value, "__qualname__"):
+        elif _of_library(getattr(value, "__module__", None)) and "<" not in getattr(value, "__qualname__", "<locals>"):
             self.put(value.__module__, value.__qualname__)  # a class or a function of a library
         else:
             self.user_object(value, names)
@@ -572,7 +580,7 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _codes(constant)
 
 
-def _key(kernel: Any, signature: tuple[Any, ...], compiler: str, watched: bool) -> str | None:
+def _key(kernel: Any, signature: tuple[Any, ...], compiler: str, watched: bool = False) -> str | None:
     """The name of a kernel's PTX in the cache, or None if it depends on what has no sound fingerprint."""
     fingerprint = _Fingerprint()
     versions = [getattr(sys.modules.get(name), "__version__", None) for name in ("numba", "numba_cuda", "numpy")]
@@ -694,6 +702,8 @@ def plain(value: Any) -> Any:
     """A device array of the emulator as the NumPy array that it is."""
     if isinstance(value, DeviceArray):
         return value.view(np.ndarray)
+    if type(value).__module__ == "numba.cuda.args":  # cuda.In, cuda.Out or cuda.InOut
+        return plain(value.value)
     return type(value)(map(plain, value)) if type(value) in (tuple, list) else value
 
 
@@ -713,11 +723,15 @@ def flatten(arguments: Any, place: Callable[[Any], int]) -> Iterator[bytes]:
         elif isinstance(value, np.void):
             yield place(np.asarray(value)).to_bytes(8, "little")
         elif isinstance(value, np.ndarray):
+            if value.dtype.hasobject or not value.dtype.isnative:
+                raise TypeError(f"a kernel takes no arrays of {value.dtype}")
             numbers = 0, 0, value.size, value.itemsize, place(value), *value.shape, *value.strides
             yield from (number.to_bytes(8, "little", signed=number < 0) for number in numbers)
         elif isinstance(value, (complex, np.complexfloating)):
             yield from (part.tobytes() for part in (np.asarray(value).real, np.asarray(value).imag))
-        elif isinstance(value, (bool, int, float, np.number, np.bool_, np.datetime64, np.timedelta64)):
+        elif type(value) is int:  # NumPy's own integer may be narrower
+            yield value.to_bytes(8, "little", signed=value < 0)
+        elif isinstance(value, (bool, float, np.number, np.bool_, np.datetime64, np.timedelta64)):
             yield np.asarray(value).tobytes()
         else:
             raise TypeError(f"a kernel takes NumPy arrays, scalars and tuples of them, not {type(value).__name__}")
@@ -890,12 +904,50 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+_declared: WeakKeyDictionary[Any, list[tuple[Any, ...]]] = WeakKeyDictionary()
+"""The signatures of kernels that were declared with some, such as ``@cuda.jit("void(float32[:], int32)")``."""
+
+
+def _declare(self: Any, signature: Any) -> None:
+    """Remember a signature, where Numba would compile it."""
+    _declared.setdefault(self, []).append(_numba_cuda().dispatcher.sigutils.normalize_signature(signature)[0])
+
+
+def _as_declared(kernel: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments as the signature that comes nearest reads them."""
+    given = [numba.typeof(plain(value)) for value in arguments]
+
+    def fits(have: Any, kind: Any) -> bool:
+        if not isinstance(kind, numba.types.Array):
+            return kernel.typingctx.can_convert(have, kind) is not None
+        if not isinstance(have, numba.types.Array) or have.ndim != kind.ndim:
+            return False
+        return bool(as_dtype(have.dtype).itemsize == as_dtype(kind.dtype).itemsize)
+
+    def strange(kinds: Any) -> int:
+        return sum(getattr(a, "dtype", a) != getattr(b, "dtype", b) for a, b in zip(given, kinds, strict=True))
+
+    def cast(value: Any, kind: Any) -> Any:
+        if isinstance(kind, numba.types.Array):
+            return plain(value).view(as_dtype(kind.dtype))
+        number = isinstance(kind, (numba.types.Number, numba.types.Boolean))
+        return np.asarray(value).astype(as_dtype(kind))[()] if number else value
+
+    signatures = _declared.get(kernel, [])
+    fitting = [kinds for kinds in signatures if len(kinds) == len(given) and all(map(fits, given, kinds))]
+    if fitting:
+        return tuple(map(cast, arguments, min(fitting, key=strange)))
+    if signatures:
+        raise TypeError(f"{kernel.__name__} takes {' or '.join(map(str, signatures))}")
+    return arguments
+
+
 def _configured(self: Any, griddim: Any, blockdim: Any, stream: Any = 0, sharedmem: int = 0) -> Any:
     grid, block = dimensions(griddim, blockdim)
     if operator.index(sharedmem) < 0:
         raise ValueError(f"the bytes of shared memory must be at least 0, not {sharedmem}")
     run: Any = _run.get()
-    return lambda *args: run(self, grid, block, operator.index(sharedmem), args)
+    return lambda *args: run(self, grid, block, operator.index(sharedmem), _as_declared(self, args))
 
 
 def _getitem(self: Any, launch: Any) -> Any:
@@ -933,7 +985,8 @@ def redirected(run: Run) -> Iterator[None]:
     kind, launch = cuda.dispatcher.CUDADispatcher, cuda.dispatcher._LaunchConfiguration
     ours = [(cuda, name, function) for name, function in _FUNCTIONS.items() if hasattr(cuda, name)]
     ours += [(kind, "__getitem__", _getitem), (kind, "configure", _configured), (kind, "forall", _forall)]
-    ours += [(kind, "specialize", lambda self, *args: self), (launch, "__call__", _launched)]
+    ours += [(kind, "specialize", lambda self, *args: self), (kind, "compile", _declare)]
+    ours += [(kind, "disable_compile", lambda self, *args: None), (launch, "__call__", _launched)]
     with _lock:
         if not _inside[0]:
             changes = [(owner, name, _either(function, getattr(owner, name))) for owner, name, function in ours]

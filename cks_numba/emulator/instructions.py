@@ -395,6 +395,11 @@ def extreme(i: Op, x: Value, y: Value) -> Value:
     return x.test("uno", y).pick(math.nan, result) if "NaN" in i.mods else result
 
 
+@instruction("sad", INTEGERS)
+def add_difference(i: Op, x: Value, y: Value, z: Value) -> Value:
+    return x.test(f"{i.sign}lt", y).pick(y - x, x - y) + z
+
+
 @instruction("abs neg", f"s16 s32 s64 {REALS}", "ftz")
 def change_sign(i: Op, x: Value) -> Value:
     if i.kind not in NOT_SUBNORMAL:

@@ -11,17 +11,17 @@ from __future__ import annotations
     PARAMETERS, CONSTANTS, SHARED, GRID_X, GRID_Y, GRID_Z, BLOCK_X, BLOCK_Y, BLOCK_Z, BLOCK_ID_X, BLOCK_ID_Y,
     BLOCK_ID_Z, LIMIT, SHARED_BYTES, LANDING,
     # for the scheduler
-    KERNEL, PERFORM, POINTS, FRAMES, FRAME_BYTES, LOCAL_AT, LOCAL_BYTES, BLOCKS, FIRST_BLOCK, BLOCK_STEP, BLOCK,
-    BLOCK_ORDER, ORDER, RANDOM, CHECKED, STOP,
+    KERNEL, PERFORM, POINTS, PLACES, FRAMES, FRAME_BYTES, LOCAL_AT, LOCAL_BYTES, BLOCKS, FIRST_BLOCK, BLOCK_STEP,
+    BLOCK, BLOCK_ORDER, ORDER, RANDOM, CHECKED, STOP,
     # for the checks
-    SITES, RANGES, RANGE_COUNT, GRANULE, SHARED_GRANULE, SHADOW, TIME, SINCE, BLOCK_SINCE, BLOCK_TIMES, FINDINGS,
-    FINDING_COUNT, ACCESSES, COPIES,
+    SITES, RANGES, RANGE_COUNT, GRANULE, SHARED_GRANULE, SHADOW, TIME, SINCE, BLOCK_SINCE, BLOCK_TIMES,
+    FINDINGS, FINDING_COUNT, ACCESSES, COPIES,
     # for accesses that warp operations or atomics put in order
     CLOCKS, CLOCKS_SINCE, RELEASED, ACQUIRED, BLOCK_RELEASED, BLOCK_ACQUIRED,
     # for what the accesses of a warp cost together
     COUNTS, LOG, SEEN, MOST, TOUCHED, TOUCHED_COUNT, RUN, BANKS,
-) = range(59)  # fmt: skip
-CONTEXT = 59
+) = range(60)  # fmt: skip
+CONTEXT = 60
 
 # The frame of a thread.
 TID_X, TID_Y, TID_Z, THREAD, STATE, STEPS, MASK, DETAIL = range(8)
@@ -34,8 +34,8 @@ RUNS, YIELDED, EVERYBODY = 0, -2, -1  # values of MASK; another names the lanes 
 BARRIER, YIELD, SYNC, SHUFFLE, VOTE, MATCH, ACTIVE, REDUCE, LDMATRIX, MMA = range(10)
 
 # A row of the table of sites, each an instruction that touches memory.
-SITE_BYTES, SITE_ACTION, SITE_SHARED = range(3)
-SITE = 3
+SITE_BYTES, SITE_ACTION, SITE_SHARED, SITE_FIRST = range(4)
+SITE = 4
 READ, WRITE, ATOMIC, VOLATILE = range(4)
 GENERIC, GLOBAL_SPACE, SHARED_SPACE, LOCAL_SPACE = range(4)
 
@@ -51,6 +51,7 @@ SHADOW_ROW = 4
 # A stamp says who touched memory, where and when.
 TIME_SHIFT, SITE_SHIFT, THREAD_SHIFT = 34, 20, 9
 SITE_BITS, THREAD_BITS, IS_ATOMIC, CLOCK_BITS = (1 << 14) - 1, (1 << 11) - 1, 1 << 8, (1 << 8) - 1
+END_OF_TIME = (1 << 29) - 1  # the last that fits into a stamp
 COPY = THREAD_BITS  # stands for the unit that makes asynchronous copies
 
 # A row of the findings.

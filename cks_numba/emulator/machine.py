@@ -14,12 +14,14 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from . import layout, runtime
+from .faults import ArrayInfo, Finding, Site
 from .ptx import Instruction, PTXError, parse
-from .report import ArrayInfo, Finding, Result, Site
+from .report import Result
 from .translate import Translator
 
 Triple = tuple[int, int, int]
 Array = np.ndarray[Any, Any]
+MOST_SHARED = 49152  # bytes of a block, of any GPU whose limit nobody has raised
 GUARD = 4096  # bytes between arrays in memory, so that an access that just misses one does not land in the next
 llvm.initialize_native_target()
 llvm.initialize_native_asmprinter()
@@ -44,11 +46,16 @@ class Program:
         self.sites, self.points = translator.sites, translator.points
         self.frame_bytes, kinds = translator.frame_bytes, translator.kinds
         self.points_table = np.array([0, *kinds], np.int64)
+        # Compilers may make several instructions of one barrier: they are all that of their line.
+        lines = [(p.source, p.op) if p.source else j for j, p in enumerate(self.points)]
+        self.places = np.array([0, *(1 + lines.index(line) for line in lines)], np.int64)
         self.granule = {space: self._granule(space) for space in ("global", "shared")}
         self.atomics = any(i.op and i.op[0] in ("atom", "red") for i in self.kernel.body)
         self.copies = any(i.op[:2] == ("cp", "async") for i in self.kernel.body)
         self.syncs = layout.SYNC in kinds
         self.perform = runtime.FUNCTIONS["perform"].address if max(kinds, default=0) > layout.YIELD else 0
+        if len(self.sites) > layout.SITE_BITS:
+            raise PTXError(f"the kernel touches memory in more than {layout.SITE_BITS} places")
         self._engine = _compiled(code, checked)
         self.address = self._engine.get_function_address("kernel")
 
@@ -77,26 +84,24 @@ def _compiled(code: str, checked: bool) -> Any:
     llvm.add_symbol("print_text", ctypes.cast(_print_text, ctypes.c_void_p).value)
     target = llvm.Target.from_default_triple()
     features = llvm.get_host_cpu_features().flatten()
-    machine = target.create_target_machine(
-        opt=1 if checked else 2, cpu=llvm.get_host_cpu_name(), features=features, jit=True
-    )
+    machine = target.create_target_machine(opt=1, cpu=llvm.get_host_cpu_name(), features=features, jit=True)
     head = f'target triple = "{llvm.get_process_triple()}"\ntarget datalayout = "{machine.target_data}"\n'
     module = llvm.parse_assembly(head + code)
-    _optimise(module, machine, 1 if checked else 2)
+    _optimise(module, machine, vectors=not checked)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     return engine
 
 
-def _optimise(module: Any, machine: Any, level: int) -> None:
+def _optimise(module: Any, machine: Any, vectors: bool) -> None:
     if hasattr(llvm, "create_pass_builder"):
-        options = llvm.create_pipeline_tuning_options(speed_level=level)
-        options.loop_vectorization = options.slp_vectorization = level > 1
+        options = llvm.create_pipeline_tuning_options(speed_level=1)
+        options.loop_vectorization = options.slp_vectorization = vectors
         builder = llvm.create_pass_builder(machine, options)
         builder.getModulePassManager().run(module, builder)
     else:  # llvmlite before 0.44
         manager, builder = llvm.create_module_pass_manager(), llvm.create_pass_manager_builder()
-        builder.opt_level = level
+        builder.opt_level, builder.loop_vectorize, builder.slp_vectorize = 1, vectors, vectors
         builder.populate(manager)
         manager.run(module)
 
@@ -168,22 +173,27 @@ class Memory:
     def __init__(self, arrays: list[Array]) -> None:
         self.arrays = arrays
         self.regions: list[Region] = []
-        for low, high in sorted(map(_bounds, arrays)):
+        for low, high in sorted(_bounds(array) for array in arrays if array.size):
             if self.regions and low < self.regions[-1].high:
                 self.regions[-1].high = max(high, self.regions[-1].high)
-            elif high > low:
+            else:
                 self.regions.append(Region(low, high))
+        self.empty = {id(array): Region(*_bounds(array)) for array in arrays if not array.size}
+        self.regions += self.empty.values()
         total = sum(r.bytes + GUARD + 256 for r in self.regions) + GUARD
         self.memory = np.zeros(total + 256, np.uint8)
         at = self.memory.ctypes.data + GUARD
+        odd = {_bounds(array)[0] for array in arrays if not array.flags.aligned}  # only a copy of these can be used
         for region in self.regions:
-            region.start = -(-at // 256) * 256 + region.low % 16
+            region.start = -(-at // 256) * 256 + (0 if region.low in odd else region.low % 16)
             ctypes.memmove(region.start, region.low, region.bytes)
             at = region.start + region.bytes + GUARD
 
     def region(self, array: Array) -> Region | None:
+        if not array.size:
+            return self.empty.get(id(array))
         low, high = _bounds(array)
-        return next((r for r in self.regions if r.low <= low and high <= r.high and low < high), None)
+        return next((r for r in self.regions if r.low <= low and high <= r.high), None)
 
     def place(self, array: Array) -> int:
         """The address of an array's first element in this memory."""
@@ -253,6 +263,9 @@ class Launch:
     ) -> None:
         self.program, self.grid, self.block, self.dynamic = program, grid, block, dynamic
         self.threads = prod(block)
+        shared = program.kernel.shared_bytes + dynamic
+        if shared > MOST_SHARED:
+            raise ValueError(f"a block has at most {MOST_SHARED} bytes of shared memory, and this one needs {shared}")
         self.named = list(_arrays_in(arguments, names))
         arrays = [array for _, array in self.named]
         checked = program.checked
@@ -293,6 +306,8 @@ class Launch:
             self.printed = [text for c in self.contexts for text in _printed.pop(c.ctypes.data)]
         if self.program.checked:
             self.memory.take_back()
+            if any(context[layout.TIME] >= layout.END_OF_TIME for context in self.contexts):
+                raise RuntimeError(f"a checked run ends after {layout.END_OF_TIME} barriers and atomics")
         return seconds
 
     def _run_all(self) -> None:
@@ -328,8 +343,9 @@ class Launch:
             "GRID_X": self.grid[0], "GRID_Y": self.grid[1], "GRID_Z": self.grid[2],
             "BLOCK_X": self.block[0], "BLOCK_Y": self.block[1], "BLOCK_Z": self.block[2], "LIMIT": limit,
             "KERNEL": program.address, "PERFORM": program.perform, "POINTS": program.points_table.ctypes.data,
+            "PLACES": program.places.ctypes.data,
             "FRAMES": table(frame * self.threads, np.uint8), "FRAME_BYTES": frame, "LOCAL_AT": program.frame_bytes,
-            "LOCAL_BYTES": local, "BLOCKS": prod(self.grid), "FIRST_BLOCK": worker, "BLOCK_STEP": workers,
+            "LOCAL_BYTES": kernel.local.bytes, "BLOCKS": prod(self.grid), "FIRST_BLOCK": worker, "BLOCK_STEP": workers,
             "ORDER": order, "RANDOM": seed * 2654435761 % 2**62 + 1, "CHECKED": program.checked,
             "BANKS": table(33 * 33),
         }  # fmt: skip
@@ -347,15 +363,17 @@ class Launch:
         """Numbers and tables for the checks."""
         program, rows = self.program, []
         actions = {"read": layout.READ, "write": layout.WRITE, "atomic": layout.ATOMIC}
+        first: dict[Any, int] = {}
         sites = [
             (
                 s.bytes,
                 layout.VOLATILE if "volatile" in s.instruction.op[1:] and s.action == "read" else actions[s.action],
                 s.space == "shared",
+                first.setdefault((s.instruction.source or k, s.action), k),
             )
-            for s in program.sites
+            for k, s in enumerate(program.sites)
         ]
-        self.sites = self._keep(np.array([*sites, (0, 0, 0)], np.int64))
+        self.sites = self._keep(np.array([*sites, (0, 0, 0, 0)], np.int64))
         for region in self.memory.regions:
             region.shadow = _aligned(layout.SHADOW_ROW * ((region.bytes >> program.granule["global"]) + 2))
             rows.append((region.start, region.start + region.bytes, region.shadow.ctypes.data))
@@ -400,14 +418,14 @@ class Launch:
         findings += self._never_written(poisoned)
         return Result(
             name, self.grid, self.block, findings, self.program.sites, arrays, self.counts[:-1], self.printed, seconds,
-            self.program.text, self.program.kernel, self.dynamic,
+            self.program.text, self.program.kernel, self.dynamic, int(self.contexts[0][layout.ACCESSES]),
         )  # fmt: skip
 
     def _finding(self, row: list[int], shared: list[tuple[int, int]], local: int) -> Finding:
         kind, site, other, block, thread, other_block, other_thread, address, size, array, count = row
         if array == layout.IN_SHARED:
             k = max((k for k, (offset, _) in enumerate(shared) if offset <= address), default=0)
-            array, address = len(self.named) + k, address - (shared[k][0] if shared else 0)
+            array, address = (len(self.named) + k, address - shared[k][0]) if shared else (-1, address)
         elif array == layout.IN_LOCAL:
             array = local
         elif array >= 0:

@@ -244,7 +244,7 @@ class _Parser:
             return before
         here, inlined_at = found.groups()[:3], found.groups()[3:]
         chain: Source = ((self.files.get(int(here[0]), "?"), int(here[1])),)
-        if inlined_at[0]:
+        if inlined_at[0] and inlined_at[1] != "0":
             caller = ((self.files.get(int(inlined_at[0]), "?"), int(inlined_at[1])),)
             chain += self.chains.get(inlined_at, caller)
             self.chains[here] = chain
@@ -338,6 +338,16 @@ class _Parser:
             else:
                 yield i._replace(args=tuple(map(renamed, i.args)), guard=guard, source=source)
         yield Instruction((), (), call.line, label=end, source=call.source)
+
+
+def watches(text: str) -> bool:
+    """Whether any index that hooks.py has marked in PTX may be below zero: one that is not a constant.
+
+    >>> watches('mov.u64 %rd1, 7; .pragma "index %rd1";'), watches('.pragma "index %rd2";')
+    (False, True)
+    """
+    constants = {register for register in re.findall(r"mov\.[usb]64\s+(%\w+), \d+;", text)}
+    return any(not mark.isdigit() and mark not in constants for mark in re.findall(r'\.pragma\s+"index ([^"]*)"', text))
 
 
 def called(call: Instruction) -> tuple[list[str], str, list[str]]:

@@ -146,23 +146,46 @@ def exported(*kinds: Any, result: Any = types.void) -> Any:
 
 # --- findings --------------------------------------------------------------------------------------
 @helper
+def same_line(context, site):
+    """The first site of the same Python line that does the same, as of a loop whose body the compiler has repeated."""
+    return site if site < 0 else words(context[at.SITES] + site * (8 * at.SITE))[at.SITE_FIRST]
+
+
+@helper
+def distance(block, thread, other_block, other_thread):
+    """How far two threads are apart: 0 in one warp, 1 in one block, 2 in different blocks."""
+    return 2 if block != other_block else 1 if thread >> 5 != other_thread >> 5 else 0
+
+
+@helper
 def report(context, kind, site, other, thread, other_block, other_thread, address, size, array):
-    """Note a fault, or count it if the same one is known."""
-    rows = words(context[at.FINDINGS])
-    count = context[at.FINDING_COUNT]
-    for k in range(count):
+    """Note a fault, or count it if the same one is known; as its example, keep the threads furthest apart."""
+    site, other = same_line(context, site), same_line(context, other)
+    rows, block = words(context[at.FINDINGS]), context[at.BLOCK]
+    k, count = 0, context[at.FINDING_COUNT]
+    while k < count:
         row = k * at.FINDING
         if rows[row] == kind and rows[row + at.AT_SITE] == site and rows[row + at.OTHER_SITE] == other:
+            if rows[row + at.ARRAY] == array:
+                break
+        k += 1
+    if k == at.MOST_FINDINGS:
+        return
+    row = k * at.FINDING
+    if k == count:
+        context[at.FINDING_COUNT] = count + 1
+    else:
+        before = distance(
+            rows[row + at.AT_BLOCK], rows[row + at.AT_THREAD], rows[row + at.OTHER_BLOCK], rows[row + at.OTHER_THREAD]
+        )
+        if distance(block, thread, other_block, other_thread) <= before:
             rows[row + at.COUNT] += 1
             return
-    if count == at.MOST_FINDINGS:
-        return
-    row = count * at.FINDING
     rows[row + at.KIND], rows[row + at.AT_SITE], rows[row + at.OTHER_SITE] = kind, site, other
-    rows[row + at.AT_BLOCK], rows[row + at.AT_THREAD] = context[at.BLOCK], thread
+    rows[row + at.AT_BLOCK], rows[row + at.AT_THREAD] = block, thread
     rows[row + at.OTHER_BLOCK], rows[row + at.OTHER_THREAD] = other_block, other_thread
-    rows[row + at.ADDRESS], rows[row + at.SIZE], rows[row + at.ARRAY], rows[row + at.COUNT] = address, size, array, 1
-    context[at.FINDING_COUNT] = count + 1
+    rows[row + at.ADDRESS], rows[row + at.SIZE], rows[row + at.ARRAY] = address, size, array
+    rows[row + at.COUNT] += 1
 
 
 @helper
@@ -399,7 +422,7 @@ def global_access(context, frame, address, site, low, high):
     for k in range(context[at.RANGE_COUNT]):
         array = words(context[at.RANGES] + k * (8 * at.RANGE))
         start, end = array[at.RANGE_START], array[at.RANGE_END]
-        if start <= address and address + size <= end:
+        if start <= address and address <= end - size:  # a sum could be too large
             offset = address - start
             if address & (size - 1):
                 report_here(context, at.MISALIGNED, site, thread, offset, size, k)
@@ -439,8 +462,8 @@ def local_access(context, frame, address, site):
     size = row[at.SITE_BYTES]
     first = address_of(frame) + context[at.LOCAL_AT]
     offset = address - first
-    if offset < 0 or offset + size > context[at.LOCAL_BYTES] or address & (size - 1):
-        kind = at.MISALIGNED if 0 <= offset and offset + size <= context[at.LOCAL_BYTES] else at.BOUNDS
+    if offset < 0 or offset > context[at.LOCAL_BYTES] - size or address & (size - 1):
+        kind = at.MISALIGNED if 0 <= offset and offset <= context[at.LOCAL_BYTES] - size else at.BOUNDS
         report_here(context, kind, site, frame[at.THREAD], offset, size, at.IN_LOCAL)
         return context[at.LANDING]
     written = octets(address + context[at.LOCAL_BYTES])  # a mark for each byte, behind the memory
@@ -483,6 +506,20 @@ def copy_bytes(to, source, size, filled):
     data, result = octets(source), octets(to)
     for k in range(size):
         result[k] = data[k] if k < filled else 0
+
+
+@exported(CONTEXT, CONTEXT, *[types.int64] * 3, result=types.int64)
+def copy_source(context, frame, address, site, filled):
+    """Check the bytes that a copy reads, fewer than it writes if it fills up with zeros; return where they are."""
+    row = words(context[at.SITES] + site * (8 * at.SITE))
+    size = row[at.SITE_BYTES]
+    if filled <= 0:
+        return context[at.LANDING]
+    if address & (size - 1) == 0:
+        row[at.SITE_BYTES] = min(filled, size)
+    real = global_access(context, frame, address, site, 0, 0)
+    row[at.SITE_BYTES] = size
+    return real
 
 
 @helper
@@ -651,7 +688,8 @@ def shuffle_all(context, warp, members, existing, site):
             taken = lane if source < 0 else source
             if not members >> taken & 1:
                 if context[at.CHECKED] and existing >> taken & 1:
-                    report_here(context, at.MISSING_LANES, site, warp * 32 + lane, taken, 1, -1)
+                    thread, block = warp * 32 + lane, context[at.BLOCK]
+                    report(context, at.MISSING_LANES, site, -1, thread, block, warp * 32 + taken, -1, 1, -1)
                 taken = lane
             found[2 * lane] = frame_of(context, warp * 32 + taken)[at.EXCHANGE]
             found[2 * lane + 1] = source >= 0
@@ -821,15 +859,18 @@ def complete(context, warp, count, forced):
         kind, mask, detail = points[state], frame[at.MASK], frame[at.DETAIL]
         named = existing if mask == at.EVERYBODY else mask & existing
         members = missing = 0
+        absent = warp * 32 + lane
         for other in range(count):
             if not named >> other & 1:
                 continue
             theirs = frame_of(context, warp * 32 + other)
             waits = theirs[at.STATE] > 0 and theirs[at.MASK] != at.RUNS and points[theirs[at.STATE]] == kind
+            waits = waits and theirs[at.DETAIL] == detail
             if waits and theirs[at.MASK] == mask and (kind != at.ACTIVE or theirs[at.STATE] == state):
                 members |= 1 << other
             elif theirs[at.STATE] != at.DONE and kind != at.ACTIVE:
                 missing += 1
+                absent = warp * 32 + other
         alone = not members >> lane & 1
         if alone or missing and not forced:
             if not (alone and forced):
@@ -837,7 +878,8 @@ def complete(context, warp, count, forced):
         if kind >= at.LDMATRIX and members != 0xFFFFFFFF:
             missing = max(missing, 1)
         if (missing or alone) and context[at.CHECKED]:
-            report_here(context, at.MISSING_LANES, -1 - state, warp * 32 + lane, -1, max(missing, 1), -1)
+            thread, block = warp * 32 + lane, context[at.BLOCK]
+            report(context, at.MISSING_LANES, -1 - state, -1, thread, block, absent, -1, max(missing, 1), -1)
         if kind >= at.LDMATRIX and members != 0xFFFFFFFF:
             for other in range(count):  # without all lanes there is no result
                 if members >> other & 1:
@@ -911,7 +953,7 @@ def pass_barrier(context, threads):
             ones += frame[at.EXCHANGE] & 1
     if alive == 0:
         return 0
-    mine = frame_of(context, first)[at.STATE]
+    mine, places = frame_of(context, first)[at.STATE], words(context[at.PLACES])
     done = -1
     for t in range(threads):
         frame = frame_of(context, t)
@@ -919,16 +961,15 @@ def pass_barrier(context, threads):
             done = t
             continue
         if context[at.CHECKED]:
-            if frame[at.STATE] != mine:
+            if places[frame[at.STATE]] != places[mine]:
                 report(
                     context, at.DIVERGENT, -1 - mine, -1 - frame[at.STATE], first, context[at.BLOCK], t, -1, 0, -1
                 )  # fmt: skip
-            if context[at.COPIES]:
-                copies_of_thread_go_on(context, t)
         mode = frame[at.DETAIL] & 7
         if mode:
             frame[at.EXCHANGE] = ones if mode == 1 else ones == alive if mode == 2 else ones > 0
         frame[at.MASK] = at.RUNS
+        frame[at.STEPS] += threads >> 2  # waiting takes that much longer than a jump
     if context[at.CHECKED] and done >= 0:
         report(context, at.MISSING_THREADS, -1 - mine, -1, first, context[at.BLOCK], done, -1, threads - alive, -1)
     return alive
@@ -984,18 +1025,23 @@ def run_block(context, block, threads):
             warp = place(context, k, rounded, start, step)
             if warp < warps and run_warp(context, warp, min(32, threads - 32 * warp)):
                 yielded = True
-            if context[at.STOP]:
+            if context[at.STOP] or context[at.TIME] >= at.END_OF_TIME:
+                context[at.STOP] = 1
                 return
         if yielded:
             for t in range(threads):
                 frame = frame_of(context, t)
                 if frame[at.MASK] == at.YIELDED:
                     frame[at.MASK] = at.RUNS
+                    frame[at.STEPS] += threads >> 2
             continue
         if pass_barrier(context, threads) == 0:
             return
         context[at.TIME] += 1
         context[at.SINCE] = context[at.TIME]
+        if context[at.COPIES]:
+            for t in range(threads):
+                copies_of_thread_go_on(context, t)
 
 
 @exported(CONTEXT)

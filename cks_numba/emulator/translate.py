@@ -14,9 +14,9 @@ import struct
 from collections.abc import Iterator
 
 from . import instructions, layout
+from .faults import Site
 from .instructions import FLOATS, llvm_type
 from .ptx import BITS, REGISTER, Instruction, Kernel, PTXError, called, immediate, split
-from .report import Site
 
 SPACES = ("global", "shared", "local", "param", "const")
 WAITS = {
@@ -61,7 +61,9 @@ class Translator:
         self.slots: dict[str, int] = {}
         for register in sorted({r for registers in self.saved.values() for r in registers}):
             self.slots[register] = layout.FRAME + len(self.slots)
-        self.frame_bytes = -(-(layout.FRAME + len(self.slots)) // 8) * 64
+        self.buffers_at = -(-(layout.FRAME + len(self.slots)) // 8) * 64
+        # What a called function gets must outlast its barriers.
+        self.frame_bytes = self.buffers_at + (-(-kernel.buffers.bytes // 64) * 64 if self.saved else 0)
         # With many points it is cheaper to keep registers in the frame all the time than to save them at each point.
         self.framed = sum(map(len, self.saved.values())) > 3 * len(kernel.body)
 
@@ -127,7 +129,7 @@ class Translator:
 
     # --- registers and operands
     def home(self, register: str) -> str:
-        return "%R." + register.lstrip("%")
+        return f"%R.{register[1:]}" if register[0] == "%" else f"%S.{register}"
 
     def value(self, operand: str, kind: str) -> str:
         """The value of an operand, read as a PTX type."""
@@ -255,7 +257,9 @@ class Translator:
             self.emit(f"%{name} = load i64, i64* %at_{name}")
         self.emit("%frame_number = ptrtoint i64* %frame to i64")
         self.emit(f"%local = add i64 %frame_number, {self.frame_bytes}")
-        if self.kernel.buffers.bytes:
+        if self.kernel.buffers.bytes and self.saved:
+            self.emit(f"%buffers = add i64 %frame_number, {self.buffers_at}")
+        elif self.kernel.buffers.bytes:
             self.emit(f"%buffer = alloca [{self.kernel.buffers.bytes} x i8], align 16")
             self.emit(f"%buffers = ptrtoint [{self.kernel.buffers.bytes} x i8]* %buffer to i64")
         self.emit("%R.carry = alloca i1")
@@ -317,7 +321,6 @@ class Translator:
         else:
             instructions.compute(self, i)
         if self._yields(j, i):
-            self.store_word(layout.MASK, "0")
             self._suspend(j, i, layout.YIELD)
         return True
 
@@ -575,8 +578,8 @@ class Translator:
         if i.op[1] != "async" or "mbarrier" in i.op or "bulk" in i.op:
             raise PTXError("of cp, only cp.async is known")
         if "wait_all" in i.op or "wait_group" in i.op or "commit_group" in i.op:
-            pending = "-1" if "commit_group" in i.op else "0" if "wait_all" in i.op else i.args[0]
-            if self.checked:
+            calls = ["-1"] if "commit_group" in i.op else ["-1", "0"] if "wait_all" in i.op else [i.args[0]]
+            for pending in calls if self.checked else ():
                 self.call("copies_done", "void", "i64* %context", "i64* %frame", f"i64 {pending}")
             return
         size = immediate(i.args[2]) or 0
@@ -587,11 +590,8 @@ class Translator:
         if self.checked:
             site = self._site(i, "shared", "write", size)
             real = self._access("shared", to, site, "0", "-1")
-            some, none = self.label("some"), self.label("none")
-            self.emit(f"br i1 {self.let(f'icmp ne i64 {filled}, 0')}, label %{some}, label %{none}")
-            self.begin(some, False)
-            self._access("global", source, self._site(i, "global", "read", size))
-            self.begin(none)
+            numbers = (f"i64 {n}" for n in (source, self._site(i, "global", "read", size), filled))
+            source = self.call("copy_source", "i64", "i64* %context", "i64* %frame", *numbers)
         self.call("copy_bytes", "void", f"i64 {real}", f"i64 {source}", f"i64 {size}", f"i64 {filled}")
         if self.checked:
             self.call("copy_begun", "void", "i64* %context", "i64* %frame", f"i64 {to}", f"i64 {site}")

@@ -258,6 +258,11 @@ def test_launches_are_redirected():
         adding.configure(np.int64(2), [8])(1, 2, 3)
         with hooks.redirected(lambda *args: seen.append("inner")):
             adding[1, 1](1, 2, 3)
+        declared = cuda.jit(["void(float32[:], float32)", "void(float64[:], float64)"])(lambda a, b: None)
+        declared[1, 1](np.ones(1), 1)
+        declared[1, 1](np.ones(1, np.float32), 1)
+        with pytest.raises(TypeError, match="takes"):
+            declared[1, 1](1, 2)
         thread = threading.Thread(target=lambda: seen.append(cuda.to_device is not plain[1] and hooks._run.get()))
         thread.start()
         thread.join()
@@ -267,8 +272,11 @@ def test_launches_are_redirected():
         (adding, (4, 1, 1), (256, 1, 1), 0, (1, 2, 3)),
         (adding, (2, 1, 1), (8, 1, 1), 0, (1, 2, 3)),
         "inner",
+        (declared, (1, 1, 1), (1, 1, 1), 0, (np.ones(1), 1)),
+        (declared, (1, 1, 1), (1, 1, 1), 0, (np.ones(1), 1)),
         None,
     ]
+    assert [type(call[4][1]) for call in seen[5:7]] == [np.float64, np.float32]
     assert (vars(type(adding))["__getitem__"], cuda.to_device) == plain
 
 

@@ -4,7 +4,6 @@ import itertools
 import math
 import struct
 from fractions import Fraction
-from functools import partial
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -278,7 +277,9 @@ def test_choices_and_moves():
     check({"selp.b32 %d, %a, %b, %p": lambda a, b, p: a if p else b}, "a:u32 b:u32 p:pred", "u32", rows)
     cases = {
         "mov.b64 {%l, %h}, %a; mov.b64 %d, {%h, %l}": lambda a: a >> 32 | a << 32,
-        "mov.b64 {%w,%x,%y,%z}, %a; mov.b64 %d, {%w,%w,%z,%w}": lambda a: (a & 0xFFFF) * 0x1000000010001 + (a >> 48 << 32),
+        "mov.b64 {%w,%x,%y,%z}, %a; mov.b64 %d, {%w,%w,%z,%w}": (
+            lambda a: (a & 0xFFFF) * 0x1000000010001 + (a >> 48 << 32)
+        ),
         "mov.b128 %q, {%a, %a}; mov.b128 {%d, _}, %q": lambda a: a,
         "mov.u64 %d, -5": lambda a: -5,
     }  # fmt: skip
@@ -291,7 +292,8 @@ def test_choices_and_moves():
 
 @pytest.mark.parametrize("text", [
     "add.magic.f32 %d, %a, %b", "cvt.rn.odd.f32.f64 %d, %a", "setp.xx.f32 %p, %a, %b", "mul.lo.pred %d, %a, %b",
-    "mul.rz.f64 %d, %a, %b", "add.sat.s32 %d, %a, %b", "setp.lt.f16x2 %p|%q, %a, %b", "cvt.rz.bf16.f32 %d, %a", "dp4a.u32.u32 %d, %a, %b, %a",
+    "mul.rz.f64 %d, %a, %b", "add.sat.s32 %d, %a, %b", "setp.lt.f16x2 %p|%q, %a, %b", "cvt.rz.bf16.f32 %d, %a",
+    "dp4a.u32.u32 %d, %a, %b, %a",
 ])  # fmt: skip
 def test_what_is_not_known_is_named(text):
     with pytest.raises(PTXError, match=text.split()[0]):
@@ -600,7 +602,8 @@ def test_functions_of_integers_and_bits():
         "half2float": ((1.5,), 1.5), "ll2float_rz": (((1 << 62) + 1,), 2.0**62), "saturatef": ((1.5,), 1.0),
         "frsqrt_rn": ((4.0,), 0.5), "fadd_ru": ((1.0, 1e-9), 1 + 2.0**-23), "dadd_rz": ((1.0, -1e-30), 1 - 2.0**-53),
         "frcp_rn": ((4.0,), 0.25), "fmaf_rd": ((1.0, 1.0, -1e-9), 1 - 2.0**-24), "fast_fdividef": ((1.0, 4.0), 0.25),
-        "pow": ((-2.0, 3.0), -8.0), "fast_powf": ((2.0, 3.0), 8.0), "powif": ((2.0, -2), 0.25), "scalbn": ((1.5, 4), 24),
+        "pow": ((-2.0, 3.0), -8.0), "fast_powf": ((2.0, 3.0), 8.0), "powif": ((2.0, -2), 0.25),
+        "scalbn": ((1.5, 4), 24),
         "ldexpf": ((1.5, 4), 24.0), "nextafterf": ((1.0, 2.0), 1 + 2.0**-23), "nextafter": ((1.0, 2.0), 1 + 2.0**-52),
         "fmaf": ((2.0, 3.0, 4.0), 10.0),
     }  # fmt: skip

@@ -22,7 +22,7 @@ def sum_by_tree(out, x):
     half = BLOCK // 2
     while half > 0:
         if t < half:
-            part[t] += part[t + half]  # a: race
+            part[t] += part[t + half]  # a: race  # c: out of bounds
             # wrong b: cuda.syncthreads()  # b: missing threads
         cuda.syncthreads()  # wrong a: pass  # wrong b: pass
         half //= 2

@@ -105,7 +105,7 @@ def bitonic_sort(x):
             cuda.syncthreads()  # wrong a: pass
             distance //= 2
         size *= 2
-    x[t] = tile[t]
+    x[t] = tile[t]  # a: race
 
 
 @case(1, 33, lambda: (numbers(66),), lambda x: np.sort(x))
@@ -138,8 +138,9 @@ def compact(count, out, x):
     if i >= x.size:
         return
     keep = x[i] > 0
-    mask = cuda.activemask()  # wrong a: mask = FULL
-    votes = cuda.ballot_sync(mask, keep)  # a: missing lanes
+    mask = cuda.activemask()
+    votes = cuda.ballot_sync(mask, keep)  # wrong a: votes = cuda.ballot_sync(mask, keep) if keep else 0
+    # a: missing lanes
     base = 0
     leader = cuda.ffs(mask) - 1
     if cuda.laneid == leader:

@@ -22,9 +22,8 @@ def votes(out, x):
     """Ask a warp."""
     i = cuda.grid(1)
     vote = x[i] > 0
-    # wrong a: if not vote: return
     answers = (
-        cuda.all_sync(FULL, vote),  # a: missing lanes
+        cuda.all_sync(FULL, vote),  # a: missing lanes  # wrong a: cuda.all_sync(FULL, vote) if vote else False,
         cuda.any_sync(FULL, vote),  # a: missing lanes
         cuda.eq_sync(FULL, vote),  # a: missing lanes
     )
@@ -197,12 +196,12 @@ def constant_weights(out, x):
 def median_of_seven(out, x):
     """Sort by insertion in a local array, which each thread has for itself."""
     row, n = cuda.threadIdx.x, x.shape[1]
-    kept = cuda.local.array(7, float32)
-    for k in range(n):  # wrong a: for k in range(1, n):
+    kept = cuda.local.array(7, float32)  # wrong a: kept = cuda.local.array(6, float32)
+    for k in range(n):
         value, j = x[row, k], k
-        while j > 0 and kept[j - 1] > value:  # a: uninitialised  # wrong b: while kept[j - 1] > value:
+        while j > 0 and kept[j - 1] > value:  # wrong b: while kept[j - 1] > value:
             # b: negative index
-            kept[j] = kept[j - 1]  # a: uninitialised  # b: negative index
+            kept[j] = kept[j - 1]  # a: out of bounds  # b: negative index
             j -= 1
-        kept[j] = value
+        kept[j] = value  # a: out of bounds
     out[row] = kept[n // 2]
