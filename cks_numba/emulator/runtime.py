@@ -126,7 +126,7 @@ class Exported:
         """Address of the compiled function."""
         try:
             self.compiled = cfunc(self.signature, cache=True, error_model="numpy")(self.function)
-        except RuntimeError:  # Numba found no folder for its cache
+        except Exception:  # no folder for the cache of Numba, or what is in it is damaged
             self.compiled = cfunc(self.signature, error_model="numpy")(self.function)
         return int(self.compiled.address)
 
