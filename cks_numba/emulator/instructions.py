@@ -37,20 +37,41 @@ def llvm_type(kind: str) -> str:
     return FLOATS.get(kind) or f"i{BITS[kind]}"
 
 
-def operator(integer: str, real: str = "") -> Callable[[Value, Operand], Value]:
-    return lambda x, y: x.do(real if x.type in SUFFIXES else integer, y)
-
-
 class Value:
     """A value in LLVM IR: Python's operators emit instructions."""
 
     def __init__(self, t: Translator, type_: str, text: str) -> None:
-        self.t, self.type, self.text = t, type_, text
-        self.bits = {"f": 32, "d": 64}.get(type_[0]) or int(type_[1:].rstrip("*"))
+        self.t: Translator = t
+        self.type: str = type_
+        self.text: str = text
+        self.bits: int = {"f": 32, "d": 64}.get(type_[0]) or int(type_[1:].rstrip("*"))
 
-    __add__, __sub__, __mul__ = operator("add", "fadd"), operator("sub", "fsub"), operator("mul", "fmul")
-    __and__, __or__, __xor__ = operator("and"), operator("or"), operator("xor")
-    __lshift__, __rshift__, __truediv__ = operator("shl"), operator("lshr"), operator("", "fdiv")
+    def __add__(self, y: Operand) -> Value:
+        return self.do("fadd" if self.type in SUFFIXES else "add", y)
+
+    def __sub__(self, y: Operand) -> Value:
+        return self.do("fsub" if self.type in SUFFIXES else "sub", y)
+
+    def __mul__(self, y: Operand) -> Value:
+        return self.do("fmul" if self.type in SUFFIXES else "mul", y)
+
+    def __truediv__(self, y: Operand) -> Value:
+        return self.do("fdiv", y)
+
+    def __and__(self, y: Operand) -> Value:
+        return self.do("and", y)
+
+    def __or__(self, y: Operand) -> Value:
+        return self.do("or", y)
+
+    def __xor__(self, y: Operand) -> Value:
+        return self.do("xor", y)
+
+    def __lshift__(self, y: Operand) -> Value:
+        return self.do("shl", y)
+
+    def __rshift__(self, y: Operand) -> Value:
+        return self.do("lshr", y)
 
     def do(self, how: str, *y: Operand) -> Value:
         """Emit an instruction of this value and others; its result has the same type."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import layout, runtime
 from .faults import ArrayInfo, Finding, Site
-from .ptx import Instruction, PTXError, parse
+from .ptx import Instruction, Kernel, PTXError, parse
 from .report import Result
 from .translate import Translator
 
@@ -37,6 +37,21 @@ class Program:
         PTX with one kernel.
     checked : bool
     """
+
+    text: str
+    checked: bool
+    kernel: Kernel
+    sites: list[Site]
+    points: list[Instruction]
+    frame_bytes: int
+    points_table: Array
+    places: Array
+    granule: dict[str, int]
+    atomics: bool
+    copies: bool
+    syncs: bool
+    perform: int
+    address: int
 
     def __init__(self, text: str, checked: bool) -> None:
         self.text, self.checked = text, checked
@@ -147,6 +162,11 @@ _print_text = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_
 class Region:
     """Memory that holds the arguments which overlap on the host, at the same distances."""
 
+    low: int
+    high: int
+    start: int
+    shadow: Array
+
     def __init__(self, low: int, high: int) -> None:
         self.low, self.high = low, high  # addresses on the host
         self.start = 0
@@ -169,6 +189,10 @@ def _bounds(array: Array) -> tuple[int, int]:
 
 class Memory:
     """Copies of the arguments of a launch, with gaps between; the sanitised twin of a GPU's memory."""
+
+    arrays: list[Array]
+    empty: dict[int, Region]
+    memory: Array
 
     def __init__(self, arrays: list[Array]) -> None:
         self.arrays = arrays
@@ -250,6 +274,21 @@ class Launch:
     flatten : function
         Gives the bytes of the parameters, see `hooks.flatten`.
     """
+
+    program: Program
+    grid: Triple
+    block: Triple
+    dynamic: int
+    threads: int
+    named: list[tuple[str, Array]]
+    memory: Memory
+    parameters: Array
+    constants: Array
+    printed: list[str]
+    sites: Array
+    ranges: Array
+    findings: Array
+    counts: Array
 
     def __init__(
         self,

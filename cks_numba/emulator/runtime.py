@@ -146,19 +146,30 @@ def exported(*kinds: Any, result: Any = types.void) -> Any:
 
 # --- findings --------------------------------------------------------------------------------------
 @helper
-def same_line(context, site):
+def same_line(context: Any, site: int) -> Any:
     """The first site of the same Python line that does the same, as of a loop whose body the compiler has repeated."""
     return site if site < 0 else words(context[at.SITES] + site * (8 * at.SITE))[at.SITE_FIRST]
 
 
 @helper
-def distance(block, thread, other_block, other_thread):
+def distance(block: int, thread: int, other_block: int, other_thread: int) -> Any:
     """How far two threads are apart: 0 in one warp, 1 in one block, 2 in different blocks."""
     return 2 if block != other_block else 1 if thread >> 5 != other_thread >> 5 else 0
 
 
 @helper
-def report(context, kind, site, other, thread, other_block, other_thread, address, size, array):
+def report(
+    context: Any,
+    kind: int,
+    site: int,
+    other: int,
+    thread: int,
+    other_block: int,
+    other_thread: int,
+    address: int,
+    size: int,
+    array: int,
+) -> Any:
     """Note a fault, or count it if the same one is known; as its example, keep the threads furthest apart."""
     site, other = same_line(context, site), same_line(context, other)
     rows, block = words(context[at.FINDINGS]), context[at.BLOCK]
@@ -189,12 +200,12 @@ def report(context, kind, site, other, thread, other_block, other_thread, addres
 
 
 @helper
-def report_here(context, kind, site, thread, address, size, array):
+def report_here(context: Any, kind: int, site: int, thread: int, address: int, size: int, array: int) -> Any:
     report(context, kind, site, -1, thread, context[at.BLOCK], thread, address, size, array)
 
 
 @exported(CONTEXT, CONTEXT, *[types.int64] * 3)
-def report_event(context, frame, kind, site, value):
+def report_event(context: Any, frame: Any, kind: int, site: int, value: int) -> Any:
     """Report what the kernel itself has found: a loop without end, a failed assertion, an index below zero."""
     report_here(context, kind, site, frame[at.THREAD], value, 0, -1)
     if kind == at.ENDLESS:
@@ -203,7 +214,7 @@ def report_event(context, frame, kind, site, value):
 
 # --- what orders two accesses ----------------------------------------------------------------------
 @helper
-def clock_of(context, thread):
+def clock_of(context: Any, thread: int) -> Any:
     """How often the warp operations of this barrier interval have synchronised a thread."""
     if context[at.CLOCKS] == 0 or words(context[at.CLOCKS_SINCE])[thread >> 5] != context[at.SINCE]:
         return 0
@@ -211,7 +222,7 @@ def clock_of(context, thread):
 
 
 @helper
-def block_of(context, time):
+def block_of(context: Any, time: int) -> Any:
     """The block that ran at a time: the last one that began before."""
     times = words(context[at.BLOCK_TIMES])
     low, high = 0, times[0]  # times[1 + 2k] is when the k-th block began, times[2 + 2k] its number
@@ -225,7 +236,7 @@ def block_of(context, time):
 
 
 @helper
-def ordered(context, thread, stamp):
+def ordered(context: Any, thread: int, stamp: int) -> Any:
     """Whether something orders the access that left a stamp and one by this thread now."""
     other = stamp >> at.THREAD_SHIFT & at.THREAD_BITS
     time = stamp >> at.TIME_SHIFT
@@ -242,7 +253,7 @@ def ordered(context, thread, stamp):
 
 
 @helper
-def synchronise_lanes(context, warp, members):
+def synchronise_lanes(context: Any, warp: int, members: int) -> Any:
     """Let the lanes know of all that the others have done so far."""
     if context[at.CLOCKS] == 0:
         return
@@ -269,7 +280,7 @@ def synchronise_lanes(context, warp, members):
 
 
 @helper
-def synchronise_atomic(context, thread, row, writes):
+def synchronise_atomic(context: Any, thread: int, row: Any, writes: int) -> Any:
     """An atomic takes over what the one before it at the same place had to tell, and tells what this thread has done.
 
     A volatile read, as in a loop that waits for a flag, only takes over.
@@ -287,7 +298,7 @@ def synchronise_atomic(context, thread, row, writes):
 
 # --- accesses --------------------------------------------------------------------------------------
 @helper
-def race(context, thread, site, stamp, address, size, array):
+def race(context: Any, thread: int, site: int, stamp: int, address: int, size: int, array: int) -> Any:
     time = stamp >> at.TIME_SHIFT
     other_block = block_of(context, time)
     other = stamp >> at.THREAD_SHIFT & at.THREAD_BITS
@@ -297,7 +308,7 @@ def race(context, thread, site, stamp, address, size, array):
 
 
 @helper
-def same_bytes(address, size, low, high):
+def same_bytes(address: int, size: int, low: int, high: int) -> Any:
     """Whether memory holds what is about to be written."""
     data = octets(address)
     for k in range(size):
@@ -308,7 +319,9 @@ def same_bytes(address, size, low, high):
 
 
 @helper
-def race_with_read(context, thread, site, action, stamp, offset, size, array):
+def race_with_read(
+    context: Any, thread: int, site: int, action: int, stamp: int, offset: int, size: int, array: int
+) -> Any:
     """Report a write where another thread has read, if nothing orders the two."""
     if stamp == 0 or action == at.ATOMIC and stamp & at.IS_ATOMIC:
         return
@@ -319,7 +332,21 @@ def race_with_read(context, thread, site, action, stamp, offset, size, array):
 
 
 @helper
-def touch(context, thread, shadow, granule, granules, site, action, at_offset, size, array, real, low, high):
+def touch(
+    context: Any,
+    thread: int,
+    shadow: int,
+    granule: int,
+    granules: int,
+    site: int,
+    action: int,
+    at_offset: int,
+    size: int,
+    array: int,
+    real: int,
+    low: int,
+    high: int,
+) -> Any:
     """Compare an access with the last ones of the same memory, and remember it."""
     since, block_since = context[at.SINCE], context[at.BLOCK_SINCE]
     now = context[at.TIME] << at.TIME_SHIFT | site << at.SITE_SHIFT | thread << at.THREAD_SHIFT
@@ -361,7 +388,7 @@ def touch(context, thread, shadow, granule, granules, site, action, at_offset, s
 
 
 @helper
-def note(context, thread, site, address):
+def note(context: Any, thread: int, site: int, address: int) -> Any:
     """Remember an address for `account`: the k-th one of this site since the thread last waited."""
     seen = words(context[at.SEEN])
     k = seen[2 * site + 1] if seen[2 * site] == context[at.RUN] else 0
@@ -377,7 +404,7 @@ def note(context, thread, site, address):
 
 
 @helper
-def shared_access(context, frame, address, site, low, high):
+def shared_access(context: Any, frame: Any, address: int, site: int, low: int, high: int) -> Any:
     row = words(context[at.SITES] + site * (8 * at.SITE))
     size = row[at.SITE_BYTES]
     thread = frame[at.THREAD]
@@ -413,7 +440,7 @@ def shared_access(context, frame, address, site, low, high):
 
 
 @helper
-def global_access(context, frame, address, site, low, high):
+def global_access(context: Any, frame: Any, address: int, site: int, low: int, high: int) -> Any:
     row = words(context[at.SITES] + site * (8 * at.SITE))
     size = row[at.SITE_BYTES]
     thread = frame[at.THREAD]
@@ -457,7 +484,7 @@ def global_access(context, frame, address, site, low, high):
 
 
 @helper
-def local_access(context, frame, address, site):
+def local_access(context: Any, frame: Any, address: int, site: int) -> Any:
     row = words(context[at.SITES] + site * (8 * at.SITE))
     size = row[at.SITE_BYTES]
     first = address_of(frame) + context[at.LOCAL_AT]
@@ -479,7 +506,7 @@ def local_access(context, frame, address, site):
 
 
 @exported(CONTEXT, CONTEXT, *[types.int64] * 5, result=types.int64)
-def access(context, frame, space, address, site, low, high):
+def access(context: Any, frame: Any, space: int, address: int, site: int, low: int, high: int) -> Any:
     """Check an access, and return the address that it may go to.
 
     `low` and `high` are the bits that a write brings. A generic address may be of any space: shared memory and the
@@ -501,7 +528,7 @@ def access(context, frame, space, address, site, low, high):
 
 # --- asynchronous copies ---------------------------------------------------------------------------
 @exported(*[types.int64] * 4)
-def copy_bytes(to, source, size, filled):
+def copy_bytes(to: int, source: int, size: int, filled: int) -> Any:
     """Copy, and write zeros behind what is copied."""
     data, result = octets(source), octets(to)
     for k in range(size):
@@ -509,7 +536,7 @@ def copy_bytes(to, source, size, filled):
 
 
 @exported(CONTEXT, CONTEXT, *[types.int64] * 3, result=types.int64)
-def copy_source(context, frame, address, site, filled):
+def copy_source(context: Any, frame: Any, address: int, site: int, filled: int) -> Any:
     """Check the bytes that a copy reads, fewer than it writes if it fills up with zeros; return where they are."""
     row = words(context[at.SITES] + site * (8 * at.SITE))
     size = row[at.SITE_BYTES]
@@ -523,7 +550,7 @@ def copy_source(context, frame, address, site, filled):
 
 
 @helper
-def stamp_copy(context, thread, address, size, site):
+def stamp_copy(context: Any, thread: int, address: int, size: int, site: int) -> Any:
     """Say that a thread, or the unit for copies, has just written shared memory."""
     granule = context[at.SHARED_GRANULE]
     now = context[at.TIME] << at.TIME_SHIFT | site << at.SITE_SHIFT | thread << at.THREAD_SHIFT
@@ -536,7 +563,7 @@ def stamp_copy(context, thread, address, size, site):
 
 
 @exported(CONTEXT, CONTEXT, *[types.int64] * 2)
-def copy_begun(context, frame, to, site):
+def copy_begun(context: Any, frame: Any, to: int, site: int) -> Any:
     """A copy may arrive at once, or not before the thread waits for it: until then nobody may touch where it goes."""
     size = words(context[at.SITES] + site * (8 * at.SITE))[at.SITE_BYTES]
     to &= 0xFFFFFFFF
@@ -551,7 +578,7 @@ def copy_begun(context, frame, to, site):
 
 
 @exported(CONTEXT, CONTEXT, types.int64)
-def copies_done(context, frame, pending):
+def copies_done(context: Any, frame: Any, pending: int) -> Any:
     """Commit a group of copies (-1), or wait until at most so many groups are under way; 0 waits for all."""
     mine = words(context[at.COPIES] + frame[at.THREAD] * (8 * at.COPIES_OF_THREAD))
     if pending < 0:
@@ -571,7 +598,7 @@ def copies_done(context, frame, pending):
 
 
 @helper
-def copies_of_thread_go_on(context, thread):
+def copies_of_thread_go_on(context: Any, thread: int) -> Any:
     """A barrier does not wait for copies."""
     mine = words(context[at.COPIES] + thread * (8 * at.COPIES_OF_THREAD))
     for k in range(mine[at.WAITING]):
@@ -581,7 +608,7 @@ def copies_of_thread_go_on(context, thread):
 
 # --- what the accesses of a warp cost --------------------------------------------------------------
 @helper
-def passes(context, row, size):
+def passes(context: Any, row: Any, size: int) -> Any:
     """Passes that shared memory needs for the addresses of a warp, and the least that would do.
 
     In one pass each of the 32 banks gives one word of 4 bytes; lanes that want the same word share it. Of wider
@@ -610,7 +637,7 @@ def passes(context, row, size):
 
 
 @helper
-def sectors(context, row, size, lanes):
+def sectors(context: Any, row: Any, size: int, lanes: int) -> Any:
     """Sectors of 32 bytes that hold the addresses of a warp, and the least that would do."""
     found, cost = words(context[at.BANKS]), 0
     for i in range(32):
@@ -625,7 +652,7 @@ def sectors(context, row, size, lanes):
 
 
 @helper
-def account(context):
+def account(context: Any) -> Any:
     """Add up what the accesses that a warp has just made cost."""
     touched, most = words(context[at.TOUCHED]), words(context[at.MOST])
     for m in range(context[at.TOUCHED_COUNT]):
@@ -654,12 +681,12 @@ def account(context):
 
 # --- warp operations -------------------------------------------------------------------------------
 @helper
-def frame_of(context, thread):
+def frame_of(context: Any, thread: int) -> Any:
     return words(context[at.FRAMES] + thread * context[at.FRAME_BYTES])
 
 
 @helper
-def shuffle(context, warp, lane, members, alive):
+def shuffle(context: Any, warp: int, lane: int, members: int, alive: int) -> Any:
     """The lane whose value a lane takes, or -1 if it keeps its own."""
     frame = frame_of(context, warp * 32 + lane)
     b, c = frame[at.EXCHANGE + 1] & 31, frame[at.EXCHANGE + 2]
@@ -679,7 +706,7 @@ def shuffle(context, warp, lane, members, alive):
 
 
 @helper
-def shuffle_all(context, warp, members, existing, site):
+def shuffle_all(context: Any, warp: int, members: int, existing: int, site: int) -> Any:
     """Shuffle: first find all results, then write them."""
     found = words(context[at.BANKS])
     for lane in range(32):
@@ -700,7 +727,7 @@ def shuffle_all(context, warp, members, existing, site):
 
 
 @helper
-def vote_all(context, warp, members, mode):
+def vote_all(context: Any, warp: int, members: int, mode: int) -> Any:
     ballot = 0
     for lane in range(32):
         if members >> lane & 1 and frame_of(context, warp * 32 + lane)[at.EXCHANGE] & 1:
@@ -718,7 +745,7 @@ def vote_all(context, warp, members, mode):
 
 
 @helper
-def match_all(context, warp, members, mode):
+def match_all(context: Any, warp: int, members: int, mode: int) -> Any:
     found = words(context[at.BANKS])
     for lane in range(32):
         found[lane] = 0
@@ -736,7 +763,7 @@ def match_all(context, warp, members, mode):
 
 
 @helper
-def reduce_all(context, warp, members, mode):
+def reduce_all(context: Any, warp: int, members: int, mode: int) -> Any:
     first = True
     result = 0
     for lane in range(32):
@@ -766,7 +793,7 @@ def reduce_all(context, warp, members, mode):
 
 
 @helper
-def load_matrices(context, warp, detail):
+def load_matrices(context: Any, warp: int, detail: int) -> Any:
     """ldmatrix: eight lanes name the rows of a matrix, 8x8 elements of 16 bits; each lane gets two elements."""
     count, transposed = detail & 7, detail >> 3
     rows = words(context[at.BANKS])
@@ -784,7 +811,7 @@ def load_matrices(context, warp, detail):
 
 
 @helper
-def value_of(word, index, kind):
+def value_of(word: int, index: int, kind: int) -> Any:
     """An element of a register: a float32 cut to tf32, or one of two elements of 16 bits."""
     if kind == 0:
         return float_of(types.uint32(word & 0xFFFFE000))
@@ -800,7 +827,7 @@ def value_of(word, index, kind):
 
 
 @helper
-def multiply_matrices(context, warp, kind):
+def multiply_matrices(context: Any, warp: int, kind: int) -> Any:
     """mma: 16x8 results, each the sum of 8 (tf32) or 16 products and what was there; the sum is made in float64."""
     per_word = 1 if kind == 0 else 2
     results = words(context[at.BANKS])
@@ -822,7 +849,7 @@ def multiply_matrices(context, warp, kind):
 
 
 @exported(CONTEXT, *[types.int64] * 6)
-def perform(context, warp, members, existing, kind, detail, point):
+def perform(context: Any, warp: int, members: int, existing: int, kind: int, detail: int, point: int) -> Any:
     """Carry a warp operation out for the lanes that take part, and let them go on."""
     if kind == at.SYNC:
         synchronise_lanes(context, warp, members)
@@ -847,7 +874,7 @@ def perform(context, warp, members, existing, kind, detail, point):
 
 
 @helper
-def complete(context, warp, count, forced):
+def complete(context: Any, warp: int, count: int, forced: int) -> Any:
     """Carry out a warp operation whose lanes have all come; `forced` goes on without those that cannot come."""
     points = words(context[at.POINTS])
     existing = (1 << count) - 1
@@ -892,14 +919,14 @@ def complete(context, warp, count, forced):
 
 # --- the scheduler ---------------------------------------------------------------------------------
 @helper
-def random(context):
+def random(context: Any) -> Any:
     """The next of a row of numbers below 2**31."""
     context[at.RANDOM] = (context[at.RANDOM] * 6364136223846793005 + 1442695040888963407) & ((1 << 63) - 1)
     return context[at.RANDOM] >> 32
 
 
 @helper
-def place(context, k, count, start, step):
+def place(context: Any, k: int, count: int, start: int, step: int) -> Any:
     """The k-th number below a power of two, `count`, in the order of this round."""
     if context[at.ORDER] == 0:
         return k
@@ -909,7 +936,7 @@ def place(context, k, count, start, step):
 
 
 @helper
-def run_warp(context, warp, count):
+def run_warp(context: Any, warp: int, count: int) -> Any:
     """Run the threads of a warp until none can go on alone; return whether one has made room for other warps."""
     points = words(context[at.POINTS])
     yielded = False
@@ -940,7 +967,7 @@ def run_warp(context, warp, count):
 
 
 @helper
-def pass_barrier(context, threads):
+def pass_barrier(context: Any, threads: int) -> Any:
     """All threads wait at a barrier, or are done: compare where, and let them go on. Return how many live on."""
     alive = ones = 0
     first = -1
@@ -976,7 +1003,7 @@ def pass_barrier(context, threads):
 
 
 @helper
-def start_block(context, block, threads):
+def start_block(context: Any, block: int, threads: int) -> Any:
     """Set the frames of a block's threads to their start."""
     context[at.BLOCK] = block
     context[at.BLOCK_ID_X] = block % context[at.GRID_X]
@@ -1012,7 +1039,7 @@ def start_block(context, block, threads):
 
 
 @helper
-def run_block(context, block, threads):
+def run_block(context: Any, block: int, threads: int) -> Any:
     start_block(context, block, threads)
     warps = (threads + 31) // 32
     rounded = 1
@@ -1045,7 +1072,7 @@ def run_block(context, block, threads):
 
 
 @exported(CONTEXT)
-def run(context):
+def run(context: Any) -> Any:
     """Run every block of a worker."""
     threads = context[at.BLOCK_X] * context[at.BLOCK_Y] * context[at.BLOCK_Z]
     for k in range(context[at.FIRST_BLOCK], context[at.BLOCKS], context[at.BLOCK_STEP]):

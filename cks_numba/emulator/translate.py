@@ -47,6 +47,16 @@ class Translator:
         What is waited for at each point.
     """
 
+    kernel: Kernel
+    checked: bool
+    count: int
+    places: dict[str, int]
+    loops: set[int]
+    saved: dict[int, list[str]]
+    buffers_at: int
+    frame_bytes: int
+    framed: bool
+
     def __init__(self, kernel: Kernel, checked: bool) -> None:
         self.kernel, self.checked = kernel, checked
         self.lines: list[str] = []
