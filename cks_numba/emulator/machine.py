@@ -257,6 +257,9 @@ def _aligned(count: int, kind: Any = np.int64) -> Array:
     return memory[first : first + count * size].view(kind)
 
 
+_abandoned: list[Any] = []
+
+
 # --- launches --------------------------------------------------------------------------------------
 class Launch:
     """One launch: the tables that the kernel, the scheduler and the checks share.
@@ -363,7 +366,9 @@ class Launch:
             for context in self.contexts:
                 context[layout.STOP], context[layout.LIMIT] = 1, 0
             for thread in threads:
-                thread.join()
+                thread.join(1)
+            if any(thread.is_alive() for thread in threads):
+                _abandoned.append(self)  # An endless loop of a fast run cannot be stopped: what it uses must stay.
             raise
 
     def _context(self, worker: int, workers: int, order: int, seed: int, limit: int) -> Array:

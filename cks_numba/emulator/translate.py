@@ -341,7 +341,8 @@ class Translator:
             steps = self.let(f"add i64 {self.load_word(layout.STEPS)}, 1")
             self.store_word(layout.STEPS, steps)
             stop, go = self.label("stop"), self.label("go")
-            limit = self.load_word(layout.LIMIT, "%context")
+            # Volatile, because Ctrl-C sets the limit to 0 while the loop runs.
+            limit = self.let(f"load volatile i64, i64* {self.word(layout.LIMIT, '%context')}")
             self.emit(f"br i1 {self.let(f'icmp ugt i64 {steps}, {limit}')}, label %{stop}, label %{go}")
             self.begin(stop, False)
             self._report(layout.ENDLESS, i)
