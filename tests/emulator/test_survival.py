@@ -318,6 +318,8 @@ os._exit(0)
 
 
 LONG = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started this with it ignored
 import sys, numpy as np
 from numba import cuda
 from cks_numba.emulator import check_kernel, run_kernel
