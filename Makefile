@@ -4,13 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Least percentage of the public names that must have a complete type.
 LEAST_TYPED := 95
+# Tests of the emulator that take minutes; .ci/steps/35_emulator runs them.
+LONG := tests/kernels/emulator $(addprefix tests/emulator/test_,foreign.py barriers.py survival.py)
 
 .PHONY: help demo learn test fuzz mutants lint types figures tutorials site clean
 
 help:
 	@echo "make demo     a photograph through real layers; every result checked, a picture saved"
 	@echo "make learn    the course, in JupyterLab"
-	@echo "make test     all tests that need no GPU"
+	@echo "make test     all tests that need no GPU, but for some minutes of the emulator's"
 	@echo "make fuzz     ten thousand random cases for each operator; takes a while"
 	@echo "make mutants  whether the tests notice wrong lines in geometry.py; takes about an hour"
 	@echo "make lint     ruff and mypy"
@@ -27,7 +29,7 @@ learn: $(VENV)/.tutorials
 	$(BIN)/jupyter lab --notebook-dir=tutorials
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n auto $(addprefix --ignore=,$(LONG)) $(PYTEST_FLAGS)
 
 fuzz: $(VENV)/.test
 	FUZZ_CASES=10000 $(BIN)/python -m pytest -q -n auto tests/operators/test_fuzz.py

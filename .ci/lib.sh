@@ -4,8 +4,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export MPLBACKEND=Agg PIP_DISABLE_PIP_VERSION_CHECK=1
-: "${PTXRUN:=../shared/tools/ptxrun}"
-export -n PTXRUN # 35_ptx alone passes it to its tests
 python=.venv/bin/python
 started=${CI_STARTED:-$(date +%s)} # set by .ci/run, like one folder for the reports of all steps
 if [ -n "${CI_REPORTS:-}" ]; then

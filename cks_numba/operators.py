@@ -62,8 +62,9 @@ def conv2d(
         Channel groups; divides IC and OC.
     layout : {"NHWC", "NCHW"}
         "NCHW" is PyTorch's: x (N, IC, IH, IW), w (OC, IC/groups, FH, FW), y (N, OC, OH, OW).
-    backend : {"auto", "cuda", "cpu", "steps"}
-        "auto": cuda if the arrays are on a GPU or a GPU is present, else cpu. "steps" is slow.
+    backend : {"auto", "cuda", "cpu", "emulator", "steps"}
+        "auto": cuda if the arrays are on a GPU or a GPU is present, else cpu. "emulator" runs the compiled CUDA kernels
+        on the CPU. "steps" is slow.
     out : array, optional
         C-contiguous buffer for the result; must not overlap an input.
     stream : Numba CUDA stream, optional
@@ -79,7 +80,7 @@ def conv2d(
     ValueError, TypeError
         For a wrong argument, before anything is written.
     RuntimeError
-        For backend="cuda" with no GPU.
+        For backend="cuda" with no GPU, and backend="emulator" in Numba's simulator.
 
     References
     ----------
@@ -156,7 +157,7 @@ def conv2d_input(
     ValueError, TypeError
         For a wrong argument, before anything is written; an impossible `input_size` names the valid range.
     RuntimeError
-        For backend="cuda" with no GPU.
+        For backend="cuda" with no GPU, and backend="emulator" in Numba's simulator.
 
     References
     ----------
@@ -231,7 +232,7 @@ def conv_transpose2d(
     ValueError, TypeError
         For a wrong argument, before anything is written.
     RuntimeError
-        For backend="cuda" with no GPU.
+        For backend="cuda" with no GPU, and backend="emulator" in Numba's simulator.
 
     Examples
     --------
@@ -302,7 +303,7 @@ def conv2d_weight(
     ValueError, TypeError
         For a wrong argument, before anything is written.
     RuntimeError
-        For backend="cuda" with no GPU.
+        For backend="cuda" with no GPU, and backend="emulator" in Numba's simulator.
 
     References
     ----------

@@ -20,6 +20,7 @@ LAYERS = (  # title, colour and rooms of each layer, from the top down
     ("compute it", "#CFEAE0", "steps kernels backends"),
     ("count it", "#F3DCEB", "flops models"),
     ("one geometry", "#FFF3B8", "geometry plan_table buffers checks"),
+    ("any kernel", "#E3DFF2", "emulator"),
 )
 COLUMNS, WIDTH, HEIGHT, GAP, LEFT = 4, 2.95, 1.0, 0.1, 1.75
 

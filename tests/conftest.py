@@ -1,35 +1,24 @@
-"""Which tests are collected: the simulator and the compiled PTX each need a process of their own."""
+"""Which tests are collected: the simulator needs a process of its own."""
 
 from __future__ import annotations
 
 import os
 from importlib.util import find_spec
 
-import pytest
-
 os.environ.setdefault("NUMBA_NUM_THREADS", "3")  # Numba reads it at its import; allows three threads on any machine
 SIMULATOR = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
-collect_ignore = []
+collect_ignore = ["emulator/foreign"]  # examples, which test_foreign.py imports
 if not SIMULATOR:  # tests/kernels/test_simulator.py runs these in a process with the variable set
     collect_ignore.append("kernels/sim")
-if "PTXRUN" not in os.environ:  # names the folder of a tool that runs compiled PTX on a CPU
-    collect_ignore.append("kernels/ptx")
 if find_spec("torch") is None:  # pytest would import it to look for doctests
     collect_ignore.append("torch_networks.py")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Ignore the warnings about files that the PTX tool, which is not part of the project, does not close."""
-    if "PTXRUN" in os.environ:
-        config.addinivalue_line("filterwarnings", "ignore:unclosed file .*ptx:ResourceWarning")
 
 
 def pytest_report_header() -> str:
     """Name the optional parts of this run, so that a short run is never mistaken for a full one."""
     parts = {
         "CUDA simulator": "on" if SIMULATOR else "in its own process",
-        "PTX": "on" if "PTXRUN" in os.environ else "left out (PTXRUN is not set)",
         "PyTorch": "found" if find_spec("torch") else "not installed",
     }
     return "cks-numba: " + ", ".join(f"{name} {state}" for name, state in parts.items())

@@ -1,7 +1,7 @@
 """Check that the tests notice a wrong line: change one at a time, in a copy, and run the tests that should fail.
 
 Geometry: every comparison, sum, product, quotient, minimum and small number in `geometry.py` is changed in turn.
-Kernels: a list of mistakes that people make. They run as compiled PTX; PTXRUN must name the folder of that tool.
+Kernels: a list of mistakes that people make. The emulator runs their compiled code.
 
 Usage: ``python tests/mutants.py [geometry|kernels] [--sample N] [--seed K]``; prints the mutants that survived.
 """
@@ -135,7 +135,7 @@ EDITS = (  # file in cks_numba/kernels, code in it, the replacement, and which o
     (GEMM, "                if m < rows and kh < taps_h:", "                if m < rows and kh <= taps_h:", 0),
     (GEMM, "digits(m if m < rows else uint32(0)", "digits(m if m <= rows else uint32(0)", 0),
     (GEMM, "while left > -BK:", "while left > 0:", 0),
-    (GEMM, "buffer ^= uint32(1)", "buffer ^= uint32(0)", 0),
+    (GEMM, "uint32(buffer ^ uint32(1))", "uint32(buffer ^ uint32(0))", 0),
     (GEMM, "left = min(int32(terms - first), most)", "left = most", 0),
     (FUNCTIONS, "if table[middle, FIRST_BLOCK] <= block:", "if table[middle, FIRST_BLOCK] < block:", 0),
     (FUNCTIONS, "            last = uint32(last - over * last_size)\n", "", 0),
@@ -162,7 +162,7 @@ def tests_of(kind: str, path: str) -> tuple[str, ...]:
     """Return the arguments of pytest that choose the tests that a mutant of this file must break."""
     if kind == "geometry":
         return GEOMETRY_TESTS
-    return "tests/kernels/ptx", "-k", KERNEL_TESTS.get(Path(path).name, KERNEL_TESTS[""])
+    return "tests/kernels/emulator", "-k", KERNEL_TESTS.get(Path(path).name, KERNEL_TESTS[""])
 
 
 def survives(mutant: Mutant | None, folder: Path, tests: tuple[str, ...]) -> bool:

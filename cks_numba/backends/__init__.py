@@ -1,4 +1,4 @@
-"""Where an operator runs: on a GPU, on the CPU, or step by step.
+"""Where an operator runs: on a GPU, on the CPU, by the GPU's kernels on the CPU, or step by step.
 
 Every backend has ``run(operator, shape, first, second, out)`` on contiguous NHWC arrays.
 
@@ -21,10 +21,10 @@ from .interrupts import uninterrupted
 with uninterrupted():
     from . import cpu
 
-Backend = Literal["auto", "cuda", "cpu", "steps"]
+Backend = Literal["auto", "cuda", "cpu", "emulator", "steps"]
 """Where an operator runs; "auto" is the GPU where the arrays live on one or one is present, else the CPU."""
 
-BACKENDS: tuple[Backend, ...] = ("auto", "cuda", "cpu", "steps")
+BACKENDS: tuple[Backend, ...] = ("auto", "cuda", "cpu", "emulator", "steps")
 
 
 @cache
@@ -34,20 +34,29 @@ def gpu() -> Any:
         return import_module(".cuda", __name__)
 
 
+@cache
+def emulated() -> Any:
+    """Return the module `emulator`, imported at its first use, because it imports numba.cuda too."""
+    with uninterrupted():
+        return import_module(".emulator", __name__)
+
+
 def choose(backend: Backend, on_gpu: bool) -> Backend:
     """Return the backend to use: "auto" is the GPU where the arrays live on one or one is present.
 
     Raises
     ------
     RuntimeError
-        For "cuda" with no GPU and no simulator; says how to go on.
+        For "cuda" with no GPU and no simulator, and for "emulator" in the simulator; says how to go on.
     """
     checks.choice("backend", backend, BACKENDS)
-    if on_gpu and backend in ("cpu", "steps"):
+    if on_gpu and backend in ("cpu", "emulator", "steps"):
         raise ValueError(f'backend={backend!r} needs arrays in host memory, got GPU arrays; use backend="cuda"')
     if on_gpu or backend == "cuda":
         gpu().require()
         return "cuda"
+    if backend == "emulator":
+        emulated().require()
     if backend == "auto":
         return "cuda" if gpu().available() and not gpu().SIMULATED else "cpu"
     return backend
@@ -61,6 +70,8 @@ def run(
         cpu.run(operator, shape, first, second, out)
     elif backend == "cuda":
         gpu().run(operator, shape, first, second, out, 0 if stream is None else stream)
+    elif backend == "emulator":
+        emulated().run(operator, shape, first, second, out)
     else:
         with np.errstate(all="ignore"):  # NaN, infinity and float32's range are the caller's to see
             result = BY_OPERATOR[operator](first, second, shape).skipping

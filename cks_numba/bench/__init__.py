@@ -4,6 +4,7 @@
 `cpu`       the CPU backend against PyTorch, the regular way and BLAS
 `ablation`  the special paths of the CPU backend, each with and without it
 `gpu`       the rungs on a GPU against cuDNN, and what a call costs in Python
+`emulator`  what the emulator takes to compile and to run a kernel
 `cluster`   one and two local workers of dask
 `calls`     what tiny calls and the first call cost on the CPU
 `timing`    rounds in which contenders take turns

@@ -7,6 +7,7 @@ import os
 import platform
 from importlib import metadata
 
+from ..backends import emulator
 from ..backends.cuda import available
 from ..kernels.jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED, cuda
 
@@ -39,13 +40,14 @@ def run(arguments: argparse.Namespace) -> int:
     gpu = gpu_name()
     print(f"{'GPU':<12} {gpu or 'none found'}")
     print(f"{'simulator':<12} {'on: kernels run on the CPU, for tiny shapes' if SIMULATED else 'off'}")
+    can = 'backend="emulator" runs the compiled kernels on the CPU' if emulator.available() else "off"
+    print(f"{'emulator':<12} {can}")
     if gpu:
         print(f'backend="auto" uses "cuda", on {gpu}')
     elif not NUMBA_CUDA:
         print('backend="auto" uses "cpu"')
         print(f"{NO_NUMBA_CUDA}: there are no")
-        print("kernels on a GPU and no `cks-numba sass`. NUMBA_ENABLE_CUDASIM=1 runs the kernels in Numba's simulator,")
-        print("for tiny shapes. All else works")
+        print("kernels on a GPU and no `cks-numba sass`. All else works, the emulator too")
     else:
-        print('backend="auto" uses "cpu"; the CUDA kernels need a GPU, or NUMBA_ENABLE_CUDASIM=1 for tiny shapes')
+        print('backend="auto" uses "cpu"')
     return 0

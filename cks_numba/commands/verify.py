@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import cuda
+from ..backends import cuda, emulator
 from ..bench.accuracy import call, operands, random_shape, relative_error, tolerance
 from ..geometry import OPERATORS, ConvShape
 from ..kernels.jit import SIMULATED
@@ -25,7 +25,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--cases", type=at_least(1), help="number of random shapes (default 100; 3 in the simulator)")
     add("--seed", type=at_least(0), default=0, help="seed of the random numbers (default 0)")
-    add("--backend", action="append", choices=("steps", "cpu", "cuda"), help="only this one; may be repeated")
+    names = ("steps", "cpu", "emulator", "cuda")
+    add("--backend", action="append", choices=names, help="only this one; may be repeated")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -82,10 +83,12 @@ def _one(
 
 def backends_here(chosen: Sequence[str] | None = None) -> list[str]:
     """Return the backends that run on this machine, or those of them that were chosen."""
-    here = ["steps", "cpu"] + (["cuda"] if cuda.available() else [])
-    missing = [name for name in chosen or () if name not in here]
-    if missing:
-        raise RuntimeError(cuda.NO_GPU)
+    here = ["steps", "cpu"]
+    for name, module in (("emulator", emulator), ("cuda", cuda)):
+        if module.available():
+            here.append(name)
+        elif name in (chosen or ()):
+            module.require()
     return [name for name in here if not chosen or name in chosen]
 
 
@@ -108,7 +111,7 @@ def verify(cases: int | None, seed: int, chosen: Sequence[str] | None = None) ->
     Raises
     ------
     RuntimeError
-        For backend "cuda" with no GPU and no simulator.
+        For backend "cuda" with no GPU and no simulator, and for "emulator" in the simulator.
     """
     backends = backends_here(chosen)
     small = "cuda" in backends and SIMULATED

@@ -24,7 +24,9 @@ from .jit import cuda, taps_of_output, unravel
 from .launch import Launch, one_thread_each
 
 TILE = 8  # images, output channels and input channels of a shared tile
-PITCH = TILE + 1  # elements from one row of a shared tile to the next; an odd number spreads a column over all banks
+# Elements from a row of ws to the next. A warp writes 4 neighbours in each of the 8 rows at once. With 4 unused
+# elements after each row, all 32 lie in different banks (in float32).
+PITCH = TILE + 4
 
 
 # --- 1. with_zeros --------------------------------------------------------------------------------
@@ -83,8 +85,8 @@ def launch_skip_zeros(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
 @cuda.jit
 def shared(x, w, y, sh, sw, ph, pw, dh, dw):
     """One block a position (oh, ow), TILE images and TILE output channels: all its threads share one window."""
-    xs = cuda.shared.array((TILE, PITCH), x.dtype)  # image, input channel
-    ws = cuda.shared.array((TILE, PITCH), x.dtype)  # output channel, input channel
+    xs = cuda.shared.array((TILE, TILE), x.dtype)  # image, input channel
+    ws = cuda.shared.array((TILE, PITCH), x.dtype)  # input channel, output channel
     tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
     ow, rest = cuda.blockIdx.x % y.shape[2], cuda.blockIdx.x // y.shape[2]
     oh, n = rest % y.shape[1], rest // y.shape[1] * TILE + ty
@@ -103,11 +105,11 @@ def shared(x, w, y, sh, sw, ph, pw, dh, dw):
                 if n < x.shape[0] and tx < depth:
                     xs[ty, tx] = x[n, oh * sh - ph + fh * dh, ow * sw - pw + fw * dw, ic0 + first_ic + tx]
                 if ty < oc_left and tx < depth:
-                    ws[ty, tx] = w[oc0 + ty, fh, fw, first_ic + tx]
+                    ws[tx, ty] = w[oc0 + ty, fh, fw, first_ic + tx]
                 cuda.syncthreads()
                 if n < x.shape[0] and tx < oc_left:
                     for ic in range(depth):
-                        acc += xs[ty, ic] * ws[tx, ic]
+                        acc += xs[ty, ic] * ws[ic, tx]
                 cuda.syncthreads()
     if n < x.shape[0] and tx < oc_left:
         y[n, oh, ow, oc0 + tx] = acc

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import numba
@@ -28,8 +30,22 @@ ALIGN = None if SIMULATED else 16
 
 
 def device(function: Any) -> Any:
-    """Compile a function to be inlined into kernels (a plain call would need a driver to compile)."""
-    return cuda.jit(device=True, inline="always")(function)
+    """Compile a function that the compiler puts into each kernel that calls it, with the function's own lines."""
+    options = {"forceinline": True, "lineinfo": True} if NUMBA_CUDA and not SIMULATED else {}
+    return cuda.jit(device=True, **options)(function)
+
+
+@contextmanager
+def compiling_for(capability: tuple[int, int]) -> Iterator[None]:
+    """Let device functions compile without a GPU: they ask the current device for its compute capability."""
+    from numba.cuda import dispatcher  # the simulator has no such module
+
+    real = dispatcher.get_current_device
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = real
 
 
 def kernel(threads: int, blocks: int) -> Any:
@@ -68,8 +84,32 @@ def _let_shared_arrays_take_an_alignment() -> None:
         FakeCUDAShared.array = array
 
 
+def _let_compiled_shared_arrays_take_an_alignment() -> None:
+    """Give Numba's own numba.cuda, which can compile kernels but not run them, the argument `alignment`."""
+    from numba.cuda import cudadecl, cudaimpl
+
+    plain = cudadecl.Cuda_shared_array.generic
+
+    def generic(self: Any) -> Any:
+        typer = plain(self)
+        return lambda shape, dtype, alignment=None: typer(shape, dtype)
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        fewer = signature.return_type(*signature.args[:2])
+        array = cudaimpl.cuda_shared_array_tuple(context, builder, fewer, args[:2])
+        newest = next(v for name, v in reversed(builder.module.globals.items()) if "_cudapy_smem" in name)
+        newest.align = signature.args[2].literal_value
+        return array
+
+    cudadecl.Cuda_shared_array.generic = generic
+    for shape in (numba.types.Tuple, numba.types.UniTuple):
+        cudaimpl.lower(cuda.shared.array, shape, numba.types.Any, numba.types.IntegerLiteral)(lower)
+
+
 if SIMULATED:
     _let_shared_arrays_take_an_alignment()
+elif not NUMBA_CUDA:
+    _let_compiled_shared_arrays_take_an_alignment()
 
 # The kernels trim with the very functions that the plan is made with.
 taps_of_output = device(geometry.taps_of_output)

@@ -29,7 +29,6 @@ from .jit import cuda, taps_of_input, unravel
 from .launch import Launch, beside, one_thread_each
 
 TILE = 8  # images, input channels and output channels of a shared tile
-PITCH = TILE + 1  # elements from one row of a shared tile to the next; an odd number spreads a column over all banks
 
 
 # --- 1. with_zeros --------------------------------------------------------------------------------
@@ -96,8 +95,8 @@ def launch_skip_zeros(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch
 @cuda.jit
 def shared(dy, w, dx, first_h, first_w, sh, sw, ph, pw, dh, dw, fh_step, fw_step, oh_step, ow_step):
     """One block a position (ih, iw), TILE images and TILE input channels: all its threads share one phase."""
-    ys = cuda.shared.array((TILE, PITCH), dy.dtype)  # image, output channel
-    ws = cuda.shared.array((TILE, PITCH), dy.dtype)  # output channel, input channel
+    ys = cuda.shared.array((TILE, TILE), dy.dtype)  # image, output channel
+    ws = cuda.shared.array((TILE, TILE), dy.dtype)  # output channel, input channel
     tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
     iw, rest = cuda.blockIdx.x % dx.shape[2], cuda.blockIdx.x // dx.shape[2]
     ih, n = rest % dx.shape[1], rest // dx.shape[1] * TILE + ty

@@ -23,7 +23,7 @@ from numba import typeof
 
 from ..geometry import ConvShape
 from . import RUNGS, launches, tiled
-from .jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED, cuda
+from .jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED, compiling_for, cuda
 from .launch import Launch
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_120")
@@ -122,7 +122,8 @@ def ptx_of(launch: Launch) -> str:
     bounds = launch.kernel.targetoptions.get("launch_bounds")
     types = tuple(typeof(arg) for arg in launch.args)
     options = {"device": False, "abi": "numba", "cc": PTX_FOR, "launch_bounds": bounds}
-    return str(cuda.compile(launch.kernel.py_func, types, **options)[0])
+    with compiling_for(PTX_FOR):
+        return str(cuda.compile(launch.kernel.py_func, types, **options)[0])
 
 
 def assemble(name: str, ptx: str, arch: str) -> Compiled:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from cks_numba.bench import calls, cases, cpu, results, timing
+from cks_numba import flops
+from cks_numba.bench import calls, cases, cpu, emulator, results, timing
 from cks_numba.commands import main
 from cks_numba.flops.text import put_between
 from cks_numba.geometry import OPERATORS, ConvShape, plan
@@ -185,3 +187,30 @@ def test_check_needs_pytorch_and_a_case(monkeypatch, capsys):
     monkeypatch.setattr(cpu, "has_peer", lambda: True)
     assert main(["bench", "--check", "--quick"]) == 1
     assert "--check needs all cases" in capsys.readouterr().err
+
+
+# --- the emulator -----------------------------------------------------------------------------------
+def test_bars_of_the_emulator_are_printed_and_a_missed_one_is_an_exit_code(capsys, monkeypatch):
+    good, bad = results.Bar("a time", 0.1, 0.2, at_most=True), results.Bar("a rate", 0.1, 0.2)
+    for part in ("to_ptx", "to_machine_code", "reporting", "beside_the_simulator"):
+        monkeypatch.setattr(emulator, part, lambda: iter([good]))
+    monkeypatch.setattr(emulator, "running", lambda: iter([good]))
+    assert main(["bench", "--emulator"]) == 0
+    monkeypatch.setattr(emulator, "running", lambda: iter([bad]))
+    assert main(["bench", "--emulator"]) == 1
+    printed = [str(good)] * 5 + [str(good)] * 3 + [str(bad), str(good)]
+    assert capsys.readouterr().out.splitlines() == printed
+
+
+def test_what_is_timed_of_the_emulator():
+    """A tile of one block, kernels that nothing has compiled before, and a time that is tried again."""
+    for operator, shape in emulator.ONE_BLOCK.items():
+        launch = emulator.tiled_launch(operator, shape)
+        assert prod(launch.grid) == 1 and "128x128" in launch.name
+        assert flops.count(operator, shape).useful >= 0.95 * 128 * 128 * 2048
+    launches = [launch for _, launch in emulator.every_tiled_launch()]
+    assert len({launch.kernel for launch in launches}) == len(launches) == 24
+    assert ".entry" in emulator.compiled_anew(launches[-1])
+    calls = []
+    assert 0 <= emulator.seconds_of(lambda: calls.append(1), -1.0) < 1 and len(calls) == emulator.TRIES
+    assert emulator.seconds_of(lambda: calls.append(1), 60) < 60 and len(calls) == emulator.TRIES + 1

@@ -124,6 +124,7 @@ def test_info_names_versions_and_the_backend(capsys):
     out = capsys.readouterr().out
     assert np.__version__ in out and "numba-cuda" in out
     assert 'backend="auto" uses "' in out
+    assert 'backend="emulator" runs the compiled kernels' in out
 
 
 @pytest.mark.parametrize("name", [*OPERATORS, "ks_deconv"])
@@ -149,6 +150,12 @@ def test_verify_passes_and_counts_its_checks(capsys):
     assert "all correct" in out
     lines = [line.split() for line in out.splitlines() if line.startswith(("cpu ", "steps "))]
     assert [(line[1], line[2], line[3]) for line in lines] == [(op, "24", "0") for op in OPERATORS] * 2
+
+
+def test_verify_runs_the_emulator(capsys):
+    assert main(["verify", "--cases", "1", "--backend", "emulator"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("emulator ")]
+    assert [(line[1], line[2], line[3]) for line in lines] == [(op, "2", "0") for op in OPERATORS]
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

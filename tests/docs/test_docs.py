@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
+import textwrap
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from statistics import geometric_mean
@@ -14,6 +16,7 @@ import pytest
 from cks_numba import flops
 from cks_numba.bench import cases, results
 from cks_numba.commands import COMMANDS, parse
+from cks_numba.emulator import __main__ as emulator_demo
 from cks_numba.models.found import THRESHOLD
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +75,25 @@ def test_readme_examples_run_in_order(capsys) -> None:
         assert any(f"cks_numba.{name}" in block for block in blocks), name
 
 
+def test_readme_shows_what_the_emulator_prints(capsys, tmp_path) -> None:
+    assert emulator_demo.main(["--html", str(tmp_path / "report.html")]) == 0
+    assert textwrap.indent(capsys.readouterr().out, "    ") in README
+    assert "race: one thread writes element 32" in (tmp_path / "report.html").read_text("utf-8")
+    assert emulator_demo.main(["--html", str(tmp_path)]) == 1  # a folder
+    assert capsys.readouterr().err.startswith("python -m cks_numba.emulator: ")
+
+
+def test_examples_of_the_emulator(capsys, tmp_path) -> None:
+    """They are in a file, as a reader's, so that the report can quote it; the page repeats what it prints."""
+    blocks = code_blocks(page("emulator"))
+    example = tmp_path / "example.py"
+    example.write_text("\n".join(blocks), encoding="utf-8")
+    runpy.run_path(str(example))
+    printed = capsys.readouterr().out
+    assert len(blocks) == 2 and len(printed.splitlines()) > 10
+    assert "".join(textwrap.indent(printed, "    ").split()) in "".join(page("emulator").split())
+
+
 @pytest.mark.torch
 def test_examples_of_pytorch(capsys) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed (pip install cks-numba[torch])")
@@ -97,7 +119,7 @@ def test_examples_of_dask(capsys) -> None:
 def test_every_example_is_run_by_a_test() -> None:
     """The quotes in docs/kernels.md are compared with the kernels by a test below."""
     with_examples = {path.name for path in DOCUMENTS if code_blocks(path.read_text(encoding="utf-8"))}
-    assert with_examples == {"README.md", "pytorch.md", "cluster.md", "kernels.md", "cpu.md"}
+    assert with_examples == {"README.md", "pytorch.md", "cluster.md", "kernels.md", "cpu.md", "emulator.md"}
     assert all("import torch" in block or "import jax" in block for block in code_blocks(page("pytorch")))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -152,3 +154,16 @@ def test_a_planted_import_is_noticed(tmp_path: Path, file: str, planted: str, sa
     with (house / file).open("a", encoding="utf-8") as text:
         text.write(f"\n\n{planted}")
     assert any(said in fault for fault in faults(house)), planted
+
+
+def test_the_emulator_stands_alone(tmp_path: Path) -> None:
+    """It imports nothing of the package; a copy of its folder under another name runs a kernel in another process."""
+    assert {each.of for each in imports(PACKAGE) if each.rooms[0] == "emulator" != each.rooms[1]} == set()
+    shutil.copytree(PACKAGE / "emulator", tmp_path / "alone", ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import sys; sys.modules['cks_numba'] = None; import alone, alone.__main__ as demo; "
+        "result = alone.check_kernel(demo.reverse, 1, 64, *demo.arrays()); print(*(f.kind for f in result.faults))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout == "race\n", done.stderr

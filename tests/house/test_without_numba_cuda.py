@@ -1,4 +1,4 @@
-"""A machine without numba-cuda, such as a Mac: everything works but running and compiling the kernels for a GPU.
+"""A machine without numba-cuda, such as a Mac: everything works but kernels on a GPU and their machine code.
 
 In processes of their own, in which numba-cuda is hidden where it is installed.
 """
@@ -85,13 +85,15 @@ try:
     cks.conv2d(x, w, backend="cuda")
 except RuntimeError as error:
     print(error)
+print(int(cks.conv2d(x, w, padding=1, backend="emulator").sum()))
 """
 
 
-def test_the_cpu_is_used_and_the_cuda_backend_says_what_is_missing():
-    useful, message = run(OPERATOR, *WARNINGS_ARE_ERRORS).splitlines()
+def test_the_cpu_is_used_the_cuda_backend_says_what_is_missing_and_the_emulator_needs_nothing():
+    useful, message, emulated = run(OPERATOR, *WARNINGS_ARE_ERRORS).splitlines()
     assert int(useful) == 100 * 4 * 4  # taps that meet the input, for all outputs; channels in and out
     assert "numba-cuda" in message and "pip install 'cks-numba[cu13]'" in message and 'backend="cpu"' in message
+    assert emulated == useful
 
 
 def test_the_tiled_kernels_are_traced():

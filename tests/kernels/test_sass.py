@@ -7,10 +7,12 @@ import shutil
 
 import numpy as np
 import pytest
+from numba import typeof
 
 from cks_numba.commands import main
 from cks_numba.geometry import OPERATORS
 from cks_numba.kernels import sass, tiled
+from cks_numba.kernels.jit import compiling_for, cuda
 from cks_numba.kernels.tiled import TILES
 
 
@@ -75,6 +77,19 @@ def test_command_prints_the_table_and_the_loop(capsys):
     assert text.startswith("conv2d tiled 128x128, vectors on sm_90, inner loop\n") and text.count("FFMA") == 512
     assert main(["sass", "conv2d", "--arch", "sm_1"]) == 1
     assert "ptxas failed" in capsys.readouterr().err
+
+
+@pytest.mark.sass
+@pytest.mark.skipif(bool(WHY), reason=WHY or "tools are there")
+def test_device_functions_have_lines_of_their_own_and_are_all_inlined():
+    launch = tiled_example("conv2d", TILES[-1], 4)
+    types = tuple(typeof(arg) for arg in launch.args)
+    with compiling_for(sass.PTX_FOR):
+        ptx, _ = cuda.compile(launch.kernel.py_func, types, device=False, abi="numba", cc=sass.PTX_FOR, lineinfo=True)
+    names = {number: name for number, name in re.findall(r'\.file\s+(\d+) ".*?(\w+\.py)"', ptx)}
+    inlined = {names[number] for number in re.findall(r"\.loc\s+(\d+) .*inlined_at", ptx)}
+    assert set(names.values()) == {"gemm.py", "device_functions.py"} == inlined
+    assert ".func" not in ptx and "call" not in ptx
 
 
 # --- reading what nvdisasm prints ---------------------------------------------------------------------

@@ -99,7 +99,11 @@ VALUE_ERRORS = {
     "bias rank": (conv2d, {"bias": np.ones((1, 6))}, r"bias must have shape \(6,\) .*got \(1, 6\)"),
     "layout": (conv2d, {"layout": "NWHC"}, "layout must be one of 'NHWC', 'NCHW', got 'NWHC'"),
     "layout type": (conv2d, {"layout": None}, "layout must be one of 'NHWC', 'NCHW', got None"),
-    "backend": (conv2d, {"backend": "gpu"}, "backend must be one of 'auto', 'cuda', 'cpu', 'steps', got 'gpu'"),
+    "backend": (
+        conv2d,
+        {"backend": "gpu"},
+        "backend must be one of 'auto', 'cuda', 'cpu', 'emulator', 'steps', got 'gpu'",
+    ),
     "out shape": (conv2d, {"out": np.ones((2, 3, 4, 5))}, r"out must have shape \(2, 3, 4, 6\) .*got \(2, 3, 4, 5\)"),
     "out shape, NCHW": (
         conv2d,

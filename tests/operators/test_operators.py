@@ -15,7 +15,8 @@ from scipy.signal import correlate2d
 import cks_numba as cks
 from cks_numba.backends import cpu
 
-CASES = 60
+CASES = {"cpu": 60, "steps": 20, "emulator": 20}  # random layers of each backend
+BACKENDS = tuple(CASES)
 
 
 def tolerance(dtype, terms):
@@ -81,10 +82,10 @@ OPERATORS = ("conv2d", "conv2d_input", "conv2d_weight")
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("backend", ["cpu", "steps"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_against_brute_force(operator, backend, dtype):
-    for seed in range(CASES if backend == "cpu" else CASES // 3):
+    for seed in range(CASES[backend]):
         rng, x, w, keys = random_case(seed, dtype)
         y = cks.conv2d(x, w, backend=backend, **keys)
         dy = rng.standard_normal(y.shape).astype(dtype)
@@ -145,13 +146,14 @@ def test_conv2d_weight_against_scipy(seed):
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_layout_nchw_is_the_transpose(operator):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_layout_nchw_is_the_transpose(operator, backend):
     for seed in range(20):
         rng, x, w, keys = random_case(seed)
-        dy = rng.standard_normal(cks.conv2d(x, w, backend="cpu", **keys).shape)
-        wanted = call(operator, x, w, dy, backend="cpu", **keys)
+        dy = rng.standard_normal(cks.conv2d(x, w, backend=backend, **keys).shape)
+        wanted = call(operator, x, w, dy, backend=backend, **keys)
         first = [array.transpose(0, 3, 1, 2) for array in (x, w, dy)]  # views, not contiguous
-        got = call(operator, *first, backend="cpu", layout="NCHW", **keys)
+        got = call(operator, *first, backend=backend, layout="NCHW", **keys)
         assert got.flags.c_contiguous
         np.testing.assert_array_equal(got.transpose(0, 2, 3, 1), wanted)
 
@@ -180,13 +182,14 @@ def test_padding_same_keeps_the_size():
 
 
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
-def test_bias_out_and_one_image(layout):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bias_out_and_one_image(layout, backend):
     rng = np.random.default_rng(1)
     x, w, bias = rng.standard_normal((2, 5, 5, 3)), rng.standard_normal((4, 3, 3, 3)), rng.standard_normal(4)
-    wanted = cks.conv2d(x, w, padding=1, backend="cpu") + bias
+    wanted = cks.conv2d(x, w, padding=1, backend=backend) + bias
     if layout == "NCHW":
         x, w, wanted = (array.transpose(0, 3, 1, 2) for array in (x, w, wanted))
-    keys = {"padding": 1, "layout": layout, "backend": "cpu"}
+    keys = {"padding": 1, "layout": layout, "backend": backend}
     assert_same(cks.conv2d(x, w, bias, **keys), wanted, terms=27)
     out = np.full(wanted.shape, np.nan)
     assert cks.conv2d(x, w, bias, out=out, **keys) is out
@@ -197,10 +200,11 @@ def test_bias_out_and_one_image(layout):
     assert_same(cks.conv2d(x[1], w, bias, **keys), wanted[1], terms=27)
 
 
-def test_one_image_of_the_gradients():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_image_of_the_gradients(backend):
     rng = np.random.default_rng(2)
     x, w, dy = (rng.standard_normal(shape) for shape in ((1, 6, 5, 2), (3, 3, 3, 2), (1, 3, 3, 3)))
-    keys = {"stride": 2, "padding": 1, "backend": "cpu"}
+    keys = {"stride": 2, "padding": 1, "backend": backend}
     dx = cks.conv2d_input(x.shape, w, dy, **keys)
     np.testing.assert_array_equal(cks.conv2d_input(x.shape[1:], w, dy[0], **keys), dx[0])
     dw = cks.conv2d_weight(x, w.shape, dy, **keys)
@@ -208,31 +212,33 @@ def test_one_image_of_the_gradients():
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_out_is_filled_everywhere(operator):
-    for seed in range(30):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_out_is_filled_everywhere(operator, backend):
+    for seed in range(30 if backend == "cpu" else 10):
         rng, x, w, keys = random_case(seed)
-        dy = rng.standard_normal(cks.conv2d(x, w, backend="cpu", **keys).shape)
-        wanted = call(operator, x, w, dy, backend="cpu", **keys)
+        dy = rng.standard_normal(cks.conv2d(x, w, backend=backend, **keys).shape)
+        wanted = call(operator, x, w, dy, backend=backend, **keys)
         out = np.full(wanted.shape, np.nan)
-        assert call(operator, x, w, dy, backend="cpu", out=out, **keys) is out
+        assert call(operator, x, w, dy, backend=backend, out=out, **keys) is out
         np.testing.assert_array_equal(out, wanted)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_any_strides_byte_order_and_read_only(operator):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_any_strides_byte_order_and_read_only(operator, backend):
     rng, x, w, keys = random_case(5)
-    dy = rng.standard_normal(cks.conv2d(x, w, backend="cpu", **keys).shape)
-    wanted = call(operator, x, w, dy, backend="cpu", **keys)
+    dy = rng.standard_normal(cks.conv2d(x, w, backend=backend, **keys).shape)
+    wanted = call(operator, x, w, dy, backend=backend, **keys)
     odd = [np.flip(np.flip(a, 1).copy(), 1).astype(">f8") for a in (x, w, dy)]
     odd[0] = np.repeat(x, 2, axis=3)[..., ::2]
     for array in odd:
         array.flags.writeable = False
-    got = call(operator, *odd, backend="cpu", **keys)
+    got = call(operator, *odd, backend=backend, **keys)
     assert got.dtype == np.float64 and got.dtype.isnative
     np.testing.assert_array_equal(got, wanted)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "steps"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_empty_batch(backend):
     x, w, dy = np.ones((0, 5, 5, 2), np.float32), np.ones((3, 3, 3, 2), np.float32), np.ones((0, 3, 3, 3), np.float32)
     y = cks.conv2d(x, w, np.ones(3, np.float32), backend=backend)
@@ -262,7 +268,7 @@ def test_nan_and_infinity_reach_real_products_only(operator, poison):
         names = {"conv2d": ("x", "w"), "conv2d_input": ("w", "dy"), "conv2d_weight": ("x", "dy")}[operator]
         target = arrays[names[seed % 2]]
         target.flat[rng.integers(target.size)] = poison
-        got = call(operator, x, w, dy, backend="cpu" if seed % 3 else "steps", **keys)
+        got = call(operator, x, w, dy, backend=BACKENDS[seed // 2 % 3], **keys)
         wanted = brute_force(operator, x, w, dy, **keys)
         np.testing.assert_array_equal(np.isnan(got), np.isnan(wanted))
         np.testing.assert_array_equal(np.isinf(got), np.isinf(wanted))
@@ -282,7 +288,7 @@ def test_small_scratch_gives_the_same(operator, monkeypatch):
         assert_same(got, wanted, terms=max(x.size, dy.size))
 
 
-@pytest.mark.parametrize("backend", ["cpu", "steps"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_overflow_is_infinity_and_no_warning(backend):
     x, w = np.full((1, 3, 3, 1), 1e30, np.float32), np.full((1, 2, 2, 1), 1e30, np.float32)
     np.testing.assert_array_equal(cks.conv2d(x, w, backend=backend), np.inf)
@@ -290,11 +296,12 @@ def test_overflow_is_infinity_and_no_warning(backend):
     assert np.isnan(cks.conv2d(x, w, bias, backend=backend)).all()
 
 
-def test_same_bits_twice():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_same_bits_twice(backend):
     rng = np.random.default_rng(4)
     x, w, dy = (rng.standard_normal(s).astype(np.float32) for s in ((3, 9, 9, 5), (7, 3, 3, 5), (3, 5, 5, 7)))
     for operator in OPERATORS:
-        runs = [call(operator, x, w, dy, stride=2, padding=1, backend="cpu").tobytes() for _ in range(2)]
+        runs = [call(operator, x, w, dy, stride=2, padding=1, backend=backend).tobytes() for _ in range(2)]
         assert runs[0] == runs[1]
 
 

@@ -16,8 +16,8 @@ from cks_numba.commands import main
 from cks_numba.plots import gallery
 
 COMMITTED = {path.name for kind in ("png", "gif") for path in gallery.FOLDER.glob(f"*.{kind}")}
-SCRIPTS = ["animations", "architecture", "f10_training", "f1_conv_v2", "f2_ks_deconv", "f3_sk_dilated", "f4_redundancy"]
-SCRIPTS += ["f5_authors", "f6_speed", "f7_networks", "f8_roofline", "f9_sass", "zeros"]
+SCRIPTS = ["animations", "architecture", "barrier", "f10_training", "f1_conv_v2", "f2_ks_deconv", "f3_sk_dilated"]
+SCRIPTS += ["f4_redundancy", "f5_authors", "f6_speed", "f7_networks", "f8_roofline", "f9_sass", "zeros"]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_some_figures_and_unknown_ones(capsys, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["f5_authors.png", "f5_authors.svg"]
     assert capsys.readouterr().out.startswith("f5_authors ")
     assert main(["figures", "f5_authors", "nothing", "--out", str(tmp_path)]) == 1
-    assert "figure must be one of animations, architecture, f10_training, " in capsys.readouterr().err
+    assert "figure must be one of animations, architecture, barrier, f10_training, " in capsys.readouterr().err
 
 
 def test_without_a_checkout_it_says_so(capsys, monkeypatch, tmp_path: Path) -> None:

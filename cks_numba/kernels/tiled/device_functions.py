@@ -111,9 +111,9 @@ def thread_tile(tile: Tile) -> tuple[Any, Any, Any]:
     @device
     def multiply_term(acc, a_tile, b_tile, buffer, k, a, b, row, column):
         for i in range(tm):
-            a[i] = a_tile[buffer, uint32(k), uint32(row + i // 4 * row_run + i % 4)]
+            a[i] = a_tile[buffer, k, uint32(row + i // 4 * row_run + i % 4)]
         for j in range(tn):
-            b[j] = b_tile[buffer, uint32(k), uint32(column + j // 4 * column_run + j % 4)]
+            b[j] = b_tile[buffer, k, uint32(column + j // 4 * column_run + j % 4)]
         for i in range(tm):
             for j in range(tn):
                 acc[i, j] += a[i] * b[j]
@@ -121,14 +121,15 @@ def thread_tile(tile: Tile) -> tuple[Any, Any, Any]:
     @device
     def multiply_chunk(acc, a_tile, b_tile, buffer, a, b, row, column):
         """Add the terms of a chunk. They are written out: the compiler does not unroll a loop with so long a body."""
-        multiply_term(acc, a_tile, b_tile, buffer, 0, a, b, row, column)
-        multiply_term(acc, a_tile, b_tile, buffer, 1, a, b, row, column)
-        multiply_term(acc, a_tile, b_tile, buffer, 2, a, b, row, column)
-        multiply_term(acc, a_tile, b_tile, buffer, 3, a, b, row, column)
-        multiply_term(acc, a_tile, b_tile, buffer, 4, a, b, row, column)
-        multiply_term(acc, a_tile, b_tile, buffer, 5, a, b, row, column)
-        multiply_term(acc, a_tile, b_tile, buffer, 6, a, b, row, column)
-        multiply_term(acc, a_tile, b_tile, buffer, 7, a, b, row, column)
+        # Numba gives each literal a type of its own: with 0, 1, ... it would compile multiply_term eight times.
+        multiply_term(acc, a_tile, b_tile, buffer, uint32(0), a, b, row, column)
+        multiply_term(acc, a_tile, b_tile, buffer, uint32(1), a, b, row, column)
+        multiply_term(acc, a_tile, b_tile, buffer, uint32(2), a, b, row, column)
+        multiply_term(acc, a_tile, b_tile, buffer, uint32(3), a, b, row, column)
+        multiply_term(acc, a_tile, b_tile, buffer, uint32(4), a, b, row, column)
+        multiply_term(acc, a_tile, b_tile, buffer, uint32(5), a, b, row, column)
+        multiply_term(acc, a_tile, b_tile, buffer, uint32(6), a, b, row, column)
+        multiply_term(acc, a_tile, b_tile, buffer, uint32(7), a, b, row, column)
 
     return first_of, multiply_chunk, (row_run, column_run)
 

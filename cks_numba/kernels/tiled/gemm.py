@@ -36,7 +36,7 @@ from .vectors import load, store
 
 
 @cache
-def frame(tile: Tile, width: int, a_along_terms: bool, b_along_terms: bool) -> tuple[Any, Any, Any, Any]:
+def frame(tile: Tile, width: int, a_along_terms: bool, b_along_terms: bool) -> tuple[Any, Any, Any]:
     """What both kernels do in the same way, whatever the rows, columns and terms of A and B stand for.
 
     Parameters
@@ -49,8 +49,8 @@ def frame(tile: Tile, width: int, a_along_terms: bool, b_along_terms: bool) -> t
 
     Returns
     -------
-    allocate, place, sum_chunks : device functions
-        The memory of a block and of a thread, the part of the work that is a thread's own, and the loop.
+    place, sum_chunks : device functions
+        The part of the work that is a thread's own, and the loop.
     loads : tuple of int
         Loads of A that a thread does in a chunk, rows from one to the next, loads of B, and columns between those.
     """
@@ -66,17 +66,6 @@ def frame(tile: Tile, width: int, a_along_terms: bool, b_along_terms: bool) -> t
     early = a_along_terms
 
     @device
-    def allocate(like):
-        """The results, the places of a thread's loads, and `buffers`: all that a number passes on its way to them."""
-        a_tile = cuda.shared.array((2, BK, a_pitch), like.dtype, ALIGN)
-        b_tile = cuda.shared.array((2, BK, b_pitch), like.dtype, ALIGN)
-        acc = cuda.local.array((tm, tn), like.dtype)
-        a, b = cuda.local.array(tm, like.dtype), cuda.local.array(tn, like.dtype)
-        a_next, b_next = cuda.local.array((a_loads, width), like.dtype), cuda.local.array((b_loads, width), like.dtype)
-        a_at, b_at = cuda.local.array(a_loads, uint32), cuda.local.array(b_loads, uint32)
-        return acc, a_at, b_at, (a_next, b_next, a_tile, b_tile, a, b)
-
-    @device
     def place():
         """First row and column of this thread's results; term and row of its first load of A, term and column of B."""
         # The remainder changes nothing. It tells the compiler that no index made of t overflows.
@@ -88,18 +77,22 @@ def frame(tile: Tile, width: int, a_along_terms: bool, b_along_terms: bool) -> t
         return row, column, a_term, a_place, b_term, b_place
 
     @device
-    def sum_chunks(acc, buffers, mine, a_operand, b_operand, sizes, left, needed):
+    def sum_chunks(acc, mine, a_operand, b_operand, sizes, left, needed):
         """Chunk by chunk: fetch the next one, multiply the last one, put the next one in the other buffer.
 
         An operand is an array, the places of this thread's loads at the first term, its first term as three digits, and
         how far a step of each digit goes in memory. `sizes` are those of the last two digits, `left` counts terms.
         """
-        a_next, b_next, a_tile, b_tile, a, b = buffers
+        dtype = acc.dtype
+        a_tile = cuda.shared.array((2, BK, a_pitch), dtype, ALIGN)
+        b_tile = cuda.shared.array((2, BK, b_pitch), dtype, ALIGN)
+        a_next, b_next = cuda.local.array((a_loads, width), dtype), cuda.local.array((b_loads, width), dtype)
+        a, b = cuda.local.array(tm, dtype), cuda.local.array(tn, dtype)
         row, column, a_term, a_place, b_term, b_place = mine
         a_array, a_at, (a0, a1, a2), a_steps = a_operand
         b_array, b_at, (b0, b1, b2), b_steps = b_operand
         middle, last = sizes
-        by, zero = digits(uint32(BK), middle, last), acc.dtype.type(0)
+        by, zero = digits(uint32(BK), middle, last), dtype.type(0)
         for i in range(tm):
             for j in range(tn):
                 acc[i, j] = zero
@@ -119,7 +112,7 @@ def frame(tile: Tile, width: int, a_along_terms: bool, b_along_terms: bool) -> t
                 b0, b1, b2 = further(b0, b1, b2, by, middle, last)
             if multiplies:
                 multiply_chunk(acc, a_tile, b_tile, buffer, a, b, row, column)
-            buffer ^= uint32(1)
+            buffer = uint32(buffer ^ uint32(1))
             a_put(a_tile, buffer, a_next, a_term, a_place)
             b_put(b_tile, buffer, b_next, b_term, b_place)
             if not early:
@@ -127,7 +120,7 @@ def frame(tile: Tile, width: int, a_along_terms: bool, b_along_terms: bool) -> t
             left, multiplies = int32(left - BK), needed
             cuda.syncthreads()
 
-    return allocate, place, sum_chunks, (a_loads, a_apart, b_loads, b_apart)
+    return place, sum_chunks, (a_loads, a_apart, b_loads, b_apart)
 
 
 @cache
@@ -137,13 +130,14 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
     (high, wide), whole = tile.unit, tile.whole
     row_run, column_run = thread_tile(tile)[2]
     # Input channels lie side by side in w. They are terms of the sum in conv2d, and columns in conv2d_input.
-    allocate, place, sum_chunks, (a_loads, a_apart, b_loads, b_apart) = frame(tile, width, True, forward)
+    place, sum_chunks, (a_loads, a_apart, b_loads, b_apart) = frame(tile, width, True, forward)
     write = writer(width)
 
     @kernel(tile.threads, blocks=tile.resident)
     def gather_gemm(src, w, out, table, depth, columns, src_h, src_w, w_h, w_w, w_oc):
         """out[n, position, column] = sum over (tap, k) of src[n, position + tap, k] * w[tap, k, column]."""
-        acc, a_at, b_at, buffers = allocate(src)
+        acc = cuda.local.array((tm, tn), src.dtype)
+        a_at, b_at = cuda.local.array(a_loads, uint32), cuda.local.array(b_loads, uint32)
         mine = place()
         row, column, a_term, a_place, b_term, b_place = mine
 
@@ -181,7 +175,7 @@ def gather_kernel(tile: Tile, width: int, forward: bool) -> Any:
 
         # 4. The sum.
         a_operand, b_operand = (src, a_at, a_digits, in_src), (w, b_at, b_digits, in_w)
-        sum_chunks(acc, buffers, mine, a_operand, b_operand, (terms_w, depth), terms, needed)
+        sum_chunks(acc, mine, a_operand, b_operand, (terms_w, depth), terms, needed)
 
         # 5. Write the results that exist. The table is read again: kept numbers would take registers from the loop.
         rows_h, rows_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
@@ -208,13 +202,14 @@ def weight_kernel(tile: Tile, width: int) -> Any:
     (high, wide), whole = tile.unit, tile.whole
     row_run, column_run = thread_tile(tile)[2]
     # Channels lie side by side in dy and in x. Here they are rows and columns, and no terms of the sum.
-    allocate, place, sum_chunks, (a_loads, a_apart, b_loads, b_apart) = frame(tile, width, False, False)
+    place, sum_chunks, (a_loads, a_apart, b_loads, b_apart) = frame(tile, width, False, False)
     write = writer(width)
 
     @kernel(tile.threads, blocks=tile.resident)
     def weight_gemm(x, dy, out, table, rows, x_n, x_h, x_w, dy_n, dy_h, dy_w):
         """out[part, oc, tap, ic] = sum over the part's (n, oh, ow) of dy[n, oh, ow, oc] * x[n, ih, iw, ic]."""
-        acc, a_at, b_at, buffers = allocate(x)
+        acc = cuda.local.array((tm, tn), x.dtype)
+        a_at, b_at = cuda.local.array(a_loads, uint32), cuda.local.array(b_loads, uint32)
         mine = place()
         row, column, term, a_place, _, b_place = mine  # both operands load the same term
 
@@ -256,7 +251,7 @@ def weight_kernel(tile: Tile, width: int) -> Any:
 
         # 4. The sum.
         a_operand, b_operand = (dy, a_at, term_digits, in_dy), (x, b_at, term_digits, in_x)
-        sum_chunks(acc, buffers, mine, a_operand, b_operand, (terms_h, terms_w), left, needed)
+        sum_chunks(acc, mine, a_operand, b_operand, (terms_h, terms_w), left, needed)
 
         # 5. Write the results that exist, to the array of this part. The table is read again: kept numbers would take
         #    registers from the loop.

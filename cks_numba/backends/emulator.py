@@ -1,0 +1,32 @@
+"""The operators by their compiled CUDA kernels, on this CPU: `emulator` runs the launches that `kernels` builds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..emulator import run_kernel
+from ..geometry import ConvShape
+from ..kernels import launches
+from ..kernels.jit import SIMULATED
+
+NO_EMULATOR = (
+    'backend="emulator" needs compiled kernels, which Numba\'s simulator does without: unset NUMBA_ENABLE_CUDASIM and '
+    'start Python again, or use backend="cpu" (or "auto")'
+)
+
+
+def available() -> bool:
+    """Whether kernels can be compiled: everywhere but in Numba's simulator."""
+    return not SIMULATED
+
+
+def require() -> None:
+    """Raise the one error that says how to go on in the simulator."""
+    if not available():
+        raise RuntimeError(NO_EMULATOR)
+
+
+def run(operator: str, shape: ConvShape, first: Any, second: Any, out: Any) -> None:
+    """Run an operator on contiguous NHWC arrays of NumPy, on all cores and without checks."""
+    for launch in launches(operator, shape, (first, second, out)):
+        run_kernel(launch.kernel, launch.grid, launch.block, *launch.args)
