@@ -156,6 +156,6 @@ def test_shared_has_no_bank_conflicts(operator):
     shape = ConvShape(n=8, ih=4, iw=4, ic=16, oc=16, fh=3, fw=3, padding=1)
     (item,) = kernels.launches(operator, shape, integers(operator, shape, "float32"), rung="shared")
     result = check_kernel(item.kernel, item.grid, item.block, *item.args)
-    costs = [cost for cost in result.costs() if cost.site.space == "shared"]
+    costs = [cost for cost in result.costs if cost.site.space == "shared"]
     assert {cost.site.action for cost in costs} == {"read", "write"}
     assert all(cost.units == cost.least for cost in costs), result.profile()
