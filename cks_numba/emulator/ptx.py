@@ -133,7 +133,7 @@ _FUNCTION = re.compile(
 class _Parser:
     def __init__(self, text: str) -> None:
         self.text = re.sub(r"//[^\n]*", "", text)
-        self.files = {int(n): name for n, name in re.findall(r'\.file\s+(\d+)\s+"([^"]*)"', self.text)}
+        self.files = files(text)
         self.functions: dict[str, Kernel] = {}
         self.chains: dict[tuple[str, ...], Source] = {}
         self.inlined = 0
@@ -338,6 +338,16 @@ class _Parser:
             else:
                 yield i._replace(args=tuple(map(renamed, i.args)), guard=guard, source=source)
         yield Instruction((), (), call.line, label=end, source=call.source)
+
+
+def files(text: str) -> dict[int, str]:
+    r"""The names of source files by their numbers; PTX writes bytes that are not ASCII as octal numbers.
+
+    >>> files(r'.file 1 "/home/j\303\266rg/a.py"')
+    {1: '/home/jörg/a.py'}
+    """
+    quoted = re.findall(r'\.file\s+(\d+)\s+"((?:[^"\\]|\\.)*)"', text)
+    return {int(n): name.encode().decode("unicode_escape").encode("latin1").decode() for n, name in quoted}
 
 
 def watches(text: str) -> bool:
