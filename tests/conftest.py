@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
+import pytest
+
 os.environ.setdefault("NUMBA_NUM_THREADS", "3")  # Numba reads it at its import; allows three threads on any machine
 SIMULATOR = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
@@ -13,6 +15,13 @@ if not SIMULATOR:  # tests/kernels/test_simulator.py runs these in a process wit
     collect_ignore.append("kernels/sim")
 if find_spec("torch") is None:  # pytest would import it to look for doctests
     collect_ignore.append("torch_networks.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run tests of the emulator without tracing: coverage is that of the core, and tracing doubles their time."""
+    for item in items:
+        if item.path.parent.name == "emulator":
+            item.add_marker("no_cover")
 
 
 def pytest_report_header() -> str:

@@ -28,14 +28,27 @@ COMPILERS = [
 ]
 
 
+def parameters_of(ptx):
+    """Bytes of each parameter of the kernel in a PTX text."""
+    lines = [line for line in re.search(r"\.entry [^(]*\((.*?)\)\n", ptx, re.S)[1].splitlines() if ".param" in line]
+    bits = [int(re.search(r"\.[busf](\d+)", line)[1]) for line in lines]
+    counts = [int((re.search(r"\[(\d+)\]", line) or [0, 1])[1]) for line in lines]
+    return [width // 8 * count for width, count in zip(bits, counts, strict=True)]
+
+
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("name", CASES)
 def test_features_compile(name, compiler):
-    """Every feature of Numba for CUDA reaches PTX, with the instructions that stand for it."""
+    """Every feature of Numba for CUDA reaches PTX, with the instructions that stand for it.
+
+    The kernel gets as many parameters as its PTX has, of the same sizes.
+    """
     kernel, arguments, holds = CASES[name]
     ptx = hooks.ptx_of(kernel, arguments, compiler, cached=False)
     assert not [word for word in holds if word not in ptx]
     assert "llvm." not in ptx
+    values = [*hooks.flatten(arguments, lambda array: array.ctypes.data)]
+    assert [len(value) for value in values] == parameters_of(ptx)
 
 
 def lines_of(ptx):
@@ -395,20 +408,3 @@ def adding(a, b, n):
     i = cuda.grid(1)
     if i < n:
         a[i] += b[i]
-
-
-def parameters_of(ptx):
-    """Bytes of each parameter of the kernel in a PTX text."""
-    lines = [line for line in re.search(r"\.entry [^(]*\((.*?)\)\n", ptx, re.S)[1].splitlines() if ".param" in line]
-    bits = [int(re.search(r"\.[busf](\d+)", line)[1]) for line in lines]
-    counts = [int((re.search(r"\[(\d+)\]", line) or [0, 1])[1]) for line in lines]
-    return [width // 8 * count for width, count in zip(bits, counts, strict=True)]
-
-
-@pytest.mark.parametrize("compiler", COMPILERS)
-@pytest.mark.parametrize("name", CASES)
-def test_parameters_have_the_sizes_of_the_ptx(name, compiler):
-    """Every kernel of the table gets as many parameters as its PTX has, of the same sizes."""
-    kernel, arguments, _ = CASES[name]
-    values = [*hooks.flatten(arguments, lambda array: array.ctypes.data)]
-    assert [len(value) for value in values] == parameters_of(hooks.ptx_of(kernel, arguments, compiler, cached=False))

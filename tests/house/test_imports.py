@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,16 +48,21 @@ def modules(package: Path) -> dict[str, Path]:
 def imports(package: Path) -> list[Import]:
     """Return every import of the package's own modules, wherever it is in a file."""
     files = modules(package)
-    return [found for name, path in files.items() for found in _imports_of(name, ast.parse(path.read_text()), files)]
+    names = frozenset(files)
+    return [found for name, path in files.items() for found in _imports_of(name, path.read_text(), names)]
 
 
-def _imports_of(name: str, tree: ast.Module, files: dict[str, Path]) -> Iterator[Import]:
+@cache
+def _imports_of(name: str, text: str, files: frozenset[str]) -> list[Import]:
+    tree = ast.parse(text)
     if name == "__init__":  # its imports for type checkers are those that it does by name, when asked
         tree.body = [node for node in tree.body if ast.unparse(node).partition(":")[0] != "if TYPE_CHECKING"]
     at_the_top = {id(node) for node in _top_statements(tree)}
-    for node in ast.walk(tree):
-        for target in _targets(name, node, files):
-            yield Import(name, target, node.lineno, id(node) not in at_the_top)  # type: ignore[attr-defined]
+    return [
+        Import(name, target, node.lineno, id(node) not in at_the_top)  # type: ignore[attr-defined]
+        for node in ast.walk(tree)
+        for target in _targets(name, node, files)
+    ]
 
 
 def _top_statements(tree: ast.Module) -> Iterator[ast.stmt]:
@@ -69,7 +75,7 @@ def _top_statements(tree: ast.Module) -> Iterator[ast.stmt]:
             open_nodes += [child for child in ast.walk(node) if isinstance(child, ast.stmt) and child is not node]
 
 
-def _targets(name: str, node: ast.AST, files: dict[str, Path]) -> Iterator[str]:
+def _targets(name: str, node: ast.AST, files: frozenset[str]) -> Iterator[str]:
     """Yield the modules that a statement, or a call of import_module, imports."""
     if isinstance(node, ast.Call):
         function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -92,7 +98,7 @@ def _targets(name: str, node: ast.AST, files: dict[str, Path]) -> Iterator[str]:
             yield _known([*parts, alias.name], files)
 
 
-def _known(parts: list[str], files: dict[str, Path]) -> str:
+def _known(parts: list[str], files: frozenset[str]) -> str:
     """Return the module that a dotted name means; the name may end with something inside that module."""
     for length in range(len(parts), -1, -1):
         for name in (".".join(parts[:length]), ".".join([*parts[:length], "__init__"])):
