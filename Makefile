@@ -7,12 +7,13 @@ LEAST_TYPED := 95
 # Tests of the emulator that take minutes; .ci/steps/35_emulator runs them.
 LONG := tests/kernels/emulator $(addprefix tests/emulator/test_,foreign.py barriers.py survival.py)
 
-.PHONY: help demo learn test fuzz mutants lint types figures tutorials site clean
+.PHONY: help demo learn test gpu fuzz mutants lint types figures tutorials site clean
 
 help:
 	@echo "make demo     a photograph through real layers; every result checked, a picture saved"
 	@echo "make learn    the course, in JupyterLab"
 	@echo "make test     all tests that need no GPU, but for some minutes of the emulator's"
+	@echo "make gpu      what only a GPU can tell, in about eight minutes; installs nothing, uses PYTHON"
 	@echo "make fuzz     ten thousand random cases for each operator; takes a while"
 	@echo "make mutants  whether the tests notice wrong lines in geometry.py; takes about an hour"
 	@echo "make lint     ruff and mypy"
@@ -30,6 +31,9 @@ learn: $(VENV)/.tutorials
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto $(addprefix --ignore=,$(LONG)) $(PYTEST_FLAGS)
+
+gpu:
+	@PYTHON="$(PYTHON)" .ci/gpu
 
 fuzz: $(VENV)/.test
 	FUZZ_CASES=10000 $(BIN)/python -m pytest -q -n auto tests/operators/test_fuzz.py
@@ -68,5 +72,5 @@ $(VENV)/.%: $(VENV)/.core
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo_out train_out site figures/*.svg .pytest_cache .mypy_cache .ruff_cache .coverage*
+	rm -rf $(VENV) build dist demo_out gpu_out train_out site figures/*.svg .pytest_cache .mypy_cache .ruff_cache .coverage*
 	find cks_numba tests figures -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from .layout import COPY
 from .ptx import Instruction, Kernel
+from .runtime import COPY
 
 Place = tuple[str, int]
 """A file and a line of it."""
@@ -276,20 +276,16 @@ def _where(run: Run, one: Finding) -> str:
 
 def _leads(kernel: Kernel, first: set[int], last: set[int], back: bool) -> bool:
     """Whether one of the first PTX lines leads to one of the last without a barrier; also through a jump back."""
-    labels = {one.label: at for at, one in enumerate(kernel.body)}
-    todo = [at for at, one in enumerate(kernel.body) if one.line in first]
+    follow, body = kernel.followers(), kernel.body
+    todo = [at for at, one in enumerate(body) if one.line in first]
     seen: set[int] = set()
     while todo:
         at = todo.pop()
-        one = kernel.body[at]
-        op = one.op[0] if one.op else ""
-        jumps = [one.args[0]] if op == "bra" else kernel.targets[one.args[1]] if op == "brx" else []
-        falls = [at + 1] if one.guard or op not in ("bra", "brx", "ret", "exit") else []
-        ways = {to for to in (*falls, *map(labels.__getitem__, jumps)) if back or to > at} - seen
+        ways = {to for to in follow[at] if (back or to > at) and to < len(body)} - seen
         seen |= ways
-        if any(kernel.body[to].line in last for to in ways):
+        if any(body[to].line in last for to in ways):
             return True
-        todo += [to for to in ways if kernel.body[to].op[:1] not in (("bar",), ("barrier",))]
+        todo += [to for to in ways if body[to].op[:1] not in (("bar",), ("barrier",))]
     return False
 
 

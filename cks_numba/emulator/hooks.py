@@ -31,6 +31,8 @@ import numpy as np
 from llvmlite import ir
 from numba.np.numpy_support import as_dtype
 
+from .ptx import files
+
 CAPABILITY = (8, 0)
 """Compute capability that the kernels are compiled for."""
 
@@ -459,7 +461,72 @@ def _llvm_ptx(modules: list[str], entry: str, options: dict[str, Any]) -> str:
                 raise RuntimeError(
                     f"LLVM has no code for {function.name}: with NVVM there is: pip install numba-cuda[cu13]"
                 )
-        return str(machine.emit_assembly(module))
+        text, callers = _numbered_callers(str(module))
+        return _with_callers(machine.emit_assembly(llvm.parse_assembly(text)), callers)
+
+
+_Call = tuple[str, str, int]  # file, line, and the number of the call in whose function this one stands
+
+
+def _numbered_callers(text: str) -> tuple[str, list[_Call]]:
+    """LLVM IR with the number of its call as the column of each inlined line, and the calls; 0 stands for none.
+
+    LLVM writes columns into PTX, but not where a function was inlined.
+    """
+    nodes = {
+        number: dict(re.findall(r'(\w+): (!\d+|\d+|"[^"]*")', fields))
+        for number, fields in re.findall(r"^(!\d+) = (?:distinct )?!DI(?:\w+)\((.*)\)$", text, re.M)
+    }
+    numbers: dict[str | None, int] = {None: 0}
+    for node in nodes.values():
+        if "inlinedAt" in node and len(numbers) < 2**16:  # columns have 16 bits
+            numbers.setdefault(node["inlinedAt"], len(numbers))
+
+    def call(number: str) -> _Call:
+        node = scope = nodes[number]
+        while "file" not in scope:
+            scope = nodes[scope["scope"]]
+        place = nodes[scope["file"]]
+        path = os.path.join(*(_unquoted(place[part]) for part in ("directory", "filename")))
+        return path, node["line"], numbers.get(node.get("inlinedAt"), 0)
+
+    def numbered(location: re.Match[str]) -> str:
+        at = re.search(r"inlinedAt: (!\d+)", location[0])
+        fields = re.sub(r"column: \d+, ", "", location[2])
+        return f"{location[1]}column: {numbers.get(at and at[1], 0)}, {fields}"
+
+    text = re.sub(r"(!DILocation\(line: \d+, )(.*)", numbered, text)
+    return text, [call(number) for number in numbers if number]
+
+
+def _unquoted(text: str) -> str:
+    r"""A string of LLVM IR, where a byte may be a backslash and two hexadecimal digits."""
+    return re.sub(rb"\\(..)", lambda byte: bytes.fromhex(byte[1].decode()), text.strip('"').encode()).decode()
+
+
+def _with_callers(ptx: str, calls: list[_Call]) -> str:
+    """PTX with the lines of the callers where the columns are numbers of calls, in the form that NVVM writes."""
+    numbers = {name: number for number, name in files(ptx).items()}
+    known, new = set[_Call](), list[str]()
+
+    def number_of(path: str) -> int:
+        if path not in numbers:
+            numbers[path] = len(numbers) + 1
+            quoted = path.replace("\\", "\\\\").replace('"', '\\"')
+            new.append(f'\t.file\t{numbers[path]} "{quoted}"\n')
+        return numbers[path]
+
+    def location(file: Any, line: str, number: int) -> str:
+        if not number:
+            return f".loc\t{file} {line} 0"
+        call = path, at, outer = calls[number - 1]
+        caller = number_of(path)
+        before = "" if call in known or not outer else location(caller, at, outer) + "\n\t"
+        known.add(call)
+        return f"{before}.loc\t{file} {line} {number}, function_name $L__inlined, inlined_at {caller} {at} {outer}"
+
+    ptx = re.sub(r"\.loc\s+(\d+) (\d+) (\d+)", lambda found: location(found[1], found[2], int(found[3])), ptx)
+    return f"{ptx.strip()}\n{''.join(new)}\t.section\t.debug_str {{\n$L__inlined:\n\t.b8 0\n\t}}\n"
 
 
 # ---- what the code of a kernel depends on, and the cache on disk ----

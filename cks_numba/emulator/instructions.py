@@ -1,14 +1,16 @@
 """Write PTX arithmetic, comparisons, conversions and bit operations, and functions of libdevice, as LLVM IR.
 
 Numbers in float16 and bfloat16 are integers in the IR, and are computed with as doubles: a CPU without instructions
-for them would need functions that a process may lack. Results that are not rounded to nearest follow from the nearest
-and the sign of its error. Where a GPU approximates, the result is as exact as its type allows.
+for them would need functions that a process may lack. Where a GPU approximates, the result is as exact as its type
+allows.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import os
+import platform
 import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -19,8 +21,10 @@ from .ptx import BITS, Instruction, PTXError
 class Translator(Protocol):
     """What an instruction needs of the translation that it is part of."""
 
-    def value(self, operand: str, kind: str) -> str: ...
-    def set(self, register: str, kind: str, value: str) -> None: ...
+    declared: set[str]
+
+    def value(self, operand: str, kind: str) -> Value: ...
+    def set(self, register: str, kind: str, value: Value) -> None: ...
     def emit(self, text: str) -> None: ...
     def let(self, text: str) -> str: ...
     def call(self, name: str, result: str, *args: str) -> str: ...
@@ -37,41 +41,25 @@ def llvm_type(kind: str) -> str:
     return FLOATS.get(kind) or f"i{BITS[kind]}"
 
 
+def _operator(name: str) -> Callable[[Value, Operand], Value]:
+    def operator(x: Value, y: Operand) -> Value:
+        return x.do(f"f{name}" if x.type in SUFFIXES else name, y)
+
+    return operator
+
+
 class Value:
     """A value in LLVM IR: Python's operators emit instructions."""
 
     def __init__(self, t: Translator, type_: str, text: str) -> None:
-        self.t: Translator = t
-        self.type: str = type_
-        self.text: str = text
-        self.bits: int = {"f": 32, "d": 64}.get(type_[0]) or int(type_[1:].rstrip("*"))
+        self.t, self.type, self.text = t, type_, text
+        self.bits = {"f": 32, "d": 64}.get(type_[0]) or int(type_[1:].rstrip("*"))
 
-    def __add__(self, y: Operand) -> Value:
-        return self.do("fadd" if self.type in SUFFIXES else "add", y)
+    __add__, __sub__, __mul__, __truediv__ = map(_operator, ("add", "sub", "mul", "div"))
+    __and__, __or__, __xor__, __lshift__, __rshift__ = map(_operator, ("and", "or", "xor", "shl", "lshr"))
 
-    def __sub__(self, y: Operand) -> Value:
-        return self.do("fsub" if self.type in SUFFIXES else "sub", y)
-
-    def __mul__(self, y: Operand) -> Value:
-        return self.do("fmul" if self.type in SUFFIXES else "mul", y)
-
-    def __truediv__(self, y: Operand) -> Value:
-        return self.do("fdiv", y)
-
-    def __and__(self, y: Operand) -> Value:
-        return self.do("and", y)
-
-    def __or__(self, y: Operand) -> Value:
-        return self.do("or", y)
-
-    def __xor__(self, y: Operand) -> Value:
-        return self.do("xor", y)
-
-    def __lshift__(self, y: Operand) -> Value:
-        return self.do("shl", y)
-
-    def __rshift__(self, y: Operand) -> Value:
-        return self.do("lshr", y)
+    def __str__(self) -> str:
+        return self.text
 
     def do(self, how: str, *y: Operand) -> Value:
         """Emit an instruction of this value and others; its result has the same type."""
@@ -92,12 +80,10 @@ class Value:
     def pick(self, x: Operand, y: Operand) -> Value:
         """`x` where this value is true, else `y`; one of the two may be a constant."""
         type_ = next(v.type for v in (x, y) if isinstance(v, Value))
-        return Value(self.t, type_, self.t.let(f"select i1 {self.text}, {type_} {text(x)}, {type_} {text(y)}"))
+        return Value(self.t, type_, self.t.let(f"select i1 {self}, {type_} {text(x)}, {type_} {text(y)}"))
 
     def to(self, how: str, type_: str) -> Value:
-        if type_ == self.type:
-            return self
-        return Value(self.t, type_, self.t.let(f"{how} {self.type} {self.text} to {type_}"))
+        return self if type_ == self.type else Value(self.t, type_, self.t.let(f"{how} {self.type} {self} to {type_}"))
 
     def raw(self) -> Value:
         """The bits, as an integer."""
@@ -119,9 +105,20 @@ class Value:
     def llvm(self, name: str, *y: Operand) -> Value:
         return self.call(f"llvm.{name}.{SUFFIXES.get(self.type, self.type)}", *y)
 
+    def at(self, offset: int) -> Value:
+        """An address so many bytes on."""
+        return self + offset if offset else self
+
+    def pointer(self, type_: str) -> str:
+        return f"{type_}* {self.to('inttoptr', f'{type_}*')}"
+
+    def load(self, kind: str) -> Value:
+        """What is at this address."""
+        type_ = llvm_type(kind)
+        return Value(self.t, type_, self.t.let(f"load {type_}, {self.pointer(type_)}, align 1"))
+
     def store(self, address: Value) -> None:
-        pointer = address.to("inttoptr", f"{self.type}*").text
-        self.t.emit(f"store {self.type} {self.text}, {self.type}* {pointer}, align 1")
+        self.t.emit(f"store {self.type} {self}, {address.pointer(self.type)}, align 1")
 
 
 Operand = Value | int | float
@@ -131,7 +128,12 @@ def text(x: Operand) -> str:
     """A value or a constant in LLVM IR."""
     if isinstance(x, float):
         return f"0x{struct.unpack('>Q', struct.pack('>d', x))[0]:016X}"
-    return str(x) if isinstance(x, int) else x.text
+    return str(x)
+
+
+def reread(x: Value, kind: str, sign: str = "u") -> Value:
+    """The same bits as another type, cut or extended."""
+    return x if x.type == llvm_type(kind) else x.raw().resize(BITS[kind], sign).real(kind)
 
 
 def part(x: Value, start: int, bits: int) -> Value:
@@ -205,7 +207,12 @@ def find(mnemonic: Sequence[str]) -> Op:
 def evaluate(i: Op, values: Sequence[Value]) -> Value:
     """The result of an instruction, with .ftz and .sat applied."""
     flushed = [k for k in NOT_SUBNORMAL if "ftz" in i.mods and (k == "f32" or i.name != "cvt")]
-    result = i.body(i, *(flush(k, v) if k in flushed else v for v, k in zip(values, i.operands, strict=False)))
+    values = [flush(k, v) if k in flushed else v for v, k in zip(values, i.operands, strict=False)]
+    if i.kind == "f16" and i.name not in ("mov", "selp", "cvt"):  # as doubles: rounding twice does not harm here
+        result = i.body(i._replace(kind="f64"), *(widen("f16", v) for v in values))
+        result = result if i.result == "pred" else narrow("f16", result)
+    else:
+        result = i.body(i, *values)
     if i.result in flushed:
         result = flush(i.result, result)
     if "sat" not in i.mods:
@@ -237,12 +244,12 @@ def compute(t: Translator, instruction: Instruction) -> None:
     if packed and i.result == "pred":
         raise PTXError("packed comparisons are not known")
     kinds = i.operands if not packed else ["b32"] * 3 if i.name != "cvt" else [i.source] * 2
-    values = [Value(t, llvm_type(k), t.value(a, k)) for a, k in zip(args, kinds, strict=False)]
+    values = [t.value(a, k) for a, k in zip(args, kinds, strict=False)]
     if not packed:
-        t.set(target, i.result, evaluate(i, values).text)
+        t.set(target, i.result, evaluate(i, values))
         return
     lanes = [[v] for v in values[::-1]] if i.name == "cvt" else [[part(v, at, 16) for v in values] for at in (0, 16)]
-    t.set(target, "b32", pack([evaluate(i, lane) for lane in lanes]).text)
+    t.set(target, "b32", pack([evaluate(i, lane) for lane in lanes]))
 
 
 def move_parts(t: Translator, bits: int, target: str, source: str) -> None:
@@ -250,11 +257,11 @@ def move_parts(t: Translator, bits: int, target: str, source: str) -> None:
     names = [e.strip() for e in (source if "{" in source else target).strip("{} ").split(",")]
     each = bits // len(names)
     if "{" in source:
-        t.set(target, f"b{bits}", pack([Value(t, f"i{each}", t.value(e, f"b{each}")) for e in names]).text)
+        t.set(target, f"b{bits}", pack([t.value(e, f"b{each}") for e in names]))
         return
-    whole = Value(t, f"i{bits}", t.value(source, f"b{bits}"))
+    whole = t.value(source, f"b{bits}")
     for n, name in enumerate(names):
-        t.set(name, f"b{each}", part(whole, n * each, each).text)
+        t.set(name, f"b{each}", part(whole, n * each, each))
 
 
 # Floating-point formats and rounding.
@@ -296,67 +303,42 @@ def shorten(i: Op, x: Value) -> Value:
     raise PTXError("of conversions to bf16 and tf32, only cvt.rn.bf16.f32 and cvt.rna.tf32.f32 are known")
 
 
-def rounded(i: Op, x: Value, error: Operand = 0.0) -> Value:
-    """A double in the type and rounding mode of an instruction; the true value is `x` plus a very small error."""
-    if i.mode == "rn":
-        return narrow(i.kind, x)
-    if i.kind not in FLOATS or i.mode == "rna":
+ARM, WINDOWS = platform.machine().lower() in ("arm64", "aarch64"), os.name == "nt"
+MODES = {
+    "rz": 0xC00000 if ARM else 0x300 if WINDOWS else 0xC00, "rm": 0x800000 if ARM else 0x100 if WINDOWS else 0x400,
+    "rp": 0x400000 if ARM else 0x200 if WINDOWS else 0x800,
+}  # fmt: skip
+"""Rounding modes that are not to nearest, as C's fesetround calls them."""
+
+
+def directed(i: Op, name: str, *x: Value) -> Value:
+    """The result of an operation of LLVM, from a function of its own that sets the rounding mode of the CPU."""
+    if i.kind not in FLOATS or i.mode not in MODES:
         raise PTXError(f"the rounding mode {i.mode} is not known for {i.kind}")
-    if i.mode == "rm":
-        return -rounded(i._replace(mode="rp"), -x, x.constant(0.0) - error)
-    near = narrow(i.kind, x)
-    cut = x - widen(i.kind, near)
-    rest = cut.test("oeq", 0.0).pick(error, cut) if i.kind == "f32" else x.constant(0.0) + error
-    above, below, positive = rest.test("ogt", 0.0), rest.test("olt", 0.0), near.raw().test("sge", 0)
-    if i.mode == "rp":
-        step = above.pick(positive.pick(near.raw().constant(1), -1), 0)
-    else:
-        step = positive.pick(below, above).resize(near.bits, "s")
-    return (near.raw() + step).real(i.kind)
-
-
-def two_sum(x: Value, y: Value) -> tuple[Value, Value]:
-    """Sum of two doubles and its exact error (Knuth); where the sum is too large, a number with the error's sign."""
-    total = x + y
-    rest = total - x
-    error = (x - (total - rest)) + (y - rest)
-    over, *finite = (v.llvm("fabs").test(c, math.inf) for v, c in ((total, "oeq"), (x, "one"), (y, "one")))
-    return total, (over & finite[0] & finite[1]).pick(-total, error)
-
-
-def nearest(name: str, *x: Value) -> Value:
-    return x[0].llvm(name, *x[1:]) if name in ("fma", "sqrt") else x[0].do(f"f{name}", *x[1:])
-
-
-def directed(i: Op, *floats: Value) -> Value:
-    """Result that is not rounded to nearest, from doubles, which hold all of a product, and the error of the rest."""
-    if i.kind != "f32" and i.name != "add":
-        raise PTXError(f"the rounding mode {i.mode} is not known for {i.name}.{i.kind}")
-    x = [widen(i.kind, v) for v in floats]
-    down = i.mode == "rm" and i.name != "sqrt"
-    if down:  # the opposite of the opposite rounded up: so the sign of a zero is right too
-        i, x[0] = i._replace(mode="rp"), -x[0]
-        x[-1] = -x[-1] if i.name in ("add", "fma") else x[-1]
-    if i.name in ("add", "fma"):
-        result, error = two_sum(x[0] if i.name == "add" else x[0] * x[1], x[-1])
-    else:
-        result = nearest(i.name, *x)
-        error = result.constant(0.0)
-    if i.name in ("div", "sqrt"):
-        error = (-result).llvm("fma", x[1] if i.name == "div" else result, x[0])
-    result = rounded(i, result, error / x[1] if i.name == "div" else error)
-    return -result if down else result
+    t, result, of = x[0].t, llvm_type(i.kind), x[0].type
+    operation = f"@llvm.experimental.constrained.{name}.{i.kind}{'' if of == result else f'.{SUFFIXES.get(of, of)}'}"
+    function, types = f"@{name}.{i.mode}.{i.kind}.{of}", ", ".join(v.type for v in x)
+    names = ", ".join(f"{v.type} %x{k}" for k, v in enumerate(x))
+    t.declared |= {
+        "declare i32 @fesetround(i32)",
+        f"declare {result} {operation}({types}, metadata, metadata)",
+        f"""define internal {result} {function}({names}) noinline strictfp {{
+  call i32 @fesetround(i32 {MODES[i.mode]})
+  %r = call {result} {operation}({names}, metadata !"round.dynamic", metadata !"fpexcept.ignore") strictfp
+  call i32 @fesetround(i32 0)
+  ret {result} %r
+}}""",
+    }
+    return Value(t, result, t.let(f"call {result} {function}({', '.join(f'{v.type} {v}' for v in x)})"))
 
 
 def arithmetic(i: Op, *x: Value) -> Value:
     """Floating-point add, sub, mul, div, fma or sqrt."""
-    if i.name == "sub":
-        return arithmetic(i._replace(name="add"), x[0], change_sign(i._replace(name="neg"), x[1]))
     if i.mode != "rn":
-        return directed(i, *x)
-    if i.kind in FLOATS:
-        return nearest(i.name, *x)
-    return narrow(i.kind, nearest(i.name, *(widen(i.kind, v) for v in x)))  # rounding twice does not harm here
+        if i.kind != "f32" and i.name not in ("add", "sub"):
+            raise PTXError(f"the rounding mode {i.mode} is not known for {i.name}.{i.kind}")
+        return directed(i, i.name if i.name in ("fma", "sqrt") else f"f{i.name}", *x)
+    return x[0].llvm(i.name, *x[1:]) if i.name in ("fma", "sqrt") else x[0].do(f"f{i.name}", *x[1:])
 
 
 # Arithmetic.
@@ -370,9 +352,9 @@ def add(i: Op, x: Value, y: Value) -> Value:
         return x.do(i.name, y)
     total = x.resize(2 * x.bits).do(i.name[:3], y.resize(2 * x.bits))
     if i.name.endswith("c"):
-        total = total.do(i.name[:3], Value(x.t, "i1", x.t.value("%carry", "pred")).resize(2 * x.bits))
+        total = total.do(i.name[:3], x.t.value("%carry", "pred").resize(2 * x.bits))
     if "cc" in i.mods:
-        x.t.set("%carry", "pred", part(total, x.bits, 1).text)
+        x.t.set("%carry", "pred", part(total, x.bits, 1))
     return total.resize(x.bits)
 
 
@@ -399,6 +381,7 @@ def divide(i: Op, x: Value, y: Value) -> Value:
 
 instruction("sqrt", "f32 f64", f"{ROUNDED} approx")(arithmetic)
 instruction("rcp", "f32 f64", f"{ROUNDED} approx")(lambda i, x: arithmetic(i._replace(name="div"), x.constant(1.0), x))
+instruction("sad", INTEGERS)(lambda i, x, y, z: x.test(f"{i.sign}lt", y).pick(y - x, x - y) + z)
 instruction("rsqrt", "f32 f64", "approx ftz")(
     lambda i, x: narrow(i.kind, widen(i.kind, x).constant(1.0) / widen(i.kind, x).llvm("sqrt"))
 )
@@ -409,16 +392,9 @@ def extreme(i: Op, x: Value, y: Value) -> Value:
     """Smaller or larger number: -0 is below 0, and a NaN loses, or wins with .NaN."""
     if i.kind not in NOT_SUBNORMAL:
         return x.llvm(i.sign + i.name, y)
-    if i.kind == "f16":
-        return narrow("f16", extreme(i._replace(kind="f64"), widen("f16", x), widen("f16", y)))
     zero = x.raw().do("or" if i.name == "min" else "and", y.raw()).real(i.kind)
     result = x.test("oeq", y).pick(zero, x.llvm(f"{i.name}num", y))
     return x.test("uno", y).pick(math.nan, result) if "NaN" in i.mods else result
-
-
-@instruction("sad", INTEGERS)
-def add_difference(i: Op, x: Value, y: Value, z: Value) -> Value:
-    return x.test(f"{i.sign}lt", y).pick(y - x, x - y) + z
 
 
 @instruction("abs neg", f"s16 s32 s64 {REALS}", "ftz")
@@ -512,8 +488,6 @@ TO_INTEGRAL = {"rni": "rint", "rzi": "trunc", "rmi": "floor", "rpi": "ceil"}
 @instruction("setp", f"b16 b32 b64 {INTEGERS} {REALS}", " ".join(["ftz", *CONDITIONS, *UNSIGNED]), result="pred")
 def compare(i: Op, x: Value, y: Value) -> Value:
     name = i.mods[0]
-    if i.kind == "f16":
-        x, y = widen("f16", x), widen("f16", y)
     if i.kind in NOT_SUBNORMAL:
         return x.test(CONDITIONS[name], y)
     signs = {c: i.sign + c for c in ("lt", "le", "gt", "ge")}
@@ -529,7 +503,7 @@ def convert(i: Op, x: Value) -> Value:
     how = next((TO_INTEGRAL[m] for m in i.mods if m in TO_INTEGRAL), "")
     wide = widen(i.source, x).llvm(how) if how else widen(i.source, x)
     if i.kind in NOT_SUBNORMAL:
-        return rounded(i, wide)
+        return narrow(i.kind, wide) if i.mode == "rn" else directed(i, "fptrunc", wide)
     # Too large numbers are clamped; a NaN becomes 0, or the highest bit alone where one of the types has 64 bits.
     type_ = llvm_type(i.kind)
     result = wide.call(f"llvm.fpto{i.sign}i.sat.{type_}.f64", result=type_)
@@ -541,12 +515,9 @@ def from_integer(i: Op, x: Value) -> Value:
     sign = sign_of(i.source)
     if i.kind not in NOT_SUBNORMAL:
         return x.resize(BITS[i.kind], sign)
-    if i.kind in FLOATS and i.mode == "rn":
-        return x.to(f"{sign}itofp", llvm_type(i.kind))
-    if x.bits < 64:
-        return rounded(i, x.to(f"{sign}itofp", "double"))
-    high_part = x.do(RIGHT[sign], 32).to(f"{sign}itofp", "double") * 2.0**32
-    return rounded(i, *two_sum(high_part, (x & 0xFFFFFFFF).to("uitofp", "double")))
+    if i.mode != "rn":
+        return directed(i, f"{sign}itofp", x.resize(max(x.bits, 32), sign))
+    return narrow(i.kind, x.to(f"{sign}itofp", "double")) if i.kind == "f16" else x.to(f"{sign}itofp", FLOATS[i.kind])
 
 
 # Functions of libdevice that are no instructions. The C functions in double precision serve for both types.
@@ -557,21 +528,16 @@ C_FUNCTIONS = (
 )
 
 
-@instruction(f"{C_FUNCTIONS} ex2 lg2", "f32 f64", "approx ftz")
-def c_function(i: Op, x: Value, *y: Value) -> Value:
-    name = {"ex2": "exp2", "lg2": "log2"}.get(i.name, i.name)
-    return narrow(i.kind, widen(i.kind, x).call(name, *(widen(i.kind, v) for v in y)))
+def c_function(i: Op, *x: Value) -> Value:
+    x = tuple(widen(k, v) if k in FLOATS else v for k, v in zip(i.operands, x, strict=False))
+    return narrow(i.kind, x[0].call({"ex2": "exp2", "lg2": "log2"}.get(i.name, i.name), *x[1:]))
 
 
+for names, operands in ((f"{C_FUNCTIONS} ex2 lg2", "kind kind"), ("ldexp", "kind s32"), ("frexp", "kind u64")):
+    instruction(names, "f32 f64", "approx ftz", operands)(c_function)
 instruction("nextafter", "f32 f64")(lambda i, x, y: x.call("nextafter" if i.kind == "f64" else "nextafterf", y))
-instruction("ldexp", "f32 f64", operands="kind s32")(
-    lambda i, x, power: narrow(i.kind, widen(i.kind, x).call("ldexp", power))
-)
 instruction("powi", "f32 f64", operands="kind s32")(
     lambda i, x, power: narrow(i.kind, widen(i.kind, x).call("pow", power.to("sitofp", "double")))
-)
-instruction("frexp", "f32 f64", operands="kind u64")(
-    lambda i, x, address: narrow(i.kind, widen(i.kind, x).call("frexp", address.to("inttoptr", "i32*")))
 )
 
 
@@ -628,17 +594,10 @@ for ending, mode in {"rn": "rn", "rz": "rz", "rd": "rm", "ru": "rp"}.items():
         FUNCTIONS[f"{source}2{to}_{ending}"] = f"cvt.{mode}{whole}.{TYPES[to]}.{TYPES[source]}"
 
 
-def call_function(t: Translator, name: str, arguments: Sequence[tuple[str, str]], result_kind: str = "") -> str:
-    """Compute a function of libdevice; types of PTX may be bits alone ("b32"). PTXError if it is not known."""
+def call_function(name: str, arguments: Sequence[Value]) -> Value:
+    """Compute a function of libdevice, of arguments that may be bits alone; PTXError if it is not known."""
     mnemonic = FUNCTIONS.get(name[5:]) if name.startswith("__nv_") else None
     if not mnemonic:
         raise PTXError(f"the emulator has no function {name}")
     i = find(mnemonic.split("."))
-    given = zip(arguments, i.operands, strict=False)
-    result = evaluate(i, [reread(Value(t, llvm_type(k), x), want) for (k, x), want in given])
-    return reread(result, result_kind).text if result_kind else ""
-
-
-def reread(x: Value, kind: str) -> Value:
-    """The same bits as another type, cut or extended."""
-    return x.raw().resize(BITS[kind]).real(kind)
+    return evaluate(i, [reread(x, kind) for x, kind in zip(arguments, i.operands, strict=False)])

@@ -7,15 +7,16 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
 
-from . import layout, runtime
+from . import ptx, runtime
 from .faults import ArrayInfo, Finding, Site
-from .ptx import Instruction, Kernel, PTXError, parse
+from .ptx import PTXError, parse
 from .report import Result
 from .translate import Translator
 
@@ -38,39 +39,22 @@ class Program:
     checked : bool
     """
 
-    text: str
-    checked: bool
-    kernel: Kernel
-    sites: list[Site]
-    points: list[Instruction]
-    frame_bytes: int
-    points_table: Array
-    places: Array
-    granule: dict[str, int]
-    atomics: bool
-    copies: bool
-    syncs: bool
-    perform: int
-    address: int
-
     def __init__(self, text: str, checked: bool) -> None:
         self.text, self.checked = text, checked
         self.kernel = parse(text)
         translator = Translator(self.kernel, checked)
         code = translator.translate()
-        self.sites, self.points = translator.sites, translator.points
-        self.frame_bytes, kinds = translator.frame_bytes, translator.kinds
-        self.points_table = np.array([0, *kinds], np.int64)
+        self.sites, self.points, self.frame_bytes = translator.sites, translator.points, translator.frame_bytes
+        if len(self.sites) > runtime.SITE_BITS:
+            raise PTXError(f"the kernel touches memory in more than {runtime.SITE_BITS} places")
+        kinds = [0, *translator.kinds]
+        self.waits = np.array(kinds, np.int64)
         # Compilers may make several instructions of one barrier: they are all that of their line.
         lines = [(p.source, p.op) if p.source else j for j, p in enumerate(self.points)]
         self.places = np.array([0, *(1 + lines.index(line) for line in lines)], np.int64)
         self.granule = {space: self._granule(space) for space in ("global", "shared")}
-        self.atomics = any(i.op and i.op[0] in ("atom", "red") for i in self.kernel.body)
-        self.copies = any(i.op[:2] == ("cp", "async") for i in self.kernel.body)
-        self.syncs = layout.SYNC in kinds
-        self.perform = runtime.FUNCTIONS["perform"].address if max(kinds, default=0) > layout.YIELD else 0
-        if len(self.sites) > layout.SITE_BITS:
-            raise PTXError(f"the kernel touches memory in more than {layout.SITE_BITS} places")
+        self.rows = self._rows()
+        self.perform = runtime.address("perform") if max(kinds) > runtime.YIELD else 0
         self._engine = _compiled(code, checked)
         self.address = self._engine.get_function_address("kernel")
 
@@ -81,13 +65,23 @@ class Program:
             sizes += [4 for p in self.points if p.op[0] == "ldmatrix"]
         return min([*sizes, 16]).bit_length() - 1
 
+    def _rows(self) -> Array:
+        """The table of sites."""
+        rows, first = np.zeros((len(self.sites) + 1, runtime.SITE), np.int64), dict[Any, int]()
+        for k, s in enumerate(self.sites):
+            volatile = "volatile" in s.instruction.op[1:] and s.action == "read"
+            action = runtime.VOLATILE if volatile else ("read", "write", "atomic").index(s.action)
+            like = first.setdefault((s.instruction.source or k, s.action), k)
+            rows[k] = s.bytes, action, s.space == "shared", like
+        return rows
+
     def site(self, number: int) -> Site | None:
         """The site of a number, or the point where a thread waits: those are negative, from -2 on."""
         if number >= 0:
             return self.sites[number]
         if number == -1:
             return None
-        point: Instruction = self.points[-number - 2]
+        point = self.points[-number - 2]
         return Site(point, "", "barrier" if point.op[0] in ("bar", "barrier") and "warp" not in point.op else "warp", 0)
 
 
@@ -95,7 +89,7 @@ def _compiled(code: str, checked: bool) -> Any:
     """Compile LLVM IR in this process."""
     for name in re.findall(r"^declare .*@(\w+)\(", code, re.M):
         if name in runtime.FUNCTIONS:
-            llvm.add_symbol(name, runtime.FUNCTIONS[name].address)
+            llvm.add_symbol(name, runtime.address(name))
     llvm.add_symbol("print_text", ctypes.cast(_print_text, ctypes.c_void_p).value)
     target = llvm.Target.from_default_triple()
     features = llvm.get_host_cpu_features().flatten()
@@ -151,30 +145,22 @@ def _formatted(text: str, at: int) -> str:
 _printed: dict[int, list[str]] = {}  # by the address of a worker's context
 
 
-def _print(context: int, text: int, values: int | None) -> None:
+def _print(context: int, frame: int, text: int, values: int | None) -> None:
     _printed[context].append(_formatted(ctypes.string_at(text).decode(errors="replace"), values or 0))
 
 
-_print_text = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(_print)
+_print_text = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)(_print)
 
 
 # --- memory ----------------------------------------------------------------------------------------
+@dataclass
 class Region:
     """Memory that holds the arguments which overlap on the host, at the same distances."""
 
-    low: int
+    low: int  # addresses on the host
     high: int
-    start: int
-    shadow: Array
-
-    def __init__(self, low: int, high: int) -> None:
-        self.low, self.high = low, high  # addresses on the host
-        self.start = 0
-        self.shadow = np.zeros(0, np.int64)
-
-    @property
-    def bytes(self) -> int:
-        return self.high - self.low
+    start: int = 0
+    shadow: Any = None
 
 
 def _bounds(array: Array) -> tuple[int, int]:
@@ -190,10 +176,6 @@ def _bounds(array: Array) -> tuple[int, int]:
 class Memory:
     """Copies of the arguments of a launch, with gaps between; the sanitised twin of a GPU's memory."""
 
-    arrays: list[Array]
-    empty: dict[int, Region]
-    memory: Array
-
     def __init__(self, arrays: list[Array]) -> None:
         self.arrays = arrays
         self.regions: list[Region] = []
@@ -204,14 +186,13 @@ class Memory:
                 self.regions.append(Region(low, high))
         self.empty = {id(array): Region(*_bounds(array)) for array in arrays if not array.size}
         self.regions += self.empty.values()
-        total = sum(r.bytes + GUARD + 256 for r in self.regions) + GUARD
-        self.memory = np.zeros(total + 256, np.uint8)
+        self.memory = _aligned(sum(r.high - r.low + GUARD + 256 for r in self.regions) + GUARD, np.uint8)
         at = self.memory.ctypes.data + GUARD
         odd = {_bounds(array)[0] for array in arrays if not array.flags.aligned}  # only a copy of these can be used
         for region in self.regions:
             region.start = -(-at // 256) * 256 + (0 if region.low in odd else region.low % 16)
-            ctypes.memmove(region.start, region.low, region.bytes)
-            at = region.start + region.bytes + GUARD
+            ctypes.memmove(region.start, region.low, region.high - region.low)
+            at = region.start + region.high - region.low + GUARD
 
     def region(self, array: Array) -> Region | None:
         if not array.size:
@@ -228,14 +209,10 @@ class Memory:
         """Copy what the kernel has written to the arrays of the host."""
         for array in self.arrays:
             if array.size and array.flags.writeable:
-                array[...] = self.view(array)
-
-    def view(self, array: Array) -> Any:
-        """The array, in this memory."""
-        low, high = _bounds(array)
-        before = array.ctypes.data - low
-        buffer: Any = (ctypes.c_char * (high - low)).from_address(self.place(array) - before)
-        return np.ndarray(array.shape, array.dtype, buffer, before, array.strides)
+                low, high = _bounds(array)
+                before = array.ctypes.data - low
+                buffer: Any = (ctypes.c_char * (high - low)).from_address(self.place(array) - before)
+                array[...] = np.ndarray(array.shape, array.dtype, buffer, before, array.strides)
 
 
 def _arrays_in(arguments: Any, names: list[str]) -> Iterator[tuple[str, Array]]:
@@ -255,6 +232,14 @@ def _aligned(count: int, kind: Any = np.int64) -> Array:
     memory = np.zeros(count * size + 256, np.uint8)
     first = -memory.ctypes.data % 256
     return memory[first : first + count * size].view(kind)
+
+
+def _filled(memory: ptx.Memory, values: dict[str, bytes]) -> Array:
+    """Memory whose variables have these values."""
+    data = _aligned(memory.bytes + 16, np.uint8)
+    for name, value in values.items():
+        data[memory.offsets[name] : memory.offsets[name] + len(value)] = np.frombuffer(value, np.uint8)
+    return data
 
 
 _abandoned: list[Any] = []
@@ -278,57 +263,29 @@ class Launch:
         Gives the bytes of the parameters, see `hooks.flatten`.
     """
 
-    program: Program
-    grid: Triple
-    block: Triple
-    dynamic: int
-    threads: int
-    named: list[tuple[str, Array]]
-    memory: Memory
-    parameters: Array
-    constants: Array
-    printed: list[str]
-    sites: Array
-    ranges: Array
-    findings: Array
-    counts: Array
-
     def __init__(
-        self,
-        program: Program,
-        grid: Triple,
-        block: Triple,
-        dynamic: int,
-        arguments: Any,
-        names: list[str],
-        flatten: Any,
+        self, program: Program, grid: Triple, block: Triple, dynamic: int, arguments: Any, names: Any, flatten: Any
     ) -> None:
         self.program, self.grid, self.block, self.dynamic = program, grid, block, dynamic
-        self.threads = prod(block)
-        shared = program.kernel.shared_bytes + dynamic
+        kernel = program.kernel
+        shared = kernel.shared_bytes + dynamic
         if shared > MOST_SHARED:
             raise ValueError(f"a block has at most {MOST_SHARED} bytes of shared memory, and this one needs {shared}")
         self.named = list(_arrays_in(arguments, names))
         arrays = [array for _, array in self.named]
-        checked = program.checked
-        self.memory = Memory(arrays if checked else [a for a in arrays if not a.flags.writeable])
+        self.memory = Memory(arrays if program.checked else [a for a in arrays if not a.flags.writeable])
+        values = list(flatten(arguments, self.memory.place if program.checked else self._place))
+        if len(values) != len(kernel.parameters.offsets):
+            raise PTXError(f"the kernel takes {len(kernel.parameters.offsets)} values, and has got {len(values)}")
+        self.parameters = _filled(kernel.parameters, dict(zip(kernel.parameters.offsets, values, strict=True)))
+        self.constants = _filled(kernel.constants, kernel.values)
         self.kept: list[Array] = []
         self.contexts: list[Array] = []
-        values = list(flatten(arguments, self.memory.place if checked else self._place))
-        offsets = program.kernel.parameters.offsets
-        if len(values) != len(offsets):
-            raise PTXError(f"the kernel takes {len(offsets)} values, and its arguments are {len(values)}")
-        self.parameters = self._keep(_aligned(program.kernel.parameters.bytes + 16, np.uint8))
-        for at, value in zip(offsets.values(), values, strict=True):
-            self.parameters[at : at + len(value)] = np.frombuffer(value, np.uint8)
-        self.constants = self._keep(_aligned(program.kernel.constants.bytes + 16, np.uint8))
-        for name, data in program.kernel.values.items():
-            at = program.kernel.constants.offsets[name]
-            self.constants[at : at + len(data)] = np.frombuffer(data, np.uint8)
 
-    def _keep(self, array: Array) -> Array:
-        self.kept.append(array)
-        return array
+    def _table(self, of: int | Array, kind: Any = np.int64) -> int:
+        """The address of a table, or of one of zeros, that lives as long as this launch."""
+        self.kept.append(_aligned(of, kind) if isinstance(of, int) else of)
+        return int(self.kept[-1].ctypes.data)
 
     def _place(self, array: Array) -> int:
         return int(array.ctypes.data) if array.flags.writeable else self.memory.place(array)
@@ -348,13 +305,13 @@ class Launch:
             self.printed = [text for c in self.contexts for text in _printed.pop(c.ctypes.data)]
         if self.program.checked:
             self.memory.take_back()
-            if any(context[layout.TIME] >= layout.END_OF_TIME for context in self.contexts):
-                raise RuntimeError(f"a checked run ends after {layout.END_OF_TIME} barriers and atomics")
+            if any(context[runtime.TIME] >= runtime.END_OF_TIME for context in self.contexts):
+                raise RuntimeError(f"a checked run ends after {runtime.END_OF_TIME} barriers and atomics")
         return seconds
 
     def _run_all(self) -> None:
         """Run every worker in a thread of its own, so that Ctrl-C can end them."""
-        function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(runtime.FUNCTIONS["run"].address)
+        function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(runtime.address("run"))
         threads = [threading.Thread(target=function, args=(c.ctypes.data,), daemon=True) for c in self.contexts]
         try:
             for thread in threads:
@@ -364,7 +321,7 @@ class Launch:
                     thread.join(0.1)
         except BaseException:
             for context in self.contexts:
-                context[layout.STOP], context[layout.LIMIT] = 1, 0
+                context[runtime.STOP], context[runtime.LIMIT] = 1, 0
             for thread in threads:
                 thread.join(1)
             if any(thread.is_alive() for thread in threads):
@@ -372,116 +329,95 @@ class Launch:
             raise
 
     def _context(self, worker: int, workers: int, order: int, seed: int, limit: int) -> Array:
-        program, kernel = self.program, self.program.kernel
-        shared = kernel.shared.bytes + self.dynamic
-        local = -(-kernel.local.bytes // 64) * 64
-        frame = program.frame_bytes + 2 * local
-        context = _aligned(layout.CONTEXT)
-
-        def table(count: int, kind: Any = np.int64) -> int:
-            return int(self._keep(_aligned(count, kind)).ctypes.data)
-
+        program, kernel, table = self.program, self.program.kernel, self._table
+        shared, blocks, threads = kernel.shared.bytes + self.dynamic, prod(self.grid), prod(self.block)
+        frame = program.frame_bytes + 2 * -(-kernel.local.bytes // 64) * 64
         numbers = {
-            "PARAMETERS": self.parameters.ctypes.data, "CONSTANTS": self.constants.ctypes.data,
-            "SHARED": table(shared + 16, np.uint8), "SHARED_BYTES": shared, "LANDING": table(64, np.uint8),
-            "GRID_X": self.grid[0], "GRID_Y": self.grid[1], "GRID_Z": self.grid[2],
-            "BLOCK_X": self.block[0], "BLOCK_Y": self.block[1], "BLOCK_Z": self.block[2], "LIMIT": limit,
-            "KERNEL": program.address, "PERFORM": program.perform, "POINTS": program.points_table.ctypes.data,
-            "PLACES": program.places.ctypes.data,
-            "FRAMES": table(frame * self.threads, np.uint8), "FRAME_BYTES": frame, "LOCAL_AT": program.frame_bytes,
-            "LOCAL_BYTES": kernel.local.bytes, "BLOCKS": prod(self.grid), "FIRST_BLOCK": worker, "BLOCK_STEP": workers,
+            "PARAMETERS": table(self.parameters), "CONSTANTS": table(self.constants),
+            "SHARED": table(shared + 16, np.uint8), "SHARED_BYTES": shared, "LIMIT": limit, "KERNEL": program.address,
+            "PERFORM": program.perform, "POINTS": table(program.waits), "PLACES": table(program.places),
+            "FRAMES": table(frame * threads, np.uint8), "FRAME_BYTES": frame, "LOCAL_AT": program.frame_bytes,
+            "LOCAL_BYTES": kernel.local.bytes, "BLOCKS": blocks, "FIRST_BLOCK": worker, "BLOCK_STEP": workers,
             "ORDER": order, "RANDOM": seed * 2654435761 % 2**62 + 1, "CHECKED": program.checked,
-            "BANKS": table(33 * 33),
+            "SCRATCH": table(33 * 33),
         }  # fmt: skip
         if order:
-            blocks = np.arange(prod(self.grid), dtype=np.int64)
-            blocks = blocks[::-1].copy() if order == 1 else np.random.default_rng(seed).permutation(blocks)
-            numbers["BLOCK_ORDER"] = self._keep(blocks).ctypes.data
+            row = np.arange(blocks, dtype=np.int64)
+            row = row[::-1].copy() if order == 1 else np.random.default_rng(seed).permutation(row)
+            numbers["BLOCK_ORDER"] = table(row)
         if program.checked:
-            numbers |= self._checks(shared, table)
+            numbers |= self._checks(numbers["SHARED"], shared)
+        context = _aligned(runtime.CONTEXT_WORDS)
+        context[runtime.GRID_X : runtime.GRID_X + 3] = self.grid
+        context[runtime.BLOCK_X : runtime.BLOCK_X + 3] = self.block
         for name, number in numbers.items():
-            context[getattr(layout, name)] = number
+            context[getattr(runtime, name)] = number
         return context
 
-    def _checks(self, shared: int, table: Any) -> dict[str, int]:
+    def _checks(self, shared: int, shared_bytes: int) -> dict[str, int]:
         """Numbers and tables for the checks."""
-        program, rows = self.program, []
-        actions = {"read": layout.READ, "write": layout.WRITE, "atomic": layout.ATOMIC}
-        first: dict[Any, int] = {}
-        sites = [
-            (
-                s.bytes,
-                layout.VOLATILE if "volatile" in s.instruction.op[1:] and s.action == "read" else actions[s.action],
-                s.space == "shared",
-                first.setdefault((s.instruction.source or k, s.action), k),
-            )
-            for k, s in enumerate(program.sites)
-        ]
-        self.sites = self._keep(np.array([*sites, (0, 0, 0, 0)], np.int64))
-        for region in self.memory.regions:
-            region.shadow = _aligned(layout.SHADOW_ROW * ((region.bytes >> program.granule["global"]) + 2))
-            rows.append((region.start, region.start + region.bytes, region.shadow.ctypes.data))
-        constants = self.constants.ctypes.data
-        if program.kernel.values:
-            rows.append((constants, constants + program.kernel.constants.bytes, 0))
-        self.ranges = self._keep(np.array([*rows, (0, 0, 0)], np.int64))
-        self.findings = self._keep(np.zeros((layout.MOST_FINDINGS, layout.FINDING), np.int64))
-        count = len(program.sites) + 1
-        self.counts = self._keep(np.zeros((count, layout.COUNTED), np.int64))
-        log = self._keep(np.full(count * layout.CAP * 32, -1, np.int64))
+        program, kernel, table = self.program, self.program.kernel, self._table
+        granule = program.granule["shared"]
+        shadow = table(runtime.SHADOW_ROW * ((shared_bytes >> granule) + 2))
+        rows = [(shared, shared + shared_bytes, shadow, granule), (0,) * 4, (0,) * 4]
+        granule = program.granule["global"]
+        for r in self.memory.regions:
+            r.shadow = _aligned(runtime.SHADOW_ROW * ((r.high - r.low >> granule) + 2))
+            rows.append((r.start, r.start + r.high - r.low, r.shadow.ctypes.data, granule))
+        if kernel.values:
+            constants = self.constants.ctypes.data
+            rows.append((constants, constants + kernel.constants.bytes, 0, 0))
+        self.findings = np.zeros((runtime.MOST_FINDINGS, runtime.FINDING), np.int64)
+        count, blocks, threads = len(program.sites) + 1, prod(self.grid), prod(self.block)
+        self.counts = np.zeros((count, runtime.COUNTED), np.int64)
         numbers = {
-            "SITES": self.sites.ctypes.data, "RANGES": self.ranges.ctypes.data, "RANGE_COUNT": len(rows),
-            "GRANULE": program.granule["global"], "SHARED_GRANULE": program.granule["shared"],
-            "SHADOW": table(layout.SHADOW_ROW * ((shared >> program.granule["shared"]) + 2)),
-            "BLOCK_TIMES": table(2 * prod(self.grid) + 2), "FINDINGS": self.findings.ctypes.data,
-            "COUNTS": self.counts.ctypes.data, "LOG": log.ctypes.data, "SEEN": table(2 * count), "MOST": table(count),
-            "TOUCHED": table(count), "RELEASED": table(1 << 11), "ACQUIRED": table(1 << 11),
-            "BLOCK_RELEASED": table(prod(self.grid)),
+            "SITES": table(program.rows.copy()), "RANGES": table(np.array(rows, np.int64)), "RANGE_COUNT": len(rows),
+            "LANDING": table(64, np.uint8), "BLOCK_TIMES": table(2 * blocks + 2), "FINDINGS": table(self.findings),
+            "COUNTS": table(self.counts), "LOG": table(np.full(count * runtime.CAP * 32, -1, np.int64)),
+            "SEEN": table(2 * count), "MOST": table(count), "SITE_COUNT": count, "BLOCK_RELEASED": table(blocks),
+            "RELEASED": table(runtime.THREAD_BITS + 1), "ACQUIRED": table(runtime.THREAD_BITS + 1),
         }  # fmt: skip
-        warps = -(-self.threads // 32)
-        if program.syncs:
-            numbers |= {"CLOCKS": table(warps * 32 * 33), "CLOCKS_SINCE": table(warps)}
-        if program.copies:
-            numbers["COPIES"] = table(self.threads * layout.COPIES_OF_THREAD)
+        if runtime.SYNC in program.waits:
+            warps = -(-threads // 32)
+            numbers |= {"CLOCKS": table(warps * 32 * 32), "CLOCKS_SINCE": table(warps)}
+        if any(i.op[:2] == ("cp", "async") for i in kernel.body):
+            numbers["COPIES"] = table(threads * runtime.COPIES_OF_THREAD)
         return numbers
 
     # --- what was found
     def result(self, name: str, seconds: float, poisoned: list[bool]) -> Result:
         """What a checked run has found."""
+        kernel = self.program.kernel
         arrays = [ArrayInfo(n, "global", a.nbytes, a.itemsize, a.shape, a.strides) for n, a in self.named]
-        shared = self.program.kernel.shared
-        item = max(1, min(8, 1 << self.program.granule["shared"]))
-        sizes = [(o, shared.sizes[n] or self.dynamic) for n, o in shared.offsets.items()]
-        for k, (_, size) in enumerate(sizes, 1):
-            label = f"shared array {k}" if len(sizes) > 1 else "the shared array"
+        item = min(8, 1 << self.program.granule["shared"])
+        for k, size in enumerate(kernel.shared.sizes.values(), 1):
+            label = f"shared array {k}" if len(kernel.shared.sizes) > 1 else "the shared array"
+            size = size or self.dynamic
             arrays.append(ArrayInfo(label, "shared", size, item, (size // item,), (item,)))
-        local = self.program.kernel.local.bytes
-        arrays.append(ArrayInfo("local memory", "local", local, 1, (local,), (1,)))
-        count = int(self.contexts[0][layout.FINDING_COUNT])
-        findings = [self._finding([int(v) for v in row], sizes, len(arrays) - 1) for row in self.findings[:count]]
-        findings += self._never_written(poisoned)
+        arrays.append(ArrayInfo("local memory", "local", kernel.local.bytes, 1, (kernel.local.bytes,), (1,)))
+        (context,) = self.contexts
+        found = self.findings[: context[runtime.FINDING_COUNT]].tolist()
+        findings = [*map(self._finding, found), *self._never_written(poisoned)]
         return Result(
             name, self.grid, self.block, findings, self.program.sites, arrays, self.counts[:-1], self.printed, seconds,
-            self.program.text, self.program.kernel, self.dynamic, int(self.contexts[0][layout.ACCESSES]),
+            self.program.text, kernel, self.dynamic, int(context[runtime.ACCESSES]),
         )  # fmt: skip
 
-    def _finding(self, row: list[int], shared: list[tuple[int, int]], local: int) -> Finding:
-        kind, site, other, block, thread, other_block, other_thread, address, size, array, count = row
-        if array == layout.IN_SHARED:
-            k = max((k for k, (offset, _) in enumerate(shared) if offset <= address), default=0)
-            array, address = (len(self.named) + k, address - shared[k][0]) if shared else (-1, address)
-        elif array == layout.IN_LOCAL:
-            array = local
-        elif array >= 0:
-            array, address = self._argument(array, address)
-        sites = self.program.site(site), self.program.site(other)
-        return Finding(
-            layout.KINDS[kind], *sites, block, thread, other_block, other_thread, address, size, array, count
-        )
+    def _finding(self, row: list[int]) -> Finding:
+        kind, site, other, array, block, thread, other_block, other_thread, address, size, _, count = row
+        array, address = self._array(array, address)
+        sites, who = (self.program.site(site), self.program.site(other)), (block, thread, other_block, other_thread)
+        return Finding(runtime.KINDS[kind], *sites, *who, address, size, array, count)
 
-    def _argument(self, region: int, offset: int) -> tuple[int, int]:
-        """The array of a region that an offset is in or next to, and the offset in it."""
-        if region >= len(self.memory.regions):
+    def _array(self, number: int, offset: int) -> tuple[int, int]:
+        """The array of a range that an offset is in or next to, -1 if there is none, and the offset in it."""
+        shared, region = [*self.program.kernel.shared.offsets.values()], number - runtime.FIRST_ARRAY
+        if number == runtime.SHARED_SPACE and shared:
+            k = max((k for k, start in enumerate(shared) if start <= offset), default=0)
+            return len(self.named) + k, offset - shared[k]
+        if number == runtime.LOCAL_SPACE:
+            return len(self.named) + len(shared), offset
+        if not 0 <= region < len(self.memory.regions):
             return -1, offset
         at = self.memory.regions[region].low + offset
         distances = []
@@ -502,7 +438,7 @@ class Launch:
             region = self.memory.region(array)
             if not was or region is None:
                 continue
-            wrote = region.shadow.reshape(-1, layout.SHADOW_ROW)[:, layout.WROTE] != 0
+            wrote = region.shadow.reshape(-1, runtime.SHADOW_ROW)[:, runtime.WROTE] != 0
             octets = np.repeat(wrote, 1 << self.program.granule["global"])
             flags = np.ndarray(array.shape, bool, octets, array.ctypes.data - region.low, array.strides)
             missing = np.argwhere(~flags)

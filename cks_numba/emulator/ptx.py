@@ -5,10 +5,11 @@ Functions that the kernel calls are put in place of their calls, so that a barri
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 BITS = {
     "pred": 1, "b8": 8, "u8": 8, "s8": 8, "b16": 16, "u16": 16, "s16": 16, "f16": 16, "bf16": 16, "b32": 32, "u32": 32,
@@ -94,6 +95,16 @@ class Kernel:
     def local_bytes(self) -> int:
         return self.local.bytes
 
+    def followers(self) -> list[list[int]]:
+        """The numbers of the instructions that may come after each one."""
+        places, found = {i.label: j for j, i in enumerate(self.body)}, []
+        for j, i in enumerate(self.body):
+            op = i.op[0] if i.op else ""
+            jumps = [i.args[0]] if op == "bra" else self.targets[i.args[1]] if op == "brx" else []
+            falls = [j + 1] if i.guard or op not in ("bra", "brx", "ret", "exit") else []
+            found.append([*falls, *(places[label] for label in jumps)])
+        return found
+
 
 def parse(text: str) -> Kernel:
     """Read the one kernel of a PTX text.
@@ -124,6 +135,7 @@ _DECLARATION = re.compile(
     r"(?:\.align\s+(\d+)\s+)?\.(\w+)\s+(?:\.ptr\s+(?:\.\w+\s+)?(?:\.align\s+\d+\s+)?)?([\w$%.]+)((?:\[\d*\])*)\s*(?:=\s*(.*))?$",
     re.S,
 )
+_VARIABLE = re.compile(r"(?:\.(?:visible|extern|weak|common)\s+)*\.(?:shared|global|const)\s.*$", re.S)
 _LOC = re.compile(r"(\d+) (\d+) (\d+)(?:.*inlined_at (\d+) (\d+) (\d+))?")
 _FUNCTION = re.compile(
     r"(?P<kind>\.entry|\.func)\s+(?:\((?P<results>[^)]*)\)\s*)?(?P<name>[\w$]+)\s*(?:\((?P<parameters>[^)]*)\))?[^;{]*(?P<end>[;{])"
@@ -133,73 +145,57 @@ _FUNCTION = re.compile(
 class _Parser:
     def __init__(self, text: str) -> None:
         self.text = re.sub(r"//[^\n]*", "", text)
-        self.files = {int(n): name for n, name in re.findall(r'\.file\s+(\d+)\s+"([^"]*)"', self.text)}
+        self.files = files(text)
         self.functions: dict[str, Kernel] = {}
         self.chains: dict[tuple[str, ...], Source] = {}
         self.inlined = 0
 
     def kernel(self) -> Kernel:
         entry = None
-        between = []  # texts outside functions, which declare variables
-        at = 0
+        between, at = "", 0  # the text outside functions, which declares variables
         for found in _FUNCTION.finditer(self.text):
             if found.start() < at:
                 continue
-            between.append(self.text[at : found.start()])
-            at = found.end()
+            between, at = between + self.text[at : found.start()] + ";", found.end()
             if found["end"] == "{":
-                function = self._head(found)
+                function = self.functions[found["name"]] = Kernel(found["name"])
+                for memory, text in ((function.parameters, "parameters"), (function.results, "results")):
+                    for one in filter(str.strip, (found[text] or "").split(",")):
+                        self._place(memory, one.strip())
                 at = self._body(function, found.end())
-                self.functions[function.name] = function
-                if found["kind"] == ".entry":
-                    entry = function
+                entry = function if found["kind"] == ".entry" else entry
         if entry is None:
             raise PTXError("there is no kernel in the PTX")
-        statements = ";".join([*between, self.text[at:]]).split(";")
-        for one in statements:
-            if variable := re.search(
-                r"(?:\.(?:visible|extern|weak|common)\s+)*\.(?:shared|global|const)\s.*$", one, re.S
-            ):
+        for one in (between + self.text[at:]).split(";"):
+            if variable := _VARIABLE.search(one):
                 self._declare(entry, variable[0].rstrip())
         entry.body = list(self._with_calls(entry, entry, ()))
         for name in entry.dynamic[:1]:  # the last one: its end is not known
             entry.shared.add(name, 0, 128)
         return entry
 
-    def _head(self, found: re.Match[str]) -> Kernel:
-        function = Kernel(found["name"])
-        for memory, text in ((function.parameters, found["parameters"]), (function.results, found["results"])):
-            for one in filter(None, (part.strip() for part in (text or "").split(","))):
-                self._place(memory, one)
-        return function
-
-    def _place(self, memory: Memory, text: str) -> str:
+    def _place(self, memory: Memory, text: str) -> None:
         """Add a declared variable to a memory space."""
         found = _DECLARATION.match(text)
         if not found:
             raise PTXError(f"PTX declares something unknown: {text[:100]}")
         _, align, kind, name, dimensions, _ = found.groups()
         size = BITS[kind] // 8
-        align = int(align or size)
-        for d in re.findall(r"\[(\d*)\]", dimensions):
-            size *= int(d or 0)
-        memory.add(name, size, align)
-        return name
+        lengths = [int(d or 0) for d in re.findall(r"\[(\d*)\]", dimensions)]
+        memory.add(name, size * math.prod(lengths), int(align or size))
 
     def _declare(self, kernel: Kernel, text: str) -> None:
         """Declare a shared, constant or global variable of a module."""
         space, _, kind, name, dimensions, value = _DECLARATION.match(text).groups()  # type: ignore[union-attr]
-        if space == "shared":
-            if dimensions.endswith("[]"):
-                kernel.dynamic.append(name)
-            else:
-                self._place(kernel.shared, text)
+        if space == "shared" and dimensions.endswith("[]"):
+            kernel.dynamic.append(name)
             return
-        self._place(kernel.constants, text)
-        size = BITS[kind] // 8
-        numbers = [v for v in re.split(r"[\s,{}]+", value or "") if v]
+        self._place(kernel.shared if space == "shared" else kernel.constants, text)
+        if space == "shared":
+            return
+        numbers = [immediate(v) or 0 for v in re.split(r"[\s,{}]+", value or "") if v]
         try:
-            data = b"".join((immediate(v) or 0).to_bytes(size, "little") for v in numbers)
+            data = b"".join(number.to_bytes(BITS[kind] // 8, "little") for number in numbers)
         except OverflowError:
             raise PTXError(f"PTX has an initial value that is not known: {text[:100]}") from None
         kernel.values[name] = data.ljust(kernel.constants.sizes[name], b"\0")
@@ -257,25 +253,20 @@ class _Parser:
                 for one in _numbered(name.strip()):
                     function.registers[self._scoped(scopes, one, one in function.registers)] = kind[1:]
         elif text.startswith(".branchtargets"):
-            table = function.body.pop().label or ""
-            function.targets[table] = split(text.split(" ", 1)[1])
+            function.targets[function.body.pop().label or ""] = split(text.split(" ", 1)[1])
         elif text.startswith((".local", ".shared")):
             self._place(function.local if text.startswith(".local") else function.shared, text)
         elif text.startswith(".param"):
             name = _DECLARATION.match(text)[4]  # type: ignore[index]
-            self._place(
-                function.buffers, text.replace(name, self._scoped(scopes, name, name in function.buffers.offsets))
-            )
+            scoped = self._scoped(scopes, name, name in function.buffers.offsets)
+            self._place(function.buffers, text.replace(name, scoped))
         elif found := _OP.match(text):
             negated, predicate, op, operands = found.groups()
-            renamed = {old: new for scope in scopes for old, new in scope.items()}
-            if renamed:
-                pattern = "|".join(sorted(map(re.escape, renamed), key=len, reverse=True))
-                operands = re.sub(rf"(?<![\w%.$])(?:{pattern})(?![\w$])", lambda m: renamed[m[0]], operands)
-                predicate = renamed.get(predicate, predicate)
+            known = {old: new for scope in scopes for old, new in scope.items()}
+            predicate, args = known.get(predicate, predicate), split(_renamed(operands, known))
             guard = (bool(negated), predicate) if predicate else None
             mnemonic = tuple(op.replace("::", ".").split("."))
-            function.body.append(Instruction(mnemonic, tuple(split(operands)), line, text, guard, None, source))
+            function.body.append(Instruction(mnemonic, tuple(args), line, text, guard, None, source))
         else:
             raise PTXError(f"line {line} of the PTX: {text}")
 
@@ -289,55 +280,57 @@ class _Parser:
     # --- calls
     def _with_calls(self, entry: Kernel, function: Kernel, callers: tuple[str, ...]) -> Iterator[Instruction]:
         """The instructions of a function, with the bodies of those that it calls."""
+        callers = (*callers, function.name)
         for instruction in function.body:
-            if instruction.op[:1] != ("call",) or called(instruction)[1] not in self.functions:
-                yield instruction
-                continue
-            results, name, arguments = called(instruction)
-            callee = self.functions[name]
-            if name in (*callers, function.name):
+            results, name, arguments = called(instruction) if instruction.op[:1] == ("call",) else ([], "", [])
+            if name in callers:
                 raise PTXError(f"{name} calls itself: the emulator knows no recursion")
-            yield from self._inlined(entry, callee, results, arguments, instruction, (*callers, function.name))
+            if name in self.functions:
+                yield from self._inlined(entry, self.functions[name], results, arguments, instruction, callers)
+            else:
+                yield instruction
 
     def _inlined(
-        self,
-        entry: Kernel,
-        callee: Kernel,
-        results: list[str],
-        arguments: list[str],
-        call: Instruction,
-        callers: tuple[str, ...],
+        self, entry: Kernel, callee: Kernel, results: list[str], arguments: list[str], call: Instruction, callers: Any
     ) -> Iterator[Instruction]:
         self.inlined += 1
-        suffix = f".{self.inlined}"
-        names = {r: r + suffix for r in callee.registers}
-        names |= dict(zip(callee.parameters.offsets, arguments, strict=True))
-        names |= dict(zip(callee.results.offsets, results, strict=True))
+        labels = [i.label for i in callee.body if i.label]
+        own = (*callee.registers, *callee.buffers.sizes, *callee.local.sizes, *callee.targets, *labels)
+        names = {name: f"{name}.{self.inlined}" for name in own}
+        entry.registers |= {names[r]: kind for r, kind in callee.registers.items()}
+        entry.targets |= {names[table]: [names[t] for t in targets] for table, targets in callee.targets.items()}
         for ours, theirs in ((entry.buffers, callee.buffers), (entry.local, callee.local)):
             for name, size in theirs.sizes.items():
-                names[name] = name + suffix
                 ours.add(names[name], size, 16)
-        entry.registers |= {names[r]: kind for r, kind in callee.registers.items()}
-        end = f"$end{suffix}"
-        labels = {i.label: f"{i.label}{suffix}" for i in callee.body if i.label}
-        names |= labels
-        for table, targets in callee.targets.items():
-            names[table] = table + suffix
-            entry.targets[table + suffix] = [labels[t] for t in targets]
-
-        def renamed(text: str) -> str:
-            return re.sub(r"[%$\w][\w.$]*", lambda m: names.get(m[0], m[0]), text)
-
+        names |= zip(callee.parameters.offsets, arguments, strict=True)
+        names |= zip(callee.results.offsets, results, strict=True)
+        end = f"$end.{self.inlined}"
         for i in self._with_calls(entry, callee, callers):
-            guard = (i.guard[0], renamed(i.guard[1])) if i.guard else None
+            guard = (i.guard[0], names.get(i.guard[1], i.guard[1])) if i.guard else None
             source = i.source + call.source
-            if i.label:
-                yield i._replace(label=labels.get(i.label, i.label), source=source)
-            elif i.op[0] == "ret":
+            if i.op[:1] == ("ret",):
                 yield Instruction(("bra",), (end,), i.line, i.text, guard, None, source)
             else:
-                yield i._replace(args=tuple(map(renamed, i.args)), guard=guard, source=source)
+                args, label = tuple(_renamed(arg, names) for arg in i.args), i.label and names.get(i.label, i.label)
+                yield i._replace(args=args, guard=guard, label=label, source=source)
         yield Instruction((), (), call.line, label=end, source=call.source)
+
+
+def files(text: str) -> dict[int, str]:
+    r"""The names of source files by their numbers; PTX writes bytes that are not ASCII as octal numbers.
+
+    >>> files(r'.file 1 "/home/j\303\266rg/a.py"')
+    {1: '/home/jörg/a.py'}
+    """
+    quoted = re.findall(r'\.file\s+(\d+)\s+"((?:[^"\\]|\\.)*)"', text)
+    return {int(n): name.encode().decode("unicode_escape").encode("latin1").decode() for n, name in quoted}
+
+
+def loops(body: list[Instruction]) -> set[int]:
+    """The numbers of the instructions between a label and a later jump back to it."""
+    places = {i.label: j for j, i in enumerate(body) if i.label}
+    jumps = ((places[i.args[0]], j) for j, i in enumerate(body) if i.op[:1] == ("bra",))
+    return {k for first, last in jumps for k in range(first, last)}
 
 
 def watches(text: str) -> bool:
@@ -377,3 +370,7 @@ def _numbered(name: str) -> list[str]:
     """%r<3> declares %r0, %r1 and %r2."""
     found = re.fullmatch(r"(%?[\w.$]+)<(\d+)>", name)
     return [f"{found[1]}{k}" for k in range(int(found[2]))] if found else [name]
+
+
+def _renamed(text: str, names: dict[str, str]) -> str:
+    return re.sub(r"[%$\w][\w.$]*", lambda m: names.get(m[0], m[0]), text) if names else text

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .faults import VERBS, Place, Run, Site, line_of, quotes, short
-from .ptx import Instruction
+from .ptx import Instruction, loops
 
 
 class Cost(NamedTuple):
@@ -164,9 +164,7 @@ def _float64(body: list[Instruction]) -> Iterator[str]:
 
 def _division(body: list[Instruction]) -> Iterator[str]:
     """Lines that divide whole numbers between a label and a later branch back to it."""
-    labels = {one.label: number for number, one in enumerate(body) if one.label}
-    ends = ((labels.get(one.args[-1], len(body)), at) for at, one in enumerate(body) if one.op[:1] == ("bra",))
-    inside = [body[at] for at in sorted({at for start, end in ends for at in range(start, end)})]
+    inside = [body[number] for number in sorted(loops(body))]
     for line, _ in _by_line(one for one in inside if one.op[:1] in (("div",), ("rem",)) and one.op[-1][0] in "su"):
         what = "integer division or remainder in a loop: tens of instructions each time"
         yield f"{what}{line}\n  can a counter take its place?"

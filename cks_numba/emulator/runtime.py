@@ -4,109 +4,124 @@ A worker runs block after block, and of a block one thread after another, each u
 on at barriers and atomics. Each granule of memory remembers who wrote it last and who read it since; an access that
 meets one of another thread, one of them a write, is a race unless something orders the two: a barrier of the block
 between them, a warp operation that synchronises, or an atomic after the first and one before the second.
+
+What compiled kernels, the scheduler and the checks share are tables of 64-bit integers; names in capitals are mostly
+places in one.
 """
 
 from __future__ import annotations
 
-import zlib
-from functools import cached_property
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
 from numba import cfunc, njit, types
-from numba.core.datamodel.models import PointerModel
-from numba.extending import intrinsic, register_model
+from numba.extending import intrinsic
 
-from . import layout as at
+# The context of a worker, which runs some of the blocks of a launch.
+(
+    # for the kernel itself
+    PARAMETERS, CONSTANTS, SHARED, SHARED_BYTES, GRID_X, GRID_Y, GRID_Z, BLOCK_X, BLOCK_Y, BLOCK_Z, BLOCK_ID_X,
+    BLOCK_ID_Y, BLOCK_ID_Z, LIMIT,
+    # for the scheduler
+    KERNEL, PERFORM, POINTS, PLACES, FRAMES, FRAME_BYTES, LOCAL_AT, LOCAL_BYTES, BLOCKS, FIRST_BLOCK, BLOCK_STEP,
+    BLOCK, BLOCK_ORDER, ORDER, RANDOM, CHECKED, STOP, MEMBERS, EXISTING, SCRATCH,
+    # for the checks
+    SITES, RANGES, RANGE_COUNT, LANDING, TIME, SINCE, BLOCK_SINCE, BLOCK_TIMES, FINDINGS, FINDING_COUNT, ACCESSES,
+    COPIES,
+    # for accesses that warp operations or atomics put in order
+    CLOCKS, CLOCKS_SINCE, RELEASED, ACQUIRED, BLOCK_RELEASED, BLOCK_ACQUIRED,
+    # for what the accesses of a warp cost together
+    COUNTS, LOG, SEEN, MOST, SITE_COUNT, RUN,
+) = range(58)  # fmt: skip
+CONTEXT_WORDS = 58
+
+# The frame of a thread.
+TID_X, TID_Y, TID_Z, THREAD, STATE, STEPS, MASK, DETAIL = range(8)
+EXCHANGE, EXCHANGED = 8, 16  # operands of a warp operation, then its results
+FRAME = EXCHANGE + EXCHANGED
+START, DONE = 0, -1  # values of STATE; another is the number of the point where the thread waits
+RUNS, YIELDED, EVERYBODY = 0, -2, -1  # values of MASK; another names the lanes that must come to a warp operation
+
+# What a thread waits for at a point, in the table of points.
+BARRIER, YIELD, SYNC, SHUFFLE, VOTE, MATCH, ACTIVE, REDUCE, LDMATRIX, MMA = range(10)
+
+# A row of the table of sites, each an instruction that touches memory.
+SITE_BYTES, SITE_ACTION, SITE_SHARED, SITE_FIRST = range(4)
+SITE = 4
+READ, WRITE, ATOMIC, VOLATILE = range(4)
+
+# A row of the table of ranges: shared memory, local memory of the thread that runs, no memory, then each array.
+RANGE_START, RANGE_END, RANGE_SHADOW, RANGE_GRANULE = range(4)
+RANGE = 4
+SHARED_SPACE, LOCAL_SPACE, GLOBAL_SPACE, GENERIC = range(4)
+NOWHERE, FIRST_ARRAY = 2, 3
+
+# A row of the shadow, what is known of a granule of memory: stamps of the last write and of two reads, and the time
+# of the last atomic.
+WROTE, HAS_READ, READ_TOO, ATOMIC_AT = range(4)
+SHADOW_ROW = 4
+
+# A stamp says who touched memory, where and when.
+TIME_SHIFT, SITE_SHIFT, THREAD_SHIFT = 34, 20, 9
+SITE_BITS, THREAD_BITS, IS_ATOMIC, CLOCK_BITS = (1 << 14) - 1, (1 << 11) - 1, 1 << 8, (1 << 8) - 1
+END_OF_TIME = (1 << 29) - 1  # the last that fits into a stamp
+COPY = THREAD_BITS  # stands for the unit that makes asynchronous copies
+
+# A row of the findings. The first four make two of them the same.
+KIND, AT_SITE, OTHER_SITE, ARRAY, AT_BLOCK, AT_THREAD, OTHER_BLOCK, OTHER_THREAD, ADDRESS, SIZE, APART, COUNT = range(
+    12
+)
+FINDING, MOST_FINDINGS = 12, 64
+KINDS = (
+    "out of bounds", "misaligned", "negative index", "uninitialised", "race", "divergent barrier", "missing threads",
+    "missing lanes", "endless loop", "assertion", "never written",
+)  # fmt: skip
+BOUNDS, MISALIGNED, NEGATIVE, UNINITIALISED, RACE, DIVERGENT, MISSING_THREADS, MISSING_LANES, ENDLESS, ASSERTION = (
+    range(10)
+)
+
+# A row of the counts of a site.
+WARP_ACCESSES, LANES, COST, LEAST, WORST = range(5)
+COUNTED = 5
+CAP = 64  # accesses of a site by a thread that are counted between two places where the thread waits
+
+# Copies of a thread that are under way: how many groups it has committed, how many copies wait, and for each its group,
+# place in shared memory, bytes and site.
+COMMITTED, WAITING, FIRST_COPY = range(3)
+COPY_GROUP, COPY_TO, COPY_BYTES, COPY_SITE = range(4)
+COPY_ROW, MOST_COPIES = 4, 128
+COPIES_OF_THREAD = FIRST_COPY + COPY_ROW * MOST_COPIES
 
 
-class Words(types.CPointer):
-    """A pointer to 64-bit integers.
-
-    Numba's cache on disk notices a change of this file, but not one of layout.py. This type is part of every
-    function's signature, and the stamp in its name keeps out what was compiled for another layout.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(types.int64)
-        self.name = f"int64*({zlib.crc32(Path(at.__file__).read_bytes()):08x})"
+# --- from Python to machine code -------------------------------------------------------------------
+CONTEXT = types.CPointer(types.int64)
 
 
-register_model(Words)(PointerModel)
-CONTEXT = Words()
-
-
-def _pointer(bits: int) -> Any:
-    """Make the function that reads an address as that of numbers with so many bits."""
-    kind = CONTEXT if bits == 64 else types.CPointer({8: types.uint8, 16: types.uint16, 32: types.uint32}[bits])
+def _cast(how: str, result: Any, given: Any = None) -> Any:
+    """Make the function that casts a value by an instruction of LLVM."""
 
     @intrinsic
-    def pointer(typing, address):
+    def cast(typing, value):
         def code(context, builder, signature, args):
-            return builder.inttoptr(args[0], ir.IntType(bits).as_pointer())
+            return getattr(builder, how)(args[0], context.get_value_type(result))
 
-        return kind(types.int64), code
+        return result(given or value), code
 
-    return pointer
-
-
-def _bits(bits: int) -> Any:
-    """Make the functions that turn a float into the integer of the same bits, and back."""
-    whole, real = (types.uint32, types.float32) if bits == 32 else (types.uint64, types.float64)
-
-    @intrinsic
-    def to_float(typing, value):
-        def code(context, builder, signature, args):
-            return builder.bitcast(args[0], ir.FloatType() if bits == 32 else ir.DoubleType())
-
-        return real(whole), code
-
-    @intrinsic
-    def to_bits(typing, value):
-        def code(context, builder, signature, args):
-            return builder.bitcast(args[0], ir.IntType(bits))
-
-        return whole(real), code
-
-    return to_float, to_bits
+    return cast
 
 
-words, halves, octets = _pointer(64), _pointer(16), _pointer(8)
-words32 = _pointer(32)
-float_of, bits_of = _bits(32)
+words, floats = (_cast("inttoptr", types.CPointer(kind), types.int64) for kind in (types.int64, types.float32))
+halves, octets = (_cast("inttoptr", types.CPointer(kind), types.int64) for kind in (types.uint16, types.uint8))
+address_of = _cast("ptrtoint", types.int64)
 
 
 @intrinsic
-def address_of(typing, pointer):
-    """The address that a pointer holds."""
+def call(typing, function, context, frame):
+    """Call a function of a context and a frame at an address: a kernel, or `perform`, which only some kernels need."""
 
     def code(context, builder, signature, args):
-        return builder.ptrtoint(args[0], ir.IntType(64))
-
-    return types.int64(pointer), code
-
-
-@intrinsic
-def call_perform(typing, function, context, warp, members, existing, kind, detail, point):
-    """Call `perform`, which is compiled only for kernels with warp operations."""
-
-    def code(context, builder, signature, args):
-        word = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [word.as_pointer()] + [word] * 6)
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, CONTEXT, *[types.int64] * 6), code
-
-
-@intrinsic
-def call_kernel(typing, function, context, frame):
-    """Run a thread up to the next point where it has to wait."""
-
-    def code(context, builder, signature, args):
-        word = ir.IntType(64)
-        kind = ir.FunctionType(word, [word.as_pointer(), word.as_pointer()])
+        kind = ir.FunctionType(ir.IntType(64), [context.get_value_type(CONTEXT)] * 2)
         return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
 
     return types.int64(types.int64, CONTEXT, CONTEXT), code
@@ -115,116 +130,109 @@ def call_kernel(typing, function, context, frame):
 helper = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
-class Exported:
-    """A function that compiled kernels call by its name; Numba compiles it when its address is first asked for."""
-
-    def __init__(self, function: Any, signature: Any) -> None:
-        self.function, self.signature = function, signature
-
-    @cached_property
-    def address(self) -> int:
-        """Address of the compiled function."""
-        try:
-            self.compiled = cfunc(self.signature, cache=True, error_model="numpy")(self.function)
-        except Exception:  # no folder for the cache of Numba, or what is in it is damaged
-            self.compiled = cfunc(self.signature, error_model="numpy")(self.function)
-        return int(self.compiled.address)
-
-
-FUNCTIONS: dict[str, Exported] = {}
+FUNCTIONS: dict[str, tuple[Any, Any]] = {}
+"""Functions that compiled kernels call by their names, with their signatures."""
+_compiled: list[Any] = []
 
 
 def exported(*kinds: Any, result: Any = types.void) -> Any:
     """Let a function be called from compiled kernels."""
 
     def export(function: Any) -> Any:
-        FUNCTIONS[function.__name__] = Exported(function, result(*kinds))
-        return function
+        FUNCTIONS[function.__name__] = function, result(*kinds)
+        return helper(function)
 
     return export
 
 
+@cache
+def address(name: str) -> int:
+    """Address of an exported function; Numba compiles it when it is first asked for."""
+    function, signature = FUNCTIONS[name]
+    try:
+        _compiled.append(cfunc(signature, cache=True, error_model="numpy")(function))
+    except Exception:  # no folder for the cache of Numba, or what is in it is damaged
+        _compiled.append(cfunc(signature, error_model="numpy")(function))
+    return int(_compiled[-1].address)
+
+
+@helper
+def row(table, number, size):
+    """A row of a table, whose rows have so many words."""
+    return words(table + 8 * size * number)
+
+
+@helper
+def frame_of(context, thread):
+    return words(context[FRAMES] + thread * context[FRAME_BYTES])
+
+
 # --- findings --------------------------------------------------------------------------------------
 @helper
-def same_line(context: Any, site: int) -> Any:
+def first_like(context, site):
     """The first site of the same Python line that does the same, as of a loop whose body the compiler has repeated."""
-    return site if site < 0 else words(context[at.SITES] + site * (8 * at.SITE))[at.SITE_FIRST]
+    return site if site < 0 else row(context[SITES], site, SITE)[SITE_FIRST]
 
 
 @helper
-def distance(block: int, thread: int, other_block: int, other_thread: int) -> Any:
-    """How far two threads are apart: 0 in one warp, 1 in one block, 2 in different blocks."""
-    return 2 if block != other_block else 1 if thread >> 5 != other_thread >> 5 else 0
-
-
-@helper
-def report(
-    context: Any,
-    kind: int,
-    site: int,
-    other: int,
-    thread: int,
-    other_block: int,
-    other_thread: int,
-    address: int,
-    size: int,
-    array: int,
-) -> Any:
+def report(context, kind, site, other, thread, other_block, other_thread, address, size, array):
     """Note a fault, or count it if the same one is known; as its example, keep the threads furthest apart."""
-    site, other = same_line(context, site), same_line(context, other)
-    rows, block = words(context[at.FINDINGS]), context[at.BLOCK]
-    k, count = 0, context[at.FINDING_COUNT]
-    while k < count:
-        row = k * at.FINDING
-        if rows[row] == kind and rows[row + at.AT_SITE] == site and rows[row + at.OTHER_SITE] == other:
-            if rows[row + at.ARRAY] == array:
-                break
+    block, site, other = context[BLOCK], first_like(context, site), first_like(context, other)
+    apart = 2 if block != other_block else 1 if thread >> 5 != other_thread >> 5 else 0
+    k, known = 0, row(context[FINDINGS], 0, FINDING)
+    while k < context[FINDING_COUNT]:
+        if known[KIND] == kind and known[AT_SITE] == site and known[OTHER_SITE] == other and known[ARRAY] == array:
+            break
         k += 1
-    if k == at.MOST_FINDINGS:
+        known = row(context[FINDINGS], k, FINDING)
+    if k == MOST_FINDINGS:
         return
-    row = k * at.FINDING
-    if k == count:
-        context[at.FINDING_COUNT] = count + 1
-    else:
-        before = distance(
-            rows[row + at.AT_BLOCK], rows[row + at.AT_THREAD], rows[row + at.OTHER_BLOCK], rows[row + at.OTHER_THREAD]
-        )
-        if distance(block, thread, other_block, other_thread) <= before:
-            rows[row + at.COUNT] += 1
-            return
-    rows[row + at.KIND], rows[row + at.AT_SITE], rows[row + at.OTHER_SITE] = kind, site, other
-    rows[row + at.AT_BLOCK], rows[row + at.AT_THREAD] = block, thread
-    rows[row + at.OTHER_BLOCK], rows[row + at.OTHER_THREAD] = other_block, other_thread
-    rows[row + at.ADDRESS], rows[row + at.SIZE], rows[row + at.ARRAY] = address, size, array
-    rows[row + at.COUNT] += 1
+    if k == context[FINDING_COUNT] or apart > known[APART]:
+        known[KIND], known[AT_SITE], known[OTHER_SITE], known[ARRAY] = kind, site, other, array
+        known[AT_BLOCK], known[AT_THREAD] = block, thread
+        known[OTHER_BLOCK], known[OTHER_THREAD] = other_block, other_thread
+        known[ADDRESS], known[SIZE], known[APART] = address, size, apart
+    context[FINDING_COUNT] = max(context[FINDING_COUNT], k + 1)
+    known[COUNT] += 1
 
 
 @helper
-def report_here(context: Any, kind: int, site: int, thread: int, address: int, size: int, array: int) -> Any:
-    report(context, kind, site, -1, thread, context[at.BLOCK], thread, address, size, array)
+def report_here(context, kind, site, thread, address, size, array):
+    report(context, kind, site, -1, thread, context[BLOCK], thread, address, size, array)
 
 
 @exported(CONTEXT, CONTEXT, *[types.int64] * 3)
-def report_event(context: Any, frame: Any, kind: int, site: int, value: int) -> Any:
+def report_event(context, frame, kind, site, value):
     """Report what the kernel itself has found: a loop without end, a failed assertion, an index below zero."""
-    report_here(context, kind, site, frame[at.THREAD], value, 0, -1)
-    if kind == at.ENDLESS:
-        context[at.STOP] = 1
+    report_here(context, kind, site, frame[THREAD], value, 0, NOWHERE)
+    if kind == ENDLESS:
+        context[STOP] = 1
 
 
 # --- what orders two accesses ----------------------------------------------------------------------
 @helper
-def clock_of(context: Any, thread: int) -> Any:
-    """How often the warp operations of this barrier interval have synchronised a thread."""
-    if context[at.CLOCKS] == 0 or words(context[at.CLOCKS_SINCE])[thread >> 5] != context[at.SINCE]:
+def clocks_of(context, warp):
+    """How often each lane of a warp has been synchronised in this barrier interval, as far as each lane knows.
+
+    A table of 32 rows, or 0 if no warp operation has yet synchronised the warp.
+    """
+    if context[CLOCKS] == 0 or words(context[CLOCKS_SINCE])[warp] != context[SINCE]:
         return 0
-    return words(context[at.CLOCKS])[thread * 33 + 32]
+    return context[CLOCKS] + warp * (8 * 32 * 32)
 
 
 @helper
-def block_of(context: Any, time: int) -> Any:
+def stamp_of(context, thread, site):
+    """What an access leaves in the shadow."""
+    stamp = context[TIME] << TIME_SHIFT | site << SITE_SHIFT | thread << THREAD_SHIFT
+    clocks = clocks_of(context, thread >> 5) if thread != COPY else 0
+    return stamp | min(words(clocks)[33 * (thread & 31)], CLOCK_BITS) if clocks else stamp
+
+
+@helper
+def block_of(context, time):
     """The block that ran at a time: the last one that began before."""
-    times = words(context[at.BLOCK_TIMES])
+    times = words(context[BLOCK_TIMES])
     low, high = 0, times[0]  # times[1 + 2k] is when the k-th block began, times[2 + 2k] its number
     while high - low > 1:
         middle = (low + high) // 2
@@ -236,730 +244,522 @@ def block_of(context: Any, time: int) -> Any:
 
 
 @helper
-def ordered(context: Any, thread: int, stamp: int) -> Any:
+def ordered(context, thread, stamp):
     """Whether something orders the access that left a stamp and one by this thread now."""
-    other = stamp >> at.THREAD_SHIFT & at.THREAD_BITS
-    time = stamp >> at.TIME_SHIFT
-    if time >= context[at.BLOCK_SINCE]:
-        if other == thread or time < context[at.SINCE]:
+    other, time = stamp >> THREAD_SHIFT & THREAD_BITS, stamp >> TIME_SHIFT
+    if time < context[BLOCK_SINCE]:
+        released = words(context[BLOCK_RELEASED])[block_of(context, time)]
+        return released > time and context[BLOCK_ACQUIRED] > time
+    if other == thread or time < context[SINCE]:
+        return True
+    if other >> 5 == thread >> 5:
+        clocks = clocks_of(context, thread >> 5)
+        if clocks and row(clocks, thread & 31, 32)[other & 31] > stamp & CLOCK_BITS:
             return True
-        same_warp = other >> 5 == thread >> 5
-        if same_warp and context[at.CLOCKS] and words(context[at.CLOCKS_SINCE])[thread >> 5] == context[at.SINCE]:
-            if words(context[at.CLOCKS])[thread * 33 + (other & 31)] > stamp & at.CLOCK_BITS:
-                return True
-        return words(context[at.RELEASED])[other] > time and words(context[at.ACQUIRED])[thread] > time
-    released = words(context[at.BLOCK_RELEASED])[block_of(context, time)]
-    return released > time and context[at.BLOCK_ACQUIRED] > time
+    return words(context[RELEASED])[other] > time and words(context[ACQUIRED])[thread] > time
 
 
 @helper
-def synchronise_lanes(context: Any, warp: int, members: int) -> Any:
+def synchronise_lanes(context, warp, members):
     """Let the lanes know of all that the others have done so far."""
-    if context[at.CLOCKS] == 0:
+    if context[CLOCKS] == 0:
         return
-    clocks = words(context[at.CLOCKS])
-    since = words(context[at.CLOCKS_SINCE])
-    first = warp * 32
-    if since[warp] != context[at.SINCE]:
-        for k in range(first * 33, (first + 32) * 33):
+    clocks = row(context[CLOCKS], warp, 32 * 32)
+    if clocks_of(context, warp) == 0:
+        for k in range(32 * 32):
             clocks[k] = 0
-        since[warp] = context[at.SINCE]
-    for j in range(32):
+        words(context[CLOCKS_SINCE])[warp] = context[SINCE]
+    for lane in range(32):
+        clocks[33 * lane] += members >> lane & 1
+    for other in range(32):
         most = 0
-        for i in range(32):
-            if members >> i & 1:
-                most = max(most, clocks[(first + i) * 33 + j])
-        if members >> j & 1:
-            most = max(most, clocks[(first + j) * 33 + 32] + 1)
-        for i in range(32):
-            if members >> i & 1:
-                clocks[(first + i) * 33 + j] = most
-    for i in range(32):
-        if members >> i & 1:
-            clocks[(first + i) * 33 + 32] = min(clocks[(first + i) * 33 + 32] + 1, at.CLOCK_BITS)
+        for lane in range(32):
+            if members >> lane & 1:
+                most = max(most, clocks[32 * lane + other])
+        for lane in range(32):
+            if members >> lane & 1:
+                clocks[32 * lane + other] = most
 
 
 @helper
-def synchronise_atomic(context: Any, thread: int, row: Any, writes: int) -> Any:
+def synchronise_atomic(context, thread, shadow, writes):
     """An atomic takes over what the one before it at the same place had to tell, and tells what this thread has done.
 
     A volatile read, as in a loop that waits for a flag, only takes over.
     """
-    acquired = words(context[at.ACQUIRED])
-    acquired[thread] = max(acquired[thread], row[at.ATOMIC_AT])
-    context[at.BLOCK_ACQUIRED] = max(context[at.BLOCK_ACQUIRED], row[at.ATOMIC_AT])
-    if not writes:
-        return
-    context[at.TIME] += 1
-    row[at.ATOMIC_AT] = context[at.TIME]
-    words(context[at.RELEASED])[thread] = context[at.TIME]
-    words(context[at.BLOCK_RELEASED])[context[at.BLOCK]] = context[at.TIME]
+    acquired = words(context[ACQUIRED])
+    acquired[thread] = max(acquired[thread], shadow[ATOMIC_AT])
+    context[BLOCK_ACQUIRED] = max(context[BLOCK_ACQUIRED], shadow[ATOMIC_AT])
+    if writes:
+        context[TIME] += 1
+        shadow[ATOMIC_AT] = words(context[RELEASED])[thread] = context[TIME]
+        words(context[BLOCK_RELEASED])[context[BLOCK]] = context[TIME]
 
 
 # --- accesses --------------------------------------------------------------------------------------
 @helper
-def race(context: Any, thread: int, site: int, stamp: int, address: int, size: int, array: int) -> Any:
-    time = stamp >> at.TIME_SHIFT
-    other_block = block_of(context, time)
-    other = stamp >> at.THREAD_SHIFT & at.THREAD_BITS
-    report(
-        context, at.RACE, site, stamp >> at.SITE_SHIFT & at.SITE_BITS, thread, other_block, other, address, size, array
-    )
+def races(context, thread, action, stamp, array):
+    """Whether an access and the one that left a stamp are not ordered; both are atomic, or one of them writes."""
+    if stamp == 0 or action >= ATOMIC and stamp & IS_ATOMIC:
+        return False
+    if array == SHARED_SPACE and stamp >> TIME_SHIFT < context[BLOCK_SINCE]:
+        return False
+    return not ordered(context, thread, stamp)
 
 
 @helper
-def same_bytes(address: int, size: int, low: int, high: int) -> Any:
+def report_race(context, thread, site, stamp, address, size, array):
+    other_site, other = stamp >> SITE_SHIFT & SITE_BITS, stamp >> THREAD_SHIFT & THREAD_BITS
+    block = block_of(context, stamp >> TIME_SHIFT)
+    report(context, RACE, site, other_site, thread, block, other, address, size, array)
+
+
+@helper
+def same_bytes(address, size, low, high):
     """Whether memory holds what is about to be written."""
     data = octets(address)
     for k in range(size):
-        word = low if k < 8 else high
-        if data[k] != word >> (k & 7) * 8 & 255:
+        if data[k] != (low if k < 8 else high) >> (k & 7) * 8 & 255:
             return False
     return True
 
 
 @helper
-def race_with_read(
-    context: Any, thread: int, site: int, action: int, stamp: int, offset: int, size: int, array: int
-) -> Any:
-    """Report a write where another thread has read, if nothing orders the two."""
-    if stamp == 0 or action == at.ATOMIC and stamp & at.IS_ATOMIC:
-        return
-    if array == at.IN_SHARED and stamp >> at.TIME_SHIFT < context[at.BLOCK_SINCE]:
-        return
-    if not ordered(context, thread, stamp):
-        race(context, thread, site, stamp, offset, size, array)
-
-
-@helper
-def touch(
-    context: Any,
-    thread: int,
-    shadow: int,
-    granule: int,
-    granules: int,
-    site: int,
-    action: int,
-    at_offset: int,
-    size: int,
-    array: int,
-    real: int,
-    low: int,
-    high: int,
-) -> Any:
+def touch(context, thread, site, array, address, low, high):
     """Compare an access with the last ones of the same memory, and remember it."""
-    since, block_since = context[at.SINCE], context[at.BLOCK_SINCE]
-    now = context[at.TIME] << at.TIME_SHIFT | site << at.SITE_SHIFT | thread << at.THREAD_SHIFT
-    if context[at.CLOCKS]:
-        now |= clock_of(context, thread)
-    if action >= at.ATOMIC:
-        now |= at.IS_ATOMIC
-    shared = array == at.IN_SHARED
-    reads = action == at.READ or action == at.VOLATILE
-    for k in range(granules):
-        row = words(shadow + k * (8 * at.SHADOW_ROW))
-        wrote, seen = row[at.WROTE], row[at.HAS_READ]
-        time = wrote >> at.TIME_SHIFT
-        offset = at_offset + (k << granule)
-        if time < block_since and shared:
-            if action != at.WRITE:
-                report_here(context, at.UNINITIALISED, site, thread, offset, size, array)
-        elif wrote != 0 and (time >= since or time < block_since) and not ordered(context, thread, wrote):
-            both = action >= at.ATOMIC and wrote & at.IS_ATOMIC != 0
-            if not both and not (action == at.WRITE and same_bytes(real, size, low, high)):
-                race(context, thread, site, wrote, offset, size, array)
-        if not reads:
+    about, memory = row(context[SITES], site, SITE), row(context[RANGES], array, RANGE)
+    size, action, granule = about[SITE_BYTES], about[SITE_ACTION], memory[RANGE_GRANULE]
+    since, block_since = context[SINCE], context[BLOCK_SINCE]
+    now = stamp_of(context, thread, site)
+    if action >= ATOMIC:
+        now |= IS_ATOMIC
+    first = (address - memory[RANGE_START]) >> granule
+    for k in range(first, first + max(size >> granule, 1)):
+        shadow = row(memory[RANGE_SHADOW], k, SHADOW_ROW)
+        wrote, seen = shadow[WROTE], shadow[HAS_READ]
+        time, before = wrote >> TIME_SHIFT, seen >> TIME_SHIFT
+        offset = address - memory[RANGE_START] + (k - first << granule)
+        if array == SHARED_SPACE and time < block_since:
+            if action != WRITE:
+                report_here(context, UNINITIALISED, site, thread, offset, size, array)
+        elif (time >= since or time < block_since) and races(context, thread, action, wrote, array):
+            if not (action == WRITE and same_bytes(address, size, low, high)):
+                report_race(context, thread, site, wrote, offset, size, array)
+        if action == WRITE or action == ATOMIC:
             if seen != 0:
-                race_with_read(context, thread, site, action, seen, offset, size, array)
-                race_with_read(context, thread, site, action, row[at.READ_TOO], offset, size, array)
-                row[at.HAS_READ] = row[at.READ_TOO] = 0
-            row[at.WROTE] = now
+                for stamp in (seen, shadow[READ_TOO]):
+                    if races(context, thread, action, stamp, array):
+                        report_race(context, thread, site, stamp, offset, size, array)
+                shadow[HAS_READ] = shadow[READ_TOO] = 0
+            shadow[WROTE] = now
             continue
-        row[at.HAS_READ] = now
-        if seen >> at.TIME_SHIFT < since:  # keep of older reads only one of another block
-            if seen >> at.TIME_SHIFT < block_since:
-                row[at.READ_TOO] = 0 if shared else seen
-            elif row[at.READ_TOO] >> at.TIME_SHIFT >= block_since:
-                row[at.READ_TOO] = 0
-        elif seen >> at.THREAD_SHIFT & at.THREAD_BITS != thread:
-            row[at.READ_TOO] = seen
-    if action >= at.ATOMIC:
-        synchronise_atomic(context, thread, words(shadow), action == at.ATOMIC)
+        shadow[HAS_READ] = now
+        if before < since:  # keep of older reads only one of another block
+            if before < block_since:
+                shadow[READ_TOO] = 0 if array == SHARED_SPACE else seen
+            elif shadow[READ_TOO] >> TIME_SHIFT >= block_since:
+                shadow[READ_TOO] = 0
+        elif seen >> THREAD_SHIFT & THREAD_BITS != thread:
+            shadow[READ_TOO] = seen
+    if action >= ATOMIC:
+        synchronise_atomic(context, thread, row(memory[RANGE_SHADOW], first, SHADOW_ROW), action == ATOMIC)
 
 
 @helper
-def note(context: Any, thread: int, site: int, address: int) -> Any:
-    """Remember an address for `account`: the k-th one of this site since the thread last waited."""
-    seen = words(context[at.SEEN])
-    k = seen[2 * site + 1] if seen[2 * site] == context[at.RUN] else 0
-    seen[2 * site], seen[2 * site + 1] = context[at.RUN], k + 1
-    if k < at.CAP:
-        words(context[at.LOG])[(site * at.CAP + k) * 32 + (thread & 31)] = address
-        most = words(context[at.MOST])
-        if k >= most[site]:
-            if most[site] == 0:
-                words(context[at.TOUCHED])[context[at.TOUCHED_COUNT]] = site
-                context[at.TOUCHED_COUNT] += 1
-            most[site] = k + 1
-
-
-@helper
-def shared_access(context: Any, frame: Any, address: int, site: int, low: int, high: int) -> Any:
-    row = words(context[at.SITES] + site * (8 * at.SITE))
-    size = row[at.SITE_BYTES]
-    thread = frame[at.THREAD]
-    context[at.ACCESSES] += 1
-    address &= 0xFFFFFFFF
-    if address + size > context[at.SHARED_BYTES]:
-        report_here(context, at.BOUNDS, site, thread, address, size, at.IN_SHARED)
-        return context[at.LANDING]
-    if address & (size - 1):
-        report_here(context, at.MISALIGNED, site, thread, address, size, at.IN_SHARED)
-        return context[at.LANDING]
-    granule = context[at.SHARED_GRANULE]
-    shadow = context[at.SHADOW] + (address >> granule) * (8 * at.SHADOW_ROW)
-    granules = max(size >> granule, 1)
-    real = context[at.SHARED] + address
-    touch(
-        context,
-        thread,
-        shadow,
-        granule,
-        granules,
-        site,
-        row[at.SITE_ACTION],
-        address,
-        size,
-        at.IN_SHARED,
-        real,
-        low,
-        high,
-    )
-    note(context, thread, site, address)
-    return real
-
-
-@helper
-def global_access(context: Any, frame: Any, address: int, site: int, low: int, high: int) -> Any:
-    row = words(context[at.SITES] + site * (8 * at.SITE))
-    size = row[at.SITE_BYTES]
-    thread = frame[at.THREAD]
-    context[at.ACCESSES] += 1
-    nearest, least = -1, 1 << 62
-    for k in range(context[at.RANGE_COUNT]):
-        array = words(context[at.RANGES] + k * (8 * at.RANGE))
-        start, end = array[at.RANGE_START], array[at.RANGE_END]
-        if start <= address and address <= end - size:  # a sum could be too large
-            offset = address - start
-            if address & (size - 1):
-                report_here(context, at.MISALIGNED, site, thread, offset, size, k)
-                return context[at.LANDING]
-            if array[at.RANGE_SHADOW]:
-                granule = context[at.GRANULE]
-                shadow = array[at.RANGE_SHADOW] + (offset >> granule) * (8 * at.SHADOW_ROW)
-                granules = max(size >> granule, 1)
-                touch(
-                    context,
-                    thread,
-                    shadow,
-                    granule,
-                    granules,
-                    site,
-                    row[at.SITE_ACTION],
-                    offset,
-                    size,
-                    k,
-                    address,
-                    low,
-                    high,
-                )
-            note(context, thread, site, address)
-            return address
-        distance = start - address if address < start else address - end
-        if distance < least:
-            nearest, least = k, distance
-    offset = address if nearest < 0 else address - words(context[at.RANGES] + nearest * (8 * at.RANGE))[at.RANGE_START]
-    report_here(context, at.BOUNDS, site, thread, offset, size, nearest)
-    return context[at.LANDING]
-
-
-@helper
-def local_access(context: Any, frame: Any, address: int, site: int) -> Any:
-    row = words(context[at.SITES] + site * (8 * at.SITE))
-    size = row[at.SITE_BYTES]
-    first = address_of(frame) + context[at.LOCAL_AT]
-    offset = address - first
-    if offset < 0 or offset > context[at.LOCAL_BYTES] - size or address & (size - 1):
-        kind = at.MISALIGNED if 0 <= offset and offset <= context[at.LOCAL_BYTES] - size else at.BOUNDS
-        report_here(context, kind, site, frame[at.THREAD], offset, size, at.IN_LOCAL)
-        return context[at.LANDING]
-    written = octets(address + context[at.LOCAL_BYTES])  # a mark for each byte, behind the memory
-    if row[at.SITE_ACTION] == at.WRITE:
-        for k in range(size):
+def touch_local(context, thread, site, address):
+    """Mark bytes of local memory as written, or report those that are not."""
+    about, written = row(context[SITES], site, SITE), octets(address + context[LOCAL_BYTES])
+    for k in range(about[SITE_BYTES]):
+        if about[SITE_ACTION] == WRITE:
             written[k] = 1
-    else:
-        for k in range(size):
-            if written[k] == 0:
-                report_here(context, at.UNINITIALISED, site, frame[at.THREAD], offset, size, at.IN_LOCAL)
-                break
-    return address
+        elif written[k] == 0:
+            offset = address - row(context[RANGES], LOCAL_SPACE, RANGE)[RANGE_START]
+            report_here(context, UNINITIALISED, site, thread, offset, about[SITE_BYTES], LOCAL_SPACE)
+            return
+
+
+@helper
+def note(context, thread, site, address):
+    """Remember an address for `account`: the k-th one of this site since the thread last waited."""
+    seen = row(context[SEEN], site, 2)
+    k = seen[1] if seen[0] == context[RUN] else 0
+    seen[0], seen[1] = context[RUN], k + 1
+    if k < CAP:
+        row(context[LOG], site * CAP + k, 32)[thread & 31] = address
+        words(context[MOST])[site] = max(words(context[MOST])[site], k + 1)
+
+
+@helper
+def find(context, space, address):
+    """The number of the range that holds an address, or of the array that is nearest to it."""
+    nearest, least = NOWHERE, 1 << 62
+    for k in range(0 if space == GENERIC else FIRST_ARRAY, context[RANGE_COUNT]):
+        memory = row(context[RANGES], k, RANGE)
+        if memory[RANGE_START] <= address and address < memory[RANGE_END]:
+            return k
+        far = memory[RANGE_START] - address if address < memory[RANGE_START] else address - memory[RANGE_END]
+        if far < least and k >= FIRST_ARRAY:
+            nearest, least = k, far
+    return nearest
 
 
 @exported(CONTEXT, CONTEXT, *[types.int64] * 5, result=types.int64)
-def access(context: Any, frame: Any, space: int, address: int, site: int, low: int, high: int) -> Any:
-    """Check an access, and return the address that it may go to.
-
-    `low` and `high` are the bits that a write brings. A generic address may be of any space: shared memory and the
-    frames of threads have places of their own.
-    """
-    if space == at.GENERIC:
-        shared = address - context[at.SHARED]
-        local = address - address_of(frame) - context[at.LOCAL_AT]
-        if 0 <= shared and shared < context[at.SHARED_BYTES]:
-            space, address = at.SHARED_SPACE, shared
-        elif 0 <= local and local < context[at.LOCAL_BYTES]:
-            space = at.LOCAL_SPACE
-    if space == at.SHARED_SPACE:
-        return shared_access(context, frame, address, site, low, high)
-    if space == at.LOCAL_SPACE:
-        return local_access(context, frame, address, site)
-    return global_access(context, frame, address, site, low, high)
+def access(context, frame, space, address, site, low, high):
+    """Check an access, and return the address that it may go to; `low` and `high` are the bits that a write brings."""
+    size, thread = row(context[SITES], site, SITE)[SITE_BYTES], frame[THREAD]
+    if space == SHARED_SPACE:
+        address = context[SHARED] + (address & 0xFFFFFFFF)
+    k = find(context, space, address) if space >= GLOBAL_SPACE else space
+    memory = row(context[RANGES], k, RANGE)
+    inside = memory[RANGE_START] <= address and address <= memory[RANGE_END] - size  # a sum could be too large
+    context[ACCESSES] += k != LOCAL_SPACE
+    if not inside or address & (size - 1):
+        kind = MISALIGNED if inside else BOUNDS
+        report_here(context, kind, site, thread, address - memory[RANGE_START], size, k)
+        return context[LANDING]
+    if k == LOCAL_SPACE:
+        touch_local(context, thread, site, address)
+        return address
+    if memory[RANGE_SHADOW]:
+        touch(context, thread, site, k, address, low, high)
+    note(context, thread, site, address)
+    return address
 
 
 # --- asynchronous copies ---------------------------------------------------------------------------
-@exported(*[types.int64] * 4)
-def copy_bytes(to: int, source: int, size: int, filled: int) -> Any:
-    """Copy, and write zeros behind what is copied."""
-    data, result = octets(source), octets(to)
-    for k in range(size):
-        result[k] = data[k] if k < filled else 0
-
-
-@exported(CONTEXT, CONTEXT, *[types.int64] * 3, result=types.int64)
-def copy_source(context: Any, frame: Any, address: int, site: int, filled: int) -> Any:
-    """Check the bytes that a copy reads, fewer than it writes if it fills up with zeros; return where they are."""
-    row = words(context[at.SITES] + site * (8 * at.SITE))
-    size = row[at.SITE_BYTES]
-    if filled <= 0:
-        return context[at.LANDING]
-    if address & (size - 1) == 0:
-        row[at.SITE_BYTES] = min(filled, size)
-    real = global_access(context, frame, address, site, 0, 0)
-    row[at.SITE_BYTES] = size
-    return real
+@helper
+def copy_of(context, thread, k):
+    """The k-th copy of a thread that is under way."""
+    return row(context[COPIES] + thread * (8 * COPIES_OF_THREAD) + 8 * FIRST_COPY, k, COPY_ROW)
 
 
 @helper
-def stamp_copy(context: Any, thread: int, address: int, size: int, site: int) -> Any:
+def stamp_copy(context, thread, copy):
     """Say that a thread, or the unit for copies, has just written shared memory."""
-    granule = context[at.SHARED_GRANULE]
-    now = context[at.TIME] << at.TIME_SHIFT | site << at.SITE_SHIFT | thread << at.THREAD_SHIFT
-    if thread != at.COPY:
-        now |= clock_of(context, thread)
-    for k in range(address >> granule, (address + size) >> granule):
-        row = words(context[at.SHADOW] + k * (8 * at.SHADOW_ROW))
-        row[at.WROTE] = now
-        row[at.HAS_READ] = row[at.READ_TOO] = 0
+    memory, now = row(context[RANGES], SHARED_SPACE, RANGE), stamp_of(context, thread, copy[COPY_SITE])
+    first = (copy[COPY_TO] - memory[RANGE_START]) >> memory[RANGE_GRANULE]
+    for k in range(first, first + (copy[COPY_BYTES] >> memory[RANGE_GRANULE])):
+        shadow = row(memory[RANGE_SHADOW], k, SHADOW_ROW)
+        shadow[WROTE], shadow[HAS_READ], shadow[READ_TOO] = now, 0, 0
 
 
-@exported(CONTEXT, CONTEXT, *[types.int64] * 2)
-def copy_begun(context: Any, frame: Any, to: int, site: int) -> Any:
-    """A copy may arrive at once, or not before the thread waits for it: until then nobody may touch where it goes."""
-    size = words(context[at.SITES] + site * (8 * at.SITE))[at.SITE_BYTES]
-    to &= 0xFFFFFFFF
-    mine = words(context[at.COPIES] + frame[at.THREAD] * (8 * at.COPIES_OF_THREAD))
-    k = mine[at.WAITING]
-    if to + size > context[at.SHARED_BYTES] or to & (size - 1) or k == at.MOST_COPIES:
-        return
-    stamp_copy(context, at.COPY, to, size, site)
-    row = at.FIRST_COPY + k * at.COPY_ROW
-    mine[row], mine[row + 1], mine[row + 2], mine[row + 3] = mine[at.COMMITTED], to, size, site
-    mine[at.WAITING] = k + 1
+@exported(CONTEXT, CONTEXT, *[types.int64] * 4)
+def copy_bytes(context, frame, to, source, size, filled):
+    """Copy, and write zeros behind what is copied."""
+    for k in range(size):
+        octets(to)[k] = octets(source)[k] if k < filled else 0
+
+
+@exported(CONTEXT, CONTEXT, *[types.int64] * 4)
+def copy_checked(context, frame, to, source, site, filled):
+    """Copy to shared memory at a site, from global memory at the next one: no more bytes than are not filled up.
+
+    A copy may arrive at once, or not before the thread waits for it: until then nobody may touch where it goes.
+    """
+    about = row(context[SITES], site + 1, SITE)
+    size = about[SITE_BYTES]
+    to = access(context, frame, SHARED_SPACE, to, site, 0, -1)
+    if filled > 0:
+        if source & (size - 1) == 0:
+            about[SITE_BYTES] = min(filled, size)
+        source = access(context, frame, GLOBAL_SPACE, source, site + 1, 0, 0)
+        about[SITE_BYTES] = size
+    copy_bytes(context, frame, to, source, size, filled)
+    mine = row(context[COPIES], frame[THREAD], COPIES_OF_THREAD)
+    k = mine[WAITING]
+    if to != context[LANDING] and k < MOST_COPIES:
+        copy = copy_of(context, frame[THREAD], k)
+        copy[COPY_GROUP], copy[COPY_TO], copy[COPY_BYTES], copy[COPY_SITE] = mine[COMMITTED], to, size, site
+        stamp_copy(context, COPY, copy)
+        mine[WAITING] = k + 1
 
 
 @exported(CONTEXT, CONTEXT, types.int64)
-def copies_done(context: Any, frame: Any, pending: int) -> Any:
+def copies_done(context, frame, pending):
     """Commit a group of copies (-1), or wait until at most so many groups are under way; 0 waits for all."""
-    mine = words(context[at.COPIES] + frame[at.THREAD] * (8 * at.COPIES_OF_THREAD))
+    mine = row(context[COPIES], frame[THREAD], COPIES_OF_THREAD)
     if pending < 0:
-        mine[at.COMMITTED] += 1
+        mine[COMMITTED] += 1
         return
     left = 0
-    for k in range(mine[at.WAITING]):
-        row = at.FIRST_COPY + k * at.COPY_ROW
-        if mine[row] < mine[at.COMMITTED] - pending:
-            stamp_copy(context, frame[at.THREAD], mine[row + 1], mine[row + 2], mine[row + 3])
+    for k in range(mine[WAITING]):
+        copy, to = copy_of(context, frame[THREAD], k), copy_of(context, frame[THREAD], left)
+        if copy[COPY_GROUP] < mine[COMMITTED] - pending:
+            stamp_copy(context, frame[THREAD], copy)
         else:
-            to = at.FIRST_COPY + left * at.COPY_ROW
-            for m in range(at.COPY_ROW):
-                mine[to + m] = mine[row + m]
+            for m in range(COPY_ROW):
+                to[m] = copy[m]
             left += 1
-    mine[at.WAITING] = left
-
-
-@helper
-def copies_of_thread_go_on(context: Any, thread: int) -> Any:
-    """A barrier does not wait for copies."""
-    mine = words(context[at.COPIES] + thread * (8 * at.COPIES_OF_THREAD))
-    for k in range(mine[at.WAITING]):
-        row = at.FIRST_COPY + k * at.COPY_ROW
-        stamp_copy(context, at.COPY, mine[row + 1], mine[row + 2], mine[row + 3])
+    mine[WAITING] = left
 
 
 # --- what the accesses of a warp cost --------------------------------------------------------------
 @helper
-def passes(context: Any, row: Any, size: int) -> Any:
-    """Passes that shared memory needs for the addresses of a warp, and the least that would do.
+def count_units(context, addresses, shift, group, banks):
+    """What serves the addresses of a warp: how many units, and how many would do if none had to wait for another.
 
-    In one pass each of the 32 banks gives one word of 4 bytes; lanes that want the same word share it. Of wider
-    accesses 16 or 8 lanes share a pass, as if the banks were fewer and wider.
+    So many lanes take turns. Each bank gives one unit of 2**shift bytes at a time, and lanes may share it.
     """
-    shift = 2 if size <= 4 else 3 if size == 8 else 4
-    group, banks = 128 >> shift, words(context[at.BANKS])
-    cost = least = 0
+    table = words(context[SCRATCH])
+    units = least = 0
     for first in range(0, 32, group):
-        for b in range(group):
-            banks[b * 33] = 0
         worst = 0
+        for b in range(banks):
+            table[b * 33] = 0
         for i in range(first, first + group):
-            if row[i] >= 0:
-                place = row[i] >> shift
-                bank = (place & (group - 1)) * 33
-                count, k = banks[bank], 0
-                while k < count and banks[bank + 1 + k] != place:
-                    k += 1
-                if k == count:
-                    banks[bank], banks[bank + 1 + k] = count + 1, place
-                    worst = max(worst, count + 1)
-        cost += worst
+            if addresses[i] >= 0:
+                unit = addresses[i] >> shift
+                bank = (unit & (banks - 1)) * 33
+                k = table[bank]
+                while k > 0 and table[bank + k] != unit:
+                    k -= 1
+                if k == 0:
+                    table[bank] += 1
+                    table[bank + table[bank]] = unit
+                    worst = max(worst, table[bank])
+        units += worst
         least += min(worst, 1)
-    return cost, least
+    return units, least
 
 
 @helper
-def sectors(context: Any, row: Any, size: int, lanes: int) -> Any:
-    """Sectors of 32 bytes that hold the addresses of a warp, and the least that would do."""
-    found, cost = words(context[at.BANKS]), 0
-    for i in range(32):
-        if row[i] >= 0:
-            sector, k = row[i] >> 5, cost - 1
-            while k >= 0 and found[k] != sector:
-                k -= 1
-            if k < 0:
-                found[cost] = sector
-                cost += 1
-    return cost, min(cost, (lanes * size + 31) >> 5)
+def account(context):
+    """Add up what the accesses that a warp has just made cost: sectors of global memory, or passes of shared memory.
 
-
-@helper
-def account(context: Any) -> Any:
-    """Add up what the accesses that a warp has just made cost."""
-    touched, most = words(context[at.TOUCHED]), words(context[at.MOST])
-    for m in range(context[at.TOUCHED_COUNT]):
-        site = touched[m]
-        about = words(context[at.SITES] + site * (8 * at.SITE))
-        counts = words(context[at.COUNTS] + site * (8 * at.COUNTED))
+    A sector has 32 bytes. In one pass each of the 32 banks gives a word of 4 bytes. Of wider accesses 16 or 8 lanes
+    share a pass, as if the banks were fewer and wider.
+    """
+    for site in range(context[SITE_COUNT]):
+        about, counts, most = row(context[SITES], site, SITE), row(context[COUNTS], site, COUNTED), words(context[MOST])
+        size = about[SITE_BYTES]
+        shift = 5 if not about[SITE_SHARED] else 2 if size <= 4 else 3 if size == 8 else 4
+        group, banks = (128 >> shift, 128 >> shift) if about[SITE_SHARED] else (32, 1)
         for k in range(most[site]):
-            row = words(context[at.LOG] + (site * at.CAP + k) * (8 * 32))
-            lanes = 0
+            addresses, lanes = row(context[LOG], site * CAP + k, 32), 0
+            cost, least = count_units(context, addresses, shift, group, banks)
             for i in range(32):
-                lanes += row[i] >= 0
-            if about[at.SITE_SHARED]:
-                cost, least = passes(context, row, about[at.SITE_BYTES])
-            else:
-                cost, least = sectors(context, row, about[at.SITE_BYTES], lanes)
-            counts[at.WARP_ACCESSES] += 1
-            counts[at.LANES] += lanes
-            counts[at.COST] += cost
-            counts[at.LEAST] += least
-            counts[at.WORST] = max(counts[at.WORST], cost)
-            for i in range(32):
-                row[i] = -1
+                lanes += addresses[i] >= 0
+                addresses[i] = -1
+            counts[WARP_ACCESSES] += 1
+            counts[LANES] += lanes
+            counts[COST] += cost
+            counts[LEAST] += least if about[SITE_SHARED] else min(cost, (lanes * size + 31) >> 5)
+            counts[WORST] = max(counts[WORST], cost)
         most[site] = 0
-    context[at.TOUCHED_COUNT] = 0
 
 
-# --- warp operations -------------------------------------------------------------------------------
+# --- warp operations: the result of one lane, from the operands of all -----------------------------
 @helper
-def frame_of(context: Any, thread: int) -> Any:
-    return words(context[at.FRAMES] + thread * context[at.FRAME_BYTES])
-
-
-@helper
-def shuffle(context: Any, warp: int, lane: int, members: int, alive: int) -> Any:
-    """The lane whose value a lane takes, or -1 if it keeps its own."""
-    frame = frame_of(context, warp * 32 + lane)
-    b, c = frame[at.EXCHANGE + 1] & 31, frame[at.EXCHANGE + 2]
-    clamp, segment = c & 31, c >> 8 & 31
-    last = (lane & segment) | (clamp & ~segment)
-    mode = frame[at.DETAIL]
-    if mode == 0:
-        source = (lane & segment) | (b & ~segment)
-    elif mode == 1:
-        source = lane - b
-    elif mode == 2:
-        source = lane + b
-    else:
-        source = lane ^ b
+def shuffle(context, given, frame, lane, members):
+    """The value of another lane, and whether there is one in the segment."""
+    b, clamp, segment = frame[EXCHANGE + 1] & 31, frame[EXCHANGE + 2] & 31, frame[EXCHANGE + 2] >> 8 & 31
+    last, mode = (lane & segment) | (clamp & ~segment), frame[DETAIL]
+    source = ((lane & segment) | (b & ~segment), lane - b, lane + b, lane ^ b)[mode]
     inside = source >= last if mode == 1 else source <= last
-    return source if inside else -1
+    source = source if inside else lane
+    if not members >> source & 1:
+        if context[CHECKED] and context[EXISTING] >> source & 1:
+            thread, other = frame[THREAD], frame[THREAD] - lane + source
+            report(context, MISSING_LANES, -1 - frame[STATE], -1, thread, context[BLOCK], other, -1, 1, NOWHERE)
+        source = lane
+    frame[EXCHANGE], frame[EXCHANGE + 1] = given[source * EXCHANGED], inside
 
 
 @helper
-def shuffle_all(context: Any, warp: int, members: int, existing: int, site: int) -> Any:
-    """Shuffle: first find all results, then write them."""
-    found = words(context[at.BANKS])
+def lanes_with(given, members, mask, value):
+    """The lanes whose operand has a value, as bits."""
+    found = 0
     for lane in range(32):
-        if members >> lane & 1:
-            source = shuffle(context, warp, lane, members, existing)
-            taken = lane if source < 0 else source
-            if not members >> taken & 1:
-                if context[at.CHECKED] and existing >> taken & 1:
-                    thread, block = warp * 32 + lane, context[at.BLOCK]
-                    report(context, at.MISSING_LANES, site, -1, thread, block, warp * 32 + taken, -1, 1, -1)
-                taken = lane
-            found[2 * lane] = frame_of(context, warp * 32 + taken)[at.EXCHANGE]
-            found[2 * lane + 1] = source >= 0
-    for lane in range(32):
-        if members >> lane & 1:
-            frame = frame_of(context, warp * 32 + lane)
-            frame[at.EXCHANGE], frame[at.EXCHANGE + 1] = found[2 * lane], found[2 * lane + 1]
+        if members >> lane & 1 and given[lane * EXCHANGED] & mask == value:
+            found |= 1 << lane
+    return found
 
 
 @helper
-def vote_all(context: Any, warp: int, members: int, mode: int) -> Any:
-    ballot = 0
-    for lane in range(32):
-        if members >> lane & 1 and frame_of(context, warp * 32 + lane)[at.EXCHANGE] & 1:
-            ballot |= 1 << lane
-    result = ballot
-    if mode == 0:
-        result = ballot == members
-    elif mode == 1:
-        result = ballot != 0
-    elif mode == 2:
-        result = ballot == 0 or ballot == members
-    for lane in range(32):
-        if members >> lane & 1:
-            frame_of(context, warp * 32 + lane)[at.EXCHANGE] = result
+def vote(given, frame, members):
+    ballot = lanes_with(given, members, 1, 1)
+    every, some = types.int64(ballot == members), types.int64(ballot != 0)
+    frame[EXCHANGE] = (every, some, every | 1 - some, ballot)[frame[DETAIL]]
 
 
 @helper
-def match_all(context: Any, warp: int, members: int, mode: int) -> Any:
-    found = words(context[at.BANKS])
-    for lane in range(32):
-        found[lane] = 0
-        if members >> lane & 1:
-            mine = frame_of(context, warp * 32 + lane)[at.EXCHANGE]
-            for other in range(32):
-                if members >> other & 1 and frame_of(context, warp * 32 + other)[at.EXCHANGE] == mine:
-                    found[lane] |= 1 << other
-    for lane in range(32):
-        if members >> lane & 1:
-            frame = frame_of(context, warp * 32 + lane)
-            same = found[lane] == members
-            frame[at.EXCHANGE] = found[lane] if mode == 0 or same else 0
-            frame[at.EXCHANGE + 1] = same
+def match(given, frame, members):
+    same = lanes_with(given, members, -1, frame[EXCHANGE])
+    frame[EXCHANGE] = same if frame[DETAIL] == 0 or same == members else 0
+    frame[EXCHANGE + 1] = same == members
 
 
 @helper
-def reduce_all(context: Any, warp: int, members: int, mode: int) -> Any:
-    first = True
-    result = 0
+def reduce(given, frame, members):
+    mode, x, first = frame[DETAIL] & 7, 0, True
     for lane in range(32):
         if members >> lane & 1:
-            value = frame_of(context, warp * 32 + lane)[at.EXCHANGE]
-            if mode & 8 and value >= 1 << 31:
-                value -= 1 << 32
-            kind = mode & 7
-            if first:
-                result = value
-            elif kind == 0:
-                result += value
-            elif kind == 1:
-                result = min(result, value)
-            elif kind == 2:
-                result = max(result, value)
-            elif kind == 3:
-                result &= value
-            elif kind == 4:
-                result |= value
-            else:
-                result ^= value
+            y = given[lane * EXCHANGED]
+            if frame[DETAIL] & 8 and y >= 1 << 31:
+                y -= 1 << 32
+            x = y if first else (x + y, min(x, y), max(x, y), x & y, x | y, x ^ y)[mode]
             first = False
-    for lane in range(32):
-        if members >> lane & 1:
-            frame_of(context, warp * 32 + lane)[at.EXCHANGE] = result & 0xFFFFFFFF
+    frame[EXCHANGE] = x & 0xFFFFFFFF
 
 
 @helper
-def load_matrices(context: Any, warp: int, detail: int) -> Any:
+def load_matrices(given, frame, lane):
     """ldmatrix: eight lanes name the rows of a matrix, 8x8 elements of 16 bits; each lane gets two elements."""
-    count, transposed = detail & 7, detail >> 3
-    rows = words(context[at.BANKS])
-    for lane in range(8 * count):
-        rows[lane] = frame_of(context, warp * 32 + lane)[at.EXCHANGE]
-    for lane in range(32):
-        frame = frame_of(context, warp * 32 + lane)
-        for m in range(count):
-            if transposed:
-                low = halves(rows[8 * m + 2 * (lane & 3)])[lane >> 2]
-                high = halves(rows[8 * m + 2 * (lane & 3) + 1])[lane >> 2]
-                frame[at.EXCHANGE + m] = types.int64(low) | types.int64(high) << 16
-            else:
-                frame[at.EXCHANGE + m] = types.int64(words32(rows[8 * m + (lane >> 2)])[lane & 3])
+    r, c = lane >> 2, 2 * (lane & 3)
+    for m in range(frame[DETAIL] & 7):
+        frame[EXCHANGE + m] = 0
+        for part in range(2):
+            i, j = (c + part, r) if frame[DETAIL] >> 3 else (r, c + part)
+            frame[EXCHANGE + m] |= types.int64(halves(given[(8 * m + i) * EXCHANGED])[j]) << 16 * part
 
 
 @helper
-def value_of(word: int, index: int, kind: int) -> Any:
+def element(context, word, index, kind):
     """An element of a register: a float32 cut to tf32, or one of two elements of 16 bits."""
-    if kind == 0:
-        return float_of(types.uint32(word & 0xFFFFE000))
-    half = word >> 16 * index & 0xFFFF
+    half, bits = word >> 16 * index & 0xFFFF, word & 0xFFFFE000
     if kind == 2:
-        return float_of(types.uint32(half << 16))
-    sign, exponent, fraction = half >> 15, half >> 10 & 31, half & 1023
-    if exponent == 0:
-        value = types.float32(fraction) * types.float32(2.0**-24)
-        return -value if sign else value
-    exponent = 255 if exponent == 31 else exponent + 112
-    return float_of(types.uint32(sign << 31 | exponent << 23 | fraction << 13))
+        bits = half << 16
+    elif kind == 1:
+        sign, exponent, fraction = half >> 15, half >> 10 & 31, half & 1023
+        if exponent == 0:
+            return (1 - 2 * sign) * fraction * 2.0**-24
+        bits = sign << 31 | (255 if exponent == 31 else exponent + 112) << 23 | fraction << 13
+    scratch = context[SCRATCH] + 8 * 32 * EXCHANGED
+    words(scratch)[0] = bits
+    return types.float64(floats(scratch)[0])
 
 
 @helper
-def multiply_matrices(context: Any, warp: int, kind: int) -> Any:
+def multiply_matrices(context, given, frame, lane):
     """mma: 16x8 results, each the sum of 8 (tf32) or 16 products and what was there; the sum is made in float64."""
-    per_word = 1 if kind == 0 else 2
-    results = words(context[at.BANKS])
-    for lane in range(32):
-        for c in range(4):
-            row, column = (lane >> 2) + 8 * (c >> 1), 2 * (lane & 3) + (c & 1)
-            total = types.float64(float_of(types.uint32(frame_of(context, warp * 32 + lane)[at.EXCHANGE + 6 + c])))
-            for t in range(4):
-                a = frame_of(context, warp * 32 + (row & 7) * 4 + t)
-                b = frame_of(context, warp * 32 + column * 4 + t)
-                for part in range(2):
-                    for e in range(per_word):
-                        left = value_of(a[at.EXCHANGE + (row >> 3) + 2 * part], e, kind)
-                        total += types.float64(left) * types.float64(value_of(b[at.EXCHANGE + 4 + part], e, kind))
-            results[4 * lane + c] = types.int64(bits_of(types.float32(total)))
-    for lane in range(32):
-        for c in range(4):
-            frame_of(context, warp * 32 + lane)[at.EXCHANGE + c] = results[4 * lane + c]
+    kind, scratch = frame[DETAIL], context[SCRATCH] + 8 * 32 * EXCHANGED
+    for c in range(4):
+        i, j = (lane >> 2) + 8 * (c >> 1), 2 * (lane & 3) + (c & 1)
+        words(scratch)[0] = given[lane * EXCHANGED + 6 + c]
+        total = types.float64(floats(scratch)[0])
+        for t in range(4):
+            a, b = ((i & 7) * 4 + t) * EXCHANGED + (i >> 3), (j * 4 + t) * EXCHANGED + 4
+            for part in range(2):
+                for e in range(1 if kind == 0 else 2):
+                    left = element(context, given[a + 2 * part], e, kind)
+                    total += left * element(context, given[b + part], e, kind)
+        words(scratch)[0] = 0
+        floats(scratch)[0] = total
+        frame[EXCHANGE + c] = words(scratch)[0]
 
 
-@exported(CONTEXT, *[types.int64] * 6)
-def perform(context: Any, warp: int, members: int, existing: int, kind: int, detail: int, point: int) -> Any:
-    """Carry a warp operation out for the lanes that take part, and let them go on."""
-    if kind == at.SYNC:
-        synchronise_lanes(context, warp, members)
-    elif kind == at.SHUFFLE:
-        shuffle_all(context, warp, members, existing, -1 - point)
-    elif kind == at.VOTE:
-        vote_all(context, warp, members, detail)
-    elif kind == at.MATCH:
-        match_all(context, warp, members, detail)
-    elif kind == at.REDUCE:
-        reduce_all(context, warp, members, detail)
-    elif kind == at.LDMATRIX:
-        load_matrices(context, warp, detail)
-    elif kind == at.MMA:
-        multiply_matrices(context, warp, detail)
+@exported(CONTEXT, CONTEXT, result=types.int64)
+def perform(context, frame):
+    """Carry out the warp operation that a thread waits for, for the lanes that take part, and let them go on."""
+    kind, members = words(context[POINTS])[frame[STATE]], context[MEMBERS]
+    first = frame[THREAD] & ~31
+    given = words(context[SCRATCH])
     for lane in range(32):
         if members >> lane & 1:
-            frame = frame_of(context, warp * 32 + lane)
-            if kind == at.ACTIVE:
-                frame[at.EXCHANGE] = members
-            frame[at.MASK] = at.RUNS
+            for k in range(EXCHANGED):
+                given[lane * EXCHANGED + k] = frame_of(context, first + lane)[EXCHANGE + k]
+    if kind == SYNC:
+        synchronise_lanes(context, first >> 5, members)
+    for lane in range(32):
+        if not members >> lane & 1:
+            continue
+        mine = frame_of(context, first + lane)
+        if kind == SHUFFLE:
+            shuffle(context, given, mine, lane, members)
+        elif kind == VOTE:
+            vote(given, mine, members)
+        elif kind == MATCH:
+            match(given, mine, members)
+        elif kind == REDUCE:
+            reduce(given, mine, members)
+        elif kind == ACTIVE:
+            mine[EXCHANGE] = members
+        elif kind == LDMATRIX and members == 0xFFFFFFFF:  # without all lanes there is no result
+            load_matrices(given, mine, lane)
+        elif kind == MMA and members == 0xFFFFFFFF:
+            multiply_matrices(context, given, mine, lane)
+        mine[MASK] = RUNS
+    return 0
 
 
 @helper
-def complete(context: Any, warp: int, count: int, forced: int) -> Any:
+def complete(context, warp, count, forced):
     """Carry out a warp operation whose lanes have all come; `forced` goes on without those that cannot come."""
-    points = words(context[at.POINTS])
-    existing = (1 << count) - 1
+    points, existing = words(context[POINTS]), (1 << count) - 1
     for lane in range(count):
         frame = frame_of(context, warp * 32 + lane)
-        state = frame[at.STATE]
-        if state <= 0 or frame[at.MASK] == at.RUNS or points[state] <= at.YIELD:
+        state, mask = frame[STATE], frame[MASK]
+        if state <= 0 or mask == RUNS or points[state] <= YIELD:
             continue
-        kind, mask, detail = points[state], frame[at.MASK], frame[at.DETAIL]
-        named = existing if mask == at.EVERYBODY else mask & existing
+        kind, active = points[state], points[state] == ACTIVE
+        named = existing if mask == EVERYBODY else mask & existing
         members = missing = 0
         absent = warp * 32 + lane
         for other in range(count):
+            theirs = frame_of(context, warp * 32 + other)
+            waits = theirs[STATE] > 0 and theirs[MASK] == mask and theirs[DETAIL] == frame[DETAIL]
             if not named >> other & 1:
                 continue
-            theirs = frame_of(context, warp * 32 + other)
-            waits = theirs[at.STATE] > 0 and theirs[at.MASK] != at.RUNS and points[theirs[at.STATE]] == kind
-            waits = waits and theirs[at.DETAIL] == detail
-            if waits and theirs[at.MASK] == mask and (kind != at.ACTIVE or theirs[at.STATE] == state):
+            if waits and points[theirs[STATE]] == kind and (not active or theirs[STATE] == state):
                 members |= 1 << other
-            elif theirs[at.STATE] != at.DONE and kind != at.ACTIVE:
+            elif theirs[STATE] != DONE and not active:
                 missing += 1
                 absent = warp * 32 + other
         alone = not members >> lane & 1
-        if alone or missing and not forced:
-            if not (alone and forced):
-                continue
-        if kind >= at.LDMATRIX and members != 0xFFFFFFFF:
+        if (alone or missing) and not forced:
+            continue
+        if alone or kind >= LDMATRIX and members != 0xFFFFFFFF:
             missing = max(missing, 1)
-        if (missing or alone) and context[at.CHECKED]:
-            thread, block = warp * 32 + lane, context[at.BLOCK]
-            report(context, at.MISSING_LANES, -1 - state, -1, thread, block, absent, -1, max(missing, 1), -1)
-        if kind >= at.LDMATRIX and members != 0xFFFFFFFF:
-            for other in range(count):  # without all lanes there is no result
-                if members >> other & 1:
-                    frame_of(context, warp * 32 + other)[at.MASK] = at.RUNS
-        else:
-            call_perform(context[at.PERFORM], context, warp, members | 1 << lane, existing, kind, detail, state)
+        if missing and context[CHECKED]:
+            thread, block = warp * 32 + lane, context[BLOCK]
+            report(context, MISSING_LANES, -1 - state, -1, thread, block, absent, -1, missing, NOWHERE)
+        context[MEMBERS], context[EXISTING] = members | 1 << lane, existing
+        call(context[PERFORM], context, frame)
         return True
     return False
 
 
 # --- the scheduler ---------------------------------------------------------------------------------
 @helper
-def random(context: Any) -> Any:
-    """The next of a row of numbers below 2**31."""
-    context[at.RANDOM] = (context[at.RANDOM] * 6364136223846793005 + 1442695040888963407) & ((1 << 63) - 1)
-    return context[at.RANDOM] >> 32
+def turns(context, count):
+    """Where to start and how far to go each time, to come once to each number below a power of two."""
+    if context[ORDER] < 2:
+        return (0, 1) if context[ORDER] == 0 else (count - 1, -1)
+    context[RANDOM] = (context[RANDOM] * 6364136223846793005 + 1442695040888963407) & ((1 << 63) - 1)
+    return context[RANDOM] >> 32, context[RANDOM] >> 20 | 1
 
 
 @helper
-def place(context: Any, k: int, count: int, start: int, step: int) -> Any:
-    """The k-th number below a power of two, `count`, in the order of this round."""
-    if context[at.ORDER] == 0:
-        return k
-    if context[at.ORDER] == 1:
-        return count - 1 - k
-    return (start + k * step) & (count - 1)
+def run_thread(context, frame):
+    """Run a thread up to the next point where it has to wait; return whether it only makes room for others there."""
+    context[RUN] += 1
+    if context[CHECKED]:
+        local = row(context[RANGES], LOCAL_SPACE, RANGE)
+        local[RANGE_START] = address_of(frame) + context[LOCAL_AT]
+        local[RANGE_END] = local[RANGE_START] + context[LOCAL_BYTES]
+    state = frame[STATE] = call(context[KERNEL], context, frame)
+    if state > 0 and words(context[POINTS])[state] == YIELD:
+        frame[MASK] = YIELDED
+        return True
+    return False
 
 
 @helper
-def run_warp(context: Any, warp: int, count: int) -> Any:
+def run_warp(context, warp, count):
     """Run the threads of a warp until none can go on alone; return whether one has made room for other warps."""
-    points = words(context[at.POINTS])
     yielded = False
     while True:
         ran = False
-        start, step = random(context), random(context) | 1
+        start, step = turns(context, 32)
         for k in range(32):
-            lane = place(context, k, 32, start, step)
-            if lane >= count:
-                continue
+            lane = (start + k * step) & 31
             frame = frame_of(context, warp * 32 + lane)
-            if frame[at.STATE] == at.DONE or frame[at.MASK] != at.RUNS:
-                continue
-            context[at.RUN] += 1
-            state = call_kernel(context[at.KERNEL], context, frame)
-            frame[at.STATE] = state
-            ran = True
-            if state > 0 and points[state] == at.YIELD:
-                frame[at.MASK] = at.YIELDED
-                yielded = True
-            if context[at.STOP]:
-                return False
-        if context[at.CHECKED]:
+            if lane < count and frame[STATE] != DONE and frame[MASK] == RUNS:
+                ran = True
+                yielded |= run_thread(context, frame)
+                if context[STOP]:
+                    return False
+        if context[CHECKED]:
             account(context)
         if not complete(context, warp, count, False) and not ran:
             if yielded or not complete(context, warp, count, True):
@@ -967,116 +767,115 @@ def run_warp(context: Any, warp: int, count: int) -> Any:
 
 
 @helper
-def pass_barrier(context: Any, threads: int) -> Any:
+def go_on(context, frame, threads):
+    frame[MASK] = RUNS
+    frame[STEPS] += threads >> 2  # waiting takes that much longer than a jump
+
+
+@helper
+def pass_barrier(context, threads):
     """All threads wait at a barrier, or are done: compare where, and let them go on. Return how many live on."""
     alive = ones = 0
-    first = -1
+    first = done = -1
     for t in range(threads):
         frame = frame_of(context, t)
-        if frame[at.STATE] != at.DONE:
-            if first < 0:
-                first = t
+        if frame[STATE] == DONE:
+            done = t
+        else:
+            first = t if first < 0 else first
             alive += 1
-            ones += frame[at.EXCHANGE] & 1
+            ones += frame[EXCHANGE] & 1
     if alive == 0:
         return 0
-    mine, places = frame_of(context, first)[at.STATE], words(context[at.PLACES])
-    done = -1
+    mine, places, block = frame_of(context, first)[STATE], words(context[PLACES]), context[BLOCK]
     for t in range(threads):
         frame = frame_of(context, t)
-        if frame[at.STATE] == at.DONE:
-            done = t
+        if frame[STATE] == DONE:
             continue
-        if context[at.CHECKED]:
-            if places[frame[at.STATE]] != places[mine]:
-                report(
-                    context, at.DIVERGENT, -1 - mine, -1 - frame[at.STATE], first, context[at.BLOCK], t, -1, 0, -1
-                )  # fmt: skip
-        mode = frame[at.DETAIL] & 7
+        if context[CHECKED] and places[frame[STATE]] != places[mine]:
+            report(context, DIVERGENT, -1 - mine, -1 - frame[STATE], first, block, t, -1, 0, NOWHERE)
+        mode = frame[DETAIL] & 7
         if mode:
-            frame[at.EXCHANGE] = ones if mode == 1 else ones == alive if mode == 2 else ones > 0
-        frame[at.MASK] = at.RUNS
-        frame[at.STEPS] += threads >> 2  # waiting takes that much longer than a jump
-    if context[at.CHECKED] and done >= 0:
-        report(context, at.MISSING_THREADS, -1 - mine, -1, first, context[at.BLOCK], done, -1, threads - alive, -1)
+            frame[EXCHANGE] = ones if mode == 1 else ones == alive if mode == 2 else ones > 0
+        go_on(context, frame, threads)
+    if context[CHECKED] and done >= 0:
+        report(context, MISSING_THREADS, -1 - mine, -1, first, block, done, -1, threads - alive, NOWHERE)
     return alive
 
 
 @helper
-def start_block(context: Any, block: int, threads: int) -> Any:
-    """Set the frames of a block's threads to their start."""
-    context[at.BLOCK] = block
-    context[at.BLOCK_ID_X] = block % context[at.GRID_X]
-    context[at.BLOCK_ID_Y] = block // context[at.GRID_X] % context[at.GRID_Y]
-    context[at.BLOCK_ID_Z] = block // context[at.GRID_X] // context[at.GRID_Y]
-    width, height = context[at.BLOCK_X], context[at.BLOCK_Y]
-    for t in range(threads):
-        frame = frame_of(context, t)
-        frame[at.TID_X], frame[at.TID_Y], frame[at.TID_Z] = t % width, t // width % height, t // width // height
-        frame[at.THREAD] = t
-        frame[at.STATE] = frame[at.STEPS] = frame[at.MASK] = 0
-        if context[at.CHECKED]:
-            written = octets(address_of(frame) + context[at.LOCAL_AT] + context[at.LOCAL_BYTES])
-            for k in range(context[at.LOCAL_BYTES]):
-                written[k] = 0
-    if not context[at.CHECKED]:
-        return
-    context[at.TIME] += 1
-    context[at.SINCE] = context[at.BLOCK_SINCE] = context[at.TIME]
-    context[at.BLOCK_ACQUIRED] = 0
-    times = words(context[at.BLOCK_TIMES])
-    times[1 + 2 * times[0]], times[2 + 2 * times[0]] = context[at.TIME], block
+def start_checks(context, block, threads):
+    """Forget what was known of shared and local memory, and of the threads."""
+    context[TIME] += 1
+    context[SINCE] = context[BLOCK_SINCE] = context[TIME]
+    context[BLOCK_ACQUIRED] = 0
+    times = words(context[BLOCK_TIMES])
+    times[1 + 2 * times[0]], times[2 + 2 * times[0]] = context[TIME], block
     times[0] += 1
-    for t in range(1 << 11):
-        words(context[at.RELEASED])[t] = words(context[at.ACQUIRED])[t] = 0
-    memory = octets(context[at.SHARED])
-    for k in range(context[at.SHARED_BYTES]):
-        memory[k] = 255
-    if context[at.COPIES]:
-        for t in range(threads):
-            mine = words(context[at.COPIES] + t * (8 * at.COPIES_OF_THREAD))
-            mine[at.COMMITTED] = mine[at.WAITING] = 0
+    for k in range(context[SHARED_BYTES]):
+        octets(context[SHARED])[k] = 255
+    for t in range(threads):
+        words(context[RELEASED])[t] = words(context[ACQUIRED])[t] = 0
+        for k in range(context[LOCAL_BYTES]):
+            octets(context[FRAMES] + t * context[FRAME_BYTES] + context[LOCAL_AT] + context[LOCAL_BYTES])[k] = 0
+        if context[COPIES]:
+            mine = row(context[COPIES], t, COPIES_OF_THREAD)
+            mine[COMMITTED] = mine[WAITING] = 0
 
 
 @helper
-def run_block(context: Any, block: int, threads: int) -> Any:
+def start_block(context, block, threads):
+    """Set the frames of a block's threads to their start."""
+    context[BLOCK] = block
+    context[BLOCK_ID_X] = block % context[GRID_X]
+    context[BLOCK_ID_Y] = block // context[GRID_X] % context[GRID_Y]
+    context[BLOCK_ID_Z] = block // context[GRID_X] // context[GRID_Y]
+    width, height = context[BLOCK_X], context[BLOCK_Y]
+    for t in range(threads):
+        frame = frame_of(context, t)
+        frame[TID_X], frame[TID_Y], frame[TID_Z] = t % width, t // width % height, t // width // height
+        frame[THREAD] = t
+        frame[STATE] = frame[STEPS] = frame[MASK] = 0
+    if context[CHECKED]:
+        start_checks(context, block, threads)
+
+
+@helper
+def run_block(context, block, threads):
     start_block(context, block, threads)
-    warps = (threads + 31) // 32
-    rounded = 1
+    warps, rounded = (threads + 31) // 32, 1
     while rounded < warps:
         rounded *= 2
     while True:
         yielded = False
-        start, step = random(context), random(context) | 1
+        start, step = turns(context, rounded)
         for k in range(rounded):
-            warp = place(context, k, rounded, start, step)
-            if warp < warps and run_warp(context, warp, min(32, threads - 32 * warp)):
-                yielded = True
-            if context[at.STOP] or context[at.TIME] >= at.END_OF_TIME:
-                context[at.STOP] = 1
+            warp = (start + k * step) & (rounded - 1)
+            if warp < warps:
+                yielded |= run_warp(context, warp, min(32, threads - 32 * warp))
+            if context[STOP] or context[TIME] >= END_OF_TIME:
+                context[STOP] = 1
                 return
         if yielded:
             for t in range(threads):
-                frame = frame_of(context, t)
-                if frame[at.MASK] == at.YIELDED:
-                    frame[at.MASK] = at.RUNS
-                    frame[at.STEPS] += threads >> 2
+                if frame_of(context, t)[MASK] == YIELDED:
+                    go_on(context, frame_of(context, t), threads)
             continue
         if pass_barrier(context, threads) == 0:
             return
-        context[at.TIME] += 1
-        context[at.SINCE] = context[at.TIME]
-        if context[at.COPIES]:
+        context[TIME] += 1
+        context[SINCE] = context[TIME]
+        if context[COPIES]:  # a barrier does not wait for copies
             for t in range(threads):
-                copies_of_thread_go_on(context, t)
+                for k in range(row(context[COPIES], t, COPIES_OF_THREAD)[WAITING]):
+                    stamp_copy(context, COPY, copy_of(context, t, k))
 
 
 @exported(CONTEXT)
-def run(context: Any) -> Any:
+def run(context):
     """Run every block of a worker."""
-    threads = context[at.BLOCK_X] * context[at.BLOCK_Y] * context[at.BLOCK_Z]
-    for k in range(context[at.FIRST_BLOCK], context[at.BLOCKS], context[at.BLOCK_STEP]):
-        block = words(context[at.BLOCK_ORDER])[k] if context[at.BLOCK_ORDER] else k
-        run_block(context, block, threads)
-        if context[at.STOP]:
+    threads = context[BLOCK_X] * context[BLOCK_Y] * context[BLOCK_Z]
+    for k in range(context[FIRST_BLOCK], context[BLOCKS], context[BLOCK_STEP]):
+        run_block(context, words(context[BLOCK_ORDER])[k] if context[BLOCK_ORDER] else k, threads)
+        if context[STOP]:
             return

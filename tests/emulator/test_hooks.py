@@ -20,6 +20,7 @@ from hook_cases import CASES
 from numba import cuda
 
 from cks_numba.emulator import hooks
+from cks_numba.emulator.ptx import parse
 
 COMPILERS = [
     pytest.param("nvvm", marks=pytest.mark.skipif(hooks.nvvm_version() is None, reason="NVVM is not installed")),
@@ -73,6 +74,23 @@ def test_lines_are_those_of_the_functions(tmp_path, monkeypatch, how, compiler):
     lines = lines_of(hooks.ptx_of(space["kernel"], (np.zeros(4, np.int32),), compiler, cached=False))
     assert {("near.py", 6), ("near.py", 10), ("near.py", 11), (f"{far}.py", 5)} <= lines
     assert {name for name, _ in lines} == {"near.py", f"{far}.py"}
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_lines_tell_all_callers(tmp_path, compiler):
+    """An access in an inlined function tells every call on the way there, in files with any name, each in its own."""
+    (tmp_path / 'ä "b').mkdir()
+    path = tmp_path / 'ä "b' / "ö.py"
+    path.write_text(
+        "from numba import cuda\n\n"
+        "@cuda.jit(device=True)\ndef deep(a, i):\n    a[i] += 1\n\n"
+        "@cuda.jit(device=True)\ndef between(a, i):\n    deep(a, i)\n    deep(a, i * i)\n\n"
+        "@cuda.jit\ndef kernel(a):\n    i = cuda.grid(1)\n    between(a, i)\n    between(a, 3 * i)\n"
+    )
+    ptx = hooks.ptx_of(runpy.run_path(str(path))["kernel"], (np.zeros(4, np.int32),), compiler, cached=False)
+    writes = [i.source for i in parse(ptx).body if i.op[:2] == ("st", "global")]
+    chains = [(5, between, kernel) for kernel in (15, 16) for between in (9, 10)]
+    assert writes == [tuple((str(path), line) for line in chain) for chain in chains]
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ import cks_numba
 from cks_numba.commands import parse
 
 ROOT = Path(__file__).resolve().parents[2]
+BASH = shutil.which("bash") or "bash"
 STEPS = sorted(path.name for path in (ROOT / ".ci" / "steps").iterdir())
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
@@ -141,3 +144,36 @@ def test_hooks_before_a_commit_run_what_is_here() -> None:
     assert set(hooks) == {"ruff-check", "ruff-format", "notebooks"}
     command = [sys.executable, *shlex.split(hooks["notebooks"]["entry"])[1:]]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).returncode == 0
+
+
+def test_the_pass_on_a_gpu(tmp_path: Path) -> None:
+    """Programs that stand in for those of a GPU: parts come in order, one may fail, what has passed is left out."""
+    programs = {
+        "nvidia-smi": "echo a GPU",
+        "ncu": "echo profile",
+        "compute-sanitizer": 'exec "${@:5}"',
+        "python": 'echo "$@"; case "$*" in *every_tile*) exit 9;; esac',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n", "utf-8")
+        (tmp_path / name).chmod(0o755)
+    places = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "GPU_OUT": str(tmp_path / "out")}
+
+    def gpu(*parts: str, path: str = places["PATH"]) -> tuple[int, list[str]]:
+        environment = {**os.environ, **places, "PATH": path, "PYTHON": str(tmp_path / "python")}
+        done = subprocess.run([BASH, ".ci/gpu", *parts], cwd=ROOT, env=environment, capture_output=True, text=True)
+        return done.returncode, done.stdout.splitlines()
+
+    (tmp_path / "no GPU").mkdir()
+    (tmp_path / "no GPU" / "dirname").symlink_to(shutil.which("dirname") or "dirname")
+    assert gpu(path=str(tmp_path / "no GPU")) == (
+        1, ["nvidia-smi was not found: this needs an NVIDIA GPU and its driver"]
+    )  # fmt: skip
+    assert gpu("racing") == (2, ["there is no part racing"])
+    code, lines = gpu()
+    assert code == 1 and [line.split()[:2] for line in lines[:-1]] == [
+        ["info", "passed"], ["tests", "passed"], ["races", "FAILED"], ["bench", "passed"], ["profile", "passed"]
+    ]  # fmt: skip
+    assert "-m gpu" in (tmp_path / "out" / "tests.txt").read_text("utf-8")
+    code, lines = gpu("info", "races")
+    assert code == 1 and lines[0].startswith("info passed before") and "races    FAILED (9)" in lines[1]
