@@ -30,7 +30,7 @@ learn: $(VENV)/.tutorials
 	$(BIN)/jupyter lab --notebook-dir=tutorials
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto $(addprefix --ignore=,$(LONG)) $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(addprefix --ignore=,$(LONG)) $(PYTEST_FLAGS)
 
 gpu:
 	@PYTHON="$(PYTHON)" .ci/gpu

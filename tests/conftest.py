@@ -18,9 +18,9 @@ if find_spec("torch") is None:  # pytest would import it to look for doctests
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests of the emulator without tracing: coverage is that of the core, and tracing doubles their time."""
+    """Run tests of what is not in the core without tracing: coverage is that of the core, and tracing takes long."""
     for item in items:
-        if item.path.parent.name == "emulator":
+        if item.path.parent.name in ("emulator", "plots"):
             item.add_marker("no_cover")
 
 

@@ -1055,6 +1055,7 @@ def redirected(run: Run) -> Iterator[None]:
     ours += [(kind, "__getitem__", _getitem), (kind, "configure", _configured), (kind, "forall", _forall)]
     ours += [(kind, "specialize", lambda self, *args: self), (kind, "compile", _declare)]
     ours += [(kind, "disable_compile", lambda self, *args: None), (launch, "__call__", _launched)]
+    ours += [(cuda.cudadrv.devices._Runtime, "get_or_create_context", lambda self, devnum: _CONTEXT)]
     with _lock:
         if not _inside[0]:
             changes = [(owner, name, _either(function, getattr(owner, name))) for owner, name, function in ours]

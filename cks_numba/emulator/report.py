@@ -149,7 +149,8 @@ def _by_line(instructions: Iterable[Instruction]) -> list[tuple[str, list[Instru
 def _float64(body: list[Instruction]) -> Iterator[str]:
     """Lines that compute in float64 though no array is float64, and the likely cause."""
     memory = [one for one in body if one.op and one.op[0] in ("ld", "st", "atom", "red")]
-    wide = [one for one in memory if "f64" in one.op or "%fd" in "".join(one.args)]
+    floats: set[str] = set().union(*map(_float64_registers, body))
+    wide = [one for one in memory if "f64" in one.op or floats.intersection(re.findall(r"%\w+", " ".join(one.args)))]
     if any("param" not in one.op and "local" not in one.op for one in wide):
         return
     for line, group in _by_line(one for one in body if "f64" in one.op and one.op[0] not in ("ld", "st", "mov")):
@@ -160,6 +161,15 @@ def _float64(body: list[Instruction]) -> Iterator[str]:
         cause = cause or ("\n  a whole number that meets a float becomes float64: float32(...)?" if whole else "")
         cause = cause or ("\n  a Python float as an argument is float64: np.float32(...)?" if wide else "")
         yield f"{len(group)} x float64, though no array is: most GPUs do 1/32 or 1/64 as many of them{line}{cause}"
+
+
+def _float64_registers(one: Instruction) -> tuple[str, ...]:
+    """Registers that an instruction takes as float64. Where LLVM loads or stores them, it says 64 bits of no type."""
+    if "f64" not in one.op:
+        return ()
+    if one.op[0] == "cvt":  # the type that it makes, then the type that it is made from
+        return one.args[:1] if one.op[-2] == "f64" else one.args[1:]
+    return one.args
 
 
 def _division(body: list[Instruction]) -> Iterator[str]:

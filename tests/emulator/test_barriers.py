@@ -49,3 +49,10 @@ def test_every_deleted_barrier_is_found(operator, how):
                 assert "race" in kinds, f"{order}: {barrier[0].strip()} at {barrier.start()} of {item.kernel.__name__}"
             count += 1
     assert count == (2 if how == "shared" else 1)
+
+
+@pytest.mark.parametrize("rung", [rung for rung in kernels.RUNGS if rung not in ("shared", "tiled")])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_the_other_rungs_have_no_barrier(operator, rung):
+    for item in kernels.launches(operator, SHAPE, integers(operator, SHAPE, "float32"), rung=rung):
+        assert BARRIER.search(hooks.ptx_of(item.kernel, item.args)) is None

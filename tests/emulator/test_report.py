@@ -383,6 +383,11 @@ def test_float64(file):
     ]
     stored = instruction("st.global.f64", "[%rd1]", "%fd2", **at)
     assert result(kernel=kernel(*body, stored)).lint() == "nothing to say"
+    untyped = instruction("st.global.b64", "[%rd1]", "%fd2", **at)
+    assert result(kernel=kernel(*body, untyped)).lint() == "nothing to say"
+    loaded = instruction("ld.global.b64", "%rd2", "[%rd1]", **at)
+    converted = instruction("cvt.rn.f64.s64", "%rd3", "%rd2", **at)
+    assert result(kernel=kernel(loaded, converted)).lint().startswith("1 x float64, though no array is: ")
     scalar = instruction("ld.param.f64", "%fd1", "[p]")
     assert "a Python float as an argument" in result(kernel=kernel(scalar, body[2])).lint()
     whole = instruction("cvt.rn.f64.s32", "%fd1", "%r1", **at)

@@ -22,9 +22,17 @@ SCRIPTS += ["f4_redundancy", "f5_authors", "f6_speed", "f7_networks", "f8_roofli
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """Return a function that draws a script's pictures when first called: the tests may be spread over processes."""
-    folder = tmp_path_factory.mktemp("figures")
-    return cache(lambda name: gallery.make(name, folder))
+    """Return a function that draws a script's pictures when first called, and gives their paths and the figures."""
+    folder, plain = tmp_path_factory.mktemp("figures"), gallery.pictures
+
+    @cache
+    def draw(name):
+        figures = {}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gallery, "pictures", lambda *args: figures.update(plain(*args)) or figures)
+            return gallery.make(name, folder), figures
+
+    return draw
 
 
 def test_every_picture_has_a_script() -> None:
@@ -36,7 +44,7 @@ def test_every_picture_has_a_script() -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_committed_pictures_are_what_the_script_draws(drawn, name: str) -> None:
     """Another version of Matplotlib may move text by some pixels; with one, only the sizes are compared."""
-    paths = [path for path in drawn(name) if path.suffix != ".svg"]
+    paths = [path for path in drawn(name)[0] if path.suffix != ".svg"]
     assert {path.name for path in paths} <= COMMITTED and paths
     for path in paths:
         committed, new = frames(gallery.FOLDER / path.name), frames(path)
@@ -49,9 +57,9 @@ def test_committed_pictures_are_what_the_script_draws(drawn, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "animations"])
-def test_no_words_are_cut_off(name: str) -> None:
+def test_no_words_are_cut_off(drawn, name: str) -> None:
     with gallery.look():
-        for fig in gallery.pictures(name, gallery.load(name)).values():
+        for fig in drawn(name)[1].values():
             fig.draw_without_rendering()
             words = [*fig.texts, *(text for ax in fig.axes for text in (ax.title, ax.xaxis.label, ax.yaxis.label))]
             for text in words:
@@ -76,7 +84,7 @@ def frames(path: Path) -> list[np.ndarray]:
 def test_two_runs_give_the_same_bytes(drawn, tmp_path: Path, name: str) -> None:
     with matplotlib.rc_context({"font.size": 3, "svg.hashsalt": None}):  # a user's settings
         paths = gallery.make(name, tmp_path)
-    for path, before in zip(paths, drawn(name), strict=True):
+    for path, before in zip(paths, drawn(name)[0], strict=True):
         assert path.name == before.name and path.read_bytes() == before.read_bytes()
 
 
