@@ -30,14 +30,7 @@ llvm.initialize_native_asmprinter()
 
 # --- machine code ----------------------------------------------------------------------------------
 class Program:
-    """A kernel as machine code, with or without checks.
-
-    Parameters
-    ----------
-    text : str
-        PTX with one kernel.
-    checked : bool
-    """
+    """The kernel of a PTX text as machine code, with or without checks."""
 
     def __init__(self, text: str, checked: bool) -> None:
         self.text, self.checked = text, checked
@@ -249,18 +242,8 @@ _abandoned: list[Any] = []
 class Launch:
     """One launch: the tables that the kernel, the scheduler and the checks share.
 
-    Parameters
-    ----------
-    program : Program
-    grid, block : tuple of 3 int
-    dynamic : int
-        Bytes of dynamic shared memory.
-    arguments : tuple
-        Arrays, scalars and tuples of them.
-    names : list of str
-        Of the parameters.
-    flatten : function
-        Gives the bytes of the parameters, see `hooks.flatten`.
+    `dynamic` bytes of shared memory are added to those of the kernel; `names` are those of its parameters, and
+    `flatten` gives their bytes, see `hooks.flatten`.
     """
 
     def __init__(

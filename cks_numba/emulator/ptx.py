@@ -25,31 +25,15 @@ class PTXError(Exception):
 
 
 class Instruction(NamedTuple):
-    """One instruction, or a label.
+    """One instruction, or a label."""
 
-    Attributes
-    ----------
-    op : tuple of str
-        The mnemonic, split at its dots: ``("ld", "global", "f32")``; empty for a label.
-    args : tuple of str
-        The operands.
-    line : int
-        Of the PTX text, from 1.
-    text : str
-    guard : tuple of (bool, str) or None
-        The predicate that must be true (or false, if the first is True) for the instruction to do anything.
-    label : str or None
-    source : tuple of (str, int)
-        File and line of the Python code, the innermost function first; empty if the compiler named none.
-    """
-
-    op: tuple[str, ...]
-    args: tuple[str, ...]
-    line: int
+    op: tuple[str, ...]  # the mnemonic, split at its dots: ("ld", "global", "f32"); empty for a label
+    args: tuple[str, ...]  # the operands
+    line: int  # of the PTX text, from 1
     text: str = ""
-    guard: tuple[bool, str] | None = None
+    guard: tuple[bool, str] | None = None  # the predicate that must be true, or false if the first is True
     label: str | None = None
-    source: Source = ()
+    source: Source = ()  # file and line of the Python code, the innermost function first; empty if not known
 
 
 @dataclass

@@ -40,7 +40,7 @@ CONTEXT_WORDS = 58
 TID_X, TID_Y, TID_Z, THREAD, STATE, STEPS, MASK, DETAIL = range(8)
 EXCHANGE, EXCHANGED = 8, 16  # operands of a warp operation, then its results
 FRAME = EXCHANGE + EXCHANGED
-START, DONE = 0, -1  # values of STATE; another is the number of the point where the thread waits
+DONE = -1  # a value of STATE; 0 is the start, and another the number of the point where the thread waits
 RUNS, YIELDED, EVERYBODY = 0, -2, -1  # values of MASK; another names the lanes that must come to a warp operation
 
 # What a thread waits for at a point, in the table of points.
@@ -132,17 +132,14 @@ helper = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=Tru
 
 FUNCTIONS: dict[str, tuple[Any, Any]] = {}
 """Functions that compiled kernels call by their names, with their signatures."""
-_compiled: list[Any] = []
+_kept: list[Any] = []
 
 
-def exported(*kinds: Any, result: Any = types.void) -> Any:
-    """Let a function be called from compiled kernels."""
-
-    def export(function: Any) -> Any:
-        FUNCTIONS[function.__name__] = function, result(*kinds)
-        return helper(function)
-
-    return export
+def exported(function: Any) -> Any:
+    """Let compiled kernels call a function of a context, a frame and numbers; annotated ones return a number."""
+    kinds = [CONTEXT, CONTEXT, *[types.int64] * 9][: function.__code__.co_argcount]
+    FUNCTIONS[function.__name__] = function, (types.int64 if function.__annotations__ else types.void)(*kinds)
+    return helper(function)
 
 
 @cache
@@ -150,10 +147,11 @@ def address(name: str) -> int:
     """Address of an exported function; Numba compiles it when it is first asked for."""
     function, signature = FUNCTIONS[name]
     try:
-        _compiled.append(cfunc(signature, cache=True, error_model="numpy")(function))
+        compiled = cfunc(signature, cache=True, error_model="numpy")(function)
     except Exception:  # no folder for the cache of Numba, or what is in it is damaged
-        _compiled.append(cfunc(signature, error_model="numpy")(function))
-    return int(_compiled[-1].address)
+        compiled = cfunc(signature, error_model="numpy")(function)
+    _kept.append(compiled)
+    return int(compiled.address)
 
 
 @helper
@@ -201,7 +199,7 @@ def report_here(context, kind, site, thread, address, size, array):
     report(context, kind, site, -1, thread, context[BLOCK], thread, address, size, array)
 
 
-@exported(CONTEXT, CONTEXT, *[types.int64] * 3)
+@exported
 def report_event(context, frame, kind, site, value):
     """Report what the kernel itself has found: a loop without end, a failed assertion, an index below zero."""
     report_here(context, kind, site, frame[THREAD], value, 0, NOWHERE)
@@ -403,8 +401,8 @@ def find(context, space, address):
     return nearest
 
 
-@exported(CONTEXT, CONTEXT, *[types.int64] * 5, result=types.int64)
-def access(context, frame, space, address, site, low, high):
+@exported
+def access(context, frame, space, address, site, low, high) -> int:
     """Check an access, and return the address that it may go to; `low` and `high` are the bits that a write brings."""
     size, thread = row(context[SITES], site, SITE)[SITE_BYTES], frame[THREAD]
     if space == SHARED_SPACE:
@@ -443,14 +441,14 @@ def stamp_copy(context, thread, copy):
         shadow[WROTE], shadow[HAS_READ], shadow[READ_TOO] = now, 0, 0
 
 
-@exported(CONTEXT, CONTEXT, *[types.int64] * 4)
+@exported
 def copy_bytes(context, frame, to, source, size, filled):
     """Copy, and write zeros behind what is copied."""
     for k in range(size):
         octets(to)[k] = octets(source)[k] if k < filled else 0
 
 
-@exported(CONTEXT, CONTEXT, *[types.int64] * 4)
+@exported
 def copy_checked(context, frame, to, source, site, filled):
     """Copy to shared memory at a site, from global memory at the next one: no more bytes than are not filled up.
 
@@ -474,7 +472,7 @@ def copy_checked(context, frame, to, source, site, filled):
         mine[WAITING] = k + 1
 
 
-@exported(CONTEXT, CONTEXT, types.int64)
+@exported
 def copies_done(context, frame, pending):
     """Commit a group of copies (-1), or wait until at most so many groups are under way; 0 waits for all."""
     mine = row(context[COPIES], frame[THREAD], COPIES_OF_THREAD)
@@ -648,8 +646,8 @@ def multiply_matrices(context, given, frame, lane):
         frame[EXCHANGE + c] = words(scratch)[0]
 
 
-@exported(CONTEXT, CONTEXT, result=types.int64)
-def perform(context, frame):
+@exported
+def perform(context, frame) -> int:
     """Carry out the warp operation that a thread waits for, for the lanes that take part, and let them go on."""
     kind, members = words(context[POINTS])[frame[STATE]], context[MEMBERS]
     first = frame[THREAD] & ~31
@@ -721,10 +719,10 @@ def complete(context, warp, count, forced):
 
 # --- the scheduler ---------------------------------------------------------------------------------
 @helper
-def turns(context, count):
-    """Where to start and how far to go each time, to come once to each number below a power of two."""
+def turns(context):
+    """Where to start and how far to go each time, modulo 32, to come once to each lane or warp."""
     if context[ORDER] < 2:
-        return (0, 1) if context[ORDER] == 0 else (count - 1, -1)
+        return (0, 1) if context[ORDER] == 0 else (31, -1)
     context[RANDOM] = (context[RANDOM] * 6364136223846793005 + 1442695040888963407) & ((1 << 63) - 1)
     return context[RANDOM] >> 32, context[RANDOM] >> 20 | 1
 
@@ -750,7 +748,7 @@ def run_warp(context, warp, count):
     yielded = False
     while True:
         ran = False
-        start, step = turns(context, 32)
+        start, step = turns(context)
         for k in range(32):
             lane = (start + k * step) & 31
             frame = frame_of(context, warp * 32 + lane)
@@ -843,15 +841,12 @@ def start_block(context, block, threads):
 @helper
 def run_block(context, block, threads):
     start_block(context, block, threads)
-    warps, rounded = (threads + 31) // 32, 1
-    while rounded < warps:
-        rounded *= 2
     while True:
         yielded = False
-        start, step = turns(context, rounded)
-        for k in range(rounded):
-            warp = (start + k * step) & (rounded - 1)
-            if warp < warps:
+        start, step = turns(context)
+        for k in range(32):
+            warp = (start + k * step) & 31
+            if 32 * warp < threads:
                 yielded |= run_warp(context, warp, min(32, threads - 32 * warp))
             if context[STOP] or context[TIME] >= END_OF_TIME:
                 context[STOP] = 1
@@ -871,7 +866,7 @@ def run_block(context, block, threads):
                     stamp_copy(context, COPY, copy_of(context, t, k))
 
 
-@exported(CONTEXT)
+@exported
 def run(context):
     """Run every block of a worker."""
     threads = context[BLOCK_X] * context[BLOCK_Y] * context[BLOCK_Z]
