@@ -303,11 +303,9 @@ def shorten(i: Op, x: Value) -> Value:
     raise PTXError("of conversions to bf16 and tf32, only cvt.rn.bf16.f32 and cvt.rna.tf32.f32 are known")
 
 
-ARM, WINDOWS = platform.machine().lower() in ("arm64", "aarch64"), os.name == "nt"
-MODES = {
-    "rz": 0xC00000 if ARM else 0x300 if WINDOWS else 0xC00, "rm": 0x800000 if ARM else 0x100 if WINDOWS else 0x400,
-    "rp": 0x400000 if ARM else 0x200 if WINDOWS else 0x800,
-}  # fmt: skip
+NUMBERS = {"nt": (0x300, 0x100, 0x200), "arm64": (0xC00000, 0x800000, 0x400000), "": (0xC00, 0x400, 0x800)}
+SYSTEM = os.name if os.name == "nt" else "arm64" if platform.machine() in ("arm64", "aarch64") else ""
+MODES = dict(zip(("rz", "rm", "rp"), NUMBERS[SYSTEM], strict=True))
 """Rounding modes that are not to nearest, as C's fesetround calls them."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -121,16 +122,14 @@ def _formatted(text: str, at: int) -> str:
         if kind == "%":
             return "%"
         size = 8 if kind in "fFeEgGsp" or long in ("l", "ll") else 4
-        at = -(-at // size) * size
-        raw = ctypes.string_at(at, size)
-        at += size
-        spec = found[0].replace(long or "", "", 1) if long else found[0]
+        at = -(-at // size) * size + size
+        raw = ctypes.string_at(at - size, size)
+        value: Any = int.from_bytes(raw, "little", signed=kind in "di")
         if kind in "fFeEgG":
-            return str(spec % np.frombuffer(raw, np.float64)[0])
-        value = int.from_bytes(raw, "little", signed=kind in "di")
-        if kind == "s":
-            return str(spec % ctypes.string_at(value).decode(errors="replace"))
-        return chr(value) if kind == "c" else hex(value) if kind == "p" else spec.replace("u", "d") % value
+            (value,) = struct.unpack("<d", raw)
+        elif kind == "s":
+            value = ctypes.string_at(value).decode(errors="replace")
+        return str(found[0].replace(long or "%%", "").replace("u", "d").replace("p", "#x") % value)
 
     return _FORMAT.sub(one, text)
 
@@ -379,7 +378,7 @@ class Launch:
             arrays.append(ArrayInfo(label, "shared", size, item, (size // item,), (item,)))
         arrays.append(ArrayInfo("local memory", "local", kernel.local.bytes, 1, (kernel.local.bytes,), (1,)))
         (context,) = self.contexts
-        found = self.findings[: context[runtime.FINDING_COUNT]].tolist()
+        found = self.findings[self.findings[:, runtime.COUNT] > 0].tolist()
         findings = [*map(self._finding, found), *self._never_written(poisoned)]
         return Result(
             name, self.grid, self.block, findings, self.program.sites, arrays, self.counts[:-1], self.printed, seconds,

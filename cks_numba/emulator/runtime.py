@@ -27,14 +27,14 @@ from numba.extending import intrinsic
     KERNEL, PERFORM, POINTS, PLACES, FRAMES, FRAME_BYTES, LOCAL_AT, LOCAL_BYTES, BLOCKS, FIRST_BLOCK, BLOCK_STEP,
     BLOCK, BLOCK_ORDER, ORDER, RANDOM, CHECKED, STOP, MEMBERS, EXISTING, SCRATCH,
     # for the checks
-    SITES, RANGES, RANGE_COUNT, LANDING, TIME, SINCE, BLOCK_SINCE, BLOCK_TIMES, FINDINGS, FINDING_COUNT, ACCESSES,
+    SITES, RANGES, RANGE_COUNT, LANDING, TIME, SINCE, BLOCK_SINCE, BLOCK_TIMES, FINDINGS, ACCESSES,
     COPIES,
     # for accesses that warp operations or atomics put in order
     CLOCKS, CLOCKS_SINCE, RELEASED, ACQUIRED, BLOCK_RELEASED, BLOCK_ACQUIRED,
     # for what the accesses of a warp cost together
     COUNTS, LOG, SEEN, MOST, SITE_COUNT, RUN,
-) = range(58)  # fmt: skip
-CONTEXT_WORDS = 58
+) = range(57)  # fmt: skip
+CONTEXT_WORDS = 57
 
 # The frame of a thread.
 TID_X, TID_Y, TID_Z, THREAD, STATE, STEPS, MASK, DETAIL = range(8)
@@ -68,11 +68,9 @@ SITE_BITS, THREAD_BITS, IS_ATOMIC, CLOCK_BITS = (1 << 14) - 1, (1 << 11) - 1, 1 
 END_OF_TIME = (1 << 29) - 1  # the last that fits into a stamp
 COPY = THREAD_BITS  # stands for the unit that makes asynchronous copies
 
-# A row of the findings. The first four make two of them the same.
-KIND, AT_SITE, OTHER_SITE, ARRAY, AT_BLOCK, AT_THREAD, OTHER_BLOCK, OTHER_THREAD, ADDRESS, SIZE, APART, COUNT = range(
-    12
-)
-FINDING, MOST_FINDINGS = 12, 64
+# A row of the findings: kind, site, other site and array, which make two of them the same, then block, thread, other
+# block, other thread, address and size of an example, how far apart its threads are, and how often.
+APART, COUNT, FINDING, MOST_FINDINGS = 10, 11, 12, 64
 KINDS = (
     "out of bounds", "misaligned", "negative index", "uninitialised", "race", "divergent barrier", "missing threads",
     "missing lanes", "endless loop", "assertion", "never written",
@@ -177,21 +175,15 @@ def report(context, kind, site, other, thread, other_block, other_thread, addres
     """Note a fault, or count it if the same one is known; as its example, keep the threads furthest apart."""
     block, site, other = context[BLOCK], first_like(context, site), first_like(context, other)
     apart = 2 if block != other_block else 1 if thread >> 5 != other_thread >> 5 else 0
-    k, known = 0, row(context[FINDINGS], 0, FINDING)
-    while k < context[FINDING_COUNT]:
-        if known[KIND] == kind and known[AT_SITE] == site and known[OTHER_SITE] == other and known[ARRAY] == array:
-            break
-        k += 1
+    new = (kind, site, other, array, block, thread, other_block, other_thread, address, size, apart)
+    for k in range(MOST_FINDINGS):
         known = row(context[FINDINGS], k, FINDING)
-    if k == MOST_FINDINGS:
-        return
-    if k == context[FINDING_COUNT] or apart > known[APART]:
-        known[KIND], known[AT_SITE], known[OTHER_SITE], known[ARRAY] = kind, site, other, array
-        known[AT_BLOCK], known[AT_THREAD] = block, thread
-        known[OTHER_BLOCK], known[OTHER_THREAD] = other_block, other_thread
-        known[ADDRESS], known[SIZE], known[APART] = address, size, apart
-    context[FINDING_COUNT] = max(context[FINDING_COUNT], k + 1)
-    known[COUNT] += 1
+        if known[COUNT] == 0 or known[0] == kind and known[1] == site and known[2] == other and known[3] == array:
+            if known[COUNT] == 0 or apart > known[APART]:
+                for j in range(COUNT):
+                    known[j] = new[j]
+            known[COUNT] += 1
+            return
 
 
 @helper
@@ -614,17 +606,15 @@ def load_matrices(given, frame, lane):
 @helper
 def element(context, word, index, kind):
     """An element of a register: a float32 cut to tf32, or one of two elements of 16 bits."""
-    half, bits = word >> 16 * index & 0xFFFF, word & 0xFFFFE000
+    half, bits, scale = word >> 16 * index & 0xFFFF, word & 0xFFFFE000, 1.0
     if kind == 2:
         bits = half << 16
-    elif kind == 1:
-        sign, exponent, fraction = half >> 15, half >> 10 & 31, half & 1023
-        if exponent == 0:
-            return (1 - 2 * sign) * fraction * 2.0**-24
-        bits = sign << 31 | (255 if exponent == 31 else exponent + 112) << 23 | fraction << 13
+    elif kind == 1:  # as if the exponent had the offset of float32
+        infinite = 0x7F800000 if half & 0x7C00 == 0x7C00 else 0
+        bits, scale = half >> 15 << 31 | (half & 0x7FFF) << 13 | infinite, 2.0**112
     scratch = context[SCRATCH] + 8 * 32 * EXCHANGED
     words(scratch)[0] = bits
-    return types.float64(floats(scratch)[0])
+    return floats(scratch)[0] * scale
 
 
 @helper
