@@ -16,7 +16,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from . import ptx, runtime
-from .faults import ArrayInfo, Finding, Site
+from .faults import ArrayInfo, Finding
 from .ptx import PTXError, parse
 from .report import Result
 from .translate import Translator
@@ -38,15 +38,19 @@ class Program:
         self.kernel = parse(text)
         translator = Translator(self.kernel, checked)
         code = translator.translate()
-        self.sites, self.points, self.frame_bytes = translator.sites, translator.points, translator.frame_bytes
+        self.sites, self.frame_bytes = translator.sites, translator.frame_bytes
         if len(self.sites) > runtime.SITE_BITS:
             raise PTXError(f"the kernel touches memory in more than {runtime.SITE_BITS} places")
         kinds = [0, *translator.kinds]
         self.waits = np.array(kinds, np.int64)
         # Compilers may make several instructions of one barrier: they are all that of their line.
-        lines = [(p.source, p.op) if p.source else j for j, p in enumerate(self.points)]
+        instructions = [p.instruction for p in translator.points]
+        lines = [(i.source, i.op) if i.source else j for j, i in enumerate(instructions)]
         self.places = np.array([0, *(1 + lines.index(line) for line in lines)], np.int64)
+        self.numbered = [*self.sites, *translator.points[::-1], None]  # from -2 down where threads wait
         self.granule = {space: self._granule(space) for space in ("global", "shared")}
+        if any(i.op[0] == "ldmatrix" for i in instructions):
+            self.granule["shared"] = min(self.granule["shared"], 2)
         self.rows = self._rows()
         self.perform = runtime.address("perform") if max(kinds) > runtime.YIELD else 0
         self._engine = _compiled(code, checked)
@@ -55,8 +59,6 @@ class Program:
     def _granule(self, space: str) -> int:
         """Log2 of the bytes that are watched together: of the smallest access to a memory space."""
         sizes = [s.bytes for s in self.sites if s.bytes and s.space in (space, "generic")]
-        if space == "shared":
-            sizes += [4 for p in self.points if p.op[0] == "ldmatrix"]
         return min([*sizes, 16]).bit_length() - 1
 
     def _rows(self) -> Array:
@@ -68,15 +70,6 @@ class Program:
             like = first.setdefault((s.instruction.source or k, s.action), k)
             rows[k] = s.bytes, action, s.space == "shared", like
         return rows
-
-    def site(self, number: int) -> Site | None:
-        """The site of a number, or the point where a thread waits: those are negative, from -2 on."""
-        if number >= 0:
-            return self.sites[number]
-        if number == -1:
-            return None
-        point = self.points[-number - 2]
-        return Site(point, "", "barrier" if point.op[0] in ("bar", "barrier") and "warp" not in point.op else "warp", 0)
 
 
 def _compiled(code: str, checked: bool) -> Any:
@@ -388,8 +381,8 @@ class Launch:
     def _finding(self, row: list[int]) -> Finding:
         kind, site, other, array, block, thread, other_block, other_thread, address, size, _, count = row
         array, address = self._array(array, address)
-        sites, who = (self.program.site(site), self.program.site(other)), (block, thread, other_block, other_thread)
-        return Finding(runtime.KINDS[kind], *sites, *who, address, size, array, count)
+        sites, who = self.program.numbered, (block, thread, other_block, other_thread)
+        return Finding(runtime.KINDS[kind], sites[site], sites[other], *who, address, size, array, count)
 
     def _array(self, number: int, offset: int) -> tuple[int, int]:
         """The array of a range that an offset is in or next to, -1 if there is none, and the offset in it."""

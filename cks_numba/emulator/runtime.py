@@ -566,10 +566,10 @@ def lanes_with(given, members, mask, value):
 
 
 @helper
-def vote(given, frame, members):
+def vote(given, members, mode):
     ballot = lanes_with(given, members, 1, 1)
     every, some = types.int64(ballot == members), types.int64(ballot != 0)
-    frame[EXCHANGE] = (every, some, every | 1 - some, ballot)[frame[DETAIL]]
+    return (every, some, every | 1 - some, ballot)[mode]
 
 
 @helper
@@ -580,16 +580,16 @@ def match(given, frame, members):
 
 
 @helper
-def reduce(given, frame, members):
-    mode, x, first = frame[DETAIL] & 7, 0, True
+def reduce(given, members, mode):
+    x, first = 0, True
     for lane in range(32):
         if members >> lane & 1:
             y = given[lane * EXCHANGED]
-            if frame[DETAIL] & 8 and y >= 1 << 31:
+            if mode & 8 and y >= 1 << 31:
                 y -= 1 << 32
-            x = y if first else (x + y, min(x, y), max(x, y), x & y, x | y, x ^ y)[mode]
+            x = y if first else (x + y, min(x, y), max(x, y), x & y, x | y, x ^ y)[mode & 7]
             first = False
-    frame[EXCHANGE] = x & 0xFFFFFFFF
+    return x & 0xFFFFFFFF
 
 
 @helper
@@ -640,33 +640,34 @@ def multiply_matrices(context, given, frame, lane):
 def perform(context, frame) -> int:
     """Carry out the warp operation that a thread waits for, for the lanes that take part, and let them go on."""
     kind, members = words(context[POINTS])[frame[STATE]], context[MEMBERS]
-    first = frame[THREAD] & ~31
-    given = words(context[SCRATCH])
+    first, given = frame[THREAD] & ~31, words(context[SCRATCH])
     for lane in range(32):
         if members >> lane & 1:
-            for k in range(EXCHANGED):
+            for k in range(EXCHANGED if kind == MMA else 1):
                 given[lane * EXCHANGED + k] = frame_of(context, first + lane)[EXCHANGE + k]
+    same = members  # the result of operations that have one for all lanes
     if kind == SYNC:
         synchronise_lanes(context, first >> 5, members)
+    elif kind == VOTE:
+        same = vote(given, members, frame[DETAIL])
+    elif kind == REDUCE:
+        same = reduce(given, members, frame[DETAIL])
     for lane in range(32):
         if not members >> lane & 1:
             continue
         mine = frame_of(context, first + lane)
+        mine[MASK] = RUNS
         if kind == SHUFFLE:
             shuffle(context, given, mine, lane, members)
-        elif kind == VOTE:
-            vote(given, mine, members)
         elif kind == MATCH:
             match(given, mine, members)
-        elif kind == REDUCE:
-            reduce(given, mine, members)
-        elif kind == ACTIVE:
-            mine[EXCHANGE] = members
-        elif kind == LDMATRIX and members == 0xFFFFFFFF:  # without all lanes there is no result
-            load_matrices(given, mine, lane)
-        elif kind == MMA and members == 0xFFFFFFFF:
-            multiply_matrices(context, given, mine, lane)
-        mine[MASK] = RUNS
+        elif kind == VOTE or kind == REDUCE or kind == ACTIVE:
+            mine[EXCHANGE] = same
+        elif members == 0xFFFFFFFF:  # matrices: without all lanes there is no result
+            if kind == LDMATRIX:
+                load_matrices(given, mine, lane)
+            elif kind == MMA:
+                multiply_matrices(context, given, mine, lane)
     return 0
 
 

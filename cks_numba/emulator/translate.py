@@ -53,7 +53,7 @@ class Translator:
         self.lines: list[str] = []
         self.declared: dict[str, str] = {}
         self.sites: list[Site] = []  # instructions that touch memory, in checked code, by their numbers
-        self.points: list[Instruction] = []  # where threads wait, by their numbers less one
+        self.points: list[Site] = []  # where threads wait, by their numbers less one
         self.kinds: list[int] = []  # what is waited for at each point
         self.count = 0
         self.places = {i.label: j for j, i in enumerate(kernel.body) if i.label}
@@ -190,7 +190,7 @@ class Translator:
                 self.begin(self.label("dead"), False)
             try:
                 falls = self._guarded(j, i)
-            except (PTXError, KeyError, IndexError, ValueError) as error:
+            except (PTXError, LookupError, StopIteration, ValueError) as error:
                 where = f" (line {i.source[0][1]} of {i.source[0][0]})" if i.source else ""
                 reason = f": {error}" if isinstance(error, PTXError) else ""
                 raise PTXError(f"the emulator does not know the PTX instruction {i.text!r}{where}{reason}") from None
@@ -269,7 +269,7 @@ class Translator:
     # --- waiting
     def _suspend(self, j: int, i: Instruction, kind: int) -> None:
         """Save the registers that are needed later, return to the scheduler, and go on here when called again."""
-        self.points.append(i)
+        self.points.append(Site(i, "", "barrier" if kind == runtime.BARRIER else "warp", 0))
         self.kinds.append(kind)
         saved = [(LLVM[self.registers[r]], r) for r in self.saved[j] if not self.framed]
         for t, r in saved:
@@ -336,8 +336,7 @@ class Translator:
         found = re.fullmatch(r"\[\s*([^\s+\]]+)\s*(?:\+\s*(-?\d+))?\s*\]", text)
         if not found:
             raise PTXError(f"unknown address {text}")
-        value = self.value(found[1], "u64")
-        return value.at(int(found[2] or 0))
+        return self.value(found[1], "u64").at(int(found[2] or 0))
 
     def _site(self, i: Instruction, space: str, action: str, size: int) -> int:
         self.sites.append(Site(i, space, action, size))
@@ -375,7 +374,7 @@ class Translator:
         kind, t = i.op[-1], LLVM[i.op[-1]]
         space = next((m for m in i.op if m in SPACES), "generic")
         what = next(m for m in i.op if m in ("add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec"))
-        if kind[-3:] in ("f16", "6x2") or any(m in i.op for m in ("v2", "v4", "v8")):
+        if "f16" in kind or any(m in i.op for m in ("v2", "v4", "v8")):
             raise PTXError("atomics of this type are not known")
         result, where, *operands = i.args if i.op[0] == "atom" else ("_", *i.args)
         p = self._place(i, space, where, BITS[kind] // 8, "atomic").pointer(t)
