@@ -289,7 +289,7 @@ def synchronise_atomic(context, thread, shadow, writes):
 # --- accesses --------------------------------------------------------------------------------------
 @helper
 def races(context, thread, action, stamp, array):
-    """Whether an access and the one that left a stamp are not ordered; both are atomic, or one of them writes."""
+    """Whether nothing orders an access and the one that left a stamp, and they are not both atomic."""
     if stamp == 0 or action >= ATOMIC and stamp & IS_ATOMIC:
         return False
     if array == SHARED_SPACE and stamp >> TIME_SHIFT < context[BLOCK_SINCE]:
