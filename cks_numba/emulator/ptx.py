@@ -300,13 +300,6 @@ class _Parser:
         yield Instruction((), (), call.line, label=end, source=call.source)
 
 
-def loops(body: list[Instruction]) -> set[int]:
-    """The numbers of the instructions between a label and a later jump back to it."""
-    places = {i.label: j for j, i in enumerate(body) if i.label}
-    jumps = ((places[i.args[0]], j) for j, i in enumerate(body) if i.op[:1] == ("bra",))
-    return {k for first, last in jumps for k in range(first, last)}
-
-
 def watches(text: str) -> bool:
     """Whether any index that hooks.py has marked in PTX may be below zero: one that is not a constant.
 
@@ -315,6 +308,13 @@ def watches(text: str) -> bool:
     """
     constants = {register for register in re.findall(r"mov\.[usb]64\s+(%\w+), \d+;", text)}
     return any(not mark.isdigit() and mark not in constants for mark in re.findall(r'\.pragma\s+"index ([^"]*)"', text))
+
+
+def loops(body: list[Instruction]) -> set[int]:
+    """The numbers of the instructions between a label and a later jump back to it."""
+    places = {i.label: j for j, i in enumerate(body) if i.label}
+    jumps = ((places[i.args[0]], j) for j, i in enumerate(body) if i.op[:1] == ("bra",))
+    return {k for first, last in jumps for k in range(first, last)}
 
 
 def called(call: Instruction) -> tuple[list[str], str, list[str]]:
