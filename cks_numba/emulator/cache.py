@@ -8,7 +8,6 @@ import hashlib
 import io
 import os
 import pickle
-import platform
 import sys
 import tempfile
 import types
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba.misc.appdirs import AppDirs
 
 _LIBRARIES = {"numba", "numba_cuda", "numpy", "llvmlite", "cuda"} | sys.stdlib_module_names
 
@@ -121,13 +121,8 @@ def fingerprint(*parts: Any) -> str | None:
 
 def cache_folder() -> Path:
     """The folder of the PTX that is kept: below NUMBA_CACHE_DIR, or where the system keeps a user's caches."""
-    home = Path(os.path.expanduser("~"))
-    places = {
-        "Windows": os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local",
-        "Darwin": home / "Library" / "Caches",
-    }
-    usual = places.get(platform.system(), os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return Path(os.environ.get("NUMBA_CACHE_DIR") or usual) / "cks_numba_emulator"
+    name, below = "cks_numba_emulator", os.environ.get("NUMBA_CACHE_DIR")
+    return Path(below, name) if below else Path(AppDirs(name, appauthor=False).user_cache_dir)
 
 
 def load(key: str) -> str | None:

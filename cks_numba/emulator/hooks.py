@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import math
 import operator
 import os
 import re
@@ -41,14 +42,22 @@ def _numba_cuda() -> Any:
         )
     try:
         from numba import cuda
-        from numba.cuda import dispatcher
     except ImportError as error:
         raise RuntimeError(f"the emulator needs numba.cuda ({error}): pip install numba-cuda") from error
-    return cuda if dispatcher else None
+    return cuda
+
+
+Change = tuple[Any, str, Any]
+
+
+def _around(owner: Any, name: str, function: Callable[..., Any]) -> Change:
+    """A change by which calls go to a function that takes what stood there before as its first argument."""
+    plain = getattr(owner, name)
+    return owner, name, lambda *args, **options: function(plain, *args, **options)
 
 
 @contextmanager
-def _replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
+def _replaced(*changes: Change) -> Iterator[None]:
     """Give attributes of modules and classes other values for a while."""
     with ExitStack() as stack:
         for owner, name, value in changes:
@@ -62,98 +71,54 @@ def _replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
 
 # ---- from a kernel to LLVM IR: Numba's front end, without a driver ----
 
-
-class _Nvvm:
-    """What the front end asks of NVVM where it is not installed."""
-
-    data_layout = llvm.LAYOUT
-
-    def get_ir_version(self) -> tuple[int, int, int, int]:
-        return 2, 0, 3, 1
-
-
 _device_functions: tuple[WeakKeyDictionary[Any, Any], ...] = WeakKeyDictionary(), WeakKeyDictionary()
 """Device functions compiled for the emulator, by dispatcher: their code says where it raises, a GPU's does not."""
 
 
-def _compile_device(plain: Any, others: dict[Any, Any], watched: bool) -> Any:
-    """A stand-in for `CUDADispatcher.compile_device` that adds lines and keeps its code apart from that for GPUs."""
-
-    def compile_device(self: Any, *args: Any, **options: Any) -> Any:
-        if self not in others:
-            others[self] = self.overloads, self.targetoptions
-            self.overloads = _device_functions[watched].setdefault(self, type(self.overloads)())
-            self.targetoptions = {**self.targetoptions, "lineinfo": True}
-        known = others[self][0].get(args[0])
-        if known is not None:
-            options.setdefault("return_type", known.signature.return_type)
-        return plain(self, *args, **options)
-
-    return compile_device
-
-
-def _fold_arguments(plain: Any) -> Any:
-    """A stand-in for `get_call_template` of Numba's own numba.cuda, which takes no `*args`, as `min` and `max` have."""
-
-    def get_call_template(self: Any, args: Any, kws: Any) -> Any:
-        names = inspect.signature(self.py_func).parameters.values()
-        if all(name.kind is not name.VAR_POSITIONAL for name in names):
-            return plain(self, args, kws)
+def _fold_arguments(plain: Any, self: Any, args: Any, kws: Any) -> Any:
+    """Numba's own numba.cuda takes no `*args`, as `min` and `max` have."""
+    names = inspect.signature(self.py_func).parameters.values()
+    if any(name.kind is name.VAR_POSITIONAL for name in names):
         first = len(names) - 1
-        return plain(self, (*args[:first], numba.types.StarArgTuple.from_types(args[first:])), kws)
-
-    return get_call_template
-
-
-def _raise_with_marker(plain: Any) -> Any:
-    """A stand-in for `return_user_exc`, which writes `.pragma "raise ..."` into the PTX before it returns."""
-
-    def return_user_exc(self: Any, builder: Any, exc: Any, exc_args: Any = None, *args: Any, **options: Any) -> None:
-        words = ", ".join(map(str, exc_args or ()))
-        text = quote(f"{exc.__name__ if exc else 'exception'}{': ' if words else ''}{words}", safe=" :,.()[]<>=+-*/!?'")
-        builder.asm(ir.FunctionType(ir.VoidType(), []), f".pragma \\22raise {text}\\22;", "", [], True)
-        plain(self, builder, exc, exc_args, *args, **options)
-
-    return return_user_exc
+        args = *args[:first], numba.types.StarArgTuple.from_types(args[first:])
+    return plain(self, args, kws)
 
 
-def _fix_index(plain: Any) -> Any:
-    """A stand-in for `fix_integer_index` that writes `.pragma "index ..."` beside an index that may be below zero."""
-
-    def fix_integer_index(context: Any, builder: Any, kind: Any, index: Any, size: Any) -> Any:
-        if kind.signed and not isinstance(index, ir.Constant):
-            wide = context.cast(builder, index, kind, numba.types.intp)
-            asm = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
-            with builder.if_then(builder.icmp_signed("<", wide, wide.type(0)), likely=False):
-                builder.asm(asm, ".pragma \\22index $0\\22;", "l", [wide], True)
-        return plain(context, builder, kind, index, size)
-
-    return fix_integer_index
+def _mark_exception(
+    plain: Any, self: Any, builder: Any, exc: Any, exc_args: Any = None, *args: Any, **options: Any
+) -> None:
+    """Write `.pragma "raise ..."` into the PTX before it returns."""
+    words = ", ".join(map(str, exc_args or ()))
+    text = quote(f"{exc.__name__ if exc else 'exception'}{': ' if words else ''}{words}", safe=" :,.()[]<>=+-*/!?'")
+    builder.asm(ir.FunctionType(ir.VoidType(), []), f".pragma \\22raise {text}\\22;", "", [], True)
+    plain(self, builder, exc, exc_args, *args, **options)
 
 
-def _lower_inst(plain: Any) -> Any:
-    """A stand-in for `Lower.lower_inst` that tells the debug information the file of each instruction."""
+def _mark_index(plain: Any, context: Any, builder: Any, kind: Any, index: Any, size: Any) -> Any:
+    """Write `.pragma "index ..."` where an index is below zero; compilers remove it where none can be."""
+    if kind.signed and not isinstance(index, ir.Constant):
+        wide = context.cast(builder, index, kind, numba.types.intp)
+        with builder.if_then(builder.icmp_signed("<", wide, wide.type(0)), likely=False):
+            asm = ir.FunctionType(ir.VoidType(), [wide.type])
+            builder.asm(asm, ".pragma \\22index $0\\22;", "l", [wide], True)
+    return plain(context, builder, kind, index, size)
 
-    def lower_inst(self: Any, inst: Any) -> Any:
-        self.debuginfo.file = inst.loc.filename
-        return plain(self, inst)
 
-    return lower_inst
+def _tell_file(plain: Any, self: Any, inst: Any) -> Any:
+    """Tell the debug information the file of each instruction."""
+    self.debuginfo.file = inst.loc.filename
+    return plain(self, inst)
 
 
-def _di_location(plain: Any) -> Any:
-    """A stand-in for `DIBuilder._di_location` that keeps the file of functions which Numba itself has inlined."""
-
-    def _di_location(self: Any, line: int) -> Any:
-        file = os.path.abspath(getattr(self, "file", self.filepath))
-        if file == self.filepath:
-            return plain(self, line)
-        add = self.module.add_debug_info
-        place = add("DIFile", {"directory": os.path.dirname(file), "filename": os.path.basename(file)})
-        scope = add("DILexicalBlockFile", {"scope": self.subprograms[-1], "file": place, "discriminator": 0})
-        return add("DILocation", {"line": line, "column": 1, "scope": scope})
-
-    return _di_location
+def _keep_file(plain: Any, self: Any, line: int) -> Any:
+    """Keep the file of functions which Numba itself has inlined."""
+    file = os.path.abspath(getattr(self, "file", self.filepath))
+    if file == self.filepath:
+        return plain(self, line)
+    add = self.module.add_debug_info
+    place = add("DIFile", {"directory": os.path.dirname(file), "filename": os.path.basename(file)})
+    scope = add("DILexicalBlockFile", {"scope": self.subprograms[-1], "file": place, "discriminator": 0})
+    return add("DILocation", {"line": line, "column": 1, "scope": scope})
 
 
 @contextmanager
@@ -162,8 +127,8 @@ def _without_driver(watched: bool) -> Iterator[None]:
     from numba.cuda import dispatcher, target
     from numba.cuda.cudadrv import nvvm
 
-    kind = dispatcher.CUDADispatcher
-    changes: list[tuple[Any, str, Any]] = []
+    kind, me = dispatcher.CUDADispatcher, threading.get_ident()
+    changes: list[Change] = []
     try:
         from numba.cuda import debuginfo, lowering
         from numba.cuda.core.callconv import MinimalCallConv
@@ -175,25 +140,39 @@ def _without_driver(watched: bool) -> Iterator[None]:
         from numba.np import arrayobj
 
         MinimalCallConv = target.CUDACallConv
-        changes.append((kind, "get_call_template", _fold_arguments(kind.get_call_template)))
+        changes.append(_around(kind, "get_call_template", _fold_arguments))
 
     others: dict[Any, Any] = {}
-    me, device = threading.get_ident(), dispatcher.get_current_device
+
+    def compile_device(plain: Any, self: Any, *args: Any, **options: Any) -> Any:
+        """Add lines, and keep the code apart from that for GPUs."""
+        if self not in others:
+            others[self] = self.overloads, self.targetoptions
+            self.overloads = _device_functions[watched].setdefault(self, type(self.overloads)())
+            self.targetoptions = {**self.targetoptions, "lineinfo": True}
+        if known := others[self][0].get(args[0]):
+            options.setdefault("return_type", known.signature.return_type)
+        return plain(self, *args, **options)
+
+    def current_device(plain: Any) -> Any:
+        return DEVICE if threading.get_ident() == me else plain()
+
     changes += [
-        (dispatcher, "get_current_device", lambda: DEVICE if threading.get_ident() == me else device()),
-        (kind, "compile_device", _compile_device(kind.compile_device, others, watched)),
-        (MinimalCallConv, "return_user_exc", _raise_with_marker(MinimalCallConv.return_user_exc)),
-        (lowering.Lower, "lower_inst", _lower_inst(lowering.Lower.lower_inst)),
-        (debuginfo.DIBuilder, "_di_location", _di_location(debuginfo.DIBuilder._di_location)),
+        _around(dispatcher, "get_current_device", current_device),
+        _around(kind, "compile_device", compile_device),
+        _around(MinimalCallConv, "return_user_exc", _mark_exception),
+        _around(lowering.Lower, "lower_inst", _tell_file),
+        _around(debuginfo.DIBuilder, "_di_location", _keep_file),
         # Lines are asked for here, not by the user: no warning if a function has no source.
         (lowering, "warnings", SimpleNamespace(warn=lambda *args, **options: None)),
     ]
     if hasattr(lowering.Lower, "_adjust_line_if_prologue"):  # it takes inlined lines for those of the arguments
         changes.append((lowering.Lower, "_adjust_line_if_prologue", lambda self, line: line))
     if watched:
-        changes.append((arrayobj, "fix_integer_index", _fix_index(arrayobj.fix_integer_index)))
+        changes.append(_around(arrayobj, "fix_integer_index", _mark_index))
     if nvvm_version() is None:
-        changes.append((nvvm, "NVVM", _Nvvm))
+        missing = SimpleNamespace(data_layout=llvm.LAYOUT, get_ir_version=lambda: (2, 0, 3, 1))
+        changes.append((nvvm, "NVVM", lambda: missing))
     with global_compiler_lock, _replaced(*changes):
         try:
             yield
@@ -213,19 +192,16 @@ def _front_end(kernel: Any, signature: tuple[Any, ...], watched: bool) -> tuple[
     shared = {"debug": debug, "lineinfo": True, "fastmath": fast, "cc": CAPABILITY}
     with _without_driver(watched):
         if hasattr(compiler, "_compile_pyfunc_with_fixup"):
-            bounds = options.get("launch_bounds")
-            library, _ = compiler._compile_pyfunc_with_fixup(
-                kernel.py_func, signature, device=False, abi="numba", opt=opt, launch_bounds=bounds, **shared
-            )
-            entry = library._entry_name
-        else:  # Numba's own numba.cuda
-            code, flags = kernel.py_func.__code__, {"fastmath": fast, "opt": 3 if opt else 0}
-            result = compiler.compile_cuda(kernel.py_func, numba.types.void, signature, nvvm_options=flags, **shared)
-            library, function = result.target_context.prepare_cuda_kernel(
-                result.library, result.fndesc, debug, True, flags, code.co_filename, 0
-            )
-            entry = function.name
-        return library.llvm_strs, entry
+            shared |= {"device": False, "abi": "numba", "opt": opt, "launch_bounds": options.get("launch_bounds")}
+            library, _ = compiler._compile_pyfunc_with_fixup(kernel.py_func, signature, **shared)
+            return library.llvm_strs, library._entry_name
+        # Numba's own numba.cuda
+        code, flags = kernel.py_func.__code__, {"fastmath": fast, "opt": 3 if opt else 0}
+        result = compiler.compile_cuda(kernel.py_func, numba.types.void, signature, nvvm_options=flags, **shared)
+        library, function = result.target_context.prepare_cuda_kernel(
+            result.library, result.fndesc, debug, True, flags, code.co_filename, 0
+        )
+        return library.llvm_strs, function.name
 
 
 # ---- float16: functions that numba-cuda writes in CUDA C++, for which it would need one more compiler ----
@@ -307,28 +283,24 @@ def nvvm_version() -> str | None:
 def _nvvm_ptx(modules: list[str], options: dict[str, Any]) -> str:
     from numba.cuda.cudadrv import nvvm
 
-    flags = {"opt": 3 if options.get("opt") else 0, "arch": "compute_{}{}".format(*CAPABILITY)}
-    text = nvvm.compile_ir(modules, fastmath=bool(options.get("fastmath")), **flags)
+    level, arch = 3 if options.get("opt") else 0, "compute_{}{}".format(*CAPABILITY)
+    text = nvvm.compile_ir(modules, fastmath=bool(options.get("fastmath")), opt=level, arch=arch)
     return str(text.decode().strip("\0").strip())
 
 
 def _llvm_ptx(modules: list[str], entry: str, options: dict[str, Any]) -> str:
     from numba.cuda.cudadrv import nvvm
 
+    level, arch = 3 if options.get("opt") else 0, "sm_{}{}".format(*CAPABILITY)
     modules = [nvvm.llvm_replace(text) for text in modules]
-    level, fast = 3 if options.get("opt") else 0, bool(options.get("fastmath"))
-    return llvm.compile_ptx(modules, entry, "sm_{}{}".format(*CAPABILITY), level, flush=fast)
+    return llvm.compile_ptx(modules, entry, arch, level, flush=bool(options.get("fastmath")))
 
 
 _ptx: WeakKeyDictionary[Any, dict[Any, str]] = WeakKeyDictionary()
 
 
 def ptx_of(
-    kernel: Any,
-    arguments: tuple[Any, ...],
-    compiler: str | None = None,
-    cached: bool = True,
-    watched: bool = False,
+    kernel: Any, arguments: tuple[Any, ...], compiler: str | None = None, cached: bool = True, watched: bool = False
 ) -> str:
     """Compile a kernel for arguments of these types, as for a GPU of compute capability 8.0.
 
@@ -356,10 +328,14 @@ def ptx_of(
     compiler = compiler or ("nvvm" if nvvm_version() else "llvm")
     if compiler == "nvvm" and not nvvm_version():
         raise RuntimeError("NVVM is not installed: pip install numba-cuda[cu13]")
-    known = _ptx.setdefault(kernel, {})
-    if (signature, compiler, watched) not in known:
-        known[signature, compiler, watched] = _compile(kernel, signature, compiler, cached, watched)
-    return known[signature, compiler, watched]
+    known, what = _ptx.setdefault(kernel, {}), (signature, compiler, watched)
+    if what not in known:
+        key = _key(kernel, *what) if cached else None
+        text = load(key) if key else None
+        known[what] = text or _compile(kernel, *what)
+        if key and not text:
+            save(key, known[what])
+    return known[what]
 
 
 def _type(kernel: Any, number: int, value: Any) -> Any:
@@ -369,16 +345,11 @@ def _type(kernel: Any, number: int, value: Any) -> Any:
         raise TypeError(f"argument {number} of {kernel.__name__}, {type(value).__name__}: {error}") from error
 
 
-def _compile(kernel: Any, signature: tuple[Any, ...], compiler: str, cached: bool, watched: bool) -> str:
-    key = _key(kernel, signature, compiler, watched) if cached else None
-    text = load(key) if key else None
-    if text is None:
-        modules, entry = _front_end(kernel, signature, watched)
-        modules, options = [*map(_with_halves, modules)], kernel.targetoptions
-        text = _nvvm_ptx(modules, options) if compiler == "nvvm" else _llvm_ptx(modules, entry, options)
-        if key:
-            save(key, text)
-    return text
+def _compile(kernel: Any, signature: tuple[Any, ...], compiler: str, watched: bool) -> str:
+    modules, entry = _front_end(kernel, signature, watched)
+    modules = [*map(_with_halves, modules)]
+    options = kernel.targetoptions
+    return _nvvm_ptx(modules, options) if compiler == "nvvm" else _llvm_ptx(modules, entry, options)
 
 
 def _key(kernel: Any, signature: tuple[Any, ...], compiler: str, watched: bool) -> str | None:
@@ -436,26 +407,23 @@ Run = Callable[[Any, tuple[int, int, int], tuple[int, int, int], int, tuple[Any,
 _run: ContextVar[Run | None] = ContextVar("run", default=None)
 
 
-def _three(value: Any, what: str, limits: tuple[int, int, int]) -> tuple[int, int, int]:
-    try:
-        sizes = [operator.index(size) for size in (value if isinstance(value, (tuple, list)) else [value])]
-    except TypeError:
-        raise TypeError(f"the {what} must be an integer or 1 to 3 of them, not {value!r}") from None
-    if not 1 <= len(sizes) <= 3 or min(sizes) < 1:
-        raise ValueError(f"the {what} must have 1 to 3 sizes of at least 1, not {value!r}")
-    x, y, z = (*sizes, 1, 1)[:3]
-    if any(size > limit for size, limit in zip((x, y, z), limits, strict=True)):
-        raise ValueError(f"the {what} {value!r} is over the limits {limits}")
-    return x, y, z
-
-
 def dimensions(grid: Any, block: Any) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Three sizes each of a grid and of a block; what no GPU can launch is a ValueError or a TypeError."""
-    grid = _three(grid, "grid", (2**31 - 1, 65535, 65535))
-    block = _three(block, "block", (1024, 1024, 64))
-    if block[0] * block[1] * block[2] > 1024:
+    three = []
+    for name, value, limits in (("grid", grid, (2**31 - 1, 65535, 65535)), ("block", block, (1024, 1024, 64))):
+        try:
+            sizes = [operator.index(size) for size in (value if isinstance(value, (tuple, list)) else [value])]
+        except TypeError:
+            raise TypeError(f"the {name} must be an integer or 1 to 3 of them, not {value!r}") from None
+        if not 1 <= len(sizes) <= 3 or min(sizes) < 1:
+            raise ValueError(f"the {name} must have 1 to 3 sizes of at least 1, not {value!r}")
+        x, y, z = (*sizes, 1, 1)[:3]
+        if x > limits[0] or y > limits[1] or z > limits[2]:
+            raise ValueError(f"the {name} {value!r} is over the limits {limits}")
+        three.append((x, y, z))
+    if math.prod(three[1]) > 1024:
         raise ValueError(f"the block {block!r} has more than 1024 threads")
-    return grid, block
+    return three[0], three[1]
 
 
 _declared: WeakKeyDictionary[Any, list[tuple[Any, ...]]] = WeakKeyDictionary()
@@ -511,9 +479,9 @@ def _launched(self: Any, *args: Any) -> Any:
     return _configured(self.dispatcher, self.griddim, self.blockdim, self.stream, self.sharedmem)(*args)
 
 
-def _either(ours: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+def _either(ours: Callable[..., Any]) -> Callable[..., Any]:
     """A function that is ours inside `redirected` and the plain one for everybody else."""
-    return lambda *args, **options: (plain if _run.get() is None else ours)(*args, **options)
+    return lambda plain, *args, **options: (plain if _run.get() is None else ours)(*args, **options)
 
 
 _inside, _changes = [0], ExitStack()
@@ -533,8 +501,7 @@ def redirected(run: Run) -> Iterator[None]:
     ours += [(kind, "disable_compile", lambda self, *args: None), (launch, "__call__", _launched)]
     with _lock:
         if not _inside[0]:
-            changes = [(owner, name, _either(function, getattr(owner, name))) for owner, name, function in ours]
-            _changes.enter_context(_replaced(*changes))
+            _changes.enter_context(_replaced(*(_around(owner, name, _either(new)) for owner, name, new in ours)))
         _inside[0] += 1
     token = _run.set(run)
     try:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from typing import Any
 
 import llvmlite.binding as llvm
-
-from .ptx import files
 
 LAYOUT = (
     "e-p:64:64:64-i1:8:8-i8:8:8-i16:16:16-i32:32:32-i64:64:64-i128:128:128-f32:32:32-f64:64:64-"
@@ -171,8 +168,10 @@ def _with_numbers(text: str) -> tuple[str, list[_Call]]:
         scope = node
         while "file" not in scope:
             scope = nodes[scope["scope"]]
-        parts = (_unquoted(nodes[scope["file"]][part]) for part in ("directory", "filename"))
-        return os.path.join(*parts), node["line"], numbers.get(node.get("inlinedAt", ""), 0)
+        path = "/".join(nodes[scope["file"]][part].strip('"') for part in ("directory", "filename"))
+        # LLVM IR writes some characters as hexadecimal numbers, PTX as octal ones.
+        quoted = re.sub(r"\\(..)", lambda code: f"\\{int(code[1], 16):03o}", path)
+        return quoted, node["line"], numbers.get(node.get("inlinedAt", ""), 0)
 
     def numbered(location: re.Match[str]) -> str:
         call = re.search(r"inlinedAt: (!\d+)", location[0])
@@ -182,31 +181,18 @@ def _with_numbers(text: str) -> tuple[str, list[_Call]]:
     return text, [call(nodes[number]) for number in numbers]
 
 
-def _unquoted(text: str) -> str:
-    r"""A string of LLVM IR, where a byte may be a backslash and two hexadecimal digits."""
-    return re.sub(rb"\\(..)", lambda byte: bytes.fromhex(byte[1].decode()), text.strip('"').encode()).decode()
-
-
 def _with_callers(ptx: str, calls: list[_Call]) -> str:
     """PTX with the lines of the callers where the columns are numbers of calls, in the form that NVVM writes."""
-    numbers = {name: number for number, name in files(ptx).items()}
-    known, new = set[_Call](), list[str]()
-
-    def number_of(path: str) -> int:
-        if path not in numbers:
-            numbers[path] = len(numbers) + 1
-            quoted = path.replace("\\", "\\\\").replace('"', '\\"')
-            new.append(f'\t.file\t{numbers[path]} "{quoted}"\n')
-        return numbers[path]
+    files = {path: number for number, path in enumerate(dict.fromkeys(path for path, _, _ in calls), 1000)}
 
     def location(file: Any, line: str, number: int) -> str:
+        here = f".loc\t{file} {line} {number}"
         if not number:
-            return f".loc\t{file} {line} 0"
-        call = path, at, outer = calls[number - 1]
-        caller = number_of(path)
-        before = "" if call in known or not outer else location(caller, at, outer) + "\n\t"
-        known.add(call)
-        return f"{before}.loc\t{file} {line} {number}, function_name $L__inlined, inlined_at {caller} {at} {outer}"
+            return here
+        path, at, outer = calls[number - 1]
+        caller = location(files[path], at, outer)
+        return f"{caller}\n\t{here}, function_name $L__inlined, inlined_at {files[path]} {at} {outer}"
 
     ptx = re.sub(r"\.loc\s+(\d+) (\d+) (\d+)", lambda found: location(found[1], found[2], int(found[3])), ptx)
-    return f"{ptx.strip()}\n{''.join(new)}\t.section\t.debug_str {{\n$L__inlined:\n\t.b8 0\n\t}}\n"
+    names = "".join(f'\t.file\t{number} "{path}"\n' for path, number in files.items())
+    return f"{ptx.strip()}\n{names}\t.section\t.debug_str {{\n$L__inlined:\n\t.b8 0\n\t}}\n"
