@@ -538,8 +538,15 @@ class _Unknown(Exception):
     """Something that the compiled code may depend on and that has no sound fingerprint."""
 
 
+_PLACES = tuple(str(Path(package.__file__).parents[depth]) for package, depth in ((os, 0), (numba, 1), (np, 1)))
+
+
 def _of_library(module: Any) -> bool:
-    return isinstance(module, str) and module.partition(".")[0] in _LIBRARIES and module != "__main__"
+    """Whether a module is Python's, Numba's or NumPy's own. A user's file may have the name of one of theirs."""
+    root = module.partition(".")[0] if isinstance(module, str) else ""
+    found = sys.modules.get(root)
+    paths = getattr(found, "__path__", None) or [getattr(found, "__file__", None) or _PLACES[0]]
+    return root in _LIBRARIES and found is not None and all(str(path).startswith(_PLACES) for path in paths)
 
 
 class _Fingerprint:
@@ -655,7 +662,8 @@ def _key(kernel: Any, signature: tuple[Any, ...], compiler: str, watched: bool =
     fingerprint.put(watched, compiler, nvvm_version() if compiler == "nvvm" else None, list(map(repr, signature)))
     try:
         fingerprint.put(Path(__file__).read_bytes())
-        fingerprint.add(kernel)
+        fingerprint.function(kernel.py_func)
+        fingerprint.add(kernel.targetoptions)
     except (_Unknown, OSError, RecursionError):
         return None
     return fingerprint.hash.hexdigest()

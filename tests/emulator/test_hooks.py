@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import runpy
@@ -222,6 +223,27 @@ def test_what_has_no_fingerprint_is_not_kept(tmp_path, monkeypatch, compilations
     kernel.py_func.__globals__["inner"] = Odd()
     assert hooks._key(kernel, (), "llvm") is None
     assert hooks._key(fresh(tmp_path, monkeypatch), (), "llvm")
+
+
+@pytest.mark.parametrize("name", ["sched", "mine"])
+def test_a_file_with_the_name_of_a_module_of_python_is_read_again(tmp_path, monkeypatch, compilations, name):
+    """The cache knows the libraries by where they are, and not by their names alone."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for value in (3, 4):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        text = f"""
+from numba import cuda
+@cuda.jit(device=True)
+def helper(v):
+    return v * {value}
+@cuda.jit
+def kernel(a):
+    a[0] = helper(a[1]) + {value}
+"""
+        (tmp_path / f"{name}.py").write_text(text)
+        hooks.ptx_of(importlib.import_module(name).kernel, (np.ones(4, np.float32),), "llvm")
+    assert len(compilations) == 2
 
 
 def without_numbers(ptx):
