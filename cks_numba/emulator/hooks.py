@@ -778,7 +778,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, DeviceArray):
         return value.view(np.ndarray)
     if type(value).__module__ == "numba.cuda.args":  # cuda.In, cuda.Out or cuda.InOut
-        return plain(value.value)
+        copied = type(value).__name__ == "In" and not isinstance(value.value, DeviceArray)
+        return plain(value.value).copy() if copied else plain(value.value)
     return type(value)(map(plain, value)) if type(value) in (tuple, list) else value
 
 

@@ -402,6 +402,7 @@ def test_arrays_streams_and_events_work_without_a_driver():
         assert cuda.get_current_device().compute_capability == (8, 0)
         assert cuda.current_context().get_memory_info()[0] > 0
         assert cuda.cudadrv.devices.get_context().device is cuda.get_current_device()
+        assert hooks.plain(cuda.InOut(host)) is host is not hooks.plain(cuda.In(host))  # what is only read is a copy
         with cuda.pinned(host), cuda.stream().auto_synchronize():
             pass
         assert ".entry" in hooks.ptx_of(adding, (device[0], other[0], 3), cached=False)
