@@ -106,6 +106,18 @@ def test_multiply_and_add_are_fused(compiler):
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
+def test_branches_that_ask_for_the_lanes_of_their_own_are_not_merged(compiler):
+    def kernel(a):
+        if cuda.threadIdx.x % 2:
+            a[0] = cuda.activemask()
+        else:
+            a[1] = cuda.activemask()
+
+    ptx = hooks.ptx_of(cuda.jit(kernel), (np.zeros(4, np.uint32),), compiler, cached=False)
+    assert ptx.count("activemask.b32") == 2
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
 def test_options_are_honoured(compiler):
     """fastmath flushes denormals, launch bounds are stated, debug code is not optimised, linked code is an error."""
 
