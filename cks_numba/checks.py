@@ -1,7 +1,7 @@
 """Every argument check and its message, in one place.
 
 A check either returns the argument in the one form that the rest of the code uses, or raises a
-``ValueError`` / ``TypeError`` that names the argument, what was expected and what came.
+``ValueError`` / ``TypeError`` that names the argument, what was expected, what came and, where it can, a way out.
 """
 
 from __future__ import annotations
@@ -82,15 +82,31 @@ def choice(name: str, value: Any, allowed: tuple[Choice, ...]) -> Choice:
     return allowed[allowed.index(value)]
 
 
-def dtypes(names: dict[str, str]) -> str:
-    """Return the one dtype of all arrays, given by the name of each argument."""
+def by_position(function: str, names: Sequence[str], given: Sequence[Any]) -> None:
+    """Check that a call gives no option by position; an int or a pair in the place of the bias is one too."""
+    arrays = len(names)
+    if len(given) >= arrays and names[-1] == "bias":
+        arrays -= isinstance(given[arrays - 1], (int, tuple)) and not isinstance(given[arrays - 1], bool)
+    options = given[arrays:]
+    if options:
+        arrays -= given[arrays - 1] is None
+        named = [f"{option}={value!r}" for option, value in zip(("stride", "padding"), options, strict=False)]
+        raise TypeError(f"options cannot be positional: write {function}({', '.join((*names[:arrays], *named))})")
+
+
+def dtypes(names: dict[str, str], cast: str = '.astype("float32")') -> str:
+    """Return the one dtype of all arrays, given by the name of each argument; `cast` is how one becomes float32."""
     for name, dtype in names.items():
         if dtype not in ("float32", "float64"):
-            raise TypeError(f"{name} must be float32 or float64, got {dtype}")
+            way = f"give {name}.real and {name}.imag" if "complex" in dtype else f"take {name}{cast}"
+            raise TypeError(f"{name} must be float32 or float64, got {dtype}: {way}")
     first, *others = names
     for name in others:
         if names[name] != names[first]:
-            raise TypeError(f"{first} and {name} must have the same dtype, got {names[first]} and {names[name]}")
+            wide = first if names[first] == "float64" else name
+            raise TypeError(
+                f"{first} and {name} must have the same dtype, got {names[first]} and {names[name]}: take {wide}{cast}"
+            )
     return names[first]
 
 
@@ -99,11 +115,17 @@ def rank(name: str, shape: tuple[int, ...], axes: str, unbatched: bool = False) 
     if len(shape) == 4 or (unbatched and len(shape) == 3):
         return
     wanted = f"4 axes {axes}" + (f", or 3 unbatched {axes.replace('N, ', '')}" if unbatched else "")
-    raise ValueError(f"{name} must have {wanted}, got shape {shape}")
+    new_axis = "[None]" if axes.endswith("W)") else "[..., None]"
+    way = f"; an image of one channel is {name}{new_axis}" if unbatched and len(shape) == 2 else ""
+    raise ValueError(f"{name} must have {wanted}, got shape {shape}{way}")
 
 
 def sizes(name: str, value: Any, axes: str, unbatched: bool) -> tuple[int, ...]:
     """Return a shape given as an argument; the batch alone may be 0."""
+    if hasattr(value, "shape"):
+        way = f"{name}.shape" if len(value.shape) > 1 else f"tuple({name})"
+        got = f"an array of shape {tuple(value.shape)}: take {way}"
+        raise TypeError(f"{name} must be a tuple of ints {axes}, got {got}")
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name} must be a tuple of ints {axes}, got {value!r}")
     rank(name, tuple(value), axes, unbatched)
@@ -117,12 +139,23 @@ def sizes(name: str, value: Any, axes: str, unbatched: bool) -> tuple[int, ...]:
 def divides(groups: int, source: str, channels: int) -> None:
     """Check that the channels of an array can be cut into channel groups."""
     if channels % groups:
-        raise ValueError(f"groups must divide the channels of {source}, got groups={groups} and {channels} channels")
+        raise ValueError(f"{_undivided(groups, source, channels)}: take {divisors(channels)}")
+
+
+def _undivided(groups: int, source: str, channels: int) -> str:
+    return f"groups must divide the channels of {source}, got groups={groups} and {channels} channels"
+
+
+def divisors(number: int) -> str:
+    """Return the divisors of a number of channels as text, such as "1, 2 or 4"."""
+    *others, last = (str(d) for d in range(1, number + 1) if number % d == 0)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def channels(source: str, ic: int, filter_ic: int, groups: int, filter_name: str = "w") -> None:
     """Check the input channels of the filter against those of x (or of the input to be found)."""
-    divides(groups, source, ic)
+    if ic % groups:
+        raise ValueError(_undivided(groups, source, ic))
     if filter_ic != ic // groups:
         raise ValueError(
             f"channels do not match: {source} has {ic} channels, so with groups={groups} {filter_name} must have "
@@ -134,6 +167,13 @@ def shape_of(name: str, shape: tuple[int, ...], wanted: tuple[int, ...], why: st
     """Check that a shape is the wanted one."""
     if shape != wanted:
         raise ValueError(f"{name} must have shape {wanted} {why}, got {shape}")
+
+
+def bias(shape: tuple[int, ...], channels: int) -> None:
+    """Check that a bias has one axis, with an element for each output channel."""
+    way = ": take bias.reshape(-1)" if prod(shape) == channels and len(shape) != 1 else ""
+    if shape != (channels,):
+        raise ValueError(f"bias must have shape ({channels},) one for each output channel, got {shape}{way}")
 
 
 def result(shape: Sequence[int]) -> None:

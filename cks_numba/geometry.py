@@ -332,7 +332,10 @@ class ConvShape:
         pads = checks.paddings(padding, filter_size, strides, dilations)
         for name in ("ic", "oc"):
             if sizes[name] % sizes["groups"]:
-                raise ValueError(f"groups must divide {name}, got groups={sizes['groups']} and {name}={sizes[name]}")
+                raise ValueError(
+                    f"groups must divide {name}, got groups={sizes['groups']} and {name}={sizes[name]}: "
+                    f"take {checks.divisors(gcd(sizes['ic'], sizes['oc']))}"
+                )
         axes = []
         for k, (name, size) in enumerate((("ih", sizes["ih"]), ("iw", sizes["iw"]))):
             axis = Axis(size, filter_size[k], strides[k], *pads[k], dilations[k])

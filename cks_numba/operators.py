@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
+from inspect import getfullargspec
 from typing import Any, TypeVar, cast
 
 from . import backends, checks
@@ -25,9 +26,24 @@ from .geometry import Axis, ConvShape
 
 X, W, Y = "N IH IW IC", "OC FH FW IC/groups", "N OH OW OC"  # axes of the arrays, in NHWC order
 Shape = tuple[int, ...]  # in the order NHWC or OHWI
+Operator = TypeVar("Operator", bound=Callable[..., Any])
 ToShape = TypeVar("ToShape", bound=Callable[..., ConvShape])
 
 
+def _options_by_name(operator: Operator) -> Operator:
+    """Make an operator name the keywords, if it is given an option by position."""
+    names = getfullargspec(operator).args
+
+    @wraps(operator)
+    def call(*arrays: Any, **options: Any) -> Any:
+        if len(arrays) >= len(names):
+            checks.by_position(operator.__name__, names, arrays)
+        return operator(*arrays, **options)
+
+    return cast(Operator, call)
+
+
+@_options_by_name
 def conv2d(
     x: ArrayT,
     w: ArrayT,
@@ -106,8 +122,8 @@ def conv2d(
     call.check_batched(x_operand, X)
     call.check_filter(w_operand, W)
     groups = checks.integer("groups", groups, 1)
-    checks.channels("x", x_operand.shape[3], w_operand.shape[3], groups)
-    shape = _shape(x_operand.shape, w_operand.shape, stride, padding, dilation, groups)
+    shapes = {"x": x_operand.shape, "w": w_operand.shape}
+    shape = call.fitted(_fitting, shapes, (stride, padding, dilation, groups))
     call.check_bias(shape.oc)
     call.check_out(shape.y_shape)
     backend = backends.choose(backend, call.library.on_gpu)
@@ -118,6 +134,7 @@ def conv2d(
     return call.finish(y)
 
 
+@_options_by_name
 def conv2d_input(
     input_size: Sequence[int],
     w: ArrayT,
@@ -179,12 +196,9 @@ def conv2d_input(
     call = Call(layout, out, stream, w_operand, dy_operand)
     call.check_filter(w_operand, W)
     call.check_batched(dy_operand, Y)
-    w_shape, dy_shape = w_operand.shape, dy_operand.shape
     groups = checks.integer("groups", groups, 1)
-    x_shape = _input_size(call, input_size)
-    checks.channels("input_size", x_shape[3], w_shape[3], groups)
-    call.check_shape(dy_operand, (x_shape[0], *dy_shape[1:3], w_shape[0]), "for this input_size and w")
-    shape = _input_shape(x_shape, w_shape, dy_shape, stride, padding, dilation, groups)
+    shapes = {"input_size": _input_size(call, input_size), "w": w_operand.shape, "dy": dy_operand.shape}
+    shape = call.fitted(partial(_fitting_input, call.shown), shapes, (stride, padding, dilation, groups))
     call.check_out(shape.x_shape)
     backend = backends.choose(backend, call.library.on_gpu)
     # 2. allocate
@@ -194,6 +208,7 @@ def conv2d_input(
     return call.finish(dx)
 
 
+@_options_by_name
 def conv_transpose2d(
     x: ArrayT,
     w: ArrayT,
@@ -246,12 +261,9 @@ def conv_transpose2d(
     call = Call(layout, out, stream, x_operand, w_operand, bias=bias)
     call.check_filter(w_operand, "IN FH FW OUT/groups")
     call.check_batched(x_operand, "N H W IN")
-    x_shape, w_shape = x_operand.shape, w_operand.shape
     groups = checks.integer("groups", groups, 1)
-    if x_shape[3] != w_shape[0]:
-        raise ValueError(f"channels do not match: x has {x_shape[3]} channels, w is for {w_shape[0]} (its first axis)")
-    checks.divides(groups, "x", x_shape[3])
-    shape = _transposed_shape(x_shape, w_shape, stride, padding, output_padding, dilation, groups)
+    shapes = {"x": x_operand.shape, "w": w_operand.shape}
+    shape = call.fitted(_fitting_transposed, shapes, (stride, padding, output_padding, dilation, groups))
     call.check_bias(shape.ic)
     call.check_out(shape.x_shape)
     backend = backends.choose(backend, call.library.on_gpu)
@@ -262,6 +274,7 @@ def conv_transpose2d(
     return call.finish(y)
 
 
+@_options_by_name
 def conv2d_weight(
     x: ArrayT,
     weight_size: Sequence[int],
@@ -326,10 +339,8 @@ def conv2d_weight(
     call.check_batched(dy_operand, Y)
     groups = checks.integer("groups", groups, 1)
     size = checks.sizes("weight_size", weight_size, call.axes(W), unbatched=False)
-    w_shape = channels_last(size, call.layout)
-    checks.channels("x", x_operand.shape[3], w_shape[3], groups, "weight_size")
-    shape = _shape(x_operand.shape, w_shape, stride, padding, dilation, groups)
-    call.check_shape(dy_operand, shape.y_shape, "for this x and weight_size")
+    shapes = {"x": x_operand.shape, "weight_size": channels_last(size, call.layout), "dy": dy_operand.shape}
+    shape = call.fitted(partial(_fitting_weight, call.shown), shapes, (stride, padding, dilation, groups))
     call.check_out(shape.w_shape, batch=False)
     backend = backends.choose(backend, call.library.on_gpu)
     # 2. allocate
@@ -337,6 +348,36 @@ def conv2d_weight(
     # 3. dispatch
     _run(call, backend, "conv2d_weight", shape, x_operand, dy_operand, dw)
     return call.finish(dw, batch=False)
+
+
+# --- do the arguments fit each other? --------------------------------------------------------------
+def _fitting(x: Shape, w: Shape, *how: Any) -> ConvShape:
+    """Return the layer of conv2d; how = stride, padding, dilation, groups."""
+    checks.channels("x", x[3], w[3], how[3])
+    return _shape(x, w, *how)
+
+
+def _fitting_input(shown: Callable[[Shape], Shape], x: Shape, w: Shape, dy: Shape, *how: Any) -> ConvShape:
+    """Return the layer of conv2d_input; `shown` brings a shape to the caller's order for a message."""
+    checks.channels("input_size", x[3], w[3], how[3])
+    checks.shape_of("dy", shown(dy), shown((x[0], *dy[1:3], w[0])), "for this input_size and w")
+    return _input_shape(x, w, dy, *how)
+
+
+def _fitting_transposed(x: Shape, w: Shape, *how: Any) -> ConvShape:
+    """Return the layer of conv_transpose2d; how = stride, padding, output_padding, dilation, groups."""
+    if x[3] != w[0]:
+        raise ValueError(f"channels do not match: x has {x[3]} channels, w is for {w[0]} (its first axis)")
+    checks.divides(how[4], "x", x[3])
+    return _transposed_shape(x, w, *how)
+
+
+def _fitting_weight(shown: Callable[[Shape], Shape], x: Shape, w: Shape, dy: Shape, *how: Any) -> ConvShape:
+    """Return the layer of conv2d_weight."""
+    checks.channels("x", x[3], w[3], how[3], "weight_size")
+    shape = _shape(x, w, *how)
+    checks.shape_of("dy", shown(dy), shown(shape.y_shape), "for this x and weight_size")
+    return shape
 
 
 # --- what the operators share ---------------------------------------------------------------------

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import buffers, checks, operators
+from .arrays.readings import Reading
 from .buffers import Layout
 from .checks import IntPair, Padding, Pair
 from .geometry import ConvShape
@@ -192,7 +193,8 @@ def conv2d(
     input, weight, bias = _checked(input, weight, bias, "(N, IC, IH, IW)", "(OC, IC/groups, FH, FW)")
     x = input if input.dim() == 4 else input[None]
     how = _how(weight, stride, padding, dilation, groups)
-    checks.channels("input", x.shape[1], weight.shape[1], how[3], "weight")
+    if x.shape[1] != weight.shape[1] * how[3]:
+        _refuse(_channels, x, weight, input.dim() == 3, how[3])
     y = torch.ops.cks.conv2d(x, weight, *how)
     return _finish(y, bias, input.dim() == 3)
 
@@ -240,11 +242,8 @@ def conv_transpose2d(
     input, weight, bias = _checked(input, weight, bias, "(N, IN, H, W)", "(IN, OUT/groups, FH, FW)")
     y = input if input.dim() == 4 else input[None]
     how = _how(weight, stride, padding, dilation, groups)
-    if y.shape[1] != weight.shape[0]:
-        raise ValueError(
-            f"channels do not match: input has {y.shape[1]} channels, weight is for {weight.shape[0]} (its first axis)"
-        )
-    checks.divides(how[3], "input", y.shape[1])
+    if y.shape[1] != weight.shape[0] or y.shape[1] % how[3]:
+        _refuse(_transposed_channels, y, weight, input.dim() == 3, how[3])
     maps = y.shape[2:], weight.shape[2:]
     strides, pads, dilations, _ = how
     mapped = operators.transposed_size(*maps, strides, pads, dilations, output_padding)
@@ -257,6 +256,11 @@ def _checked(
     input: Tensor, weight: Tensor, bias: Tensor | None, axes: str, filter_axes: str
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The tensors; under autocast, half precision as float32."""
+    for name, given in (("input", input), ("weight", weight), ("bias", bias)):
+        if not isinstance(given, Tensor) and (given is not None or name != "bias"):
+            raise TypeError(
+                f"{name} must be a PyTorch tensor, got {type(given).__name__}: take torch.as_tensor({name})"
+            )
     checks.rank("input", tuple(input.shape), axes, unbatched=True)
     checks.rank("weight", tuple(weight.shape), filter_axes)
     if torch.is_autocast_enabled(input.device.type):
@@ -265,8 +269,31 @@ def _checked(
     named = {"input": input, "weight": weight} | ({} if bias is None else {"bias": bias})
     if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(t).tangent is not None for t in named.values()):
         raise NotImplementedError("forward-mode differentiation: custom operators of torch would lose the tangents")
-    checks.dtypes({name: buffers.dtype_name(tensor) for name, tensor in named.items()})
+    checks.dtypes({name: buffers.dtype_name(tensor) for name, tensor in named.items()}, ".float()")
     return input, weight, bias
+
+
+def _refuse(check: Callable[..., None], input: Tensor, weight: Tensor, unbatched: bool, groups: int) -> None:
+    """Raise the error of a check of channels, which also says what else the caller may have meant."""
+    named = {"input": input, "weight": weight}
+    shapes = {name: buffers.channels_last(tuple(tensor.shape), "NCHW") for name, tensor in named.items()}
+    try:
+        check(*shapes.values(), groups)
+    except ValueError as error:
+        meant = Reading("NCHW", shapes, (groups,), "permute", unbatched, fixed=True)
+        raise ValueError(f"{error}{meant.way_out(check)}") from None
+
+
+def _channels(input: tuple[int, ...], weight: tuple[int, ...], groups: int) -> None:
+    checks.channels("input", input[3], weight[3], groups, "weight")
+
+
+def _transposed_channels(input: tuple[int, ...], weight: tuple[int, ...], groups: int) -> None:
+    if input[3] != weight[0]:
+        raise ValueError(
+            f"channels do not match: input has {input[3]} channels, weight is for {weight[0]} (its first axis)"
+        )
+    checks.divides(groups, "input", input[3])
 
 
 def _how(
@@ -291,7 +318,7 @@ def _reaching(y: Tensor, size: tuple[Any, ...], weight: Tensor, how: tuple[Any, 
 def _finish(result: Tensor, bias: Tensor | None, unbatched: bool) -> Tensor:
     """Add the bias in place: nothing else has seen the result."""
     if bias is not None:
-        checks.shape_of("bias", tuple(bias.shape), (result.shape[1],), "one for each output channel")
+        checks.bias(tuple(bias.shape), result.shape[1])
         result += bias[:, None, None]
     return result[0] if unbatched else result
 

@@ -1,7 +1,7 @@
 """The instructions in the inner loop of each rung: multiply-adds, loads, whole numbers.
 
 The data are figures/data/sass_sm_90.csv, the machine code for an H100 as ``cks-numba sass`` counts it: instructions,
-not time. The loops of the first three rungs are tiny, four terms long, and compute the address of every element
+not time. The loops of the first four rungs are tiny, four terms long, and compute the address of every element
 anew, with 64-bit indices that may be negative: nearly all of their instructions do that. The loop of the tiled rung
 (128x128, loads of four elements) does a whole chunk. For each term it reads eight elements of each operand into
 registers, does 64 multiply-adds with them, and counts in 32 bits.
@@ -65,11 +65,11 @@ def draw_bar(ax: Axes, at: float, found: dict[str, int]) -> None:
 
 def draw() -> Figure:
     """Return the figure: a bar for each rung, the operators one below the other."""
-    fig = Figure(figsize=(10, 9.6), layout="constrained")
+    fig = Figure(figsize=(10, 2.4 * len(kernels.RUNGS)), layout="constrained")
     ax = fig.subplots()
     places, names = [], []
     for k, operator in enumerate(gallery.OPERATORS):
-        top = 5.2 * k
+        top = (len(kernels.RUNGS) + 1.2) * k
         ax.text(0, top - 0.62, operator, va="center", fontsize=17, weight="bold")
         for at, rung in enumerate(kernels.RUNGS, 0):
             draw_bar(ax, top + at, counts(operator, rung))

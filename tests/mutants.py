@@ -24,9 +24,10 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 GEOMETRY_TESTS = ("tests/geometry", "tests/flops/test_flops.py", "tests/steps/test_steps.py")
 KERNEL_TESTS = {  # file in cks_numba/kernels, and its tests: only tests that run its code, because compiling takes long
-    "conv_v2.py": "hard_shapes and conv2d- and not tiled",
-    "ks_deconv.py": "hard_shapes and conv2d_input and not tiled",
-    "sk_dilated.py": "hard_shapes and conv2d_weight and not tiled",
+    "conv_v2.py": "(hard_shapes or whole_tiles) and conv2d- and not tiled",
+    "ks_deconv.py": "(hard_shapes or whole_tiles) and conv2d_input and not tiled",
+    "sk_dilated.py": "(hard_shapes or whole_tiles) and conv2d_weight and not tiled",
+    "grouped.py": "(hard_shapes or whole_tiles) and grouped",
     "elementwise.py": "hard_shapes and with_zeros",
     "": "(hard_shapes and tiled) or tails or every_tile or no_image or no_vector",
 }
@@ -107,7 +108,7 @@ def _put(parent: ast.AST, field: str, holder: object, index: int, node: ast.AST)
 
 
 # --- kernels: mistakes that people make -----------------------------------------------------------
-GEMM, FUNCTIONS, LAUNCHES = "tiled/gemm.py", "tiled/device_functions.py", "tiled/__init__.py"
+GROUPED, GEMM, FUNCTIONS, LAUNCHES = "grouped.py", "tiled/gemm.py", "tiled/device_functions.py", "tiled/__init__.py"
 EDITS = (  # file in cks_numba/kernels, code in it, the replacement, and which of several equal places to change
     ("conv_v2.py", "                cuda.syncthreads()\n", "", 0),
     ("conv_v2.py", "                cuda.syncthreads()\n", "", 1),
@@ -116,6 +117,8 @@ EDITS = (  # file in cks_numba/kernels, code in it, the replacement, and which o
     ("sk_dilated.py", "        cuda.syncthreads()\n", "", 0),
     ("sk_dilated.py", "        cuda.syncthreads()\n", "", 1),
     (GEMM, "            cuda.syncthreads()\n", "", 0),
+    ("conv_v2.py", "                cuda.syncthreads()\n", "", 3),
+    ("sk_dilated.py", "        cuda.syncthreads()\n", "", 2),
     ("conv_v2.py", "    if index >= y.size:", "    if index > y.size:", 1),
     ("ks_deconv.py", "    if index >= dx.size:", "    if index > dx.size:", 1),
     ("sk_dilated.py", "    if index >= dw.size:", "    if index > dw.size:", 1),
@@ -125,6 +128,12 @@ EDITS = (  # file in cks_numba/kernels, code in it, the replacement, and which o
     ("sk_dilated.py", "oh * sh - ph + fh * dil_h", "oh * sh - ph + fh * dil_w", 0),
     ("conv_v2.py", "if n < x.shape[0] and tx < depth:", "if n <= x.shape[0] and tx < depth:", 0),
     ("ks_deconv.py", "if ty < depth and tx < ic_left:", "if ty < depth and tx <= ic_left:", 0),
+    ("conv_v2.py", "if n < x.shape[0] and tx < depth:", "if n <= x.shape[0] and tx < depth:", 1),
+    ("ks_deconv.py", "third(table, g, ROWS, kh, th), third(", "summed(table, g, ROWS, th), third(", 0),
+    ("sk_dilated.py", "            if kh < taps_h:", "            if kh <= taps_h:", 0),
+    ("sk_dilated.py", "digits(first + ty, rows, columns)", "digits(first + ty, columns, rows)", 0),
+    (GROUPED, "+ k * table[g, axis + FIXED_STEP]", "+ k", 0),
+    (GROUPED, "tuple(ceil_div(rows, bm) for", "tuple(rows // bm + 1 for", 0),
     (GEMM, "m0 + row // high * high < rows", "m0 + row // high * high < rows - 1", 0),
     (GEMM, "n0 + column // wide * wide < columns", "n0 + column // wide * wide < columns - 1", 0),
     (GEMM, "m0 + row // high * high < rows", "m0 + row // high * high < rows - 1", 1),
@@ -139,7 +148,7 @@ EDITS = (  # file in cks_numba/kernels, code in it, the replacement, and which o
     (GEMM, "while left > -BK:", "while left > 0:", 0),
     (GEMM, "uint32(buffer ^ uint32(1))", "uint32(buffer ^ uint32(0))", 0),
     (GEMM, "left = min(int32(terms - first), most)", "left = most", 0),
-    (FUNCTIONS, "if table[middle, FIRST_BLOCK] <= block:", "if table[middle, FIRST_BLOCK] < block:", 0),
+    (GROUPED, "if table[middle, FIRST_BLOCK] <= block:", "if table[middle, FIRST_BLOCK] < block:", 0),
     (FUNCTIONS, "            last = uint32(last - over * last_size)\n", "", 0),
     (FUNCTIONS, "            while last >= last_size:", "            while last > last_size:", 0),
     (GEMM, "        for part in range(1, partial", "        for part in range(2, partial", 0),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from ..buffers import (
     own_order,
 )
 from .libraries import NumPy, library_of
+from .readings import Reading
+
+Found = TypeVar("Found")
 
 
 @lru_cache(maxsize=64)
@@ -85,7 +88,9 @@ class Call(Generic[ArrayT]):
         self.library, self._first.array = library_of(self._first.name, self._first.array)
         for operand in self.operands[1:]:
             operand.array = self._alike(operand.name, operand.array)
-        self.dtype: str = checks.dtypes({operand.name: dtype_name(operand.array) for operand in self.operands})
+        self.dtype: str = checks.dtypes(
+            {operand.name: dtype_name(operand.array) for operand in self.operands}, self.library.to_float32
+        )
         self._given_out = out
         self.out: Any = None if out is None else self._alike("out", out)
         self.stream: Any = self.library.stream(stream, self._first.array)
@@ -97,7 +102,7 @@ class Call(Generic[ArrayT]):
             first = self._first.name
             raise TypeError(
                 f"{first} and {name} must be of one kind, got {self.library.name} for {first} "
-                f"and {library.name} for {name}"
+                f"and {library.name} for {name}: take {self.library.taken.format(name)}"
             )
         return array
 
@@ -126,14 +131,18 @@ class Call(Generic[ArrayT]):
             raise ValueError(f"{operand.name} must not be empty, got shape {shape}")
         operand.shape = channels_last(shape, self.layout)
 
-    def check_shape(self, operand: Operand[ArrayT], wanted: Sequence[int], why: str) -> None:
-        """Check the whole NHWC shape of an operand that has a batch."""
-        checks.shape_of(operand.name, self.shown(operand.shape), self.shown(wanted), why)
+    def fitted(self, check: Callable[..., Found], shapes: dict[str, tuple[int, ...]], how: tuple[Any, ...]) -> Found:
+        """Return ``check(*shapes, *how)``; its message says also which other reading of the arguments would fit."""
+        try:
+            return check(*shapes.values(), *how)
+        except ValueError as error:
+            meant = Reading(self.layout, shapes, how, self.library.permute, self.unbatched)
+            raise ValueError(f"{error}{meant.way_out(check)}") from None
 
     def check_bias(self, channels: int) -> None:
         """Check that the bias, if there is one, has an element for each output channel."""
         if self.bias is not None:
-            checks.shape_of("bias", tuple(self.bias.array.shape), (channels,), "one for each output channel")
+            checks.bias(tuple(self.bias.array.shape), channels)
 
     def shown(self, shape: Sequence[int], batch: bool = True) -> tuple[int, ...]:
         """Return an NHWC shape in the layout and rank of the caller's arrays."""

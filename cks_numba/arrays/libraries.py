@@ -25,10 +25,22 @@ HOST_DEVICES = (1, 3)
 
 # --- one class for each library -------------------------------------------------------------------
 class NumPy:
-    """NumPy arrays, and all that libraries with NumPy's way of indexing share."""
+    """NumPy arrays, and all that libraries with NumPy's way of indexing share.
+
+    Attributes
+    ----------
+    name : str
+    on_gpu : bool
+    to_float32, permute, taken : str
+        For messages: how an array becomes float32, the method that gives its axes another order, and how an array of
+        another library becomes one of this.
+    """
 
     name: str = "NumPy arrays"
     on_gpu: bool = False
+    to_float32: str = '.astype("float32")'
+    permute: str = "transpose"
+    taken: str = "numpy.asarray({})"
 
     def raw(self, array: Any) -> Any:
         """Return the array as the backends take it: a NumPy array or a device array of Numba."""
@@ -93,6 +105,7 @@ class CuPy(NumPy):
 
     name = "CuPy arrays"
     on_gpu = True
+    taken = "cupy.asarray({})"
 
     def raw(self, array: Any) -> Any:
         return gpu().cuda.as_cuda_array(array)
@@ -114,6 +127,9 @@ class Torch(NumPy):
     """PyTorch tensors in host memory: the backends see NumPy arrays that share their memory."""
 
     name = "PyTorch CPU tensors"
+    to_float32 = ".float()"
+    permute = "permute"
+    taken = 'torch.as_tensor({}, device="cpu")'
 
     def raw(self, array: Any) -> Any:
         return array.detach().numpy()
@@ -142,6 +158,7 @@ class TorchCuda(Torch):
 
     name = "PyTorch CUDA tensors"
     on_gpu = True
+    taken = 'torch.as_tensor({}, device="cuda")'
 
     def raw(self, array: Any) -> Any:
         return gpu().cuda.as_cuda_array(array.detach())
@@ -156,6 +173,7 @@ class Numba(NumPy):
 
     name = "Numba device arrays"
     on_gpu = True
+    taken = "numba.cuda.to_device({})"
 
     def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
         if len(array.shape) != 4:  # the array is a bias
@@ -206,8 +224,9 @@ class DLPack(NumPy):
 
     def __init__(self, array: Any) -> None:
         self.name: str = f"{type(array).__module__.partition('.')[0].lstrip('_')} arrays"
-        space = getattr(array, "__array_namespace__", None)
-        self._own = getattr(space(), "from_dlpack", None) if space else None
+        space = array.__array_namespace__() if hasattr(array, "__array_namespace__") else None
+        self._own = getattr(space, "from_dlpack", None)
+        self.taken: str = f"{getattr(space, '__name__', self.name.split()[0])}.asarray({{}})"
 
     def give(self, array: Any) -> Any:
         return self._own(array) if self._own else array
@@ -236,17 +255,35 @@ def library_of(name: str, array: Any) -> tuple[NumPy, Any]:
         return _LIBRARIES.setdefault(type(array), Numba()), array
     if hasattr(array, "__cuda_array_interface__"):
         return Numba(), gpu().cuda.as_cuda_array(array)
-    if hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray):
+    if hasattr(array, "__dlpack__") and not isinstance(array, (np.ndarray, type)):
         return DLPack(array), _numpy_view(name, array)
     raise TypeError(
         f"{name} must be a NumPy array, a PyTorch tensor, a GPU array of Numba, CuPy or PyTorch, or have DLPack or the "
-        f"CUDA array interface, got {type(array).__name__}"
+        f"CUDA array interface, got {type(array).__name__}{_way_out(name, array)}"
     )
+
+
+def _way_out(name: str, array: Any) -> str:
+    """Say how to go on with an object that is no array, where one can tell."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.nn.Module):
+        weight = f"{name}.weight.detach() is a tensor, and " if hasattr(array, "weight") else ""
+        return f": {weight}cks_numba.torch.convert makes a whole model skip zeros"
+    if type(array).__module__.startswith("dask."):
+        return ": cks_numba.dask has the operators for dask arrays"
+    if isinstance(array, np.ma.MaskedArray):
+        return f": take {name}.filled(0)"
+    if isinstance(array, (list, memoryview)) or (hasattr(array, "__array__") and not isinstance(array, type)):
+        return f': take numpy.asarray({name}, dtype="float32")'
+    return ""
 
 
 def _torch_library(name: str, tensor: Any, torch: Any) -> Torch:
     if tensor.requires_grad and torch.is_grad_enabled():
-        raise ValueError(f"{name} requires grad, which would be lost: use {name}.detach(), or torch.no_grad()")
+        raise ValueError(
+            f"{name} requires grad, which would be lost: cks_numba.torch.conv2d and its layers keep it; or use "
+            f"{name}.detach(), or torch.no_grad()"
+        )
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
     if tensor.device.type not in ("cpu", "cuda"):

@@ -139,7 +139,8 @@ def _fix_index(plain: Any) -> Any:
         if kind.signed and not isinstance(index, ir.Constant):
             wide = context.cast(builder, index, kind, numba.types.intp)
             asm = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
-            builder.asm(asm, ".pragma \\22index $0\\22;", "l", [wide], True)
+            with builder.if_then(builder.icmp_signed("<", wide, wide.type(0)), likely=False):
+                builder.asm(asm, ".pragma \\22index $0\\22;", "l", [wide], True)
         return plain(context, builder, kind, index, size)
 
     return fix_integer_index

@@ -1,13 +1,15 @@
 """ConvV2, the forward operator as CUDA kernels: y = conv2d(x, w). A ladder, every rung the one before with one change.
 
-==============  ===========================================================  ===========================
-rung            what it adds                                                 what it skips
-==============  ===========================================================  ===========================
-``with_zeros``  one thread an output, on an x that was really padded         nothing
-``skip_zeros``  the window is trimmed to the taps that lie on x              padded zeros
-``shared``      a block shares one window: tiles of x and w in fast memory   padded zeros
-``tiled``       a block runs over all positions with one window (tiled/)   padded zeros, bounds tests
-==============  ===========================================================  ===========================
+=================  ================================================================  ==========================
+rung               what it adds                                                      what it skips
+=================  ================================================================  ==========================
+``with_zeros``     one thread an output, on an x that was really padded              nothing
+``skip_zeros``     the window is trimmed to the taps that lie on x                   padded zeros
+``shared``         a block shares one window: tiles of x and w in fast memory        padded zeros
+``grouped``        one launch over the groups of the plan (grouped.py): a block      padded zeros, bounds tests
+                   has any positions with one window
+``tiled``          two buffers, loads of four, a tile that fits the sizes (tiled/)   padded zeros, bounds tests
+=================  ================================================================  ==========================
 
 x (N, IH, IW, IC), w (OC, FH, FW, IC/groups), y (N, OH, OW, OC): C-contiguous, one float type.
 """
@@ -17,13 +19,13 @@ from __future__ import annotations
 from typing import Any
 
 from ..geometry import ConvShape
-from ..plan_table import ceil_div
+from ..plan_table import COLUMNS, FIRST_BLOCK, ROWS, ceil_div
 from . import tiled
 from .elementwise import padded
+from .grouped import counts, digits, fixed, group_of_block, launch_groups, summed, third
 from .jit import cuda, taps_of_output, unravel
-from .launch import Launch, one_thread_each
+from .launch import TILE, Launch, one_thread_each
 
-TILE = 8  # images, output channels and input channels of a shared tile
 # Elements from a row of ws to the next. A warp writes 4 neighbours in each of the 8 rows at once. With 4 unused
 # elements after each row, all 32 lie in different banks (in float32).
 PITCH = TILE + 4
@@ -121,7 +123,46 @@ def launch_shared(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
     return [Launch("conv2d shared", shared, grid, (TILE, TILE), (x, w, y, *geometry_args(shape)))]
 
 
-# --- 4. tiled -------------------------------------------------------------------------------------
+# --- 4. grouped -----------------------------------------------------------------------------------
+@cuda.jit
+def grouped(x, w, y, table):
+    """One block TILE rows (n, oh, ow) of a group of the plan, and TILE output channels: they share one window."""
+    xs = cuda.shared.array((TILE, TILE), x.dtype)  # row, input channel
+    ws = cuda.shared.array((TILE, PITCH), x.dtype)  # input channel, output channel
+    tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
+    g = group_of_block(table, cuda.blockIdx.x)
+    size_h, size_w, terms_h, terms_w = counts(table, g)
+    row = (cuda.blockIdx.x - table[g, FIRST_BLOCK]) * TILE + ty
+    n, kh, kw = digits(row, size_h, size_w)
+    oc_of_c_group = y.shape[3] // (x.shape[3] // w.shape[3])
+    c_group, first = cuda.blockIdx.z, cuda.blockIdx.y * TILE
+    oc0, ic0 = c_group * oc_of_c_group + first, c_group * w.shape[3]
+    oc_left = oc_of_c_group - first
+    acc = y.dtype.type(0)
+    for th in range(terms_h):
+        for tw in range(terms_w):
+            fh, fw = summed(table, g, ROWS, th), summed(table, g, COLUMNS, tw)
+            ih, iw = third(table, g, ROWS, kh, th), third(table, g, COLUMNS, kw, tw)
+            for first_ic in range(0, w.shape[3], TILE):
+                depth = min(TILE, w.shape[3] - first_ic)
+                if n < x.shape[0] and tx < depth:
+                    xs[ty, tx] = x[n, ih, iw, ic0 + first_ic + tx]
+                if ty < oc_left and tx < depth:
+                    ws[tx, ty] = w[oc0 + ty, fh, fw, first_ic + tx]
+                cuda.syncthreads()
+                if n < x.shape[0] and tx < oc_left:
+                    for ic in range(depth):
+                        acc += xs[ty, ic] * ws[ic, tx]
+                cuda.syncthreads()
+    if n < x.shape[0] and tx < oc_left:
+        y[n, fixed(table, g, ROWS, kh), fixed(table, g, COLUMNS, kw), oc0 + tx] = acc
+
+
+def launch_grouped(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
+    return launch_groups("conv2d", "grouped", grouped, shape, (x, w, y), (TILE, TILE), TILE)
+
+
+# --- 5. tiled -------------------------------------------------------------------------------------
 def launch_tiled(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
     """Grouped implicit GEMM: rows are (n, oh, ow), columns oc, the sum runs over (fh, fw, ic)."""
     return tiled.launches("conv2d", shape, (x, w, y))
@@ -131,5 +172,6 @@ RUNGS = {
     "with_zeros": launch_with_zeros,
     "skip_zeros": launch_skip_zeros,
     "shared": launch_shared,
+    "grouped": launch_grouped,
     "tiled": launch_tiled,
 }

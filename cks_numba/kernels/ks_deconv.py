@@ -1,15 +1,17 @@
 """KS-deconv, the input gradient as CUDA kernels: dx = conv2d_input(w, dy). A ladder, every rung one change.
 
-==============  ===========================================================  ==================================
-rung            what it adds                                                 what it skips
-==============  ===========================================================  ==================================
-``with_zeros``  one thread an output, on a dy with stride-1 zeros between    nothing
-                its elements and zeros around it
-``skip_zeros``  the filter is split by phase: input i meets only the taps    inserted and padded zeros
-                of phase (i + padding) mod stride, on the dense dy
-``shared``      a block shares one phase and window: tiles in fast memory    inserted and padded zeros
-``tiled``       a block runs over all positions with one window (tiled/)   inserted and padded zeros, tests
-==============  ===========================================================  ==================================
+=================  ================================================================  ==========================
+rung               what it adds                                                      what it skips
+=================  ================================================================  ==========================
+``with_zeros``     one thread an output, on a dy with stride-1 zeros between its     nothing
+                   elements and zeros around it
+``skip_zeros``     the filter is split by phase: input i meets only the taps of      inserted and padded zeros
+                   phase (i + padding) mod stride, on the dense dy
+``shared``         a block shares one phase and window: tiles in fast memory         inserted and padded zeros
+``grouped``        one launch over the groups of the plan (grouped.py): a block      these zeros, bounds tests
+                   has any positions with one phase and window
+``tiled``          two buffers, loads of four, a tile that fits the sizes (tiled/)   these zeros, bounds tests
+=================  ================================================================  ==========================
 
 w (OC, FH, FW, IC/groups), dy (N, OH, OW, OC), dx (N, IH, IW, IC): C-contiguous, one float type.
 An input that no tap reaches gets exactly 0.
@@ -22,13 +24,12 @@ from typing import Any
 import numpy as np
 
 from ..geometry import ConvShape
-from ..plan_table import ceil_div
+from ..plan_table import COLUMNS, FIRST_BLOCK, ROWS, ceil_div
 from . import tiled
 from .elementwise import zeros_inserted
+from .grouped import counts, digits, fixed, group_of_block, launch_groups, summed, third
 from .jit import cuda, taps_of_input, unravel
-from .launch import Launch, beside, one_thread_each
-
-TILE = 8  # images, input channels and output channels of a shared tile
+from .launch import TILE, Launch, beside, one_thread_each
 
 
 # --- 1. with_zeros --------------------------------------------------------------------------------
@@ -130,7 +131,46 @@ def launch_shared(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
     return [Launch("conv2d_input shared", shared, grid, (TILE, TILE), (dy, w, dx, *geometry_args(shape, dy)))]
 
 
-# --- 4. tiled -------------------------------------------------------------------------------------
+# --- 4. grouped -----------------------------------------------------------------------------------
+@cuda.jit
+def grouped(dy, w, dx, table):
+    """One block TILE rows (n, ih, iw) of a group of the plan, and TILE input channels: they share one phase."""
+    ys = cuda.shared.array((TILE, TILE), dy.dtype)  # row, output channel
+    ws = cuda.shared.array((TILE, TILE), dy.dtype)  # output channel, input channel
+    tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
+    g = group_of_block(table, cuda.blockIdx.x)
+    size_h, size_w, terms_h, terms_w = counts(table, g)
+    row = (cuda.blockIdx.x - table[g, FIRST_BLOCK]) * TILE + ty
+    n, kh, kw = digits(row, size_h, size_w)
+    oc_of_c_group = dy.shape[3] // (dx.shape[3] // w.shape[3])
+    c_group, first_ic = cuda.blockIdx.z, cuda.blockIdx.y * TILE
+    oc0, ic_left = c_group * oc_of_c_group, w.shape[3] - first_ic
+    acc = dx.dtype.type(0)
+    for th in range(terms_h):
+        for tw in range(terms_w):
+            fh, fw = summed(table, g, ROWS, th), summed(table, g, COLUMNS, tw)
+            oh, ow = third(table, g, ROWS, kh, th), third(table, g, COLUMNS, kw, tw)
+            for first_oc in range(0, oc_of_c_group, TILE):
+                depth = min(TILE, oc_of_c_group - first_oc)
+                if n < dy.shape[0] and tx < depth:
+                    ys[ty, tx] = dy[n, oh, ow, oc0 + first_oc + tx]
+                if ty < depth and tx < ic_left:
+                    ws[ty, tx] = w[oc0 + first_oc + ty, fh, fw, first_ic + tx]
+                cuda.syncthreads()
+                if n < dy.shape[0] and tx < ic_left:
+                    for oc in range(depth):
+                        acc += ys[ty, oc] * ws[oc, tx]
+                cuda.syncthreads()
+    if n < dy.shape[0] and tx < ic_left:
+        ih, iw = fixed(table, g, ROWS, kh), fixed(table, g, COLUMNS, kw)
+        dx[n, ih, iw, c_group * w.shape[3] + first_ic + tx] = acc
+
+
+def launch_grouped(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
+    return launch_groups("conv2d_input", "grouped", grouped, shape, (dy, w, dx), (TILE, TILE), TILE)
+
+
+# --- 5. tiled -------------------------------------------------------------------------------------
 def launch_tiled(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
     """Grouped implicit GEMM: rows are (n, ih, iw) of a phase, columns ic, the sum runs over (fh, fw, oc)."""
     return tiled.launches("conv2d_input", shape, (w, dy, dx))
@@ -140,5 +180,6 @@ RUNGS = {
     "with_zeros": launch_with_zeros,
     "skip_zeros": launch_skip_zeros,
     "shared": launch_shared,
+    "grouped": launch_grouped,
     "tiled": launch_tiled,
 }

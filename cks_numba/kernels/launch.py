@@ -11,7 +11,8 @@ import numpy as np
 from ..plan_table import ceil_div
 from .jit import cuda
 
-THREADS = 128  # threads of a block in kernels where each thread makes one result
+THREADS = 128  # threads of a block in kernels where the threads of a block share nothing
+TILE = 8  # threads along each side of a block in kernels where they share tiles; also the terms of a tile
 
 
 class Launch(NamedTuple):

@@ -2,15 +2,17 @@
 
 The paper's "dilated convolution" is this gradient, not a convolution with dilation > 1.
 
-==============  =============================================================  ==========================
-rung            what it adds                                                   what it skips
-==============  =============================================================  ==========================
-``with_zeros``  one thread a weight, on a padded x and a zero-inserted dy      nothing
-``skip_zeros``  walk the dense dy, over the outputs whose input lies on x      inserted and padded zeros
-``shared``      a block shares one tap: tiles of x and dy in fast memory       inserted and padded zeros
-``tiled``       larger tiles in registers; the long sum is split over blocks   inserted and padded zeros,
-                and added up in a fixed order (the same bits every run)        bounds tests
-==============  =============================================================  ==========================
+=================  ================================================================  ==========================
+rung               what it adds                                                      what it skips
+=================  ================================================================  ==========================
+``with_zeros``     one thread a weight, on a padded x and a zero-inserted dy         nothing
+``skip_zeros``     walk the dense dy, over the outputs whose input lies on x         inserted and padded zeros
+``shared``         a block shares one tap: tiles of x and dy in fast memory          inserted and padded zeros
+``grouped``        one launch over the groups of the plan (grouped.py): a block      these zeros, bounds tests
+                   has any taps with one walk over dy
+``tiled``          two buffers, loads of four, a tile that fits the sizes, and a     these zeros, bounds tests
+                   long sum split over blocks, added up in a fixed order (tiled/)
+=================  ================================================================  ==========================
 
 x (N, IH, IW, IC), dy (N, OH, OW, OC), dw (OC, FH, FW, IC/groups): C-contiguous, one float type.
 A tap that always lies on padding gets exactly 0.
@@ -21,14 +23,13 @@ from __future__ import annotations
 from typing import Any
 
 from ..geometry import ConvShape
-from ..plan_table import ceil_div
+from ..plan_table import COLUMNS, FIRST_BLOCK, ROWS, ceil_div
 from . import tiled
 from .conv_v2 import geometry_args
 from .elementwise import padded, zeros_inserted
+from .grouped import counts, digits, fixed, group_of_block, launch_groups, summed, third
 from .jit import cuda, outputs_of_tap, unravel
-from .launch import Launch, one_thread_each
-
-TILE = 8  # output channels, input channels and positions of a shared tile
+from .launch import TILE, Launch, one_thread_each
 
 
 # --- 1. with_zeros --------------------------------------------------------------------------------
@@ -124,7 +125,45 @@ def launch_shared(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
     return [Launch("conv2d_weight shared", shared, grid, (TILE, TILE), (x, dy, dw, *geometry_args(shape)))]
 
 
-# --- 4. tiled -------------------------------------------------------------------------------------
+# --- 4. grouped -----------------------------------------------------------------------------------
+@cuda.jit
+def grouped(x, dy, dw, table):
+    """One block TILE output channels, and TILE columns (tap, input channel) of a group of the plan."""
+    ys = cuda.shared.array((TILE, TILE), x.dtype)  # position, output channel
+    xs = cuda.shared.array((TILE, TILE), x.dtype)  # position, column
+    tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
+    g = group_of_block(table, cuda.blockIdx.x)
+    taps_h, taps_w, rows, columns = counts(table, g)
+    column = (cuda.blockIdx.x - table[g, FIRST_BLOCK]) * TILE + tx
+    kh, kw, ic = digits(column, taps_w, dw.shape[3])
+    c_group, first_oc = cuda.blockIdx.z, cuda.blockIdx.y * TILE
+    oc_of_c_group = dw.shape[0] // (x.shape[3] // dw.shape[3])
+    oc0, ic0 = c_group * oc_of_c_group + first_oc, c_group * dw.shape[3]
+    oc_left = oc_of_c_group - first_oc
+    positions = dy.shape[0] * rows * columns
+    acc = dw.dtype.type(0)
+    for first in range(0, positions, TILE):
+        depth = min(TILE, positions - first)
+        if ty < depth:
+            n, th, tw = digits(first + ty, rows, columns)
+            if tx < oc_left:
+                ys[ty, tx] = dy[n, summed(table, g, ROWS, th), summed(table, g, COLUMNS, tw), oc0 + tx]
+            if kh < taps_h:
+                xs[ty, tx] = x[n, third(table, g, ROWS, kh, th), third(table, g, COLUMNS, kw, tw), ic0 + ic]
+        cuda.syncthreads()
+        if ty < oc_left and kh < taps_h:
+            for k in range(depth):
+                acc += ys[k, ty] * xs[k, tx]
+        cuda.syncthreads()
+    if ty < oc_left and kh < taps_h:
+        dw[oc0 + ty, fixed(table, g, ROWS, kh), fixed(table, g, COLUMNS, kw), ic] = acc
+
+
+def launch_grouped(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
+    return launch_groups("conv2d_weight", "grouped", grouped, shape, (x, dy, dw), (TILE, TILE), TILE)
+
+
+# --- 5. tiled -------------------------------------------------------------------------------------
 def launch_tiled(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
     """Grouped implicit GEMM: rows are oc, columns (fh, fw, ic), the sum runs over (n, oh, ow), perhaps in splits."""
     return tiled.launches("conv2d_weight", shape, (x, dy, dw))
@@ -134,5 +173,6 @@ RUNGS = {
     "with_zeros": launch_with_zeros,
     "skip_zeros": launch_skip_zeros,
     "shared": launch_shared,
+    "grouped": launch_grouped,
     "tiled": launch_tiled,
 }

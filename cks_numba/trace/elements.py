@@ -107,6 +107,15 @@ class Number:
 
     __radd__ = __add__
 
+    def __neg__(self) -> Number:
+        return Number(-self.value, self.log, None, self.events, self.masked)
+
+    def __sub__(self, other: Any) -> Number:
+        return self + -self._number(other)
+
+    def __rsub__(self, other: Any) -> Number:
+        return -self + self._number(other)
+
     def __float__(self) -> float:
         return float(self.value)
 

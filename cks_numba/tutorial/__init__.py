@@ -1,13 +1,10 @@
-"""Common parts of the notebooks in tutorials/: `setup`, `check`, and ways to show a picture or a source.
-
-Importing it imports neither Numba nor Matplotlib, so that `setup` can still choose Numba's simulator.
-"""
+"""Common parts of the notebooks in tutorials/: `setup`, `check`, and ways to show a picture or a source."""
 
 from __future__ import annotations
 
 from .answers import Open, Wrong, call
-from .checking import check
-from .setting_up import setup
+from .checking import check, hint, progress
+from .setting_up import on_gpu, setup
 from .showing import show, side_by_side, source
 
-__all__ = ["Open", "Wrong", "call", "check", "setup", "show", "side_by_side", "source"]
+__all__ = ["Open", "Wrong", "call", "check", "hint", "on_gpu", "progress", "setup", "show", "side_by_side", "source"]

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import sys
+import textwrap
 from typing import Any
 
-MISSING = (None, Ellipsis, NotImplemented)
+import numpy as np
+
+LINES = 200_000
+"""Lines of a learner's function after which it counts as running without end."""
+LONG, MANY = 160, 12
+"""Characters and elements above which a value is described, and not printed."""
 
 
 class Wrong(Exception):
@@ -15,13 +24,64 @@ class Open(Exception):
     """There is no answer yet."""
 
 
+class Endless(BaseException):
+    """A function runs without end. It is no `Exception`, so that a learner's `except Exception` lets it through."""
+
+
 def missing(answer: Any) -> bool:
-    """Whether there is no answer yet."""
-    return any(answer is nothing for nothing in MISSING)
+    """Whether the `...` still stands where the answer belongs.
+
+    Examples
+    --------
+    >>> missing(...), missing({...}), missing(None)
+    (True, True, False)
+    """
+    return answer is ... or (isinstance(answer, (set, list, tuple)) and len(answer) == 1 and ... in answer)
+
+
+def unwritten(function: Any) -> bool:
+    """Whether the `...` still stands in the source of a function or kernel."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(function, "py_func", function))))
+    except (OSError, TypeError, SyntaxError):
+        return False
+    alone = (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
+    return any(isinstance(value, ast.Constant) and value.value is ... for value in alone)
+
+
+def shown(value: Any) -> str:
+    """A value in a line at most; of a large one only what it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> shown(np.zeros((3, 5))), shown((1, 2))
+    ('a float64 array of shape (3, 5)', '(1, 2)')
+    """
+    if isinstance(value, np.ndarray) and value.size > MANY:
+        return f"a {value.dtype} array of shape {value.shape}"
+    if isinstance(value, np.generic):
+        value = value.item()
+    text = " ".join(repr(value).split())
+    return text if len(text) <= LONG else f"{text[:LONG]}..."
+
+
+def whole(answer: Any) -> int:
+    """The answer as a whole number; raise `Wrong` if it is none.
+
+    Examples
+    --------
+    >>> whole(3.0)
+    3
+    """
+    number = isinstance(answer, (int, float, np.number)) and not isinstance(answer, bool)
+    if not number or answer != answer // 1:
+        raise Wrong(f"This should be a whole number, but it is {shown(answer)}.")
+    return int(answer)
 
 
 def call(function: Any, *args: Any) -> Any:
-    """Call a learner's function: raise `Open` if it returns nothing yet, `Wrong` if it is no function or fails.
+    """Call a learner's function.
 
     Parameters
     ----------
@@ -37,7 +97,10 @@ def call(function: Any, *args: Any) -> Any:
 
     Raises
     ------
-    Open, Wrong
+    Open
+        If it returns nothing, and the `...` still stands in it.
+    Wrong
+        If it is no function, fails, does not end, or returns nothing.
 
     Examples
     --------
@@ -45,12 +108,88 @@ def call(function: Any, *args: Any) -> Any:
     2
     """
     if not callable(function):
-        raise Wrong(f"This should be a function, but it is {function!r}.")
-    given = ", ".join(map(repr, args))
+        raise Wrong(f"This should be a function, but it is {shown(function)}.")
+    given = f"For {_with_names(function, args)}"
     try:
-        result = function(*args)
+        result = _within(LINES, function, *args)
+    except Endless:
+        raise Wrong(f"{given} your function does not end: which of its loops never stops?") from None
     except Exception as error:
-        raise Wrong(f"For the arguments ({given}) it raised {type(error).__name__}: {error}") from error
-    if missing(result):
+        if unwritten(function):
+            raise Open from error
+        raise Wrong(f"{given} it raised {type(error).__name__}: {error}") from error
+    if result is not None and result is not NotImplemented:
+        return result
+    if unwritten(function):
         raise Open
-    return result
+    raise Wrong(f"{given} your function returns {result}. Does every path through it end with a return?")
+
+
+def agree(answer: Any, right: Any, cases: Any, mistakes: dict[str, Any], else_: str = "") -> None:
+    """Raise `Wrong` if a learner's function of numbers differs from the right one, with the mistake that explains it.
+
+    Parameters
+    ----------
+    answer, right : function
+        Both take the arguments of a case, and return a number.
+    cases : sequence of tuple
+    mistakes : dict
+        From what is wrong to a function that is wrong in just that way, in all cases.
+    else_ : str
+        What to say if it is none of these.
+
+    Raises
+    ------
+    Open, Wrong
+
+    Examples
+    --------
+    >>> agree(lambda n: n, lambda n: n * n, [(1,), (2,)], {"Square it.": lambda n: n})
+    Traceback (most recent call last):
+    cks_numba.tutorial.answers.Wrong: For n=2 it should be 4, and yours is 2. Square it.
+    """
+    values = [call(answer, *case) for case in cases]
+    expected = [right(*case) for case in cases]
+    for case, value in zip(cases, values, strict=True):
+        if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.number)):
+            raise Wrong(f"For {_with_names(right, case)} your function should return a number, not {shown(value)}.")
+    if np.allclose(values, expected):
+        return
+    where = int(np.argmax(~np.isclose(values, expected)))
+    wrong_ways = ((text, [way(*case) for case in cases]) for text, way in mistakes.items())
+    cause = next((text for text, way in wrong_ways if np.allclose(values, way)), else_)
+    case = f"For {_with_names(right, cases[where])} it should be {expected[where]:g}"
+    raise Wrong(f"{case}, and yours is {values[where]:g}. {cause}".rstrip())
+
+
+def _with_names(function: Any, args: tuple[Any, ...]) -> str:
+    try:
+        names = list(inspect.signature(function).bind(*args).arguments)
+    except (TypeError, ValueError):
+        names = []
+    if len(names) != len(args):
+        return f"the arguments ({', '.join(map(shown, args))})"
+    return ", ".join(f"{name}={shown(value)}" for name, value in zip(names, args, strict=True))
+
+
+def _within(lines: int, function: Any, *args: Any) -> Any:
+    """Call a function, and stop it after so many lines of its own file."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return function(*args)
+    left, before = lines, sys.gettrace()
+
+    def watch(frame: Any, event: str, _: Any) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != code.co_filename:
+            return None
+        left -= 1
+        if left < 0:
+            raise Endless
+        return watch
+
+    sys.settrace(watch)
+    try:
+        return function(*args)
+    finally:
+        sys.settrace(before)

@@ -1,21 +1,25 @@
-"""`check`: looks at the answer to an exercise and says what is wrong with it, or what follows from it.
+"""`check` looks at the answer to an exercise, `hint` helps with it step by step, `progress` tells what is done.
 
-Lesson NN has a module ``lesson_NN`` with a dict ``EXERCISES`` from the number of an exercise to a
-function of the answer, which returns praise or raises `Wrong`.
+Lesson NN has a module ``lesson_NN`` with two dicts by the number of an exercise. ``EXERCISES`` has a function of the
+answer, which returns praise or raises `Wrong`; ``HINTS`` has three hints, each of which gives away more.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from . import solved
 from .answers import Open, Wrong, missing
 
 STILL_OPEN = "is still open. Replace the ... in the cell above, run it, then run this cell again."
 WIDTH = 100
 """Characters of a printed line; a notebook breaks longer ones in the middle of a word."""
+LESSONS = tuple(f"{number:02}" for number in range(9))
+
+_given: dict[str, int] = {}
+"""How many hints were given, by exercise."""
 
 
 def check(exercise: str, answer: Any) -> None:
@@ -26,7 +30,7 @@ def check(exercise: str, answer: Any) -> None:
     exercise : str
         Lesson and number, such as "01.2".
     answer : object
-        A value or a function, as the exercise asks; ``...``, None and NotImplemented stand for no answer yet.
+        A value or a function, as the exercise asks; while it is ``...`` the exercise is open.
 
     Raises
     ------
@@ -38,29 +42,66 @@ def check(exercise: str, answer: Any) -> None:
     >>> check("00.1", ...)
     Exercise 00.1 is still open. Replace the ... in the cell above, run it, then run this cell again.
     """
-    examine = _examiner(exercise)
+    examine = _lesson(exercise).EXERCISES[exercise]
     try:
         if missing(answer):
             raise Open
+        if answer is None or answer is NotImplemented:
+            raise Wrong(f"Your answer is {answer}. Did you print the result instead of keeping it?")
         text = f"Exercise {exercise}: right. {examine(answer)}"
+        solved.add(exercise)
     except Open:
         text = f"Exercise {exercise} {STILL_OPEN}"
     except Wrong as wrong:
         text = f"Exercise {exercise}: not yet. {wrong}"
     except Exception as error:  # a learner's code may raise anything
         text = f"Exercise {exercise}: not yet. Trying your answer raised {type(error).__name__}: {error}"
+    _print(text)
+
+
+def hint(exercise: str) -> None:
+    """Print the next of three hints; the last one is nearly the solution, and stays.
+
+    Parameters
+    ----------
+    exercise : str
+        Lesson and number, such as "01.2".
+
+    Raises
+    ------
+    ValueError
+        For an exercise that does not exist.
+    """
+    hints = _lesson(exercise).HINTS[exercise]
+    number = min(_given.get(exercise, 0), len(hints) - 1)
+    _given[exercise] = number + 1
+    _print(f"Hint {number + 1} of {len(hints)} for {exercise}: {hints[number]}")
+
+
+def progress() -> None:
+    """Print how many exercises are solved, and which ones are open. It is kept when a notebook is closed."""
+    known = {lesson: list(import_module(f".lesson_{lesson}", __package__).EXERCISES) for lesson in LESSONS}
+    done = solved.read()
+    print(
+        f"{sum(name in done for names in known.values() for name in names)} of {sum(map(len, known.values()))} solved"
+    )
+    for names in known.values():
+        if still := [name for name in names if name not in done]:
+            print(f"  open: {', '.join(still)}")
+
+
+def _lesson(exercise: str) -> Any:
+    try:
+        lesson = import_module(f".lesson_{exercise.split('.')[0]}", __package__)
+    except ModuleNotFoundError as error:
+        raise ValueError(f'exercise must be a lesson and a number such as "01.2", got {exercise!r}') from error
+    if exercise not in lesson.EXERCISES:
+        raise ValueError(f"exercise must be one of {tuple(lesson.EXERCISES)}, got {exercise!r}")
+    return lesson
+
+
+def _print(text: str) -> None:
     for line in text.splitlines():
         print(
             line if len(line) <= WIDTH else textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
         )
-
-
-def _examiner(exercise: str) -> Callable[[Any], str]:
-    lesson = exercise.split(".")[0]
-    try:
-        exercises: dict[str, Callable[[Any], str]] = import_module(f".lesson_{lesson}", __package__).EXERCISES
-    except ModuleNotFoundError as error:
-        raise ValueError(f'exercise must be a lesson and a number such as "01.2", got {exercise!r}') from error
-    if exercise not in exercises:
-        raise ValueError(f"exercise must be one of {tuple(exercises)}, got {exercise!r}")
-    return exercises[exercise]

@@ -5,36 +5,69 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .. import flops
 from ..geometry import ConvShape
-from .answers import Wrong
+from .answers import Wrong, shown, whole
 
 LAST_MAP = ConvShape(n=1, ih=2, iw=2, ic=1, oc=1, fh=3, fw=3, padding=1)
+LARGER_MAP = ConvShape(n=1, ih=4, iw=4, ic=1, oc=1, fh=3, fw=3, padding=1)
 
 
 def corner(answer: Any) -> str:
     """Number of the nine products of the first output that are by a padded zero."""
-    if answer == 4:
-        raise Wrong("Four squares of the frame lie on the picture. The question is about the others.")
-    if answer == 3:
-        raise Wrong("The frame hangs over on two sides: a row of three above, and two more on the left.")
-    if answer != 5:
-        raise Wrong("Count the dotted squares inside the thick frame, one product each.")
+    helps = {
+        4: "Four squares of the frame lie on the picture. The question is about the others.",
+        3: "The frame hangs over on two sides: a row of three above, and two more on the left.",
+        6: "The row above and the column on the left have one square in common: it counts once.",
+        9: "All nine squares are multiplied, but not all of them are padding.",
+        20: "That is the whole border. Only the squares inside the thick frame make this result.",
+    }
+    number = whole(answer)
+    if number != 5:
+        raise Wrong(helps.get(number, "Count the dotted squares inside the thick frame, one product each."))
     return "Five of nine, for every pair of channels. The inside of the picture wastes none."
 
 
 def last_map(answer: Any) -> str:
     """The share of the regular multiply-adds that is wasted on a 2x2 map with a 3x3 filter and padding 1."""
     count = flops.count("conv2d", LAST_MAP)
-    if not isinstance(answer, (int, float)):
-        raise Wrong(f"This should be a number between 0 and 1, but it is {answer!r}. Count has a method share().")
-    if abs(answer - count.share("useful")) < 1e-6:
-        raise Wrong('That is the useful share. The wasted one is share("redundant").')
-    if abs(answer - 100 * count.share("redundant")) < 1e-4:
-        raise Wrong("Right, but in percent. The share itself is a number between 0 and 1.")
-    if abs(answer - count.share("redundant")) > 1e-6:
-        raise Wrong('Make a ConvShape with ih=2, iw=2, fh=3, fw=3 and padding=1, and ask the count of "conv2d".')
-    return f"{count.redundant} of {count.regular} products for each pair of channels are by a zero."
+    if isinstance(answer, bool) or not isinstance(answer, (int, float, np.number)):
+        raise Wrong(
+            f"This should be a number between 0 and 1, but it is {shown(answer)}. A count has a method share()."
+        )
+    right, number = count.share("redundant"), float(answer)
+    helps = {
+        count.share("useful"): 'That is the useful share. The wasted one is share("redundant").',
+        100 * right: "Right, but in percent. The share itself is a number between 0 and 1.",
+        100 * count.share("useful"): "That is the useful share, in percent. Ask for the wasted one, between 0 and 1.",
+        float(count.redundant): f"That is the number of wasted products. Divide by all {count.regular} of them.",
+        float(count.useful): "That is the number of useful products. Which share of all is wasted?",
+        float(count.regular): "That is the number of all products. Which share of them is wasted?",
+        count.saved: "That is how many times too much is multiplied. Which share of it is wasted?",
+        flops.count("conv2d", LARGER_MAP).share(
+            "redundant"
+        ): "That is a map of 4 x 4 elements. The last one has 2 x 2.",
+    }
+    if abs(number - right) < 0.006:
+        return f"{count.redundant} of {count.regular} products for each pair of channels are by a zero."
+    for value, text in helps.items():
+        if abs(number - value) < 0.006 * max(value, 1):
+            raise Wrong(text)
+    raise Wrong(f'Yours is {number:g}. Make a ConvShape with ih=2, iw=2, fh=3, fw=3, padding=1, and count "conv2d".')
 
 
 EXERCISES: dict[str, Callable[[Any], str]] = {"00.1": corner, "00.2": last_map}
+HINTS = {
+    "00.1": (
+        "Each of the nine squares in the thick frame is one product. Which of them are dotted?",
+        "The frame hangs over at the top and on the left.",
+        "A row of three squares above, and two more on the left.",
+    ),
+    "00.2": (
+        "The cell below the photograph has all that you need: a ConvShape, a count, a share.",
+        "ConvShape(n=1, ih=2, iw=2, ic=1, oc=1, fh=3, fw=3, padding=1) is the layer.",
+        'flops.count("conv2d", layer).share("redundant"), as in the table of sizes.',
+    ),
+}

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..geometry import Axis
-from .answers import Wrong, call
+from .answers import Wrong, agree, call, shown, whole
+from .trying import Triple, mistaken, triples
 
 AXES = [  # uneven ends, a stride that leaves a rest, large padding, gaps
     Axis(size=4, taps=3, stride=1, before=1, after=1, dilation=1),
     Axis(size=7, taps=3, stride=2, before=1, after=1, dilation=1),
     Axis(size=8, taps=4, stride=3, before=0, after=0, dilation=1),
     Axis(size=9, taps=3, stride=2, before=2, after=2, dilation=2),
+    Axis(size=7, taps=3, stride=1, before=1, after=1, dilation=3),
     Axis(size=2, taps=5, stride=1, before=3, after=3, dilation=1),
 ]
+EQUATION = "i = o*stride - padding + f*dilation"
 
 
-def _name(axis: Axis) -> str:
-    return f"size={axis.size}, taps={axis.taps}, stride={axis.stride}, padding={axis.before}, dilation={axis.dilation}"
+def _sizes(axis: Axis) -> tuple[int, ...]:
+    return axis.size, axis.taps, axis.stride, axis.before, axis.dilation
+
+
+def _axis(size: int, taps: int, stride: int, padding: int, dilation: int) -> Axis:
+    return Axis(size, taps, stride, padding, padding, dilation)
 
 
 # --- 01.1 -------------------------------------------------------------------------------------------
@@ -29,65 +37,172 @@ def met(answer: Any) -> str:
     helps = {
         6: "That is o*stride. The padding moves everything to the left.",
         7: "The padding comes off: the first output starts in the padding, at input -1.",
-        3: "Each output starts `stride` further than the one before, not one.",
-        2: "Each output starts `stride` further than the one before, not one.",
+        3: "That is o alone: each output starts `stride` further than the one before, not one.",
+        2: "That is o - padding: each output starts `stride` further than the one before, not one.",
+        4: "The padding comes off after o*stride, and not before: o*stride - padding.",
+        -1: "That is where output 0 begins. The question is about output 3.",
+        1: "That is where output 1 begins. The question is about output 3.",
     }
-    if answer != 5:
-        raise Wrong(helps.get(answer, "Put o=3, f=0, stride=2, padding=1, dilation=1 into the equation."))
+    number = whole(answer)
+    if number != 5:
+        text = "Put o=3, f=0, stride=2, padding=1, dilation=1 into the equation."
+        raise Wrong(helps.get(number, f"Yours is {number}. {text}"))
     return "i = 3*2 - 1 + 0*1 = 5."
 
 
 # --- 01.2 -------------------------------------------------------------------------------------------
-def triples(answer: Any) -> str:
+def count_triples(answer: Any) -> str:
     """A function that counts the real triples of an axis."""
-    for axis in AXES:
-        got = call(answer, axis.size, axis.taps, axis.stride, axis.before, axis.dilation)
-        if got != axis.triples:
-            raise Wrong(f"For {_name(axis)} there are {axis.triples} real triples, not {got!r}. {_why(axis, got)}")
+    mistakes: dict[str, Callable[..., int]] = {
+        "You count every tap of every output: leave out those whose i is not on x.": lambda *sizes: (
+            _axis(*sizes).outputs * sizes[1]
+        ),
+        "Your i may be negative: test 0 <= i too.": _count_if(lambda i, size: i < size),
+        "Your i may be too large: test i < size too.": _count_if(lambda i, size: i >= 0),
+        "Input 0 is on x: test 0 <= i.": _count_if(lambda i, size: 0 < i < size),
+        "Input size is not on x: test i < size.": _count_if(lambda i, size: 0 <= i <= size),
+    }
+    for number, (text, _) in enumerate(_wrong_triples(AXES[0])):
+        mistakes[text] = partial(_wrong_count, number)
+    agree(
+        answer, _right_count,
+        [_sizes(axis) for axis in AXES], mistakes, f"Go over all o and f, and count if 0 <= i < size, with {EQUATION}.",
+    )  # fmt: skip
     return "This count, once for the rows and once for the columns, is all the work there is."
 
 
-def _why(axis: Axis, got: Any) -> str:
-    """Guess from the number what went wrong."""
-    pairs = [(o * axis.stride + f * axis.dilation, o) for o in range(axis.outputs) for f in range(axis.taps)]
-    inside = axis.size - 1
-    guesses = {
-        len(pairs): "You count every tap of every output: leave out those whose i is not on x.",
-        sum(i - axis.before <= inside for i, _ in pairs): "Your i may be negative: test 0 <= i too.",
-        sum(i >= axis.before for i, _ in pairs): "Your i may be too large: test i < size too.",
-        sum(0 <= i + axis.before <= inside for i, _ in pairs): "The padding is subtracted, not added.",
-    }
-    if axis.dilation > 1:
-        without = [o * axis.stride - axis.before + f for o in range(axis.outputs) for f in range(axis.taps)]
-        guesses[sum(0 <= i <= inside for i in without)] = "Neighbouring taps are `dilation` apart: f*dilation."
-    return guesses.get(got, "Go over all o and f, compute i, and count if it is on x: 0 <= i < size.")
+def _right_count(size: int, taps: int, stride: int, padding: int, dilation: int) -> int:
+    return len(triples(_axis(size, taps, stride, padding, dilation)))
+
+
+def _wrong_count(number: int, *sizes: int) -> int:
+    return len(_wrong_triples(_axis(*sizes))[number][1])
+
+
+def _count_if(test: Callable[[int, int], bool]) -> Callable[..., int]:
+    """A function that counts the pairs of an output and a tap whose input passes a test."""
+
+    def count(*sizes: int) -> int:
+        axis = _axis(*sizes)
+        every = (
+            o * axis.stride - axis.before + f * axis.dilation for o in range(axis.outputs) for f in range(axis.taps)
+        )
+        return sum(test(i, axis.size) for i in every)
+
+    return count
+
+
+def _wrong_triples(axis: Axis) -> list[tuple[str, list[Triple]]]:
+    """The triples of functions with one mistake in the equation, by what is wrong."""
+    stride, before, dilation = axis.stride, axis.before, axis.dilation
+    return [
+        ("Neighbouring taps are `dilation` apart: f*dilation.", triples(axis, lambda o, f: o * stride - before + f)),
+        ("Outputs are `stride` apart: o*stride.", triples(axis, lambda o, f: o - before + f * dilation)),
+        ("The padding is missing: o*stride - padding.", triples(axis, lambda o, f: o * stride + f * dilation)),
+        ("The padding is subtracted, not added.", triples(axis, lambda o, f: o * stride + before + f * dilation)),
+        ("Stride and dilation have changed places.", triples(axis, lambda o, f: o * dilation - before + f * stride)),
+        *mistaken(axis)[5:9],
+    ]
 
 
 # --- 01.3 -------------------------------------------------------------------------------------------
 def filter_gradient(answer: Any) -> str:
     """A function that adds up the filter gradient of one axis."""
-    rng = np.random.default_rng(1)
-    for axis in AXES:
-        x, dy = (rng.integers(1, 9, size).astype(float) for size in (axis.size, axis.outputs))
-        expected = np.zeros(axis.taps)
-        for run in axis.runs("conv2d_weight"):
-            for i, f, o in run.triples():
-                expected[f] += x[i] * dy[o]
-        got = call(answer, x, dy, axis.taps, axis.stride, axis.before, axis.dilation)
-        _compare(axis, np.asarray(got, float), expected)
+    got = [_gradient_of(answer, axis) for axis in AXES]
+    for axis, (x, dy, dw) in zip(AXES, got, strict=True):
+        expected = _sums(axis, x, dy, triples(axis))
+        if dw.shape != expected.shape:
+            raise Wrong(f"{_for(axis)} dw has {axis.taps} elements, one a tap; yours has the shape {dw.shape}.")
+        if not np.allclose(dw, expected):
+            raise Wrong(f"{_for(axis)} {_difference(dw, expected)}\n{_cause(got)}".rstrip())
     return "You have written the third operator, and no zero was multiplied: it never had any."
 
 
-def _compare(axis: Axis, got: Any, expected: Any) -> None:
-    where = f"For {_name(axis)}"
-    if got.shape != expected.shape:
-        raise Wrong(f"{where} dw has {axis.taps} elements, one a tap; yours has the shape {got.shape}.")
-    if np.array_equal(got, expected[::-1]):
-        raise Wrong(f"{where} your dw is back to front.")
-    if not np.allclose(got, expected):
-        f = int(np.argmax(~np.isclose(got, expected)))
-        reason = "If i can be -1, Python reads the last element: test 0 <= i < len(x) before x[i]."
-        raise Wrong(f"{where} dw[{f}] should be {expected[f]:g}, and is {got[f]:g}. {reason}")
+def _for(axis: Axis) -> str:
+    names = "size", "taps", "stride", "padding", "dilation"
+    return f"For {', '.join(f'{name}={size}' for name, size in zip(names, _sizes(axis), strict=True))}:"
 
 
-EXERCISES: dict[str, Callable[[Any], str]] = {"01.1": met, "01.2": triples, "01.3": filter_gradient}
+def _gradient_of(answer: Any, axis: Axis) -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(1)
+    x, dy = (rng.integers(1, 99, size).astype(float) for size in (axis.size, axis.outputs))
+    dw = call(answer, x.copy(), dy.copy(), *_sizes(axis)[1:])
+    try:
+        return x, dy, np.asarray(dw, float)
+    except (TypeError, ValueError):
+        raise Wrong(f"{_for(axis)} return dw, an array of numbers. You returned {shown(dw)}.") from None
+
+
+def _sums(axis: Axis, x: Any, dy: Any, found: list[Triple]) -> Any:
+    dw = np.zeros(axis.taps)
+    for i, f, o in found:
+        dw[f] += x[i] * dy[o]
+    return dw
+
+
+def _difference(dw: Any, expected: Any) -> str:
+    f = int(np.argmax(~np.isclose(dw, expected)))
+    return f"dw[{f}] should be {expected[f]:g}, and yours is {dw[f]:g}."
+
+
+def _cause(got: list[tuple[Any, Any, Any]]) -> str:
+    """The mistake that explains the results for all axes; empty if none does."""
+    ways: dict[str, Callable[[Axis, Any, Any], Any]] = {
+        "Your dw is back to front.": lambda axis, x, dy: _sums(axis, x, dy, triples(axis))[::-1],
+        "Where i is negative, Python reads from the end of x: test 0 <= i before x[i].": _wrapped,
+        "Only the last product of each sum is left: is there a = where += belongs?": lambda axis, x, dy: _last(
+            axis, x, dy, triples(axis)
+        ),
+        "Only the first product of each sum is left: does your loop stop after it?": lambda axis, x, dy: _last(
+            axis, x, dy, triples(axis)[::-1]
+        ),
+        "Each product is x[i] * dy[o]: you add x[i] alone.": lambda axis, x, dy: _sums(
+            axis, x, np.ones_like(dy), triples(axis)
+        ),
+    }
+    for number, (text, _) in enumerate(_wrong_triples(AXES[0])):
+        ways[text] = partial(_wrong_gradient, number)
+    for text, way in ways.items():
+        if all(np.allclose(dw, way(axis, x, dy)) for axis, (x, dy, dw) in zip(AXES, got, strict=True)):
+            return text
+    return ""
+
+
+def _wrong_gradient(number: int, axis: Axis, x: Any, dy: Any) -> Any:
+    return _sums(axis, x, dy, _wrong_triples(axis)[number][1])
+
+
+def _wrapped(axis: Axis, x: Any, dy: Any) -> Any:
+    dw = np.zeros(axis.taps)
+    for f, o in np.ndindex(axis.taps, axis.outputs):
+        i = o * axis.stride - axis.before + f * axis.dilation
+        dw[f] += x[i] * dy[o] if -axis.size <= i < axis.size else 0
+    return dw
+
+
+def _last(axis: Axis, x: Any, dy: Any, found: list[Triple]) -> Any:
+    dw = np.zeros(axis.taps)
+    for i, f, o in found:
+        dw[f] = x[i] * dy[o]
+    return dw
+
+
+EXERCISES: dict[str, Callable[[Any], str]] = {"01.1": met, "01.2": count_triples, "01.3": filter_gradient}
+HINTS = {
+    "01.1": (
+        "The equation has all five numbers in it: o, stride, padding, f, dilation.",
+        "o*stride - padding + f*dilation, with o = 3 and f = 0.",
+        "3*2 - 1 + 0*1.",
+    ),
+    "01.2": (
+        "Try every output with every tap, as the loop at the beginning of this notebook does.",
+        f"For each o and f compute {EQUATION}. When does this i exist?",
+        "Two loops, for o in range(outputs) and for f in range(taps); add 1 to a count if 0 <= i < size; return "
+        "the count.",
+    ),
+    "01.3": (
+        "Read the picture again: to fix f is to add up all squares that hold the number f.",
+        "For each tap f go over all outputs o, compute i, and leave out what does not lie on x.",
+        "for f in range(taps): for o in range(len(dy)): if 0 <= i < len(x), add x[i] * dy[o] to dw[f]. Return dw.",
+    ),
+}

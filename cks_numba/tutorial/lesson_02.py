@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..geometry import Axis, ConvShape, plan, taps_of_output
-from .answers import Wrong, call
+from .answers import Wrong, agree, call, shown, whole
 from .trying import one_axis
 
 AXES = [
@@ -16,19 +18,28 @@ AXES = [
     Axis(size=9, taps=3, stride=2, before=3, after=3, dilation=2),
     Axis(size=6, taps=4, stride=3, before=2, after=2, dilation=1),
 ]
+LAYERS = [
+    ConvShape(n=1, ih=size, iw=size + 3, ic=1, oc=1, fh=taps, fw=taps, stride=stride, padding=padding)
+    for size, taps, stride, padding in ((8, 3, 1, 1), (8, 5, 1, 2), (7, 3, 2, 1), (8, 3, 2, 1), (2, 3, 1, 1))
+]
 
 
 # --- 02.1 -------------------------------------------------------------------------------------------
 def kept_taps(answer: Any) -> str:
     """Number of taps of a 5x5 filter with padding 2 that the first output keeps."""
-    if answer == 3:
-        raise Wrong("Three along each axis. An image has two axes.")
-    if answer in (16, 20):
-        raise Wrong("Padding 2 cuts off two rows and two columns: 5 - 2 remain along each axis.")
-    if answer == 25:
-        raise Wrong("That is the whole filter. Two of its rows and two of its columns lie on padding.")
-    if answer != 9:
-        raise Wrong("How many of the 5 rows of the filter lie on x, and how many of its columns? Multiply.")
+    helps = {
+        3: "Three along each axis. An image has two axes.",
+        6: "Three rows and three columns of taps: multiply, do not add.",
+        16: "That is how many lie on padding. How many of the 25 are left?",
+        4: "That is what is left out along each axis, squared: 5 - 2 rows of taps stay, and 5 - 2 columns.",
+        5: "That is one side of the filter. Two of its rows and two of its columns lie on padding.",
+        15: "Only the rows, or only the columns, are trimmed in that. In a corner both are.",
+        25: "That is the whole filter. Two of its rows and two of its columns lie on padding.",
+    }
+    number = whole(answer)
+    if number != 9:
+        text = "How many of the 5 rows of the filter lie on x, and how many of its columns? Multiply."
+        raise Wrong(helps.get(number, f"Yours is {number}. {text}"))
     return "3 x 3 of 5 x 5: 16 of the 25 products of a corner would have been by a zero."
 
 
@@ -44,46 +55,74 @@ def window(answer: Any) -> str:
 
 
 def _compare_windows(o: int, axis: Axis, got: Any, expected: tuple[int, int]) -> None:
-    if not isinstance(got, (tuple, list)) or len(got) != 2:
-        raise Wrong(f"Return two numbers, lo and hi. You returned {got!r}.")
-    lo, hi = got
-    if (lo, hi) == expected or (lo >= hi and expected[0] >= expected[1]):
-        return
     where = (
-        f"o={o}, size={axis.size}, taps={axis.taps}, stride={axis.stride}, padding={axis.before}, "
-        f"dilation={axis.dilation}: lo, hi should be {expected}, and are {(lo, hi)}."
+        f"For o={o}, size={axis.size}, taps={axis.taps}, stride={axis.stride}, padding={axis.before}, "
+        f"dilation={axis.dilation}"
     )
-    if lo < 0:
-        raise Wrong(f"{where} There is no tap below 0: take the larger of 0 and your lo.")
-    if hi > axis.taps:
-        raise Wrong(f"{where} There are only {axis.taps} taps: take the smaller of that and your hi.")
-    if hi == expected[1] - 1 and lo == expected[0]:
-        raise Wrong(f"{where} hi is the first tap that is NOT used, as in range(lo, hi).")
-    if axis.dilation > 1:
-        raise Wrong(f"{where} Divide by the dilation: round lo up and hi down. -(-a // b) rounds up.")
-    raise Wrong(f"{where} Solve 0 <= o*stride - padding + f*dilation <= size - 1 for f.")
+    if not isinstance(got, (tuple, list, np.ndarray)) or len(got) != 2:
+        raise Wrong(f"{where}: return two numbers, lo and hi. You returned {shown(got)}.")
+    for name, value in zip(("lo", "hi"), got, strict=True):
+        if not isinstance(value, (int, np.integer)):
+            raise Wrong(f"{where}: {name} is {shown(value)}, no whole number: divide with //, not with /.")
+    lo, hi = map(int, got)
+    found = range(lo, hi)
+    if found == range(*expected):
+        return
+    said = f"{where} lo, hi should be {expected}, and yours are {(lo, hi)}."
+    raise Wrong(f"{said}\n{_why_not(o, axis, found, expected)}")
+
+
+def _why_not(o: int, axis: Axis, found: range, expected: tuple[int, int]) -> str:
+    """What is wrong with a range of taps."""
+    origin = o * axis.stride - axis.before
+    for f in (*found[:1], *found[-1:]):
+        i = origin + f * axis.dilation
+        if f < 0:
+            return f"It has tap {f}, and there is no tap below 0: take the larger of 0 and your lo."
+        if f >= axis.taps:
+            return f"It has tap {f}, but there are only {axis.taps} taps: take the smaller of that and your hi."
+        if i < 0:
+            return f"It has tap {f}, whose input {i} lies on the padding before x. Round lo up: -(-a // b)."
+        if i >= axis.size:
+            return f"It has tap {f}, whose input {i} lies past the end of x, which is {axis.size - 1}. Round hi down."
+    f = next(tap for tap in range(*expected) if tap not in found)
+    hint = " hi is the first tap that is NOT used, as in range(lo, hi)." if f == found.stop == expected[1] - 1 else ""
+    return f"It lacks tap {f}, whose input {origin + f * axis.dilation} lies on x.{hint}"
 
 
 # --- 02.3 -------------------------------------------------------------------------------------------
 def group_count(answer: Any) -> str:
     """A function that counts the groups of a layer."""
-    for size, taps, stride, padding in ((8, 3, 1, 1), (8, 5, 1, 2), (7, 3, 2, 1), (8, 3, 2, 1), (2, 3, 1, 1)):
-        shape = ConvShape(n=1, ih=size, iw=size + 3, ic=1, oc=1, fh=taps, fw=taps, stride=stride, padding=padding)
-        got, expected = call(answer, shape), len(plan("conv2d", shape).groups)
-        rows, columns = (len(axis.runs("conv2d")) for axis in (shape.h, shape.w))
-        if got == rows + columns and got != expected:
-            raise Wrong("Every window of the rows goes with every window of the columns: multiply, do not add.")
-        if got == shape.oh * shape.ow and got != expected:
-            raise Wrong("That is the number of outputs. Outputs with the same (lo, hi) are one group: use a set.")
-        if got != expected:
-            raise Wrong(f"For {shape} there are {rows} x {columns} = {expected} groups, not {got!r}.")
+
+    def windows(axis: Axis) -> int:
+        return len(axis.runs("conv2d"))
+
+    mistakes: dict[str, Callable[[ConvShape], int]] = {
+        "Every window of the rows goes with every window of the columns: multiply, do not add.": lambda shape: (
+            windows(shape.h) + windows(shape.w)
+        ),
+        "That is the number of outputs. Outputs with the same (lo, hi) are one group: use a set.": lambda shape: (
+            shape.oh * shape.ow
+        ),
+        "These are the windows of the rows alone. The columns have windows, too.": lambda shape: windows(shape.h),
+        "These are the windows of the columns alone. The rows have windows, too.": lambda shape: windows(shape.w),
+        "The columns have a size of their own: shape.w.": lambda shape: windows(shape.h) ** 2,
+        "The rows have a size of their own: shape.h.": lambda shape: windows(shape.w) ** 2,
+        "That is the number of taps. Groups are windows, (lo, hi), that differ.": lambda shape: shape.fh * shape.fw,
+        "Not every layer has nine groups: it depends on the stride and on small maps.": lambda shape: 9,
+    }
+
+    def right(shape: ConvShape) -> int:
+        return len(plan("conv2d", shape).groups)
+
+    agree(answer, right, [(shape,) for shape in LAYERS], mistakes, "Count the different windows of each axis.")
     return "However large the map is, the number of groups stays the same. Only the groups grow."
 
 
 # --- 02.4 -------------------------------------------------------------------------------------------
 def kernel(answer: Any) -> str:
     """A kernel that convolves one axis and multiplies no padded zero."""
-    one_axis(answer, "conv2d", [axis for axis in AXES if axis.dilation == 1], seed=2)
+    one_axis(answer, "conv2d", [axis for axis in AXES if axis.dilation == 1], "padding would add")
     return "You have written ConvV2. The real kernel does the same on two axes and over the channels."
 
 
@@ -92,4 +131,26 @@ EXERCISES: dict[str, Callable[[Any], str]] = {
     "02.2": window,
     "02.3": group_count,
     "02.4": kernel,
+}
+HINTS = {
+    "02.1": (
+        "Take the rows alone. Of the 5 rows of the filter, how many lie on the padding above the corner?",
+        "Two rows lie on padding, three on x. It is the same with the columns.",
+        "Three rows times three columns.",
+    ),
+    "02.2": (
+        "The two formulas above the exercise are nearly the code: one rounds up, the other down.",
+        "lo is the larger of 0 and -origin/dilation, rounded up. hi is one more than the last tap.",
+        "lo = max(0, -(origin // dilation)), hi = min(taps, (size - 1 - origin) // dilation + 1).",
+    ),
+    "02.3": (
+        "How many different (lo, hi) has the axis of the rows? And that of the columns?",
+        "A set holds each (lo, hi) once: {geometry.taps_of_output(o, ...) for o in range(axis.outputs)}.",
+        "len(set of shape.h) * len(set of shape.w).",
+    ),
+    "02.4": (
+        "It is exercise 02.2 with dilation 1, and then a sum over range(lo, hi).",
+        "Only a thread with o < y.size may do anything. Its window begins at origin = o*stride - padding.",
+        "for f in range(max(0, -origin), min(w.size, x.size - origin)): add x[origin + f] * w[f]. Then y[o] = acc.",
+    ),
 }

@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .. import plots, trace
-from ..geometry import ConvShape
+from ..geometry import Axis, ConvShape
 from ..kernels import tiled
-from .answers import Wrong, call
-from .trying import compare, run_kernel
+from .answers import Wrong, agree, call, shown
+from .trying import one_axis
 
 OPERATOR = "conv2d_weight"
 CASES = [  # exercise 04.2: f, size, outputs, stride, padding, dilation
@@ -23,7 +23,10 @@ CASES = [  # exercise 04.2: f, size, outputs, stride, padding, dilation
     if size + 2 * padding > (taps - 1) * dilation
     for f in range(taps)
 ]
-AXES = ((5, 3, 2, 1), (4, 3, 1, 1), (3, 2, 1, 0), (2, 5, 1, 4), (2, 4, 3, 3))  # 04.4: size, taps, stride, padding
+AXES = [  # exercise 04.4
+    Axis(size, taps, stride, padding, padding, 1)
+    for size, taps, stride, padding in ((5, 3, 2, 1), (4, 3, 1, 1), (3, 2, 1, 0), (2, 5, 1, 4), (2, 4, 3, 3))
+]
 
 
 # --- pictures -------------------------------------------------------------------------------------
@@ -102,21 +105,36 @@ def draw_orders(parts: Any, orders: int) -> Figure:
 
 # --- exercises ------------------------------------------------------------------------------------
 def spread_length(answer: Any) -> str:
-    values = {case: call(answer, *case) for case in ((3, 2), (4, 3), (1, 5), (6, 1))}
-    if all(value == (outputs - 1) * stride + 1 for (outputs, stride), value in values.items()):
-        return "Between `outputs` elements there are outputs - 1 gaps. With stride 1 nothing is inserted."
-    if all(value == outputs * stride for (outputs, stride), value in values.items()):
-        raise Wrong("That has zeros after the last element, too. They would only be multiplied.")
-    if all(value == (outputs - 1) * (stride - 1) for (outputs, stride), value in values.items()):
-        raise Wrong("These are the zeros alone. Add the elements.")
-    raise Wrong(f"3 outputs with stride 2 are y 0 y 0 y, five elements. Yours gives {values[3, 2]}.")
+    mistakes = {
+        "That has zeros after the last element, too. They would only be multiplied.": lambda outputs, stride: (
+            outputs * stride
+        ),
+        "These are the zeros alone. Add the elements.": lambda outputs, stride: (outputs - 1) * (stride - 1),
+        "That lacks the last element itself.": lambda outputs, stride: (outputs - 1) * stride,
+        "With stride s there are s - 1 zeros in each gap, not s.": lambda outputs, stride: (
+            outputs + (outputs - 1) * stride
+        ),
+        "That has zeros after the last element, and as many as the stride in each gap.": lambda outputs, stride: (
+            outputs + outputs * stride
+        ),
+        "One gap too many: between `outputs` elements there are outputs - 1 gaps.": lambda outputs, stride: (
+            outputs * stride + 1
+        ),
+    }
+    agree(
+        answer, lambda outputs, stride: (outputs - 1) * stride + 1, [(3, 2), (4, 3), (1, 5), (6, 1)], mistakes,
+        "3 outputs with stride 2 are y 0 y 0 y.",
+    )  # fmt: skip
+    return "Between `outputs` elements there are outputs - 1 gaps. With stride 1 nothing is inserted."
 
 
 def outputs_of_tap(answer: Any) -> str:
     for case in CASES:
         got = call(answer, *case)
-        if not isinstance(got, tuple) or len(got) != 2:
-            raise Wrong("Return two numbers: the first output, and the one past the last.")
+        if not isinstance(got, (tuple, list, np.ndarray)) or len(got) != 2:
+            raise Wrong(f"Return two numbers: the first output, and the one past the last. You returned {shown(got)}.")
+        if not all(isinstance(value, (int, np.integer)) for value in got):
+            raise Wrong(f"{_case(case)} you return {shown(got)}, no whole numbers: divide with //, not with /.")
         expected = _met(*case)
         if list(range(int(got[0]), int(got[1]))) != expected:
             raise Wrong(_what_is_wrong(case, got, expected))
@@ -127,66 +145,61 @@ def _met(f: int, size: int, outputs: int, stride: int, padding: int, dilation: i
     return [o for o in range(outputs) if 0 <= o * stride - padding + f * dilation < size]
 
 
+def _case(case: tuple[int, ...]) -> str:
+    names = "f", "size", "outputs", "stride", "padding", "dilation"
+    return f"For {', '.join(f'{name}={value}' for name, value in zip(names, case, strict=True))}:"
+
+
 def _what_is_wrong(case: tuple[int, ...], got: Any, expected: list[int]) -> str:
     f, size, outputs, stride, padding, dilation = case
-    where = f"f={f}, size={size}, outputs={outputs}, stride={stride}, padding={padding}, dilation={dilation}"
-    found = range(int(got[0]), int(got[1]))
+    lo, hi = map(int, got)
+    found = range(lo, hi)
+    where = f"{_case(case)} your range({lo}, {hi})"
     for o in (found[:1], found[-1:]) if found else ():
         i = o[0] * stride - padding + f * dilation
-        if i < 0:
-            return f"{where}: your range has o={o[0]}, whose input is {i}. The first o needs a ceiling."
         if o[0] < 0 or o[0] >= outputs:
-            return f"{where}: your range has o={o[0]}, but o goes from 0 to {outputs - 1}. Use max() and min()."
+            return f"{where} has o={o[0]}, but o goes from 0 to {outputs - 1}. Use max() and min()."
+        if i < 0:
+            return f"{where} has o={o[0]}, whose input is {i}: it lies before x. The first o needs a ceiling."
         if i >= size:
-            return f"{where}: your range ends with o={o[0]}, whose input {i} lies past the last one, {size - 1}."
-    missing = [o for o in expected if o not in found][0]
+            return f"{where} has o={o[0]}, whose input {i} lies past the last one, {size - 1}."
+    missing = next(o for o in expected if o not in found)
     i = missing * stride - padding + f * dilation
-    return f"{where}: o={missing} is missing; its input is {i}, which lies on x."
+    past = " The second number is the first o that is NOT met." if missing == hi == expected[-1] else ""
+    return f"{where} lacks o={missing}; its input is {i}, which lies on x.{past}"
 
 
 def total(answer: Any) -> str:
     rng = random.Random(4)
+    fine = _total_of(answer, [(1, 0.25), (0, 0.5), (2, 4.0)])
+    if fine == 3:
+        raise Wrong("You added the numbers of the parts. Add the values.")
+    if fine != 4.75:
+        raise Wrong(f"The sum of the values 0.25, 0.5 and 4 is 4.75, and yours is {float(fine):g}.")
     parts = [(k, value) for k, value in enumerate((3e7, 1.0, -3e7, 0.1, 2e16, 0.3, -2e16, 1e-3))]
-    right, seen = float(np.sum([np.float64(np.float32(value)) for _, value in parts])), set()
-    once = call(answer, list(parts))
-    for _ in range(30):
-        arrived = rng.sample(parts, len(parts))
-        value = call(answer, arrived)
-        if not isinstance(value, (float, np.floating)):
-            raise Wrong(f"Return one number, in float32. Yours is a {type(value).__name__}.")
-        seen.add(np.float32(value).tobytes())
+    seen = {np.float32(_total_of(answer, rng.sample(parts, len(parts)))).tobytes() for _ in range(30)}
     if len(seen) > 1:
         raise Wrong(
             f"30 orders of arrival gave {len(seen)} different sums. A wider type makes that rarer, and does not "
             "prevent it: add in the order of the numbers of the parts."
         )
-    fine = call(answer, [(1, 0.25), (0, 0.5), (2, 4.0)])
-    if fine == 3 or fine == 3.0:
-        raise Wrong("You added the numbers of the parts. Add the values.")
-    if fine != 4.75:
-        raise Wrong(f"The sum of 0.25, 0.5 and 4 is 4.75, and not {fine}.")
-    extra = "" if np.isclose(float(once), right) else " (It is far from exact here: these parts were chosen badly.)"
-    return f"The same bits for every order of arrival.{extra} The price is a second kernel, which is small."
+    value = _total_of(answer, parts)
+    if float(np.float32(value)) != float(value):
+        raise Wrong("The same for every order, but not in float32: make the sum a np.float32 before you return it.")
+    return "The same bits for every order of arrival. The price is a second kernel, which is small."
+
+
+def _total_of(answer: Any, parts: list[tuple[int, float]]) -> Any:
+    value = call(answer, list(parts))
+    if isinstance(value, np.ndarray) and value.shape == ():
+        value = value[()]
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise Wrong(f"Return one number, in float32. Yours is {shown(value)}.")
+    return value
 
 
 def filter_gradient(answer: Any) -> str:
-    rng = np.random.default_rng(4)
-    for size, taps, stride, padding in AXES:
-        outputs = (size + 2 * padding - taps) // stride + 1
-        x, dy = (rng.standard_normal(n).astype(np.float32) for n in (size, outputs))
-        dw = np.empty(taps, np.float32)
-        run_kernel(answer, 2, taps, (x, dy, dw, stride, padding), dw)
-        places = [(f, o, o * stride - padding + f) for f in range(taps) for o in range(outputs)]
-        expected, wrapped, dense = (np.zeros(taps) for _ in range(3))
-        for f, o, i in places:
-            expected[f] += x[i] * dy[o] if 0 <= i < size else 0
-            wrapped[f] += x[i] * dy[o] if -size <= i < size else 0
-            dense[f] += x[o + f - padding] * dy[o] if 0 <= o + f - padding < size else 0
-        compare(dw, expected, {
-            "Your kernel reads x[-1], the last element, where the tap lies on the padding before x. Begin the loop "
-            "at the first output whose input lies on x.": wrapped,
-            "x has to be walked in steps of the stride.": dense,
-        })  # fmt: skip
+    one_axis(answer, OPERATOR, AXES, "padding or inserting would add")
     return "Every tap walks its own range of dy, the tap that meets nothing is 0, and spare threads stay away."
 
 
@@ -195,4 +208,29 @@ EXERCISES: dict[str, Callable[[Any], str]] = {
     "04.2": outputs_of_tap,
     "04.3": total,
     "04.4": filter_gradient,
+}
+HINTS = {
+    "04.1": (
+        "Write three elements with stride 2 on paper: y 0 y 0 y. How many places are that, and why?",
+        "There are outputs - 1 gaps, and each step from an element to the next is `stride` places long.",
+        "(outputs - 1) steps of `stride`, and one place for the first element.",
+    ),
+    "04.2": (
+        "Solve 0 <= o*stride - padding + f*dilation <= size - 1 for o. One end is rounded up, the other down.",
+        "Call origin = f*dilation - padding the input of output 0. Then o >= -origin/stride and "
+        "o <= (size - 1 - origin)/stride.",
+        "lo = max(0, -(origin // stride)), hi = min(outputs, (size - 1 - origin) // stride + 1).",
+    ),
+    "04.3": (
+        "What can you do with the pairs before you add, so that the order of arrival is forgotten?",
+        "sorted(arrived) is in the order of the numbers of the parts.",
+        "acc = np.float32(0); for each value of sorted(arrived): acc += np.float32(value); return acc.",
+    ),
+    "04.4": (
+        "One thread a tap: f = cuda.grid(1). Which outputs does this tap meet? Exercise 04.2 says it.",
+        "A thread with f < dw.size asks outputs_of_tap(f, x.size, dy.size, stride, padding, 1), and adds up over "
+        "range(lo, "
+        "hi), beginning with dw.dtype.type(0).",
+        "for o in range(lo, hi): acc += x[o*stride - padding + f] * dy[o]. After the loop: dw[f] = acc.",
+    ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from .. import plots, trace
-from ..geometry import ConvShape
+from ..geometry import Axis, ConvShape
 from ..plots.cells import LETTER_COLOURS
-from ..steps import regular
-from .answers import Wrong, call
-from .trying import compare, run_kernel
+from .answers import Wrong, agree, shown, whole
+from .trying import Case, Terms, Triple, mistaken, one_of_each, sums_of_products, triples
 
 RESULTS, THREADS = 8 * 7 * 7 * 20, 128  # exercise 05.1: number of results, threads of a block
 SHAPES = (  # exercise 05.4: ih, iw, fh, fw, stride, padding
@@ -93,21 +93,32 @@ def draw_loads(tile: int, thread: tuple[int, int]) -> Figure:
 # --- exercises ------------------------------------------------------------------------------------
 def blocks_and_idle(answer: Any) -> str:
     blocks, left = -(-RESULTS // THREADS), -RESULTS % THREADS
-    try:
-        got = tuple(int(number) for number in answer)
-    except (TypeError, ValueError):
-        raise Wrong("Answer with a pair: (blocks, idle threads).") from None
+    if not isinstance(answer, (tuple, list, np.ndarray)) or len(answer) != 2:
+        raise Wrong(f"Answer with a pair: (blocks, idle threads). Yours is {shown(answer)}.")
+    got = whole(answer[0]), whole(answer[1])
     if got == (blocks, left):
         return (
             f"{RESULTS} results, {blocks} blocks, {blocks * THREADS} threads. Without the test at the top of the "
             f"kernel, {left} threads would write where nothing is."
         )
+    if got == (left, blocks):
+        raise Wrong("These are the right numbers, but the blocks come first.")
     if got[0] == RESULTS // THREADS:
         made = got[0] * THREADS
         raise Wrong(f"{got[0]} blocks have {made} threads, so {RESULTS - made} results would never be made. Round up.")
+    if got[0] == blocks and got[1] == THREADS - left:
+        raise Wrong(f"{blocks} blocks are right. But {got[1]} threads of the last one have work. How many have none?")
     if got[0] == blocks:
-        raise Wrong(f"{blocks} blocks are right. They have {blocks * THREADS} threads: how many more than results?")
-    raise Wrong("How many results are there in all? Multiply the four sizes, then divide by 128 and round up.")
+        raise Wrong(
+            f"{blocks} blocks are right. They have {blocks * THREADS} threads for {RESULTS} results: how many "
+            "threads have "
+            f"none? Not {got[1]}."
+        )
+    raise Wrong(
+        f"{got[0]} blocks are not what is needed. How many results are there in all? Multiply the four sizes, then "
+        "divide "
+        "by 128 and round up."
+    )
 
 
 def wrong_outputs(answer: Any) -> str:
@@ -115,75 +126,76 @@ def wrong_outputs(answer: Any) -> str:
     try:
         got = {(int(oh), int(ow)) for oh, ow in answer}
     except (TypeError, ValueError):
-        raise Wrong("Answer with a set of pairs, such as {(0, 0), (1, 2)}.") from None
+        raise Wrong(f"Answer with a set of pairs, such as {{(0, 0), (1, 2)}}. Yours is {shown(answer)}.") from None
     if got == expected:
         return (
             "The first row and the first column: there the window begins at -1, which Numba takes for the last row or "
             "column. If those hold zeros, the wrong sum is right: such a test would have passed."
         )
+    if outside := sorted(pair for pair in got if not (0 <= pair[0] < 4 and 0 <= pair[1] < 4)):
+        raise Wrong(f"There is no output {outside[0]}: rows and columns go from 0 to 3.")
     if got == {(oh, ow) for oh in range(4) for ow in range(4)} - expected:
         raise Wrong("These are the right ones. Which are wrong?")
-    if got > expected:
-        raise Wrong(f"{sorted(got - expected)[0]} is right: compare small_y and right there.")
+    if extra := sorted(got - expected):
+        raise Wrong(f"Output {extra[0]} is right: small_y and right hold the same number there.")
     missing = sorted(expected - got)
-    raise Wrong(f"Not all, or not these: what does output {missing[0]} read at its first tap? np.argwhere helps.")
+    tap = f"rows from {missing[0][0] - 1} and columns from {missing[0][1] - 1}"
+    raise Wrong(f"Not all: output {missing[0]} is wrong too. It reads {tap}. Compare small_y and right.")
 
 
 def loads_per_multiply_add(answer: Any) -> str:
-    values = {tile: float(call(answer, tile)) for tile in (1, 2, 8, 16)}
-    if all(np.isclose(value, 2 / tile) for tile, value in values.items()):
-        return (
-            "2 / tile: an 8x8 tile needs a quarter of a load for each multiply-add. Larger tiles would need fewer "
-            "still, but a thread for each result would then be too many threads; lesson 06 gives each of them more."
-        )
-    if all(np.isclose(value, 1 / tile) for tile, value in values.items()):
-        raise Wrong("There are two tiles to be loaded, one of x and one of w.")
-    if all(np.isclose(value, tile / 2) for tile, value in values.items()):
-        raise Wrong("That is multiply-adds for each load. Turn it over.")
-    if all(np.isclose(value, 2 * tile * tile) for tile, value in values.items()):
-        raise Wrong("These are the loads of the block. How many multiply-adds do its tile * tile threads do with them?")
-    raise Wrong(
-        f"For tile = 8 you have {values[8]:g}. The block loads 2 * 8 * 8 elements, and 64 threads then do 8 "
-        "multiply-adds each."
+    mistakes = {
+        "There are two tiles to be loaded, one of x and one of w.": lambda tile: 1 / tile,
+        "That is multiply-adds for each load. Turn it over.": lambda tile: tile / 2,
+        "These are the loads of the block. How many multiply-adds do its threads do with them?": lambda tile: (
+            2 * tile * tile
+        ),
+        "These are the multiply-adds of the block. How many loads are there for each of them?": lambda tile: tile**3,
+        "That is without a tile, where each thread loads both of its factors itself.": lambda tile: 2,
+        "Each thread loads one element of each tile: that is 2. What do you divide it by?": lambda tile: 2 / tile**2,
+        "You divide by the threads of the block. Each of them does `tile` multiply-adds.": lambda tile: 2 * tile,
+        "That is multiply-adds for each load, and of one tile only.": lambda tile: tile,
+    }
+    agree(
+        answer, lambda tile: 2 / tile, [(1,), (2,), (8,), (16,)], mistakes,
+        "The block loads 2 * tile * tile elements, and tile * tile threads then do `tile` multiply-adds each.",
+    )  # fmt: skip
+    return (
+        "2 / tile: an 8x8 tile needs a quarter of a load for each multiply-add. Larger tiles would need fewer "
+        "still, but a thread for each result would then be too many threads; lesson 06 gives each of them more."
     )
 
 
 def my_convolution(answer: Any) -> str:
-    rng = np.random.default_rng(5)
-    for ih, iw, fh, fw, stride, padding in SHAPES:
-        shape = ConvShape(n=1, ih=ih, iw=iw, ic=1, oc=1, fh=fh, fw=fw, stride=stride, padding=padding)
-        x, w = (rng.standard_normal(size).astype(np.float32) for size in ((ih, iw), (fh, fw)))
-        y = np.empty((shape.oh, shape.ow), np.float32)
-        run_kernel(answer, -(-y.size // 3), 3, (x, w, y, stride, padding), y)
-        compare(y, _convolved(x, w, shape), _usual_mistakes(x, w, shape))
+    sums_of_products(answer, [_image(*sizes) for sizes in SHAPES], ("x", "w", "y"), "padding would add")
     return (
         "All borders, strides and spare threads are right, and you multiplied nothing that padding would have added. "
         "This is the second rung, written by you."
     )
 
 
-def _convolved(x: Any, w: Any, shape: ConvShape) -> Any:
-    return regular.conv2d(x[None, :, :, None], w[None, :, :, None], shape)[0, :, :, 0]
+def _image(ih: int, iw: int, fh: int, fw: int, stride: int, padding: int) -> Case:
+    rows, columns = (Axis(size, taps, stride, padding, padding, 1) for size, taps in ((ih, fh), (iw, fw)))
+    made = rows.outputs, columns.outputs
+    where = f"stride={stride}, padding={padding}, x of {ih} x {iw}, w of {fh} x {fw}, y of {made[0]} x {made[1]}"
+    right = triples(rows), triples(columns)
+    terms = _terms(*right)
+    mistakes = []
+    for (text, down), (_, across) in zip(mistaken(rows), mistaken(columns), strict=True):
+        mistakes.append((text, _terms(down, across)))
+        mistakes.append((f"In the rows: {text}", _terms(down, right[1])))
+        mistakes.append((f"In the columns: {text}", _terms(right[0], across)))
+    mistakes += one_of_each(terms)
+    grid = made[0] * made[1] // 3 + 1
+    return Case(where, ((ih, iw), (fh, fw), made), (stride, padding), grid, 3, terms, mistakes)
 
 
-def _usual_mistakes(x: Any, w: Any, shape: ConvShape) -> dict[str, Any]:
-    """Results of some kernels that are nearly right, by a hint for each."""
-    padding, (sh, sw) = shape.padding[0][0], shape.stride
-    wrapped = np.zeros((shape.oh, shape.ow))
-    for (oh, ow), (fh, fw) in ((at, tap) for at in np.ndindex(wrapped.shape) for tap in np.ndindex(w.shape)):
-        ih, iw = oh * sh - padding + fh, ow * sw - padding + fw
-        if ih < x.shape[0] and iw < x.shape[1]:
-            wrapped[oh, ow] += x[ih, iw] * w[fh, fw]
-    return {
-        "At the upper and left border your kernel reads x[-1], which is the last row or column: the window has to "
-        "begin at the first tap that lies on x.": wrapped,
-        "This is the convolution with the filter turned around: w[fh, fw] belongs to row oh*stride - padding + fh.": (
-            _convolved(x, w[::-1, ::-1], shape)
-        ),
-        "You left out the last row and the last column of the filter: the end of a range() is not in it.": (
-            _convolved(x, np.pad(w[:-1, :-1], ((0, 1), (0, 1))), shape)
-        ),
-    }
+def _terms(rows: list[Triple], columns: list[Triple]) -> Terms:
+    """The products of an image, from the triples of its rows and of its columns."""
+    terms: dict[Any, set[Any]] = {}
+    for (ih, fh, oh), (iw, fw, ow) in product(rows, columns):
+        terms.setdefault((oh, ow), set()).add(((ih, iw), (fh, fw)))
+    return {index: frozenset(pairs) for index, pairs in terms.items()}
 
 
 EXERCISES: dict[str, Callable[[Any], str]] = {
@@ -191,4 +203,29 @@ EXERCISES: dict[str, Callable[[Any], str]] = {
     "05.2": wrong_outputs,
     "05.3": loads_per_multiply_add,
     "05.4": my_convolution,
+}
+HINTS = {
+    "05.1": (
+        "How many results has y? A block makes 128 of them.",
+        "8 * 7 * 7 * 20 = 7840 results. 61 blocks make only 7808 of them.",
+        "7840 / 128, rounded up, is 62. Their 62 * 128 threads are 7936.",
+    ),
+    "05.2": (
+        "small_y != right says where they differ.",
+        "np.argwhere(small_y != right) gives the pairs, as rows of an array.",
+        "{(int(oh), int(ow)) for oh, ow in np.argwhere(small_y != right)}.",
+    ),
+    "05.3": (
+        "Count for the whole block: all its loads, and all its multiply-adds.",
+        "It loads two tiles of tile * tile elements. tile * tile threads do `tile` multiply-adds each.",
+        "2 * tile * tile / (tile * tile * tile).",
+    ),
+    "05.4": (
+        "Which result is mine? index = cuda.grid(1); spare threads must stop; then a row and a column from the index.",
+        "oh, ow = index // y.shape[1], index % y.shape[1]. Ask taps_of_output once for the rows and once for the "
+        "columns.",
+        "for fh in range(lo, hi) of the rows, for fw in range(lo, hi) of the columns: acc += x[oh*stride - "
+        "padding + fh, "
+        "ow*stride - padding + fw] * w[fh, fw], beginning with y.dtype.type(0). Then y[oh, ow] = acc.",
+    ),
 }

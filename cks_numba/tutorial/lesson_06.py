@@ -18,10 +18,10 @@ from ..kernels.jit import cuda
 from ..kernels.tiled import TILES
 from ..trace.elements import REAL, Element, Log, Number, Watched, blank
 from ..trace.machine import Machine
-from .answers import Wrong, call
+from .answers import Wrong, agree
 from .cards import CARDS, Card, limits, occupancy
 from .machine_code import Code, kinds
-from .trying import compare, run_kernel
+from .trying import Case, Terms, one_of_each, sums_of_products
 
 BYTES = 4  # size of a float32
 WORK: dict[str, dict[str, Any]] = {  # colour and hatch for each purpose of an instruction
@@ -180,70 +180,150 @@ def draw_occupancy(codes: list[Code], card: Card) -> Figure:
 
 # --- exercises ------------------------------------------------------------------------------------
 def multiply_adds_per_load(answer: Any) -> str:
-    values = {tile: float(call(answer, *tile)) for tile in ((4, 4), (8, 4), (8, 8), (16, 8))}
-    if all(np.isclose(value, 4 * tm * tn / (tm + tn)) for (tm, tn), value in values.items()):
-        return (
-            "8x8 gives 16, 4x4 only 8. Larger would be better still, but 16x16 results do not fit in the registers of "
-            "a thread."
-        )
-    if all(np.isclose(value, tm * tn / (tm + tn)) for (tm, tn), value in values.items()):
-        raise Wrong("That is for each number. Four numbers travel in one load.")
-    if all(np.isclose(value, tm * tn) for (tm, tn), value in values.items()):
-        raise Wrong("These are the multiply-adds. Divide by the loads: tm / 4 for a, and as many as that for b.")
-    raise Wrong(f"For an 8x8 tile: 64 multiply-adds, and 8 + 8 numbers, four at a time. You have {values[8, 8]:g}.")
+    mistakes = {
+        "That is for each number. Four numbers travel in one load.": lambda tm, tn: tm * tn / (tm + tn),
+        "These are the multiply-adds. Divide by the loads: tm / 4 for a, and tn / 4 for b.": lambda tm, tn: tm * tn,
+        "That is loads for each multiply-add. Turn it over.": lambda tm, tn: (tm + tn) / (4 * tm * tn),
+        "These are the loads. How many multiply-adds are there for each of them?": lambda tm, tn: (tm + tn) / 4,
+        "The loads are added, tm / 4 + tn / 4, and not multiplied.": lambda tm, tn: 16,
+        "Four numbers travel in one load: that is fewer loads, so more multiply-adds for each.": lambda tm, tn: (
+            tm * tn / (tm + tn) / 4
+        ),
+        "These are the loads of a alone. The numbers of b have to be loaded, too.": lambda tm, tn: 4 * tn,
+        "These are the loads of b alone. The numbers of a have to be loaded, too.": lambda tm, tn: 4 * tm,
+        "You have counted each multiply-add as two operations.": lambda tm, tn: 8 * tm * tn / (tm + tn),
+    }
+    agree(
+        answer, lambda tm, tn: 4 * tm * tn / (tm + tn), [(4, 4), (8, 4), (8, 8), (16, 8)], mistakes,
+        "There are tm * tn multiply-adds, and tm + tn numbers, four in a load.",
+    )  # fmt: skip
+    return (
+        "8x8 gives 16, 4x4 only 8. Larger would be better still, but 16x16 results do not fit in the registers of "
+        "a thread."
+    )
 
 
 def time_with_two_buffers(answer: Any) -> str:
-    cases = ((4, 3, 4), (4, 5, 2), (1, 3, 4), (10, 1, 1))
-    values = {case: call(answer, *case) for case in cases}
-    if all(values[case] == case[1] + (case[0] - 1) * max(case[1:]) + case[2] for case in cases):
-        return "For a long sum it is chunks * max(load, multiply): the shorter of the two is free."
-    if all(values[case] == case[0] * (case[1] + case[2]) for case in cases):
-        raise Wrong("That is the upper line, where load and multiply take turns.")
-    if all(values[case] == case[0] * max(case[1:]) for case in cases):
-        raise Wrong("Nearly: before the first chunk nothing can be multiplied, and after the last nothing is loaded.")
-    if all(values[case] == case[1] + case[0] * case[2] for case in cases):
-        raise Wrong("Right while multiplying takes longer. If loading does, who waits for whom?")
-    raise Wrong(f"In the picture, (4, 3, 4), the lower line ends at 19. You have {values[4, 3, 4]}.")
+    mistakes = {
+        "That is the upper line, where load and multiply take turns.": lambda chunks, load, multiply: (
+            chunks * (load + multiply)
+        ),
+        "Nearly: before the first chunk nothing can be multiplied, and after the last nothing is loaded.": (
+            lambda chunks, load, multiply: chunks * max(load, multiply)
+        ),
+        "Right while multiplying takes longer. If loading does, who waits for whom?": lambda chunks, load, multiply: (
+            load + chunks * multiply
+        ),
+        "Right while loading takes longer. If multiplying does, who waits for whom?": lambda chunks, load, multiply: (
+            chunks * load + multiply
+        ),
+        "The last multiplication is missing.": lambda chunks, load, multiply: load + (chunks - 1) * max(load, multiply),
+        "The first load is missing.": lambda chunks, load, multiply: (chunks - 1) * max(load, multiply) + multiply,
+        "One step too many: the first load and the last multiplication are steps of their own.": (
+            lambda chunks, load, multiply: load + chunks * max(load, multiply) + multiply
+        ),
+        "The slower of the two sets the pace, so it is max(), not min().": lambda chunks, load, multiply: (
+            load + (chunks - 1) * min(load, multiply) + multiply
+        ),
+    }
+    agree(
+        answer, lambda chunks, load, multiply: load + (chunks - 1) * max(load, multiply) + multiply,
+        [(4, 3, 4), (4, 5, 2), (1, 3, 4), (10, 1, 1)], mistakes, "Follow the lower line of the picture step by step.",
+    )  # fmt: skip
+    return "For a long sum it is chunks * max(load, multiply): the shorter of the two is free."
 
 
 def blocks_by_registers(answer: Any) -> str:
-    cases = ((128, 256), (70, 128), (40, 128), (38, 64), (255, 256))
-    for registers, threads in cases:
-        got = call(answer, registers, threads)
-        right = limits(CARDS["H100"], registers, 0, threads)["registers"]
-        if got == right:
-            continue
-        where = f"With {registers} registers and blocks of {threads} threads it should be {right}, and you have {got}."
-        if got == 65536 // (registers * threads):
-            raise Wrong(f"{where} Round registers up to a multiple of 8, and count whole warps of a quarter.")
-        if got == 65536 // (-(-registers // 8) * 8 * threads):
-            raise Wrong(f"{where} A warp takes its registers from one quarter: count whole warps of a quarter.")
-        if right * threads // 32 == got:
-            raise Wrong(f"{where} These are warps. How many warps has a block?")
-        raise Wrong(f"{where} How many warps fit in a quarter? Four times that, divided by the warps of a block.")
+    def whole_warps(registers: int, threads: int, in_quarters: bool = True, rounded: bool = True) -> int:
+        of_a_thread = -(-registers // 8) * 8 if rounded else registers
+        warps = 4 * (16384 // (32 * of_a_thread)) if in_quarters else 65536 // (32 * of_a_thread)
+        return warps // (threads // 32)
+
+    mistakes = {
+        "Round the registers of a thread up to a multiple of 8, and count whole warps of a quarter.": (
+            lambda registers, threads: 65536 // (registers * threads)
+        ),
+        "Round the registers of a thread up to a multiple of 8.": lambda registers, threads: whole_warps(
+            registers, threads, rounded=False
+        ),
+        "Registers are rounded up, not down.": lambda registers, threads: (
+            4 * (16384 // (32 * (registers // 8 * 8))) // (threads // 32)
+        ),
+        "A warp takes its registers from one quarter: count whole warps of a quarter.": lambda registers, threads: (
+            whole_warps(registers, threads, in_quarters=False)
+        ),
+        "These are warps. How many warps has a block?": lambda registers, threads: (
+            4 * (16384 // (32 * (-(-registers // 8) * 8)))
+        ),
+        "These are the blocks of one quarter. A multiprocessor has four.": lambda registers, threads: (
+            16384 // (32 * (-(-registers // 8) * 8)) // (threads // 32)
+        ),
+        "That is too many blocks: what does not fit as a whole is not there. Round down.": lambda registers, threads: (
+            -(-4 * (16384 // (32 * (-(-registers // 8) * 8))) // (threads // 32))
+        ),
+        "Blocks are whole: divide with //.": lambda registers, threads: (
+            4 * (16384 // (32 * (-(-registers // 8) * 8))) / (threads / 32)
+        ),
+        "These are threads. How many threads has a block?": lambda registers, threads: (
+            4 * 32 * (16384 // (32 * (-(-registers // 8) * 8)))
+        ),
+    }
+    agree(
+        answer, lambda registers, threads: limits(CARDS["H100"], registers, 0, threads)["registers"],
+        [(128, 256), (70, 128), (40, 128), (38, 64), (255, 256), (128, 160), (70, 192)], mistakes,
+        "How many warps fit in a quarter? Four times that, divided by the warps of a block.",
+    )  # fmt: skip
     return "With 128 registers and 256 threads two blocks fit. With 129 it would be one: a cliff, and not a slope."
 
 
 def my_product(answer: Any) -> str:
-    rng, counted = np.random.default_rng(6), True
-    for rows, terms, columns in SIZES:
-        a, b = (rng.standard_normal(size).astype(np.float32) for size in ((rows, terms), (terms, columns)))
-        c = np.empty((rows, columns), np.float32)
-        grid = tuple(-(-size // (2 * SIDE)) for size in c.shape)
-        run_kernel(answer, grid, (SIDE, SIDE), (a, b, c), c)
-        compare(c, a @ b, {"Every sum lacks its last term: the end of a range() is not in it.": a[:, :-1] @ b[:-1]})
-        loads = _loads(answer, grid, a, b, c)
-        threads = -(-rows // 2) * -(-columns // 2)
-        if loads is not None and loads > 4 * terms * threads:
+    cases = [_product_of(*sizes) for sizes in SIZES]
+    sums_of_products(answer, cases, ("a", "b", "c"))
+    counted = True
+    for case, (rows, terms, columns) in zip(cases, SIZES, strict=True):
+        loads = _loads(answer, case)
+        enough = 4 * terms * (-(-rows // 2) * -(-columns // 2))
+        if loads is not None and loads > enough:
             raise Wrong(
                 f"The results are right. But for a {rows}x{terms} by {terms}x{columns} product you read {loads} "
-                f"numbers, and {4 * terms * threads} are enough: keep the four numbers of a term in variables, and use "
-                "each twice."
+                "numbers, "
+                f"and {enough} are enough: keep the four numbers of a term in variables, and use each twice."
             )
         counted = counted and loads is not None
     twice = "Each number that you read is used twice; with 8x8 results in a thread it would be 8 times."
     return f"Odd sizes too. {twice if counted else ''}".rstrip()
+
+
+def _product_of(rows: int, terms: int, columns: int) -> Case:
+    """The product of two matrices, and what it is with a mistake."""
+
+    def made(k: range, left: Any = None, right: Any = None) -> Terms:
+        left, right = left or (lambda row, k: (row, k)), right or (lambda k, column: (k, column))
+        return {
+            (row, column): frozenset((left(row, one), right(one, column)) for one in k)
+            for row in range(rows)
+            for column in range(columns)
+        }
+
+    every = made(range(terms))
+    mistakes = [
+        ("Every sum lacks its last term: the end of a range() is not in it.", made(range(terms - 1))),
+        ("Every sum lacks its first term.", made(range(1, terms))),
+        ("All rows of the result are those of row 0 of a.", made(range(terms), lambda row, k: (0, k))),
+        ("All columns of the result are those of column 0 of b.", made(range(terms), None, lambda k, column: (k, 0))),
+        (
+            "Row 2i + 1 of a thread holds the sums of row 2i.",
+            made(range(terms), lambda row, k: (row // 2 * 2, k)),
+        ),
+        (
+            "Column 2j + 1 of a thread holds the sums of column 2j.",
+            made(range(terms), None, lambda k, column: (k, column // 2 * 2)),
+        ),
+        *one_of_each(every),
+    ]
+    grid = (-(-rows // (2 * SIDE)), -(-columns // (2 * SIDE)))
+    where = f"a of {rows} x {terms}, b of {terms} x {columns}, blocks of {SIDE} x {SIDE} threads"
+    return Case(where, ((rows, terms), (terms, columns), (rows, columns)), (), grid, (SIDE, SIDE), every, mistakes)
 
 
 class Counted(Watched):
@@ -256,16 +336,16 @@ class Counted(Watched):
         return super().__getitem__(index)
 
 
-def _loads(kernel: Any, grid: tuple[int, ...], a: Any, b: Any, c: Any) -> int | None:
+def _loads(kernel: Any, case: Case) -> int | None:
     """Elements of a and b that a kernel reads; None where its source cannot be traced."""
     log, watched = Log(), []
-    for array in (a, b, c):
-        made = Counted(blank(array.shape, array.dtype, log).cells, array.dtype, log)
-        for index, value in np.ndenumerate(array):
-            made.cells[index] = Number(float(value), log, Element("", index, REAL))
+    for size in case.sizes:
+        made = Counted(blank(size, np.float32, log).cells, np.float32, log)
+        for index in np.ndindex(*size):
+            made.cells[index] = Number(1.0, log, Element("", index, REAL))
         watched.append(made)
     try:
-        Machine(log).launch(kernel, grid, (SIDE, SIDE), tuple(watched))
+        Machine(log).launch(kernel, case.grid, case.block, tuple(watched))
     except Exception:  # a learner may write anything
         return None
     return watched[0].reads + watched[1].reads
@@ -276,4 +356,31 @@ EXERCISES: dict[str, Callable[[Any], str]] = {
     "06.2": time_with_two_buffers,
     "06.3": blocks_by_registers,
     "06.4": my_product,
+}
+HINTS = {
+    "06.1": (
+        "Count for one term of the sum: all multiply-adds of the thread, and all its loads.",
+        "tm * tn multiply-adds. tm numbers of a and tn numbers of b, four in a load.",
+        "tm * tn / (tm / 4 + tn / 4).",
+    ),
+    "06.2": (
+        "What happens at the same time, and what happens alone? Look at the two ends of the lower line.",
+        "The first load and the last multiplication are alone. In between, each step takes as long as the slower one.",
+        "load + (chunks - 1) * max(load, multiply) + multiply.",
+    ),
+    "06.3": (
+        "Four steps: round the registers up, count warps of a quarter, take four quarters, divide by the warps of "
+        "a block.",
+        "-(-registers // 8) * 8 rounds up. A warp needs 32 times that, and a quarter has 16384.",
+        "4 * (16384 // (32 * rounded)) // (threads // 32).",
+    ),
+    "06.4": (
+        "Four sums in four variables. For each term read two numbers of a and two of b, and multiply all four pairs.",
+        "i, j = cuda.grid(2); row = 2*i, column = 2*j. A thread without a result stops. below = min(row + 1, last "
+        "row), and "
+        "right = min(column + 1, last column).",
+        "In the loop over k: a0, a1 = a[row, k], a[below, k]; b0, b1 = b[k, column], b[k, right]; four sums. "
+        "After it write "
+        "c[row, column], and the other three only where their row and column exist.",
+    ),
 }

@@ -13,8 +13,8 @@ from .. import flops, plots
 from ..geometry import ConvShape
 from ..plots.gallery import KINDS
 from ..steps import regular
-from .answers import Open, Wrong, call
-from .trying import compare, run_kernel
+from .answers import Wrong, call, shown
+from .trying import compare, difference, no_float64, run_kernel
 
 STYLES = (("-", 5, "#9CCBE8"), ("--", 2, plots.RED), (":", 2, "black"))  # loss curves that lie on each other
 CASES = (  # exercise 07.3, with sizes that stride 2 does not divide
@@ -87,20 +87,27 @@ def draw_losses(curves: dict[str, list[float]]) -> Figure:
 
 # --- exercises ------------------------------------------------------------------------------------
 def makes(answer: Any) -> str:
-    if answer == {...}:
-        raise Open
     expected = {"y": "conv2d", "dx": "conv2d_input", "dw": "conv2d_weight"}
     if not isinstance(answer, dict) or set(answer) != set(expected):
-        raise Wrong('Answer with a dict that has the keys "y", "dx" and "dw".')
+        raise Wrong(f'Answer with a dict that has the keys "y", "dx" and "dw". Yours is {shown(answer)}.')
+    strange = [value for value in answer.values() if value not in expected.values()]
+    if strange:
+        raise Wrong(f"{shown(strange[0])} is none of the three names: they are {', '.join(expected.values())}.")
     wrong = [key for key in expected if answer[key] != expected[key]]
     if not wrong:
-        return "One operator a result. Each adds up the same products; they differ in which index is left standing."
+        return (
+            "One operator for each result. Each adds up the same products; they differ in which index is left standing."
+        )
     if answer["dx"] == expected["dw"] and answer["dw"] == expected["dx"]:
         raise Wrong("dx has the shape of the input, dw that of the filter: look at the names once more.")
-    raise Wrong(f'Which of the three has a result of the shape of {wrong[0].removeprefix("d")}? Look at "{wrong[0]}".')
+    key = wrong[0]
+    shape = {"y": "the output", "dx": "the input", "dw": "the filter (its weights)"}[key]
+    raise Wrong(f"{answer[key]} does not make {key}. {key} has the shape of {shape}: which of the three makes that?")
 
 
 def factor_without_stride(answer: Any) -> str:
+    if isinstance(answer, bool) or not isinstance(answer, (int, float, np.number)):
+        raise Wrong(f"This should be a number, but it is {shown(answer)}. A count has .saved.")
     value, with_stride = float(answer), _layer(2).saved
     right = _layer(1).saved
     if np.isclose(value, right, rtol=0.01):
@@ -108,13 +115,28 @@ def factor_without_stride(answer: Any) -> str:
             f"{right:.4g}, against {with_stride:.4g} with stride 2: without a stride only the border can be skipped. "
             "(But the layer then does four times as many useful multiply-adds, as it makes four times as many results.)"
         )
-    if np.isclose(value, with_stride, rtol=0.01):
-        raise Wrong("That is with stride 2, where zeros are inserted. What is left with stride 1?")
-    if np.isclose(value, 1 / right, rtol=0.01):
-        raise Wrong("That is useful over regular. Turn it over.")
-    if np.isclose(value, 1):
-        raise Wrong("Nothing is inserted, but dy is still padded: how many of the 16 inputs lie at the border?")
-    raise Wrong("A 4x4 map, a 3x3 filter, padding 1: 16 results times 9 taps the regular way. How many meet the map?")
+    helps = {
+        with_stride: "That is with stride 2, where zeros are inserted. What is left with stride 1?",
+        1 / right: "That is useful over regular. Turn it over.",
+        1.0: "Nothing is inserted, but dy is still padded: some of the 9 taps miss the map at its border.",
+        1 - 1 / right: "That is the share that is wasted. By which factor are there more multiply-adds?",
+        100
+        * (
+            1 - 1 / right
+        ): "That is the share that is wasted, in percent. By which factor are there more multiply-adds?",
+        4.0: "That would be the inserted zeros of stride 2 on a large map. Here nothing is inserted.",
+        9.0: "That is the number of taps. How many of the 9 meet the map, on average?",
+        2.25: "That is a map of 2 x 2. With stride 1 this layer has a map of 4 x 4.",
+        16 * 9.0: "That is the number of products the regular way. Divide by the useful ones.",
+        100.0: "That is the number of useful products. Divide the regular ones by it.",
+    }
+    for other, text in helps.items():
+        if np.isclose(value, other, rtol=0.01):
+            raise Wrong(text)
+    raise Wrong(
+        f"Yours is {value:g}. A 4x4 map, a 3x3 filter, padding 1: 16 results times 9 taps the regular way. How many of "
+        "these products meet the map?"
+    )
 
 
 def _layer(stride: int) -> flops.Count:
@@ -127,64 +149,87 @@ def my_backward(answer: Any) -> str:
     for shape in CASES:
         sizes = shape.x_shape, shape.w_shape, shape.y_shape
         x, w, dy = (rng.standard_normal(size).astype(np.float32) for size in sizes)
-        got = call(answer, x, w, dy, shape.stride[0], shape.padding[0][0])
-        if not isinstance(got, tuple) or len(got) != 3:
+        got = call(answer, x.copy(), w.copy(), dy.copy(), shape.stride[0], shape.padding[0][0])
+        if not isinstance(got, (tuple, list)) or len(got) != 3:
             raise Wrong("Return three arrays: dx, dw, db.")
         expected = regular.conv2d_input(w, dy, shape), regular.conv2d_weight(x, dy, shape), dy.sum(axis=(0, 1, 2))
+        where = f"stride {shape.stride[0]}, padding {shape.padding[0][0]}, x {sizes[0]}, w {sizes[1]}, dy {sizes[2]}"
         for name, one, wanted in zip(("dx", "dw", "db"), got, expected, strict=True):
-            _compare_gradient(name, np.asarray(one), wanted, dy)
+            _compare_gradient(name, one, wanted, dy, where)
     return "All three agree with the regular way. These few lines are what `loss.backward()` does for a convolution."
 
 
-def _compare_gradient(name: str, got: Any, wanted: Any, dy: Any) -> None:
-    if name == "db" and got.shape == () and np.isclose(got, dy.sum(), rtol=1e-4):
-        raise Wrong("db needs a number for each output channel: sum dy over images, rows and columns only.")
-    if name == "db" and got.shape == wanted.shape and np.allclose(got * dy[..., 0].size, wanted, rtol=1e-4):
-        raise Wrong("db is the sum over all positions, and not the mean.")
-    if got.shape != wanted.shape:
-        raise Wrong(f"{name} should have the shape {wanted.shape}, and has {got.shape}: a gradient is like its array.")
+def _compare_gradient(name: str, value: Any, wanted: Any, dy: Any, where: str) -> None:
     try:
-        compare(got, wanted)
-    except Wrong as wrong:
-        raise Wrong(f"{name}: {wrong} Did you pass stride and padding on?") from None
+        got = np.asarray(value, float)
+    except (TypeError, ValueError):
+        raise Wrong(f"{name} should be an array, but it is {shown(value)}.") from None
+    if got.shape != wanted.shape:
+        raise Wrong(
+            f"With {where}: {name} should have the shape {wanted.shape}, and has {got.shape}. {_axes(name, got, dy)}"
+        )
+    images, positions = dy.shape[0], dy[0, ..., 0].size
+    hints = {
+        f"{name} has the wrong sign.": -wanted,
+        f"{name} is the sum over all positions and images, and not the mean.": wanted / (images * positions),
+        f"{name} is the sum over the images, and not their mean.": wanted / images,
+        f"{name} is still 0.": np.zeros_like(wanted),
+        f"{name} is twice what it should be.": 2 * wanted,
+    }
+    if name == "db":
+        hints["db is the sum over all images; yours is that of the first one."] = dy[0].sum(axis=(0, 1))
+    cause = next((text for text, array in hints.items() if np.allclose(got, array, rtol=1e-4, atol=1e-5)), "")
+    if name == "dw" and not cause and np.allclose(got, wanted[:, ::-1, ::-1], rtol=1e-4, atol=1e-5):
+        cause = "dw is turned around."
+    if not np.allclose(got, wanted, rtol=1e-4, atol=1e-5):
+        raise Wrong(f"With {where}:\n{name}: {difference(got, wanted)}\n{cause}".rstrip())
+
+
+def _axes(name: str, got: Any, dy: Any) -> str:
+    """What the shape of a gradient tells."""
+    if name == "db" and got.shape == ():
+        return "db needs a number for each output channel: sum dy over images, rows and columns only."
+    if name == "db":
+        return "A number for each output channel: sum dy over the axes (0, 1, 2)."
+    return "A gradient has the shape of its array: dx that of x, dw that of w."
 
 
 def my_step(answer: Any) -> str:
     rng, rate, momentum = np.random.default_rng(7), np.float32(0.1), np.float32(0.9)
     w, v, dw = (rng.standard_normal(10).astype(np.float32) for _ in range(3))
     new_v = momentum * v + dw
-    got_w, got_v, marked = w.copy(), v.copy(), np.zeros(10, np.float32)
-    run_kernel(_both(answer), 3, 4, (got_w, got_v, dw, rate, momentum, marked), marked)
-    if (got_w == w).all() and (got_v == v).all():
-        raise Open
+    got_w, got_v, got_dw = w.copy(), v.copy(), dw.copy()
+    where = "10 weights, 3 blocks of 4 threads"
+    result = run_kernel(answer, 3, 4, (got_w, got_v, got_dw, rate, momentum), None, where)
     compare(got_v, new_v, {
+        "v is still what it was: write it back.": v,
         "v holds momentum * v, without dw.": momentum * v,
         "v holds dw alone: what it held before should count, too.": dw,
-        "v is right, but you did not write it back.": v,
-    })  # fmt: skip
+        "v holds v + dw: momentum is missing.": v + dw,
+        "momentum belongs to v, and not to dw.": v + momentum * dw,
+        "dw counts in full: v = momentum * v + dw, without 1 - momentum.": momentum * v + (1 - momentum) * dw,
+        "The rate belongs to the step of w, and not to v.": momentum * v + rate * dw,
+        "v goes the wrong way: dw is added to it.": momentum * v - dw,
+        "Only the first block has done something: which weight is that of a thread of another block?": _first(new_v, v),
+        "The last weight is left out.": np.append(new_v[:-1], v[-1]),
+    }, f"{where}, v")  # fmt: skip
     compare(got_w, w - rate * new_v, {
+        "w is still what it was.": w,
         "w went the wrong way: the loss falls against the gradient.": w + rate * new_v,
         "w was changed with the old v: change v first.": w - rate * v,
         "w was changed by rate * dw: momentum has no effect.": w - rate * dw,
-        "w is still what it was.": w,
-    })  # fmt: skip
+        "The rate is missing: w = w - rate * v.": w - new_v,
+        "w lost its old value: w = w - rate * v.": -rate * new_v,
+        "momentum is in v already: w = w - rate * v.": w - rate * momentum * new_v,
+    }, f"{where}, w")  # fmt: skip
+    if not np.array_equal(got_dw, dw):
+        raise Wrong("w and v are right, but your kernel changes dw, too.")
+    no_float64(result)
     return "Three reads, two writes and two multiply-adds for each weight: it waits for memory, not for the sums."
 
 
-def _both(kernel: Any) -> Any:
-    """The learner's kernel, launched without the last argument, which is then marked as written."""
-
-    class Marking:
-        def __getitem__(self, sizes: Any) -> Callable[..., None]:
-            def launch(*args: Any) -> None:
-                kernel[sizes](*args[:-1])
-                args[-1][...] = 0
-
-            return launch
-
-    if not hasattr(kernel, "__getitem__"):
-        raise Wrong("This should be a kernel: a function with @cuda.jit above it.")
-    return Marking()
+def _first(changed: Any, old: Any) -> Any:
+    return np.append(changed[:4], old[4:])
 
 
 EXERCISES: dict[str, Callable[[Any], str]] = {
@@ -192,4 +237,27 @@ EXERCISES: dict[str, Callable[[Any], str]] = {
     "07.2": factor_without_stride,
     "07.3": my_backward,
     "07.4": my_step,
+}
+HINTS = {
+    "07.1": (
+        "Their names say whose shape the result has.",
+        "dx has the shape of the input, dw that of the weights.",
+        'y is made by "conv2d", dx by "conv2d_input".',
+    ),
+    "07.2": (
+        "The layer is n=64, ih=4, iw=4, ic=16, oc=32, fh=3, fw=3 with padding 1: only its stride is another one.",
+        'flops.count("conv2d_input", layer) has .regular, .useful and .saved.',
+        "On each axis 12 products become 10. So it is (12 / 10) squared.",
+    ),
+    "07.3": (
+        "Two of the three are operators of this course, with stride and padding passed on.",
+        "dx is made from w and dy, dw from x and dy. Each needs the shape of its result.",
+        "conv2d_input(x.shape, w, dy, stride=stride, padding=padding); conv2d_weight(x, w.shape, dy, stride=stride, "
+        "padding=padding); dy.sum(axis=(0, 1, 2)).",
+    ),
+    "07.4": (
+        "One thread for each weight: index = cuda.grid(1), and spare threads stop.",
+        "First v[index], from its old value and dw[index]. Then w[index], from the new v[index].",
+        "v[index] = momentum * v[index] + dw[index], then w[index] -= rate * v[index].",
+    ),
 }

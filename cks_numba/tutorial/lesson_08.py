@@ -18,9 +18,9 @@ from ..flops import networks
 from ..geometry import ConvShape
 from ..plots.gallery import KINDS, OPERATORS
 from . import cost
-from .answers import Wrong, call
+from .answers import Wrong, agree, call, shown
 from .cards import Card
-from .trying import compare, run_kernel
+from .trying import Case, compare, no_float64, products, run_kernel
 
 NAMES = {"useful": "useful", "padded": "by a padded zero", "inserted": "by an inserted zero", "both": "by both"}
 LINES: dict[str, dict[str, Any]] = {  # lines of the cost model, by way
@@ -39,6 +39,7 @@ LETTERS = {  # letter and colour of a square where a way is the cheapest
 SMALL = 32  # exercise 08.1: rows and columns of the images
 CHANNELS, BATCH = 64, 64
 LEAST_FACTOR, LEAST_WORK = 4, 1_000_000  # exercise 08.2
+WINOGRAD_THREADS = 2  # threads of a block in exercise 08.4
 
 
 def layer_of(size: int, taps: int, stride: int) -> ConvShape:
@@ -181,59 +182,70 @@ def _winner(operator: str, shape: ConvShape, card: Card) -> tuple[str, str]:
 def with_inserted_zeros(answer: Any) -> str:
     layers = networks.layers("resnet18", SMALL)
     expected = {layer.name for layer in layers if layer.shape.stride != (1, 1)}
-    if isinstance(answer, str) or not hasattr(answer, "__iter__"):
-        raise Wrong("Answer with a set of names.")
-    got = set(answer)
-    if got == expected:
+    if isinstance(answer, (str, dict)) or not hasattr(answer, "__iter__"):
+        raise Wrong(f"Answer with a set of names. Yours is {shown(answer)}.")
+    got, names = list(answer), {layer.name for layer in layers}
+    if unknown := [name for name in got if not isinstance(name, str) or name not in names]:
+        raise Wrong(f"No layer is called {shown(unknown[0])}. The names are layer.name.")
+    if set(got) == expected:
         return (
             f"{len(expected)} of {len(layers)} layers, those with a stride: only their gradients have inserted zeros."
         )
-    names = {layer.name for layer in layers}
-    if not got <= names:
-        raise Wrong(f"No layer is called {sorted(map(str, got - names))[0]!r}. The names are layer.name.")
-    if got < expected and all("shortcut" not in name for name in got):
-        raise Wrong("The shortcuts of the stages have a stride, too.")
-    if got > expected:
-        extra = sorted(got - expected)[0]
-        raise Wrong(f"{extra} has stride 1, so nothing is inserted there; its zeros are padding.")
-    raise Wrong("Zeros are inserted between elements of dy if the stride is above 1.")
+    if extra := sorted(set(got) - expected):
+        raise Wrong(f"{extra[0]} has stride 1, so nothing is inserted there; its zeros are padding.")
+    missing = sorted(expected - set(got))
+    if all("shortcut" in name for name in missing):
+        raise Wrong(f"Not all: the shortcuts of the stages have a stride, too, such as {missing[0]}.")
+    raise Wrong(
+        f"Not all: {missing[0]} has a stride above 1, too, and {len(missing) - 1} more of those that you left out."
+    )
 
 
 def wasteful_network(answer: Any) -> str:
     layers = call(answer)
-    if not isinstance(layers, list) or not layers or not all(isinstance(shape, ConvShape) for shape in layers):
-        raise Wrong("Return a list of ConvShape.")
-    for shape in layers:
+    if not isinstance(layers, (list, tuple)) or not layers or not all(isinstance(shape, ConvShape) for shape in layers):
+        raise Wrong(f"Return a list of ConvShape. Yours is {shown(layers)}.")
+    for number, shape in enumerate(layers):
         if max(shape.stride) > 2:
-            raise Wrong(f"A stride of {max(shape.stride)} makes it too easy: 1 or 2.")
+            raise Wrong(f"Layer {number} has stride {max(shape.stride)}, which makes it too easy: 1 or 2.")
         if any(max(pads) > axis.taps // 2 for pads, axis in zip(shape.padding, (shape.h, shape.w), strict=True)):
-            raise Wrong("A padding of more than half the filter makes it too easy.")
-    total = flops.network(layers).total
-    if total.useful < LEAST_WORK:
-        raise Wrong(f"It has {total.useful:,} useful multiply-adds. More images leave the factor as it is.")
+            raise Wrong(f"Layer {number} has a padding of more than half its filter, which makes it too easy.")
+    total = flops.network(list(layers)).total
     if total.saved < LEAST_FACTOR:
         no_stride = all(shape.stride == (1, 1) for shape in layers)
-        hint = "Strides bring inserted zeros." if no_stride else "Make the maps smaller."
-        raise Wrong(f"The factor is {total.saved:.2f}. {hint}")
+        text = "Strides bring inserted zeros." if no_stride else "The smaller the maps, the larger it is."
+        raise Wrong(f"The training step is {total.saved:.2f} times redundant, and 4 is asked for. {text}")
+    if total.useful < LEAST_WORK:
+        raise Wrong(
+            f"It has only {total.useful:,} useful multiply-adds, and a million is asked for. More images or "
+            "channels leave "
+            "the factor as it is."
+        )
     return f"A factor of {total.saved:.2f}. Strides do it in the gradients, and small maps in all three passes."
 
 
 def winograd_products(answer: Any) -> str:
-    sizes = range(1, 9)
-    values = [call(answer, n) for n in sizes]
-    right = [16 * (-(-n // 2)) ** 2 for n in sizes]
-    if values == right:
-        return (
-            "On 1x1 and 3x3 maps skipping does fewer, on 2x2 maps both do 16, and on larger ones Winograd wins, by up "
-            "to 36/16 = 2.25."
-        )
-    if values == [4 * n * n for n in sizes]:
-        raise Wrong("Right for even n. If n is odd, the last tile is still a whole one: round up.")
-    if values == [16 * (n // 2) ** 2 for n in sizes]:
-        raise Wrong("If n is odd, the last row and column need tiles, too: round up, not down.")
-    if values == [16 * -(-n // 2) for n in sizes]:
-        raise Wrong("These are the tiles along one axis. The map has two.")
-    raise Wrong(f"A 4x4 map has 2 x 2 tiles with 16 products each: 64. You have {values[3]}.")
+    mistakes = {
+        "Right for even n. If n is odd, the last tile is still a whole one: round up.": lambda n: 4 * n * n,
+        "If n is odd, the last row and column need tiles, too: round up, not down.": lambda n: 16 * (n // 2) ** 2,
+        "These are the tiles along one axis. The map has two.": lambda n: 16 * -(-n // 2),
+        "These are the tiles. Each has 16 products.": lambda n: (-(-n // 2)) ** 2,
+        "That is what skipping does. Winograd works in tiles.": lambda n: (3 * n - 2) ** 2,
+        "That is the regular way, nine products a result.": lambda n: 9 * n * n,
+        "A tile has 2x2 results: there are fewer tiles than results.": lambda n: 16 * n * n,
+        "A tile takes 16 products for its four results, and not 4.": lambda n: 4 * (-(-n // 2)) ** 2,
+        "That would be four products a tile, as on one axis. In two dimensions it is 16.": lambda n: 4 * -(-n // 2),
+        "36 is what a tile takes without Winograd. With it, 16.": lambda n: 36 * (-(-n // 2)) ** 2,
+        "One tile too many along each axis if n is even: round up, and no further.": lambda n: 16 * (n // 2 + 1) ** 2,
+    }
+    agree(
+        answer, lambda n: 16 * (-(-n // 2)) ** 2, [(4,), (1,), (2,), (3,), (5,), (6,), (7,), (8,)], mistakes,
+        "A 4x4 map has 2 x 2 tiles with 16 products each.",
+    )  # fmt: skip
+    return (
+        "On 1x1 and 3x3 maps skipping does fewer, on 2x2 maps both do 16, and on larger ones Winograd wins, by up "
+        "to 36/16 = 2.25."
+    )
 
 
 def my_winograd(answer: Any) -> str:
@@ -242,9 +254,19 @@ def my_winograd(answer: Any) -> str:
         x, w = (rng.standard_normal(size).astype(np.float32) for size in (outputs + 2, 3))
         g = (cost.WINOGRAD[2][1] @ w).astype(np.float32)
         y = np.empty(outputs, np.float32)
-        run_kernel(answer, -(-outputs // 4), 4, (x, g, y), y)
+        where, grid = f"{outputs} results, x of {outputs + 2}", outputs // (2 * WINOGRAD_THREADS) + 1
+        result = run_kernel(answer, grid, WINOGRAD_THREADS, (x, g, y), y, where)
         right = np.correlate(x, w, "valid")
-        compare(y, right, _nearly(x, g, right))
+        compare(y, right, _nearly(x, g, right), where)
+        case = Case(where, (x.shape, g.shape, y.shape), (), grid, WINOGRAD_THREADS, {}, [])
+        done = products(answer, case)
+        if done is not None and done > 2 * outputs:
+            raise Wrong(
+                f"The results are right. But for {outputs} results your kernel does {done} products, and "
+                f"{2 * outputs} are "
+                "enough: m1 to m4 are four products for two results."
+            )
+    no_float64(result)
     return "Two thirds of the products. In two dimensions it is 16 of 36, and the additions are shared by all channels."
 
 
@@ -252,14 +274,26 @@ def _nearly(x: Any, g: Any, right: Any) -> dict[str, Any]:
     """Results of kernels with one mistake, by a hint for each."""
     x0, x1, x2, x3 = x[:-2:2], x[1:-1:2], x[2::2], x[3::2]
     m1, m2, m3, m4 = (x0 - x2) * g[0], (x1 + x2) * g[1], (x2 - x1) * g[2], (x1 - x3) * g[3]
-    odd, swapped, turned = right.copy(), right.copy(), right.copy()
-    odd[1::2] = m2 - m3 + m4
-    swapped[::2], swapped[1::2] = right[1::2], right[::2]
-    turned[::2], turned[1::2] = m1 + m2 - m3, m2 + m3 - m4
+
+    def both(y0: Any, y1: Any) -> Any:
+        return np.stack((y0, y1), 1).ravel()
+
     return {
-        "The second of every two results is wrong: look at the signs of m3 and m4 in it.": odd,
-        "The two results of a thread have changed places.": swapped,
-        "m3 has the wrong sign: it is (x2 - x1) * g2.": turned,
+        "The two results of a thread have changed places.": both(right[1::2], right[::2]),
+        "The second of every two results is m2 - m3 - m4: look at the sign of m4.": both(m1 + m2 + m3, m2 - m3 + m4),
+        "The second of every two results is m2 - m3 - m4: look at the sign of m3.": both(m1 + m2 + m3, m2 + m3 - m4),
+        "m3 has the wrong sign: it is (x2 - x1) * g2.": both(m1 + m2 - m3, m2 + m3 - m4),
+        "m1 has the wrong sign: it is (x0 - x2) * g0.": both(m2 + m3 - m1, m2 - m3 - m4),
+        "m4 has the wrong sign: it is (x1 - x3) * g3.": both(m1 + m2 + m3, m2 - m3 + m4),
+        "g1 and g2 have changed places.": both(
+            m1 + (x1 + x2) * g[2] + (x2 - x1) * g[1], (x1 + x2) * g[2] - (x2 - x1) * g[1] - m4
+        ),
+        "m2 is (x1 + x2) * g1: a sum, and no difference.": both(m1 + (x1 - x2) * g[1] + m3, (x1 - x2) * g[1] - m3 - m4),
+        "g holds transformed weights, g0 to g3: use them in m1 to m4, not as a filter.": (
+            np.correlate(x, g[:3], "valid")
+        ),
+        "The first of every two results is m1 + m2 + m3: m3 is missing.": both(m1 + m2, m2 - m3 - m4),
+        "The second of every two results is m2 - m3 - m4: m4 is missing.": both(m1 + m2 + m3, m2 - m3),
     }
 
 
@@ -268,4 +302,29 @@ EXERCISES: dict[str, Callable[[Any], str]] = {
     "08.2": wasteful_network,
     "08.3": winograd_products,
     "08.4": my_winograd,
+}
+HINTS = {
+    "08.1": (
+        "What puts zeros between the elements of dy? Not the padding.",
+        "A stride above 1 does. layer.shape.stride is a pair.",
+        'A set of layer.name for each layer of networks.layers("resnet18", 32) whose layer.shape.stride is not (1, 1).',
+    ),
+    "08.2": (
+        "Which two things make zeros? Use both of them.",
+        "Stride 2, and maps that are as small as the filter allows.",
+        "Two layers with 4x4 filters, stride 2 and padding 1, on maps of 4x4 and 2x2; enough images and channels for a "
+        "million multiply-adds.",
+    ),
+    "08.3": (
+        "How many tiles of 2x2 results cover an n x n map?",
+        "-(-n // 2) along each axis: n / 2, rounded up.",
+        "16 * tiles * tiles.",
+    ),
+    "08.4": (
+        "Thread t makes y[2*t] and y[2*t + 1]. Which four elements of x does it need?",
+        "first = 2 * cuda.grid(1); a thread with first >= y.size stops; x0 to x3 are x[first] to x[first + 3].",
+        "The four lines m1 to m4 of section 5, with g[0] to g[3]. Then y[first] = m1 + m2 + m3 and y[first + 1] = "
+        "m2 - m3 - "
+        "m4.",
+    ),
 }

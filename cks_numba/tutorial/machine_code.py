@@ -1,14 +1,13 @@
 """Machine code of the rungs: compiled now if the tools are there, otherwise read from figures/data.
 
-Numba's simulator cannot compile, and a notebook without a GPU is in the simulator. So this module is also a command
-for another process, ``python -m cks_numba.tutorial.machine_code OPERATOR ARCH``, which prints JSON.
+The compiler runs in another process, where it can be stopped, and where the emulator is not switched on. So this module
+is also a command, ``python -m cks_numba.tutorial.machine_code OPERATOR ARCH``, which prints JSON.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -57,10 +56,9 @@ def _live(operator: str, arch: str) -> list[Code]:
         sass.tool("ptxas"), sass.tool("nvdisasm")
     except RuntimeError:
         return []
-    settings = {name: value for name, value in os.environ.items() if name != "NUMBA_ENABLE_CUDASIM"}
     command = [sys.executable, "-W", "ignore", "-m", "cks_numba.tutorial.machine_code", operator, arch]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=settings, timeout=TIMEOUT, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):  # for example, Numba's own compiler is missing
         return []
     return [Code(**item) for item in json.loads(done.stdout)]
@@ -103,7 +101,7 @@ def kinds(mix: dict[str, int]) -> dict[str, int]:
 
 
 def _compile(operator: str, arch: str) -> list[dict[str, Any]]:
-    """Compile each rung and return the fields of `Code`; works only in a process without the simulator."""
+    """Compile each rung and return the fields of `Code`."""
     made = []
     for launch in sass.examples(operator, (4,)):
         rung = launch.name.removeprefix(f"{operator} ")

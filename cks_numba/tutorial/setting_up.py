@@ -1,46 +1,66 @@
-"""`setup`: the first call of every notebook, before Numba is imported."""
+"""`setup`: the first call of every notebook decides where its kernels run."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 import sys
-from importlib.util import find_spec
+from contextlib import ExitStack
+from typing import Any
 
-QUIET = ("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "NUMBA_CUDA_WARN_ON_IMPLICIT_COPY")
-"""Warnings to switch off, because the lessons use tiny NumPy arrays on purpose."""
-DRIVERS = ("libcuda.so.1", "nvcuda.dll")
+from numba import config
 
+from ..backends import gpu
+from ..emulator import emulate
 
-def gpus() -> int:
-    """Number of CUDA GPUs according to NVIDIA's driver; 0 if there is no driver."""
-    for name in DRIVERS:
-        try:
-            driver = ctypes.CDLL(name)
-        except OSError:
-            continue
-        found = ctypes.c_int(0)
-        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(found)) == 0:
-            return found.value
-    return 0
+SIMULATED = (
+    "NUMBA_ENABLE_CUDASIM is set, so that nothing can be compiled, and the course compiles your kernels. Unset it, and "
+    "start Python again."
+)
+_emulating = ExitStack()
 
 
 def setup() -> None:
-    """Choose the GPU, or Numba's simulator if there is none or numba-cuda is not installed, and say so.
+    """Let kernels run on the GPU, or in the emulator if there is none, and say so.
 
-    Numba reads the variable NUMBA_ENABLE_CUDASIM once, at its import, so this must come first. Where
-    the variable is set already, it is left as it is.
+    Raises
+    ------
+    RuntimeError
+        Inside Numba's simulator, which compiles nothing.
     """
-    for warning in QUIET:
-        os.environ.setdefault(warning, "0")
-    found = gpus() if find_spec("numba_cuda") else 0
-    if not found and "numba" not in sys.modules:
-        os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
-    simulated = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
-    if simulated:
-        print("Kernels run in Numba's CUDA simulator, on the CPU: right for tiny arrays, slow for others.")
-    elif found:
+    settings: Any = config
+    if getattr(settings, "ENABLE_CUDASIM", False):
+        raise RuntimeError(SIMULATED)
+    settings.CUDA_LOW_OCCUPANCY_WARNINGS = settings.CUDA_WARN_ON_IMPLICIT_COPY = 0  # the arrays are tiny on purpose
+    if on_gpu():
         print("Kernels run on this machine's GPU.")
-    else:
-        print("Numba was imported before setup(), so no kernel can run here: restart the kernel, then run this first.")
-    print(f'backend="auto" uses the {"GPU" if found and not simulated else "CPU"}.')
+        print('backend="auto" uses the GPU.')
+        return
+    _emulate()
+    print("Kernels run in the emulator: compiled as for a GPU, run on the CPU, and checked.")
+    print('backend="auto" uses the CPU.')
+
+
+def on_gpu() -> bool:
+    """Whether kernels run on a GPU; asked by `setup` before it switches the emulator on, and kept."""
+    return bool(gpu().available())
+
+
+def _emulate() -> None:
+    """Switch the emulator on: for every cell of a notebook, elsewhere for good.
+
+    A cell may run in a context of its own, in which nothing is left of what earlier cells have switched on.
+    """
+    _begin()
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        for name, function in (("pre_run_cell", _begin), ("post_run_cell", _end)):
+            if function not in shell.events.callbacks[name]:
+                shell.events.register(name, function)
+
+
+def _begin(*_: Any) -> None:
+    _emulating.close()
+    _emulating.enter_context(emulate())
+
+
+def _end(*_: Any) -> None:
+    _emulating.close()

@@ -1,64 +1,158 @@
-"""Helpers of the lessons about kernels: run a learner's kernel, and tell the usual mistakes apart."""
+"""Kernels of a learner: compile them for CUDA, run them in the emulator, and tell mistakes apart.
+
+Nearly all exercises ask for sums of products, ``out[n] = sum of a[k] * b[j]``. So what a wrong kernel does need not be
+guessed: with a 1 in one element of `a` and in one of `b`, and zeros elsewhere, a launch says where that product goes.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba.core.errors import NumbaWarning
 
-from ..backends.cuda import launching
+from ..emulator import Result, check_kernel
 from ..geometry import Axis
 from ..trace.elements import REAL, Element, Log, Number, Watched, blank
 from ..trace.machine import Machine
-from .answers import Open, Wrong
+from .answers import Open, Wrong, unwritten
 
 UNTOUCHED = -777.0
 """Value of all results before the kernel runs."""
-THREADS = 32
-"""Threads of a block; always more than there are results, so that a kernel needs its guard."""
+THREADS = 4
+"""Threads of a block: most launches have several blocks, and all of them spare threads: a kernel needs its guard."""
+LIMIT = 20_000
+"""Jumps back in loops after which a thread counts as running without end; no exercise needs a hundred."""
+FEW = 6
+"""Products that a message writes out."""
+
+Index = tuple[int, ...]
+Triple = tuple[int, int, int]
+Terms = dict[Index, frozenset[tuple[Index, Index]]]
+"""By element of the result, the elements of `a` and `b` whose products it is the sum of."""
 
 
-def run_kernel(kernel: Any, grid: Any, block: Any, args: tuple[Any, ...], out: Any) -> None:
-    """Run a kernel that should fill `out`, one of its arguments.
+# --- one launch -----------------------------------------------------------------------------------
+def run_kernel(kernel: Any, grid: Any, block: Any, args: tuple[Any, ...], out: Any, where: str = "") -> Result:
+    """Run a kernel and check everything that it does.
+
+    Parameters
+    ----------
+    kernel : function with ``@cuda.jit`` above it
+    grid, block : int or tuple of int
+    args : tuple
+    out : ndarray or None
+        The one of `args` that it should fill; None if it changes arrays in place.
+    where : str
+        The case, in words.
+
+    Returns
+    -------
+    Result
+        What the emulator has found; without a fault.
 
     Raises
     ------
     Open
-        If it wrote nothing at all.
+        If it changed nothing, and the `...` still stands.
     Wrong
-        If it is no kernel, raised, or left results untouched.
+        If it is no kernel, does not compile, does something that no kernel may do, or leaves results untouched.
     """
-    if not hasattr(kernel, "__getitem__"):
+    if not hasattr(kernel, "py_func"):
         raise Wrong("This should be a kernel: keep the line @cuda.jit above it.")
-    out[...] = UNTOUCHED
+    if out is not None:
+        out[...] = UNTOUCHED
+    arrays = [arg for arg in args if isinstance(arg, np.ndarray)]
+    before = [arg.copy() for arg in arrays]
+    poison = None if out is None else UNTOUCHED
     try:
-        with launching:
-            kernel[grid, block](*args)
-    except Exception as error:  # a learner's kernel may raise anything
-        raise Wrong(explained(error)) from error
-    if (out == UNTOUCHED).all():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NumbaWarning)  # about what is slow, before anything is right
+            result = check_kernel(kernel, grid, block, *args, poison=poison, limit=LIMIT)
+    except Exception as error:  # the compiler raises many kinds
+        raise Wrong(f"Your kernel does not compile for CUDA. {explained(error, kernel)}") from error
+    if unwritten(kernel) and all(map(partial(np.array_equal, equal_nan=True), arrays, before)):
         raise Open
-    if (out == UNTOUCHED).any():
-        raise Wrong(
-            f"{int((out == UNTOUCHED).sum())} of {out.size} results were never written, such as "
-            f"{first(out == UNTOUCHED)}. Is there a path through your kernel on which a thread ends without writing, "
-            "or does a thread write to the place of another?"
-        )
+    if result.faults:
+        raise Wrong(_in(where) + _fault(result, args[0] if out is None else out))
+    return result
 
 
-def explained(error: Exception) -> str:
-    """Tell what an error in the simulator usually comes from."""
-    if isinstance(error, IndexError):
-        return (
-            f"A thread used an index past the end of an array ({error}). Either a thread that has no result to make "
-            "does not stop at once, or a bound is one too large. A GPU would not have told you."
-        )
-    if isinstance(error, TypeError) and "argument" in str(error):
-        return f"The kernel does not take the arguments that it is launched with: {error}"
-    return f"Your kernel raised {type(error).__name__}: {error}"
+def _in(where: str) -> str:
+    return f"Launched with {where}:\n" if where else ""
 
 
-def compare(got: Any, expected: Any, hints: dict[str, Any] | None = None, advice: str = "") -> None:
+def _fault(result: Result, out: Any) -> str:
+    """The fault that explains the others, in the emulator's words, and what it means here."""
+    order = ("endless loop", "out of bounds", "negative index", "divergent barrier", "missing threads", "race")
+    first = min(result.faults, key=lambda fault: [*order, fault.kind].index(fault.kind))
+    if first.kind == "never written":
+        untouched = [tuple(map(int, index)) for index in np.argwhere(out == UNTOUCHED)]
+        which = f"{len(untouched)} of {out.size} results were never written, such as {_name('', untouched[0])}."
+        return f"{which} Is there a thread that ends without writing, or one that writes to the places of others?"
+    number = sum(at * step for at, step in zip(first.block, _steps(result), strict=True)) + first.thread[0]
+    if first.kind != "out of bounds":
+        return first.text
+    if result.block[1:] == (1, 1) and number >= out.size:
+        return f"{first.text}\n  there are {out.size} results: this thread, number {number}, has none and must stop"
+    return (
+        f"{first.text}\n  test the index against both ends of the array before you use it; a GPU would not say a word"
+    )
+
+
+def _steps(result: Result) -> tuple[int, int, int]:
+    x, y, _ = result.grid
+    return tuple(size * result.block[0] for size in (1, x, x * y))  # type: ignore[return-value]
+
+
+def explained(error: Exception, kernel: Any) -> str:
+    """Say in a sentence or two why a kernel does not compile, and on which line."""
+    text = str(error)
+    for pattern, meaning in REASONS.items():
+        if found := re.search(pattern, text):
+            return meaning.format(*found.groups()) + _line(text, kernel, found)
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("Failed in cuda mode")]
+    return f"{type(error).__name__}: {lines[0] if lines else text}{_line(text, kernel, None)}"
+
+
+REASONS = {
+    r"void return type": "A kernel returns nothing: a plain `return` ends a thread, and the result goes into an array.",
+    r"Untyped global name '(\w+)': Cannot determine Numba type of <class 'function'>": (
+        "{0} is a plain Python function, which a GPU cannot call: put @cuda.jit(device=True) above it."
+    ),
+    r"type list\(|empty list|reflected list": "A GPU has no Python lists: add up in a variable, in a loop.",
+    r"Function\(<(?:built-in )?function (\w+)": "A kernel cannot call {0} here: write a loop.",
+    r"NumPy function '(?:numpy|np)\.(\w+)'": "A kernel cannot call np.{0}: it would need memory for a new array.",
+    r"NRT required|_ol_array_allocate": "A kernel can make no new arrays: write a loop over the elements.",
+    r"name '(\w+)' is not defined": "The name {0} is not defined.",
+    r"takes (\d+) arguments?, not (\d+)": "It takes {0} arguments, and is launched with {1}: keep its first line.",
+}
+"""What the compiler says, and what it means."""
+
+
+def _line(text: str, kernel: Any, found: Any) -> str:
+    """The source line that an error of the compiler is about, below it; nothing if it cannot be found."""
+    try:
+        lines, start = inspect.getsourcelines(kernel.py_func)
+    except OSError:
+        return ""
+    numbers = [int(number) for number in re.findall(r'File "[^"]*", line (\d+)', text)]
+    inside = [number - start for number in numbers if start < number < start + len(lines)]
+    if found and found.groups() and not inside:
+        inside = [k for k, line in enumerate(lines) if re.search(rf"\b{found[1]}\b", line)]
+    if found and "void return" in found[0]:
+        inside = [k for k, line in enumerate(lines) if re.search(r"\breturn\s+\S", line)]
+    return f"\n    {lines[inside[-1]].strip()}" if inside else ""
+
+
+# --- values ---------------------------------------------------------------------------------------
+def compare(got: Any, expected: Any, hints: dict[str, Any] | None = None, where: str = "") -> None:
     """Raise `Wrong` if results differ, with the hint whose array they equal instead.
 
     Parameters
@@ -66,63 +160,215 @@ def compare(got: Any, expected: Any, hints: dict[str, Any] | None = None, advice
     got, expected : ndarray
     hints : dict
         From a helpful message to the array that this kind of mistake gives.
-    advice : str
-        Where to look if it is none of these mistakes.
+    where : str
+        The case, in words.
     """
     if np.allclose(got, expected, rtol=1e-4, atol=1e-5):
         return
-    for message, array in (hints or {}).items():
-        if np.shape(array) == got.shape and np.allclose(got, array, rtol=1e-4, atol=1e-5):
-            raise Wrong(message)
+    cause = next((message for message, array in (hints or {}).items() if _same(got, array)), "")
+    raise Wrong(f"{_in(where)}{difference(got, expected)}\n{cause}".rstrip())
+
+
+def _same(got: Any, array: Any) -> bool:
+    return np.shape(array) == got.shape and np.allclose(got, array, rtol=1e-4, atol=1e-5)
+
+
+def difference(got: Any, expected: Any) -> str:
+    """Say in one line how many results are wrong, and what the first of them is."""
     wrong = ~np.isclose(got, expected, rtol=1e-4, atol=1e-5)
     at = first(wrong)
-    raise Wrong(
-        f"{int(wrong.sum())} of {got.size} results are wrong. The first one: at {at} you have {got[at]:.4g}, "
-        f"and it should be {expected[at]:.4g}. {advice}".rstrip()
+    return (
+        f"{int(wrong.sum())} of {got.size} results are wrong. The first one is {_name('', at)}: you have "
+        f"{got[at]:.4g}, "
+        f"and it should be {expected[at]:.4g}."
     )
 
 
-def first(mask: Any) -> tuple[int, ...]:
+def first(mask: Any) -> Index:
     """Index of the first True."""
     return tuple(int(index) for index in np.argwhere(mask)[0])
 
 
-# --- kernels of one axis ----------------------------------------------------------------------------
-def one_axis(kernel: Any, operator: str, axes: list[Axis], seed: int) -> None:
-    """Try a kernel of one axis that takes x (dy), w, y (dx), stride and padding; it may do no product too many.
+def _name(array: str, index: Index) -> str:
+    return f"{array}[{', '.join(map(str, index))}]"
+
+
+# --- sums of products -----------------------------------------------------------------------------
+class Case(NamedTuple):
+    """A launch of a kernel ``(a, b, out, *scalars)`` whose results are sums of products.
+
+    Attributes
+    ----------
+    where : str
+        The case, in words.
+    sizes : three tuples of int
+        Shapes of a, b and out.
+    scalars : tuple of int
+    grid, block : int or tuple of int
+    terms : dict
+        The products of each result.
+    mistakes : list of (str, dict)
+        What can be wrong with a kernel, and the products that it then adds up; the same ones in all cases.
+    """
+
+    where: str
+    sizes: tuple[Index, Index, Index]
+    scalars: tuple[int, ...]
+    grid: Any
+    block: Any
+    terms: Terms
+    mistakes: list[tuple[str, Terms]]
+
+    def launch(self, kernel: Any, a: Any, b: Any) -> tuple[Any, Result]:
+        """The results and the report of a launch with these operands."""
+        out = np.empty(self.sizes[2], np.float32)
+        return out, run_kernel(kernel, self.grid, self.block, (a, b, out, *self.scalars), out, self.where)
+
+    def expected(self, a: Any, b: Any, terms: Terms) -> Any:
+        """The sums of the given products."""
+        sums = np.zeros(self.sizes[2])
+        for index, pairs in terms.items():
+            sums[index] = sum(float(a[k]) * float(b[j]) for k, j in pairs)
+        return sums
+
+
+def sums_of_products(kernel: Any, cases: list[Case], names: tuple[str, str, str], zeros: str = "") -> Result:
+    """Try a kernel on all cases.
+
+    Parameters
+    ----------
+    kernel : function with ``@cuda.jit`` above it
+    cases : list of Case
+    names : three str
+        What a, b and out are called in the exercise.
+    zeros : str
+        If given, no zero may be multiplied; says who would add such zeros: "padding would add".
+
+    Returns
+    -------
+    Result
+        The report of the last launch.
 
     Raises
     ------
     Open, Wrong
-        As in `run_kernel` and `compare`; also if it does more products than are useful.
     """
-    rng = np.random.default_rng(seed)
-    forward = operator == "conv2d"
-    for axis in axes:
-        given, made = (axis.size, axis.outputs) if forward else (axis.outputs, axis.size)
-        a, w = (rng.integers(1, 9, size).astype(np.float32) for size in (given, axis.taps))
-        out, expected = np.empty(made, np.float32), np.zeros(made)
-        for run in axis.runs(operator):
-            for i, f, o in run.triples():
-                expected[o if forward else i] += (a[i] if forward else a[o]) * w[f]
-        args = a, w, out, axis.stride, axis.before
-        run_kernel(kernel, made // THREADS + 1, THREADS, args, out)
-        where = f"Stride {axis.stride}, padding {axis.before}, {axis.taps} taps, {axis.size} inputs."
-        compare(
-            out, expected, advice=f"{where} A negative index reads from the end of an array: is one of yours negative?"
+    rng = np.random.default_rng(0)
+    for case in cases:
+        a, b = (
+            rng.permutation(np.arange(2, 2 + prod(size))).reshape(size).astype(np.float32) for size in case.sizes[:2]
         )
-        done = products(kernel, made, *args)
-        if done is not None and done > axis.triples:
-            raise Wrong(f"The results are right, but it does {done} products where {axis.triples} are useful.")
+        out, result = case.launch(kernel, a, b)
+        if not np.allclose(out, case.expected(a, b, case.terms), rtol=1e-4):
+            raise Wrong(_in(case.where) + _what_is_wrong(kernel, case, cases, names, a, b, out))
+    if zeros:
+        for case in cases:
+            _multiplies_no_zero(kernel, case, names, zeros)
+    no_float64(result)
+    return result
 
 
-def products(kernel: Any, results: int, *args: Any) -> int | None:
+def _what_is_wrong(
+    kernel: Any, case: Case, cases: list[Case], names: tuple[str, str, str], a: Any, b: Any, out: Any
+) -> str:
+    expected = case.expected(a, b, case.terms)
+    said = difference(out, expected)
+    if np.allclose(out, expected + UNTOUCHED):
+        return f"{said}\nYour kernel adds to what {names[2]} held before. Begin with 0, or use a variable."
+    found = _products(kernel, case)
+    if not np.allclose(out, case.expected(a, b, found), rtol=1e-4):
+        return f"{said}\nYours is no plain sum of products {names[0]}[...] * {names[1]}[...]."
+    at = next(index for index in np.ndindex(*case.sizes[2]) if found.get(index) != case.terms.get(index))
+    sums = [_sum(terms.get(at, frozenset()), names) for terms in (found, case.terms)]
+    lines = [said, f"  yours:  {_name(names[2], at)} = {sums[0]}", f"  right:  {_name(names[2], at)} = {sums[1]}"]
+    return "\n".join([*lines, *_cause(kernel, case, cases, found)])
+
+
+def _sum(pairs: Iterable[tuple[Index, Index]], names: tuple[str, str, str]) -> str:
+    terms = [f"{_name(names[0], k)}*{_name(names[1], j)}" for k, j in sorted(pairs, key=lambda pair: pair[::-1])]
+    more = f" + {len(terms) - FEW} more" if len(terms) > FEW else ""
+    return (" + ".join(terms[:FEW]) or "0") + more
+
+
+def _products(kernel: Any, case: Case) -> Terms:
+    """The products that a kernel adds up, by experiment."""
+    found: dict[Index, set[tuple[Index, Index]]] = {}
+    for k in np.ndindex(*case.sizes[0]):
+        for j in np.ndindex(*case.sizes[1]):
+            a, b = (np.zeros(size, np.float32) for size in case.sizes[:2])
+            a[k] = b[j] = 1
+            for index in np.argwhere(np.isclose(case.launch(kernel, a, b)[0], 1)):
+                found.setdefault(tuple(map(int, index)), set()).add((k, j))
+    return {index: frozenset(pairs) for index, pairs in found.items()}
+
+
+def _cause(kernel: Any, failed: Case, cases: list[Case], found: Terms) -> Iterator[str]:
+    """The first mistake that gives just what this kernel gives in the case that failed, and in all others."""
+    known = {failed.where: found}
+    for number, (mistake, terms) in enumerate(failed.mistakes):
+        if _clean(terms) == found and all(_agrees(kernel, case, number, known) for case in cases):
+            yield mistake
+            return
+
+
+def _agrees(kernel: Any, case: Case, mistake: int, known: dict[str, Terms]) -> bool:
+    """Whether a kernel adds up what this mistake would; True for a case that it cannot run."""
+    if case.where not in known:
+        try:
+            known[case.where] = _products(kernel, case)
+        except Wrong:
+            return True
+    return known[case.where] == _clean(case.mistakes[mistake][1])
+
+
+def _clean(terms: Terms) -> Terms:
+    return {index: pairs for index, pairs in terms.items() if pairs}
+
+
+def _multiplies_no_zero(kernel: Any, case: Case, names: tuple[str, str, str], zeros: str) -> None:
+    """Fill one element of b with NaN at a time: a result that has no product with it must not notice, but 0 * NaN does.
+
+    Then count the products in the kernel's source, for zeros that are multiplied and thrown away.
+    """
+    ones = np.ones(case.sizes[0], np.float32)
+    for j in np.ndindex(*case.sizes[1]):
+        b = np.ones(case.sizes[1], np.float32)
+        b[j] = np.nan
+        out, _ = case.launch(kernel, ones, b)
+        for index in np.ndindex(*case.sizes[2]):
+            if np.isnan(out[index]) and all(pair[1] != j for pair in case.terms.get(index, ())):
+                raise Wrong(
+                    f"{_in(case.where)}The results are right. But for {_name(names[2], index)} you multiply "
+                    f"{_name(names[1], j)} by a zero that {zeros}: leave that product out."
+                )
+    useful = sum(map(len, case.terms.values()))
+    done = products(kernel, case)
+    if done is not None and done > useful:
+        raise Wrong(
+            f"{_in(case.where)}The results are right. But your kernel does {done} products where {useful} are useful: "
+            "which of them are thrown away?"
+        )
+
+
+def no_float64(result: Result) -> None:
+    """Raise `Wrong` if a kernel whose arrays are float32 computes in float64."""
+    for said in result.lint().split("\n\n"):
+        if "float64, though no array is" in said:
+            raise Wrong(
+                "The results are right, but your kernel computes in float64, although all arrays are "
+                f"float32:\n{said}\n"
+                "  a sum that begins with 0 or 0.0 is float64: begin with out.dtype.type(0), where out is the result"
+            )
+
+
+def products(kernel: Any, case: Case) -> int | None:
     """Count the multiplications of elements that a kernel does; None where its source cannot be traced."""
     log = Log()
-    watched = tuple(_watched(arg, log) if isinstance(arg, np.ndarray) else arg for arg in args)
+    a, b, out = (_watched(np.ones(size, np.float32), log) for size in case.sizes)
+    grid, block = (size if isinstance(size, tuple) else (size,) for size in (case.grid, case.block))
     try:
-        Machine(log).launch(kernel, (results // THREADS + 1,), (THREADS,), watched)
-    except Exception:  # only the praise needs this count, and a learner may write anything
+        Machine(log).launch(kernel, grid, block, (a, b, out, *case.scalars))
+    except Exception:  # a learner may write anything
         return None
     return len(log.events) + log.outside
 
@@ -132,3 +378,110 @@ def _watched(array: Any, log: Log) -> Watched:
     for index, value in np.ndenumerate(array):
         made.cells[index] = Number(float(value), log, Element("", index, REAL))
     return made
+
+
+# --- kernels of one axis --------------------------------------------------------------------------
+NAMES = {"conv2d": ("x", "w", "y"), "conv2d_input": ("dy", "w", "dx"), "conv2d_weight": ("x", "dy", "dw")}
+
+
+def one_axis(kernel: Any, operator: str, axes: list[Axis], zeros: str) -> None:
+    """Try a kernel of one axis that takes the operands, the result, stride and padding.
+
+    Raises
+    ------
+    Open, Wrong
+        As in `sums_of_products`.
+    """
+    sums_of_products(kernel, [_case(operator, axis) for axis in axes], NAMES[operator], zeros)
+
+
+def _case(operator: str, axis: Axis) -> Case:
+    length = {"x": axis.size, "dx": axis.size, "w": axis.taps, "dw": axis.taps, "y": axis.outputs, "dy": axis.outputs}
+    first, second, made = ((length[name],) for name in NAMES[operator])
+    where = f"stride={axis.stride}, padding={axis.before}, {axis.taps} taps, {axis.size} inputs, {axis.outputs} outputs"
+    terms = _by_result(operator, axis, triples(axis))
+    mistakes = [(text, _by_result(operator, axis, found)) for text, found in mistaken(axis)]
+    if operator == "conv2d_input":
+        mistakes += [(text, _by_result(operator, axis, found)) for text, found in _mistaken_phases(axis)]
+    mistakes += one_of_each(terms)
+    grid = made[0] // THREADS + 1
+    return Case(where, (first, second, made), (axis.stride, axis.before), grid, THREADS, terms, mistakes)
+
+
+def _by_result(operator: str, axis: Axis, found: Iterable[Triple]) -> Terms:
+    terms: dict[Index, set[tuple[Index, Index]]] = {}
+    for i, f, o in found:
+        number = {"x": (i,), "dx": (i,), "w": (f,), "dw": (f,), "y": (o,), "dy": (o,)}
+        first, second, made = (number[name] for name in NAMES[operator])
+        terms.setdefault(made, set()).add((first, second))
+    return {index: frozenset(pairs) for index, pairs in terms.items()}
+
+
+def one_of_each(terms: Terms) -> list[tuple[str, Terms]]:
+    """The mistakes that leave one product of every sum."""
+    text = "Only one product of each sum is left. Is there a = where += belongs, or a return inside the loop?"
+    return [
+        (
+            text,
+            {index: frozenset({choose(pairs, key=lambda pair: pair[::-1])}) for index, pairs in terms.items() if pairs},
+        )
+        for choose in (max, min)
+    ]
+
+
+def triples(axis: Axis, index: Callable[[int, int], int] | None = None) -> list[Triple]:
+    """All real triples (i, f, o) of an axis, or those of another equation for i."""
+    index = index or (lambda o, f: o * axis.stride - axis.before + f * axis.dilation)
+    every = ((index(o, f), f, o) for o in range(axis.outputs) for f in range(axis.taps))
+    return [triple for triple in every if 0 <= triple[0] < axis.size]
+
+
+def mistaken(axis: Axis) -> list[tuple[str, list[Triple]]]:
+    """The products of kernels with one mistake, by what is wrong with them."""
+    stride, before, taps = axis.stride, axis.before, axis.taps
+    right = triples(axis)
+    return [
+        ("The stride is missing: i = o*stride - padding + f.", triples(axis, lambda o, f: o - before + f)),
+        ("The padding is missing: i = o*stride - padding + f.", triples(axis, lambda o, f: o * stride + f)),
+        ("The padding is subtracted: i = o*stride - padding + f.", triples(axis, lambda o, f: o * stride + before + f)),
+        (
+            "The filter is turned around: tap f belongs to input o*stride - padding + f.",
+            triples(axis, lambda o, f: o * stride - before + taps - 1 - f),
+        ),
+        ("The stride belongs to o, and not to f.", triples(axis, lambda o, f: o - before + f * stride)),
+        ("The last tap is missing: the end of a range() is not in it.", [t for t in right if t[1] < taps - 1]),
+        ("The first tap is missing.", [t for t in right if t[1] > 0]),
+        (
+            "The last output is missing: the end of a range() is not in it.",
+            [t for t in right if t[2] < axis.outputs - 1],
+        ),
+        ("The first output is missing.", [t for t in right if t[2] > 0]),
+        ("The last input is never used: a bound is one too small.", [t for t in right if t[0] < axis.size - 1]),
+        ("The first input is never used: is there a > where >= belongs?", [t for t in right if t[0] > 0]),
+    ]
+
+
+def _mistaken_phases(axis: Axis) -> list[tuple[str, list[Triple]]]:
+    """The products of kernels of the input gradient that start at a wrong tap, by what is wrong with them."""
+    stride, taps, before = axis.stride, axis.taps, axis.before
+
+    def walk(first: Callable[[int], int], step: int, shift: int) -> list[Triple]:
+        every = ((i, f, (i + shift - f) // stride) for i in range(axis.size) for f in range(first(i), taps, step))
+        return [triple for triple in every if 0 <= triple[2] < axis.outputs]
+
+    phase = "The phase of an input is (i + padding) % stride: its first tap."
+    return [
+        (f"{phase} You left out the padding.", walk(lambda i: i % stride, stride, before)),
+        ("The padding is missing: o*stride = i + padding - f.", walk(lambda i: i % stride, stride, 0)),
+        (f"{phase} Yours begins at tap 0 for every input.", walk(lambda i: 0, stride, before)),
+        (
+            "An input meets only the taps of its phase, `stride` apart: where (i + padding - f) is no multiple of the "
+            "stride, there is no such output.",
+            walk(lambda i: 0, 1, before),
+        ),
+        (
+            "Each input takes one tap only: the taps of its phase are `stride` apart, and there may be more of them.",
+            walk(lambda i: (i + before) % stride, taps + stride, before),
+        ),
+        ("The padding is added: o*stride = i + padding - f.", walk(lambda i: (i - before) % stride, stride, -before)),
+    ]

@@ -1,57 +1,72 @@
-"""`setup` chooses the simulator before Numba is imported, in a process of its own."""
+"""`setup` decides where the kernels of a notebook run, in a process of its own."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
 
-from cks_numba.tutorial import setting_up
+KERNEL = """
+from numba import cuda
+import numpy as np
 
-COUNT = "import cks_numba.tutorial.setting_up as s; s.gpus = lambda: {}; "
+@cuda.jit
+def double(x):
+    i = cuda.grid(1)
+    if i {test} x.size:
+        x[i] *= 2
+
+x = np.ones(5, np.float32)
+"""
+CELL = "shell.run_cell({!r})"
+SHELL = "from IPython.core.interactiveshell import InteractiveShell as I; shell = I.instance(); "
 
 
 def run(code: str, **variables: str) -> str:
     settings = {**os.environ, **variables}
     if "NUMBA_ENABLE_CUDASIM" not in variables:
         settings.pop("NUMBA_ENABLE_CUDASIM", None)
-    return subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=True).stdout
+    done = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
 
 
-def test_the_tutorial_package_imports_no_numba() -> None:
-    code = "import sys, cks_numba.tutorial as t; print('numba' in sys.modules, 'matplotlib' in sys.modules)"
-    assert run(code) == "False False\n"
+GPU = "import cks_numba.tutorial.setting_up as s; from types import SimpleNamespace as N; s.gpu = lambda: N(available="
 
 
-@pytest.mark.parametrize(("gpus", "simulated"), [(0, True), (1, False)])
-def test_the_simulator_is_for_machines_without_a_gpu(gpus: int, simulated: bool) -> None:
-    if gpus and find_spec("numba_cuda") is None:
-        pytest.skip("a GPU is used through numba-cuda, which is not installed")
-    shown = run(COUNT.format(gpus) + "s.setup(); from cks_numba.kernels.jit import SIMULATED; print(SIMULATED)")
-    assert shown.splitlines()[-1] == str(simulated)
-    assert ("simulator" in shown) == simulated and ("uses the GPU" in shown) != simulated
+def test_without_a_gpu_kernels_run_in_the_emulator() -> None:
+    shown = run(f"{GPU}lambda: False)\ns.setup()\n{KERNEL.format(test='<')}\ndouble[2, 4](x)\nprint(x.sum())")
+    assert "in the emulator" in shown and "uses the CPU" in shown and shown.endswith("10.0\n")
 
 
-def test_without_numba_cuda_a_gpu_is_of_no_use() -> None:
-    hidden = "import sys; sys.modules['numba_cuda'] = None; "
-    shown = run(hidden + COUNT.format(1) + "s.setup(); import os; print(os.environ['NUMBA_ENABLE_CUDASIM'])")
-    assert "simulator" in shown and shown.endswith("uses the CPU.\n1\n")
+def test_a_gpu_is_used_where_there_is_one() -> None:
+    shown = run(f"{GPU}lambda: True)\ns.setup()\nprint(s._emulating._exit_callbacks)")
+    assert "this machine's GPU" in shown and "uses the GPU" in shown and "emulator" not in shown
+    assert shown.endswith("deque([])\n")
 
 
-def test_a_variable_that_is_set_stays() -> None:
+def test_auto_stays_the_cpu() -> None:
     shown = run(
-        COUNT.format(1) + "s.setup(); import os; print(os.environ['NUMBA_ENABLE_CUDASIM'])", NUMBA_ENABLE_CUDASIM="1"
+        "from cks_numba.tutorial import setup; setup(); import cks_numba.backends as b; print(b.choose('auto', False))"
     )
-    assert "simulator" in shown and shown.endswith("1\n")
+    assert ("emulator" in shown) == shown.endswith("cpu\n")
 
 
-def test_too_late() -> None:
-    assert "restart the kernel" in run(COUNT.format(0) + "import numba; s.setup()")
+def test_a_fault_is_an_error() -> None:
+    shown = run(f"{GPU}lambda: False)\ns.setup()\n{KERNEL.format(test='<=')}\ndouble[2, 4](x)")
+    assert "KernelFault" in shown and "x[5], but x has 5 elements" in shown
 
 
-def test_counting_gpus_needs_no_driver(monkeypatch) -> None:
-    monkeypatch.setattr(setting_up, "DRIVERS", ("no_such_driver.so",))
-    assert setting_up.gpus() == 0
+def test_every_cell_of_a_notebook_has_the_emulator() -> None:
+    pytest.importorskip("IPython", reason="IPython is not installed (pip install cks-numba[tutorials])")
+    cells = f"{GPU}lambda: False)\ns.setup()", KERNEL.format(test="<"), "1 / 0", "double[2, 4](x); print(x.sum())"
+    code = SHELL + "; ".join(CELL.format(cell) for cell in (*cells, "s.setup()", cells[-1]))
+    code += "; from cks_numba.tutorial import setting_up as s"
+    shown = run(f"{code}; print(s._emulating._exit_callbacks)")
+    assert "10.0" in shown and "20.0" in shown and shown.endswith("deque([])\n")
+
+
+def test_the_simulator_is_refused() -> None:
+    shown = run("from cks_numba.tutorial import setup; setup()", NUMBA_ENABLE_CUDASIM="1")
+    assert "RuntimeError: NUMBA_ENABLE_CUDASIM is set" in shown and "Unset it" in shown

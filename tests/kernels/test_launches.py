@@ -12,6 +12,7 @@ from reference import HARD_SHAPES, integers
 from cks_numba import kernels, plan_table
 from cks_numba.geometry import OPERATORS, ConvShape, plan
 from cks_numba.kernels import tiled
+from cks_numba.kernels.grouped import launch_groups
 from cks_numba.kernels.tiled.sizes import BK
 
 SHAPE = HARD_SHAPES["odd sizes, stride does not divide"]
@@ -66,6 +67,13 @@ def test_small_problems_get_small_tiles_and_long_sums_are_split():
         assert tiled.choose(operator, small).tile == tiled.TILES[-1]
         assert tiled.choose(operator, large).tile == tiled.TILES[0]
     assert tiled.choose("conv2d_weight", small).parts == 1 and tiled.choose("conv2d_weight", large).parts > 1
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_rows_too_many_for_indices_of_32_bits_are_refused_before_the_arrays_are_touched(operator):
+    shape = ConvShape(n=2**11, ih=1024, iw=1024, ic=1, oc=1, fh=3, fw=3, padding=1)
+    with pytest.raises(ValueError, match="too many positions or terms"):
+        launch_groups(operator, "grouped", None, shape, (None, None, None), (8, 8), 8)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

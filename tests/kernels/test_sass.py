@@ -71,6 +71,23 @@ class TestBudget:
 
 @pytest.mark.sass
 @pytest.mark.skipif(bool(WHY), reason=WHY or "tools are there")
+@pytest.mark.parametrize("rung", ["grouped"])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_nothing_is_spilled_and_nothing_is_float64(operator, rung):
+    launch = next(item for item in sass.examples(operator, (4,)) if item.name == f"{operator} {rung}")
+    ptx = sass.ptx_of(launch)
+    for arch in sass.ARCHITECTURES:
+        compiled = sass.assemble(launch.name, ptx, arch)
+        code = sass.mix(compiled.code)
+        where = f"{compiled.name} {arch}: {compiled.registers} registers, {dict(compiled.mix)}"
+        assert compiled.spilled == 0 and compiled.registers < 255, where
+        assert not any(name.startswith(("LDL", "STL", "DFMA", "DADD", "DMUL", "DSETP")) for name in code), where
+        assert 0 < compiled.mix["LDS"] <= 2 * compiled.mix["FFMA"], where
+        assert not {"I2F", "F2I", "MUFU", "LDG"} & set(compiled.mix), where
+
+
+@pytest.mark.sass
+@pytest.mark.skipif(bool(WHY), reason=WHY or "tools are there")
 def test_command_prints_the_table_and_the_loop(capsys):
     assert main(["sass", "conv2d", "--arch", "sm_90", "--source"]) == 0
     text = capsys.readouterr().out
@@ -88,7 +105,7 @@ def test_device_functions_have_lines_of_their_own_and_are_all_inlined():
         ptx, _ = cuda.compile(launch.kernel.py_func, types, device=False, abi="numba", cc=sass.PTX_FOR, lineinfo=True)
     names = {number: name for number, name in re.findall(r'\.file\s+(\d+) ".*?(\w+\.py)"', ptx)}
     inlined = {names[number] for number in re.findall(r"\.loc\s+(\d+) .*inlined_at", ptx)}
-    assert set(names.values()) == {"gemm.py", "device_functions.py"} == inlined
+    assert set(names.values()) == {"gemm.py", "device_functions.py", "grouped.py"} == inlined
     assert ".func" not in ptx and "call" not in ptx
 
 

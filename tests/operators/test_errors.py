@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -219,9 +220,202 @@ def test_type_errors(function, keys, message):
         function(**keys)
 
 
-def test_only_the_arrays_are_positional():
-    with pytest.raises(TypeError, match="positional"):
-        cks.conv2d(X, W, None, 2)
+# --- a way out ------------------------------------------------------------------------------------
+def first(array):
+    """Bring an array from NHWC to NCHW, or a filter from OHWI to OIHW."""
+    return np.ascontiguousarray(array.transpose(0, 3, 1, 2))
+
+
+TWO_GROUPS = np.ones((4, 3, 3, 2))  # a filter for the four channels of X in two groups
+EACH_ALONE = np.ones((4, 3, 3, 1))  # and in four
+OPERATORS = {"conv2d": conv2d, "dx": conv2d_input, "transposed": conv_transpose2d, "dw": conv2d_weight}
+FIRST = {  # all arguments in PyTorch's order
+    "conv2d": {"x": first(X), "w": first(W)},
+    "dx": {"input_size": first(X).shape, "w": first(W), "dy": first(DY)},
+    "transposed": {"x": first(DY), "w": first(W)},
+    "dw": {"x": first(X), "weight_size": first(W).shape, "dy": first(DY)},
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_other_layout_is_named(name):
+    with pytest.raises(ValueError, match=r'; layout="NCHW" would fit$'):
+        OPERATORS[name](**FIRST[name])
+    with pytest.raises(ValueError, match=r'; layout="NHWC" would fit$'):
+        OPERATORS[name](layout="NCHW")
+    OPERATORS[name](**FIRST[name], layout="NCHW")
+
+
+MEANT = {  # operator, arguments, what the message says, and the arguments as it says
+    "x alone": (conv2d, {"x": first(X)}, "x.transpose(0, 2, 3, 1) would fit", {"x": first(X).transpose(0, 2, 3, 1)}),
+    "w alone": (conv2d, {"w": first(W)}, "w.transpose(0, 2, 3, 1) would fit", {"w": first(W).transpose(0, 2, 3, 1)}),
+    "w alone, NCHW": (
+        conv2d,
+        {"x": first(X), "layout": "NCHW"},
+        "w.transpose(0, 3, 1, 2) would fit",
+        {"x": first(X), "w": W.transpose(0, 3, 1, 2), "layout": "NCHW"},
+    ),
+    "one image": (
+        conv2d,
+        {"x": first(X)[0]},
+        "x.transpose(1, 2, 0) would fit",
+        {"x": first(X)[0].transpose(1, 2, 0)},
+    ),
+    "size alone": (
+        conv2d_input,
+        {"input_size": (2, 4, 5, 6)},
+        "input_size=(2, 5, 6, 4) would fit",
+        {"input_size": (2, 5, 6, 4)},
+    ),
+    "size of one image": (
+        conv2d_input,
+        {"input_size": (4, 5, 6), "dy": DY[0]},
+        "input_size=(5, 6, 4) would fit",
+        {"input_size": (5, 6, 4), "dy": DY[0]},
+    ),
+    "all but the size": (
+        conv2d_input,
+        {"w": first(W), "dy": first(DY)},
+        "w.transpose(0, 2, 3, 1) and dy.transpose(0, 2, 3, 1) would fit",
+        {},
+    ),
+    "weight_size": (
+        conv2d_weight,
+        {"weight_size": (6, 4, 3, 3)},
+        "weight_size=(6, 3, 3, 4) would fit",
+        {"weight_size": (6, 3, 3, 4)},
+    ),
+    "TensorFlow's filter": (
+        conv2d,
+        {"w": W.transpose(1, 2, 3, 0)},
+        "w.transpose(3, 0, 1, 2) would fit",
+        {"w": W.transpose(1, 2, 3, 0).transpose(3, 0, 1, 2)},
+    ),
+    "TensorFlow's filter, NCHW": (
+        conv2d,
+        {"x": np.ones((2, 4, 5, 8)), "w": W.transpose(1, 2, 3, 0), "layout": "NCHW"},
+        "w.transpose(3, 2, 0, 1) would fit",
+        {"x": np.ones((2, 4, 5, 8)), "w": W.transpose(1, 2, 3, 0).transpose(3, 2, 0, 1), "layout": "NCHW"},
+    ),
+    "filter of a convolution": (
+        conv_transpose2d,
+        {"w": W.transpose(3, 1, 2, 0)},
+        "w.transpose(3, 1, 2, 0) would fit",
+        {"w": W},
+    ),
+    "groups missing": (conv2d, {"w": TWO_GROUPS}, "groups=2 would fit", {"w": TWO_GROUPS, "groups": 2}),
+    "groups wrong": (conv2d, {"groups": 3}, "groups=1 would fit", {"groups": 1}),
+    "depthwise": (conv2d, {"w": EACH_ALONE}, "groups=4 would fit", {"w": EACH_ALONE, "groups": 4}),
+    "depthwise, NCHW": (
+        conv2d,
+        {"x": first(X), "w": first(EACH_ALONE)},
+        'layout="NCHW" and groups=4 would fit',
+        {"x": first(X), "w": first(EACH_ALONE), "layout": "NCHW", "groups": 4},
+    ),
+    "depthwise gradient": (
+        conv2d_weight,
+        {"weight_size": EACH_ALONE.shape, "dy": DY[..., :4]},
+        "groups=4 would fit",
+        {"weight_size": EACH_ALONE.shape, "dy": DY[..., :4], "groups": 4},
+    ),
+    "grey images": (
+        conv2d,
+        {"x": X[..., 0], "w": W[..., :1]},
+        "x[..., None] would fit as images of one channel, groups=6 as one image",
+        {"x": X[..., 0][..., None], "w": W[..., :1]},
+    ),
+    "grey images, NCHW": (
+        conv2d,
+        {"x": X[..., 0], "w": first(W[..., :1]), "layout": "NCHW"},
+        "x[:, None] would fit as images of one channel, groups=2 as one image",
+        {"x": X[..., 0][:, None], "w": first(W[..., :1]), "layout": "NCHW"},
+    ),
+    "x and w": (conv2d, {"x": W, "w": X}, "are x and w swapped, or is padding missing?", {}),
+    "x and w, other channels": (conv_transpose2d, {"x": W, "w": DY}, "are x and w swapped?", {"x": DY, "w": W}),
+    "w and dy": (conv2d_input, {"w": DY, "dy": W}, "are w and dy swapped?", {}),
+    "x and dy": (conv2d_weight, {"x": DY, "dy": X}, "are x and dy swapped?", {}),
+}
+
+
+@pytest.mark.parametrize(("function", "keys", "way", "mended"), MEANT.values(), ids=MEANT.keys())
+def test_what_may_have_been_meant_is_said_and_works(function, keys, way, mended):
+    with pytest.raises(ValueError, match=rf"; {re.escape(way)}$"):
+        function(**keys)
+    function(**mended)
+
+
+def test_nothing_is_proposed_that_does_not_fit():
+    for function, keys in (
+        (conv2d, {"w": np.ones((6, 3, 3, 7))}),
+        (conv2d, {"stride": 0}),
+        (conv2d, {"x": first(X), "w": first(W), "dilation": 4}),
+        (conv2d_input, {"input_size": (9, 5, 6, 4)}),
+        (conv2d_weight, {"dy": np.ones((2, 4, 5, 6))}),
+        (conv_transpose2d, {"x": DY[..., :5]}),
+    ):
+        with pytest.raises(ValueError, match="^(?!.*(would fit|swapped))"):
+            function(**keys)
+
+
+POSITIONAL = {
+    "stride": (cks.conv2d, (X, W, 2), "conv2d(x, w, stride=2)"),
+    "both": (cks.conv2d, (X, W, 2, 1), "conv2d(x, w, stride=2, padding=1)"),
+    "pair": (cks.conv2d, (X, W, (2, 1)), "conv2d(x, w, stride=(2, 1))"),
+    "no bias": (cks.conv2d, (X, W, None, 2), "conv2d(x, w, stride=2)"),
+    "bias": (cks.conv2d, (X, W, BIAS, 2, "same", 1), "conv2d(x, w, bias, stride=2, padding='same')"),
+    "transposed": (cks.conv_transpose2d, (DY, W, 2, 1), "conv_transpose2d(x, w, stride=2, padding=1)"),
+    "dx": (cks.conv2d_input, (X.shape, W, DY, 2), "conv2d_input(input_size, w, dy, stride=2)"),
+    "dw": (cks.conv2d_weight, (X, W.shape, DY, 2, 1), "conv2d_weight(x, weight_size, dy, stride=2, padding=1)"),
+}
+
+
+@pytest.mark.parametrize(("function", "given", "call"), POSITIONAL.values(), ids=POSITIONAL.keys())
+def test_options_by_position_are_named(function, given, call):
+    with pytest.raises(TypeError, match=rf"^options cannot be positional: write {re.escape(call)}$"):
+        function(*given)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "float16", "bool"])
+@pytest.mark.parametrize("function", [conv2d, conv_transpose2d])
+def test_other_dtypes_name_the_cast(function, dtype):
+    x = (X if function is conv2d else DY).astype(dtype)
+    with pytest.raises(TypeError, match=rf'x must be float32 or float64, got {dtype}: take x\.astype\("float32"\)$'):
+        function(x=x, w=W.astype(dtype))
+    assert function(x=x.astype("float32"), w=W.astype("float32")).dtype == np.float32
+
+
+WAYS = {
+    "complex": ({"x": X.astype(complex)}, "got complex128: give x.real and x.imag"),
+    "mixed": ({"x": X.astype("f4")}, 'got float32 and float64: take w.astype("float32")'),
+    "mixed, the other": ({"w": W.astype("f4")}, 'got float64 and float32: take x.astype("float32")'),
+    "list": ({"x": X.tolist()}, 'got list: take numpy.asarray(x, dtype="float32")'),
+    "memory": ({"w": memoryview(W)}, 'got memoryview: take numpy.asarray(w, dtype="float32")'),
+    "masked": ({"x": np.ma.array(X)}, "got MaskedArray: take x.filled(0)"),
+    "class": ({"x": np.ndarray}, "got type"),
+    "matrix": ({"x": X[0, ..., 0]}, "got shape (5, 6); an image of one channel is x[..., None]"),
+    "matrix, NCHW": ({"x": X[0, ..., 0], "layout": "NCHW"}, "got shape (5, 6); an image of one channel is x[None]"),
+    "bias of two axes": ({"bias": np.ones((6, 1))}, "got (6, 1): take bias.reshape(-1)"),
+    "groups of w": ({"w": np.ones((9, 3, 3, 2)), "groups": 2}, "got groups=2 and oc=9: take 1"),
+}
+
+
+@pytest.mark.parametrize(("keys", "way"), WAYS.values(), ids=WAYS.keys())
+def test_a_way_out_is_said(keys, way):
+    with pytest.raises((TypeError, ValueError), match=rf"{re.escape(way)}$"):
+        conv2d(**keys)
+
+
+def test_the_groups_that_a_transposed_convolution_can_have():
+    with pytest.raises(ValueError, match="got groups=5 and 6 channels: take 1, 2, 3 or 6$"):
+        conv_transpose2d(groups=5)
+    assert conv_transpose2d(groups=3).shape == (2, 5, 6, 12)
+
+
+def test_an_array_in_the_place_of_a_size():
+    with pytest.raises(TypeError, match=r"got an array of shape \(2, 5, 6, 4\): take input_size.shape$"):
+        conv2d_input(input_size=X)
+    with pytest.raises(TypeError, match=r"got an array of shape \(4,\): take tuple\(weight_size\)$"):
+        conv2d_weight(weight_size=np.array(W.shape))
 
 
 @pytest.mark.parametrize("name", ["x", "w", "bias"])

@@ -85,6 +85,7 @@ def test_float32_stays_float32():
     [
         (lambda x, w, dy: cd.conv2d(x.compute(), w), TypeError, "x must be a dask array, got ndarray"),
         (lambda x, w, dy: cd.conv2d(x[0], w), ValueError, "x must have 4 axes of known size"),
+        (lambda x, w, dy: cks.conv2d(x, w), TypeError, "got Array: cks_numba.dask has the operators for dask"),
         (
             lambda x, w, dy: cd.conv2d(x.rechunk(3), w),
             ValueError,

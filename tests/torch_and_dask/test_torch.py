@@ -235,7 +235,9 @@ def test_autocast_computes_in_float32(half):
     torch.testing.assert_close(y, up(layer(x.to(half).float())), atol=0.02, rtol=0.02)
     y.sum().backward()
     assert x.grad.dtype == layer.weight.grad.dtype == torch.float32
-    with pytest.raises(TypeError, match=f"input must be float32 or float64, got {str(half)[6:]}"):
+    with pytest.raises(
+        TypeError, match=rf"input must be float32 or float64, got {str(half)[6:]}: take input.float\(\)"
+    ):
         ct.conv2d(x.to(half), layer.weight)
 
 
@@ -246,6 +248,16 @@ def test_autocast_computes_in_float32(half):
         (ct.conv2d, ((2, 3), (4, 3, 3, 3)), {}, r"input must have 4 axes \(N, IC, IH, IW\), or 3 unbatched"),
         (ct.conv2d, ((1, 3, 5, 5), (4, 3, 3)), {}, r"weight must have 4 axes \(OC, IC/groups, FH, FW\)"),
         (ct.conv2d, ((1, 3, 5, 5), (4, 2, 3, 3)), {}, "input has 3 channels, so with groups=1 weight must have 3"),
+        (ct.conv2d, ((1, 3, 5, 5), (6, 1, 3, 3)), {}, "; groups=3 would fit"),
+        (ct.conv2d, ((1, 5, 6, 2), (4, 2, 3, 3)), {}, r"; input.permute\(0, 3, 1, 2\) would fit"),
+        (
+            ct.conv2d,
+            ((1, 5, 6, 4), (5, 3, 3, 4)),
+            {},
+            r"; input.permute\(0, 3, 1, 2\) and weight.permute\(0, 3, 1, 2\) would fit",
+        ),
+        (ct.conv_transpose2d, ((4, 5, 5), (3, 4, 3, 3)), {}, r"; weight.permute\(1, 0, 2, 3\) would fit"),
+        (ct.conv_transpose2d, ((4, 5, 5), (4, 3, 3, 3)), dict(groups=3), "and 4 channels: take 1, 2 or 4"),
         (ct.conv2d, ((1, 3, 5, 5), (4, 3, 9, 9)), {}, "filter is larger than the padded input"),
         (ct.conv2d, ((1, 3, 5, 5), (4, 3, 3, 3), (5,)), {}, r"bias must have shape \(4,\) one for each output channel"),
         (ct.conv2d, ((1, 3, 5, 5), (4, 3, 3, 3)), dict(stride=0), "stride must be at least 1, got 0"),
@@ -264,6 +276,10 @@ def test_wrong_dtypes_and_types():
     x, w = torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3)
     with pytest.raises(TypeError, match="input and weight must have the same dtype, got float32 and float64"):
         ct.conv2d(x, w.double())
+    with pytest.raises(
+        TypeError, match=r"weight must be a PyTorch tensor, got ndarray: take torch.as_tensor\(weight\)"
+    ):
+        ct.conv2d(x, w.numpy())
     with pytest.raises(TypeError, match="stride must be an int, got 1.5"):
         ct.conv2d(x, w, stride=1.5)
     with pytest.raises(TypeError, match="model must be a torch.nn.Module, got int"):

@@ -220,14 +220,23 @@ def test_tensors_of_the_gradients():
 
 def test_tensor_errors():
     x, w = torch.ones(1, 3, 3, 2), torch.ones(4, 3, 3, 2)
-    with pytest.raises(ValueError, match=r"w requires grad, which would be lost: use w.detach\(\)"):
+    with pytest.raises(ValueError, match=r"w requires grad, .* lost: cks_numba.torch.conv2d .*w.detach\(\)"):
         cks.conv2d(x, w.requires_grad_(), backend="cpu")
     with torch.no_grad():
         assert cks.conv2d(x, w, backend="cpu").shape == (1, 1, 1, 4)
-    with pytest.raises(TypeError, match="x must be float32 or float64, got bfloat16"):
+    with pytest.raises(TypeError, match=r"x must be float32 or float64, got bfloat16: take x.float\(\)"):
         cks.conv2d(x.bfloat16(), w.detach(), backend="cpu")
-    with pytest.raises(TypeError, match="x and w must be of one kind, got PyTorch CPU tensors for x and NumPy"):
+    with pytest.raises(TypeError, match=r"CPU tensors for x and NumPy arrays for w: take torch.as_tensor\(w, device="):
         cks.conv2d(x, w.detach().numpy(), backend="cpu")
+    with pytest.raises(TypeError, match=r"NumPy arrays for x and PyTorch CPU tensors for w: take numpy.asarray\(w\)"):
+        cks.conv2d(x.numpy(), w.detach(), backend="cpu")
+    with pytest.raises(ValueError, match=r"; w.permute\(0, 2, 3, 1\) would fit$"):
+        cks.conv2d(x, w.detach().permute(0, 3, 1, 2), backend="cpu")
+    layer = torch.nn.Conv2d(2, 4, 3)
+    with pytest.raises(TypeError, match=r"got Conv2d: w.weight.detach\(\) is a tensor, and cks_numba.torch.convert"):
+        cks.conv2d(x, layer, backend="cpu")
+    with pytest.raises(TypeError, match=r"got Sequential: cks_numba.torch.convert makes a whole model skip zeros"):
+        cks.conv2d(x, torch.nn.Sequential(layer), backend="cpu")
     with pytest.raises(TypeError, match="x must be on the CPU or a CUDA GPU, got device meta"):
         cks.conv2d(x.to("meta"), w.detach(), backend="cpu")
     with pytest.raises(TypeError, match="x must be a dense tensor, got layout torch.sparse_coo"):

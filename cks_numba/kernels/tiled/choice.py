@@ -13,6 +13,7 @@ from math import prod
 from ... import checks
 from ...geometry import ConvShape, Plan, plan
 from ...plan_table import ceil_div
+from ..grouped import product_of, tiles_of
 from .sizes import BK, TILES, Tile
 
 # What the model assumes of a GPU. Nobody has measured these numbers; only their order of magnitude matters.
@@ -63,29 +64,25 @@ class Choice:
         return self.shape.ic // self.shape.groups, self.shape.oc // self.shape.groups
 
     @cached_property
+    def products(self) -> tuple[tuple[int, int, int], ...]:
+        """Rows, columns and terms of the matrix product of each group of the plan."""
+        return tuple(product_of(self.operator, self.shape, group) for group in self.plan.groups)
+
+    @cached_property
     def blocks(self) -> tuple[int, ...]:
         """Blocks of each group of the plan along its positions: rows (n, position), or columns (tap, ic)."""
-        if self.operator == "conv2d_weight":
-            return tuple(ceil_div(group.positions * self.channels[0], self.tile.bn) for group in self.plan.groups)
-        return tuple(ceil_div(self.shape.n * group.positions, self.tile.bm) for group in self.plan.groups)
+        return tiles_of(self.plan, self.tile.bm, self.tile.bn)[0]
 
     @cached_property
     def grid(self) -> tuple[int, int, int]:
         """Blocks along the positions, along the channels, and channel groups times parts."""
-        ic, oc = self.channels
-        across = {
-            "conv2d": ceil_div(oc, self.tile.bn),
-            "conv2d_input": ceil_div(ic, self.tile.bn),
-            "conv2d_weight": ceil_div(oc, self.tile.bm),
-        }[self.operator]
+        across = tiles_of(self.plan, self.tile.bm, self.tile.bn)[1]
         return sum(self.blocks), across, self.shape.groups * self.parts
 
     @cached_property
     def chunks(self) -> tuple[int, ...]:
         """Chunks that a block adds up, for each group of the plan."""
-        ic, oc = self.channels
-        depth = {"conv2d": ic, "conv2d_input": oc, "conv2d_weight": self.shape.n}[self.operator]
-        return tuple(ceil_div(ceil_div(group.terms * depth, BK), self.parts) for group in self.plan.groups)
+        return tuple(ceil_div(ceil_div(terms, BK), self.parts) for _, _, terms in self.products)
 
     @cached_property
     def terms(self) -> int:
@@ -99,15 +96,9 @@ class Choice:
 
         A warp of a smaller tile that has no result at all does none.
         """
-        ic, oc = self.channels
         high, wide = self.tile.unit
         done = 0
-        for group, chunks in zip(self.plan.groups, self.chunks, strict=True):
-            rows, columns = {
-                "conv2d": (self.shape.n * group.positions, oc),
-                "conv2d_input": (self.shape.n * group.positions, ic),
-                "conv2d_weight": (oc, group.positions * ic),
-            }[self.operator]
+        for (rows, columns, _), chunks in zip(self.products, self.chunks, strict=True):
             done += ceil_div(rows, high) * high * ceil_div(columns, wide) * wide * chunks
         return done * self.grid[2] * BK
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from numba import int32, uint32
 
-from ...plan_table import FIRST_BLOCK
 from ..jit import device
 from .sizes import BK, Tile
 from .vectors import load, load4, store, store4
@@ -24,14 +23,6 @@ from .vectors import load, load4, store, store4
 
 # --- whole numbers --------------------------------------------------------------------------------
 # Indices are unsigned and have 32 bits: a GPU has no instruction that divides 64 bits, and they take two registers.
-@device
-def digits(k, middle_size, last_size):
-    """Write k with three digits: k = (first * middle_size + middle) * last_size + last."""
-    rest = uint32(uint32(k) // last_size)
-    first = uint32(rest // middle_size)
-    return first, uint32(rest - uint32(first * middle_size)), uint32(uint32(k) - uint32(rest * last_size))
-
-
 @cache
 def stepper(width: int) -> Any:
     """Make the function that finds the term one chunk further on, as three digits, without a division."""
@@ -72,19 +63,6 @@ def offset_of(width: int, along_terms: bool) -> Any:
         return outer + int32(last // width if along_terms else last * steps[2])
 
     return offset
-
-
-@device
-def group_of_block(table, block):
-    """Find the group of the plan that a block belongs to: the last line of the table with no later first block."""
-    low, high = uint32(0), uint32(table.shape[0] - 2)
-    while low < high:
-        middle = uint32((low + high + uint32(1)) // uint32(2))
-        if table[middle, FIRST_BLOCK] <= block:
-            low = middle
-        else:
-            high = uint32(middle - uint32(1))
-    return low
 
 
 # --- the tile -------------------------------------------------------------------------------------

@@ -1,9 +1,12 @@
-"""The tiled rung: every group of the plan is a dense GEMM, and one launch runs them all.
+"""The tiled rung: the dense matrix products of ``grouped``, in register tiles, and what makes these fast.
 
-A block makes one tile of one group of the plan. Which group, and where its indices start and step, stands in a table of
-whole numbers; inside the loop nothing asks whether an index is padding, because no index of a group is. While one
-chunk is multiplied from shared memory, the next one is on its way to registers, and then goes to the other half of
-shared memory: one barrier a chunk is enough. docs/kernels.md goes through it line by line.
+- Two buffers: while one chunk is multiplied from shared memory, the next one is on its way to registers, and then goes
+  to the other half of shared memory. One barrier a chunk is enough.
+- Vectors: one load brings four neighbours (``vectors``).
+- A tile that fits the sizes, and parts of a long sum (``choice``): so the kernels are made for a tile and a width.
+- Indices of 32 bits that are counted on and never divided in the loop; chunks that go on from one tap to the next.
+
+docs/kernels.md goes through it line by line.
 
 ``frame``         what both kernels do in the same way: memory, the part of each thread, and the loop over chunks
 ``gather_gemm``   conv2d and conv2d_input: rows (n, position), columns channels, sum over (taps, channels)
@@ -29,8 +32,9 @@ from ...plan_table import (
     THIRD,
     THIRD_FIXED,
 )
+from ..grouped import digits, group_of_block
 from ..jit import ALIGN, cuda, device, kernel
-from .device_functions import digits, group_of_block, loader, offset_of, stepper, thread_tile, writer
+from .device_functions import loader, offset_of, stepper, thread_tile, writer
 from .sizes import BK, SKEW, Tile
 from .vectors import load, store
 

@@ -70,6 +70,14 @@ def test_float64(operator, rung):
     check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, rung=rung), "float64")
 
 
+@pytest.mark.parametrize("rung", ["shared", "grouped"])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_tails_after_whole_tiles(operator, rung):
+    """Rows, columns and terms of a group need several tiles each, and the last one is never whole."""
+    shape = ConvShape(n=3, ih=7, iw=6, ic=2 * 67, oc=2 * 69, fh=3, fw=2, padding=((1, 1), (0, 0)), groups=2)
+    check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, rung=rung))
+
+
 def with_tile(operator, shape, tile, parts=1):
     """Return a function that builds the launches of ``tiled`` with the given tile."""
     choice = tiled.Choice(operator, shape, tile, parts if operator == "conv2d_weight" else 1, sms=132)
@@ -151,10 +159,11 @@ def test_float32_kernels_hold_no_float64_and_no_atomics(operator, rung):
         assert rung == "with_zeros" or "fma.rn.f32" in ptx or item.kernel is gemm.sum_parts
 
 
+@pytest.mark.parametrize("rung", ["shared", "grouped"])
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_shared_has_no_bank_conflicts(operator):
+def test_no_bank_conflicts(operator, rung):
     shape = ConvShape(n=8, ih=4, iw=4, ic=16, oc=16, fh=3, fw=3, padding=1)
-    (item,) = kernels.launches(operator, shape, integers(operator, shape, "float32"), rung="shared")
+    (item,) = kernels.launches(operator, shape, integers(operator, shape, "float32"), rung=rung)
     result = check_kernel(item.kernel, item.grid, item.block, *item.args)
     costs = [cost for cost in result.costs if cost.site.space == "shared"]
     assert {cost.site.action for cost in costs} == {"read", "write"}

@@ -1,0 +1,333 @@
+"""Answers to the exercises of 05_from_steps_to_kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import cuda
+
+from cks_numba.kernels.jit import taps_of_output
+
+from . import right, wrong
+
+# --- 05.1: blocks and idle threads ---
+right("05.1", (62, 96), [62, 62 * 128 - 7840], np.array([62, 96]))
+wrong("05.1", ("61 blocks have 7808 threads", "Round up"), (61, 0), (61, 32), (61, 96))
+wrong("05.1", "32 threads of the last one have work", (62, 32))
+wrong("05.1", "Not 0", (62, 0))
+wrong("05.1", "Not 128", (62, 128))
+wrong("05.1", "Not 95", (62, 95))
+wrong("05.1", "the blocks come first", (96, 62))
+wrong("05.1", "63 blocks are not what is needed", (63, 224))
+wrong("05.1", "8 blocks are not what is needed", (8, 48))
+wrong("05.1", "7840 blocks are not", (7840, 0))
+wrong("05.1", "whole number", (61.25, 0), ("62", 96))
+wrong("05.1", "a pair", 62, "62, 96", (62,))
+
+# --- 05.2: outputs that are wrong ---
+EDGE = {(oh, ow) for oh in range(4) for ow in range(4) if oh == 0 or ow == 0}
+right("05.2", EDGE, sorted(EDGE), np.array(sorted(EDGE)))
+wrong("05.2", "These are the right ones", {(oh, ow) for oh in range(1, 4) for ow in range(1, 4)})
+wrong("05.2", "Output (1, 1) is right", {(oh, ow) for oh in range(4) for ow in range(4)}, {(1, 1)}, EDGE | {(1, 1)})
+wrong("05.2", "output (1, 0) is wrong too", {(0, ow) for ow in range(4)})
+wrong("05.2", "output (0, 1) is wrong too", {(oh, 0) for oh in range(4)})
+wrong("05.2", "output (0, 1) is wrong too", {(0, 0)})
+wrong("05.2", "output (0, 0) is wrong too", EDGE - {(0, 0)}, set())
+wrong("05.2", "Output (1, 3) is right", {(oh, ow) for oh in range(4) for ow in range(4) if 3 in (oh, ow)})
+wrong("05.2", "There is no output (-1, 0)", {(-1, 0)})
+wrong("05.2", "There is no output (1, 4)", {(oh, ow) for oh in range(1, 5) for ow in range(1, 5)})
+wrong("05.2", "a set of pairs", 7, {0, 1, 2}, "all")
+
+
+# --- 05.3: loads for each multiply-add ---
+right("05.3", lambda tile: 2 / tile, lambda tile: 2 * tile**2 / tile**3, lambda t: np.float64(1 / t + 1 / t))
+wrong("05.3", "two tiles", lambda tile: 1 / tile)
+wrong("05.3", "Turn it over", lambda tile: tile / 2)
+wrong("05.3", "These are the loads of the block", lambda tile: 2 * tile * tile)
+wrong("05.3", "These are the multiply-adds of the block", lambda tile: tile**3)
+wrong("05.3", "without a tile", lambda tile: 2)
+wrong("05.3", "What do you divide it by", lambda tile: 2 / tile**2)
+wrong("05.3", "You divide by the threads", lambda tile: 2 * tile)
+wrong("05.3", "one tile only", lambda tile: tile)
+wrong("05.3", ("For tile=1 it should be 2, and yours is 0.25",), lambda tile: 0.25)
+wrong("05.3", "For tile=8 it should be 0.25, and yours is 0", lambda tile: 2 // tile)
+wrong("05.3", "should be a function", 0.25)
+wrong("05.3", "returns None", lambda tile: None)
+wrong("05.3", "raised ZeroDivisionError", lambda tile: 2 / (tile - 1))
+
+
+# --- 05.4: the kernel ---
+@right("05.4")
+@cuda.jit
+def with_the_device_function(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    if index >= y.size:
+        return
+    oh, ow = divmod(index, y.shape[1])
+    top, left = oh * stride - padding, ow * stride - padding
+    fh_lo, fh_hi = taps_of_output(oh, x.shape[0], w.shape[0], stride, padding, 1)
+    fw_lo, fw_hi = taps_of_output(ow, x.shape[1], w.shape[1], stride, padding, 1)
+    acc = np.float32(0)
+    for fh in range(fh_lo, fh_hi):
+        for fw in range(fw_lo, fw_hi):
+            acc += w[fh, fw] * x[top + fh, left + fw]
+    y[oh, ow] = acc
+
+
+@right("05.4")
+@cuda.jit
+def tests_in_the_loop(x, w, y, stride, padding):
+    index = cuda.blockDim.x * cuda.blockIdx.x + cuda.threadIdx.x
+    if index < y.shape[0] * y.shape[1]:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        y[oh, ow] = 0
+        for fh in range(w.shape[0]):
+            for fw in range(w.shape[1]):
+                ih, iw = oh * stride - padding + fh, ow * stride - padding + fw
+                if ih >= 0 and ih < x.shape[0] and iw >= 0 and iw < x.shape[1]:
+                    y[oh, ow] += x[ih, iw] * w[fh, fw]
+
+
+@right("05.4")
+@cuda.jit
+def over_the_inputs(x, w, y, stride, padding):
+    for index in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        top, left = oh * stride - padding, ow * stride - padding
+        acc = y.dtype.type(0)
+        for ih in range(max(0, top), min(x.shape[0], top + w.shape[0])):
+            for iw in range(max(0, left), min(x.shape[1], left + w.shape[1])):
+                acc += x[ih, iw] * w[ih - top, iw - left]
+        y[oh, ow] = acc
+
+
+@wrong("05.4", ("multiply w[0, 0] by a zero that padding", "y[0, 0]", "stride=1, padding=1"))
+@cuda.jit
+def zero_for_padding(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        acc = y.dtype.type(0)
+        for fh in range(w.shape[0]):
+            for fw in range(w.shape[1]):
+                ih, iw = oh * stride - padding + fh, ow * stride - padding + fw
+                v = y.dtype.type(0)
+                if 0 <= ih < x.shape[0] and 0 <= iw < x.shape[1]:
+                    v = x[ih, iw]
+                acc += v * w[fh, fw]
+        y[oh, ow] = acc
+
+
+@wrong("05.4", ("does not compile", "cannot call np.pad", "np.pad(x, 1)"))
+@cuda.jit
+def pads(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    padded = np.pad(x, 1)
+    if index < y.size:
+        y[index // y.shape[1], index % y.shape[1]] = padded[0, 0]
+
+
+@wrong("05.4", ("does not compile", "A kernel returns nothing", "return 0"))
+@cuda.jit
+def returns_0(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    if index >= y.size:
+        return 0
+    y[index // y.shape[1], index % y.shape[1]] = 1
+
+
+@wrong("05.4", ("float64", "acc += x[top + fh, left + fw] * w[fh, fw]", "dtype.type(0)"))
+@cuda.jit
+def in_float64(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    if index >= y.size:
+        return
+    oh, ow = divmod(index, y.shape[1])
+    top, left = oh * stride - padding, ow * stride - padding
+    fh_lo, fh_hi = taps_of_output(oh, x.shape[0], w.shape[0], stride, padding, 1)
+    fw_lo, fw_hi = taps_of_output(ow, x.shape[1], w.shape[1], stride, padding, 1)
+    acc = 0.0
+    for fh in range(fh_lo, fh_hi):
+        for fw in range(fw_lo, fw_hi):
+            acc += x[top + fh, left + fw] * w[fh, fw]
+    y[oh, ow] = acc
+
+
+@wrong("05.4", ("out of bounds", "number 16, has none and must stop"))
+@cuda.jit
+def no_guard(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    y[index // y.shape[1], index % y.shape[1]] = 0
+
+
+@wrong("05.4", ("negative index: the index -1", "acc += x[ih, iw] * w[fh, fw]"))
+@cuda.jit
+def no_lower_test(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        acc = y.dtype.type(0)
+        for fh in range(w.shape[0]):
+            for fw in range(w.shape[1]):
+                ih, iw = oh * stride - padding + fh, ow * stride - padding + fw
+                if ih < x.shape[0] and iw < x.shape[1]:
+                    acc += x[ih, iw] * w[fh, fw]
+        y[oh, ow] = acc
+
+
+@wrong("05.4", ("out of bounds", "both ends"))
+@cuda.jit
+def no_upper_test(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        acc = y.dtype.type(0)
+        for fh in range(w.shape[0]):
+            for fw in range(w.shape[1]):
+                ih, iw = oh * stride - padding + fh, ow * stride - padding + fw
+                if ih >= 0 and iw >= 0:
+                    acc += x[ih, iw] * w[fh, fw]
+        y[oh, ow] = acc
+
+
+@wrong("05.4", ("stride=2", "The stride is missing"))
+@cuda.jit
+def no_stride(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        acc = y.dtype.type(0)
+        for fh in range(w.shape[0]):
+            for fw in range(w.shape[1]):
+                ih, iw = oh - padding + fh, ow - padding + fw
+                if 0 <= ih < x.shape[0] and 0 <= iw < x.shape[1]:
+                    acc += x[ih, iw] * w[fh, fw]
+        y[oh, ow] = acc
+
+
+@wrong("05.4", ("In the columns: The stride is missing",))
+@cuda.jit
+def no_stride_in_the_columns(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        acc = y.dtype.type(0)
+        for fh in range(w.shape[0]):
+            for fw in range(w.shape[1]):
+                ih, iw = oh * stride - padding + fh, ow - padding + fw
+                if 0 <= ih < x.shape[0] and 0 <= iw < x.shape[1]:
+                    acc += x[ih, iw] * w[fh, fw]
+        y[oh, ow] = acc
+
+
+@wrong("05.4", "The padding is missing")
+@cuda.jit
+def no_padding(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        acc = y.dtype.type(0)
+        for fh in range(w.shape[0]):
+            for fw in range(w.shape[1]):
+                ih, iw = oh * stride + fh, ow * stride + fw
+                if ih < x.shape[0] and iw < x.shape[1]:
+                    acc += x[ih, iw] * w[fh, fw]
+        y[oh, ow] = acc
+
+
+@wrong("05.4", "The filter is turned around")
+@cuda.jit
+def turned(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        acc = y.dtype.type(0)
+        for fh in range(w.shape[0]):
+            for fw in range(w.shape[1]):
+                ih, iw = oh * stride - padding + fh, ow * stride - padding + fw
+                if 0 <= ih < x.shape[0] and 0 <= iw < x.shape[1]:
+                    acc += x[ih, iw] * w[w.shape[0] - 1 - fh, w.shape[1] - 1 - fw]
+        y[oh, ow] = acc
+
+
+@wrong("05.4", "The last tap is missing")
+@cuda.jit
+def one_tap_too_few(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        acc = y.dtype.type(0)
+        for fh in range(w.shape[0] - 1):
+            for fw in range(w.shape[1] - 1):
+                ih, iw = oh * stride - padding + fh, ow * stride - padding + fw
+                if 0 <= ih < x.shape[0] and 0 <= iw < x.shape[1]:
+                    acc += x[ih, iw] * w[fh, fw]
+        y[oh, ow] = acc
+
+
+@wrong("05.4", "Only one product of each sum is left")
+@cuda.jit
+def keeps_the_last(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        acc = y.dtype.type(0)
+        for fh in range(w.shape[0]):
+            for fw in range(w.shape[1]):
+                ih, iw = oh * stride - padding + fh, ow * stride - padding + fw
+                if 0 <= ih < x.shape[0] and 0 <= iw < x.shape[1]:
+                    acc = x[ih, iw] * w[fh, fw]
+        y[oh, ow] = acc
+
+
+@wrong("05.4", ("yours:", "right:"))
+@cuda.jit
+def rows_and_columns_swapped(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    if index < y.size:
+        ow, oh = index // y.shape[0], index % y.shape[0]
+        acc = y.dtype.type(0)
+        for fh in range(w.shape[0]):
+            for fw in range(w.shape[1]):
+                ih, iw = ow * stride - padding + fh, oh * stride - padding + fw
+                if 0 <= ih < x.shape[0] and 0 <= iw < x.shape[1]:
+                    acc += x[ih, iw] * w[fh, fw]
+        y[oh, ow] = acc
+
+
+@wrong("05.4", "endless loop")
+@cuda.jit
+def never_ends(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    if index < y.size:
+        y[index // y.shape[1], index % y.shape[1]] = 0
+        fh = 0
+        while fh < w.shape[0]:
+            y[index // y.shape[1], index % y.shape[1]] += w[fh, 0]
+
+
+@wrong("05.4", "race")
+@cuda.jit
+def a_thread_an_input(x, w, y, stride, padding):
+    index = cuda.grid(1)
+    if index < y.size:
+        y[index // y.shape[1], index % y.shape[1]] = 0
+    cuda.syncthreads()
+    if index < x.size:
+        ih, iw = index // x.shape[1], index % x.shape[1]
+        for fh in range(w.shape[0]):
+            for fw in range(w.shape[1]):
+                oh, rest_h = divmod(ih + padding - fh, stride)
+                ow, rest_w = divmod(iw + padding - fw, stride)
+                if rest_h == 0 and rest_w == 0 and 0 <= oh < y.shape[0] and 0 <= ow < y.shape[1]:
+                    y[oh, ow] += x[ih, iw] * w[fh, fw]
+
+
+@wrong("05.4", "never written")
+@cuda.jit
+def one_block_only(x, w, y, stride, padding):
+    index = cuda.threadIdx.x
+    if index < y.size and cuda.blockIdx.x == 0:
+        y[index // y.shape[1], index % y.shape[1]] = 0
+
+
+wrong("05.4", "keep the line @cuda.jit", lambda x, w, y, stride, padding: None)
