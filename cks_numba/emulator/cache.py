@@ -16,14 +16,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 from numba.misc.appdirs import AppDirs
 
 _LIBRARIES = {"numba", "numba_cuda", "numpy", "llvmlite", "cuda"} | sys.stdlib_module_names
+_PLACES = tuple(str(Path(package.__file__).parents[depth]) for package, depth in ((os, 0), (numba, 1), (np, 1)))
 
 
 def _of_library(module: str | None) -> bool:
-    return module is not None and module.partition(".")[0] in _LIBRARIES and module != "__main__"
+    """Whether a module is Python's, Numba's or NumPy's own. A user's file may have the name of one of theirs."""
+    root = (module or "").partition(".")[0]
+    found = sys.modules.get(root)
+    paths = getattr(found, "__path__", None) or [getattr(found, "__file__", None) or _PLACES[0]]
+    return root in _LIBRARIES and found is not None and all(str(path).startswith(_PLACES) for path in paths)
 
 
 def _has_known_name(function: Any) -> bool:

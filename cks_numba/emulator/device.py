@@ -108,7 +108,7 @@ class _Stream:
         return nullcontext(self)
 
 
-_CONTEXT = SimpleNamespace(device=DEVICE, get_memory_info=lambda: (2**34, 2**34), synchronize=lambda: None)
+CONTEXT = SimpleNamespace(device=DEVICE, get_memory_info=lambda: (2**34, 2**34), synchronize=lambda: None)
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "to_device": _to_device,
@@ -122,6 +122,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "is_available": lambda: True,
     "get_current_device": lambda: DEVICE,
     "select_device": lambda device_id: DEVICE,
-    "current_context": lambda devnum=None: _CONTEXT,
+    "current_context": lambda devnum=None: CONTEXT,
 }
 """What stands in for the functions of `numba.cuda` that need a driver."""

@@ -29,7 +29,7 @@ from numba.np.numpy_support import as_dtype
 
 from . import llvm
 from .cache import fingerprint, load, save
-from .device import CAPABILITY, DEVICE, FUNCTIONS, DeviceArray
+from .device import CAPABILITY, CONTEXT, DEVICE, FUNCTIONS, DeviceArray
 
 _lock = threading.RLock()
 
@@ -367,7 +367,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, DeviceArray):
         return value.view(np.ndarray)
     if type(value).__module__ == "numba.cuda.args":  # cuda.In, cuda.Out or cuda.InOut
-        return plain(value.value)
+        copied = type(value).__name__ == "In" and not isinstance(value.value, DeviceArray)
+        return plain(value.value).copy() if copied else plain(value.value)
     return type(value)(map(plain, value)) if type(value) in (tuple, list) else value
 
 
@@ -499,7 +500,7 @@ def redirected(run: Run) -> Iterator[None]:
     ours += [(kind, "__getitem__", _getitem), (kind, "configure", _configured), (kind, "forall", _forall)]
     ours += [(kind, "specialize", lambda self, *args: self), (kind, "compile", _declare)]
     ours += [(kind, "disable_compile", lambda self, *args: None), (launch, "__call__", _launched)]
-    ours += [(cuda.cudadrv.devices._Runtime, "get_or_create_context", lambda self, devnum: _CONTEXT)]
+    ours += [(cuda.cudadrv.devices._Runtime, "get_or_create_context", lambda self, devnum: CONTEXT)]
     with _lock:
         if not _inside[0]:
             _changes.enter_context(_replaced(*(_around(owner, name, _either(new)) for owner, name, new in ours)))

@@ -492,6 +492,14 @@ def compare(i: Op, x: Value, y: Value) -> Value:
     return x.test({**signs, **UNSIGNED, "eq": "eq", "ne": "ne"}[name], y)
 
 
+KINDS_OF_NUMBER = {
+    "finite": ("olt", math.inf), "infinite": ("oeq", math.inf), "number": ("ord", 0.0), "notanumber": ("uno", 0.0),
+}  # fmt: skip
+instruction("testp", "f32 f64", " ".join(KINDS_OF_NUMBER), result="pred")(
+    lambda i, x: x.llvm("fabs").test(*KINDS_OF_NUMBER[i.mods[0]])
+)
+
+
 @instruction("cvt", f"u8 s8 {INTEGERS} {REALS} bf16 tf32", " ".join([ROUNDED, "rna", *TO_INTEGRAL]), "source")
 def convert(i: Op, x: Value) -> Value:
     if i.source not in NOT_SUBNORMAL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import runpy
@@ -103,6 +104,18 @@ def test_multiply_and_add_are_fused(compiler):
 
     ptx = hooks.ptx_of(cuda.jit(kernel), (np.zeros(4, np.float32),), compiler, cached=False)
     assert "fma.rn.f32" in ptx and "mul.f32" not in ptx and "mul.rn.f32" not in ptx
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_branches_that_ask_for_the_lanes_of_their_own_are_not_merged(compiler):
+    def kernel(a):
+        if cuda.threadIdx.x % 2:
+            a[0] = cuda.activemask()
+        else:
+            a[1] = cuda.activemask()
+
+    ptx = hooks.ptx_of(cuda.jit(kernel), (np.zeros(4, np.uint32),), compiler, cached=False)
+    assert ptx.count("activemask.b32") == 2
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
@@ -223,6 +236,27 @@ def test_what_has_no_fingerprint_is_not_kept(tmp_path, monkeypatch, compilations
     kernel.py_func.__globals__["inner"] = Odd()
     assert hooks._key(kernel, (), "llvm", False) is None
     assert hooks._key(fresh(tmp_path, monkeypatch), (), "llvm", False)
+
+
+@pytest.mark.parametrize("name", ["sched", "mine"])
+def test_a_file_with_the_name_of_a_module_of_python_is_read_again(tmp_path, monkeypatch, compilations, name):
+    """The cache knows the libraries by where they are, and not by their names alone."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for value in (3, 4):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        text = f"""
+from numba import cuda
+@cuda.jit(device=True)
+def helper(v):
+    return v * {value}
+@cuda.jit
+def kernel(a):
+    a[0] = helper(a[1]) + {value}
+"""
+        (tmp_path / f"{name}.py").write_text(text)
+        hooks.ptx_of(importlib.import_module(name).kernel, (np.ones(4, np.float32),), "llvm")
+    assert len(compilations) == 2
 
 
 def without_numbers(ptx):
@@ -381,6 +415,7 @@ def test_arrays_streams_and_events_work_without_a_driver():
         assert cuda.get_current_device().compute_capability == (8, 0)
         assert cuda.current_context().get_memory_info()[0] > 0
         assert cuda.cudadrv.devices.get_context().device is cuda.get_current_device()
+        assert hooks.plain(cuda.InOut(host)) is host is not hooks.plain(cuda.In(host))  # what is only read is a copy
         with cuda.pinned(host), cuda.stream().auto_synchronize():
             pass
         assert ".entry" in hooks.ptx_of(adding, (device[0], other[0], 3), cached=False)

@@ -395,6 +395,11 @@ def test_extremes_signs_and_comparisons(kind):
     for (name, (f, unordered)), column in zip(tests.items(), results, strict=True):
         for (x, y), got in zip(values, column, strict=True):
             assert got == (unordered if math.isnan(x) or math.isnan(y) else f(x, y)), (name, x, y)
+    classes = {"finite": math.isfinite, "infinite": math.isinf, "notanumber": math.isnan}
+    classes["number"] = lambda x: not math.isnan(x)
+    results = ptx([f"testp.{name}.{kind} %d, %a" for name in classes], io, "pred", rows) if kind != "f16" else []
+    for f, column in zip(classes.values(), results, strict=False):
+        assert column == [f(x) for x, _ in values]
 
 
 def test_modifiers():
