@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
 
 import pytest
 
 from cks_numba.tutorial import setting_up
 
+ROOT = Path(__file__).resolve().parents[2]
 COUNT = "import cks_numba.tutorial.setting_up as s; s.gpus = lambda: {}; "
 
 
@@ -46,6 +49,22 @@ def test_a_variable_that_is_set_stays() -> None:
         COUNT.format(1) + "s.setup(); import os; print(os.environ['NUMBA_ENABLE_CUDASIM'])", NUMBA_ENABLE_CUDASIM="1"
     )
     assert "simulator" in shown and shown.endswith("1\n")
+
+
+@pytest.mark.skipif(which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("user", [0, 1000])
+def test_make_learn_starts_as_root(tmp_path: Path, user: int) -> None:
+    """JupyterLab does not start as root without --allow-root, and nobody else should say it."""
+    identity = tmp_path / "id"
+    identity.write_text(f"#!/bin/sh\necho {user}\n")
+    identity.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    command = ["make", "--dry-run", "learn", f"VENV={tmp_path}"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True
+    )
+    (line,) = (line for line in done.stdout.splitlines() if "jupyter lab" in line)
+    assert ("--allow-root" in line.split()) == (user == 0)
 
 
 def test_too_late() -> None:
