@@ -138,7 +138,7 @@ EDITS = (  # file in cks_numba/kernels, code in it, the replacement, and which o
     ("ks_deconv.py", "min(n[i], dy.shape[0] - 1)", "n[i]", 0),
     ("sk_dilated.py", "and kh[j] < taps_h:", "and kh[0] < taps_h:", 0),
     ("sk_dilated.py", "                ys[ty, tx + i * TILE] =", "                ys[ty, tx * TM + i] =", 0),
-    (REGISTERS, "            acc[i, j] = acc.dtype.type(0)\n", "            acc[i, 0] = acc.dtype.type(0)\n", 0),
+    (REGISTERS, "cuda.threadIdx.y + i * TILE", "cuda.threadIdx.y + i", 0),
     (REGISTERS, "cuda.threadIdx.x + j * TILE", "cuda.threadIdx.x * TN + j", 0),
     (REGISTERS, "ACROSS, ALONG = BM + 4, BM + 8", "ACROSS, ALONG = BM, BM", 0),
     (GROUPED, "+ k * table[g, axis + FIXED_STEP]", "+ k", 0),
