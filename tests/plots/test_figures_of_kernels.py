@@ -125,10 +125,10 @@ def made_with() -> str:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("rung", ["shared", "tiled 32x32, vectors"])
+@pytest.mark.parametrize("rung", ["shared", "register_tile", "tiled 32x32, vectors"])
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_committed_sass_is_what_the_compiler_makes(made_with, operator, rung) -> None:
-    """Compare two kernels of each operator. Other compilers schedule differently; then only multiply-adds count."""
+    """Compare three kernels of each operator. Other compilers schedule differently; then only multiply-adds count."""
     launch = next(item for item in sass.examples(operator) if item.name == f"{operator} {rung}")
     new = sass.rows(operator, sass.assemble(launch.name, sass.ptx_of(launch), "sm_90"))
     committed = [line for line in sass.read(CSV) if line["kernel"] == launch.name]
