@@ -101,7 +101,7 @@ def _lesson(exercise: str) -> Any:
 
 
 def _print(text: str) -> None:
+    """Print words in lines that fit, and code as it is, which is indented."""
     for line in text.splitlines():
-        print(
-            line if len(line) <= WIDTH else textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
-        )
+        fits = len(line) <= WIDTH or line.startswith(" ")
+        print(line if fits else textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False))

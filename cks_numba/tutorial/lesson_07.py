@@ -154,12 +154,22 @@ def my_backward(answer: Any) -> str:
             raise Wrong("Return three arrays: dx, dw, db.")
         expected = regular.conv2d_input(w, dy, shape), regular.conv2d_weight(x, dy, shape), dy.sum(axis=(0, 1, 2))
         where = f"stride {shape.stride[0]}, padding {shape.padding[0][0]}, x {sizes[0]}, w {sizes[1]}, dy {sizes[2]}"
-        for name, one, wanted in zip(("dx", "dw", "db"), got, expected, strict=True):
-            _compare_gradient(name, one, wanted, dy, where)
+        plain = _without_options(x, w, dy, shape)
+        for name, one, wanted, other in zip(("dx", "dw", "db"), got, expected, plain, strict=True):
+            _compare_gradient(name, one, wanted, other, dy, where)
     return "All three agree with the regular way. These few lines are what `loss.backward()` does for a convolution."
 
 
-def _compare_gradient(name: str, value: Any, wanted: Any, dy: Any, where: str) -> None:
+def _without_options(x: Any, w: Any, dy: Any, shape: ConvShape) -> tuple[Any, Any, Any]:
+    """The gradients with stride 1 and padding 0; NaN where those do not fit the shapes."""
+    sizes = dict(n=shape.n, ih=shape.ih, iw=shape.iw, ic=shape.ic, oc=shape.oc, fh=shape.fh, fw=shape.fw)
+    plain = ConvShape(**sizes)
+    if plain.y_shape != shape.y_shape:
+        return np.nan, np.nan, np.nan
+    return regular.conv2d_input(w, dy, plain), regular.conv2d_weight(x, dy, plain), np.nan
+
+
+def _compare_gradient(name: str, value: Any, wanted: Any, plain: Any, dy: Any, where: str) -> None:
     try:
         got = np.asarray(value, float)
     except (TypeError, ValueError):
@@ -170,6 +180,7 @@ def _compare_gradient(name: str, value: Any, wanted: Any, dy: Any, where: str) -
         )
     images, positions = dy.shape[0], dy[0, ..., 0].size
     hints = {
+        f"{name} is that of stride 1 and padding 0: pass stride and padding on.": plain,
         f"{name} has the wrong sign.": -wanted,
         f"{name} is the sum over all positions and images, and not the mean.": wanted / (images * positions),
         f"{name} is the sum over the images, and not their mean.": wanted / images,
@@ -182,7 +193,7 @@ def _compare_gradient(name: str, value: Any, wanted: Any, dy: Any, where: str) -
     if name == "dw" and not cause and np.allclose(got, wanted[:, ::-1, ::-1], rtol=1e-4, atol=1e-5):
         cause = "dw is turned around."
     if not np.allclose(got, wanted, rtol=1e-4, atol=1e-5):
-        raise Wrong(f"With {where}:\n{name}: {difference(got, wanted)}\n{cause}".rstrip())
+        raise Wrong(f"With {where}:\n{difference(got, wanted, name)}\n{cause}".rstrip())
 
 
 def _axes(name: str, got: Any, dy: Any) -> str:
@@ -212,7 +223,7 @@ def my_step(answer: Any) -> str:
         "v goes the wrong way: dw is added to it.": momentum * v - dw,
         "Only the first block has done something: which weight is that of a thread of another block?": _first(new_v, v),
         "The last weight is left out.": np.append(new_v[:-1], v[-1]),
-    }, f"{where}, v")  # fmt: skip
+    }, where, "v")  # fmt: skip
     compare(got_w, w - rate * new_v, {
         "w is still what it was.": w,
         "w went the wrong way: the loss falls against the gradient.": w + rate * new_v,
@@ -221,7 +232,7 @@ def my_step(answer: Any) -> str:
         "The rate is missing: w = w - rate * v.": w - new_v,
         "w lost its old value: w = w - rate * v.": -rate * new_v,
         "momentum is in v already: w = w - rate * v.": w - rate * momentum * new_v,
-    }, f"{where}, w")  # fmt: skip
+    }, where, "w")  # fmt: skip
     if not np.array_equal(got_dw, dw):
         raise Wrong("w and v are right, but your kernel changes dw, too.")
     no_float64(result)

@@ -257,7 +257,7 @@ def my_winograd(answer: Any) -> str:
         where, grid = f"{outputs} results, x of {outputs + 2}", outputs // (2 * WINOGRAD_THREADS) + 1
         result = run_kernel(answer, grid, WINOGRAD_THREADS, (x, g, y), y, where)
         right = np.correlate(x, w, "valid")
-        compare(y, right, _nearly(x, g, right), where)
+        compare(y, right, _nearly(x, g, right), where, "y")
         case = Case(where, (x.shape, g.shape, y.shape), (), grid, WINOGRAD_THREADS, {}, [])
         done = products(answer, case)
         if done is not None and done > 2 * outputs:

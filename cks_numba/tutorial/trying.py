@@ -97,6 +97,8 @@ def _fault(result: Result, out: Any) -> str:
         which = f"{len(untouched)} of {out.size} results were never written, such as {_name('', untouched[0])}."
         return f"{which} Is there a thread that ends without writing, or one that writes to the places of others?"
     number = sum(at * step for at, step in zip(first.block, _steps(result), strict=True)) + first.thread[0]
+    if first.kind == "race":
+        return f"{first.text}\n  or let each thread make results of its own, which no other thread writes"
     if first.kind != "out of bounds":
         return first.text
     if result.block[1:] == (1, 1) and number >= out.size:
@@ -122,14 +124,17 @@ def explained(error: Exception, kernel: Any) -> str:
 
 
 REASONS = {
-    r"void return type": "A kernel returns nothing: a plain `return` ends a thread, and the result goes into an array.",
+    r"void return type|to none for '\$\w*return_value": (
+        "A kernel returns nothing: a plain `return` ends a thread, and the result goes into an array."
+    ),
     r"Untyped global name '(\w+)': Cannot determine Numba type of <class 'function'>": (
         "{0} is a plain Python function, which a GPU cannot call: put @cuda.jit(device=True) above it."
     ),
     r"type list\(|empty list|reflected list": "A GPU has no Python lists: add up in a variable, in a loop.",
+    r"NRT required|_ol_array_allocate": "A kernel can make no new arrays: write a loop over the elements.",
     r"Function\(<(?:built-in )?function (\w+)": "A kernel cannot call {0} here: write a loop.",
     r"NumPy function '(?:numpy|np)\.(\w+)'": "A kernel cannot call np.{0}: it would need memory for a new array.",
-    r"NRT required|_ol_array_allocate": "A kernel can make no new arrays: write a loop over the elements.",
+    r"addrspace\(4\)": "A kernel cannot call this function of NumPy: write a loop.",
     r"name '(\w+)' is not defined": "The name {0} is not defined.",
     r"takes (\d+) arguments?, not (\d+)": "It takes {0} arguments, and is launched with {1}: keep its first line.",
 }
@@ -146,13 +151,15 @@ def _line(text: str, kernel: Any, found: Any) -> str:
     inside = [number - start for number in numbers if start < number < start + len(lines)]
     if found and found.groups() and not inside:
         inside = [k for k, line in enumerate(lines) if re.search(rf"\b{found[1]}\b", line)]
-    if found and "void return" in found[0]:
+    if found and "return" in found[0]:
         inside = [k for k, line in enumerate(lines) if re.search(r"\breturn\s+\S", line)]
+    if found and "addrspace" in found[0]:
+        inside = [k for k, line in enumerate(lines) if re.search(r"\bnp\.\w+\(", line)]
     return f"\n    {lines[inside[-1]].strip()}" if inside else ""
 
 
 # --- values ---------------------------------------------------------------------------------------
-def compare(got: Any, expected: Any, hints: dict[str, Any] | None = None, where: str = "") -> None:
+def compare(got: Any, expected: Any, hints: dict[str, Any], where: str, name: str) -> None:
     """Raise `Wrong` if results differ, with the hint whose array they equal instead.
 
     Parameters
@@ -162,23 +169,25 @@ def compare(got: Any, expected: Any, hints: dict[str, Any] | None = None, where:
         From a helpful message to the array that this kind of mistake gives.
     where : str
         The case, in words.
+    name : str
+        What the results are called.
     """
     if np.allclose(got, expected, rtol=1e-4, atol=1e-5):
         return
-    cause = next((message for message, array in (hints or {}).items() if _same(got, array)), "")
-    raise Wrong(f"{_in(where)}{difference(got, expected)}\n{cause}".rstrip())
+    cause = next((message for message, array in hints.items() if _same(got, array)), "")
+    raise Wrong(f"{_in(where)}{difference(got, expected, name)}\n{cause}".rstrip())
 
 
 def _same(got: Any, array: Any) -> bool:
     return np.shape(array) == got.shape and np.allclose(got, array, rtol=1e-4, atol=1e-5)
 
 
-def difference(got: Any, expected: Any) -> str:
+def difference(got: Any, expected: Any, name: str = "") -> str:
     """Say in one line how many results are wrong, and what the first of them is."""
     wrong = ~np.isclose(got, expected, rtol=1e-4, atol=1e-5)
     at = first(wrong)
     return (
-        f"{int(wrong.sum())} of {got.size} results are wrong. The first one is {_name('', at)}: you have "
+        f"{int(wrong.sum())} of {got.size} results are wrong. The first one is {_name(name, at)}: you have "
         f"{got[at]:.4g}, "
         f"and it should be {expected[at]:.4g}."
     )
@@ -272,7 +281,7 @@ def _what_is_wrong(
     kernel: Any, case: Case, cases: list[Case], names: tuple[str, str, str], a: Any, b: Any, out: Any
 ) -> str:
     expected = case.expected(a, b, case.terms)
-    said = difference(out, expected)
+    said = difference(out, expected, names[2])
     if np.allclose(out, expected + UNTOUCHED):
         return f"{said}\nYour kernel adds to what {names[2]} held before. Begin with 0, or use a variable."
     found = _products(kernel, case)
@@ -351,14 +360,22 @@ def _multiplies_no_zero(kernel: Any, case: Case, names: tuple[str, str, str], ze
 
 
 def no_float64(result: Result) -> None:
-    """Raise `Wrong` if a kernel whose arrays are float32 computes in float64."""
-    for said in result.lint().split("\n\n"):
-        if "float64, though no array is" in said:
-            raise Wrong(
-                "The results are right, but your kernel computes in float64, although all arrays are "
-                f"float32:\n{said}\n"
-                "  a sum that begins with 0 or 0.0 is float64: begin with out.dtype.type(0), where out is the result"
-            )
+    """Raise `Wrong` if a kernel whose arrays are float32 computes in float64, with the first line that does."""
+    texts = (text for text in result.lint().split("\n\n") if "float64, though no array is" in text)
+    said = [text.splitlines()[1:] for text in texts]
+    if said:
+        said.sort(key=_number)
+        raise Wrong(
+            "The results are right. But all arrays are float32, and your kernel computes in float64, which is many "
+            "times slower. It begins in\n" + "\n".join(said[0]) + "\n0, 0.0 and 0.9 are no float32: begin a sum with "
+            "y.dtype.type(0), where y is the result, and write float32(0.9)."
+        )
+
+
+def _number(quoted: list[str]) -> tuple[bool, int]:
+    """The number of a quoted source line, that of a loop's head after all others."""
+    found = re.search(r":(\d+):\s+(for|while)?", quoted[0])
+    return (bool(found[2]), int(found[1])) if found else (True, 0)
 
 
 def products(kernel: Any, case: Case) -> int | None:

@@ -217,7 +217,7 @@ def over_the_inputs(x, w, y, stride, padding):
         y[o] = acc
 
 
-@wrong("02.4", ("does not compile", "cannot call dot", "np.dot(x[lo:hi], w[lo:hi])"))
+@wrong("02.4", ("does not compile", "A kernel cannot call", "np.dot(x[lo:hi], w[lo:hi])"))
 @cuda.jit
 def by_numpy(x, w, y, stride, padding):
     o = cuda.grid(1)

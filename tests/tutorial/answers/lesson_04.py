@@ -416,7 +416,7 @@ def never_ends(x, dy, dw, stride, padding):
                 o += 1
 
 
-@wrong("04.4", ("does not compile", "cannot call dot"))
+@wrong("04.4", ("does not compile", "A kernel cannot call", "np.dot(x[lo:hi]"))
 @cuda.jit
 def by_numpy(x, dy, dw, stride, padding):
     f = cuda.grid(1)
