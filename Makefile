@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# JupyterLab does not start as root, as in a container, unless it is told to.
+AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 # Least percentage of the public names that must have a complete type.
 LEAST_TYPED := 95
 # Tests of the emulator that take minutes; .ci/steps/35_emulator runs them.
@@ -27,7 +29,7 @@ demo: $(VENV)/.core
 	$(BIN)/cks-numba demo
 
 learn: $(VENV)/.tutorials
-	$(BIN)/jupyter lab --notebook-dir=tutorials
+	$(BIN)/jupyter lab --notebook-dir=tutorials $(AS_ROOT)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --dist worksteal $(addprefix --ignore=,$(LONG)) $(PYTEST_FLAGS)

@@ -2,9 +2,9 @@
 
 The data are figures/data/sass_sm_90.csv, the machine code for an H100 as ``cks-numba sass`` counts it: instructions,
 not time. The loops of the first four rungs are tiny, four terms long, and compute the address of every element
-anew, with 64-bit indices that may be negative: nearly all of their instructions do that. The loop of the tiled rung
-(128x128, loads of four elements) does a whole chunk. For each term it reads eight elements of each operand into
-registers, does 64 multiply-adds with them, and counts in 32 bits.
+anew, with 64-bit indices that may be negative: nearly all of their instructions do that. The loop of `register_tile`
+does one term: it reads eight elements of each operand into registers, and does 64 multiply-adds with them. The loop of
+the tiled rung (128x128, loads of four elements) does so for a whole chunk, and counts in 32 bits.
 """
 
 from __future__ import annotations

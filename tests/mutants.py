@@ -29,6 +29,7 @@ KERNEL_TESTS = {  # file in cks_numba/kernels, and its tests: only tests that ru
     "sk_dilated.py": "(hard_shapes or whole_tiles) and conv2d_weight and not tiled",
     "grouped.py": "(hard_shapes or whole_tiles) and grouped",
     "elementwise.py": "hard_shapes and with_zeros",
+    "register_tile.py": "(hard_shapes or whole_tiles or no_bank) and register_tile",
     "": "(hard_shapes and tiled) or tails or every_tile or no_image or no_vector",
 }
 LEAST = 0.9  # share of the mutants of geometry that the tests must notice
@@ -108,7 +109,8 @@ def _put(parent: ast.AST, field: str, holder: object, index: int, node: ast.AST)
 
 
 # --- kernels: mistakes that people make -----------------------------------------------------------
-GROUPED, GEMM, FUNCTIONS, LAUNCHES = "grouped.py", "tiled/gemm.py", "tiled/device_functions.py", "tiled/__init__.py"
+GROUPED, REGISTERS = "grouped.py", "register_tile.py"
+GEMM, FUNCTIONS, LAUNCHES = "tiled/gemm.py", "tiled/device_functions.py", "tiled/__init__.py"
 EDITS = (  # file in cks_numba/kernels, code in it, the replacement, and which of several equal places to change
     ("conv_v2.py", "                cuda.syncthreads()\n", "", 0),
     ("conv_v2.py", "                cuda.syncthreads()\n", "", 1),
@@ -132,8 +134,17 @@ EDITS = (  # file in cks_numba/kernels, code in it, the replacement, and which o
     ("ks_deconv.py", "third(table, g, ROWS, kh, th), third(", "summed(table, g, ROWS, th), third(", 0),
     ("sk_dilated.py", "            if kh < taps_h:", "            if kh <= taps_h:", 0),
     ("sk_dilated.py", "digits(first + ty, rows, columns)", "digits(first + ty, columns, rows)", 0),
+    ("conv_v2.py", "                cuda.syncthreads()\n", "", 4),
+    ("ks_deconv.py", "                cuda.syncthreads()\n", "", 5),
+    ("conv_v2.py", "min(ty + j * TILE, oc_left - 1)", "min(ty + j * TILE, oc_left)", 0),
+    ("ks_deconv.py", "min(n[i], dy.shape[0] - 1)", "n[i]", 0),
+    ("sk_dilated.py", "and kh[j] < taps_h:", "and kh[0] < taps_h:", 0),
+    ("sk_dilated.py", "                ys[ty, tx + i * TILE] =", "                ys[ty, tx * TM + i] =", 0),
+    (REGISTERS, "cuda.threadIdx.y + i * TILE", "cuda.threadIdx.y + i", 0),
+    (REGISTERS, "cuda.threadIdx.x + j * TILE", "cuda.threadIdx.x * TN + j", 0),
+    (REGISTERS, "ACROSS, ALONG = BM + 4, BM + 8", "ACROSS, ALONG = BM, BM", 0),
     (GROUPED, "+ k * table[g, axis + FIXED_STEP]", "+ k", 0),
-    (GROUPED, "tuple(ceil_div(rows, bm) for", "tuple(rows // bm + 1 for", 0),
+    (GROUPED, "tuple(ceil_div(rows, bm) for", "tuple(rows // bm for", 0),
     (GEMM, "m0 + row // high * high < rows", "m0 + row // high * high < rows - 1", 0),
     (GEMM, "n0 + column // wide * wide < columns", "n0 + column // wide * wide < columns - 1", 0),
     (GEMM, "m0 + row // high * high < rows", "m0 + row // high * high < rows - 1", 1),

@@ -103,6 +103,9 @@ def _imported(module_name: str, attribute: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        way = f": pip install {error.name}" if error.name == "torchvision" else ""
+        raise ValueError(f"cannot import {module_name}: {error}{way}") from error
     except Exception as error:
         raise ValueError(f"cannot import {module_name}: {error}") from error
     for part in attribute.split("."):

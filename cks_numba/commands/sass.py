@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..geometry import OPERATORS
@@ -31,8 +31,16 @@ def run(arguments: argparse.Namespace) -> int:
     return show(arguments.operator, arguments.arch, arguments.source, arguments.csv)
 
 
+def _kept(operator: str, arch: str, lines: list[dict[str, str]]) -> Iterator[sass.Compiled]:
+    """Compile the examples of an operator one by one, and add what the CSV says of each to `lines`."""
+    for launch in sass.examples(operator):
+        kernel = sass.assemble(launch.name, sass.ptx_of(launch), arch)
+        lines += sass.rows(operator, kernel)
+        yield kernel
+
+
 def show(operators: Iterable[str], arch: str = "sm_80", source: bool = False, path: Path | None = None) -> int:
-    """Print the table of the rungs of operators, or the inner loops of their largest tiles.
+    """Print the table of the rungs of operators, or the inner loops of their largest tiles, line by line.
 
     Parameters
     ----------
@@ -49,15 +57,15 @@ def show(operators: Iterable[str], arch: str = "sm_80", source: bool = False, pa
     int
         0.
     """
+    sass.tool("ptxas"), sass.tool("nvdisasm")  # said before the first kernel is compiled, if one is missing
     lines: list[dict[str, str]] = []
     names = list(operators)
     for operator in names:
-        if source:
-            print(sass.inner_loop_of(operator, arch), flush=True)
-            continue
-        found = sass.compiled(operator, arch)
-        print(sass.table(operator, arch, found), flush=True)
-        lines += [line for kernel in found for line in sass.rows(operator, kernel)]
+        told = (
+            sass.inner_loop_of(operator, arch) if source else sass.table(operator, arch, _kept(operator, arch, lines))
+        )
+        for line in told:
+            print(line, flush=True)
     if path is not None:
         name = names[0] if len(names) == 1 else "all"
         sass.write(path, lines, f"cks-numba sass {name} --arch {arch} --csv {path}")

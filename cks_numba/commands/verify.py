@@ -18,6 +18,7 @@ from ..steps import regular
 from .arguments import at_least
 
 DTYPES = (np.float32, np.float64)
+SILENCE = 2.0  # seconds from one line about the progress to the next
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -55,7 +56,39 @@ class Worst:
             self.ratio, self.error, self.dtype, self.shape, self.message = ratio, error, dtype, shape, message
 
 
-def check(operator: str, shape: ConvShape, rng: np.random.Generator, backends: Sequence[str], table: Any) -> None:
+class Progress:
+    """A line about what is being checked: at the first call of each kernel, which compiles, and every few seconds."""
+
+    def __init__(self, cases: int) -> None:
+        self.cases = cases
+        self.case = 0
+        self.start = time.perf_counter()
+        self.last = self.start
+        self.seen: set[tuple[str, str]] = set()
+
+    def now(self, operator: str, backend: str) -> None:
+        """Tell that an operator is about to run on a backend."""
+        if (operator, backend) not in self.seen or time.perf_counter() - self.last > SILENCE:
+            self.seen.add((operator, backend))
+            self._tell(f"shape {self.case + 1} of {self.cases}: {operator} on {backend}")
+
+    def end(self) -> None:
+        """Tell that all shapes are done."""
+        self._tell(f"{self.cases} of {self.cases} shapes done")
+
+    def _tell(self, text: str) -> None:
+        self.last = time.perf_counter()
+        print(f"  {self.last - self.start:5.1f} s  {text}", flush=True)
+
+
+def check(
+    operator: str,
+    shape: ConvShape,
+    rng: np.random.Generator,
+    backends: Sequence[str],
+    table: Any,
+    progress: Progress,
+) -> None:
     """Check one operator and shape: both dtypes, every backend, against one regular float64 result."""
     for dtype in DTYPES:
         first, second = operands(operator, shape, rng, dtype)
@@ -64,6 +97,7 @@ def check(operator: str, shape: ConvShape, rng: np.random.Generator, backends: S
         expected, scale = regularly(*wide, shape), regularly(abs(wide[0]), abs(wide[1]), shape)
         limit, name = tolerance(operator, shape, dtype), np.dtype(dtype).name
         for backend in backends:
+            progress.now(operator, backend)
             error, message = _one(operator, shape, first, second, backend, expected, scale)
             table[backend, operator].add(error, limit, name, shape, message)
 
@@ -117,16 +151,14 @@ def verify(cases: int | None, seed: int, chosen: Sequence[str] | None = None) ->
     backends = backends_here(chosen)
     small = "cuda" in backends and SIMULATED
     cases = cases or (3 if small else 100)
-    print(f"{cases} random shapes, seed {seed}, float32 and float64, backends: {', '.join(backends)}")
+    print(f"{cases} random shapes, seed {seed}, float32 and float64, backends: {', '.join(backends)}", flush=True)
     rng, table = np.random.default_rng(seed), {(b, op): Worst() for b in backends for op in OPERATORS}
-    start = last = time.perf_counter()
-    for case in range(cases):
+    progress = Progress(cases)
+    for progress.case in range(cases):
         shape = random_shape(rng, small)
         for operator in OPERATORS:
-            check(operator, shape, rng, backends, table)
-        if time.perf_counter() - last > 2 or case == cases - 1:
-            last = time.perf_counter()
-            print(f"  {case + 1:>{len(str(cases))}} of {cases} shapes, {last - start:.1f} s", flush=True)
+            check(operator, shape, rng, backends, table, progress)
+    progress.end()
     return report(table)
 
 

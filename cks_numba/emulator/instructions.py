@@ -21,7 +21,7 @@ from .ptx import BITS, Instruction, PTXError
 class Translator(Protocol):
     """What an instruction needs of the translation that it is part of."""
 
-    declared: set[str]
+    declared: dict[str, str]
 
     def value(self, operand: str, kind: str) -> Value: ...
     def set(self, register: str, kind: str, value: Value) -> None: ...
@@ -36,9 +36,9 @@ NOT_SUBNORMAL = {"f64": 0x7FF << 52, "f32": 0xFF << 23, "f16": 0x7C00, "bf16": 0
 """Floating-point types, with the bits of which subnormal numbers have none."""
 
 
-def llvm_type(kind: str) -> str:
-    """The LLVM type of a PTX type."""
-    return FLOATS.get(kind) or f"i{BITS[kind]}"
+LLVM = {kind: FLOATS.get(kind) or f"i{bits}" for kind, bits in BITS.items()}
+"""Types of LLVM by those of PTX."""
+WIDTHS = {LLVM[kind]: bits for kind, bits in BITS.items()}
 
 
 def _operator(name: str) -> Callable[[Value, Operand], Value]:
@@ -53,7 +53,7 @@ class Value:
 
     def __init__(self, t: Translator, type_: str, text: str) -> None:
         self.t, self.type, self.text = t, type_, text
-        self.bits = {"f": 32, "d": 64}.get(type_[0]) or int(type_[1:].rstrip("*"))
+        self.bits = WIDTHS.get(type_) or int(type_[1:])
 
     __add__, __sub__, __mul__, __truediv__ = map(_operator, ("add", "sub", "mul", "div"))
     __and__, __or__, __xor__, __lshift__, __rshift__ = map(_operator, ("and", "or", "xor", "shl", "lshr"))
@@ -63,7 +63,7 @@ class Value:
 
     def do(self, how: str, *y: Operand) -> Value:
         """Emit an instruction of this value and others; its result has the same type."""
-        return Value(self.t, self.type, self.t.let(f"{how} {self.type} {', '.join(map(text, (self, *y)))}"))
+        return Value(self.t, self.type, self.t.let(f"{how} {self.type} {', '.join(map(literal, (self, *y)))}"))
 
     def __neg__(self) -> Value:
         return self.do("fneg") if self.type in SUFFIXES else self.constant(0) - self
@@ -72,7 +72,7 @@ class Value:
         return self ^ -1
 
     def constant(self, number: float) -> Value:
-        return Value(self.t, self.type, text(number))
+        return Value(self.t, self.type, literal(number))
 
     def test(self, condition: str, y: Operand) -> Value:
         return Value(self.t, "i1", self.do(f"{'fcmp' if self.type in SUFFIXES else 'icmp'} {condition}", y).text)
@@ -80,7 +80,7 @@ class Value:
     def pick(self, x: Operand, y: Operand) -> Value:
         """`x` where this value is true, else `y`; one of the two may be a constant."""
         type_ = next(v.type for v in (x, y) if isinstance(v, Value))
-        return Value(self.t, type_, self.t.let(f"select i1 {self}, {type_} {text(x)}, {type_} {text(y)}"))
+        return Value(self.t, type_, self.t.let(f"select i1 {self}, {type_} {literal(x)}, {type_} {literal(y)}"))
 
     def to(self, how: str, type_: str) -> Value:
         return self if type_ == self.type else Value(self.t, type_, self.t.let(f"{how} {self.type} {self} to {type_}"))
@@ -91,7 +91,7 @@ class Value:
 
     def real(self, kind: str = "f64") -> Value:
         """The number that has these bits."""
-        return self.to("bitcast", llvm_type(kind))
+        return self.to("bitcast", LLVM[kind])
 
     def resize(self, bits: int, sign: str = "u") -> Value:
         """An integer cut, or extended by its sign ("s") or by zeros."""
@@ -99,7 +99,7 @@ class Value:
 
     def call(self, name: str, *y: Operand, result: str = "") -> Value:
         """Call a function, whose result has the same type if no other is named."""
-        args = (f"{v.type if isinstance(v, Value) else self.type} {text(v)}" for v in (self, *y))
+        args = (f"{v.type if isinstance(v, Value) else self.type} {literal(v)}" for v in (self, *y))
         return Value(self.t, result or self.type, self.t.call(name, result or self.type, *args))
 
     def llvm(self, name: str, *y: Operand) -> Value:
@@ -110,11 +110,11 @@ class Value:
         return self + offset if offset else self
 
     def pointer(self, type_: str) -> str:
-        return f"{type_}* {self.to('inttoptr', f'{type_}*')}"
+        return f"{type_}* {self.t.let(f'inttoptr i64 {self} to {type_}*')}"
 
     def load(self, kind: str) -> Value:
         """What is at this address."""
-        type_ = llvm_type(kind)
+        type_ = LLVM[kind]
         return Value(self.t, type_, self.t.let(f"load {type_}, {self.pointer(type_)}, align 1"))
 
     def store(self, address: Value) -> None:
@@ -124,16 +124,16 @@ class Value:
 Operand = Value | int | float
 
 
-def text(x: Operand) -> str:
+def literal(x: Operand) -> str:
     """A value or a constant in LLVM IR."""
     if isinstance(x, float):
         return f"0x{struct.unpack('>Q', struct.pack('>d', x))[0]:016X}"
     return str(x)
 
 
-def reread(x: Value, kind: str, sign: str = "u") -> Value:
-    """The same bits as another type, cut or extended."""
-    return x if x.type == llvm_type(kind) else x.raw().resize(BITS[kind], sign).real(kind)
+def reread(x: Value, kind: str, sign: str = "") -> Value:
+    """The same bits as another type, cut, or extended as that type has it if nothing else is said."""
+    return x if x.type == LLVM[kind] else x.raw().resize(BITS[kind], sign or sign_of(kind)).real(kind)
 
 
 def part(x: Value, start: int, bits: int) -> Value:
@@ -283,7 +283,7 @@ def widen(kind: str, x: Value) -> Value:
 def narrow(kind: str, x: Value) -> Value:
     """A double, rounded to nearest, as a value of type f16, f32 or f64."""
     if kind != "f16":
-        return x.to("fptrunc", llvm_type(kind))
+        return x.to("fptrunc", LLVM[kind])
     size = x.llvm("fabs")
     power = (size.raw() & 0x7FF << 52).llvm("umax", (1023 - 14) << 52)
     # The last bit of this number stands for as much as that of the result: their sum is rounded there.
@@ -303,11 +303,9 @@ def shorten(i: Op, x: Value) -> Value:
     raise PTXError("of conversions to bf16 and tf32, only cvt.rn.bf16.f32 and cvt.rna.tf32.f32 are known")
 
 
-ARM, WINDOWS = platform.machine().lower() in ("arm64", "aarch64"), os.name == "nt"
-MODES = {
-    "rz": 0xC00000 if ARM else 0x300 if WINDOWS else 0xC00, "rm": 0x800000 if ARM else 0x100 if WINDOWS else 0x400,
-    "rp": 0x400000 if ARM else 0x200 if WINDOWS else 0x800,
-}  # fmt: skip
+NUMBERS = {"nt": (0x300, 0x100, 0x200), "arm64": (0xC00000, 0x800000, 0x400000), "": (0xC00, 0x400, 0x800)}
+SYSTEM = os.name if os.name == "nt" else "arm64" if platform.machine() in ("arm64", "aarch64") else ""
+MODES = dict(zip(("rz", "rm", "rp"), NUMBERS[SYSTEM], strict=True))
 """Rounding modes that are not to nearest, as C's fesetround calls them."""
 
 
@@ -315,14 +313,14 @@ def directed(i: Op, name: str, *x: Value) -> Value:
     """The result of an operation of LLVM, from a function of its own that sets the rounding mode of the CPU."""
     if i.kind not in FLOATS or i.mode not in MODES:
         raise PTXError(f"the rounding mode {i.mode} is not known for {i.kind}")
-    t, result, of = x[0].t, llvm_type(i.kind), x[0].type
+    t, result, of = x[0].t, LLVM[i.kind], x[0].type
     operation = f"@llvm.experimental.constrained.{name}.{i.kind}{'' if of == result else f'.{SUFFIXES.get(of, of)}'}"
     function, types = f"@{name}.{i.mode}.{i.kind}.{of}", ", ".join(v.type for v in x)
     names = ", ".join(f"{v.type} %x{k}" for k, v in enumerate(x))
     t.declared |= {
-        "declare i32 @fesetround(i32)",
-        f"declare {result} {operation}({types}, metadata, metadata)",
-        f"""define internal {result} {function}({names}) noinline strictfp {{
+        "fesetround": "declare i32 @fesetround(i32)",
+        operation: f"declare {result} {operation}({types}, metadata, metadata)",
+        function: f"""define internal {result} {function}({names}) noinline strictfp {{
   call i32 @fesetround(i32 {MODES[i.mode]})
   %r = call {result} {operation}({names}, metadata !"round.dynamic", metadata !"fpexcept.ignore") strictfp
   call i32 @fesetround(i32 0)
@@ -513,7 +511,7 @@ def convert(i: Op, x: Value) -> Value:
     if i.kind in NOT_SUBNORMAL:
         return narrow(i.kind, wide) if i.mode == "rn" else directed(i, "fptrunc", wide)
     # Too large numbers are clamped; a NaN becomes 0, or the highest bit alone where one of the types has 64 bits.
-    type_ = llvm_type(i.kind)
+    type_ = LLVM[i.kind]
     result = wide.call(f"llvm.fpto{i.sign}i.sat.{type_}.f64", result=type_)
     return wide.test("uno", wide).pick(-(1 << (result.bits - 1)), result) if "64" in i.kind + i.source else result
 

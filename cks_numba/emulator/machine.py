@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from . import ptx, runtime
-from .faults import ArrayInfo, Finding, Site
+from .faults import ArrayInfo, Finding
 from .ptx import PTXError, parse
 from .report import Result
 from .translate import Translator
@@ -30,29 +31,26 @@ llvm.initialize_native_asmprinter()
 
 # --- machine code ----------------------------------------------------------------------------------
 class Program:
-    """A kernel as machine code, with or without checks.
-
-    Parameters
-    ----------
-    text : str
-        PTX with one kernel.
-    checked : bool
-    """
+    """The kernel of a PTX text as machine code, with or without checks."""
 
     def __init__(self, text: str, checked: bool) -> None:
         self.text, self.checked = text, checked
         self.kernel = parse(text)
         translator = Translator(self.kernel, checked)
         code = translator.translate()
-        self.sites, self.points, self.frame_bytes = translator.sites, translator.points, translator.frame_bytes
+        self.sites, self.frame_bytes = translator.sites, translator.frame_bytes
         if len(self.sites) > runtime.SITE_BITS:
             raise PTXError(f"the kernel touches memory in more than {runtime.SITE_BITS} places")
         kinds = [0, *translator.kinds]
         self.waits = np.array(kinds, np.int64)
         # Compilers may make several instructions of one barrier: they are all that of their line.
-        lines = [(p.source, p.op) if p.source else j for j, p in enumerate(self.points)]
+        instructions = [p.instruction for p in translator.points]
+        lines = [(i.source, i.op) if i.source else j for j, i in enumerate(instructions)]
         self.places = np.array([0, *(1 + lines.index(line) for line in lines)], np.int64)
+        self.numbered = [*self.sites, *translator.points[::-1], None]  # from -2 down where threads wait
         self.granule = {space: self._granule(space) for space in ("global", "shared")}
+        if any(i.op[0] == "ldmatrix" for i in instructions):
+            self.granule["shared"] = min(self.granule["shared"], 2)
         self.rows = self._rows()
         self.perform = runtime.address("perform") if max(kinds) > runtime.YIELD else 0
         self._engine = _compiled(code, checked)
@@ -61,8 +59,6 @@ class Program:
     def _granule(self, space: str) -> int:
         """Log2 of the bytes that are watched together: of the smallest access to a memory space."""
         sizes = [s.bytes for s in self.sites if s.bytes and s.space in (space, "generic")]
-        if space == "shared":
-            sizes += [4 for p in self.points if p.op[0] == "ldmatrix"]
         return min([*sizes, 16]).bit_length() - 1
 
     def _rows(self) -> Array:
@@ -74,15 +70,6 @@ class Program:
             like = first.setdefault((s.instruction.source or k, s.action), k)
             rows[k] = s.bytes, action, s.space == "shared", like
         return rows
-
-    def site(self, number: int) -> Site | None:
-        """The site of a number, or the point where a thread waits: those are negative, from -2 on."""
-        if number >= 0:
-            return self.sites[number]
-        if number == -1:
-            return None
-        point = self.points[-number - 2]
-        return Site(point, "", "barrier" if point.op[0] in ("bar", "barrier") and "warp" not in point.op else "warp", 0)
 
 
 def _compiled(code: str, checked: bool) -> Any:
@@ -128,16 +115,14 @@ def _formatted(text: str, at: int) -> str:
         if kind == "%":
             return "%"
         size = 8 if kind in "fFeEgGsp" or long in ("l", "ll") else 4
-        at = -(-at // size) * size
-        raw = ctypes.string_at(at, size)
-        at += size
-        spec = found[0].replace(long or "", "", 1) if long else found[0]
+        at = -(-at // size) * size + size
+        raw = ctypes.string_at(at - size, size)
+        value: Any = int.from_bytes(raw, "little", signed=kind in "di")
         if kind in "fFeEgG":
-            return str(spec % np.frombuffer(raw, np.float64)[0])
-        value = int.from_bytes(raw, "little", signed=kind in "di")
-        if kind == "s":
-            return str(spec % ctypes.string_at(value).decode(errors="replace"))
-        return chr(value) if kind == "c" else hex(value) if kind == "p" else spec.replace("u", "d") % value
+            (value,) = struct.unpack("<d", raw)
+        elif kind == "s":
+            value = ctypes.string_at(value).decode(errors="replace")
+        return str(found[0].replace(long or "%%", "").replace("u", "d").replace("p", "#x") % value)
 
     return _FORMAT.sub(one, text)
 
@@ -249,18 +234,8 @@ _abandoned: list[Any] = []
 class Launch:
     """One launch: the tables that the kernel, the scheduler and the checks share.
 
-    Parameters
-    ----------
-    program : Program
-    grid, block : tuple of 3 int
-    dynamic : int
-        Bytes of dynamic shared memory.
-    arguments : tuple
-        Arrays, scalars and tuples of them.
-    names : list of str
-        Of the parameters.
-    flatten : function
-        Gives the bytes of the parameters, see `hooks.flatten`.
+    `dynamic` bytes of shared memory are added to those of the kernel; `names` are those of its parameters, and
+    `flatten` gives their bytes, see `hooks.flatten`.
     """
 
     def __init__(
@@ -400,7 +375,7 @@ class Launch:
             arrays.append(ArrayInfo(label, "shared", size, item, (size // item,), (item,)))
         arrays.append(ArrayInfo("local memory", "local", kernel.local.bytes, 1, (kernel.local.bytes,), (1,)))
         (context,) = self.contexts
-        found = self.findings[: context[runtime.FINDING_COUNT]].tolist()
+        found = self.findings[self.findings[:, runtime.COUNT] > 0].tolist()
         findings = [*map(self._finding, found), *self._never_written(poisoned)]
         return Result(
             name, self.grid, self.block, findings, self.program.sites, arrays, self.counts[:-1], self.printed, seconds,
@@ -410,8 +385,8 @@ class Launch:
     def _finding(self, row: list[int]) -> Finding:
         kind, site, other, array, block, thread, other_block, other_thread, address, size, _, count = row
         array, address = self._array(array, address)
-        sites, who = (self.program.site(site), self.program.site(other)), (block, thread, other_block, other_thread)
-        return Finding(runtime.KINDS[kind], *sites, *who, address, size, array, count)
+        sites, who = self.program.numbered, (block, thread, other_block, other_thread)
+        return Finding(runtime.KINDS[kind], sites[site], sites[other], *who, address, size, array, count)
 
     def _array(self, number: int, offset: int) -> tuple[int, int]:
         """The array of a range that an offset is in or next to, -1 if there is none, and the offset in it."""

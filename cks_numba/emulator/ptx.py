@@ -25,31 +25,15 @@ class PTXError(Exception):
 
 
 class Instruction(NamedTuple):
-    """One instruction, or a label.
+    """One instruction, or a label."""
 
-    Attributes
-    ----------
-    op : tuple of str
-        The mnemonic, split at its dots: ``("ld", "global", "f32")``; empty for a label.
-    args : tuple of str
-        The operands.
-    line : int
-        Of the PTX text, from 1.
-    text : str
-    guard : tuple of (bool, str) or None
-        The predicate that must be true (or false, if the first is True) for the instruction to do anything.
-    label : str or None
-    source : tuple of (str, int)
-        File and line of the Python code, the innermost function first; empty if the compiler named none.
-    """
-
-    op: tuple[str, ...]
-    args: tuple[str, ...]
-    line: int
+    op: tuple[str, ...]  # the mnemonic, split at its dots: ("ld", "global", "f32"); empty for a label
+    args: tuple[str, ...]  # the operands
+    line: int  # of the PTX text, from 1
     text: str = ""
-    guard: tuple[bool, str] | None = None
+    guard: tuple[bool, str] | None = None  # the predicate that must be true, or false if the first is True
     label: str | None = None
-    source: Source = ()
+    source: Source = ()  # file and line of the Python code, the innermost function first; empty if not known
 
 
 @dataclass
@@ -326,13 +310,6 @@ def files(text: str) -> dict[int, str]:
     return {int(n): name.encode().decode("unicode_escape").encode("latin1").decode() for n, name in quoted}
 
 
-def loops(body: list[Instruction]) -> set[int]:
-    """The numbers of the instructions between a label and a later jump back to it."""
-    places = {i.label: j for j, i in enumerate(body) if i.label}
-    jumps = ((places[i.args[0]], j) for j, i in enumerate(body) if i.op[:1] == ("bra",))
-    return {k for first, last in jumps for k in range(first, last)}
-
-
 def watches(text: str) -> bool:
     """Whether any index that hooks.py has marked in PTX may be below zero: one that is not a constant.
 
@@ -341,6 +318,13 @@ def watches(text: str) -> bool:
     """
     constants = {register for register in re.findall(r"mov\.[usb]64\s+(%\w+), \d+;", text)}
     return any(not mark.isdigit() and mark not in constants for mark in re.findall(r'\.pragma\s+"index ([^"]*)"', text))
+
+
+def loops(body: list[Instruction]) -> set[int]:
+    """The numbers of the instructions between a label and a later jump back to it."""
+    places = {i.label: j for j, i in enumerate(body) if i.label}
+    jumps = ((places[i.args[0]], j) for j, i in enumerate(body) if i.op[:1] == ("bra",))
+    return {k for first, last in jumps for k in range(first, last)}
 
 
 def called(call: Instruction) -> tuple[list[str], str, list[str]]:

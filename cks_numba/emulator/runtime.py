@@ -27,20 +27,20 @@ from numba.extending import intrinsic
     KERNEL, PERFORM, POINTS, PLACES, FRAMES, FRAME_BYTES, LOCAL_AT, LOCAL_BYTES, BLOCKS, FIRST_BLOCK, BLOCK_STEP,
     BLOCK, BLOCK_ORDER, ORDER, RANDOM, CHECKED, STOP, MEMBERS, EXISTING, SCRATCH,
     # for the checks
-    SITES, RANGES, RANGE_COUNT, LANDING, TIME, SINCE, BLOCK_SINCE, BLOCK_TIMES, FINDINGS, FINDING_COUNT, ACCESSES,
+    SITES, RANGES, RANGE_COUNT, LANDING, TIME, SINCE, BLOCK_SINCE, BLOCK_TIMES, FINDINGS, ACCESSES,
     COPIES,
     # for accesses that warp operations or atomics put in order
     CLOCKS, CLOCKS_SINCE, RELEASED, ACQUIRED, BLOCK_RELEASED, BLOCK_ACQUIRED,
     # for what the accesses of a warp cost together
     COUNTS, LOG, SEEN, MOST, SITE_COUNT, RUN,
-) = range(58)  # fmt: skip
-CONTEXT_WORDS = 58
+) = range(57)  # fmt: skip
+CONTEXT_WORDS = 57
 
 # The frame of a thread.
 TID_X, TID_Y, TID_Z, THREAD, STATE, STEPS, MASK, DETAIL = range(8)
 EXCHANGE, EXCHANGED = 8, 16  # operands of a warp operation, then its results
 FRAME = EXCHANGE + EXCHANGED
-START, DONE = 0, -1  # values of STATE; another is the number of the point where the thread waits
+DONE = -1  # a value of STATE; 0 is the start, and another the number of the point where the thread waits
 RUNS, YIELDED, EVERYBODY = 0, -2, -1  # values of MASK; another names the lanes that must come to a warp operation
 
 # What a thread waits for at a point, in the table of points.
@@ -68,11 +68,9 @@ SITE_BITS, THREAD_BITS, IS_ATOMIC, CLOCK_BITS = (1 << 14) - 1, (1 << 11) - 1, 1 
 END_OF_TIME = (1 << 29) - 1  # the last that fits into a stamp
 COPY = THREAD_BITS  # stands for the unit that makes asynchronous copies
 
-# A row of the findings. The first four make two of them the same.
-KIND, AT_SITE, OTHER_SITE, ARRAY, AT_BLOCK, AT_THREAD, OTHER_BLOCK, OTHER_THREAD, ADDRESS, SIZE, APART, COUNT = range(
-    12
-)
-FINDING, MOST_FINDINGS = 12, 64
+# A row of the findings: kind, site, other site and array, which make two of them the same, then block, thread, other
+# block, other thread, address and size of an example, how far apart its threads are, and how often.
+APART, COUNT, FINDING, MOST_FINDINGS = 10, 11, 12, 64
 KINDS = (
     "out of bounds", "misaligned", "negative index", "uninitialised", "race", "divergent barrier", "missing threads",
     "missing lanes", "endless loop", "assertion", "never written",
@@ -132,17 +130,14 @@ helper = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=Tru
 
 FUNCTIONS: dict[str, tuple[Any, Any]] = {}
 """Functions that compiled kernels call by their names, with their signatures."""
-_compiled: list[Any] = []
+_kept: list[Any] = []
 
 
-def exported(*kinds: Any, result: Any = types.void) -> Any:
-    """Let a function be called from compiled kernels."""
-
-    def export(function: Any) -> Any:
-        FUNCTIONS[function.__name__] = function, result(*kinds)
-        return helper(function)
-
-    return export
+def exported(function: Any) -> Any:
+    """Let compiled kernels call a function of a context, a frame and numbers; annotated ones return a number."""
+    kinds = [CONTEXT, CONTEXT, *[types.int64] * 9][: function.__code__.co_argcount]
+    FUNCTIONS[function.__name__] = function, (types.int64 if function.__annotations__ else types.void)(*kinds)
+    return helper(function)
 
 
 @cache
@@ -150,10 +145,11 @@ def address(name: str) -> int:
     """Address of an exported function; Numba compiles it when it is first asked for."""
     function, signature = FUNCTIONS[name]
     try:
-        _compiled.append(cfunc(signature, cache=True, error_model="numpy")(function))
+        compiled = cfunc(signature, cache=True, error_model="numpy")(function)
     except Exception:  # no folder for the cache of Numba, or what is in it is damaged
-        _compiled.append(cfunc(signature, error_model="numpy")(function))
-    return int(_compiled[-1].address)
+        compiled = cfunc(signature, error_model="numpy")(function)
+    _kept.append(compiled)
+    return int(compiled.address)
 
 
 @helper
@@ -179,21 +175,15 @@ def report(context, kind, site, other, thread, other_block, other_thread, addres
     """Note a fault, or count it if the same one is known; as its example, keep the threads furthest apart."""
     block, site, other = context[BLOCK], first_like(context, site), first_like(context, other)
     apart = 2 if block != other_block else 1 if thread >> 5 != other_thread >> 5 else 0
-    k, known = 0, row(context[FINDINGS], 0, FINDING)
-    while k < context[FINDING_COUNT]:
-        if known[KIND] == kind and known[AT_SITE] == site and known[OTHER_SITE] == other and known[ARRAY] == array:
-            break
-        k += 1
+    new = (kind, site, other, array, block, thread, other_block, other_thread, address, size, apart)
+    for k in range(MOST_FINDINGS):
         known = row(context[FINDINGS], k, FINDING)
-    if k == MOST_FINDINGS:
-        return
-    if k == context[FINDING_COUNT] or apart > known[APART]:
-        known[KIND], known[AT_SITE], known[OTHER_SITE], known[ARRAY] = kind, site, other, array
-        known[AT_BLOCK], known[AT_THREAD] = block, thread
-        known[OTHER_BLOCK], known[OTHER_THREAD] = other_block, other_thread
-        known[ADDRESS], known[SIZE], known[APART] = address, size, apart
-    context[FINDING_COUNT] = max(context[FINDING_COUNT], k + 1)
-    known[COUNT] += 1
+        if known[COUNT] == 0 or known[0] == kind and known[1] == site and known[2] == other and known[3] == array:
+            if known[COUNT] == 0 or apart > known[APART]:
+                for j in range(COUNT):
+                    known[j] = new[j]
+            known[COUNT] += 1
+            return
 
 
 @helper
@@ -201,7 +191,7 @@ def report_here(context, kind, site, thread, address, size, array):
     report(context, kind, site, -1, thread, context[BLOCK], thread, address, size, array)
 
 
-@exported(CONTEXT, CONTEXT, *[types.int64] * 3)
+@exported
 def report_event(context, frame, kind, site, value):
     """Report what the kernel itself has found: a loop without end, a failed assertion, an index below zero."""
     report_here(context, kind, site, frame[THREAD], value, 0, NOWHERE)
@@ -299,7 +289,7 @@ def synchronise_atomic(context, thread, shadow, writes):
 # --- accesses --------------------------------------------------------------------------------------
 @helper
 def races(context, thread, action, stamp, array):
-    """Whether an access and the one that left a stamp are not ordered; both are atomic, or one of them writes."""
+    """Whether nothing orders an access and the one that left a stamp, and they are not both atomic."""
     if stamp == 0 or action >= ATOMIC and stamp & IS_ATOMIC:
         return False
     if array == SHARED_SPACE and stamp >> TIME_SHIFT < context[BLOCK_SINCE]:
@@ -403,8 +393,8 @@ def find(context, space, address):
     return nearest
 
 
-@exported(CONTEXT, CONTEXT, *[types.int64] * 5, result=types.int64)
-def access(context, frame, space, address, site, low, high):
+@exported
+def access(context, frame, space, address, site, low, high) -> int:
     """Check an access, and return the address that it may go to; `low` and `high` are the bits that a write brings."""
     size, thread = row(context[SITES], site, SITE)[SITE_BYTES], frame[THREAD]
     if space == SHARED_SPACE:
@@ -443,14 +433,14 @@ def stamp_copy(context, thread, copy):
         shadow[WROTE], shadow[HAS_READ], shadow[READ_TOO] = now, 0, 0
 
 
-@exported(CONTEXT, CONTEXT, *[types.int64] * 4)
+@exported
 def copy_bytes(context, frame, to, source, size, filled):
     """Copy, and write zeros behind what is copied."""
     for k in range(size):
         octets(to)[k] = octets(source)[k] if k < filled else 0
 
 
-@exported(CONTEXT, CONTEXT, *[types.int64] * 4)
+@exported
 def copy_checked(context, frame, to, source, site, filled):
     """Copy to shared memory at a site, from global memory at the next one: no more bytes than are not filled up.
 
@@ -474,7 +464,7 @@ def copy_checked(context, frame, to, source, site, filled):
         mine[WAITING] = k + 1
 
 
-@exported(CONTEXT, CONTEXT, types.int64)
+@exported
 def copies_done(context, frame, pending):
     """Commit a group of copies (-1), or wait until at most so many groups are under way; 0 waits for all."""
     mine = row(context[COPIES], frame[THREAD], COPIES_OF_THREAD)
@@ -576,10 +566,10 @@ def lanes_with(given, members, mask, value):
 
 
 @helper
-def vote(given, frame, members):
+def vote(given, members, mode):
     ballot = lanes_with(given, members, 1, 1)
     every, some = types.int64(ballot == members), types.int64(ballot != 0)
-    frame[EXCHANGE] = (every, some, every | 1 - some, ballot)[frame[DETAIL]]
+    return (every, some, every | 1 - some, ballot)[mode]
 
 
 @helper
@@ -590,16 +580,16 @@ def match(given, frame, members):
 
 
 @helper
-def reduce(given, frame, members):
-    mode, x, first = frame[DETAIL] & 7, 0, True
+def reduce(given, members, mode):
+    x, first = 0, True
     for lane in range(32):
         if members >> lane & 1:
             y = given[lane * EXCHANGED]
-            if frame[DETAIL] & 8 and y >= 1 << 31:
+            if mode & 8 and y >= 1 << 31:
                 y -= 1 << 32
-            x = y if first else (x + y, min(x, y), max(x, y), x & y, x | y, x ^ y)[mode]
+            x = y if first else (x + y, min(x, y), max(x, y), x & y, x | y, x ^ y)[mode & 7]
             first = False
-    frame[EXCHANGE] = x & 0xFFFFFFFF
+    return x & 0xFFFFFFFF
 
 
 @helper
@@ -616,17 +606,15 @@ def load_matrices(given, frame, lane):
 @helper
 def element(context, word, index, kind):
     """An element of a register: a float32 cut to tf32, or one of two elements of 16 bits."""
-    half, bits = word >> 16 * index & 0xFFFF, word & 0xFFFFE000
+    half, bits, scale = word >> 16 * index & 0xFFFF, word & 0xFFFFE000, 1.0
     if kind == 2:
         bits = half << 16
-    elif kind == 1:
-        sign, exponent, fraction = half >> 15, half >> 10 & 31, half & 1023
-        if exponent == 0:
-            return (1 - 2 * sign) * fraction * 2.0**-24
-        bits = sign << 31 | (255 if exponent == 31 else exponent + 112) << 23 | fraction << 13
+    elif kind == 1:  # as if the exponent had the offset of float32
+        infinite = 0x7F800000 if half & 0x7C00 == 0x7C00 else 0
+        bits, scale = half >> 15 << 31 | (half & 0x7FFF) << 13 | infinite, 2.0**112
     scratch = context[SCRATCH] + 8 * 32 * EXCHANGED
     words(scratch)[0] = bits
-    return types.float64(floats(scratch)[0])
+    return floats(scratch)[0] * scale
 
 
 @helper
@@ -648,37 +636,38 @@ def multiply_matrices(context, given, frame, lane):
         frame[EXCHANGE + c] = words(scratch)[0]
 
 
-@exported(CONTEXT, CONTEXT, result=types.int64)
-def perform(context, frame):
+@exported
+def perform(context, frame) -> int:
     """Carry out the warp operation that a thread waits for, for the lanes that take part, and let them go on."""
     kind, members = words(context[POINTS])[frame[STATE]], context[MEMBERS]
-    first = frame[THREAD] & ~31
-    given = words(context[SCRATCH])
+    first, given = frame[THREAD] & ~31, words(context[SCRATCH])
     for lane in range(32):
         if members >> lane & 1:
-            for k in range(EXCHANGED):
+            for k in range(EXCHANGED if kind == MMA else 1):
                 given[lane * EXCHANGED + k] = frame_of(context, first + lane)[EXCHANGE + k]
+    same = members  # the result of operations that have one for all lanes
     if kind == SYNC:
         synchronise_lanes(context, first >> 5, members)
+    elif kind == VOTE:
+        same = vote(given, members, frame[DETAIL])
+    elif kind == REDUCE:
+        same = reduce(given, members, frame[DETAIL])
     for lane in range(32):
         if not members >> lane & 1:
             continue
         mine = frame_of(context, first + lane)
+        mine[MASK] = RUNS
         if kind == SHUFFLE:
             shuffle(context, given, mine, lane, members)
-        elif kind == VOTE:
-            vote(given, mine, members)
         elif kind == MATCH:
             match(given, mine, members)
-        elif kind == REDUCE:
-            reduce(given, mine, members)
-        elif kind == ACTIVE:
-            mine[EXCHANGE] = members
-        elif kind == LDMATRIX and members == 0xFFFFFFFF:  # without all lanes there is no result
-            load_matrices(given, mine, lane)
-        elif kind == MMA and members == 0xFFFFFFFF:
-            multiply_matrices(context, given, mine, lane)
-        mine[MASK] = RUNS
+        elif kind == VOTE or kind == REDUCE or kind == ACTIVE:
+            mine[EXCHANGE] = same
+        elif members == 0xFFFFFFFF:  # matrices: without all lanes there is no result
+            if kind == LDMATRIX:
+                load_matrices(given, mine, lane)
+            elif kind == MMA:
+                multiply_matrices(context, given, mine, lane)
     return 0
 
 
@@ -721,10 +710,10 @@ def complete(context, warp, count, forced):
 
 # --- the scheduler ---------------------------------------------------------------------------------
 @helper
-def turns(context, count):
-    """Where to start and how far to go each time, to come once to each number below a power of two."""
+def turns(context):
+    """Where to start and how far to go each time, modulo 32, to come once to each lane or warp."""
     if context[ORDER] < 2:
-        return (0, 1) if context[ORDER] == 0 else (count - 1, -1)
+        return (0, 1) if context[ORDER] == 0 else (31, -1)
     context[RANDOM] = (context[RANDOM] * 6364136223846793005 + 1442695040888963407) & ((1 << 63) - 1)
     return context[RANDOM] >> 32, context[RANDOM] >> 20 | 1
 
@@ -750,7 +739,7 @@ def run_warp(context, warp, count):
     yielded = False
     while True:
         ran = False
-        start, step = turns(context, 32)
+        start, step = turns(context)
         for k in range(32):
             lane = (start + k * step) & 31
             frame = frame_of(context, warp * 32 + lane)
@@ -843,15 +832,12 @@ def start_block(context, block, threads):
 @helper
 def run_block(context, block, threads):
     start_block(context, block, threads)
-    warps, rounded = (threads + 31) // 32, 1
-    while rounded < warps:
-        rounded *= 2
     while True:
         yielded = False
-        start, step = turns(context, rounded)
-        for k in range(rounded):
-            warp = (start + k * step) & (rounded - 1)
-            if warp < warps:
+        start, step = turns(context)
+        for k in range(32):
+            warp = (start + k * step) & 31
+            if 32 * warp < threads:
                 yielded |= run_warp(context, warp, min(32, threads - 32 * warp))
             if context[STOP] or context[TIME] >= END_OF_TIME:
                 context[STOP] = 1
@@ -871,7 +857,7 @@ def run_block(context, block, threads):
                     stamp_copy(context, COPY, copy_of(context, t, k))
 
 
-@exported(CONTEXT)
+@exported
 def run(context):
     """Run every block of a worker."""
     threads = context[BLOCK_X] * context[BLOCK_Y] * context[BLOCK_Z]

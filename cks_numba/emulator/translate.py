@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
 
 from . import instructions, runtime
 from .faults import Site
-from .instructions import FLOATS, Operand, Value, llvm_type, pack, part
+from .instructions import FLOATS, LLVM, Operand, Value, literal, pack, reread, sign_of
 from .ptx import BITS, REGISTER, Instruction, Kernel, PTXError, called, immediate, loops, split
 
 SPACES = {
@@ -34,33 +35,26 @@ LANES = {  # warp operations with a mask: modes by a part of the mnemonic, type 
 }
 MATRICES = (("m16n8k8", "tf32"), ("m16n8k16", "f16"), ("m16n8k16", "bf16"))
 CARRY, ROW = "%carry", "%row"  # registers of our own
+CLOCKS = ("%clock", "%clock64", "%clock_hi", "%globaltimer", "%globaltimer_lo")
 Operands = list[tuple[str, str]]
 """Registers or other operands, each with its type."""
 
 
 class Translator:
-    """The translation of one kernel.
-
-    Attributes
-    ----------
-    sites : list of Site
-        Instructions that touch memory, in checked code; the number of a site is its index.
-    points : list of Instruction
-        Where threads wait; the number of a point is its index, from 1.
-    kinds : list of int
-        What is waited for at each point.
-    frame_bytes : int
-        Of the frame of a thread, without its local memory.
-    """
+    """The translation of one kernel."""
 
     def __init__(self, kernel: Kernel, checked: bool) -> None:
         self.kernel, self.checked = kernel, checked
         self.registers = {**kernel.registers, CARRY: "pred", ROW: "b64"}
+        self.others = {
+            "ld": self._move, "ldu": self._move, "st": self._move, "atom": self._atomic, "red": self._atomic,
+            "cp": self._copy_async, "call": self._call, "cvta": self._change_space,
+        }  # fmt: skip
         self.lines: list[str] = []
-        self.declared: set[str] = set()
-        self.sites: list[Site] = []
-        self.points: list[Instruction] = []
-        self.kinds: list[int] = []
+        self.declared: dict[str, str] = {}
+        self.sites: list[Site] = []  # instructions that touch memory, in checked code, by their numbers
+        self.points: list[Site] = []  # where threads wait, by their numbers less one
+        self.kinds: list[int] = []  # what is waited for at each point
         self.count = 0
         self.places = {i.label: j for j, i in enumerate(kernel.body) if i.label}
         self.loops = loops(kernel.body)
@@ -87,16 +81,17 @@ class Translator:
         return f"%v{self.count}"
 
     def call(self, name: str, result: str, *args: str) -> str:
-        self.declared.add(f"declare {result} @{name}({', '.join(a.rsplit(' ', 1)[0] for a in args)})")
-        text = f"call {result} @{name}({', '.join(args)})"
-        if result == "void":
-            self.emit(text)
-            return ""
-        return self.let(text)
+        if name not in self.declared:
+            self.declared[name] = f"declare {result} @{name}({', '.join(a.rsplit(' ', 1)[0] for a in args)})"
+        call = f"call {result} @{name}({', '.join(args)})"
+        if result != "void":
+            return self.let(call)
+        self.emit(call)
+        return ""
 
     def ask(self, name: str, *numbers: Operand, result: str = "void") -> Value:
         """Call a function of runtime.py."""
-        words = (f"i64 {instructions.text(n)}" for n in numbers)
+        words = (f"i64 {literal(n)}" for n in numbers)
         return Value(self, "i64", self.call(name, result, "i64* %context", "i64* %frame", *words))
 
     def label(self, hint: str) -> str:
@@ -124,21 +119,21 @@ class Translator:
         return Value(self, "i64", self.let(f"{how} i64, i64* {self.word(index, base)}"))
 
     def store_word(self, index: int, value: Operand) -> None:
-        self.emit(f"store i64 {instructions.text(value)}, i64* {self.word(index)}")
+        self.emit(f"store i64 {literal(value)}, i64* {self.word(index)}")
 
     # --- registers and operands
     def value(self, operand: str, kind: str) -> Value:
         """The value of an operand, read as a PTX type."""
-        want = llvm_type(kind)
+        want = LLVM[kind]
         if operand.startswith("!"):
             return ~self.value(operand[1:], kind)
         if operand in self.registers:
-            have = llvm_type(self.registers[operand])
-            return instructions.reread(Value(self, have, self.let(f'load {have}, {have}* %"{operand}"')), kind)
+            have = LLVM[self.registers[operand]]
+            return reread(Value(self, have, self.let(f'load {have}, {have}* %"{operand}"')), kind)
         if (number := immediate(operand)) is not None:
             return Value(self, want, _constant(number, kind))
         found = self._special(operand) if operand[0] == "%" or operand == "WARP_SZ" else self._symbol(operand)
-        return instructions.reread(found, kind)
+        return reread(found, kind)
 
     def set(self, register: str, kind: str, value: Value) -> None:
         """Write a register."""
@@ -146,7 +141,7 @@ class Translator:
             return
         if register not in self.registers:
             raise PTXError(f"unknown register {register}")
-        value = instructions.reread(value, self.registers[register], instructions.sign_of(kind))
+        value = reread(value, self.registers[register], sign_of(kind))
         self.emit(f'store {value.type} {value}, {value.type}* %"{register}"')
 
     def _symbol(self, name: str) -> Value:
@@ -162,26 +157,24 @@ class Translator:
 
     def _special(self, name: str) -> Value:
         """The value of a special register."""
-        thread = Value(self, "i64", "%thread")
         if found := re.fullmatch(r"%(tid|ntid|ctaid|nctaid)\.([xyz])", name):
             of = {"tid": "tid", "ntid": "block", "ctaid": "block_id", "nctaid": "grid"}[found[1]]
             return Value(self, "i64", f"%{of}_{found[2]}")
-        if name.startswith("%lanemask_"):
-            one = thread.constant(1) << (thread & 31)
-            through = one - 1 | one
-            masks = {"eq": one, "lt": one - 1, "le": through, "gt": ~through, "ge": ~through | one}
-            return masks[name[10:]]
-        if name in ("%clock", "%clock64", "%clock_hi", "%globaltimer", "%globaltimer_lo"):
-            return Value(self, "i64", self.call("llvm.readcyclecounter", "i64"))
-        if name in ("%dynamic_smem_size", "%total_smem_size"):
-            size = self.load_word(runtime.SHARED_BYTES, "%context")
-            return size - self.kernel.shared.bytes if "dynamic" in name else size
-        constants = {"%smid": 0, "%nsmid": 1, "%gridid": 0, "WARP_SZ": 32}
-        if name in constants:
-            return thread.constant(constants[name])
-        if name in ("%laneid", "%warpid"):
-            return thread & 31 if name == "%laneid" else thread >> 5
-        raise PTXError(f"unknown special register {name}")
+        thread = Value(self, "i64", "%thread")
+        bit = thread.constant(1) << (thread & 31)
+        known: dict[str, Callable[[], Value]] = {
+            "%laneid": lambda: thread & 31, "%warpid": lambda: thread >> 5, "WARP_SZ": lambda: thread.constant(32),
+            "%smid": lambda: thread.constant(0), "%nsmid": lambda: thread.constant(1),
+            "%gridid": lambda: thread.constant(0), "%lanemask_eq": lambda: bit, "%lanemask_lt": lambda: bit - 1,
+            "%lanemask_le": lambda: bit | bit - 1, "%lanemask_gt": lambda: ~(bit | bit - 1),
+            "%lanemask_ge": lambda: ~(bit - 1),
+            "%total_smem_size": lambda: self.load_word(runtime.SHARED_BYTES, "%context"),
+            "%dynamic_smem_size": lambda: known["%total_smem_size"]() - self.kernel.shared.bytes,
+            **dict.fromkeys(CLOCKS, lambda: Value(self, "i64", self.call("llvm.readcyclecounter", "i64"))),
+        }  # fmt: skip
+        if name not in known:
+            raise PTXError(f"unknown special register {name}")
+        return known[name]()
 
     # --- the whole function
     def translate(self) -> str:
@@ -197,14 +190,14 @@ class Translator:
                 self.begin(self.label("dead"), False)
             try:
                 falls = self._guarded(j, i)
-            except (PTXError, KeyError, IndexError, ValueError) as error:
+            except (PTXError, LookupError, StopIteration, ValueError) as error:
                 where = f" (line {i.source[0][1]} of {i.source[0][0]})" if i.source else ""
                 reason = f": {error}" if isinstance(error, PTXError) else ""
                 raise PTXError(f"the emulator does not know the PTX instruction {i.text!r}{where}{reason}") from None
         if falls:
             self.emit("ret i64 -1")
         body = ["define i64 @kernel(i64* noalias %context, i64* noalias %frame) {", "entry:", *self.lines, "}"]
-        return "\n".join([*sorted(self.declared), *body])
+        return "\n".join([*self.declared.values(), *body])
 
     def _enter(self) -> None:
         """Load what stays the same, make room for registers, and go to where the thread waits."""
@@ -217,11 +210,11 @@ class Translator:
         self.emit(f"%local = add i64 %frame_number, {self.frame_bytes}")
         self.emit(f"%buffers = add i64 %frame_number, {self.buffers_at}")
         for register, kind in self.registers.items():
-            t = llvm_type(kind)
-            if self.framed and register in self.slots:
-                self.emit(f'%"{register}" = bitcast i64* {self.word(self.slots[register])} to {t}*')
-            else:
-                self.emit(f'%"{register}" = alloca {t}')
+            slot = f'"{register}"' if self.framed else f'"slot {register}"'
+            if register in self.slots:
+                self.emit(f"%{slot} = bitcast i64* {self.word(self.slots[register])} to {LLVM[kind]}*")
+            if register not in self.slots or not self.framed:
+                self.emit(f'%"{register}" = alloca {LLVM[kind]}')
         resume = " ".join(f"i64 {k}, label %resume.{k}" for k in range(1, 1 + len(self.saved)))
         self.emit(f"switch i64 %state, label %start [{resume}]")
         self.begin("start", False)
@@ -254,15 +247,10 @@ class Translator:
         elif op in ("raise", "index"):
             if self.checked:
                 self._check(i)
+        elif op in self.others:
+            self.others[op](i)
         else:
-            translate = {
-                "ld": self._move, "ldu": self._move, "st": self._move, "atom": self._atomic, "red": self._atomic,
-                "cp": self._copy_async, "call": self._call, "cvta": self._change_space,
-            }.get(op)  # fmt: skip
-            if translate:
-                translate(i)
-            else:
-                instructions.compute(self, i)
+            instructions.compute(self, i)
         if self._yields(j, i):
             self._suspend(j, i, runtime.YIELD)
         return True
@@ -281,16 +269,16 @@ class Translator:
     # --- waiting
     def _suspend(self, j: int, i: Instruction, kind: int) -> None:
         """Save the registers that are needed later, return to the scheduler, and go on here when called again."""
-        self.points.append(i)
+        self.points.append(Site(i, "", "barrier" if kind == runtime.BARRIER else "warp", 0))
         self.kinds.append(kind)
-        homes = [(llvm_type(self.registers[r]), r) for r in self.saved[j] if not self.framed]
-        for t, r in homes:
+        saved = [(LLVM[self.registers[r]], r) for r in self.saved[j] if not self.framed]
+        for t, r in saved:
             value = self.let(f'load {t}, {t}* %"{r}"')
-            self.emit(f"store {t} {value}, {t}* {self.let(f'bitcast i64* {self.word(self.slots[r])} to {t}*')}")
+            self.emit(f'store {t} {value}, {t}* %"slot {r}"')
         self.emit(f"ret i64 {len(self.points)}")
         self.begin(f"resume.{len(self.points)}", False)
-        for t, r in homes:
-            value = self.let(f"load {t}, {t}* {self.let(f'bitcast i64* {self.word(self.slots[r])} to {t}*')}")
+        for t, r in saved:
+            value = self.let(f'load {t}, {t}* %"slot {r}"')
             self.emit(f'store {t} {value}, {t}* %"{r}"')
 
     def _wait(self, j: int, i: Instruction) -> None:
@@ -330,7 +318,7 @@ class Translator:
         self.store_word(runtime.DETAIL, detail)
         self._suspend(j, i, kind)
         for k, (register, t) in enumerate(results, runtime.EXCHANGE):
-            self.set(register, t, instructions.reread(self.load_word(k), t))
+            self.set(register, t, reread(self.load_word(k), t))
 
     def _rows(self, i: Instruction) -> tuple[Operands, Operands]:
         """The operands of ldmatrix: the real address of a row of 16 bytes, which only the first lanes name."""
@@ -348,8 +336,7 @@ class Translator:
         found = re.fullmatch(r"\[\s*([^\s+\]]+)\s*(?:\+\s*(-?\d+))?\s*\]", text)
         if not found:
             raise PTXError(f"unknown address {text}")
-        value = self.value(found[1], "u64")
-        return value.at(int(found[2] or 0))
+        return self.value(found[1], "u64").at(int(found[2] or 0))
 
     def _site(self, i: Instruction, space: str, action: str, size: int) -> int:
         self.sites.append(Site(i, space, action, size))
@@ -376,19 +363,18 @@ class Translator:
             for k, name in enumerate(names):
                 self.set(name, kind, at.at(k * each).load(kind))
             return
-        values, bits = [self.value(name, kind) for name in names], (Value(self, "i64", "0"),) * 2
+        values, words, half = [self.value(name, kind) for name in names], [], max(1, 8 // each)
         if self.checked and space != "param" and size <= 16:
-            whole = pack([v.raw() for v in values]).resize(128)
-            bits = part(whole, 0, 64), part(whole, 64, 64)
-        at = self._place(i, space, where, size, "write", *bits)
+            words = [pack([v.raw() for v in part]).resize(64) for part in (values[:half], values[half:]) if part]
+        at = self._place(i, space, where, size, "write", *words)
         for k, value in enumerate(values):
             value.store(at.at(k * each))
 
     def _atomic(self, i: Instruction) -> None:
-        kind, t = i.op[-1], llvm_type(i.op[-1])
+        kind, t = i.op[-1], LLVM[i.op[-1]]
         space = next((m for m in i.op if m in SPACES), "generic")
         what = next(m for m in i.op if m in ("add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec"))
-        if kind[-3:] in ("f16", "6x2") or any(m in i.op for m in ("v2", "v4", "v8")):
+        if "f16" in kind or any(m in i.op for m in ("v2", "v4", "v8")):
             raise PTXError("atomics of this type are not known")
         result, where, *operands = i.args if i.op[0] == "atom" else ("_", *i.args)
         p = self._place(i, space, where, BITS[kind] // 8, "atomic").pointer(t)
@@ -456,7 +442,7 @@ class Translator:
             return
         result = instructions.call_function(name, values)
         for r in results:
-            instructions.reread(result, kinds[r]).store(self._symbol(r))
+            reread(result, kinds[r]).store(self._symbol(r))
 
     def _report(self, kind: int, i: Instruction, value: Operand = -1) -> None:
         self.ask("report_event", kind, self._site(i, "", "read", 0), value)
@@ -498,23 +484,19 @@ def _live_after(kernel: Kernel, points: list[int]) -> dict[int, list[str]]:
     """The registers whose values are needed after each point."""
     bit = {r: 1 << k for k, r in enumerate(kernel.registers)}  # bits of an integer stand for registers
     effects, follow = [_uses_and_writes(i, bit) for i in kernel.body], kernel.followers()
-    before = [0] * (len(kernel.body) + 1)
-
-    def after(j: int) -> int:
-        live = 0
-        for k in follow[j]:
-            live |= before[k]
-        return live
-
+    before, after = [0] * (len(kernel.body) + 1), [0] * len(kernel.body)
     changed = bool(points)
     while changed:
         changed = False
         for j in range(len(kernel.body) - 1, -1, -1):
+            live = 0
+            for k in follow[j]:
+                live |= before[k]
             uses, writes = effects[j]
-            live = uses | after(j) & ~writes
+            after[j], live = live, uses | live & ~writes
             changed |= live != before[j]
             before[j] = live
-    return {j: [r for r, b in bit.items() if after(j) & b] for j in points}
+    return {j: [r for r, b in bit.items() if after[j] & b] for j in points}
 
 
 def _uses_and_writes(i: Instruction, bit: dict[str, int]) -> tuple[int, int]:
@@ -522,7 +504,7 @@ def _uses_and_writes(i: Instruction, bit: dict[str, int]) -> tuple[int, int]:
     writes_none = op in ("st", "bra", "brx", "bar", "barrier", "red", "cp", "call", "ret", "index")
     uses = writes = 0
     for k, text in enumerate(i.args):
-        registers = sum(bit[r] for r in {*REGISTER.findall(text)} if r in bit)
+        registers = bit.get(text) or sum(bit[r] for r in {*REGISTER.findall(text)} if r in bit)
         if k == 0 and text[:1] != "[" and (not writes_none or op[:3] == "bar" and "red" in i.op):
             writes = registers
         else:

@@ -25,7 +25,7 @@ def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], rung
     arrays : tuple of three arrays
         (x, w, out), (w, dy, out) or (x, dy, out): NumPy or device arrays, C-contiguous NHWC and OHWI,
         all float32 or all float64. `out` is written when the launches run.
-    rung : {"with_zeros", "skip_zeros", "shared", "grouped", "tiled"}
+    rung : {"with_zeros", "skip_zeros", "shared", "grouped", "register_tile", "tiled"}
 
     Returns
     -------

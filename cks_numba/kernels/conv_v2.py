@@ -8,6 +8,7 @@ rung               what it adds                                                 
 ``shared``         a block shares one window: tiles of x and w in fast memory        padded zeros
 ``grouped``        one launch over the groups of the plan (grouped.py): a block      padded zeros, bounds tests
                    has any positions with one window
+``register_tile``  a thread makes TM x TN results, in registers (register_tile.py)   padded zeros, bounds tests
 ``tiled``          two buffers, loads of four, a tile that fits the sizes (tiled/)   padded zeros, bounds tests
 =================  ================================================================  ==========================
 
@@ -18,6 +19,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from numba import uint32
+
 from ..geometry import ConvShape
 from ..plan_table import COLUMNS, FIRST_BLOCK, ROWS, ceil_div
 from . import tiled
@@ -25,6 +28,7 @@ from .elementwise import padded
 from .grouped import counts, digits, fixed, group_of_block, launch_groups, summed, third
 from .jit import cuda, taps_of_output, unravel
 from .launch import TILE, Launch, one_thread_each
+from .register_tile import ACROSS, BM, BN, TM, TN, add_term, clear
 
 # Elements from a row of ws to the next. A warp writes 4 neighbours in each of the 8 rows at once. With 4 unused
 # elements after each row, all 32 lie in different banks (in float32).
@@ -162,7 +166,54 @@ def launch_grouped(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
     return launch_groups("conv2d", "grouped", grouped, shape, (x, w, y), (TILE, TILE), TILE)
 
 
-# --- 5. tiled -------------------------------------------------------------------------------------
+# --- 5. register_tile -----------------------------------------------------------------------------
+@cuda.jit
+def register_tile(x, w, y, table):
+    """One block BM rows (n, oh, ow) of a group of the plan, and BN output channels; a thread TM x TN of them."""
+    xs = cuda.shared.array((TILE, ACROSS), x.dtype)  # input channel, row
+    ws = cuda.shared.array((TILE, ACROSS), x.dtype)  # input channel, output channel
+    tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
+    g = group_of_block(table, cuda.blockIdx.x)
+    size_h, size_w, terms_h, terms_w = counts(table, g)
+    n, kh, kw = cuda.local.array(TM, uint32), cuda.local.array(TM, uint32), cuda.local.array(TM, uint32)
+    for i in range(TM):
+        row = (cuda.blockIdx.x - table[g, FIRST_BLOCK]) * BM + ty + i * TILE
+        n[i], kh[i], kw[i] = digits(row, size_h, size_w)
+    oc_of_c_group = y.shape[3] // (x.shape[3] // w.shape[3])
+    c_group, first = cuda.blockIdx.z, cuda.blockIdx.y * BN
+    oc0, ic0 = c_group * oc_of_c_group + first, c_group * w.shape[3]
+    oc_left = oc_of_c_group - first
+    acc = cuda.local.array((TM, TN), x.dtype)
+    a, b = cuda.local.array(TM, x.dtype), cuda.local.array(TN, x.dtype)
+    clear(acc)
+    for th in range(terms_h):
+        for tw in range(terms_w):
+            fh, fw = summed(table, g, ROWS, th), summed(table, g, COLUMNS, tw)
+            for first_ic in range(0, w.shape[3], TILE):
+                depth = min(TILE, w.shape[3] - first_ic)
+                if tx < depth:  # rows and columns past the last one load some other: their results are not written
+                    for i in range(TM):
+                        ih, iw = third(table, g, ROWS, kh[i], th), third(table, g, COLUMNS, kw[i], tw)
+                        xs[tx, ty + i * TILE] = x[min(n[i], x.shape[0] - 1), ih, iw, ic0 + first_ic + tx]
+                    for j in range(TN):
+                        ws[tx, ty + j * TILE] = w[oc0 + min(ty + j * TILE, oc_left - 1), fh, fw, first_ic + tx]
+                cuda.syncthreads()
+                if n[0] < x.shape[0] and tx < oc_left:
+                    for ic in range(depth):
+                        add_term(acc, xs, ws, ic, a, b)
+                cuda.syncthreads()
+    for i in range(TM):
+        oh, ow = fixed(table, g, ROWS, kh[i]), fixed(table, g, COLUMNS, kw[i])
+        for j in range(TN):
+            if n[i] < x.shape[0] and tx + j * TILE < oc_left:
+                y[n[i], oh, ow, oc0 + tx + j * TILE] = acc[i, j]
+
+
+def launch_register_tile(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
+    return launch_groups("conv2d", "register_tile", register_tile, shape, (x, w, y), (BM, BN), TILE)
+
+
+# --- 6. tiled -------------------------------------------------------------------------------------
 def launch_tiled(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
     """Grouped implicit GEMM: rows are (n, oh, ow), columns oc, the sum runs over (fh, fw, ic)."""
     return tiled.launches("conv2d", shape, (x, w, y))
@@ -173,5 +224,6 @@ RUNGS = {
     "skip_zeros": launch_skip_zeros,
     "shared": launch_shared,
     "grouped": launch_grouped,
+    "register_tile": launch_register_tile,
     "tiled": launch_tiled,
 }

@@ -10,6 +10,7 @@ rung               what it adds                                                 
 ``shared``         a block shares one phase and window: tiles in fast memory         inserted and padded zeros
 ``grouped``        one launch over the groups of the plan (grouped.py): a block      these zeros, bounds tests
                    has any positions with one phase and window
+``register_tile``  a thread makes TM x TN results, in registers (register_tile.py)   these zeros, bounds tests
 ``tiled``          two buffers, loads of four, a tile that fits the sizes (tiled/)   these zeros, bounds tests
 =================  ================================================================  ==========================
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import uint32
 
 from ..geometry import ConvShape
 from ..plan_table import COLUMNS, FIRST_BLOCK, ROWS, ceil_div
@@ -30,6 +32,7 @@ from .elementwise import zeros_inserted
 from .grouped import counts, digits, fixed, group_of_block, launch_groups, summed, third
 from .jit import cuda, taps_of_input, unravel
 from .launch import TILE, Launch, beside, one_thread_each
+from .register_tile import ACROSS, ALONG, BM, BN, TM, TN, add_term, clear
 
 
 # --- 1. with_zeros --------------------------------------------------------------------------------
@@ -170,7 +173,55 @@ def launch_grouped(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
     return launch_groups("conv2d_input", "grouped", grouped, shape, (dy, w, dx), (TILE, TILE), TILE)
 
 
-# --- 5. tiled -------------------------------------------------------------------------------------
+# --- 5. register_tile -----------------------------------------------------------------------------
+@cuda.jit
+def register_tile(dy, w, dx, table):
+    """One block BM rows (n, ih, iw) of a group of the plan, and BN input channels; a thread TM x TN of them."""
+    ys = cuda.shared.array((TILE, ACROSS), dy.dtype)  # output channel, row
+    ws = cuda.shared.array((TILE, ALONG), dy.dtype)  # output channel, input channel
+    tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
+    g = group_of_block(table, cuda.blockIdx.x)
+    size_h, size_w, terms_h, terms_w = counts(table, g)
+    n, kh, kw = cuda.local.array(TM, uint32), cuda.local.array(TM, uint32), cuda.local.array(TM, uint32)
+    for i in range(TM):
+        row = (cuda.blockIdx.x - table[g, FIRST_BLOCK]) * BM + ty + i * TILE
+        n[i], kh[i], kw[i] = digits(row, size_h, size_w)
+    oc_of_c_group = dy.shape[3] // (dx.shape[3] // w.shape[3])
+    c_group, first_ic = cuda.blockIdx.z, cuda.blockIdx.y * BN
+    oc0, ic_left = c_group * oc_of_c_group, w.shape[3] - first_ic
+    acc = cuda.local.array((TM, TN), dy.dtype)
+    a, b = cuda.local.array(TM, dy.dtype), cuda.local.array(TN, dy.dtype)
+    clear(acc)
+    for th in range(terms_h):
+        for tw in range(terms_w):
+            fh, fw = summed(table, g, ROWS, th), summed(table, g, COLUMNS, tw)
+            for first_oc in range(0, oc_of_c_group, TILE):
+                depth = min(TILE, oc_of_c_group - first_oc)
+                if tx < depth:  # rows and columns past the last one load some other: their results are not written
+                    for i in range(TM):
+                        oh, ow = third(table, g, ROWS, kh[i], th), third(table, g, COLUMNS, kw[i], tw)
+                        ys[tx, ty + i * TILE] = dy[min(n[i], dy.shape[0] - 1), oh, ow, oc0 + first_oc + tx]
+                if ty < depth:
+                    for j in range(TN):
+                        ic = first_ic + min(tx + j * TILE, ic_left - 1)
+                        ws[ty, tx + j * TILE] = w[oc0 + first_oc + ty, fh, fw, ic]
+                cuda.syncthreads()
+                if n[0] < dy.shape[0] and tx < ic_left:
+                    for oc in range(depth):
+                        add_term(acc, ys, ws, oc, a, b)
+                cuda.syncthreads()
+    for i in range(TM):
+        ih, iw = fixed(table, g, ROWS, kh[i]), fixed(table, g, COLUMNS, kw[i])
+        for j in range(TN):
+            if n[i] < dy.shape[0] and tx + j * TILE < ic_left:
+                dx[n[i], ih, iw, c_group * w.shape[3] + first_ic + tx + j * TILE] = acc[i, j]
+
+
+def launch_register_tile(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
+    return launch_groups("conv2d_input", "register_tile", register_tile, shape, (dy, w, dx), (BM, BN), TILE)
+
+
+# --- 6. tiled -------------------------------------------------------------------------------------
 def launch_tiled(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
     """Grouped implicit GEMM: rows are (n, ih, iw) of a phase, columns ic, the sum runs over (fh, fw, oc)."""
     return tiled.launches("conv2d_input", shape, (w, dy, dx))
@@ -181,5 +232,6 @@ RUNGS = {
     "skip_zeros": launch_skip_zeros,
     "shared": launch_shared,
     "grouped": launch_grouped,
+    "register_tile": launch_register_tile,
     "tiled": launch_tiled,
 }

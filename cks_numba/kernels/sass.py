@@ -113,7 +113,7 @@ def ptx_of(launch: Launch) -> str:
     Raises
     ------
     RuntimeError
-        In the simulator, and without numba-cuda; says what to do.
+        In the simulator, and without numba-cuda or CUDA's compilers; says what to do.
     """
     if not NUMBA_CUDA:
         raise RuntimeError(f"{NO_NUMBA_CUDA}: pip install 'cks-numba[sass]'")
@@ -122,8 +122,13 @@ def ptx_of(launch: Launch) -> str:
     bounds = launch.kernel.targetoptions.get("launch_bounds")
     types = tuple(typeof(arg) for arg in launch.args)
     options = {"device": False, "abi": "numba", "cc": PTX_FOR, "launch_bounds": bounds}
-    with compiling_for(PTX_FOR):
-        return str(cuda.compile(launch.kernel.py_func, types, **options)[0])
+    try:
+        with compiling_for(PTX_FOR):
+            return str(cuda.compile(launch.kernel.py_func, types, **options)[0])
+    except Exception as error:  # of a type that numba-cuda's versions do not agree on
+        if not re.search("libnvrtc|nvvm", str(error), re.IGNORECASE):
+            raise
+        raise RuntimeError("CUDA's compilers NVRTC and NVVM were not found: pip install 'cks-numba[sass]'") from error
 
 
 def assemble(name: str, ptx: str, arch: str) -> Compiled:
@@ -207,25 +212,20 @@ HEAD = "kernel                                            registers spilled shar
 COLUMNS = ("operator", "arch", "kernel", "registers", "spilled", "shared", "code", "instruction", "count")
 
 
-def compiled(operator: str, arch: str) -> list[Compiled]:
-    """Compile all `examples` of an operator."""
-    return [assemble(launch.name, ptx_of(launch), arch) for launch in examples(operator)]
-
-
-def table(operator: str, arch: str, kernels_of: Iterable[Compiled]) -> str:
-    """Return the table of the rungs of an operator."""
-    lines = [f"{operator} on {arch}; the last four columns are of the inner loop", HEAD]
+def table(operator: str, arch: str, kernels_of: Iterable[Compiled]) -> Iterator[str]:
+    """Yield the lines of the table of the rungs of an operator, each as soon as its kernel is compiled."""
+    yield f"{operator} on {arch}; the last four columns are of the inner loop"
+    yield HEAD
     for one in kernels_of:
         counts = f"{one.mix['FFMA']:>5} {one.mix['LDS.128']:>7} {one.per_load:>8.1f} {one.share:>7.0%}"
-        lines.append(f"{one.name:<50}{one.registers:>9} {one.spilled:>7} {one.shared:>6} {counts}")
-    return "\n".join(lines)
+        yield f"{one.name:<50}{one.registers:>9} {one.spilled:>7} {one.shared:>6} {counts}"
 
 
-def inner_loop_of(operator: str, arch: str) -> str:
-    """Return the instructions of the inner loop of an operator's largest tile."""
+def inner_loop_of(operator: str, arch: str) -> Iterator[str]:
+    """Yield the inner loop of an operator's largest tile, after a title that does not wait for the compiler."""
     launch = next(item for item in examples(operator, (4,)) if "tiled" in item.name)
-    one = assemble(launch.name, ptx_of(launch), arch)
-    return "\n".join((f"{one.name} on {arch}, inner loop", *one.loop))
+    yield f"{launch.name} on {arch}, inner loop"
+    yield from assemble(launch.name, ptx_of(launch), arch).loop
 
 
 def rows(operator: str, kernel: Compiled) -> list[dict[str, str]]:

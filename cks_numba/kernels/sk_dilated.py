@@ -10,6 +10,7 @@ rung               what it adds                                                 
 ``shared``         a block shares one tap: tiles of x and dy in fast memory          inserted and padded zeros
 ``grouped``        one launch over the groups of the plan (grouped.py): a block      these zeros, bounds tests
                    has any taps with one walk over dy
+``register_tile``  a thread makes TM x TN results, in registers (register_tile.py)   these zeros, bounds tests
 ``tiled``          two buffers, loads of four, a tile that fits the sizes, and a     these zeros, bounds tests
                    long sum split over blocks, added up in a fixed order (tiled/)
 =================  ================================================================  ==========================
@@ -22,6 +23,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from numba import uint32
+
 from ..geometry import ConvShape
 from ..plan_table import COLUMNS, FIRST_BLOCK, ROWS, ceil_div
 from . import tiled
@@ -30,6 +33,7 @@ from .elementwise import padded, zeros_inserted
 from .grouped import counts, digits, fixed, group_of_block, launch_groups, summed, third
 from .jit import cuda, outputs_of_tap, unravel
 from .launch import TILE, Launch, one_thread_each
+from .register_tile import ALONG, BM, BN, TM, TN, add_term, clear
 
 
 # --- 1. with_zeros --------------------------------------------------------------------------------
@@ -163,7 +167,54 @@ def launch_grouped(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
     return launch_groups("conv2d_weight", "grouped", grouped, shape, (x, dy, dw), (TILE, TILE), TILE)
 
 
-# --- 5. tiled -------------------------------------------------------------------------------------
+# --- 5. register_tile -----------------------------------------------------------------------------
+@cuda.jit
+def register_tile(x, dy, dw, table):
+    """One block BM output channels, and BN columns (tap, input channel) of a group; a thread TM x TN of them."""
+    ys = cuda.shared.array((TILE, ALONG), x.dtype)  # position, output channel
+    xs = cuda.shared.array((TILE, ALONG), x.dtype)  # position, column
+    tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
+    g = group_of_block(table, cuda.blockIdx.x)
+    taps_h, taps_w, rows, columns = counts(table, g)
+    kh, kw, ic = cuda.local.array(TN, uint32), cuda.local.array(TN, uint32), cuda.local.array(TN, uint32)
+    for j in range(TN):
+        column = (cuda.blockIdx.x - table[g, FIRST_BLOCK]) * BN + tx + j * TILE
+        kh[j], kw[j], ic[j] = digits(column, taps_w, dw.shape[3])
+    c_group, first_oc = cuda.blockIdx.z, cuda.blockIdx.y * BM
+    oc_of_c_group = dw.shape[0] // (x.shape[3] // dw.shape[3])
+    oc0, ic0 = c_group * oc_of_c_group + first_oc, c_group * dw.shape[3]
+    oc_left = oc_of_c_group - first_oc
+    positions = dy.shape[0] * rows * columns
+    acc = cuda.local.array((TM, TN), x.dtype)
+    a, b = cuda.local.array(TM, x.dtype), cuda.local.array(TN, x.dtype)
+    clear(acc)
+    for first in range(0, positions, TILE):
+        depth = min(TILE, positions - first)
+        if ty < depth:  # rows and columns past the last one load some other: their results are not written
+            n, th, tw = digits(first + ty, rows, columns)
+            oh, ow = summed(table, g, ROWS, th), summed(table, g, COLUMNS, tw)
+            for i in range(TM):
+                ys[ty, tx + i * TILE] = dy[n, oh, ow, oc0 + min(tx + i * TILE, oc_left - 1)]
+            for j in range(TN):
+                ih, iw = third(table, g, ROWS, min(kh[j], taps_h - 1), th), third(table, g, COLUMNS, kw[j], tw)
+                xs[ty, tx + j * TILE] = x[n, ih, iw, ic0 + ic[j]]
+        cuda.syncthreads()
+        if ty < oc_left and kh[0] < taps_h:
+            for k in range(depth):
+                add_term(acc, ys, xs, k, a, b)
+        cuda.syncthreads()
+    for j in range(TN):
+        fh, fw = fixed(table, g, ROWS, kh[j]), fixed(table, g, COLUMNS, kw[j])
+        for i in range(TM):
+            if ty + i * TILE < oc_left and kh[j] < taps_h:
+                dw[oc0 + ty + i * TILE, fh, fw, ic[j]] = acc[i, j]
+
+
+def launch_register_tile(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
+    return launch_groups("conv2d_weight", "register_tile", register_tile, shape, (x, dy, dw), (BM, BN), TILE)
+
+
+# --- 6. tiled -------------------------------------------------------------------------------------
 def launch_tiled(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
     """Grouped implicit GEMM: rows are oc, columns (fh, fw, ic), the sum runs over (n, oh, ow), perhaps in splits."""
     return tiled.launches("conv2d_weight", shape, (x, dy, dw))
@@ -174,5 +225,6 @@ RUNGS = {
     "skip_zeros": launch_skip_zeros,
     "shared": launch_shared,
     "grouped": launch_grouped,
+    "register_tile": launch_register_tile,
     "tiled": launch_tiled,
 }

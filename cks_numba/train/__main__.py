@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from . import data
 
 try:
     import torch
-    from tqdm import tqdm
 
     from . import architectures, run
 except ModuleNotFoundError as error:
-    if error.name not in ("torch", "tqdm"):
+    if error.name != "torch":
         raise
     sys.exit(f"cks_numba.train needs {error.name}: pip install 'cks-numba[train]'")
+
+SILENCE = 5.0  # seconds from one line about the steps to the next
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,6 +55,7 @@ def begin(arguments: argparse.Namespace) -> tuple[list[run.Run], int]:
     for name in ("epochs", "steps", "threads"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    print(f"reading the images and building {arguments.model} ...", flush=True)
     run.set_up(arguments.threads)
     device = arguments.device
     if device == "auto":
@@ -64,7 +68,8 @@ def begin(arguments: argparse.Namespace) -> tuple[list[run.Run], int]:
     for each in runs:
         print(
             f"{each.settings.backend}: {arguments.model} on {images.name}, {len(images.images)} images, {device}; "
-            f"{each.swapped} of {each.layers} convolutions are ours; from step {each.step}"
+            f"{each.swapped} of {each.layers} convolutions are ours; from step {each.step}",
+            flush=True,
         )
     steps = arguments.epochs * runs[0].epoch_steps
     return runs, min(steps, arguments.steps or steps)
@@ -72,16 +77,33 @@ def begin(arguments: argparse.Namespace) -> tuple[list[run.Run], int]:
 
 def train(runs: Sequence[run.Run], steps: int) -> None:
     """Advance the training with the fewest steps, one step at a time, until all are done; so several take turns."""
-    done = sum(min(each.step, steps) for each in runs)
-    with tqdm(total=steps * len(runs), initial=done, unit="step", disable=None) as bar:
-        while (each := min(runs, key=lambda one: one.step)).step < steps:
-            row = each.advance()
-            bar.set_postfix_str(f"{each.settings.backend}: epoch {row['epoch']}, loss {row['loss']:.3f}", refresh=False)
-            bar.update()
-            if row["test_accuracy"] != "":
-                bar.write(f"{each.settings.backend}: epoch {row['epoch']}, test accuracy {row['test_accuracy']:.2%}")
-            if each.step == steps:
-                each.save()
+    untold: dict[str, list[dict[str, Any]]] = {each.settings.backend: [] for each in runs}
+    last: dict[str, float] = {}
+    while (each := min(runs, key=lambda one: one.step)).step < steps:
+        name = each.settings.backend
+        untold[name].append(each.advance())
+        row = untold[name][-1]
+        ended = row["test_accuracy"] != "" or each.step == steps
+        if ended or time.perf_counter() - last.get(name, float("-inf")) > SILENCE:
+            print(f"{name}: {told(untold[name])}", flush=True)
+            untold[name], last[name] = [], time.perf_counter()
+        if each.step == steps:
+            each.save()
+
+
+def told(rows: Sequence[dict[str, Any]]) -> str:
+    """Return what the last steps came to: the mean of their losses and accuracies, and of the time that each took.
+
+    Examples
+    --------
+    >>> row = {"epoch": 0, "step": 7, "loss": 2.0, "accuracy": 0.25, "seconds": 0.5, "test_accuracy": ""}
+    >>> told([row, row | {"step": 8, "loss": 1.0, "accuracy": 0.5, "seconds": 0.3}])
+    'epoch 0, step 8: loss 1.500, accuracy 38%, 0.400 s a step'
+    """
+    loss, accuracy, seconds = (sum(row[key] for row in rows) / len(rows) for key in ("loss", "accuracy", "seconds"))
+    text = f"epoch {rows[-1]['epoch']}, step {rows[-1]['step']}: loss {loss:.3f}, accuracy {accuracy:.0%}"
+    test = rows[-1]["test_accuracy"]
+    return f"{text}, {seconds:.3f} s a step" + (f", test accuracy {test:.2%}" if test != "" else "")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,7 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"cks_numba.train: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:  # scikit-learn, which brings the digits
-        print(f"cks_numba.train needs {error.name}: pip install 'cks-numba[train]'", file=sys.stderr)
+        package = (error.name or "").partition(".")[0]
+        print(f"cks_numba.train needs {package}: pip install 'cks-numba[train]'", file=sys.stderr)
         return 2
     train(runs, steps)
     for each in runs:

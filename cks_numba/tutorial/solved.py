@@ -7,7 +7,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from ..emulator.hooks import cache_folder
+from ..emulator.cache import cache_folder
 
 NAME = "solved_exercises.json"
 

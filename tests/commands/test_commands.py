@@ -152,6 +152,27 @@ def test_verify_passes_and_counts_its_checks(capsys):
     assert [(line[1], line[2], line[3]) for line in lines] == [(op, "24", "0") for op in OPERATORS] * 2
 
 
+def test_verify_tells_what_it_checks(capsys, monkeypatch):
+    """What runs is said before it runs: its first call compiles for seconds, and any call may hang."""
+    said = []
+
+    def call(operator, shape, *rest):
+        said.append(capsys.readouterr().out)
+        return right(operator, shape, *rest)
+
+    right = verify.call
+    monkeypatch.setattr(verify, "call", call)
+    assert main(["verify", "--cases", "3", "--backend", "cpu", "--backend", "steps"]) == 0
+    assert said[0].startswith("3 random shapes") and said[0].endswith("shape 1 of 3: conv2d on steps\n")
+    assert [text.split(": ")[1] for text in said[1:12] if text] == [
+        f"{op} on {name}\n" for op in OPERATORS for name in ("steps", "cpu")
+    ][1:]
+    monkeypatch.setattr(verify, "SILENCE", 0.0)
+    said.clear()
+    assert main(["verify", "--cases", "2", "--backend", "cpu"]) == 0
+    assert "shape 2 of 2: conv2d_weight on cpu" in said[-1]
+
+
 def test_verify_runs_the_emulator(capsys):
     assert main(["verify", "--cases", "1", "--backend", "emulator"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("emulator ")]

@@ -14,13 +14,14 @@ import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 from hook_cases import CASES
 from numba import cuda
 
-from cks_numba.emulator import hooks
+from cks_numba.emulator import cache, hooks
 from cks_numba.emulator.ptx import parse
 
 COMPILERS = [
@@ -143,7 +144,7 @@ def test_exceptions_are_told_in_the_ptx():
             raise ValueError('50% of "a" €;\n', 3)
 
     ptx = hooks.ptx_of(cuda.jit(kernel), (np.zeros(4, np.int32),), "llvm", cached=False)
-    assert [word for word in map(hooks.raised, ptx.splitlines()) if word] == ['ValueError: 50% of "a" €;\n, 3']
+    assert [*map(unquote, re.findall(r'\.pragma "raise (.*)"', ptx))] == ['ValueError: 50% of "a" €;\n, 3']
 
 
 def test_what_is_no_kernel_is_an_error():
@@ -233,8 +234,8 @@ def test_what_has_no_fingerprint_is_not_kept(tmp_path, monkeypatch, compilations
     kernel = fresh(tmp_path, monkeypatch)
     kernel.py_func.__globals__["math"] = kernel.py_func.__globals__["SCALE"]
     kernel.py_func.__globals__["inner"] = Odd()
-    assert hooks._key(kernel, (), "llvm") is None
-    assert hooks._key(fresh(tmp_path, monkeypatch), (), "llvm")
+    assert hooks._key(kernel, (), "llvm", False) is None
+    assert hooks._key(fresh(tmp_path, monkeypatch), (), "llvm", False)
 
 
 @pytest.mark.parametrize("name", ["sched", "mine"])
@@ -267,7 +268,7 @@ def without_numbers(ptx):
 def test_damaged_files_cost_a_compilation(tmp_path, monkeypatch, compilations, damage):
     """Whatever lies where the PTX should be: the result is right."""
     first = without_numbers(hooks.ptx_of(fresh(tmp_path, monkeypatch), (np.ones(4, np.float32),), "llvm"))
-    (file,) = hooks.cache_folder().iterdir()
+    (file,) = cache.cache_folder().iterdir()
     data = file.read_bytes()
     if damage == "a folder":
         file.unlink()
@@ -278,7 +279,7 @@ def test_damaged_files_cost_a_compilation(tmp_path, monkeypatch, compilations, d
     else:
         changed = data.replace(b"ret;", b"bad;")
         file.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "changed": changed}[damage])
-    monkeypatch.setattr(hooks, "_warned", {hooks.cache_folder()})
+    monkeypatch.setattr(cache, "_warned", {cache.cache_folder()})
     again = hooks.ptx_of(fresh(tmp_path, monkeypatch), (np.ones(4, np.float32),), "llvm")
     assert without_numbers(again) == first and len(compilations) == 2
 
@@ -290,7 +291,7 @@ def test_a_folder_that_takes_nothing_is_told_once(tmp_path, monkeypatch, compila
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tempfile, "mkstemp", full)
-    with pytest.warns(RuntimeWarning, match=re.escape(str(hooks.cache_folder()))):
+    with pytest.warns(RuntimeWarning, match=re.escape(str(cache.cache_folder()))):
         hooks.ptx_of(fresh(tmp_path, monkeypatch), (np.ones(4, np.float32),), "llvm")
     hooks.ptx_of(fresh(tmp_path, monkeypatch), (np.ones(4, np.float32),), "llvm")
     assert len(compilations) == 2
@@ -301,7 +302,7 @@ def test_no_temporary_file_stays_after_a_failed_write(tmp_path, monkeypatch, com
     monkeypatch.setattr(os, "replace", lambda *args: exec("raise PermissionError('held')"))
     with pytest.warns(RuntimeWarning, match="held"):
         hooks.ptx_of(fresh(tmp_path, monkeypatch), (np.ones(4, np.float32),), "llvm")
-    assert not [*hooks.cache_folder().iterdir()]
+    assert not [*cache.cache_folder().iterdir()]
 
 
 # ---- launches and arrays without a driver ----

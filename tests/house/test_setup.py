@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -22,6 +24,7 @@ x = np.ones(5, np.float32)
 """
 CELL = "shell.run_cell({!r})"
 SHELL = "from IPython.core.interactiveshell import InteractiveShell as I; shell = I.instance(); "
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(code: str, **variables: str) -> str:
@@ -56,6 +59,22 @@ def test_auto_stays_the_cpu() -> None:
 def test_a_fault_is_an_error() -> None:
     shown = run(f"{GPU}lambda: False)\ns.setup()\n{KERNEL.format(test='<=')}\ndouble[2, 4](x)")
     assert "KernelFault" in shown and "x[5], but x has 5 elements" in shown
+
+
+@pytest.mark.skipif(which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("user", [0, 1000])
+def test_make_learn_starts_as_root(tmp_path: Path, user: int) -> None:
+    """JupyterLab does not start as root without --allow-root, and nobody else should say it."""
+    identity = tmp_path / "id"
+    identity.write_text(f"#!/bin/sh\necho {user}\n")
+    identity.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    command = ["make", "--dry-run", "learn", f"VENV={tmp_path}"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True
+    )
+    (line,) = (line for line in done.stdout.splitlines() if "jupyter lab" in line)
+    assert ("--allow-root" in line.split()) == (user == 0)
 
 
 def test_every_cell_of_a_notebook_has_the_emulator() -> None:

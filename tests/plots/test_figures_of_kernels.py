@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from math import prod
 
 import numpy as np
@@ -124,10 +125,10 @@ def made_with() -> str:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("rung", ["shared", "tiled 32x32, vectors"])
+@pytest.mark.parametrize("rung", ["shared", "register_tile", "tiled 32x32, vectors"])
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_committed_sass_is_what_the_compiler_makes(made_with, operator, rung) -> None:
-    """Compare two kernels of each operator. Other compilers schedule differently; then only multiply-adds count."""
+    """Compare three kernels of each operator. Other compilers schedule differently; then only multiply-adds count."""
     launch = next(item for item in sass.examples(operator) if item.name == f"{operator} {rung}")
     new = sass.rows(operator, sass.assemble(launch.name, sass.ptx_of(launch), "sm_90"))
     committed = [line for line in sass.read(CSV) if line["kernel"] == launch.name]
@@ -158,6 +159,42 @@ def test_sass_says_what_is_missing(monkeypatch, capsys) -> None:
         raise RuntimeError(f"{name} was not found")
 
     monkeypatch.setattr(sass, "tool", nothing)
-    monkeypatch.setattr(sass, "ptx_of", lambda launch: "")
+    monkeypatch.setattr(sass, "ptx_of", lambda launch: pytest.fail("nothing must be compiled before"))
+    for more in ([], ["--source"]):
+        assert main(["sass", "conv2d", *more]) == 1
+        assert capsys.readouterr() == ("", "cks-numba sass: ptxas was not found\n")
+
+
+def test_sass_says_how_to_install_the_compilers_of_cuda(monkeypatch, capsys) -> None:
+    def compile(*arguments: object, **options: object) -> None:
+        raise RuntimeError('Failure finding "libnvrtc.so.13 or libnvrtc.so.12": No such file\nmore lines')
+
+    monkeypatch.setattr(sass, "tool", lambda name: name)
+    monkeypatch.setattr(sass, "compiling_for", lambda capability: nullcontext())
+    monkeypatch.setattr(sass, "NUMBA_CUDA", True)
+    monkeypatch.setattr(sass, "SIMULATED", False)
+    monkeypatch.setattr(sass.cuda, "compile", compile, raising=False)
     assert main(["sass", "conv2d"]) == 1
-    assert "ptxas was not found" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert said.err == (
+        "cks-numba sass: CUDA's compilers NVRTC and NVVM were not found: pip install 'cks-numba[sass]'\n"
+    )
+
+
+def test_sass_prints_a_kernel_as_soon_as_it_is_compiled(monkeypatch, capsys) -> None:
+    said = []
+
+    def assemble(name: str, ptx: str, arch: str) -> sass.Compiled:
+        said.append(capsys.readouterr().out.splitlines())
+        return sass.Compiled(name, arch, 32, 0, 0, (), ())
+
+    monkeypatch.setattr(sass, "tool", lambda name: name)
+    monkeypatch.setattr(sass, "ptx_of", lambda launch: "")
+    monkeypatch.setattr(sass, "assemble", assemble)
+    assert main(["sass", "conv2d"]) == 0
+    assert said[0] == ["conv2d on sm_80; the last four columns are of the inner loop", sass.HEAD]
+    assert len(said) > 5 and all(len(lines) == 1 for lines in said[1:])
+    said.clear()
+    capsys.readouterr()
+    assert main(["sass", "conv2d", "--source"]) == 0
+    assert len(said) == 1 and said[0][0].endswith("on sm_80, inner loop")

@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install cks-numba[train])")
-for package in ("sklearn", "tqdm"):
-    pytest.importorskip(package, reason=f"{package} is not installed (pip install cks-numba[train])")
+pytest.importorskip("sklearn", reason="sklearn is not installed (pip install cks-numba[train])")
 
 from cks_numba import flops  # noqa: E402
 from cks_numba.train import architectures, checkpoint, data, run  # noqa: E402
@@ -200,7 +199,21 @@ def test_it_learns(tmp_path: Path, capsys) -> None:
     assert [float(row["test_accuracy"]) for row in written if row["test_accuracy"]][-1] > 0.8
     said = capsys.readouterr().out
     assert "little on digits, 1500 images, cpu; 3 of 3 convolutions are ours; from step 0" in said
-    assert "epoch 2, test accuracy" in said
+    line = r"^cks: epoch \d, step (\d+): loss \d\.\d{3}, accuracy \d+%, \d+\.\d{3} s a step(, test accuracy .*%)?$"
+    told = {int(found[1]): found[2] for found in re.finditer(line, said, re.MULTILINE)}
+    assert set(told) >= {0, 22, 45, 68} and all(told[step] for step in (22, 45, 68))  # the first step, and every epoch
+    assert said.splitlines()[-1] == f"wrote {tmp_path / 'cks.csv'}"
+
+
+def test_the_first_line_does_not_wait_for_the_first_step(tmp_path: Path, monkeypatch, capsys) -> None:
+    """What will be done is said before the kernels are compiled, and every step is told if steps are slow."""
+    monkeypatch.setattr("cks_numba.train.__main__.SILENCE", 0.0)
+    assert train(tmp_path, "--steps", "4", "--backend", "both") == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "reading the images and building little ..."
+    assert [line.partition(",")[0] for line in lines[:2]] == ["cks: little on digits", "torch: little on digits"]
+    assert [line.partition(":")[0] for line in lines[2:10]] == ["cks", "torch"] * 4
+    assert [" step 2: loss " in line for line in lines[2:10]].count(True) == 2
 
 
 def images_like_cifar10(count: int = 4) -> data.Data:
@@ -272,8 +285,10 @@ def test_without_a_gpu_it_says_so(tmp_path: Path, capsys) -> None:
     assert "device is cuda, and PyTorch finds no GPU" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("package", ["torch", "tqdm"])
-def test_without_a_package_it_says_how_to_install(package: str) -> None:
-    code = f"import sys; sys.modules[{package!r}] = None; import cks_numba.train.__main__"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert f"cks_numba.train needs {package}: pip install 'cks-numba[train]'" in done.stderr
+@pytest.mark.parametrize("package", ["torch", "sklearn"])
+def test_without_a_package_it_says_how_to_install(package: str, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from cks_numba.train.__main__ import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, *SMALL, "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr == f"cks_numba.train needs {package}: pip install 'cks-numba[train]'\n"

@@ -70,7 +70,7 @@ def test_float64(operator, rung):
     check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, rung=rung), "float64")
 
 
-@pytest.mark.parametrize("rung", ["shared", "grouped"])
+@pytest.mark.parametrize("rung", ["shared", "grouped", "register_tile"])
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_tails_after_whole_tiles(operator, rung):
     """Rows, columns and terms of a group need several tiles each, and the last one is never whole."""
@@ -159,7 +159,7 @@ def test_float32_kernels_hold_no_float64_and_no_atomics(operator, rung):
         assert rung == "with_zeros" or "fma.rn.f32" in ptx or item.kernel is gemm.sum_parts
 
 
-@pytest.mark.parametrize("rung", ["shared", "grouped"])
+@pytest.mark.parametrize("rung", ["shared", "grouped", "register_tile"])
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_no_bank_conflicts(operator, rung):
     shape = ConvShape(n=8, ih=4, iw=4, ic=16, oc=16, fh=3, fw=3, padding=1)
