@@ -21,7 +21,7 @@ import numpy as np
 from numba.misc.appdirs import AppDirs
 
 _LIBRARIES = {"numba", "numba_cuda", "numpy", "llvmlite", "cuda"} | sys.stdlib_module_names
-_PLACES = tuple(str(Path(package.__file__).parents[depth]) for package, depth in ((os, 0), (numba, 1), (np, 1)))
+_PLACES = tuple(str(Path(str(package.__file__)).parents[depth]) for package, depth in ((os, 0), (numba, 1), (np, 1)))
 
 
 def _of_library(module: str | None) -> bool:
@@ -33,7 +33,8 @@ def _of_library(module: str | None) -> bool:
 
 
 def _has_known_name(function: Any) -> bool:
-    return _of_library(function.__module__) and "<" not in function.__qualname__
+    """Whether the name says all: the function is of a library, and was not made inside another one or by exec."""
+    return _of_library(function.__module__) and "<" not in function.__qualname__ + function.__code__.co_filename
 
 
 class _Fingerprint(pickle.Pickler):

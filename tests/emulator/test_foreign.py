@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.util
 import re
+import sys
+import unittest
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from foreign.cases import BLANK, CHANGE, KINDS, QUOTE, examples, wrong_versions
 
-from cks_numba.emulator import check_kernel
+from cks_numba.emulator import check_kernel, emulate
 
 FILES = sorted(path for path in (Path(__file__).parent / "foreign").glob("*.py") if path.stem != "cases")
 RIGHT = [pytest.param(path, name, id=name) for path in FILES for name in examples(path)]
@@ -80,3 +85,87 @@ def test_comments_of_the_examples():
         for lines in own:
             changes, quotes = ({name for line in lines for name, _ in form.findall(line)} for form in (CHANGE, QUOTE))
             assert changes == quotes, lines
+
+
+# --- the tests of numba-cuda -----------------------------------------------------------------------
+PRINTED = "reads what Numba's own compiler prints or keeps of a launch"
+DECLARED = "expects an error of the compiler where a kernel is declared; the emulator compiles when it is launched"
+FAULTY = "its kernel reads what nobody wrote, writes past the end of an array or races, and the emulator says so"
+LEFT_OUT = {  # modules of numba-cuda's tests; in each the tests that need more than launches and arrays, and why
+    "cudapy.test_array_args": {"test_tuple_of_empty_tuples": "Numba fails at it with the lines of the source"},
+    "cudapy.test_atomics": {"test_atomic_add_double*": PRINTED},
+    "cudapy.test_blackscholes": {},
+    "cudapy.test_boolean": {},
+    "cudapy.test_complex_kernel": {},
+    "cudapy.test_constmem": {"test_const_array*": PRINTED},
+    "cudapy.test_enums": {},
+    "cudapy.test_frexp_ldexp": {},
+    "cudapy.test_globals": {},
+    "cudapy.test_idiv": {},
+    "cudapy.test_iterators": {},
+    "cudapy.test_lang": {},
+    "cudapy.test_localmem": {
+        "test_local_array": PRINTED,
+        "test_*dtype": PRINTED,
+        "test_type_with_struct_data_model": PRINTED,
+        "test_struct_model_type_arr": FAULTY,
+    },
+    "cudapy.test_montecarlo": {},
+    "cudapy.test_nondet": {},
+    "cudapy.test_operator": {},
+    "cudapy.test_random": {},
+    "cudapy.test_record_dtype": {},
+    "cudapy.test_reduction": {},
+    "cudapy.test_retrieve_autoconverted_arrays": {"test_*_from_config": "has extensions, which change the arguments"},
+    "cudapy.test_slicing": {},
+    "cudapy.test_sm": {"test_invalid_array_type": DECLARED, "test_issue_2393": FAULTY},
+    "cudapy.test_ssa": {
+        "test_issue3931": "calls a function that numba-cuda links from elsewhere",
+        "test_undefined_var": "expects a warning of the compiler, which a kernel from the cache does not give",
+    },
+    "cudapy.test_sync": {"test_threadfence*": PRINTED},
+    "cudapy.test_vectorize_complex": {},
+    "cudapy.test_vectorize_device": {},
+    "cudapy.test_vectorize_scalar_arg": {},
+    "cudapy.test_warp_ops": {
+        "test_*_const_mode_val*": PRINTED,
+        "test_useful_syncwarp": FAULTY,
+        "test_vote_sync_type_validation": DECLARED,
+    },
+    "doc_examples.test_cpu_gpu_compat": {},
+    "doc_examples.test_reduction": {},
+    "doc_examples.test_ufunc": {},
+    "doc_examples.test_vecadd": {},
+}
+
+
+@pytest.fixture
+def filecheck(monkeypatch):
+    """Stands in for a package that the tests import, and use where they read what a compiler printed."""
+    nothing = SimpleNamespace(Matcher=None, Options=None, Parser=None, pattern_for_opts=None, FInput=None)
+    if importlib.util.find_spec("filecheck") is None:
+        for name in ("filecheck", *(f"filecheck.{part}" for part in ("matcher", "options", "parser", "finput"))):
+            monkeypatch.setitem(sys.modules, name, nothing)
+
+
+def cases_of(suite):
+    """The tests of a suite and of those within it."""
+    return [case for test in suite for case in (cases_of(test) if isinstance(test, unittest.TestSuite) else [test])]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_the_tests_of_numba_cuda(name, filecheck):
+    """They run as they are, and every launch is checked."""
+    with emulate(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = importlib.import_module(f"numba.cuda.tests.{name}")
+        cases = {case.id(): case for case in cases_of(unittest.defaultTestLoader.loadTestsFromModule(module))}
+        left_out = {pattern: fnmatch.filter(cases, f"*.{pattern}") for pattern in LEFT_OUT[name]}
+        assert all(left_out.values()), left_out
+        chosen = [case for key, case in cases.items() if key not in {key for keys in left_out.values() for key in keys}]
+        result = unittest.TestResult()
+        unittest.TestSuite(chosen).run(result)
+    wrong = result.failures + result.errors
+    assert not wrong, "\n\n".join(f"{case.id()}\n{text}" for case, text in wrong)
+    assert len(result.skipped) < result.testsRun
