@@ -10,6 +10,8 @@ import textwrap
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
 from . import solved
 from .answers import Open, Wrong, missing
 
@@ -48,6 +50,8 @@ def check(exercise: str, answer: Any) -> None:
             raise Open
         if answer is None or answer is NotImplemented:
             raise Wrong(f"Your answer is {answer}. Did you print the result instead of keeping it?")
+        if isinstance(answer, np.ndarray) and answer.shape == ():
+            answer = answer.item()
         text = f"Exercise {exercise}: right. {examine(answer)}"
         solved.add(exercise)
     except Open:

@@ -117,7 +117,24 @@ def filter_gradient(answer: Any) -> str:
             raise Wrong(f"{_for(axis)} dw has {axis.taps} elements, one a tap; yours has the shape {dw.shape}.")
         if not np.allclose(dw, expected):
             raise Wrong(f"{_for(axis)} {_difference(dw, expected)}\n{_cause(answer)}".rstrip())
+    for axis in AXES:
+        _multiplies_no_zero(answer, axis)
     return "You have written the third operator, and no zero was multiplied: it never had any."
+
+
+def _multiplies_no_zero(answer: Any, axis: Axis) -> None:
+    """Fill one element of dy with NaN at a time: a tap that does not meet it must not notice, but 0 * NaN does."""
+    met = {(f, o) for _, f, o in triples(axis)}
+    for o in range(axis.outputs):
+        dy = np.ones(axis.outputs)
+        dy[o] = np.nan
+        dw = np.asarray(call(answer, np.ones(axis.size), dy, *_sizes(axis)[1:]), float)
+        for f in range(axis.taps):
+            if np.isnan(dw[f]) and (f, o) not in met:
+                raise Wrong(
+                    f"{_for(axis)} the results are right, but for dw[{f}] you multiply dy[{o}] by a zero that padding "
+                    "would add: leave that product out."
+                )
 
 
 def _for(axis: Axis) -> str:

@@ -17,7 +17,7 @@ from .answers import Wrong, call, shown
 from .trying import compare, difference, no_float64, run_kernel
 
 STYLES = (("-", 5, "#9CCBE8"), ("--", 2, plots.RED), (":", 2, "black"))  # loss curves that lie on each other
-CASES = (  # exercise 07.3, with sizes that stride 2 does not divide
+CASES = (  # exercise 07.2, with sizes that stride 2 does not divide
     ConvShape(n=2, ih=5, iw=4, ic=2, oc=3, fh=3, fw=3, stride=2, padding=1),
     ConvShape(n=1, ih=4, iw=4, ic=1, oc=2, fh=2, fw=2, stride=1, padding=0),
 )
@@ -105,45 +105,6 @@ def makes(answer: Any) -> str:
     raise Wrong(f"{answer[key]} does not make {key}. {key} has the shape of {shape}: which of the three makes that?")
 
 
-def factor_without_stride(answer: Any) -> str:
-    if isinstance(answer, bool) or not isinstance(answer, (int, float, np.number)):
-        raise Wrong(f"This should be a number, but it is {shown(answer)}. A count has .saved.")
-    value, with_stride = float(answer), _layer(2).saved
-    right = _layer(1).saved
-    if np.isclose(value, right, rtol=0.01):
-        return (
-            f"{right:.4g}, against {with_stride:.4g} with stride 2: without a stride only the border can be skipped. "
-            "(But the layer then does four times as many useful multiply-adds, as it makes four times as many results.)"
-        )
-    helps = {
-        with_stride: "That is with stride 2, where zeros are inserted. What is left with stride 1?",
-        1 / right: "That is useful over regular. Turn it over.",
-        1.0: "Nothing is inserted, but dy is still padded: some of the 9 taps miss the map at its border.",
-        1 - 1 / right: "That is the share that is wasted. By which factor are there more multiply-adds?",
-        100
-        * (
-            1 - 1 / right
-        ): "That is the share that is wasted, in percent. By which factor are there more multiply-adds?",
-        4.0: "That would be the inserted zeros of stride 2 on a large map. Here nothing is inserted.",
-        9.0: "That is the number of taps. How many of the 9 meet the map, on average?",
-        2.25: "That is a map of 2 x 2. With stride 1 this layer has a map of 4 x 4.",
-        16 * 9.0: "That is the number of products the regular way. Divide by the useful ones.",
-        100.0: "That is the number of useful products. Divide the regular ones by it.",
-    }
-    for other, text in helps.items():
-        if np.isclose(value, other, rtol=0.01):
-            raise Wrong(text)
-    raise Wrong(
-        f"Yours is {value:g}. A 4x4 map, a 3x3 filter, padding 1: 16 results times 9 taps the regular way. How many of "
-        "these products meet the map?"
-    )
-
-
-def _layer(stride: int) -> flops.Count:
-    shape = ConvShape(n=64, ih=4, iw=4, ic=16, oc=32, fh=3, fw=3, stride=stride, padding=1)
-    return flops.count("conv2d_input", shape)
-
-
 def my_backward(answer: Any) -> str:
     rng = np.random.default_rng(7)
     for shape in CASES:
@@ -205,6 +166,45 @@ def _axes(name: str, got: Any, dy: Any) -> str:
     return "A gradient has the shape of its array: dx that of x, dw that of w."
 
 
+def factor_without_stride(answer: Any) -> str:
+    if isinstance(answer, bool) or not isinstance(answer, (int, float, np.number)):
+        raise Wrong(f"This should be a number, but it is {shown(answer)}. A count has .saved.")
+    value, with_stride = float(answer), _layer(2).saved
+    right = _layer(1).saved
+    if np.isclose(value, right, rtol=0.01):
+        return (
+            f"{right:.4g}, against {with_stride:.4g} with stride 2: without a stride only the border can be skipped. "
+            "(But the layer then does four times as many useful multiply-adds, as it makes four times as many results.)"
+        )
+    helps = {
+        with_stride: "That is with stride 2, where zeros are inserted. What is left with stride 1?",
+        1 / right: "That is useful over regular. Turn it over.",
+        1.0: "Nothing is inserted, but dy is still padded: some of the 9 taps miss the map at its border.",
+        1 - 1 / right: "That is the share that is wasted. By which factor are there more multiply-adds?",
+        100
+        * (
+            1 - 1 / right
+        ): "That is the share that is wasted, in percent. By which factor are there more multiply-adds?",
+        4.0: "That would be the inserted zeros of stride 2 on a large map. Here nothing is inserted.",
+        9.0: "That is the number of taps. How many of the 9 meet the map, on average?",
+        2.25: "That is a map of 2 x 2. With stride 1 this layer has a map of 4 x 4.",
+        16 * 9.0: "That is the number of products the regular way. Divide by the useful ones.",
+        100.0: "That is the number of useful products. Divide the regular ones by it.",
+    }
+    for other, text in helps.items():
+        if np.isclose(value, other, rtol=0.01):
+            raise Wrong(text)
+    raise Wrong(
+        f"Yours is {value:g}. A 4x4 map, a 3x3 filter, padding 1: 16 results times 9 taps the regular way. How many of "
+        "these products meet the map?"
+    )
+
+
+def _layer(stride: int) -> flops.Count:
+    shape = ConvShape(n=64, ih=4, iw=4, ic=16, oc=32, fh=3, fw=3, stride=stride, padding=1)
+    return flops.count("conv2d_input", shape)
+
+
 def my_step(answer: Any) -> str:
     rng, rate, momentum = np.random.default_rng(7), np.float32(0.1), np.float32(0.9)
     w, v, dw = (rng.standard_normal(10).astype(np.float32) for _ in range(3))
@@ -220,6 +220,7 @@ def my_step(answer: Any) -> str:
         "momentum belongs to v, and not to dw.": v + momentum * dw,
         "dw counts in full: v = momentum * v + dw, without 1 - momentum.": momentum * v + (1 - momentum) * dw,
         "The rate belongs to the step of w, and not to v.": momentum * v + rate * dw,
+        "dw is added to v as it is: the rate and the minus belong to the step of w.": momentum * v - rate * dw,
         "v goes the wrong way: dw is added to it.": momentum * v - dw,
         "Only the first block has done something: which weight is that of a thread of another block?": _first(new_v, v),
         "The last weight is left out.": np.append(new_v[:-1], v[-1]),
@@ -245,8 +246,8 @@ def _first(changed: Any, old: Any) -> Any:
 
 EXERCISES: dict[str, Callable[[Any], str]] = {
     "07.1": makes,
-    "07.2": factor_without_stride,
-    "07.3": my_backward,
+    "07.2": my_backward,
+    "07.3": factor_without_stride,
     "07.4": my_step,
 }
 HINTS = {
@@ -256,15 +257,15 @@ HINTS = {
         'y is made by "conv2d", dx by "conv2d_input".',
     ),
     "07.2": (
-        "The layer is n=64, ih=4, iw=4, ic=16, oc=32, fh=3, fw=3 with padding 1: only its stride is another one.",
-        'flops.count("conv2d_input", layer) has .regular, .useful and .saved.',
-        "On each axis 12 products become 10. So it is (12 / 10) squared.",
-    ),
-    "07.3": (
         "Two of the three are operators of this course, with stride and padding passed on.",
         "dx is made from w and dy, dw from x and dy. Each needs the shape of its result.",
         "conv2d_input(x.shape, w, dy, stride=stride, padding=padding); conv2d_weight(x, w.shape, dy, stride=stride, "
         "padding=padding); dy.sum(axis=(0, 1, 2)).",
+    ),
+    "07.3": (
+        "The layer is n=64, ih=4, iw=4, ic=16, oc=32, fh=3, fw=3 with padding 1: only its stride is another one.",
+        'flops.count("conv2d_input", layer) has .regular, .useful and .saved.',
+        "On each axis 12 products become 10. So it is (12 / 10) squared.",
     ),
     "07.4": (
         "One thread for each weight: index = cuda.grid(1), and spare threads stop.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from math import prod
@@ -97,7 +98,7 @@ def _fault(result: Result, out: Any) -> str:
         which = f"{len(untouched)} of {out.size} results were never written, such as {_name('', untouched[0])}."
         return f"{which} Is there a thread that ends without writing, or one that writes to the places of others?"
     number = sum(at * step for at, step in zip(first.block, _steps(result), strict=True)) + first.thread[0]
-    if first.kind == "race":
+    if first.kind == "race" and "atomic" in first.text:
         return f"{first.text}\n  or let each thread make results of its own, which no other thread writes"
     if first.kind != "out of bounds":
         return first.text
@@ -351,11 +352,20 @@ def _multiplies_no_zero(kernel: Any, case: Case, names: tuple[str, str, str], ze
                     f"{_name(names[1], j)} by a zero that {zeros}: leave that product out."
                 )
     useful = sum(map(len, case.terms.values()))
-    done = products(kernel, case)
-    if done is not None and done > useful:
+    log = traced(kernel, case)
+    done = 0 if log is None else len(log.events) + log.outside
+    if done > useful:
         raise Wrong(
             f"{_in(case.where)}The results are right. But your kernel does {done} products where {useful} are useful: "
             "which of them are thrown away?"
+        )
+    busy = Counter((event.block, event.thread) for event in log.events) if log else Counter()
+    most = max(map(len, case.terms.values()))
+    if busy and max(busy.values()) > most:
+        raise Wrong(
+            f"{_in(case.where)}The results are right. But one thread does {max(busy.values())} products, and no "
+            "result has "
+            f"more than {most}: every thread should make one result."
         )
 
 
@@ -365,10 +375,14 @@ def no_float64(result: Result) -> None:
     said = [text.splitlines()[1:] for text in texts]
     if said:
         said.sort(key=_number)
+        cause = (
+            "0, 0.0 and 0.9 are no float32: begin a sum with y.dtype.type(0), if y is the result; write float32(0.9)."
+        )
+        if re.search(r"[^/]/[^/]", said[0][0].split(":", 2)[-1]):
+            cause = "The quotient a / b of whole numbers is a float64: divide with //."
         raise Wrong(
             "The results are right. But all arrays are float32, and your kernel computes in float64, which is many "
-            "times slower. It begins in\n" + "\n".join(said[0]) + "\n0, 0.0 and 0.9 are no float32: begin a sum with "
-            "y.dtype.type(0), where y is the result, and write float32(0.9)."
+            "times slower. It begins in\n" + "\n".join(said[0][:1]) + f"\n{cause}"
         )
 
 
@@ -378,8 +392,8 @@ def _number(quoted: list[str]) -> tuple[bool, int]:
     return (bool(found[2]), int(found[1])) if found else (True, 0)
 
 
-def products(kernel: Any, case: Case) -> int | None:
-    """Count the multiplications of elements that a kernel does; None where its source cannot be traced."""
+def traced(kernel: Any, case: Case) -> Log | None:
+    """The multiplications of elements that a kernel does; None where its source cannot be traced."""
     log = Log()
     a, b, out = (_watched(np.ones(size, np.float32), log) for size in case.sizes)
     grid, block = (size if isinstance(size, tuple) else (size,) for size in (case.grid, case.block))
@@ -387,7 +401,7 @@ def products(kernel: Any, case: Case) -> int | None:
         Machine(log).launch(kernel, grid, block, (a, b, out, *case.scalars))
     except Exception:  # a learner may write anything
         return None
-    return len(log.events) + log.outside
+    return log
 
 
 def _watched(array: Any, log: Log) -> Watched:
@@ -435,15 +449,15 @@ def _by_result(operator: str, axis: Axis, found: Iterable[Triple]) -> Terms:
 
 
 def one_of_each(terms: Terms) -> list[tuple[str, Terms]]:
-    """The mistakes that leave one product of every sum."""
+    """The mistakes that leave one product of every sum, or leave one out."""
     text = "Only one product of each sum is left. Is there a = where += belongs, or a return inside the loop?"
-    return [
-        (
-            text,
-            {index: frozenset({choose(pairs, key=lambda pair: pair[::-1])}) for index, pairs in terms.items() if pairs},
-        )
+    short = "Each sum lacks the product at one of its ends: a range() begins too late, or ends too early."
+    ends = [
+        {index: frozenset({choose(pairs, key=lambda pair: pair[::-1])}) for index, pairs in terms.items() if pairs}
         for choose in (max, min)
     ]
+    rest = [{index: pairs - end.get(index, frozenset()) for index, pairs in terms.items()} for end in ends]
+    return [*((text, end) for end in ends), *((short, left) for left in rest)]
 
 
 def triples(axis: Axis, index: Callable[[int, int], int] | None = None) -> list[Triple]:
@@ -465,7 +479,10 @@ def mistaken(axis: Axis) -> list[tuple[str, list[Triple]]]:
             "The filter is turned around: tap f belongs to input o*stride - padding + f.",
             triples(axis, lambda o, f: o * stride - before + taps - 1 - f),
         ),
-        ("The stride belongs to o, and not to f.", triples(axis, lambda o, f: o - before + f * stride)),
+        (
+            "o and f have changed places: i = o*stride - padding + f.",
+            triples(axis, lambda o, f: o - before + f * stride),
+        ),
         ("The last tap is missing: the end of a range() is not in it.", [t for t in right if t[1] < taps - 1]),
         ("The first tap is missing.", [t for t in right if t[1] > 0]),
         (

@@ -27,34 +27,34 @@ wrong("07.1", "'ks_deconv' is none of the three names", RIGHT | {"dx": "ks_decon
 wrong("07.1", "is none of the three names", RIGHT | {"dx": conv2d_input}, RIGHT | {"dw": None})
 wrong("07.1", "the keys", {"y": "conv2d"}, {}, ["conv2d", "conv2d_input", "conv2d_weight"], "conv2d")
 
-# --- 07.2: the factor without a stride ---
+# --- 07.3: the factor without a stride ---
 LAYER = dict(n=64, ih=4, iw=4, ic=16, oc=32, fh=3, fw=3, padding=1)
 COUNT, STRIDED = (flops.count("conv2d_input", ConvShape(**LAYER, stride=stride)) for stride in (1, 2))
-right("07.2", COUNT.saved, (12 / 10) ** 2, 1.44, np.float64(144 / 100))
-wrong("07.2", "with stride 2", STRIDED.saved)
-wrong("07.2", "Turn it over", COUNT.share("useful"))
-wrong("07.2", "dy is still padded", 1, 1.0)
-wrong("07.2", "share that is wasted. By which factor", COUNT.share("redundant"))
-wrong("07.2", "share that is wasted, in percent", 100 * COUNT.share("redundant"))
-wrong("07.2", "inserted zeros of stride 2", 4)
-wrong("07.2", "number of taps", 9)
-wrong("07.2", "a map of 2 x 2", 2.25)
-wrong("07.2", "products the regular way", 144)
-wrong("07.2", "number of useful products", 100)
-wrong("07.2", "Yours is 1.2.", 1.2)
-wrong("07.2", "Yours is 2.", 2)
-wrong("07.2", "should be a number", COUNT, "1.44", (1.44,))
+right("07.3", COUNT.saved, (12 / 10) ** 2, 1.44, np.float64(144 / 100))
+wrong("07.3", "with stride 2", STRIDED.saved)
+wrong("07.3", "Turn it over", COUNT.share("useful"))
+wrong("07.3", "dy is still padded", 1, 1.0)
+wrong("07.3", "share that is wasted. By which factor", COUNT.share("redundant"))
+wrong("07.3", "share that is wasted, in percent", 100 * COUNT.share("redundant"))
+wrong("07.3", "inserted zeros of stride 2", 4)
+wrong("07.3", "number of taps", 9)
+wrong("07.3", "a map of 2 x 2", 2.25)
+wrong("07.3", "products the regular way", 144)
+wrong("07.3", "number of useful products", 100)
+wrong("07.3", "Yours is 1.2.", 1.2)
+wrong("07.3", "Yours is 2.", 2)
+wrong("07.3", "should be a number", COUNT, "1.44", (1.44,))
 
 
-# --- 07.3: the backward pass ---
-@right("07.3")
+# --- 07.2: the backward pass ---
+@right("07.2")
 def by_the_operators(x, w, dy, stride, padding):
     dx = conv2d_input(x.shape, w, dy, stride=stride, padding=padding)
     dw = conv2d_weight(x, w.shape, dy, stride=stride, padding=padding)
     return dx, dw, dy.sum(axis=(0, 1, 2))
 
 
-@right("07.3")
+@right("07.2")
 def the_regular_way(x, w, dy, stride, padding):
     n, ih, iw, ic = x.shape
     oc, fh, fw, _ = w.shape
@@ -62,7 +62,7 @@ def the_regular_way(x, w, dy, stride, padding):
     return [regular.conv2d_input(w, dy, shape), regular.conv2d_weight(x, dy, shape), dy.reshape(-1, oc).sum(0)]
 
 
-@right("07.3")
+@right("07.2")
 def in_float64(x, w, dy, stride, padding):
     x, w, dy = (array.astype(float) for array in (x, w, dy))
     dx, dw, _ = by_the_operators(x, w, dy, stride, padding)
@@ -77,24 +77,24 @@ def changed(change):
     return answer
 
 
-wrong("07.3", ("With stride 2, padding 1", "dx should have the shape"), changed(lambda dx, dw, db, dy: (dw, dx, db)))
-wrong("07.3", "a number for each output channel", changed(lambda dx, dw, db, dy: (dx, dw, dy.sum())))
-wrong("07.3", "over the axes (0, 1, 2)", changed(lambda dx, dw, db, dy: (dx, dw, dy.sum(axis=0))))
-wrong("07.3", "and not the mean", changed(lambda dx, dw, db, dy: (dx, dw, dy.mean(axis=(0, 1, 2)))))
-wrong("07.3", "yours is that of the first one", changed(lambda dx, dw, db, dy: (dx, dw, dy[0].sum(axis=(0, 1)))))
-wrong("07.3", "dw has the wrong sign", changed(lambda dx, dw, db, dy: (dx, -dw, db)))
-wrong("07.3", "dx has the wrong sign", changed(lambda dx, dw, db, dy: (-dx, dw, db)))
+wrong("07.2", ("With stride 2, padding 1", "dx should have the shape"), changed(lambda dx, dw, db, dy: (dw, dx, db)))
+wrong("07.2", "a number for each output channel", changed(lambda dx, dw, db, dy: (dx, dw, dy.sum())))
+wrong("07.2", "over the axes (0, 1, 2)", changed(lambda dx, dw, db, dy: (dx, dw, dy.sum(axis=0))))
+wrong("07.2", "and not the mean", changed(lambda dx, dw, db, dy: (dx, dw, dy.mean(axis=(0, 1, 2)))))
+wrong("07.2", "yours is that of the first one", changed(lambda dx, dw, db, dy: (dx, dw, dy[0].sum(axis=(0, 1)))))
+wrong("07.2", "dw has the wrong sign", changed(lambda dx, dw, db, dy: (dx, -dw, db)))
+wrong("07.2", "dx has the wrong sign", changed(lambda dx, dw, db, dy: (-dx, dw, db)))
 wrong(
-    "07.3", "dw is the sum over the images, and not their mean", changed(lambda dx, dw, db, dy: (dx, dw / len(dx), db))
+    "07.2", "dw is the sum over the images, and not their mean", changed(lambda dx, dw, db, dy: (dx, dw / len(dx), db))
 )
-wrong("07.3", "dx is still 0", changed(lambda dx, dw, db, dy: (0 * dx, dw, db)))
-wrong("07.3", "dw is turned around", changed(lambda dx, dw, db, dy: (dx, dw[:, ::-1, ::-1], db)))
-wrong("07.3", "three arrays", changed(lambda dx, dw, db, dy: (dx, dw)), changed(lambda dx, dw, db, dy: dx))
-wrong("07.3", "db should be an array", changed(lambda dx, dw, db, dy: (dx, dw, "db")))
-wrong("07.3", ("dx is that of stride 1 and padding 0",), lambda x, w, dy, stride, padding: (
+wrong("07.2", "dx is still 0", changed(lambda dx, dw, db, dy: (0 * dx, dw, db)))
+wrong("07.2", "dw is turned around", changed(lambda dx, dw, db, dy: (dx, dw[:, ::-1, ::-1], db)))
+wrong("07.2", "three arrays", changed(lambda dx, dw, db, dy: (dx, dw)), changed(lambda dx, dw, db, dy: dx))
+wrong("07.2", "db should be an array", changed(lambda dx, dw, db, dy: (dx, dw, "db")))
+wrong("07.2", ("dx is that of stride 1 and padding 0",), lambda x, w, dy, stride, padding: (
     conv2d_input(x.shape, w, dy), w, dy.sum(axis=(0, 1, 2))))  # fmt: skip
-wrong("07.3", "returns None", changed(lambda dx, dw, db, dy: None))
-wrong("07.3", "raised TypeError", lambda x, w, dy: (x, w, dy))
+wrong("07.2", "returns None", changed(lambda dx, dw, db, dy: None))
+wrong("07.2", "raised TypeError", lambda x, w, dy: (x, w, dy))
 
 
 # --- 07.4: the kernel ---
