@@ -52,11 +52,16 @@ def lines(capsys, exercise, answer) -> list[str]:
 
 
 def called(answer) -> str:
-    return getattr(getattr(answer, "py_func", answer), "__name__", "") or repr(answer)[:40]
+    return getattr(getattr(answer, "py_func", answer), "__name__", "value")
 
 
 def listed(found):
-    return [pytest.param(name, *one, id=f"{name} {called(one[0])}") for name, many in found for one in many]
+    """Parameters of a test, with names that are the same in every process."""
+    return [
+        pytest.param(name, *one, id=f"{name}-{number}-{called(one[0])}")
+        for name, many in found
+        for number, one in enumerate(many)
+    ]
 
 
 @pytest.mark.parametrize(("exercise", "answer"), listed([(n, [(a,) for a in m]) for n, m in answers.RIGHT.items()]))
