@@ -399,3 +399,17 @@ def adds_to_the_old(x, w, y, stride, padding):
 
 
 wrong("02.4", "keep the line @cuda.jit", lambda x, w, y, stride, padding: None)
+
+
+@wrong("02.4", "leave out device=True")
+@cuda.jit(device=True)
+def for_other_kernels(x, w, y, stride, padding):
+    y[cuda.grid(1)] = 0
+
+
+@wrong("02.4", ("yours: y[0] = x[0]*w[0]", "right: y[0] = x[0]*w[1] + x[1]*w[2]"))
+@cuda.jit
+def one_product(x, w, y, stride, padding):
+    o = cuda.grid(1)
+    if o < y.size:
+        y[o] = x[0] * w[0]

@@ -208,6 +208,34 @@ def replaces_w(w, v, dw, rate, momentum):
         w[index] = -rate * v[index]
 
 
+@wrong("07.4", "The rate belongs to the step of w, and not to v")
+@cuda.jit
+def rate_in_v(w, v, dw, rate, momentum):
+    index = cuda.grid(1)
+    if index < w.size:
+        v[index] = momentum * v[index] + rate * dw[index]
+        w[index] -= v[index]
+
+
+@wrong("07.4", "without 1 - momentum")
+@cuda.jit
+def weighted_mean(w, v, dw, rate, momentum):
+    index = cuda.grid(1)
+    if index < w.size:
+        v[index] = momentum * v[index] + (1 - momentum) * dw[index]
+        w[index] -= rate * v[index]
+
+
+@wrong("07.4", "your kernel changes dw, too")
+@cuda.jit
+def clears_dw(w, v, dw, rate, momentum):
+    index = cuda.grid(1)
+    if index < w.size:
+        v[index] = momentum * v[index] + dw[index]
+        w[index] -= rate * v[index]
+        dw[index] = 0
+
+
 @wrong("07.4", ("out of bounds", "number 10, has none and must stop"))
 @cuda.jit
 def no_guard(w, v, dw, rate, momentum):
