@@ -218,8 +218,9 @@ _HALF_CODE = {
     **{f"{name}{u}": f"fcmp {u or 'o'}{name} float %a, %b" for name in "eq ne lt le gt ge".split() for u in ("", "u")},
     **{name: f"call float @__nv_f{name}f(float %a, float %b)" for name in ("max", "min")},
     **{name: f"call float @__nv_{name}f(float %a)" for name in "ceil floor rint sqrt rsqrt tanh trunc".split()},
-    **{name: f"call float @__nv_{name}f(float %a)" for name in "cos exp exp2 exp10 log log2 log10 sin".split()},
+    **{name: f"call float @__nv_{name}f(float %a)" for name in "cos exp exp2 log log2 log10 sin".split()},
     "abs": "call float @__nv_fabsf(float %a)",
+    "exp10": "call float @__nv_powf(float 10.0, float %a)",
 }
 """What gives %r of %a, %b and %c, which are float32: wide enough to round as float16 would, save for `fma`."""
 
@@ -437,22 +438,18 @@ def _declare(self: Any, signature: Any) -> None:
 
 
 def _as_declared(kernel: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments as the signature that comes nearest reads them; a single one reads the bytes of any array."""
-    signatures = _declared.get(kernel, [])
-    given = tuple(numba.typeof(plain(value)) for value in arguments)
-    cases = [signature_of(numba.types.void, *kinds) for kinds in signatures if len(kinds) == len(given)]
-    if len(signatures) > 1:
-        cases = [kernel.typingctx.resolve_overload(kernel.__name__, cases, given, {})]
-    if signatures and not (cases and cases[0]):
-        raise TypeError(f"{kernel.__name__} takes {' or '.join(map(str, signatures))}")
-    return tuple(map(_read_as, arguments, cases[0].args)) if cases else arguments
-
-
-def _read_as(value: Any, kind: Any) -> Any:
-    if isinstance(kind, numba.types.Array):
-        return plain(value).view(as_dtype(kind.dtype))
-    number = isinstance(kind, (numba.types.Number, numba.types.Boolean))
-    return np.asarray(value).astype(as_dtype(kind))[()] if number else value
+    """The arguments as the declared signature that comes nearest takes them."""
+    declared = _declared.get(kernel)
+    if not declared:
+        return arguments
+    cases = [signature_of(numba.types.void, *kinds) for kinds in declared if len(kinds) == len(arguments)]
+    given = tuple(kernel.typeof_pyval(plain(value)) for value in arguments)
+    found = kernel.typingctx.resolve_overload(kernel.__name__, cases, given, {})
+    if found is None:
+        raise TypeError(f"{kernel.__name__} takes {' or '.join(map(str, declared))}, not {given}")
+    scalar = numba.types.Number, numba.types.Boolean
+    pairs = zip(arguments, found.args, strict=True)
+    return tuple(np.asarray(a).astype(as_dtype(kind))[()] if isinstance(kind, scalar) else a for a, kind in pairs)
 
 
 def _configured(self: Any, griddim: Any, blockdim: Any, stream: Any = 0, sharedmem: int = 0) -> Any:

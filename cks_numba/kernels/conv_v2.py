@@ -163,7 +163,7 @@ def grouped(x, w, y, table):
 
 
 def launch_grouped(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
-    return launch_groups("conv2d", "grouped", grouped, shape, (x, w, y), (TILE, TILE), TILE)
+    return launch_groups("conv2d", "grouped", grouped, shape, (x, w, y), (TILE, TILE))
 
 
 # --- 5. register_tile -----------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def register_tile(x, w, y, table):
 
 
 def launch_register_tile(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
-    return launch_groups("conv2d", "register_tile", register_tile, shape, (x, w, y), (BM, BN), TILE)
+    return launch_groups("conv2d", "register_tile", register_tile, shape, (x, w, y), (BM, BN))
 
 
 # --- 6. tiled -------------------------------------------------------------------------------------

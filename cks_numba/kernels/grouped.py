@@ -41,7 +41,7 @@ from ..plan_table import (
     group_table,
 )
 from .jit import device
-from .launch import Launch, beside
+from .launch import TILE, Launch, beside
 
 
 # --- on the CPU: the matrix products, cut into tiles ----------------------------------------------
@@ -54,18 +54,18 @@ def product_of(operator: str, shape: ConvShape, group: Group) -> tuple[int, int,
     return shape.n * group.positions, columns, group.terms * depth
 
 
-def tiles_of(of: Plan, bm: int, bn: int) -> tuple[tuple[int, ...], int]:
+def tiles_of(whole: Plan, bm: int, bn: int) -> tuple[tuple[int, ...], int]:
     """Count the tiles of bm x bn results along the positions of each group, and those along the channels."""
-    products = [product_of(of.operator, of.shape, group) for group in of.groups]
-    if of.operator == "conv2d_weight":
+    products = [product_of(whole.operator, whole.shape, group) for group in whole.groups]
+    if whole.operator == "conv2d_weight":
         return tuple(ceil_div(columns, bn) for _, columns, _ in products), ceil_div(products[0][0], bm)
     return tuple(ceil_div(rows, bm) for rows, _, _ in products), ceil_div(products[0][1], bn)
 
 
 def launch_groups(
-    operator: str, rung: str, kernel: Any, shape: ConvShape, arrays: tuple[Any, ...], tile: tuple[int, int], side: int
+    operator: str, rung: str, kernel: Any, shape: ConvShape, arrays: tuple[Any, ...], tile: tuple[int, int]
 ) -> list[Launch]:
-    """Build the launch with a block of side x side threads for each tile of each group, in each channel group.
+    """Build the launch with a block for each tile of each group, in each channel group; `tile` is its rows and columns.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def launch_groups(
     blocks, across = tiles_of(groups, *tile)
     table: np.ndarray[Any, Any] = group_table(groups, blocks)
     grid = sum(blocks), across, shape.groups
-    return [Launch(f"{operator} {rung}", kernel, grid, (side, side), (*arrays, beside(arrays[2], table)))]
+    return [Launch(f"{operator} {rung}", kernel, grid, (TILE, TILE), (*arrays, beside(arrays[2], table)))]
 
 
 # --- on the GPU: a block's group, and the indices of a group --------------------------------------

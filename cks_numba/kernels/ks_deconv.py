@@ -170,7 +170,7 @@ def grouped(dy, w, dx, table):
 
 
 def launch_grouped(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
-    return launch_groups("conv2d_input", "grouped", grouped, shape, (dy, w, dx), (TILE, TILE), TILE)
+    return launch_groups("conv2d_input", "grouped", grouped, shape, (dy, w, dx), (TILE, TILE))
 
 
 # --- 5. register_tile -----------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def register_tile(dy, w, dx, table):
 
 
 def launch_register_tile(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
-    return launch_groups("conv2d_input", "register_tile", register_tile, shape, (dy, w, dx), (BM, BN), TILE)
+    return launch_groups("conv2d_input", "register_tile", register_tile, shape, (dy, w, dx), (BM, BN))
 
 
 # --- 6. tiled -------------------------------------------------------------------------------------

@@ -164,7 +164,7 @@ def grouped(x, dy, dw, table):
 
 
 def launch_grouped(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
-    return launch_groups("conv2d_weight", "grouped", grouped, shape, (x, dy, dw), (TILE, TILE), TILE)
+    return launch_groups("conv2d_weight", "grouped", grouped, shape, (x, dy, dw), (TILE, TILE))
 
 
 # --- 5. register_tile -----------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def register_tile(x, dy, dw, table):
 
 
 def launch_register_tile(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
-    return launch_groups("conv2d_weight", "register_tile", register_tile, shape, (x, dy, dw), (BM, BN), TILE)
+    return launch_groups("conv2d_weight", "register_tile", register_tile, shape, (x, dy, dw), (BM, BN))
 
 
 # --- 6. tiled -------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-LINES = 200_000
-"""Lines of a learner's function after which it counts as running without end."""
+STEPS = 500_000
+"""Instructions of a learner's function after which it counts as running without end."""
 LONG, MANY = 160, 12
 """Characters and elements above which a value is described, and not printed."""
 
@@ -36,7 +36,7 @@ def missing(answer: Any) -> bool:
     >>> missing(...), missing({...}), missing(None)
     (True, True, False)
     """
-    return answer is ... or (isinstance(answer, (set, list, tuple)) and len(answer) == 1 and ... in answer)
+    return answer is ... or (isinstance(answer, (set, list, tuple)) and any(one is ... for one in answer))
 
 
 def unwritten(function: Any) -> bool:
@@ -111,7 +111,7 @@ def call(function: Any, *args: Any) -> Any:
         raise Wrong(f"This should be a function, but it is {shown(function)}.")
     given = f"For {_with_names(function, args)}"
     try:
-        result = _within(LINES, function, *args)
+        result = _within(STEPS, function, *args)
     except Endless:
         raise Wrong(f"{given} your function does not end: which of its loops never stops?") from None
     except Exception as error:
@@ -125,7 +125,7 @@ def call(function: Any, *args: Any) -> Any:
     raise Wrong(f"{given} your function returns {result}. Does every path through it end with a return?")
 
 
-def agree(answer: Any, right: Any, cases: Any, mistakes: dict[str, Any], else_: str = "") -> None:
+def agree(answer: Any, right: Any, cases: Any, mistakes: dict[str, Any], else_: str = "", named: Any = None) -> None:
     """Raise `Wrong` if a learner's function of numbers differs from the right one, with the mistake that explains it.
 
     Parameters
@@ -137,6 +137,8 @@ def agree(answer: Any, right: Any, cases: Any, mistakes: dict[str, Any], else_: 
         From what is wrong to a function that is wrong in just that way, in all cases.
     else_ : str
         What to say if it is none of these.
+    named : function, optional
+        Says in words what the arguments of a case are.
 
     Raises
     ------
@@ -148,17 +150,18 @@ def agree(answer: Any, right: Any, cases: Any, mistakes: dict[str, Any], else_: 
     Traceback (most recent call last):
     cks_numba.tutorial.answers.Wrong: For n=2 it should be 4, and yours is 2. Square it.
     """
+    named = named or (lambda *case: _with_names(right, case))
     values = [call(answer, *case) for case in cases]
     expected = [right(*case) for case in cases]
     for case, value in zip(cases, values, strict=True):
         if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.number)):
-            raise Wrong(f"For {_with_names(right, case)} your function should return a number, not {shown(value)}.")
+            raise Wrong(f"For {named(*case)} your function should return a number, not {shown(value)}.")
     if np.allclose(values, expected):
         return
     where = int(np.argmax(~np.isclose(values, expected)))
     wrong_ways = ((text, [way(*case) for case in cases]) for text, way in mistakes.items())
     cause = next((text for text, way in wrong_ways if np.allclose(values, way)), else_)
-    case = f"For {_with_names(right, cases[where])} it should be {expected[where]:g}"
+    case = f"For {named(*cases[where])} it should be {expected[where]:g}"
     raise Wrong(f"{case}, and yours is {values[where]:g}. {cause}".rstrip())
 
 
@@ -172,17 +175,18 @@ def _with_names(function: Any, args: tuple[Any, ...]) -> str:
     return ", ".join(f"{name}={shown(value)}" for name, value in zip(names, args, strict=True))
 
 
-def _within(lines: int, function: Any, *args: Any) -> Any:
-    """Call a function, and stop it after so many lines of its own file."""
+def _within(steps: int, function: Any, *args: Any) -> Any:
+    """Call a function, and stop it after so many instructions of its own file."""
     code = getattr(function, "__code__", None)
     if code is None:
         return function(*args)
-    left, before = lines, sys.gettrace()
+    left, before = steps, sys.gettrace()
 
     def watch(frame: Any, event: str, _: Any) -> Any:
         nonlocal left
         if frame.f_code.co_filename != code.co_filename:
             return None
+        frame.f_trace_opcodes = True  # a loop of one line may never come to another one
         left -= 1
         if left < 0:
             raise Endless

@@ -10,6 +10,8 @@ import textwrap
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
 from . import solved
 from .answers import Open, Wrong, missing
 
@@ -48,6 +50,8 @@ def check(exercise: str, answer: Any) -> None:
             raise Open
         if answer is None or answer is NotImplemented:
             raise Wrong(f"Your answer is {answer}. Did you print the result instead of keeping it?")
+        if isinstance(answer, np.ndarray) and answer.shape == ():
+            answer = answer.item()
         text = f"Exercise {exercise}: right. {examine(answer)}"
         solved.add(exercise)
     except Open:
@@ -101,7 +105,7 @@ def _lesson(exercise: str) -> Any:
 
 
 def _print(text: str) -> None:
+    """Print words in lines that fit, and code as it is, which is indented."""
     for line in text.splitlines():
-        print(
-            line if len(line) <= WIDTH else textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
-        )
+        fits = len(line) <= WIDTH or line.startswith(" ")
+        print(line if fits else textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ AXES = [  # uneven ends, a stride that leaves a rest, large padding, gaps
     Axis(size=8, taps=4, stride=3, before=0, after=0, dilation=1),
     Axis(size=9, taps=3, stride=2, before=2, after=2, dilation=2),
     Axis(size=7, taps=3, stride=1, before=1, after=1, dilation=3),
+    Axis(size=8, taps=3, stride=2, before=1, after=1, dilation=1),  # only the lower end hangs over
     Axis(size=2, taps=5, stride=1, before=3, after=3, dilation=1),
 ]
 EQUATION = "i = o*stride - padding + f*dilation"
@@ -108,14 +110,31 @@ def _wrong_triples(axis: Axis) -> list[tuple[str, list[Triple]]]:
 # --- 01.3 -------------------------------------------------------------------------------------------
 def filter_gradient(answer: Any) -> str:
     """A function that adds up the filter gradient of one axis."""
-    got = [_gradient_of(answer, axis) for axis in AXES]
-    for axis, (x, dy, dw) in zip(AXES, got, strict=True):
+    for axis in AXES:
+        x, dy, dw = _gradient_of(answer, axis)
         expected = _sums(axis, x, dy, triples(axis))
         if dw.shape != expected.shape:
             raise Wrong(f"{_for(axis)} dw has {axis.taps} elements, one a tap; yours has the shape {dw.shape}.")
         if not np.allclose(dw, expected):
-            raise Wrong(f"{_for(axis)} {_difference(dw, expected)}\n{_cause(got)}".rstrip())
+            raise Wrong(f"{_for(axis)} {_difference(dw, expected)}\n{_cause(answer)}".rstrip())
+    for axis in AXES:
+        _multiplies_no_zero(answer, axis)
     return "You have written the third operator, and no zero was multiplied: it never had any."
+
+
+def _multiplies_no_zero(answer: Any, axis: Axis) -> None:
+    """Fill one element of dy with NaN at a time: a tap that does not meet it must not notice, but 0 * NaN does."""
+    met = {(f, o) for _, f, o in triples(axis)}
+    for o in range(axis.outputs):
+        dy = np.ones(axis.outputs)
+        dy[o] = np.nan
+        dw = np.asarray(call(answer, np.ones(axis.size), dy, *_sizes(axis)[1:]), float)
+        for f in range(axis.taps):
+            if np.isnan(dw[f]) and (f, o) not in met:
+                raise Wrong(
+                    f"{_for(axis)} the results are right, but for dw[{f}] you multiply dy[{o}] by a zero that padding "
+                    "would add: leave that product out."
+                )
 
 
 def _for(axis: Axis) -> str:
@@ -145,8 +164,12 @@ def _difference(dw: Any, expected: Any) -> str:
     return f"dw[{f}] should be {expected[f]:g}, and yours is {dw[f]:g}."
 
 
-def _cause(got: list[tuple[Any, Any, Any]]) -> str:
+def _cause(answer: Any) -> str:
     """The mistake that explains the results for all axes; empty if none does."""
+    got = []
+    for axis in AXES:
+        with suppress(Wrong):  # an index that is too far out for one axis may be in bounds for another
+            got.append((axis, *_gradient_of(answer, axis)))
     ways: dict[str, Callable[[Axis, Any, Any], Any]] = {
         "Your dw is back to front.": lambda axis, x, dy: _sums(axis, x, dy, triples(axis))[::-1],
         "Where i is negative, Python reads from the end of x: test 0 <= i before x[i].": _wrapped,
@@ -163,7 +186,7 @@ def _cause(got: list[tuple[Any, Any, Any]]) -> str:
     for number, (text, _) in enumerate(_wrong_triples(AXES[0])):
         ways[text] = partial(_wrong_gradient, number)
     for text, way in ways.items():
-        if all(np.allclose(dw, way(axis, x, dy)) for axis, (x, dy, dw) in zip(AXES, got, strict=True)):
+        if all(np.allclose(dw, way(axis, x, dy)) for axis, x, dy, dw in got):
             return text
     return ""
 

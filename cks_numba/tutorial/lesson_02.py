@@ -74,7 +74,7 @@ def _compare_windows(o: int, axis: Axis, got: Any, expected: tuple[int, int]) ->
 
 def _why_not(o: int, axis: Axis, found: range, expected: tuple[int, int]) -> str:
     """What is wrong with a range of taps."""
-    origin = o * axis.stride - axis.before
+    origin, gaps = o * axis.stride - axis.before, axis.dilation > 1
     for f in (*found[:1], *found[-1:]):
         i = origin + f * axis.dilation
         if f < 0:
@@ -82,9 +82,11 @@ def _why_not(o: int, axis: Axis, found: range, expected: tuple[int, int]) -> str
         if f >= axis.taps:
             return f"It has tap {f}, but there are only {axis.taps} taps: take the smaller of that and your hi."
         if i < 0:
-            return f"It has tap {f}, whose input {i} lies on the padding before x. Round lo up: -(-a // b)."
+            up = " Round lo up: -(-a // b)." if gaps else ""
+            return f"It has tap {f}, whose input {i} lies on the padding before x.{up}"
         if i >= axis.size:
-            return f"It has tap {f}, whose input {i} lies past the end of x, which is {axis.size - 1}. Round hi down."
+            down = " Round hi down." if gaps else ""
+            return f"It has tap {f}, whose input {i} lies past the end of x, which is {axis.size - 1}.{down}"
     f = next(tap for tap in range(*expected) if tap not in found)
     hint = " hi is the first tap that is NOT used, as in range(lo, hi)." if f == found.stop == expected[1] - 1 else ""
     return f"It lacks tap {f}, whose input {origin + f * axis.dilation} lies on x.{hint}"
@@ -115,8 +117,15 @@ def group_count(answer: Any) -> str:
     def right(shape: ConvShape) -> int:
         return len(plan("conv2d", shape).groups)
 
-    agree(answer, right, [(shape,) for shape in LAYERS], mistakes, "Count the different windows of each axis.")
+    agree(answer, right, [(shape,) for shape in LAYERS], mistakes, "Count the different windows of each axis.", _layer)
     return "However large the map is, the number of groups stays the same. Only the groups grow."
+
+
+def _layer(shape: ConvShape) -> str:
+    return (
+        f"a map of {shape.ih} x {shape.iw}, a filter of {shape.fh} x {shape.fw}, stride {shape.stride[0]} and padding "
+        f"{shape.padding[0][0]}"
+    )
 
 
 # --- 02.4 -------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from .answers import Wrong, call, shown
 from .trying import compare, difference, no_float64, run_kernel
 
 STYLES = (("-", 5, "#9CCBE8"), ("--", 2, plots.RED), (":", 2, "black"))  # loss curves that lie on each other
-CASES = (  # exercise 07.3, with sizes that stride 2 does not divide
+CASES = (  # exercise 07.2, with sizes that stride 2 does not divide
     ConvShape(n=2, ih=5, iw=4, ic=2, oc=3, fh=3, fw=3, stride=2, padding=1),
     ConvShape(n=1, ih=4, iw=4, ic=1, oc=2, fh=2, fw=2, stride=1, padding=0),
 )
@@ -105,6 +105,67 @@ def makes(answer: Any) -> str:
     raise Wrong(f"{answer[key]} does not make {key}. {key} has the shape of {shape}: which of the three makes that?")
 
 
+def my_backward(answer: Any) -> str:
+    rng = np.random.default_rng(7)
+    for shape in CASES:
+        sizes = shape.x_shape, shape.w_shape, shape.y_shape
+        x, w, dy = (rng.standard_normal(size).astype(np.float32) for size in sizes)
+        got = call(answer, x.copy(), w.copy(), dy.copy(), shape.stride[0], shape.padding[0][0])
+        if not isinstance(got, (tuple, list)) or len(got) != 3:
+            raise Wrong("Return three arrays: dx, dw, db.")
+        expected = regular.conv2d_input(w, dy, shape), regular.conv2d_weight(x, dy, shape), dy.sum(axis=(0, 1, 2))
+        where = f"stride {shape.stride[0]}, padding {shape.padding[0][0]}, x {sizes[0]}, w {sizes[1]}, dy {sizes[2]}"
+        plain = _without_options(x, w, dy, shape)
+        for name, one, wanted, other in zip(("dx", "dw", "db"), got, expected, plain, strict=True):
+            _compare_gradient(name, one, wanted, other, dy, where)
+    return "All three agree with the regular way. These few lines are what `loss.backward()` does for a convolution."
+
+
+def _without_options(x: Any, w: Any, dy: Any, shape: ConvShape) -> tuple[Any, Any, Any]:
+    """The gradients with stride 1 and padding 0; NaN where those do not fit the shapes."""
+    sizes = dict(n=shape.n, ih=shape.ih, iw=shape.iw, ic=shape.ic, oc=shape.oc, fh=shape.fh, fw=shape.fw)
+    plain = ConvShape(**sizes)
+    if plain.y_shape != shape.y_shape:
+        return np.nan, np.nan, np.nan
+    return regular.conv2d_input(w, dy, plain), regular.conv2d_weight(x, dy, plain), np.nan
+
+
+def _compare_gradient(name: str, value: Any, wanted: Any, plain: Any, dy: Any, where: str) -> None:
+    try:
+        got = np.asarray(value, float)
+    except (TypeError, ValueError):
+        raise Wrong(f"{name} should be an array, but it is {shown(value)}.") from None
+    if got.shape != wanted.shape:
+        raise Wrong(
+            f"With {where}: {name} should have the shape {wanted.shape}, and has {got.shape}. {_axes(name, got, dy)}"
+        )
+    images, positions = dy.shape[0], dy[0, ..., 0].size
+    hints = {
+        f"{name} is that of stride 1 and padding 0: pass stride and padding on.": plain,
+        f"{name} has the wrong sign.": -wanted,
+        f"{name} is the sum over all positions and images, and not the mean.": wanted / (images * positions),
+        f"{name} is the sum over the images, and not their mean.": wanted / images,
+        f"{name} is still 0.": np.zeros_like(wanted),
+        f"{name} is twice what it should be.": 2 * wanted,
+    }
+    if name == "db":
+        hints["db is the sum over all images; yours is that of the first one."] = dy[0].sum(axis=(0, 1))
+    cause = next((text for text, array in hints.items() if np.allclose(got, array, rtol=1e-4, atol=1e-5)), "")
+    if name == "dw" and not cause and np.allclose(got, wanted[:, ::-1, ::-1], rtol=1e-4, atol=1e-5):
+        cause = "dw is turned around."
+    if not np.allclose(got, wanted, rtol=1e-4, atol=1e-5):
+        raise Wrong(f"With {where}:\n{difference(got, wanted, name)}\n{cause}".rstrip())
+
+
+def _axes(name: str, got: Any, dy: Any) -> str:
+    """What the shape of a gradient tells."""
+    if name == "db" and got.shape == ():
+        return "db needs a number for each output channel: sum dy over images, rows and columns only."
+    if name == "db":
+        return "A number for each output channel: sum dy over the axes (0, 1, 2)."
+    return "A gradient has the shape of its array: dx that of x, dw that of w."
+
+
 def factor_without_stride(answer: Any) -> str:
     if isinstance(answer, bool) or not isinstance(answer, (int, float, np.number)):
         raise Wrong(f"This should be a number, but it is {shown(answer)}. A count has .saved.")
@@ -144,56 +205,6 @@ def _layer(stride: int) -> flops.Count:
     return flops.count("conv2d_input", shape)
 
 
-def my_backward(answer: Any) -> str:
-    rng = np.random.default_rng(7)
-    for shape in CASES:
-        sizes = shape.x_shape, shape.w_shape, shape.y_shape
-        x, w, dy = (rng.standard_normal(size).astype(np.float32) for size in sizes)
-        got = call(answer, x.copy(), w.copy(), dy.copy(), shape.stride[0], shape.padding[0][0])
-        if not isinstance(got, (tuple, list)) or len(got) != 3:
-            raise Wrong("Return three arrays: dx, dw, db.")
-        expected = regular.conv2d_input(w, dy, shape), regular.conv2d_weight(x, dy, shape), dy.sum(axis=(0, 1, 2))
-        where = f"stride {shape.stride[0]}, padding {shape.padding[0][0]}, x {sizes[0]}, w {sizes[1]}, dy {sizes[2]}"
-        for name, one, wanted in zip(("dx", "dw", "db"), got, expected, strict=True):
-            _compare_gradient(name, one, wanted, dy, where)
-    return "All three agree with the regular way. These few lines are what `loss.backward()` does for a convolution."
-
-
-def _compare_gradient(name: str, value: Any, wanted: Any, dy: Any, where: str) -> None:
-    try:
-        got = np.asarray(value, float)
-    except (TypeError, ValueError):
-        raise Wrong(f"{name} should be an array, but it is {shown(value)}.") from None
-    if got.shape != wanted.shape:
-        raise Wrong(
-            f"With {where}: {name} should have the shape {wanted.shape}, and has {got.shape}. {_axes(name, got, dy)}"
-        )
-    images, positions = dy.shape[0], dy[0, ..., 0].size
-    hints = {
-        f"{name} has the wrong sign.": -wanted,
-        f"{name} is the sum over all positions and images, and not the mean.": wanted / (images * positions),
-        f"{name} is the sum over the images, and not their mean.": wanted / images,
-        f"{name} is still 0.": np.zeros_like(wanted),
-        f"{name} is twice what it should be.": 2 * wanted,
-    }
-    if name == "db":
-        hints["db is the sum over all images; yours is that of the first one."] = dy[0].sum(axis=(0, 1))
-    cause = next((text for text, array in hints.items() if np.allclose(got, array, rtol=1e-4, atol=1e-5)), "")
-    if name == "dw" and not cause and np.allclose(got, wanted[:, ::-1, ::-1], rtol=1e-4, atol=1e-5):
-        cause = "dw is turned around."
-    if not np.allclose(got, wanted, rtol=1e-4, atol=1e-5):
-        raise Wrong(f"With {where}:\n{name}: {difference(got, wanted)}\n{cause}".rstrip())
-
-
-def _axes(name: str, got: Any, dy: Any) -> str:
-    """What the shape of a gradient tells."""
-    if name == "db" and got.shape == ():
-        return "db needs a number for each output channel: sum dy over images, rows and columns only."
-    if name == "db":
-        return "A number for each output channel: sum dy over the axes (0, 1, 2)."
-    return "A gradient has the shape of its array: dx that of x, dw that of w."
-
-
 def my_step(answer: Any) -> str:
     rng, rate, momentum = np.random.default_rng(7), np.float32(0.1), np.float32(0.9)
     w, v, dw = (rng.standard_normal(10).astype(np.float32) for _ in range(3))
@@ -209,10 +220,11 @@ def my_step(answer: Any) -> str:
         "momentum belongs to v, and not to dw.": v + momentum * dw,
         "dw counts in full: v = momentum * v + dw, without 1 - momentum.": momentum * v + (1 - momentum) * dw,
         "The rate belongs to the step of w, and not to v.": momentum * v + rate * dw,
+        "dw is added to v as it is: the rate and the minus belong to the step of w.": momentum * v - rate * dw,
         "v goes the wrong way: dw is added to it.": momentum * v - dw,
         "Only the first block has done something: which weight is that of a thread of another block?": _first(new_v, v),
         "The last weight is left out.": np.append(new_v[:-1], v[-1]),
-    }, f"{where}, v")  # fmt: skip
+    }, where, "v")  # fmt: skip
     compare(got_w, w - rate * new_v, {
         "w is still what it was.": w,
         "w went the wrong way: the loss falls against the gradient.": w + rate * new_v,
@@ -221,7 +233,7 @@ def my_step(answer: Any) -> str:
         "The rate is missing: w = w - rate * v.": w - new_v,
         "w lost its old value: w = w - rate * v.": -rate * new_v,
         "momentum is in v already: w = w - rate * v.": w - rate * momentum * new_v,
-    }, f"{where}, w")  # fmt: skip
+    }, where, "w")  # fmt: skip
     if not np.array_equal(got_dw, dw):
         raise Wrong("w and v are right, but your kernel changes dw, too.")
     no_float64(result)
@@ -234,8 +246,8 @@ def _first(changed: Any, old: Any) -> Any:
 
 EXERCISES: dict[str, Callable[[Any], str]] = {
     "07.1": makes,
-    "07.2": factor_without_stride,
-    "07.3": my_backward,
+    "07.2": my_backward,
+    "07.3": factor_without_stride,
     "07.4": my_step,
 }
 HINTS = {
@@ -245,15 +257,15 @@ HINTS = {
         'y is made by "conv2d", dx by "conv2d_input".',
     ),
     "07.2": (
-        "The layer is n=64, ih=4, iw=4, ic=16, oc=32, fh=3, fw=3 with padding 1: only its stride is another one.",
-        'flops.count("conv2d_input", layer) has .regular, .useful and .saved.',
-        "On each axis 12 products become 10. So it is (12 / 10) squared.",
-    ),
-    "07.3": (
         "Two of the three are operators of this course, with stride and padding passed on.",
         "dx is made from w and dy, dw from x and dy. Each needs the shape of its result.",
         "conv2d_input(x.shape, w, dy, stride=stride, padding=padding); conv2d_weight(x, w.shape, dy, stride=stride, "
         "padding=padding); dy.sum(axis=(0, 1, 2)).",
+    ),
+    "07.3": (
+        "The layer is n=64, ih=4, iw=4, ic=16, oc=32, fh=3, fw=3 with padding 1: only its stride is another one.",
+        'flops.count("conv2d_input", layer) has .regular, .useful and .saved.',
+        "On each axis 12 products become 10. So it is (12 / 10) squared.",
     ),
     "07.4": (
         "One thread for each weight: index = cuda.grid(1), and spare threads stop.",

@@ -20,7 +20,7 @@ from ..plots.gallery import KINDS, OPERATORS
 from . import cost
 from .answers import Wrong, agree, call, shown
 from .cards import Card
-from .trying import Case, compare, no_float64, products, run_kernel
+from .trying import Case, compare, no_float64, run_kernel, traced
 
 NAMES = {"useful": "useful", "padded": "by a padded zero", "inserted": "by an inserted zero", "both": "by both"}
 LINES: dict[str, dict[str, Any]] = {  # lines of the cost model, by way
@@ -257,10 +257,11 @@ def my_winograd(answer: Any) -> str:
         where, grid = f"{outputs} results, x of {outputs + 2}", outputs // (2 * WINOGRAD_THREADS) + 1
         result = run_kernel(answer, grid, WINOGRAD_THREADS, (x, g, y), y, where)
         right = np.correlate(x, w, "valid")
-        compare(y, right, _nearly(x, g, right), where)
+        compare(y, right, _nearly(x, g, right), where, "y")
         case = Case(where, (x.shape, g.shape, y.shape), (), grid, WINOGRAD_THREADS, {}, [])
-        done = products(answer, case)
-        if done is not None and done > 2 * outputs:
+        log = traced(answer, case)
+        done = 0 if log is None else len(log.events) + log.outside
+        if done > 2 * outputs:
             raise Wrong(
                 f"The results are right. But for {outputs} results your kernel does {done} products, and "
                 f"{2 * outputs} are "

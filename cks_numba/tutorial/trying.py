@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from math import prod
@@ -97,6 +98,8 @@ def _fault(result: Result, out: Any) -> str:
         which = f"{len(untouched)} of {out.size} results were never written, such as {_name('', untouched[0])}."
         return f"{which} Is there a thread that ends without writing, or one that writes to the places of others?"
     number = sum(at * step for at, step in zip(first.block, _steps(result), strict=True)) + first.thread[0]
+    if first.kind == "race" and "atomic" in first.text:
+        return f"{first.text}\n  or let each thread make results of its own, which no other thread writes"
     if first.kind != "out of bounds":
         return first.text
     if result.block[1:] == (1, 1) and number >= out.size:
@@ -122,14 +125,17 @@ def explained(error: Exception, kernel: Any) -> str:
 
 
 REASONS = {
-    r"void return type": "A kernel returns nothing: a plain `return` ends a thread, and the result goes into an array.",
+    r"void return type|to none for '\$\w*return_value": (
+        "A kernel returns nothing: a plain `return` ends a thread, and the result goes into an array."
+    ),
     r"Untyped global name '(\w+)': Cannot determine Numba type of <class 'function'>": (
         "{0} is a plain Python function, which a GPU cannot call: put @cuda.jit(device=True) above it."
     ),
     r"type list\(|empty list|reflected list": "A GPU has no Python lists: add up in a variable, in a loop.",
+    r"NRT required|_ol_array_allocate": "A kernel can make no new arrays: write a loop over the elements.",
     r"Function\(<(?:built-in )?function (\w+)": "A kernel cannot call {0} here: write a loop.",
     r"NumPy function '(?:numpy|np)\.(\w+)'": "A kernel cannot call np.{0}: it would need memory for a new array.",
-    r"NRT required|_ol_array_allocate": "A kernel can make no new arrays: write a loop over the elements.",
+    r"addrspace\(4\)": "A kernel cannot call this function of NumPy: write a loop.",
     r"name '(\w+)' is not defined": "The name {0} is not defined.",
     r"takes (\d+) arguments?, not (\d+)": "It takes {0} arguments, and is launched with {1}: keep its first line.",
 }
@@ -146,13 +152,15 @@ def _line(text: str, kernel: Any, found: Any) -> str:
     inside = [number - start for number in numbers if start < number < start + len(lines)]
     if found and found.groups() and not inside:
         inside = [k for k, line in enumerate(lines) if re.search(rf"\b{found[1]}\b", line)]
-    if found and "void return" in found[0]:
+    if found and "return" in found[0]:
         inside = [k for k, line in enumerate(lines) if re.search(r"\breturn\s+\S", line)]
+    if found and "addrspace" in found[0]:
+        inside = [k for k, line in enumerate(lines) if re.search(r"\bnp\.\w+\(", line)]
     return f"\n    {lines[inside[-1]].strip()}" if inside else ""
 
 
 # --- values ---------------------------------------------------------------------------------------
-def compare(got: Any, expected: Any, hints: dict[str, Any] | None = None, where: str = "") -> None:
+def compare(got: Any, expected: Any, hints: dict[str, Any], where: str, name: str) -> None:
     """Raise `Wrong` if results differ, with the hint whose array they equal instead.
 
     Parameters
@@ -162,23 +170,25 @@ def compare(got: Any, expected: Any, hints: dict[str, Any] | None = None, where:
         From a helpful message to the array that this kind of mistake gives.
     where : str
         The case, in words.
+    name : str
+        What the results are called.
     """
     if np.allclose(got, expected, rtol=1e-4, atol=1e-5):
         return
-    cause = next((message for message, array in (hints or {}).items() if _same(got, array)), "")
-    raise Wrong(f"{_in(where)}{difference(got, expected)}\n{cause}".rstrip())
+    cause = next((message for message, array in hints.items() if _same(got, array)), "")
+    raise Wrong(f"{_in(where)}{difference(got, expected, name)}\n{cause}".rstrip())
 
 
 def _same(got: Any, array: Any) -> bool:
     return np.shape(array) == got.shape and np.allclose(got, array, rtol=1e-4, atol=1e-5)
 
 
-def difference(got: Any, expected: Any) -> str:
+def difference(got: Any, expected: Any, name: str = "") -> str:
     """Say in one line how many results are wrong, and what the first of them is."""
     wrong = ~np.isclose(got, expected, rtol=1e-4, atol=1e-5)
     at = first(wrong)
     return (
-        f"{int(wrong.sum())} of {got.size} results are wrong. The first one is {_name('', at)}: you have "
+        f"{int(wrong.sum())} of {got.size} results are wrong. The first one is {_name(name, at)}: you have "
         f"{got[at]:.4g}, "
         f"and it should be {expected[at]:.4g}."
     )
@@ -272,7 +282,7 @@ def _what_is_wrong(
     kernel: Any, case: Case, cases: list[Case], names: tuple[str, str, str], a: Any, b: Any, out: Any
 ) -> str:
     expected = case.expected(a, b, case.terms)
-    said = difference(out, expected)
+    said = difference(out, expected, names[2])
     if np.allclose(out, expected + UNTOUCHED):
         return f"{said}\nYour kernel adds to what {names[2]} held before. Begin with 0, or use a variable."
     found = _products(kernel, case)
@@ -342,27 +352,48 @@ def _multiplies_no_zero(kernel: Any, case: Case, names: tuple[str, str, str], ze
                     f"{_name(names[1], j)} by a zero that {zeros}: leave that product out."
                 )
     useful = sum(map(len, case.terms.values()))
-    done = products(kernel, case)
-    if done is not None and done > useful:
+    log = traced(kernel, case)
+    done = 0 if log is None else len(log.events) + log.outside
+    if done > useful:
         raise Wrong(
             f"{_in(case.where)}The results are right. But your kernel does {done} products where {useful} are useful: "
             "which of them are thrown away?"
         )
+    busy = Counter((event.block, event.thread) for event in log.events) if log else Counter()
+    most = max(map(len, case.terms.values()))
+    if busy and max(busy.values()) > most:
+        raise Wrong(
+            f"{_in(case.where)}The results are right. But one thread does {max(busy.values())} products, and no "
+            "result has "
+            f"more than {most}: every thread should make one result."
+        )
 
 
 def no_float64(result: Result) -> None:
-    """Raise `Wrong` if a kernel whose arrays are float32 computes in float64."""
-    for said in result.lint().split("\n\n"):
-        if "float64, though no array is" in said:
-            raise Wrong(
-                "The results are right, but your kernel computes in float64, although all arrays are "
-                f"float32:\n{said}\n"
-                "  a sum that begins with 0 or 0.0 is float64: begin with out.dtype.type(0), where out is the result"
-            )
+    """Raise `Wrong` if a kernel whose arrays are float32 computes in float64, with the first line that does."""
+    texts = (text for text in result.lint().split("\n\n") if "float64, though no array is" in text)
+    said = [text.splitlines()[1:] for text in texts]
+    if said:
+        said.sort(key=_number)
+        cause = (
+            "0, 0.0 and 0.9 are no float32: begin a sum with y.dtype.type(0), if y is the result; write float32(0.9)."
+        )
+        if re.search(r"[^/]/[^/]", said[0][0].split(":", 2)[-1]):
+            cause = "The quotient a / b of whole numbers is a float64: divide with //."
+        raise Wrong(
+            "The results are right. But all arrays are float32, and your kernel computes in float64, which is many "
+            "times slower. It begins in\n" + "\n".join(said[0][:1]) + f"\n{cause}"
+        )
 
 
-def products(kernel: Any, case: Case) -> int | None:
-    """Count the multiplications of elements that a kernel does; None where its source cannot be traced."""
+def _number(quoted: list[str]) -> tuple[bool, int]:
+    """The number of a quoted source line, that of a loop's head after all others."""
+    found = re.search(r":(\d+):\s+(for|while)?", quoted[0])
+    return (bool(found[2]), int(found[1])) if found else (True, 0)
+
+
+def traced(kernel: Any, case: Case) -> Log | None:
+    """The multiplications of elements that a kernel does; None where its source cannot be traced."""
     log = Log()
     a, b, out = (_watched(np.ones(size, np.float32), log) for size in case.sizes)
     grid, block = (size if isinstance(size, tuple) else (size,) for size in (case.grid, case.block))
@@ -370,7 +401,7 @@ def products(kernel: Any, case: Case) -> int | None:
         Machine(log).launch(kernel, grid, block, (a, b, out, *case.scalars))
     except Exception:  # a learner may write anything
         return None
-    return len(log.events) + log.outside
+    return log
 
 
 def _watched(array: Any, log: Log) -> Watched:
@@ -418,15 +449,15 @@ def _by_result(operator: str, axis: Axis, found: Iterable[Triple]) -> Terms:
 
 
 def one_of_each(terms: Terms) -> list[tuple[str, Terms]]:
-    """The mistakes that leave one product of every sum."""
+    """The mistakes that leave one product of every sum, or leave one out."""
     text = "Only one product of each sum is left. Is there a = where += belongs, or a return inside the loop?"
-    return [
-        (
-            text,
-            {index: frozenset({choose(pairs, key=lambda pair: pair[::-1])}) for index, pairs in terms.items() if pairs},
-        )
+    short = "Each sum lacks the product at one of its ends: a range() begins too late, or ends too early."
+    ends = [
+        {index: frozenset({choose(pairs, key=lambda pair: pair[::-1])}) for index, pairs in terms.items() if pairs}
         for choose in (max, min)
     ]
+    rest = [{index: pairs - end.get(index, frozenset()) for index, pairs in terms.items()} for end in ends]
+    return [*((text, end) for end in ends), *((short, left) for left in rest)]
 
 
 def triples(axis: Axis, index: Callable[[int, int], int] | None = None) -> list[Triple]:
@@ -448,7 +479,10 @@ def mistaken(axis: Axis) -> list[tuple[str, list[Triple]]]:
             "The filter is turned around: tap f belongs to input o*stride - padding + f.",
             triples(axis, lambda o, f: o * stride - before + taps - 1 - f),
         ),
-        ("The stride belongs to o, and not to f.", triples(axis, lambda o, f: o - before + f * stride)),
+        (
+            "o and f have changed places: i = o*stride - padding + f.",
+            triples(axis, lambda o, f: o - before + f * stride),
+        ),
         ("The last tap is missing: the end of a range() is not in it.", [t for t in right if t[1] < taps - 1]),
         ("The first tap is missing.", [t for t in right if t[1] > 0]),
         (

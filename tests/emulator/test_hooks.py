@@ -19,6 +19,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from hook_cases import CASES
+from llvmlite.binding import llvm_version_info
 from numba import cuda
 
 from cks_numba.emulator import cache, hooks
@@ -104,6 +105,25 @@ def test_multiply_and_add_are_fused(compiler):
 
     ptx = hooks.ptx_of(cuda.jit(kernel), (np.zeros(4, np.float32),), compiler, cached=False)
     assert "fma.rn.f32" in ptx and "mul.f32" not in ptx and "mul.rn.f32" not in ptx
+
+
+@pytest.mark.skipif(find_spec("numba_cuda") is None, reason="Numba's own numba.cuda aligns arrays by their elements")
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_neighbours_in_shared_memory_are_read_at_once(compiler):
+    """Both compilers find out what an index is divisible by, and that a loop's index is not below zero."""
+    if compiler == "llvm" and llvm_version_info < (15,):
+        pytest.skip("LLVM 14 reads them one by one")
+
+    def kernel(a):
+        tile = cuda.shared.array(64, np.float32, 16)
+        t = np.uint32(cuda.threadIdx.x % 64)
+        tile[t] = a[t]
+        cuda.syncthreads()
+        for k in range(4):
+            a[t] += tile[t // np.uint32(4) * np.uint32(4) + np.uint32(k)]
+
+    ptx = hooks.ptx_of(cuda.jit(kernel), (np.zeros(64, np.float32),), compiler, cached=False, watched=True)
+    assert re.search(r"ld\.shared\.v4\.[bf]32", ptx) and "index" not in ptx
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
@@ -235,7 +255,10 @@ def test_what_has_no_fingerprint_is_not_kept(tmp_path, monkeypatch, compilations
     kernel.py_func.__globals__["math"] = kernel.py_func.__globals__["SCALE"]
     kernel.py_func.__globals__["inner"] = Odd()
     assert hooks._key(kernel, (), "llvm", False) is None
-    assert hooks._key(fresh(tmp_path, monkeypatch), (), "llvm", False)
+    kernel.py_func.__globals__["inner"] = lambda v: v  # an overload, which nobody knows, says what this means
+    assert hooks._key(kernel, (), "llvm", False) is None
+    kernel.py_func.__globals__["inner"] = kernel
+    assert hooks._key(kernel, (), "llvm", False)
 
 
 @pytest.mark.parametrize("name", ["sched", "mine"])
@@ -327,8 +350,9 @@ def test_launches_are_redirected():
         declared = cuda.jit(["void(float32[:], float32)", "void(float64[:], float64)"])(lambda a, b: None)
         declared[1, 1](np.ones(1), 1)
         declared[1, 1](np.ones(1, np.float32), 1)
-        with pytest.raises(TypeError, match="takes"):
-            declared[1, 1](1, 2)
+        for wrong in ((1, 2), (np.ones(1),), (np.ones(1, int), 1), (np.ones((1, 1)), 1)):
+            with pytest.raises(TypeError, match="takes"):
+                declared[1, 1](*wrong)
         thread = threading.Thread(target=lambda: seen.append(cuda.to_device is not plain[1] and hooks._run.get()))
         thread.start()
         thread.join()

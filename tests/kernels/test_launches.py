@@ -73,7 +73,7 @@ def test_small_problems_get_small_tiles_and_long_sums_are_split():
 def test_rows_too_many_for_indices_of_32_bits_are_refused_before_the_arrays_are_touched(operator):
     shape = ConvShape(n=2**11, ih=1024, iw=1024, ic=1, oc=1, fh=3, fw=3, padding=1)
     with pytest.raises(ValueError, match="too many positions or terms"):
-        launch_groups(operator, "grouped", None, shape, (None, None, None), (8, 8), 8)
+        launch_groups(operator, "grouped", None, shape, (None, None, None), (8, 8))
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

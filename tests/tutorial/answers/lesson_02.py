@@ -172,7 +172,11 @@ wrong("02.3", "The columns have a size of their own", lambda shape: len(set(wind
 wrong("02.3", "The rows have a size of their own", lambda shape: len(set(windows(shape.w))) ** 2)
 wrong("02.3", "number of taps", lambda shape: shape.fh * shape.fw)
 wrong("02.3", "Not every layer has nine groups", lambda shape: 9)
-wrong("02.3", "it should be 9, and yours is 4", lambda shape: 4)
+wrong(
+    "02.3",
+    ("For a map of 8 x 11, a filter of 3 x 3, stride 1 and padding 1 it should be 9, and yours is 4"),
+    lambda shape: 4,
+)
 wrong("02.3", "should return a number", lambda shape: set(windows(shape.h)), lambda shape: True)
 wrong("02.3", "raised AttributeError", lambda shape: shape.outputs)
 wrong("02.3", "returns None", lambda shape: None)
@@ -217,7 +221,7 @@ def over_the_inputs(x, w, y, stride, padding):
         y[o] = acc
 
 
-@wrong("02.4", ("does not compile", "cannot call dot", "np.dot(x[lo:hi], w[lo:hi])"))
+@wrong("02.4", ("does not compile", "A kernel cannot call", "np.dot(x[lo:hi], w[lo:hi])"))
 @cuda.jit
 def by_numpy(x, w, y, stride, padding):
     o = cuda.grid(1)

@@ -443,3 +443,68 @@ def skips_output_0(dy, w, dx, stride, padding):
 
 
 wrong("03.4", "keep the line @cuda.jit", lambda dy, w, dx, stride, padding: None, 3)
+
+
+@wrong("03.4", "one thread does 8 products, and no result has more than 2")
+@cuda.jit
+def one_thread_does_all(dy, w, dx, stride, padding):
+    if cuda.grid(1) == 0:
+        for i in range(dx.size):
+            acc = dx.dtype.type(0)
+            for f in range((i + padding) % stride, w.size, stride):
+                o = (i + padding - f) // stride
+                if 0 <= o < dy.size:
+                    acc += dy[o] * w[f]
+            dx[i] = acc
+
+
+@wrong("03.4", ("race: one thread writes dx[4], another updates it", "no barrier waits for all of them"))
+@cuda.jit
+def scatters_atomically(dy, w, dx, stride, padding):
+    i = cuda.grid(1)
+    if i < dx.size:
+        dx[i] = 0
+    cuda.syncthreads()
+    if i < dy.size:
+        for f in range(w.size):
+            if 0 <= i * stride - padding + f < dx.size:
+                cuda.atomic.add(dx, i * stride - padding + f, dy[i] * w[f])
+
+
+@wrong("03.4", ("float64", "o = (i + padding - f) / stride", "divide with //"))
+@cuda.jit
+def true_division(dy, w, dx, stride, padding):
+    i = cuda.grid(1)
+    if i < dx.size:
+        acc = dx.dtype.type(0)
+        for f in range(w.size):
+            o = (i + padding - f) / stride
+            if o == int(o) and 0 <= o < dy.size:
+                acc += dy[int(o)] * w[f]
+        dx[i] = acc
+
+
+@wrong("03.4", "o and f have changed places")
+@cuda.jit
+def operands_swapped(dy, w, dx, stride, padding):
+    i = cuda.grid(1)
+    if i < dx.size:
+        acc = dx.dtype.type(0)
+        for f in range((i + padding) % stride, w.size, stride):
+            o = (i + padding - f) // stride
+            if 0 <= o < dy.size:
+                acc += dy[f] * w[o]
+        dx[i] = acc
+
+
+@wrong("03.4", "no plain sum of products")
+@cuda.jit
+def twice_as_much(dy, w, dx, stride, padding):
+    i = cuda.grid(1)
+    if i < dx.size:
+        acc = dx.dtype.type(0)
+        for f in range((i + padding) % stride, w.size, stride):
+            o = (i + padding - f) // stride
+            if 0 <= o < dy.size:
+                acc += 2 * dy[o] * w[f]
+        dx[i] = acc

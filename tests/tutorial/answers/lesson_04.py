@@ -190,6 +190,12 @@ def never_done(arrived):
     return acc
 
 
+@wrong("04.3", "does not end")
+def in_one_line(arrived):
+    while True:
+        pass
+
+
 @wrong("04.3", "yours is 0.25")
 def returns_in_the_loop(arrived):
     for _, value in arrived:
@@ -416,7 +422,7 @@ def never_ends(x, dy, dw, stride, padding):
                 o += 1
 
 
-@wrong("04.4", ("does not compile", "cannot call dot"))
+@wrong("04.4", ("does not compile", "A kernel cannot call", "np.dot(x[lo:hi]"))
 @cuda.jit
 def by_numpy(x, dy, dw, stride, padding):
     f = cuda.grid(1)
@@ -426,3 +432,15 @@ def by_numpy(x, dy, dw, stride, padding):
 
 
 wrong("04.4", "keep the line @cuda.jit", lambda x, dy, dw, stride, padding: None)
+
+
+@wrong("04.4", "a range() begins too late")
+@cuda.jit
+def begins_too_late(x, dy, dw, stride, padding):
+    f = cuda.grid(1)
+    if f < dw.size:
+        lo, hi = outputs_of_tap(f, x.size, dy.size, stride, padding, 1)
+        acc = dw.dtype.type(0)
+        for o in range(lo + 1, hi):
+            acc += x[o * stride - padding + f] * dy[o]
+        dw[f] = acc

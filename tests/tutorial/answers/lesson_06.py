@@ -326,7 +326,7 @@ def never_ends(a, b, c):
             c[2 * i, 2 * j] += a[2 * i, k] * b[k, 2 * j]
 
 
-@wrong("06.4", ("does not compile", "cannot call dot"))
+@wrong("06.4", ("does not compile", "A kernel cannot call"))
 @cuda.jit
 def by_numpy(a, b, c):
     i, j = cuda.grid(2)
