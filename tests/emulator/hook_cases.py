@@ -46,6 +46,11 @@ def with_lines(v):
     return called(v) * 2
 
 
+@cuda.jit(device=True)
+def of_any_number(*values):
+    return values[0] + values[1]
+
+
 class Pair(NamedTuple):
     first: object
     second: object
@@ -302,6 +307,12 @@ def calls(out):
 
 
 CASES["function calls"] = (*CASES["function calls"][:2], ("fma.rn.f32",))
+
+
+@case(F4, holds="st.global")
+def star_arguments(out):
+    out[0] = of_any_number(out[1], out[2]) + max(out[3], out[4], out[5])
+
 
 ONE = "acos acosh asin asinh atan atanh ceil cos cosh degrees erf erfc exp expm1 fabs floor gamma isfinite isinf isnan lgamma log log10 log1p log2 radians sin sinh sqrt tan tanh trunc frexp modf"  # noqa: E501
 TWO = "atan2 copysign fmod hypot pow remainder" + (" nextafter" if find_spec("numba_cuda") else "")
