@@ -22,7 +22,8 @@ LAYERS = (  # title, colour and rooms of each layer, from the top down
     ("one geometry", "#FFF3B8", "geometry plan_table buffers checks"),
     ("any kernel", "#E3DFF2", "emulator"),
 )
-COLUMNS, WIDTH, HEIGHT, GAP, LEFT = 4, 2.95, 1.0, 0.1, 1.75
+COLUMNS, WIDTH, HEIGHT, GAP, LEFT = 2, 3.55, 1.35, 0.1, 1.5
+LINES = 4  # most that a room has place for
 
 
 def summary(module: str) -> str:
@@ -62,6 +63,8 @@ def _box(left: float, top: float, width: float, height: float, color: str):
 
 def _module(ax, left: float, top: float, name: str) -> None:
     ax.add_patch(_box(left + 0.05, top + 0.06, WIDTH - 0.1, HEIGHT - 0.12, "white"))
-    ax.text(left + 0.13, top + 0.27, name, va="center", weight="bold", size=13, family="DejaVu Sans Mono")
-    text = textwrap.fill(summary(name), 38, max_lines=3, placeholder=" …")
-    ax.text(left + 0.13, top + 0.42, text, va="top", size=9, linespacing=1.15)
+    ax.text(left + 0.13, top + 0.27, name, va="center", weight="bold", size=15, family="DejaVu Sans Mono")
+    lines = textwrap.wrap(summary(name), 33, break_on_hyphens=False)
+    if len(lines) > LINES:
+        raise ValueError(f"the first sentence of {name} takes {len(lines)} lines, and there is place for {LINES}")
+    ax.text(left + 0.13, top + 0.42, "\n".join(lines), va="top", size=12, linespacing=1.15)

@@ -38,11 +38,11 @@ def draw_regular(ax: Axes) -> None:
 
 
 def draw_result(ax: Axes, traced: trace.Trace, top: float) -> None:
-    """Draw dw with the number of products of every tap; the more of them are wasted, the redder."""
+    """Draw dw with the wasted products of every tap and all of them; the more are wasted, the redder."""
     wasted, done = plots.waste_map(traced)
-    plots.draw_heat(ax, done, wasted / done, RIGHT, top)
+    plots.draw_heat(ax, wasted, wasted / done, RIGHT, top, of=done)
     plots.frame(ax, [TAP], RIGHT, top)
-    plots.write(ax, RIGHT + 1.5, top + 3.7, "products\nof each dw", va="top")
+    plots.write(ax, RIGHT + 1.5, top + 3.7, "wasted, of all\nproducts of each dw", va="top")
 
 
 def draw_walk(ax: Axes) -> None:

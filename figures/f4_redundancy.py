@@ -5,6 +5,8 @@ Lines are from ``flops.count``; points are the products of the regular way's ker
 
 from __future__ import annotations
 
+from math import ceil
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -13,8 +15,8 @@ from cks_numba.geometry import ConvShape
 
 OPERATORS = {"conv2d": "forward\nconv2d", "conv2d_input": "input gradient\nconv2d_input"}
 OPERATORS["conv2d_weight"] = "filter gradient\nconv2d_weight"
-# Colour and marker by filter size; larger filters are darker.
-FILTERS = {3: ("#B0B0B0", "o"), 4: ("#808080", "s"), 5: ("#4D4D4D", "^"), 7: ("#000000", "D")}
+# Colour and marker by filter size; larger filters are darker. Markers are hollow, so that none hides another.
+FILTERS = {3: ("#A0A0A0", "o"), 4: ("#56B4E9", "s"), 5: ("#8A6D00", "^"), 7: ("#000000", "D")}
 STRIDES = 1, 2, 3
 SIZES = range(2, 33)
 TRACED = 2, 4, 8
@@ -41,15 +43,22 @@ def counted(operator: str, shape: ConvShape) -> float:
 
 
 def draw_panel(ax: Axes, operator: str, stride: int) -> None:
+    """Draw a line for each filter; where all lie high, the axis begins there, so that they lie apart."""
+    least = 100.0
     for taps, (colour, marker) in FILTERS.items():
         lines = [theory(operator, layer(size, taps, stride)) for size in SIZES]
         points = [counted(operator, layer(size, taps, stride)) for size in TRACED]
+        least = min(least, *lines)
+        look = dict(markersize=8, markerfacecolor="none", markeredgewidth=2)
         ax.plot(SIZES, lines, color=colour, linewidth=2)
-        ax.plot(TRACED, points, marker, color=colour, markersize=7, markeredgecolor="white")
-        ax.plot([], [], marker=marker, color=colour, linewidth=2, label=f"{taps}×{taps}")
+        ax.plot(TRACED, points, marker, color=colour, **look)
+        ax.plot([], [], marker=marker, color=colour, linewidth=2, label=f"{taps}×{taps}", **look)
     ax.set_xscale("log", base=2)
     ax.set_xticks([2, 4, 8, 16, 32], ["2", "4", "8", "16", "32"])
-    ax.set(ylim=(0, 100), yticks=(0, 25, 50, 75, 100))
+    begin = ceil(least / 10 - 1) * 10 if least > 50 else 0
+    ax.set(ylim=(begin, 100), yticks=range(begin, 101, 25 if begin == 0 else 10 if begin < 80 else 5))
+    if begin:
+        ax.text(0.97, 0.05, f"axis from {begin}%", transform=ax.transAxes, ha="right", fontsize=15, style="italic")
     ax.tick_params(labelsize=14)
     ax.grid(color="#DDDDDD")
     ax.spines[["top", "right"]].set_visible(False)
@@ -58,7 +67,7 @@ def draw_panel(ax: Axes, operator: str, stride: int) -> None:
 def draw() -> Figure:
     """Return the figure: a row for each operator, a column for each stride."""
     fig = Figure(figsize=(9, 9.4), layout="constrained")
-    axes = fig.subplots(len(OPERATORS), len(STRIDES), sharex=True, sharey=True)
+    axes = fig.subplots(len(OPERATORS), len(STRIDES), sharex=True)
     for row, (operator, name) in zip(axes, OPERATORS.items(), strict=True):
         row[0].set_ylabel(name, fontsize=15)
         for ax, stride in zip(row, STRIDES, strict=True):

@@ -1,7 +1,7 @@
 """PyTorch's time over ours, by the size of the map, a panel for each machine whose timings are committed.
 
 The data are figures/data/cpu_*.csv and gpu_*.csv, which ``cks-numba bench`` writes. A point is a layer, with PyTorch
-in its faster layout; a line joins the geometric means.
+in its faster layout; a line joins the geometric means of the sizes with at least MANY layers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from cks_numba.bench import results
 from cks_numba.plots import gallery
 
 DATA = Path(__file__).parent / "data"
-STEP = 0.22  # distance between two operators at one size; sizes are 1 apart
+STEP = 0.27  # distance between two operators at one size; sizes are 1 apart
+MANY = 3  # layers whose mean is drawn
 TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 12, 16)
 
 
@@ -44,30 +45,33 @@ def draw_panel(ax: Axes, rows: list[results.Row]) -> None:
     for k, (operator, style) in enumerate(gallery.OPERATORS.items()):
         where = {size: sizes.index(size) + (k - 1) * STEP for size in sorted(found[operator])}
         points = [(where[size], ratio) for size in where for ratio in found[operator][size]]
-        ax.scatter([x for x, _ in points], [ratio for _, ratio in points], s=55, alpha=0.45, linewidths=0, **style)
-        means = [geometric_mean(found[operator][size]) for size in where]
-        ax.plot(
-            list(where.values()), means, markersize=12, linewidth=3, markeredgecolor="black", label=operator, **style
-        )
+        ax.scatter([x for x, _ in points], [ratio for _, ratio in points], s=55, alpha=0.5, linewidths=0, **style)
+        many = [size for size in where if len(found[operator][size]) >= MANY]
+        means = [geometric_mean(found[operator][size]) for size in many]
+        look = dict(markersize=12, linewidth=2, markeredgecolor="black", label=operator)
+        ax.plot([where[size] for size in many], means, **look, **style)
+    for k in range(0, len(sizes), 2):  # a band behind every second size, so that points are seen to belong to theirs
+        ax.axvspan(k - 0.5, k + 0.5, color="#F1F1EE", zorder=0)
     ax.axhline(1, color="black", linewidth=2)
     note = dict(xycoords=ax.get_yaxis_transform(), textcoords="offset points", va="top")
-    ax.annotate("below this line PyTorch is faster", (0.01, 1), (0, -32), **note)
+    ax.annotate("below this line PyTorch is faster", (0.01, 1), (0, -6), **note)
     ax.set_yscale("log")
     ax.yaxis.set(major_locator=FixedLocator(TICKS), minor_locator=NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.set_xticks(range(len(sizes)), [f"{size}x{size}" for size in sizes])
+    cases = {size: sum(len(by_size[size]) for by_size in found.values()) for size in sizes}
+    ax.set_xticks(range(len(sizes)), [f"{size}²\n{cases[size]}" for size in sizes])
+    ax.set_xlim(-0.5, len(sizes) - 0.5)
     ax.grid(axis="y")
-    layers = sum(len(here) for by_size in found.values() for here in by_size.values())
-    ax.set_title(f"{rows[0].device}, {rows[0].threads} threads, {rows[0].dtype}: {layers} cases")
+    ax.set_title(f"{rows[0].device},\n{rows[0].threads} threads, {rows[0].dtype}: {sum(cases.values())} cases")
 
 
 def draw() -> Figure:
     """Return the figure: a panel for each machine."""
     files = [*sorted(DATA.glob("cpu_*.csv")), *sorted(DATA.glob("gpu_*.csv"))]
-    fig = Figure(figsize=(10, 6.4 * len(files)), layout="constrained")
+    fig = Figure(figsize=(8.6, 6.6 * len(files)), layout="constrained")
     for ax, path in zip(fig.subplots(len(files), 1, squeeze=False)[:, 0], files, strict=True):
         draw_panel(ax, results.read(path))
-        ax.set_xlabel("size of the layer's input map")
+        ax.set_xlabel("size of the layer's input map, number of cases")
         ax.set_ylabel("PyTorch's time over ours")
-    fig.axes[0].legend(fontsize=16)
+    fig.axes[0].legend(fontsize=16, loc="upper right")
     return fig

@@ -5,7 +5,8 @@ middle: one layer of ResNet-18 under the roof of an NVIDIA H100 SXM, 66.9 TFLOP/
 (NVIDIA H100 Tensor Core GPU Architecture, white paper) and 3.35 TB/s (NVIDIA H100 Tensor Core GPU, data sheet).
 Bytes are those that the threads ask for, loads of operands and stores of results, computed from the launches in closed
 form (`asked`); a test compares them with what the traced kernels do. Caches answer part of them, so a measured point
-may lie above the slope. Hollow points are computed; filled ones are measured, from figures/data/gpu_*.csv.
+may lie above the slope. Hollow points are computed: a line goes up from each to the most that the roof allows there.
+Filled ones are measured, from figures/data/gpu_*.csv.
 
 Below: all cases of the CPU backend and of the regular way as measured, from figures/data/cpu_amd_epyc_2_threads.csv.
 The roof is the rate of BLAS on a large matrix product timed beside each case; bytes are those of all arrays, each
@@ -15,6 +16,7 @@ moved once.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,7 @@ GPU = "H100"
 PEAK, BANDWIDTH = CARDS[GPU].peak, CARDS[GPU].bandwidth  # TFLOP/s, TB/s
 LAYER = dict(ih=32, iw=32, ic=64, oc=128, fh=3, fw=3, stride=2, padding=1)
 BATCH = 128
-SIZES = {"conv2d": 17, "conv2d_input": 12, "conv2d_weight": 8}  # sizes of the hollow points, so that none hides another
+DASHES = {"conv2d": (0, (3, 6)), "conv2d_input": (3, (3, 6)), "conv2d_weight": (6, (3, 6))}  # three lines in one
 GREY = "#B5B5B5"
 
 
@@ -109,7 +111,7 @@ def plain(ax: Axes, *axes: str) -> None:
 
 
 def draw_roof(ax: Axes) -> None:
-    """Draw the roof, with each rung on it, or at its measured rate where there is one."""
+    """Draw the roof, with a line up to it from each rung, and a point at its measured rate where there is one."""
     low, high = 0.02, 200.0
     ax.plot([low, PEAK / BANDWIDTH, high], [roof(low), PEAK, PEAK], color="black", linewidth=3, zorder=1)
     ax.text(190, 1.6 * PEAK, f"arithmetic: {PEAK} TFLOP/s", fontsize=15, ha="right")
@@ -118,8 +120,9 @@ def draw_roof(ax: Axes) -> None:
     for operator, style in gallery.OPERATORS.items():
         for rung in kernels.RUNGS:
             at, rate = intensity(operator, shape, rung), rates.get((operator, rung))
-            hollow = {} if rate else dict(markerfacecolor="white", markeredgewidth=2.5, markersize=SIZES[operator])
-            ax.plot(at, rate or roof(at), **{"markersize": 12, "linestyle": "", **style, **hollow})
+            ax.plot([at, at], [0.05, roof(at)], color=style["color"], linewidth=2.5, linestyle=DASHES[operator])
+            if rate:
+                ax.plot(at, rate, markersize=12, linestyle="", **style)
     ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(0.05, 250), ylabel="useful TFLOP/s")
     ax.set_title("One layer on an NVIDIA H100 SXM: larger tiles, fewer bytes")
     ax.tick_params(labelbottom=False)
@@ -131,20 +134,22 @@ def draw_rungs(ax: Axes) -> None:
     shape = ConvShape(n=BATCH, **LAYER)
     for row, (operator, style) in enumerate(gallery.OPERATORS.items()):
         where = [intensity(operator, shape, rung) for rung in kernels.RUNGS]
-        look = dict(markerfacecolor="white", markeredgewidth=2.5, markersize=13, linewidth=2)
-        ax.plot(where, [row] * len(where), **style, **look)
-        for k, (at, rung) in enumerate(zip(where, kernels.RUNGS, strict=True)):
+        look = dict(markerfacecolor="white", markeredgewidth=2.5, markersize=13)
+        heights = [row + (-0.14 if k % 2 == 0 else 0.14) for k in range(len(where))]  # neighbours may be close
+        ax.plot([where[0], where[-1]], [row, row], color=style["color"], linewidth=2)
+        ax.plot(where, heights, linestyle="", **style, **look)
+        for k, (at, height, rung) in enumerate(zip(where, heights, kernels.RUNGS, strict=True)):
             above = k % 2 == 0
             note: dict[str, Any] = dict(ha="center", va="bottom" if above else "top", textcoords="offset points")
-            ax.annotate(rung, (at, row), (0, 11 if above else -10), fontsize=14, **note)
+            ax.annotate(rung, (at, height), (0, 9 if above else -9), fontsize=15, **note)
         ax.text(180, row, operator, ha="right", va="center", fontsize=15, color=style["color"], weight="bold")
-    ax.set(xscale="log", ylim=(2.6, -0.6), yticks=(), xlabel="useful FLOPs per byte that the threads ask for")
+    ax.set(xscale="log", ylim=(2.7, -0.7), yticks=(), xlabel="useful FLOPs per byte that the threads ask for")
     ax.spines["left"].set_visible(False)
     plain(ax, "x")
 
 
-def draw_cpu(ax: Axes) -> None:
-    """Draw the useful rate of every measured case over the rate of BLAS beside it."""
+def draw_cpu(axes: Sequence[Axes]) -> None:
+    """Draw the useful rate of every measured case over the rate of BLAS beside it, a panel for each operator."""
     rates: dict[tuple, dict[str, results.Row]] = defaultdict(dict)
     for row in results.read(DATA / "cpu_amd_epyc_2_threads.csv"):
         if row.layout != "NCHW":
@@ -153,16 +158,19 @@ def draw_cpu(ax: Axes) -> None:
         for (operator, n, ih, ic, oc, fh, stride, padding), here in rates.items():
             shape = ConvShape(n=n, ih=ih, iw=ih, ic=ic, oc=oc, fh=fh, fw=fh, stride=stride, padding=padding)
             at, share = flops.count(operator, shape).intensity, here[contender].rate / here[results.LIMIT].rate
-            ax.plot(at, share, markersize=8, markeredgecolor="white", **{**gallery.OPERATORS[operator], **look})
-    ax.axhline(1, color="black", linewidth=3, zorder=1)
-    ax.set(xscale="log", yscale="log", ylabel="share of the BLAS rate", yticks=(0.003, 0.01, 0.03, 0.1, 0.3, 1))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel("useful FLOPs per byte of the arrays, each moved once")
-    ax.set_title(f"All layers on a CPU, measured:\n{row.device}, {row.threads} threads")
-    plain(ax, "x", "y")
+            ax = axes[list(gallery.OPERATORS).index(operator)]
+            ax.plot(at, share, markersize=7, markeredgewidth=0, alpha=0.6, **{**gallery.OPERATORS[operator], **look})
+    for ax, operator in zip(axes, gallery.OPERATORS, strict=True):
+        ax.axhline(1, color="black", linewidth=3, zorder=1)
+        ax.set(xscale="log", yscale="log", xlim=(0.3, 500), ylim=(0.003, 2.5), yticks=(0.003, 0.01, 0.03, 0.1, 0.3, 1))
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.set_title(operator, fontsize=15, color=gallery.OPERATORS[operator]["color"])
+        plain(ax, "x", "y")
+        ax.tick_params(labelleft=ax is axes[0])
+    axes[0].set_ylabel("share of the BLAS rate")
 
 
-def legend(fig: Figure) -> None:
+def legend(fig: Any) -> None:
     """Draw the legend: the operators, and what hollow and grey mean."""
     look = dict(linestyle="", markersize=13, markeredgewidth=2.5)
     handles = [Line2D([], [], label=name, **look, **style) for name, style in gallery.OPERATORS.items()]
@@ -171,7 +179,7 @@ def legend(fig: Figure) -> None:
         Line2D(
             [],
             [],
-            label="hollow: on the roof, not measured",
+            label="hollow: not measured",
             marker="o",
             color="black",
             markerfacecolor="white",
@@ -184,11 +192,16 @@ def legend(fig: Figure) -> None:
 
 def draw() -> Figure:
     """Return the figure: the roof of a GPU, the rungs under it, and a CPU."""
-    fig = Figure(figsize=(10, 13), layout="constrained")
-    top, middle, below = fig.subplots(3, 1, height_ratios=(3.2, 2.2, 3))
+    fig = Figure(figsize=(9.4, 13.4), layout="constrained")
+    gpu, cpu = fig.subfigures(2, 1, height_ratios=(5.6, 3.2))
+    top, middle = gpu.subplots(2, 1, height_ratios=(3, 2.6))
     draw_roof(top)
     draw_rungs(middle)
     middle.set_xlim(top.get_xlim())
-    draw_cpu(below)
-    legend(fig)
+    draw_cpu(cpu.subplots(1, 3))
+    row = results.read(DATA / "cpu_amd_epyc_2_threads.csv")[0]
+    title = f"All layers on a CPU, measured:\n{row.device}, {row.threads} threads"
+    cpu.suptitle(title, fontsize=17, weight="bold")
+    cpu.supxlabel("useful FLOPs per byte of the arrays, each moved once", fontsize=16)
+    legend(gpu)
     return fig

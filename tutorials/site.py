@@ -31,18 +31,22 @@ MARK = "cks-numba site"  # marks every index, so that only a site is ever delete
 
 LAYOUT = """
 a { color: #00568c; }
+h1 { font-size: 1.75rem; } h2 { font-size: 1.375rem; } h3 { font-size: 1.125rem; margin: 1.5rem 0 .5rem; }
 h1 .anchor-link, h2 .anchor-link, h3 .anchor-link { display: none; }
 .prompt { display: none; }
 .cell { margin: 1rem 0; }
 img { max-width: 100%; height: auto; }
 pre { margin: 0; padding: .6rem .8rem; overflow-x: auto; font: .8125rem/1.45 ui-monospace, monospace; }
+.rendered_html pre { font-size: 1rem; }
+.rendered_html pre code { font-size: inherit; }
 .input_area pre { background: #f6f6f2; border-left: 4px solid #0072b2; }
 .output_stream pre, .output_text pre { background: none; }
 .output_stream pre.said { white-space: pre-wrap; overflow-wrap: break-word; }
 .output_html { overflow-x: auto; }
 .rendered_html p, .rendered_html li { max-width: 45rem; }
 .rendered_html table { display: block; overflow-x: auto; }
-.rendered_html td, .rendered_html th { white-space: normal; vertical-align: top; }
+.rendered_html td, .rendered_html th { white-space: normal; vertical-align: top; padding: .35rem .6rem; }
+.rendered_html table { font-size: 1rem; }
 code { font-family: ui-monospace, monospace; font-size: .875em; overflow-wrap: anywhere; }
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; padding: .6rem 0; }
 nav a { padding: .5rem 0; }

@@ -76,10 +76,17 @@ def draw_heat(
     unit: float = 1,
     size: float = 15,
     colours: Any = HEAT,
+    of: Kinds | None = None,
 ) -> None:
-    """Draw a map of numbers, the redder (or further along `colours`) the larger the share (0 to 1) of each."""
+    """Draw a map of numbers, the redder (or further along `colours`) the larger the share (0 to 1) of each.
+
+    Below each number stands the one that it is a part of, if they are given.
+    """
     for (row, column), number in np.ndenumerate(numbers):
         corner, share = (left + column * unit, top + row * unit), float(shares[row, column])
         ax.add_patch(Rectangle(corner, unit, unit, facecolor=colours(share), edgecolor="#999999", linewidth=0.9))
         text_colour = "white" if share > 0.85 else INK
-        write(ax, corner[0] + unit / 2, corner[1] + unit / 2, str(number), size, color=text_colour)
+        middle = corner[0] + unit / 2, corner[1] + unit * (0.5 if of is None else 0.34)
+        write(ax, *middle, str(number), size, color=text_colour)
+        if of is not None:
+            write(ax, middle[0], corner[1] + unit * 0.74, f"of {of[row, column]}", 0.75 * size, color=text_colour)

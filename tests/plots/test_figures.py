@@ -139,6 +139,50 @@ def test_speed_takes_our_nhwc_and_the_better_layout_of_pytorch(tmp_path: Path, m
     assert len(speed.draw().axes) == 2  # a panel for each file
 
 
+def test_speed_joins_no_mean_of_few_cases() -> None:
+    """A line goes through means of many cases; those of one case are points in the band of their size."""
+    speed = gallery.load("f6_speed")
+    with gallery.look():
+        ax = speed.draw().axes[0]
+    found = speed.ratios(results.read(speed.DATA / "cpu_amd_epyc_2_threads.csv"))
+    sizes = sorted({size for by_size in found.values() for size in by_size})
+    assert any(len(found[operator][size]) == 1 for operator in found for size in found[operator])
+    for line in ax.lines[: len(found)]:
+        joined = [sizes[round(float(x))] for x in line.get_xdata()]
+        assert joined == [size for size in sizes if len(found[line.get_label()].get(size, [])) >= speed.MANY]
+    for points in ax.collections[: len(found)]:
+        away = np.abs(points.get_offsets()[:, 0] - np.round(points.get_offsets()[:, 0]))
+        assert away.max() < 0.5 - 0.1
+
+
+def test_lines_of_redundancy_are_told_apart() -> None:
+    """The lines of each panel spread over a fifth of its height at least, and its axis says where it begins."""
+    with gallery.look():
+        axes = gallery.load("f4_redundancy").draw().axes
+    for ax in axes:
+        low, high = ax.get_ylim()
+        at_two = [float(line.get_ydata()[0]) for line in ax.lines if len(line.get_ydata()) > 5]
+        assert len(at_two) == 4 and max(at_two) - min(at_two) > 0.1 * (high - low)
+        assert [text.get_text() for text in ax.texts] == ([f"axis from {low:g}%"] if low else [])
+
+
+def test_every_layer_of_a_network_can_be_read() -> None:
+    """Below the bars of the work each layer has a bar of full height."""
+    networks = gallery.load("f7_networks")
+    with gallery.look():
+        axes = networks.draw().axes
+    for work, share in zip(axes[0::4] + axes[1::4], axes[2::4] + axes[3::4], strict=True):
+        full = [bar for bar in share.patches if bar.get_height() == pytest.approx(1) and not bar.get_fill()]
+        assert len(full) == sum(not bar.get_fill() for bar in work.patches) > 0
+
+
+def test_a_room_whose_text_does_not_fit_is_no_picture(monkeypatch) -> None:
+    architecture = gallery.load("architecture")
+    monkeypatch.setattr(architecture, "summary", lambda name: "many words " * 20)
+    with pytest.raises(ValueError, match="first sentence of commands takes 7 lines, and there is place for 4"):
+        architecture.draw()
+
+
 def test_trainings_are_as_close_as_pytorch_is_to_itself() -> None:
     """Our losses are as close to PyTorch's as those of the control, and all logs are of the same training."""
     training = gallery.load("f10_training")

@@ -189,6 +189,16 @@ def test_animate_refuses(tmp_path):
         plots.animate("conv2d", (4, 4), tmp_path / "a.gif")
 
 
+def test_wasted_products_are_numbers():
+    """The map of the filter gradient says how many of the products of each element are wasted."""
+    with gallery.look():
+        figure = gallery.load("f3_sk_dilated").draw()
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    for number in ("21", "19", "16"):
+        assert texts[texts.index(number) + 1] == "of 25"
+    assert texts.count("of 25") == 9 and [texts.count(f"of {k}") for k in (4, 6, 9)] == [4, 4, 1]
+
+
 @pytest.mark.parametrize("name", ["f1_conv_v2", "f2_ks_deconv", "f3_sk_dilated"])
 def test_texts_of_a_figure_stay_inside_and_apart(name):
     with gallery.look():

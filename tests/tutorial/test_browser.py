@@ -145,6 +145,20 @@ def test_a_lesson_runs_through_the_menu(browser: Any, server: tuple[str, Path]) 
     assert browser.find_elements(By.CSS_SELECTOR, ".jp-OutputArea img")
 
 
+def look_right(browser: Any, folder: Path) -> None:
+    """An equation is as large as text, a heading larger than those below it, and a table's head above its columns."""
+    size = "return parseFloat(getComputedStyle(document.querySelector(arguments[0])).fontSize)"
+    left = """return ['th', 'td'].map(tag => [...document.querySelectorAll(`.rendered_html ${tag}`)].slice(0, 3)
+        .map(at => at.getBoundingClientRect().left + parseFloat(getComputedStyle(at).paddingLeft)))"""
+    browser.get((folder / "01_one_equation.html").as_uri())
+    h1, h2, h3, p, equation, table = (
+        browser.execute_script(size, f"{tag}") for tag in ("h1", "h2", "h3", "p", ".rendered_html pre code", "td")
+    )
+    assert h1 > h2 > h3 > p == equation == table
+    head, row = browser.execute_script(left)
+    assert head == row and len(head) > 1
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_no_page_is_wider_than_the_window(browser: Any, tmp_path: Path, width: int) -> None:
     folder = tmp_path / "site"
@@ -157,6 +171,7 @@ def test_no_page_is_wider_than_the_window(browser: Any, tmp_path: Path, width: i
         browser.get(page.as_uri())
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width, page.name
         assert not browser.execute_script("return [...document.images].filter(at => at.width > innerWidth).length")
+    look_right(browser, folder)
     browser.get((folder / "05_from_steps_to_kernels.html").as_uri())
     pair = browser.execute_script(PAIR)
     assert (pair[0] == pair[1]) == (width > 1000), "two sources stand beside each other where there is room"
