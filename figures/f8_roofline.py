@@ -136,12 +136,12 @@ def draw_rungs(ax: Axes) -> None:
         where = [intensity(operator, shape, rung) for rung in kernels.RUNGS]
         look = dict(markerfacecolor="white", markeredgewidth=2.5, markersize=13)
         heights = [row + (-0.14 if k % 2 == 0 else 0.14) for k in range(len(where))]  # neighbours may be close
-        ax.plot([where[0], where[-1]], [row, row], color=style["color"], linewidth=2)
+        ax.plot([min(where), max(where)], [row, row], color=style["color"], linewidth=2)
         ax.plot(where, heights, linestyle="", **style, **look)
         for k, (at, height, rung) in enumerate(zip(where, heights, kernels.RUNGS, strict=True)):
             above = k % 2 == 0
             note: dict[str, Any] = dict(ha="center", va="bottom" if above else "top", textcoords="offset points")
-            ax.annotate(rung, (at, height), (0, 9 if above else -9), fontsize=15, **note)
+            ax.annotate(rung, (at, height), (0, 8 if above else -8), fontsize=13.5, **note)
         ax.text(180, row, operator, ha="right", va="center", fontsize=15, color=style["color"], weight="bold")
     ax.set(xscale="log", ylim=(2.7, -0.7), yticks=(), xlabel="useful FLOPs per byte that the threads ask for")
     ax.spines["left"].set_visible(False)
