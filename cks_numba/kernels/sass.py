@@ -107,6 +107,26 @@ def tool(name: str) -> str:
     return path
 
 
+def _require_compiler() -> None:
+    if not NUMBA_CUDA:
+        raise RuntimeError(f"{NO_NUMBA_CUDA}: pip install 'cks-numba[sass]'")
+    if SIMULATED:
+        raise RuntimeError("Numba's simulator does not compile kernels: unset NUMBA_ENABLE_CUDASIM")
+
+
+def require() -> None:
+    """Check, before anything is compiled, that machine code can be made here and read.
+
+    Raises
+    ------
+    RuntimeError
+        Without numba-cuda, ptxas or nvdisasm, and in the simulator; says what to do.
+    """
+    _require_compiler()
+    for name in PACKAGES:
+        tool(name)
+
+
 def ptx_of(launch: Launch) -> str:
     """Compile the kernel of a launch to PTX, as Numba would for its arguments.
 
@@ -115,10 +135,7 @@ def ptx_of(launch: Launch) -> str:
     RuntimeError
         In the simulator, and without numba-cuda or CUDA's compilers; says what to do.
     """
-    if not NUMBA_CUDA:
-        raise RuntimeError(f"{NO_NUMBA_CUDA}: pip install 'cks-numba[sass]'")
-    if SIMULATED:
-        raise RuntimeError("Numba's simulator does not compile kernels: unset NUMBA_ENABLE_CUDASIM")
+    _require_compiler()
     bounds = launch.kernel.targetoptions.get("launch_bounds")
     types = tuple(typeof(arg) for arg in launch.args)
     options = {"device": False, "abi": "numba", "cc": PTX_FOR, "launch_bounds": bounds}
