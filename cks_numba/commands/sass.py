@@ -57,7 +57,7 @@ def show(operators: Iterable[str], arch: str = "sm_80", source: bool = False, pa
     int
         0.
     """
-    sass.require()  # before the first kernel is compiled and the head of the table printed
+    sass.require()
     lines: list[dict[str, str]] = []
     names = list(operators)
     for operator in names:

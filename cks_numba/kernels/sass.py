@@ -115,9 +115,16 @@ def _require_compiler() -> None:
 
 
 def require() -> None:
-    """Raise a RuntimeError that says what to install or unset, if kernels cannot be compiled to machine code here."""
+    """Check, before anything is compiled, that machine code can be made here and read.
+
+    Raises
+    ------
+    RuntimeError
+        Without numba-cuda, ptxas or nvdisasm, and in the simulator; says what to do.
+    """
     _require_compiler()
-    tool("ptxas"), tool("nvdisasm")
+    for name in PACKAGES:
+        tool(name)
 
 
 def ptx_of(launch: Launch) -> str:

@@ -159,6 +159,7 @@ def test_sass_says_what_is_missing(monkeypatch, capsys) -> None:
         raise RuntimeError(f"{name} was not found")
 
     monkeypatch.setattr(sass, "tool", nothing)
+    monkeypatch.setattr(sass, "_require_compiler", lambda: None)
     monkeypatch.setattr(sass, "ptx_of", lambda launch: pytest.fail("nothing must be compiled before"))
     for more in ([], ["--source"]):
         assert main(["sass", "conv2d", *more]) == 1
@@ -189,6 +190,7 @@ def test_sass_prints_a_kernel_as_soon_as_it_is_compiled(monkeypatch, capsys) -> 
         return sass.Compiled(name, arch, 32, 0, 0, (), ())
 
     monkeypatch.setattr(sass, "tool", lambda name: name)
+    monkeypatch.setattr(sass, "_require_compiler", lambda: None)
     monkeypatch.setattr(sass, "ptx_of", lambda launch: "")
     monkeypatch.setattr(sass, "assemble", assemble)
     assert main(["sass", "conv2d"]) == 0
