@@ -53,16 +53,16 @@ def draw_tap(shape: ConvShape, tap: tuple[int, int], rung: str) -> Figure:
 
 
 def draw_waste(shape: ConvShape) -> Figure:
-    """Number of products of each weight, the redder the more of them are by an added zero, in both ways."""
+    """Products by an added zero, of all products of each weight, in both ways; the redder, the more."""
     fig, ax = plots.canvas(2 * (shape.fw + 4.5), shape.fh + 3)
     for k, rung in enumerate(("with_zeros", "skip_zeros")):
         wasted, done = plots.waste_map(trace.run(OPERATOR, shape, rung))
         left = 1 + k * (shape.fw + 4.5)
         plots.write(ax, left, 0.7, ("regular way", "skipping")[k], 16, weight="bold", ha="left")
-        plots.draw_heat(ax, done, wasted / done, left, 1.4)
+        plots.draw_heat(ax, wasted, wasted / done, left, 1.4, of=done)
         text = f"by a zero:\n{wasted.min()} to {wasted.max()}" if wasted.max() else "by a zero:\nnone"
         plots.write(ax, left + shape.fw + 0.3, 1.4 + shape.fh / 2, text, 14, ha="left")
-    text = "products of each weight; the redder, the more of them are by a zero"
+    text = "in each square: products by a zero, of all products of that weight"
     plots.write(ax, 1, shape.fh + 2.2, text, 13, ha="left")
     return fig
 
