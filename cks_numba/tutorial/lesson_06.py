@@ -77,10 +77,10 @@ def draw_roofline(card: Card) -> Figure:
     ax.plot(x, np.minimum(card.peak, card.bandwidth * x), color=plots.INK, linewidth=2.5)
     ax.axvline(card.ridge, color="#999999", linestyle=":", linewidth=1.5)
     ax.text(card.ridge * 1.08, 0.35, "ridge", fontsize=12, color="#555555")
-    for (rung, value), marker in zip(intensities().items(), "osD^", strict=True):
+    for (rung, value), marker, below in zip(intensities().items(), "osD^", (20, 20, 46, 20), strict=True):
         best = min(card.peak, card.bandwidth * value)
         ax.plot(value, best, marker, markersize=13, color=plots.RED, markeredgecolor="black")
-        ax.annotate(rung, (value, best), (8, -20), textcoords="offset points", fontsize=13)
+        ax.annotate(rung, (value, best), (8, -below), textcoords="offset points", fontsize=13)
     ax.text(0.12, 1.0, "limited by memory", rotation=32, fontsize=12)
     ax.text(24, card.peak * 1.4, "limited by arithmetic", fontsize=12)
     ax.set(xscale="log", yscale="log", ylim=(0.25, 200), xlabel="operations per byte of global memory")
