@@ -116,10 +116,11 @@ def _broken(line: str, opened: tuple[int, ...]) -> str:
             opened = opened[:-1]
         elif found[0] == "," and opened:
             places.append((-len(opened), found.end(), opened))
-    if not places and not opened:
+    if places:
+        _, at, opened = max(places)  # the last of the commas in the fewest brackets
+    elif not opened or opened[-1] <= indent:
         return code
-    _, at, opened = max(places, default=(0, 0, opened))  # the last of the commas in the fewest brackets
-    if opened[-1] > COLUMN // 2 or not places:
+    if not places or opened[-1] > max(indent, COLUMN // 2):
         at, opened = opened[-1], (*opened[:-1], indent + 8)
     return f"{code[:at].rstrip()}\n{_broken(' ' * opened[-1] + code[at:].lstrip(), opened)}"
 

@@ -90,6 +90,22 @@ def test_a_long_comment_goes_above_its_line_and_strings_are_not_broken() -> None
         assert re.search(r'"nhw[a-z,]+->[a-z]+"', essence(first))
 
 
+def deeply_nested(x):  # type: ignore[no-untyped-def]
+    for _ in x:
+        for _ in x:
+            for _ in x:
+                for _ in x:
+                    print(x[0, 1, 2], x[1, 2, 3], x[2, 3, 4], x[3, 4, 5], min(x[4, 5, 6], max(x[5, 6, 7], x[6, 7, 8])))
+                    print("a string that is longer than what is left of a column is left alone")
+
+
+def test_any_function_can_be_shown() -> None:
+    shown = essence(deeply_nested)
+    assert heads(shown) == heads(source(deeply_nested))
+    assert all(len(line) <= COLUMN or '"a string' in line for line in shown.splitlines())
+    assert "type: ignore" not in shown
+
+
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_the_same_index_has_the_same_colour_on_both_sides(operator: str) -> None:
     sides = []
