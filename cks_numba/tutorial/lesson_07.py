@@ -96,7 +96,7 @@ def makes(answer: Any) -> str:
     wrong = [key for key in expected if answer[key] != expected[key]]
     if not wrong:
         return (
-            "One operator for each result. Each adds up the same products; they differ in which index is left standing."
+            "One operator for each result. All go over the same triples; they differ in which index is left standing."
         )
     if answer["dx"] == expected["dw"] and answer["dw"] == expected["dx"]:
         raise Wrong("dx has the shape of the input, dw that of the filter: look at the names once more.")

@@ -39,8 +39,9 @@ OPTIONS = (
 )  # fmt: skip
 RUN_MENU = "//div[contains(@class, 'lm-MenuBar-itemLabel') and text()='Run']"
 RUN_ALL = "//div[contains(@class, 'lm-Menu-itemLabel') and text()='Run All Cells']"
-PAIR = """return [...document.querySelector(".output_html div[style*='display: flex']").children]
-    .map(column => column.getBoundingClientRect().top)"""
+PAIRS = """return [...document.querySelectorAll("div[style*='display: flex']:has(+ details)")].map(pair => [
+    new Set([...pair.children].map(column => column.getBoundingClientRect().top)).size == 1,
+    [...pair.querySelectorAll("pre")].every(text => text.scrollWidth <= text.clientWidth)])"""
 SECONDS = 240  # longest time for a notebook, on a slow machine
 
 
@@ -141,8 +142,12 @@ def test_a_slider_of_explore_redraws_the_picture(browser: Any, server: tuple[str
 
 
 def test_a_lesson_runs_through_the_menu(browser: Any, server: tuple[str, Path]) -> None:
-    run_all_cells(browser, server, "01_one_equation")
+    size = {"width": 1280, "height": 1600, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    run_all_cells(browser, server, "04_sk_dilated")
     assert browser.find_elements(By.CSS_SELECTOR, ".jp-OutputArea img")
+    pairs = browser.execute_script(PAIRS)
+    assert len(pairs) == 2 and all(beside and whole for beside, whole in pairs), "two sources fit beside each other"
 
 
 def look_right(browser: Any, folder: Path) -> None:
@@ -172,6 +177,11 @@ def test_no_page_is_wider_than_the_window(browser: Any, tmp_path: Path, width: i
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width, page.name
         assert not browser.execute_script("return [...document.images].filter(at => at.width > innerWidth).length")
     look_right(browser, folder)
-    browser.get((folder / "05_from_steps_to_kernels.html").as_uri())
-    pair = browser.execute_script(PAIR)
-    assert (pair[0] == pair[1]) == (width > 1000), "two sources stand beside each other where there is room"
+    pairs = []
+    for page in folder.glob("0*.html"):
+        browser.get(page.as_uri())
+        pairs += browser.execute_script(PAIRS)
+    assert len(pairs) >= 5
+    for beside, whole in pairs:
+        assert beside == (width > 1000), "two sources stand beside each other where there is room"
+        assert whole or width < 1000, "a source is cut"
