@@ -33,7 +33,7 @@ LETTERS = 66
 """Characters of a line of code that fit in the picture."""
 GOOD, BAD = "#CFE8F7", "#F6C9A8"
 """Colours of what costs no more than it must, and of what is wasted or costs much more."""
-MUCH = 1.25
+MUCH = 1.75
 """Cost over the least possible above which a line is marked."""
 
 Who = tuple[Index, Index]
@@ -123,18 +123,16 @@ def picture(subject: Subject, kernel: Any, at: Index | int | None = None) -> Pic
     ...             acc += x[o * stride - padding + f] * w[f]
     ...         y[o] = acc
     >>> tiny, large = (Axis(size, taps=5, stride=1, before=2, after=2, dilation=1) for size in (6, 64))
-    >>> picture(on_one_axis("conv2d", tiny, large, at=0), conv).score.split(";")[0]
-    'Your kernel reads 2.00 numbers a product'
+    >>> picture(on_one_axis("conv2d", tiny, large, at=0), conv).score
+    'Your kernel reads 2.00 numbers for each product. To beat: `shared`, which reads 0.25.'
     """
     at = _checked(subject, at)
     rng = np.random.default_rng(0)
     a, b = (rng.integers(2, 99, size).astype(np.float32) for size in subject.large.sizes[:2])
     _, result = subject.large.launch(kernel, a, b)
     yours, best = reads(result) / sum(map(len, subject.large.terms.values())), reads_to_beat(subject)
-    verdict = "You beat it." if yours < best else "That is the score to beat."
-    score = (
-        f"Your kernel reads {yours:.2f} numbers a product; the library's kernel `{RUNG}` reads {best:.2f}. {verdict}"
-    )
+    beat = f"You beat `{RUNG}`, which reads" if yours < best else f"To beat: `{RUNG}`, which reads"
+    score = f"Your kernel reads {yours:.2f} numbers for each product. {beat} {best:.2f}."
     seen = see(kernel, subject.tiny, subject.names)
     if seen is None:
         return Picture(score, None, f"The picture cannot follow your source. By line:\n{result.profile()}")

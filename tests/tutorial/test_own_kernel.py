@@ -95,7 +95,7 @@ def test_what_a_right_kernel_does(name, kernel):
 @every_right
 def test_the_picture_of_a_right_kernel(name, kernel):
     found = own_kernel.picture(SUBJECTS[name], kernel)
-    assert found.score.startswith("Your kernel reads ") and "score to beat" in found.score
+    assert found.score.startswith("Your kernel reads ") and "To beat: `shared`" in found.score
     drawn = {text.get_text() for text in found.figure.axes[0].texts}
     assert f"Your kernel {kernel.__name__}" in drawn and any(text.startswith("global read: ") for text in drawn)
     assert len(found.alt) > 100 and "Yours: 0 of " in found.alt
@@ -159,7 +159,7 @@ def test_a_source_that_cannot_be_traced_still_has_a_score(capsys, shown):
     check("02.4", with_an_instruction)
     look("02.4", with_an_instruction)
     printed = capsys.readouterr().out
-    assert "Your kernel reads 2.00 numbers a product" in printed and "cannot follow your source" in printed
+    assert "Your kernel reads 2.00 numbers for each product" in printed and "cannot follow your source" in printed
     assert "sectors" in printed and not shown
 
 
