@@ -115,6 +115,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{f"{kind}_array": _array for kind in ("device", "pinned", "mapped", "managed")},
     **{f"{kind}_array_like": _array_like for kind in ("device", "pinned", "mapped")},
     "as_cuda_array": lambda obj, sync=True: np.asarray(obj).view(DeviceArray),
+    "is_cuda_array": lambda obj: isinstance(obj, DeviceArray),
     **dict.fromkeys(("synchronize", "close"), lambda: None),
     **dict.fromkeys(("pinned", "defer_cleanup"), lambda *arrays, stream=0: nullcontext()),
     **dict.fromkeys(("stream", "default_stream", "per_thread_default_stream", "event"), _Stream),

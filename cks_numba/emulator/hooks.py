@@ -445,11 +445,27 @@ def _as_declared(kernel: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     cases = [signature_of(numba.types.void, *kinds) for kinds in declared if len(kinds) == len(arguments)]
     given = tuple(kernel.typeof_pyval(plain(value)) for value in arguments)
     found = kernel.typingctx.resolve_overload(kernel.__name__, cases, given, {})
+    if found is None and len(declared) == 1 and len(cases) == 1 and all(map(_same_memory, given, declared[0])):
+        (found,) = cases  # Numba does not look at types if there is one signature
     if found is None:
         raise TypeError(f"{kernel.__name__} takes {' or '.join(map(str, declared))}, not {given}")
-    scalar = numba.types.Number, numba.types.Boolean
-    pairs = zip(arguments, found.args, strict=True)
-    return tuple(np.asarray(a).astype(as_dtype(kind))[()] if isinstance(kind, scalar) else a for a, kind in pairs)
+    return tuple(map(_cast, arguments, found.args))
+
+
+def _same_memory(given: Any, kind: Any) -> bool:
+    """Whether an array of one type is one of another type in the same bytes; other types need not be arrays."""
+    arrays = isinstance(given, numba.types.Array), isinstance(kind, numba.types.Array)
+    if not any(arrays):
+        return True
+    return all(arrays) and given.ndim == kind.ndim and as_dtype(given.dtype).itemsize == as_dtype(kind.dtype).itemsize
+
+
+def _cast(value: Any, kind: Any) -> Any:
+    """An argument as a kernel with a declared signature reads it."""
+    if isinstance(kind, (numba.types.Number, numba.types.Boolean)):
+        return np.asarray(value).astype(as_dtype(kind))[()]
+    other = isinstance(kind, numba.types.Array) and as_dtype(kind.dtype) != plain(value).dtype
+    return plain(value).view(as_dtype(kind.dtype)) if other else value
 
 
 def _configured(self: Any, griddim: Any, blockdim: Any, stream: Any = 0, sharedmem: int = 0) -> Any:

@@ -13,7 +13,7 @@ import os
 import platform
 import struct
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
 from .ptx import BITS, Instruction, PTXError
 
@@ -41,7 +41,10 @@ LLVM = {kind: FLOATS.get(kind) or f"i{bits}" for kind, bits in BITS.items()}
 WIDTHS = {LLVM[kind]: bits for kind, bits in BITS.items()}
 
 
-def _operator(name: str) -> Callable[[Value, Operand], Value]:
+Binary: TypeAlias = "Callable[[Value, Operand], Value]"
+
+
+def _operator(name: str) -> Binary:
     def operator(x: Value, y: Operand) -> Value:
         return x.do(f"f{name}" if x.type in SUFFIXES else name, y)
 
@@ -51,12 +54,24 @@ def _operator(name: str) -> Callable[[Value, Operand], Value]:
 class Value:
     """A value in LLVM IR: Python's operators emit instructions."""
 
+    t: Translator
+    type: str
+    text: str
+    bits: int
+
     def __init__(self, t: Translator, type_: str, text: str) -> None:
         self.t, self.type, self.text = t, type_, text
         self.bits = WIDTHS.get(type_) or int(type_[1:])
 
-    __add__, __sub__, __mul__, __truediv__ = map(_operator, ("add", "sub", "mul", "div"))
-    __and__, __or__, __xor__, __lshift__, __rshift__ = map(_operator, ("and", "or", "xor", "shl", "lshr"))
+    __add__: ClassVar[Binary] = _operator("add")
+    __sub__: ClassVar[Binary] = _operator("sub")
+    __mul__: ClassVar[Binary] = _operator("mul")
+    __truediv__: ClassVar[Binary] = _operator("div")
+    __and__: ClassVar[Binary] = _operator("and")
+    __or__: ClassVar[Binary] = _operator("or")
+    __xor__: ClassVar[Binary] = _operator("xor")
+    __lshift__: ClassVar[Binary] = _operator("shl")
+    __rshift__: ClassVar[Binary] = _operator("lshr")
 
     def __str__(self) -> str:
         return self.text
@@ -121,7 +136,7 @@ class Value:
         self.t.emit(f"store {self.type} {self}, {address.pointer(self.type)}, align 1")
 
 
-Operand = Value | int | float
+Operand: TypeAlias = "Value | int | float"
 
 
 def literal(x: Operand) -> str:

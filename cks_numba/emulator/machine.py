@@ -16,8 +16,8 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from . import ptx, runtime
-from .faults import ArrayInfo, Finding
-from .ptx import PTXError, parse
+from .faults import ArrayInfo, Finding, Site
+from .ptx import Kernel, PTXError, parse
 from .report import Result
 from .translate import Translator
 
@@ -32,6 +32,19 @@ llvm.initialize_native_asmprinter()
 # --- machine code ----------------------------------------------------------------------------------
 class Program:
     """The kernel of a PTX text as machine code, with or without checks."""
+
+    text: str
+    checked: bool
+    kernel: Kernel
+    sites: list[Site]
+    frame_bytes: int
+    waits: Array  # what is waited for at each point
+    places: Array
+    numbered: list[Site | None]
+    granule: dict[str, int]
+    rows: Array
+    perform: int
+    address: int
 
     def __init__(self, text: str, checked: bool) -> None:
         self.text, self.checked = text, checked
@@ -162,16 +175,16 @@ class Memory:
     """Copies of the arguments of a launch, with gaps between; the sanitised twin of a GPU's memory."""
 
     def __init__(self, arrays: list[Array]) -> None:
-        self.arrays = arrays
+        self.arrays: list[Array] = arrays
         self.regions: list[Region] = []
         for low, high in sorted(_bounds(array) for array in arrays if array.size):
             if self.regions and low < self.regions[-1].high:
                 self.regions[-1].high = max(high, self.regions[-1].high)
             else:
                 self.regions.append(Region(low, high))
-        self.empty = {id(array): Region(*_bounds(array)) for array in arrays if not array.size}
+        self.empty: dict[int, Region] = {id(array): Region(*_bounds(array)) for array in arrays if not array.size}
         self.regions += self.empty.values()
-        self.memory = _aligned(sum(r.high - r.low + GUARD + 256 for r in self.regions) + GUARD, np.uint8)
+        self.memory: Array = _aligned(sum(r.high - r.low + GUARD + 256 for r in self.regions) + GUARD, np.uint8)
         at = self.memory.ctypes.data + GUARD
         odd = {_bounds(array)[0] for array in arrays if not array.flags.aligned}  # only a copy of these can be used
         for region in self.regions:
@@ -237,6 +250,18 @@ class Launch:
     `dynamic` bytes of shared memory are added to those of the kernel; `names` are those of its parameters, and
     `flatten` gives their bytes, see `hooks.flatten`.
     """
+
+    program: Program
+    grid: Triple
+    block: Triple
+    dynamic: int
+    named: list[tuple[str, Array]]
+    memory: Memory
+    parameters: Array
+    constants: Array
+    findings: Array
+    counts: Array
+    printed: list[str]
 
     def __init__(
         self, program: Program, grid: Triple, block: Triple, dynamic: int, arguments: Any, names: Any, flatten: Any

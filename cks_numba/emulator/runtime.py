@@ -109,9 +109,11 @@ def _cast(how: str, result: Any, given: Any = None) -> Any:
     return cast
 
 
-words, floats = (_cast("inttoptr", types.CPointer(kind), types.int64) for kind in (types.int64, types.float32))
-halves, octets = (_cast("inttoptr", types.CPointer(kind), types.int64) for kind in (types.uint16, types.uint8))
-address_of = _cast("ptrtoint", types.int64)
+words: Any = _cast("inttoptr", types.CPointer(types.int64), types.int64)
+floats: Any = _cast("inttoptr", types.CPointer(types.float32), types.int64)
+halves: Any = _cast("inttoptr", types.CPointer(types.uint16), types.int64)
+octets: Any = _cast("inttoptr", types.CPointer(types.uint8), types.int64)
+address_of: Any = _cast("ptrtoint", types.int64)
 
 
 @intrinsic
@@ -125,7 +127,7 @@ def call(typing, function, context, frame):
     return types.int64(types.int64, CONTEXT, CONTEXT), code
 
 
-helper = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+helper: Any = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 FUNCTIONS: dict[str, tuple[Any, Any]] = {}
@@ -134,9 +136,12 @@ _kept: list[Any] = []
 
 
 def exported(function: Any) -> Any:
-    """Let compiled kernels call a function of a context, a frame and numbers; annotated ones return a number."""
+    """Let compiled kernels call a function of a context, a frame and numbers, which returns a number or nothing."""
     kinds = [CONTEXT, CONTEXT, *[types.int64] * 9][: function.__code__.co_argcount]
-    FUNCTIONS[function.__name__] = function, (types.int64 if function.__annotations__ else types.void)(*kinds)
+    FUNCTIONS[function.__name__] = (
+        function,
+        (types.int64 if function.__annotations__["return"] == "int" else types.void)(*kinds),
+    )
     return helper(function)
 
 
@@ -153,25 +158,36 @@ def address(name: str) -> int:
 
 
 @helper
-def row(table, number, size):
+def row(table: int, number: int, size: int) -> Any:
     """A row of a table, whose rows have so many words."""
     return words(table + 8 * size * number)
 
 
 @helper
-def frame_of(context, thread):
+def frame_of(context: Any, thread: int) -> Any:
     return words(context[FRAMES] + thread * context[FRAME_BYTES])
 
 
 # --- findings --------------------------------------------------------------------------------------
 @helper
-def first_like(context, site):
+def first_like(context: Any, site: int) -> Any:
     """The first site of the same Python line that does the same, as of a loop whose body the compiler has repeated."""
     return site if site < 0 else row(context[SITES], site, SITE)[SITE_FIRST]
 
 
 @helper
-def report(context, kind, site, other, thread, other_block, other_thread, address, size, array):
+def report(
+    context: Any,
+    kind: int,
+    site: int,
+    other: int,
+    thread: int,
+    other_block: int,
+    other_thread: int,
+    address: int,
+    size: int,
+    array: int,
+) -> None:
     """Note a fault, or count it if the same one is known; as its example, keep the threads furthest apart."""
     block, site, other = context[BLOCK], first_like(context, site), first_like(context, other)
     apart = 2 if block != other_block else 1 if thread >> 5 != other_thread >> 5 else 0
@@ -187,12 +203,12 @@ def report(context, kind, site, other, thread, other_block, other_thread, addres
 
 
 @helper
-def report_here(context, kind, site, thread, address, size, array):
+def report_here(context: Any, kind: int, site: int, thread: int, address: int, size: int, array: int) -> None:
     report(context, kind, site, -1, thread, context[BLOCK], thread, address, size, array)
 
 
 @exported
-def report_event(context, frame, kind, site, value):
+def report_event(context: Any, frame: Any, kind: int, site: int, value: int) -> None:
     """Report what the kernel itself has found: a loop without end, a failed assertion, an index below zero."""
     report_here(context, kind, site, frame[THREAD], value, 0, NOWHERE)
     if kind == ENDLESS:
@@ -201,7 +217,7 @@ def report_event(context, frame, kind, site, value):
 
 # --- what orders two accesses ----------------------------------------------------------------------
 @helper
-def clocks_of(context, warp):
+def clocks_of(context: Any, warp: int) -> Any:
     """How often each lane of a warp has been synchronised in this barrier interval, as far as each lane knows.
 
     A table of 32 rows, or 0 if no warp operation has yet synchronised the warp.
@@ -212,7 +228,7 @@ def clocks_of(context, warp):
 
 
 @helper
-def stamp_of(context, thread, site):
+def stamp_of(context: Any, thread: int, site: int) -> Any:
     """What an access leaves in the shadow."""
     stamp = context[TIME] << TIME_SHIFT | site << SITE_SHIFT | thread << THREAD_SHIFT
     clocks = clocks_of(context, thread >> 5) if thread != COPY else 0
@@ -220,7 +236,7 @@ def stamp_of(context, thread, site):
 
 
 @helper
-def block_of(context, time):
+def block_of(context: Any, time: int) -> Any:
     """The block that ran at a time: the last one that began before."""
     times = words(context[BLOCK_TIMES])
     low, high = 0, times[0]  # times[1 + 2k] is when the k-th block began, times[2 + 2k] its number
@@ -234,7 +250,7 @@ def block_of(context, time):
 
 
 @helper
-def ordered(context, thread, stamp):
+def ordered(context: Any, thread: int, stamp: int) -> Any:
     """Whether something orders the access that left a stamp and one by this thread now."""
     other, time = stamp >> THREAD_SHIFT & THREAD_BITS, stamp >> TIME_SHIFT
     if time < context[BLOCK_SINCE]:
@@ -250,7 +266,7 @@ def ordered(context, thread, stamp):
 
 
 @helper
-def synchronise_lanes(context, warp, members):
+def synchronise_lanes(context: Any, warp: int, members: int) -> None:
     """Let the lanes know of all that the others have done so far."""
     if context[CLOCKS] == 0:
         return
@@ -272,7 +288,7 @@ def synchronise_lanes(context, warp, members):
 
 
 @helper
-def synchronise_atomic(context, thread, shadow, writes):
+def synchronise_atomic(context: Any, thread: int, shadow: Any, writes: int) -> None:
     """An atomic takes over what the one before it at the same place had to tell, and tells what this thread has done.
 
     A volatile read, as in a loop that waits for a flag, only takes over.
@@ -288,7 +304,7 @@ def synchronise_atomic(context, thread, shadow, writes):
 
 # --- accesses --------------------------------------------------------------------------------------
 @helper
-def races(context, thread, action, stamp, array):
+def races(context: Any, thread: int, action: int, stamp: int, array: int) -> Any:
     """Whether nothing orders an access and the one that left a stamp, and they are not both atomic."""
     if stamp == 0 or action >= ATOMIC and stamp & IS_ATOMIC:
         return False
@@ -298,14 +314,14 @@ def races(context, thread, action, stamp, array):
 
 
 @helper
-def report_race(context, thread, site, stamp, address, size, array):
+def report_race(context: Any, thread: int, site: int, stamp: int, address: int, size: int, array: int) -> None:
     other_site, other = stamp >> SITE_SHIFT & SITE_BITS, stamp >> THREAD_SHIFT & THREAD_BITS
     block = block_of(context, stamp >> TIME_SHIFT)
     report(context, RACE, site, other_site, thread, block, other, address, size, array)
 
 
 @helper
-def same_bytes(address, size, low, high):
+def same_bytes(address: int, size: int, low: int, high: int) -> Any:
     """Whether memory holds what is about to be written."""
     data = octets(address)
     for k in range(size):
@@ -315,7 +331,7 @@ def same_bytes(address, size, low, high):
 
 
 @helper
-def touch(context, thread, site, array, address, low, high):
+def touch(context: Any, thread: int, site: int, array: int, address: int, low: int, high: int) -> None:
     """Compare an access with the last ones of the same memory, and remember it."""
     about, memory = row(context[SITES], site, SITE), row(context[RANGES], array, RANGE)
     size, action, granule = about[SITE_BYTES], about[SITE_ACTION], memory[RANGE_GRANULE]
@@ -356,7 +372,7 @@ def touch(context, thread, site, array, address, low, high):
 
 
 @helper
-def touch_local(context, thread, site, address):
+def touch_local(context: Any, thread: int, site: int, address: int) -> None:
     """Mark bytes of local memory as written, or report those that are not."""
     about, written = row(context[SITES], site, SITE), octets(address + context[LOCAL_BYTES])
     for k in range(about[SITE_BYTES]):
@@ -369,7 +385,7 @@ def touch_local(context, thread, site, address):
 
 
 @helper
-def note(context, thread, site, address):
+def note(context: Any, thread: int, site: int, address: int) -> None:
     """Remember an address for `account`: the k-th one of this site since the thread last waited."""
     seen = row(context[SEEN], site, 2)
     k = seen[1] if seen[0] == context[RUN] else 0
@@ -380,7 +396,7 @@ def note(context, thread, site, address):
 
 
 @helper
-def find(context, space, address):
+def find(context: Any, space: int, address: int) -> Any:
     """The number of the range that holds an address, or of the array that is nearest to it."""
     nearest, least = NOWHERE, 1 << 62
     for k in range(0 if space == GENERIC else FIRST_ARRAY, context[RANGE_COUNT]):
@@ -394,7 +410,7 @@ def find(context, space, address):
 
 
 @exported
-def access(context, frame, space, address, site, low, high) -> int:
+def access(context: Any, frame: Any, space: int, address: int, site: int, low: int, high: int) -> int:
     """Check an access, and return the address that it may go to; `low` and `high` are the bits that a write brings."""
     size, thread = row(context[SITES], site, SITE)[SITE_BYTES], frame[THREAD]
     if space == SHARED_SPACE:
@@ -418,13 +434,13 @@ def access(context, frame, space, address, site, low, high) -> int:
 
 # --- asynchronous copies ---------------------------------------------------------------------------
 @helper
-def copy_of(context, thread, k):
+def copy_of(context: Any, thread: int, k: int) -> Any:
     """The k-th copy of a thread that is under way."""
     return row(context[COPIES] + thread * (8 * COPIES_OF_THREAD) + 8 * FIRST_COPY, k, COPY_ROW)
 
 
 @helper
-def stamp_copy(context, thread, copy):
+def stamp_copy(context: Any, thread: int, copy: Any) -> None:
     """Say that a thread, or the unit for copies, has just written shared memory."""
     memory, now = row(context[RANGES], SHARED_SPACE, RANGE), stamp_of(context, thread, copy[COPY_SITE])
     first = (copy[COPY_TO] - memory[RANGE_START]) >> memory[RANGE_GRANULE]
@@ -434,14 +450,14 @@ def stamp_copy(context, thread, copy):
 
 
 @exported
-def copy_bytes(context, frame, to, source, size, filled):
+def copy_bytes(context: Any, frame: Any, to: int, source: int, size: int, filled: int) -> None:
     """Copy, and write zeros behind what is copied."""
     for k in range(size):
         octets(to)[k] = octets(source)[k] if k < filled else 0
 
 
 @exported
-def copy_checked(context, frame, to, source, site, filled):
+def copy_checked(context: Any, frame: Any, to: int, source: int, site: int, filled: int) -> None:
     """Copy to shared memory at a site, from global memory at the next one: no more bytes than are not filled up.
 
     A copy may arrive at once, or not before the thread waits for it: until then nobody may touch where it goes.
@@ -465,7 +481,7 @@ def copy_checked(context, frame, to, source, site, filled):
 
 
 @exported
-def copies_done(context, frame, pending):
+def copies_done(context: Any, frame: Any, pending: int) -> None:
     """Commit a group of copies (-1), or wait until at most so many groups are under way; 0 waits for all."""
     mine = row(context[COPIES], frame[THREAD], COPIES_OF_THREAD)
     if pending < 0:
@@ -485,7 +501,7 @@ def copies_done(context, frame, pending):
 
 # --- what the accesses of a warp cost --------------------------------------------------------------
 @helper
-def count_units(context, addresses, shift, group, banks):
+def count_units(context: Any, addresses: Any, shift: int, group: int, banks: Any) -> Any:
     """What serves the addresses of a warp: how many units, and how many would do if none had to wait for another.
 
     So many lanes take turns. Each bank gives one unit of 2**shift bytes at a time, and lanes may share it.
@@ -513,7 +529,7 @@ def count_units(context, addresses, shift, group, banks):
 
 
 @helper
-def account(context):
+def account(context: Any) -> None:
     """Add up what the accesses that a warp has just made cost: sectors of global memory, or passes of shared memory.
 
     A sector has 32 bytes. In one pass each of the 32 banks gives a word of 4 bytes. Of wider accesses 16 or 8 lanes
@@ -540,7 +556,7 @@ def account(context):
 
 # --- warp operations: the result of one lane, from the operands of all -----------------------------
 @helper
-def shuffle(context, given, frame, lane, members):
+def shuffle(context: Any, given: Any, frame: Any, lane: int, members: int) -> None:
     """The value of another lane, and whether there is one in the segment."""
     b, clamp, segment = frame[EXCHANGE + 1] & 31, frame[EXCHANGE + 2] & 31, frame[EXCHANGE + 2] >> 8 & 31
     last, mode = (lane & segment) | (clamp & ~segment), frame[DETAIL]
@@ -556,7 +572,7 @@ def shuffle(context, given, frame, lane, members):
 
 
 @helper
-def lanes_with(given, members, mask, value):
+def lanes_with(given: Any, members: int, mask: int, value: int) -> Any:
     """The lanes whose operand has a value, as bits."""
     found = 0
     for lane in range(32):
@@ -566,21 +582,21 @@ def lanes_with(given, members, mask, value):
 
 
 @helper
-def vote(given, members, mode):
+def vote(given: Any, members: int, mode: int) -> Any:
     ballot = lanes_with(given, members, 1, 1)
     every, some = types.int64(ballot == members), types.int64(ballot != 0)
     return (every, some, every | 1 - some, ballot)[mode]
 
 
 @helper
-def match(given, frame, members):
+def match(given: Any, frame: Any, members: int) -> None:
     same = lanes_with(given, members, -1, frame[EXCHANGE])
     frame[EXCHANGE] = same if frame[DETAIL] == 0 or same == members else 0
     frame[EXCHANGE + 1] = same == members
 
 
 @helper
-def reduce(given, members, mode):
+def reduce(given: Any, members: int, mode: int) -> Any:
     x, first = 0, True
     for lane in range(32):
         if members >> lane & 1:
@@ -593,7 +609,7 @@ def reduce(given, members, mode):
 
 
 @helper
-def load_matrices(given, frame, lane):
+def load_matrices(given: Any, frame: Any, lane: int) -> None:
     """ldmatrix: eight lanes name the rows of a matrix, 8x8 elements of 16 bits; each lane gets two elements."""
     r, c = lane >> 2, 2 * (lane & 3)
     for m in range(frame[DETAIL] & 7):
@@ -604,7 +620,7 @@ def load_matrices(given, frame, lane):
 
 
 @helper
-def element(context, word, index, kind):
+def element(context: Any, word: int, index: int, kind: int) -> Any:
     """An element of a register: a float32 cut to tf32, or one of two elements of 16 bits."""
     half, bits, scale = word >> 16 * index & 0xFFFF, word & 0xFFFFE000, 1.0
     if kind == 2:
@@ -618,7 +634,7 @@ def element(context, word, index, kind):
 
 
 @helper
-def multiply_matrices(context, given, frame, lane):
+def multiply_matrices(context: Any, given: Any, frame: Any, lane: int) -> None:
     """mma: 16x8 results, each the sum of 8 (tf32) or 16 products and what was there; the sum is made in float64."""
     kind, scratch = frame[DETAIL], context[SCRATCH] + 8 * 32 * EXCHANGED
     for c in range(4):
@@ -637,7 +653,7 @@ def multiply_matrices(context, given, frame, lane):
 
 
 @exported
-def perform(context, frame) -> int:
+def perform(context: Any, frame: Any) -> int:
     """Carry out the warp operation that a thread waits for, for the lanes that take part, and let them go on."""
     kind, members = words(context[POINTS])[frame[STATE]], context[MEMBERS]
     first, given = frame[THREAD] & ~31, words(context[SCRATCH])
@@ -672,7 +688,7 @@ def perform(context, frame) -> int:
 
 
 @helper
-def complete(context, warp, count, forced):
+def complete(context: Any, warp: int, count: int, forced: int) -> Any:
     """Carry out a warp operation whose lanes have all come; `forced` goes on without those that cannot come."""
     points, existing = words(context[POINTS]), (1 << count) - 1
     for lane in range(count):
@@ -710,7 +726,7 @@ def complete(context, warp, count, forced):
 
 # --- the scheduler ---------------------------------------------------------------------------------
 @helper
-def turns(context):
+def turns(context: Any) -> Any:
     """Where to start and how far to go each time, modulo 32, to come once to each lane or warp."""
     if context[ORDER] < 2:
         return (0, 1) if context[ORDER] == 0 else (31, -1)
@@ -719,7 +735,7 @@ def turns(context):
 
 
 @helper
-def run_thread(context, frame):
+def run_thread(context: Any, frame: Any) -> Any:
     """Run a thread up to the next point where it has to wait; return whether it only makes room for others there."""
     context[RUN] += 1
     if context[CHECKED]:
@@ -734,7 +750,7 @@ def run_thread(context, frame):
 
 
 @helper
-def run_warp(context, warp, count):
+def run_warp(context: Any, warp: int, count: int) -> Any:
     """Run the threads of a warp until none can go on alone; return whether one has made room for other warps."""
     yielded = False
     while True:
@@ -756,13 +772,13 @@ def run_warp(context, warp, count):
 
 
 @helper
-def go_on(context, frame, threads):
+def go_on(context: Any, frame: Any, threads: int) -> None:
     frame[MASK] = RUNS
     frame[STEPS] += threads >> 2  # waiting takes that much longer than a jump
 
 
 @helper
-def pass_barrier(context, threads):
+def pass_barrier(context: Any, threads: int) -> Any:
     """All threads wait at a barrier, or are done: compare where, and let them go on. Return how many live on."""
     alive = ones = 0
     first = done = -1
@@ -793,7 +809,7 @@ def pass_barrier(context, threads):
 
 
 @helper
-def start_checks(context, block, threads):
+def start_checks(context: Any, block: int, threads: int) -> None:
     """Forget what was known of shared and local memory, and of the threads."""
     context[TIME] += 1
     context[SINCE] = context[BLOCK_SINCE] = context[TIME]
@@ -813,7 +829,7 @@ def start_checks(context, block, threads):
 
 
 @helper
-def start_block(context, block, threads):
+def start_block(context: Any, block: int, threads: int) -> None:
     """Set the frames of a block's threads to their start."""
     context[BLOCK] = block
     context[BLOCK_ID_X] = block % context[GRID_X]
@@ -830,7 +846,7 @@ def start_block(context, block, threads):
 
 
 @helper
-def run_block(context, block, threads):
+def run_block(context: Any, block: int, threads: int) -> None:
     start_block(context, block, threads)
     while True:
         yielded = False
@@ -858,7 +874,7 @@ def run_block(context, block, threads):
 
 
 @exported
-def run(context):
+def run(context: Any) -> None:
     """Run every block of a worker."""
     threads = context[BLOCK_X] * context[BLOCK_Y] * context[BLOCK_Z]
     for k in range(context[FIRST_BLOCK], context[BLOCKS], context[BLOCK_STEP]):

@@ -43,6 +43,19 @@ Operands = list[tuple[str, str]]
 class Translator:
     """The translation of one kernel."""
 
+    kernel: Kernel
+    checked: bool
+    registers: dict[str, str]
+    others: dict[str, Callable[[Instruction], None]]
+    count: int
+    places: dict[str, int]
+    loops: set[int]
+    saved: dict[int, list[str]]
+    slots: dict[str, int]
+    framed: bool
+    buffers_at: int
+    frame_bytes: int
+
     def __init__(self, kernel: Kernel, checked: bool) -> None:
         self.kernel, self.checked = kernel, checked
         self.registers = {**kernel.registers, CARRY: "pred", ROW: "b64"}

@@ -13,8 +13,9 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from .. import kernels, plots
 from ..geometry import ConvShape
-from ..kernels import conv_v2
+from ..kernels import register_tile
 from ..kernels.jit import cuda
+from ..kernels.launch import TILE
 from ..kernels.tiled import TILES
 from ..trace.elements import REAL, Element, Log, Number, Watched, blank
 from ..trace.machine import Machine
@@ -38,12 +39,13 @@ SIDE = 2  # threads along each side of a block in exercise 06.4
 # --- counting -------------------------------------------------------------------------------------
 def intensities() -> dict[str, float]:
     """Operations for each byte that a rung loads from global memory, without the help of a cache."""
-    tile, large = conv_v2.TILE, TILES[0]
-    return {
-        "skip_zeros": 2 / (2 * BYTES),
-        "shared": 2 / (2 / tile * BYTES),
-        f"tiled {large}": 2 * large.bm * large.bn / ((large.bm + large.bn) * BYTES),
+    tiles = {
+        "skip_zeros": (1, 1),
+        "shared": (TILE, TILE),
+        f"register_tile {register_tile.BM}x{register_tile.BN}": (register_tile.BM, register_tile.BN),
+        f"tiled {TILES[0]}": (TILES[0].bm, TILES[0].bn),
     }
+    return {rung: 2 * rows * columns / ((rows + columns) * BYTES) for rung, (rows, columns) in tiles.items()}
 
 
 def time_rungs(shape: ConvShape, repeats: int = 5) -> dict[str, float]:
@@ -76,10 +78,10 @@ def draw_roofline(card: Card) -> Figure:
     ax.plot(x, np.minimum(card.peak, card.bandwidth * x), color=plots.INK, linewidth=2.5)
     ax.axvline(card.ridge, color="#999999", linestyle=":", linewidth=1.5)
     ax.text(card.ridge * 1.08, 0.35, "ridge", fontsize=12, color="#555555")
-    for (rung, value), marker in zip(intensities().items(), "os^", strict=True):
+    for (rung, value), marker, below in zip(intensities().items(), "osD^", (20, 20, 46, 20), strict=True):
         best = min(card.peak, card.bandwidth * value)
         ax.plot(value, best, marker, markersize=13, color=plots.RED, markeredgecolor="black")
-        ax.annotate(rung, (value, best), (8, -20), textcoords="offset points", fontsize=13)
+        ax.annotate(rung, (value, best), (8, -below), textcoords="offset points", fontsize=13)
     ax.text(0.12, 1.0, "limited by memory", rotation=32, fontsize=12)
     ax.text(24, card.peak * 1.4, "limited by arithmetic", fontsize=12)
     ax.set(xscale="log", yscale="log", ylim=(0.25, 200), xlabel="operations per byte of global memory")

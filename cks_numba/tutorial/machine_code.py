@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ..kernels import sass
 from ..plots.gallery import FOLDER
 
-RUNGS = ("with_zeros", "skip_zeros", "shared", "tiled 128x128, vectors")
+RUNGS = ("with_zeros", "skip_zeros", "shared", "grouped", "register_tile", "tiled 128x128, vectors")
 TIMEOUT = 100  # seconds for the compiler
 
 

@@ -353,6 +353,12 @@ def test_launches_are_redirected():
         for wrong in ((1, 2), (np.ones(1),), (np.ones(1, int), 1), (np.ones((1, 1)), 1)):
             with pytest.raises(TypeError, match="takes"):
                 declared[1, 1](*wrong)
+        only = cuda.jit("void(int32[:], int32)")(lambda a, b: None)
+        only[1, 1](np.full(1, 2**32 - 1, np.uint32), 2.5)  # the same bytes as another type, as Numba has it
+        assert seen.pop()[-1] == (np.array([-1], np.int32), 2)
+        for wrong in ((np.ones(1), 1), (1, 1), (np.ones((1, 1), np.int32), 1)):
+            with pytest.raises(TypeError, match="takes"):
+                only[1, 1](*wrong)
         thread = threading.Thread(target=lambda: seen.append(cuda.to_device is not plain[1] and hooks._run.get()))
         thread.start()
         thread.join()

@@ -356,7 +356,7 @@ def in_float64(dy, w, dx, stride, padding):
         dx[i] = acc
 
 
-@wrong("03.4", ("endless loop", "o < dy.size:"))
+@wrong("03.4", ("endless loop", "is still in"))
 @cuda.jit
 def never_ends(dy, w, dx, stride, padding):
     i = cuda.grid(1)
