@@ -278,7 +278,7 @@ class _Drawing:
         ]
         lines = self._lines()
         rows = sum(_height(maps, text) for _, maps, text in parts)
-        fig, ax = plots.canvas(WIDTH, 4.4 + rows + 1.7 + 0.55 * len(lines))
+        fig, ax = plots.canvas(WIDTH, 4.4 + rows + 1.3 + 0.55 * len(lines) + 0.5 * len(self._units().splitlines()))
         self._draw_score(ax)
         top = 4.4
         for title, maps, text in parts:
@@ -359,10 +359,13 @@ class _Drawing:
             else:
                 shade = BAD if cost.times > MUCH else GOOD
                 plots.write(ax, LEFT + 0.6, y, text, 12, **_LEFT, bbox=dict(facecolor=shade, edgecolor="none", pad=1.5))
-        y = top + 0.9 + 0.55 * len(lines) + 0.2
-        passes = any(cost.site.space == "shared" for cost in self.costs)
-        text = f"Sector: 32 bytes.{' Pass: a turn of shared memory.' * passes} Lane: a thread. Orange: over {MUCH}×."
-        plots.write(ax, LEFT, y, text, 12, **_LEFT)
+        y = top + 0.9 + 0.55 * len(lines)
+        plots.write(ax, LEFT, y, self._units(), 12, **_LEFT, va="top", linespacing=1.3)
+
+    def _units(self) -> str:
+        shared = any(cost.site.space == "shared" for cost in self.costs)
+        turn = "Pass: a turn of shared memory.\n" if shared else ""
+        return f"{turn}Sector: 32 bytes. Lane: a thread of the warp. Orange: over {MUCH}×."
 
     def alt(self) -> str:
         """What the picture says, in words."""

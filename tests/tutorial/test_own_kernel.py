@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import answers
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from numba import cuda
 
 from cks_numba.tutorial import check, checking, look, own_kernel, solved
@@ -122,6 +123,32 @@ def test_bank_conflicts_and_sectors_stand_beside_their_lines():
     texts = [text.get_text() for text in figure.axes[0].texts]
     line = texts.index("acc += x[ih, iw] * ws[fh, fw]")
     assert {text.split(":")[0] for text in texts[line + 1 : line + 3]} == {"global read", "shared read"}
+
+
+@cuda.jit
+def a_kernel_whose_name_is_longer_than_anybody_would_write_it(x, w, y, stride, padding):
+    row_of_results, column_of_results = cuda.grid(1) // y.shape[1], cuda.grid(1) % y.shape[1]
+    if row_of_results < y.shape[0]:
+        total = y.dtype.type(0)
+        for f in range(w.shape[0]):
+            for g in range(w.shape[1]):
+                ih, iw = row_of_results * stride - padding + f, column_of_results * stride - padding + g
+                if 0 <= ih < x.shape[0] and 0 <= iw < x.shape[1]:
+                    total += (
+                        x[row_of_results * stride - padding + f, column_of_results * stride - padding + g] * w[f, g]
+                    )
+        y[row_of_results, column_of_results] = total
+
+
+@pytest.mark.parametrize("kernel", [filter_in_shared_memory, a_kernel_whose_name_is_longer_than_anybody_would_write_it])
+def test_all_words_lie_inside_the_picture(kernel):
+    figure = own_kernel.picture(SUBJECTS["05.4"], kernel).figure
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    wide, high = canvas.get_width_height()
+    for text in figure.axes[0].texts:
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= wide and box.y1 <= high, text.get_text()
 
 
 def test_waste_is_counted():
