@@ -100,6 +100,11 @@ class Machine:
         indices = tuple(block * size + thread for block, size, thread in sizes)
         return indices[0] if ndim == 1 else indices[:ndim]
 
+    def gridsize(self, ndim: int) -> Any:
+        """Number of threads of the whole grid, or a tuple of them."""
+        sizes = tuple(blocks * threads for blocks, threads in zip(self.gridDim, self.blockDim, strict=True))
+        return sizes[0] if ndim == 1 else sizes[:ndim]
+
     def syncthreads(self) -> None:
         raise NotImplementedError("cuda.syncthreads() must be a statement of its own to be traced")
 

@@ -1,7 +1,8 @@
-"""`check` looks at the answer to an exercise, `hint` helps with it step by step, `progress` tells what is done.
+"""`check` an answer to an exercise, ask for a `hint`, `look` at a right kernel, and see your `progress`.
 
-Lesson NN has a module ``lesson_NN`` with two dicts by the number of an exercise. ``EXERCISES`` has a function of the
-answer, which returns praise or raises `Wrong`; ``HINTS`` has three hints, each of which gives away more.
+Lesson NN has a module ``lesson_NN`` with dicts by the number of an exercise. ``EXERCISES`` has a function of the
+answer, which returns praise or raises `Wrong`; ``HINTS`` has three hints, each of which gives away more. Where the
+answer is a kernel that can be drawn, ``LOOKS`` says on which case.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from . import solved
 from .answers import Open, Wrong, missing
+from .showing import show
 
 STILL_OPEN = "is still open. Replace the ... in the cell above, run it, then run this cell again."
 WIDTH = 100
@@ -22,6 +24,8 @@ LESSONS = tuple(f"{number:02}" for number in range(9))
 
 _given: dict[str, int] = {}
 """How many hints were given, by exercise."""
+_right: dict[str, Any] = {}
+"""The last right answer, by exercise."""
 
 
 def check(exercise: str, answer: Any) -> None:
@@ -54,6 +58,7 @@ def check(exercise: str, answer: Any) -> None:
             answer = answer.item()
         text = f"Exercise {exercise}: right. {examine(answer)}"
         solved.add(exercise)
+        _right[exercise] = answer
     except Open:
         text = f"Exercise {exercise} {STILL_OPEN}"
     except Wrong as wrong:
@@ -80,6 +85,46 @@ def hint(exercise: str) -> None:
     number = min(_given.get(exercise, 0), len(hints) - 1)
     _given[exercise] = number + 1
     _print(f"Hint {number + 1} of {len(hints)} for {exercise}: {hints[number]}")
+
+
+def look(exercise: str, kernel: Any, at: tuple[int, ...] | int | None = None) -> None:
+    """Show a picture of a kernel that `check` has found right, and print its score.
+
+    Parameters
+    ----------
+    exercise : str
+        Lesson and number of an exercise whose answer is a kernel, such as "05.4".
+    kernel : function with ``@cuda.jit`` above it
+        The answer that was checked.
+    at : tuple of int, or int, optional
+        The result whose thread is watched, such as ``(1, 2)``.
+
+    Raises
+    ------
+    ValueError
+        For an exercise that does not exist or has no such kernel, and if there is no result `at`.
+
+    Examples
+    --------
+    >>> look("05.4", ...)
+    First make check("05.4", ...) pass. Then this cell draws your kernel.
+    """
+    lesson = _lesson(exercise)
+    if exercise not in getattr(lesson, "LOOKS", {}):
+        raise ValueError(f'exercise must be one in which you write a kernel, such as "05.4", got {exercise!r}')
+    if exercise not in _right or _right[exercise] is not kernel:
+        print(f'First make check("{exercise}", ...) pass. Then this cell draws your kernel.')
+        return
+    try:
+        found = import_module(".own_kernel", __package__).picture(lesson.LOOKS[exercise], kernel, at)
+    except Wrong as wrong:
+        _print(str(wrong))
+        return
+    _print(found.score)
+    if found.figure is None:
+        print(found.alt)
+    else:
+        show(found.figure, found.alt)
 
 
 def progress() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..geometry import Axis, ConvShape, plan, taps_of_output
 from .answers import Wrong, agree, call, shown, whole
+from .own_kernel import on_one_axis
 from .trying import one_axis
 
 AXES = [
@@ -140,6 +141,14 @@ EXERCISES: dict[str, Callable[[Any], str]] = {
     "02.2": window,
     "02.3": group_count,
     "02.4": kernel,
+}
+LOOKS = {
+    "02.4": on_one_axis(
+        "conv2d",
+        Axis(size=6, taps=5, stride=1, before=2, after=2, dilation=1),
+        Axis(size=64, taps=5, stride=1, before=2, after=2, dilation=1),
+        at=0,
+    ),
 }
 HINTS = {
     "02.1": (

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..geometry import Axis
 from .answers import Wrong, call, shown, whole
+from .own_kernel import on_one_axis
 from .trying import one_axis
 
 AXES = [
@@ -108,6 +109,14 @@ EXERCISES: dict[str, Callable[[Any], str]] = {
     "03.2": meeting,
     "03.3": output_padding,
     "03.4": kernel,
+}
+LOOKS = {
+    "03.4": on_one_axis(
+        "conv2d_input",
+        Axis(size=8, taps=3, stride=2, before=1, after=1, dilation=1),
+        Axis(size=64, taps=3, stride=2, before=1, after=1, dilation=1),
+        at=1,
+    ),
 }
 HINTS = {
     "03.1": (

@@ -14,6 +14,7 @@ from .. import plots, trace
 from ..geometry import Axis, ConvShape
 from ..kernels import tiled
 from .answers import Wrong, agree, call, shown
+from .own_kernel import on_one_axis
 from .trying import one_axis
 
 OPERATOR = "conv2d_weight"
@@ -208,6 +209,14 @@ EXERCISES: dict[str, Callable[[Any], str]] = {
     "04.2": outputs_of_tap,
     "04.3": total,
     "04.4": filter_gradient,
+}
+LOOKS = {
+    "04.4": on_one_axis(
+        "conv2d_weight",
+        Axis(size=9, taps=5, stride=2, before=2, after=2, dilation=1),
+        Axis(size=64, taps=5, stride=2, before=2, after=2, dilation=1),
+        at=0,
+    ),
 }
 HINTS = {
     "04.1": (

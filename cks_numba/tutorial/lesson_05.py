@@ -14,6 +14,7 @@ from .. import plots, trace
 from ..geometry import Axis, ConvShape
 from ..plots.cells import LETTER_COLOURS
 from .answers import Wrong, agree, shown, whole
+from .own_kernel import Subject
 from .trying import Case, Terms, Triple, mistaken, one_of_each, sums_of_products, triples
 
 RESULTS, THREADS = 8 * 7 * 7 * 20, 128  # exercise 05.1: number of results, threads of a block
@@ -203,6 +204,17 @@ EXERCISES: dict[str, Callable[[Any], str]] = {
     "05.2": wrong_outputs,
     "05.3": loads_per_multiply_add,
     "05.4": my_convolution,
+}
+LOOKS = {
+    "05.4": Subject(
+        tiny=_image(4, 4, 3, 3, 1, 1)._replace(grid=3, block=6),
+        regular=ConvShape(n=1, ih=4, iw=4, ic=1, oc=1, fh=3, fw=3, padding=1),
+        large=_image(16, 16, 3, 3, 1, 1)._replace(grid=4, block=64),
+        layer=ConvShape(n=8, ih=16, iw=16, ic=8, oc=8, fh=3, fw=3, padding=1),
+        operator="conv2d",
+        names=("x", "w", "y"),
+        at=(0, 0),
+    ),
 }
 HINTS = {
     "05.1": (

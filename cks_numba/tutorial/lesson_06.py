@@ -22,6 +22,7 @@ from ..trace.machine import Machine
 from .answers import Wrong, agree
 from .cards import CARDS, Card, limits, occupancy
 from .machine_code import Code, kinds
+from .own_kernel import Subject
 from .trying import Case, Terms, one_of_each, sums_of_products
 
 BYTES = 4  # size of a float32
@@ -358,6 +359,17 @@ EXERCISES: dict[str, Callable[[Any], str]] = {
     "06.2": time_with_two_buffers,
     "06.3": blocks_by_registers,
     "06.4": my_product,
+}
+LOOKS = {
+    "06.4": Subject(
+        tiny=_product_of(4, 3, 6),
+        regular=None,
+        large=_product_of(32, 32, 32)._replace(grid=(2, 2), block=(8, 8)),
+        layer=ConvShape(n=32, ih=1, iw=1, ic=32, oc=32, fh=1, fw=1),  # a product of matrices of 32 x 32
+        operator="conv2d",
+        names=("a", "b", "c"),
+        at=(0, 0),
+    ),
 }
 HINTS = {
     "06.1": (

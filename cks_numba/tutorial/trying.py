@@ -423,10 +423,11 @@ def one_axis(kernel: Any, operator: str, axes: list[Axis], zeros: str) -> None:
     Open, Wrong
         As in `sums_of_products`.
     """
-    sums_of_products(kernel, [_case(operator, axis) for axis in axes], NAMES[operator], zeros)
+    sums_of_products(kernel, [axis_case(operator, axis) for axis in axes], NAMES[operator], zeros)
 
 
-def _case(operator: str, axis: Axis) -> Case:
+def axis_case(operator: str, axis: Axis) -> Case:
+    """A launch of a kernel of one axis, with more threads than results."""
     length = {"x": axis.size, "dx": axis.size, "w": axis.taps, "dw": axis.taps, "y": axis.outputs, "dy": axis.outputs}
     first, second, made = ((length[name],) for name in NAMES[operator])
     where = f"stride={axis.stride}, padding={axis.before}, {axis.taps} taps, {axis.size} inputs, {axis.outputs} outputs"

@@ -209,6 +209,21 @@ def test_threads_of_a_block_wait_for_each_other():
     assert log.outside == 2  # products by a number that is no element of an operand
 
 
+@cuda.jit
+def size_of_the_grid(out):
+    i, j = cuda.grid(2)
+    rows, columns = cuda.gridsize(2)
+    if i < out.shape[0] and j < out.shape[1]:
+        out[i, j] = cuda.gridsize(1) * 100 + rows * 10 + columns
+
+
+def test_a_kernel_can_ask_for_the_size_of_its_grid():
+    log = Log()
+    out = blank((3, 2), "float32", log)
+    Machine(log).launch(size_of_the_grid, (2, 1), (2, 2), (out,))
+    assert [float(number) for number in out.cells.flat] == [442] * 6
+
+
 def test_a_barrier_that_cannot_be_traced():
     log = Log()
     with pytest.raises(NotImplementedError, match="statement of its own"):
