@@ -372,23 +372,28 @@ def _multiplies_no_zero(kernel: Any, case: Case, names: tuple[str, str, str], ze
 def no_float64(result: Result) -> None:
     """Raise `Wrong` if a kernel whose arrays are float32 computes in float64, with the first line that does."""
     texts = (text for text in result.lint().split("\n\n") if "float64, though no array is" in text)
-    said = [text.splitlines()[1:] for text in texts]
+    said = [_own_line(text) for text in texts]
     if said:
-        said.sort(key=_number)
+        line = min(said, key=_number)
         cause = (
             "0, 0.0 and 0.9 are no float32: begin a sum with y.dtype.type(0), if y is the result; write float32(0.9)."
         )
-        if re.search(r"[^/]/[^/]", said[0][0].split(":", 2)[-1]):
+        if re.search(r"[^/]/[^/]", line.split(":", 2)[-1]):
             cause = "The quotient a / b of whole numbers is a float64: divide with //."
         raise Wrong(
             "The results are right. But all arrays are float32, and your kernel computes in float64, which is many "
-            "times slower. It begins in\n" + "\n".join(said[0][:1]) + f"\n{cause}"
+            f"times slower. It begins in\n  {line}\n{cause}"
         )
 
 
-def _number(quoted: list[str]) -> tuple[bool, int]:
+def _own_line(text: str) -> str:
+    """The quoted line of the kernel itself: the last of those that called each other."""
+    return re.findall(r"^  (?:called from )?(\S.*?:\d+:.*)", text, re.M)[-1]
+
+
+def _number(line: str) -> tuple[bool, int]:
     """The number of a quoted source line, that of a loop's head after all others."""
-    found = re.search(r":(\d+):\s+(for|while)?", quoted[0])
+    found = re.search(r":(\d+):\s+(for|while)?", line)
     return (bool(found[2]), int(found[1])) if found else (True, 0)
 
 
