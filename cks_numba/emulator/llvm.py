@@ -130,8 +130,8 @@ def _for_llvm(text: str, flush: bool) -> str:
     text = _MATH.sub(lambda name: f"@__nv_{name[1]}{'f' if name[2] == '32' else ''}", text)
     text = re.sub(r'^(declare [^*\n]*@"?__nv_\w+"?\([^*\n]*\))', r"\1 readnone nounwind", text, flags=re.M)
     # What a warp does in one branch is no part of the other, even if it looks the same: LLVM would merge the two.
-    asm = r'(\basm sideeffect "(?!\.pragma)[^"]*", "[^"]*"\([^()\n]*\))(?! convergent)'
-    text = re.sub(asm, r"\1 convergent", text)
+    asm = r'(\basm sideeffect "(?!\.pragma)[^"]*", "[^"]*"\s*\([^()]*\))(?! convergent)'
+    text = re.sub(asm, r"\1 nomerge convergent", text)
     if flush:
         attribute = '"denormal-fp-math-f32"="preserve-sign,preserve-sign"'
         text = re.sub(r"^(define .*\))", rf"\1 {attribute}", text, flags=re.M)
