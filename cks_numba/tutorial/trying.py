@@ -388,7 +388,8 @@ def no_float64(result: Result) -> None:
 
 def _own_line(text: str) -> str:
     """The quoted line of the kernel itself: the last of those that called each other."""
-    return re.findall(r"^  (?:called from )?(\S.*?:\d+:.*)", text, re.M)[-1]
+    found: list[str] = re.findall(r"^  (?:called from )?(\S.*?:\d+:.*)", text, re.M)
+    return found[-1]
 
 
 def _number(line: str) -> tuple[bool, int]:
