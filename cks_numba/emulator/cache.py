@@ -57,7 +57,8 @@ class _Fingerprint(pickle.Pickler):
             return (value.__name__,)
         if isinstance(value, types.CodeType):
             return tuple(getattr(value, f"co_{name}", None) for name in _CODE)
-        function = getattr(value, "py_func", getattr(value, "_defn", value))  # of a device function, or of an intrinsic
+        # Device functions and intrinsics of Numba are objects that keep the function they were made from.
+        function = getattr(value, "py_func", getattr(value, "_defn", value))
         if isinstance(function, types.FunctionType):
             if _has_known_name(function):
                 return function.__module__, function.__qualname__

@@ -223,7 +223,8 @@ def evaluate(i: Op, values: Sequence[Value]) -> Value:
     """The result of an instruction, with .ftz and .sat applied."""
     flushed = [k for k in NOT_SUBNORMAL if "ftz" in i.mods and (k == "f32" or i.name != "cvt")]
     values = [flush(k, v) if k in flushed else v for v, k in zip(values, i.operands, strict=False)]
-    if i.kind == "f16" and i.name not in ("mov", "selp", "cvt"):  # as doubles: rounding twice does not harm here
+    # Halves are computed as doubles: these are wide enough that rounding twice changes no result.
+    if i.kind == "f16" and i.name not in ("mov", "selp", "cvt"):
         result = i.body(i._replace(kind="f64"), *(widen("f16", v) for v in values))
         result = result if i.result == "pred" else narrow("f16", result)
     else:

@@ -60,7 +60,8 @@ class Program:
         instructions = [p.instruction for p in translator.points]
         lines = [(i.source, i.op) if i.source else j for j, i in enumerate(instructions)]
         self.places = np.array([0, *(1 + lines.index(line) for line in lines)], np.int64)
-        self.numbered = [*self.sites, *translator.points[::-1], None]  # from -2 down where threads wait
+        # A finding names a site by its number, and a point where threads wait by a number from -2 down.
+        self.numbered = [*self.sites, *translator.points[::-1], None]
         self.granule = {space: self._granule(space) for space in ("global", "shared")}
         if any(i.op[0] == "ldmatrix" for i in instructions):
             self.granule["shared"] = min(self.granule["shared"], 2)

@@ -29,7 +29,7 @@ class Instruction(NamedTuple):
 
     op: tuple[str, ...]  # the mnemonic, split at its dots: ("ld", "global", "f32"); empty for a label
     args: tuple[str, ...]  # the operands
-    line: int  # of the PTX text, from 1
+    line: int  # line number in the PTX text, from 1
     text: str = ""
     guard: tuple[bool, str] | None = None  # the predicate that must be true, or false if the first is True
     label: str | None = None

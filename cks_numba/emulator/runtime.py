@@ -625,7 +625,7 @@ def element(context: Any, word: int, index: int, kind: int) -> Any:
     half, bits, scale = word >> 16 * index & 0xFFFF, word & 0xFFFFE000, 1.0
     if kind == 2:
         bits = half << 16
-    elif kind == 1:  # as if the exponent had the offset of float32
+    elif kind == 1:  # the number is first made as if its exponent had the offset of float32
         infinite = 0x7F800000 if half & 0x7C00 == 0x7C00 else 0
         bits, scale = half >> 15 << 31 | (half & 0x7FFF) << 13 | infinite, 2.0**112
     scratch = context[SCRATCH] + 8 * 32 * EXCHANGED

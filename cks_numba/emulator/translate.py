@@ -66,7 +66,7 @@ class Translator:
         self.lines: list[str] = []
         self.declared: dict[str, str] = {}
         self.sites: list[Site] = []  # instructions that touch memory, in checked code, by their numbers
-        self.points: list[Site] = []  # where threads wait, by their numbers less one
+        self.points: list[Site] = []  # points where threads wait; the first has number 1
         self.kinds: list[int] = []  # what is waited for at each point
         self.count = 0
         self.places = {i.label: j for j, i in enumerate(kernel.body) if i.label}

@@ -14,7 +14,7 @@ from .jit import cuda, device
 from .launch import TILE
 
 TM, TN = 8, 8  # rows and columns of results of a thread
-BM, BN = TM * TILE, TN * TILE  # of a block
+BM, BN = TM * TILE, TN * TILE  # rows and columns of results of a block
 # Elements of shared memory from a term to the next. A warp is 8 threads wide and 4 high. The 32 elements that it writes
 # at once should lie in different banks (in float32): 4 of each of 8 terms (ACROSS), or 8 of each of 4 terms (ALONG).
 ACROSS, ALONG = BM + 4, BM + 8

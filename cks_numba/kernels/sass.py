@@ -142,7 +142,7 @@ def ptx_of(launch: Launch) -> str:
     try:
         with compiling_for(PTX_FOR):
             return str(cuda.compile(launch.kernel.py_func, types, **options)[0])
-    except Exception as error:  # of a type that numba-cuda's versions do not agree on
+    except Exception as error:  # versions of numba-cuda raise different types
         if not re.search("libnvrtc|nvvm", str(error), re.IGNORECASE):
             raise
         raise RuntimeError("CUDA's compilers NVRTC and NVVM were not found: pip install 'cks-numba[sass]'") from error
