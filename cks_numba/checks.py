@@ -147,8 +147,9 @@ def _undivided(groups: int, source: str, channels: int) -> str:
 
 
 def divisors(number: int) -> str:
-    """Return the divisors of a number of channels as text, such as "1, 2 or 4"."""
-    *others, last = (str(d) for d in range(1, number + 1) if number % d == 0)
+    """Return divisors of a number of channels as text, such as "1, 2 or 4": those up to 1000, and the number itself."""
+    found = [d for d in range(1, min(number, 1000) + 1) if number % d == 0]
+    *others, last = map(str, found if found[-1] == number else [*found, number])
     return f"{', '.join(others)} or {last}" if others else last
 
 

@@ -487,3 +487,8 @@ def test_no_gpu_says_how_to_go_on():
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert 'backend="cpu"' in done.stdout and "NUMBA_ENABLE_CUDASIM=1" in done.stdout
+
+
+def test_a_huge_number_of_channels_is_refused_at_once():
+    with pytest.raises(ValueError, match="take 1, 7, 11, 13, 77, 91, 143, 211, 241 or 1000000000000001$"):
+        cks.ConvShape(n=1, ih=4, iw=4, ic=10**15 + 1, oc=10**15 + 1, fh=1, fw=1, groups=2)
