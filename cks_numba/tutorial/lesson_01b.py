@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from numba import cuda
 
 from .. import plots
 from ..emulator import Result
@@ -27,26 +26,6 @@ SECTOR = 8
 LINE_COLOURS = tuple(shade for shade in LETTER_COLOURS if shade != "#FFFFFF")
 RED_LINE = 3.2
 """Width of the frame around what several threads write, in points."""
-
-
-# --- kernels for the pictures ---------------------------------------------------------------------
-@cuda.jit
-def gathering(x: Any, out: Any) -> None:
-    """Each thread makes one result: itself and its neighbours."""
-    o = cuda.grid(1)
-    if o < out.size:
-        acc = out.dtype.type(0)
-        for i in range(max(0, o - 1), min(x.size, o + 2)):
-            acc += x[i]
-        out[o] = acc
-
-
-@cuda.jit
-def along_a_row(x: Any, factor: Any, out: Any) -> None:
-    """Neighbouring threads take neighbouring columns."""
-    column, row = cuda.grid(2)
-    if row < out.shape[0] and column < out.shape[1]:
-        out[row, column] = x[row, column] * factor[row]
 
 
 # --- pictures -------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from numba import cuda
 
 from .. import plots
 from ..emulator import Result
@@ -18,46 +17,15 @@ from ..plots.cells import LETTER_COLOURS
 from ..trace.machine import Machine
 from .answers import Wrong
 from .own_kernel import Notes, Subject, reads, spied
+from .small_kernels import TILE
 from .trying import Case, Filling, Terms, fills, one_of_each, sums_of_products, traced
 
 BLOCK = 64
 """Threads of a block in the first two exercises: two warps."""
 ADDERS = 8
 """Threads of the block that computes a dot product."""
-TILE = 4
-"""Rows and columns of the tile of a block of the matrix product."""
 SIZES = ((4, 4, 4), (8, 4, 8), (4, 8, 4))
 """Exercise 04b.4: rows, terms and columns of a matrix product."""
-
-
-# --- kernels for the pictures ---------------------------------------------------------------------
-@cuda.jit
-def plain_product(a: Any, b: Any, c: Any) -> None:
-    """Every thread reads all that it needs from global memory."""
-    column, row = cuda.grid(2)
-    if row < c.shape[0] and column < c.shape[1]:
-        acc = c.dtype.type(0)
-        for k in range(a.shape[1]):
-            acc += a[row, k] * b[k, column]
-        c[row, column] = acc
-
-
-@cuda.jit
-def tiled_product(a: Any, b: Any, c: Any) -> None:
-    """Every thread brings one number of each tile, and all threads use them."""
-    a_tile = cuda.shared.array((TILE, TILE), np.float32)
-    b_tile = cuda.shared.array((TILE, TILE), np.float32)
-    column, row = cuda.grid(2)
-    x, y = cuda.threadIdx.x, cuda.threadIdx.y
-    acc = c.dtype.type(0)
-    for first in range(0, a.shape[1], TILE):
-        a_tile[y, x] = a[row, first + x]
-        b_tile[y, x] = b[first + y, column]
-        cuda.syncthreads()
-        for k in range(TILE):
-            acc += a_tile[y, k] * b_tile[k, x]
-        cuda.syncthreads()
-    c[row, column] = acc
 
 
 # --- pictures -------------------------------------------------------------------------------------
