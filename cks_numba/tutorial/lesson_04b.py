@@ -16,8 +16,9 @@ from ..geometry import ConvShape
 from ..plots.cells import LETTER_COLOURS
 from ..trace.machine import Machine
 from .answers import Wrong
+from .guesses import Choice, Number, Prediction
 from .own_kernel import Notes, Subject, reads, spied
-from .small_kernels import TILE
+from .small_kernels import TILE, tiled_product
 from .trying import Case, Filling, Terms, fills, one_of_each, sums_of_products, traced
 
 BLOCK = 64
@@ -244,6 +245,33 @@ def product_of(rows: int, terms: int, columns: int) -> Case:
     return Case(where, ((rows, terms), (terms, columns), (rows, columns)), (), grid, (TILE, TILE), every, mistakes)
 
 
+# --- predictions ------------------------------------------------------------------------------------
+PREDICTIONS: dict[str, Prediction] = {
+    "04b.a": Number(
+        lambda: sum(reads_of_block(tiled_product, (8, 8, 8), (1, 0)).values()),
+        "It is {answer}: four rows of a and four columns of b, of 8 numbers each. If every thread reads for itself, "
+        "each of these numbers is read four times, by four threads.",
+        low="The 16 results need four whole rows of a, and four whole columns of b. How many numbers are those?",
+        high="Each number only once, however many threads need it: four rows of a, and four columns of b.",
+        thoughts={
+            256: "That is if every thread reads for itself: 16 threads, and 8 + 8 numbers each.",
+            32: "That is what the block needs of a. It needs as much of b.",
+            16: "That many results the block makes, and a single one needs 8 + 8 numbers. All 16 need more.",
+            128: "That is both matrices as a whole. The block needs only four rows and four columns.",
+            8: "That is one row. Four rows of a and four columns of b are needed.",
+        },
+    ),
+    "04b.b": Choice(
+        ("never", "only if there are two", "in both cases"),
+        lambda: "only if there are two",
+        "The emulator complains {answer}. In one round nothing is overwritten. In the second, a fast thread brings its "
+        "next number while a slow one still needs the old one.",
+        {
+            "never": "The barrier stands between writing and reading. What is between reading and the next writing?",
+            "in both cases": "In a single round, every write comes before the barrier, and every read after it.",
+        },
+    ),
+}
 EXERCISES: dict[str, Callable[[Any], str]] = {
     "04b.1": turned_around,
     "04b.2": sums_of_blocks,

@@ -23,8 +23,16 @@ def gathering(x, out):
 
 @cuda.jit
 def along_a_row(x, factor, out):
-    """Neighbouring threads take neighbouring columns."""
+    """Neighbouring threads take neighbouring columns: the same as below, but for the order of the two numbers."""
     column, row = cuda.grid(2)
+    if row < out.shape[0] and column < out.shape[1]:
+        out[row, column] = x[row, column] * factor[row]
+
+
+@cuda.jit
+def down_a_column(x, factor, out):
+    """Neighbouring threads take neighbouring rows."""
+    row, column = cuda.grid(2)
     if row < out.shape[0] and column < out.shape[1]:
         out[row, column] = x[row, column] * factor[row]
 
