@@ -287,3 +287,17 @@ def test_a_stride_far_beyond_the_input_is_planned_at_once() -> None:
         found = sorted(triple for run in reached for triple in run.triples())
         assert found == [(f * 2 - padding, f, 0) for f in range(3) if 0 <= f * 2 - padding < 7]
         assert sum(run.positions for run in axis.runs("conv2d_input")) == 7
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("stride, dilation", [(1, 1), (2, 1), (1, 512), (3, 6)])
+def test_a_plan_costs_what_its_taps_cost_and_not_what_its_map_has(operator: str, stride: int, dilation: int) -> None:
+    """With 10**12 positions nothing may walk over them; the ends must be those of a short axis, moved."""
+    taps, padding = 5, 2 * dilation
+    short = 10 * taps * stride * dilation
+    more = 10**12 // (stride * dilation) * stride * dilation  # a multiple of all steps, so that the ends keep their form
+    runs = [Axis(size, taps, stride, padding, padding, dilation).runs(operator) for size in (short, short + more)]
+    assert [run.terms for run in runs[0]] == [run.terms for run in runs[1]] or operator == "conv2d_weight"
+    fixed = (short + more, taps, Axis(short + more, taps, stride, padding, padding, dilation).outputs)[FIXED[operator]]
+    assert sum(run.positions for run in runs[1]) == fixed
+    assert len(runs[1]) <= 2 * taps * stride + stride
