@@ -11,11 +11,13 @@ places in one.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from llvmlite import ir
 from numba import cfunc, njit, types
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 # The context of a worker, which runs some of the blocks of a launch.
@@ -151,7 +153,9 @@ def address(name: str) -> int:
     function, signature = FUNCTIONS[name]
     try:
         compiled = cfunc(signature, cache=True, error_model="numpy")(function)
-    except Exception:  # no folder for the cache of Numba, or what is in it is damaged
+    except Exception:  # Numba has no folder for its cache, or it is full, or damaged: then it begins anew
+        with suppress(Exception):
+            FunctionCache(function).flush()
         compiled = cfunc(signature, error_model="numpy")(function)
     _kept.append(compiled)
     return int(compiled.address)

@@ -293,11 +293,14 @@ def test_a_stride_far_beyond_the_input_is_planned_at_once() -> None:
 @pytest.mark.parametrize("stride, dilation", [(1, 1), (2, 1), (1, 512), (3, 6)])
 def test_a_plan_costs_what_its_taps_cost_and_not_what_its_map_has(operator: str, stride: int, dilation: int) -> None:
     """With 10**12 positions nothing may walk over them; the ends must be those of a short axis, moved."""
-    taps, padding = 5, 2 * dilation
-    short = 10 * taps * stride * dilation
-    more = 10**12 // (stride * dilation) * stride * dilation  # a multiple of all steps, so that the ends keep their form
-    runs = [Axis(size, taps, stride, padding, padding, dilation).runs(operator) for size in (short, short + more)]
-    assert [run.terms for run in runs[0]] == [run.terms for run in runs[1]] or operator == "conv2d_weight"
-    fixed = (short + more, taps, Axis(short + more, taps, stride, padding, padding, dilation).outputs)[FIXED[operator]]
-    assert sum(run.positions for run in runs[1]) == fixed
-    assert len(runs[1]) <= 2 * taps * stride + stride
+    taps, padding, step = 5, 2 * dilation, stride * dilation
+    sizes = (
+        10 * taps * step,
+        10 * taps * step + 10**12 // step * step,
+    )  # the same ends: the difference is of whole steps
+    short, long = (Axis(size, taps, stride, padding, padding, dilation) for size in sizes)
+    runs = long.runs(operator)
+    assert sum(run.positions for run in runs) == (long.size, taps, long.outputs)[FIXED[operator]]
+    assert len(runs) == len(short.runs(operator))
+    if operator != "conv2d_weight":  # whose sums go over the positions
+        assert [run.terms for run in runs] == [run.terms for run in short.runs(operator)]
