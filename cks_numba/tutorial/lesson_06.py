@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import median
+from pathlib import Path
+from statistics import geometric_mean, median
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,14 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from .. import kernels, plots
+from ..bench import results
+from ..bench.results import OURS, REGULAR
 from ..geometry import ConvShape
 from ..kernels import register_tile
 from ..kernels.jit import cuda
 from ..kernels.launch import TILE
 from ..kernels.tiled import TILES
+from ..plots import gallery
 from ..trace.elements import REAL, Element, Log, Number, Watched, blank
 from ..trace.machine import Machine
 from .answers import Wrong, agree
@@ -46,6 +50,27 @@ def intensities() -> dict[str, float]:
         f"tiled {TILES[0]}": (TILES[0].bm, TILES[0].bn),
     }
     return {rung: 2 * rows * columns / ((rows + columns) * BYTES) for rung, (rows, columns) in tiles.items()}
+
+
+def gpu_rates(folder: Path = gallery.FOLDER / "data") -> dict[str, dict[str, float]]:
+    """How many times as fast as the regular way each rung of conv2d was, by GPU, from the files gpu_*.csv.
+
+    The numbers are geometric means over the layers on which all rungs were timed.
+    """
+    names, found = {OURS: "tiled", REGULAR: "with_zeros"}, {}
+    for path in sorted(folder.glob("gpu_*.csv")):
+        rates: dict[Any, dict[str, float]] = {}
+        for row in results.read(path):
+            rung = names.get(row.contender, row.contender)
+            if row.operator == "conv2d" and rung in kernels.RUNGS:
+                rates.setdefault(row.case, {})[rung] = row.rate
+            device = row.device
+        whole = [case for case in rates.values() if len(case) == len(kernels.RUNGS)]
+        if whole:
+            found[device] = {
+                rung: geometric_mean(case[rung] / case["with_zeros"] for case in whole) for rung in kernels.RUNGS
+            }
+    return found
 
 
 def time_rungs(shape: ConvShape, repeats: int = 5) -> dict[str, float]:
