@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -64,9 +66,10 @@ class Work(NamedTuple):
     conflicts: float
 
 
-def count_rungs(shape: ConvShape = LAYER) -> list[Work]:
+@cache
+def count_rungs(shape: ConvShape = LAYER) -> tuple[Work, ...]:
     """Run every rung of conv2d in the emulator, checked, and count what it does."""
-    return [_count(rung, shape) for rung in kernels.RUNGS]
+    return tuple(_count(rung, shape) for rung in kernels.RUNGS)
 
 
 def _launches(rung: str, shape: ConvShape, arrays: Any) -> list[kernels.Launch]:
@@ -98,7 +101,7 @@ def _count(rung: str, shape: ConvShape) -> Work:
     )
 
 
-def draw_ladder(works: list[Work]) -> Figure:
+def draw_ladder(works: Sequence[Work]) -> Figure:
     """A row for each rung, a column for each count; blue where a rung is better by what is new in it."""
     fig = Figure(figsize=(10.5, 4.8), layout="constrained")
     axes = fig.subplots(1, len(COUNTS), sharey=True)
@@ -117,6 +120,16 @@ def draw_ladder(works: list[Work]) -> Figure:
     axes[0].invert_yaxis()
     fig.supxlabel("last three columns: for each multiply-add instruction of a warp", fontsize=12)
     return fig
+
+
+def in_words(works: Sequence[Work]) -> str:
+    """What the picture of the ladder shows."""
+    said = [
+        f"{work.rung}, {BUYS[work.rung][0]}: {', '.join(_short(getattr(work, name)) for name in COUNTS)}"
+        for work in works
+    ]
+    names = ", ".join(" ".join(title.split()) for title in COUNTS.values())
+    return f"A row of bars for each rung: {names}. {'. '.join(said)}."
 
 
 def _short(value: float) -> str:

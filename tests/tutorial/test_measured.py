@@ -51,7 +51,7 @@ def test_no_rung_has_bank_conflicts(works):
 
 
 def test_every_rung_is_drawn(works):
-    figure = ladder.draw_ladder(list(works.values()))
+    figure = ladder.draw_ladder(tuple(works.values()))
     texts = [text.get_text() for ax in figure.axes for text in ax.texts]
     assert len(texts) == len(ladder.COUNTS) * len(kernels.RUNGS)
     assert [label.get_text().splitlines()[0] for label in figure.axes[0].get_yticklabels()] == list(kernels.RUNGS)
