@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain, pairwise, starmap
 from math import gcd
 from typing import NamedTuple
 
@@ -83,6 +84,10 @@ class Affine(NamedTuple):
     def at(self, k: int, t: int) -> int:
         return self.base + k * self.fixed + t * self.term
 
+    def after(self, k: int) -> Affine:
+        """The same index, counted from the k-th fixed index on."""
+        return Affine(self.base + k * self.fixed, self.fixed, self.term)
+
 
 class Run(NamedTuple):
     """`positions` fixed indices of one axis, each the sum of the same `terms` terms (perhaps none)."""
@@ -95,8 +100,7 @@ class Run(NamedTuple):
 
     def part(self, first: int, last: int) -> Run:
         """The run of the k-th fixed indices from `first` to before `last`."""
-        i, f, o = (index._replace(base=index.at(first, 0)) for index in (self.i, self.f, self.o))
-        return Run(last - first, self.terms, i, f, o)
+        return Run(last - first, self.terms, self.i.after(first), self.f.after(first), self.o.after(first))
 
     def triples(self) -> Iterator[tuple[int, int, int]]:
         """All real triples (i, f, o) of the run."""
@@ -162,66 +166,80 @@ class Axis:
                 first[phase] = f
         return tuple(first)
 
+    @lru_cache(maxsize=4096)  # noqa: B019 - an axis is a few integers, and most layers have the same one twice
     def runs(self, operator: str) -> tuple[Run, ...]:
-        """Runs of the axis, which cover every fixed index of the operator exactly once."""
-        singles = {"conv2d": self._of_output, "conv2d_input": self._of_input, "conv2d_weight": self._of_tap}
-        return tuple(_merge(singles[operator]()))
+        """Runs of the axis, which cover every fixed index of the operator exactly once.
 
-    def _of_output(self) -> Iterator[list[Run]]:
-        s, d = self.stride, self.dilation
-        singles = []
-        for o in range(self.outputs):
+        The ends of the runs are solved for, so the cost grows with the taps and the stride, and not with the size.
+        """
+        families = {"conv2d": self._of_outputs, "conv2d_input": self._of_inputs, "conv2d_weight": self._of_taps}
+        return tuple(run for family in families[operator]() for run in _merge(family))
+
+    def _of_outputs(self) -> Iterator[Iterator[Run]]:
+        s, d, outputs = self.stride, self.dilation, self.outputs
+
+        def window(o: int, positions: int) -> Run:
             lo, hi = taps_of_output(o, self.size, self.taps, s, self.before, d)
             i = o * s - self.before + lo * d
-            singles.append(_run(hi - lo, Affine(i, s, d), Affine(lo, 0, 1), Affine(o, 1, 0), fixed=2))
-        yield singles
+            return _run(positions, hi - lo, Affine(i, s, d), Affine(lo, 0, 1), Affine(o, 1, 0), fixed=2)
 
-    def _of_tap(self) -> Iterator[list[Run]]:
-        s, d = self.stride, self.dilation
-        singles = []
-        for f in range(self.taps):
-            lo, hi = outputs_of_tap(f, self.size, self.outputs, s, self.before, d)
+        ends = [outputs_of_tap(f, self.size, outputs, s, self.before, d) for f in range(self.taps)]
+        yield starmap(window, _pieces(outputs, chain(*ends)))  # a window changes where a tap enters or leaves x
+
+    def _of_taps(self) -> Iterator[Iterator[Run]]:
+        s, d, outputs = self.stride, self.dilation, self.outputs
+
+        def window(f: int) -> Run:
+            lo, hi = outputs_of_tap(f, self.size, outputs, s, self.before, d)
             i = lo * s - self.before + f * d
-            singles.append(_run(hi - lo, Affine(i, d, s), Affine(f, 1, 0), Affine(lo, 0, 1), fixed=1))
-        yield singles
+            return _run(1, hi - lo, Affine(i, d, s), Affine(f, 1, 0), Affine(lo, 0, 1), fixed=1)
 
-    def _of_input(self) -> Iterator[list[Run]]:
-        s, d, f_step, o_step = self.stride, self.dilation, self.phase_step, self.output_step
+        yield map(window, range(self.taps))
+
+    def _of_inputs(self) -> Iterator[Iterator[Run]]:
+        s, d, outputs, f_step, o_step = self.stride, self.dilation, self.outputs, self.phase_step, self.output_step
         first = self.first_taps()
+
+        def window(k: int, positions: int) -> Run:
+            i = start + k * s
+            f, o, terms = taps_of_input(i, first, self.taps, outputs, s, self.before, d, f_step, o_step)
+            return _run(positions, terms, Affine(i, s, 0), Affine(f, 0, f_step), Affine(o, 1, -o_step), fixed=0)
+
         for start in range(min(s, self.size)):  # the phases: i, i + s, i + 2s, ... meet the same taps
-            singles = []
-            for i in range(start, self.size, s):
-                f, o, terms = taps_of_input(i, first, self.taps, self.outputs, s, self.before, d, f_step, o_step)
-                singles.append(_run(terms, Affine(i, s, 0), Affine(f, 0, f_step), Affine(o, 1, -o_step), fixed=0))
-            yield singles
+            f = first[(start + self.before) % s]
+            o = (start + self.before - f * d) // s  # the output that this tap meets in i; one more with each k
+            enters = [t * o_step - o for t in range(len(range(f, self.taps, f_step)))]  # k of output 0, tap by tap
+            cuts = chain(enters, (k + outputs for k in enters))
+            yield starmap(window, _pieces(len(range(start, self.size, s)), cuts))
 
 
-def _run(terms: int, i: Affine, f: Affine, o: Affine, fixed: int) -> Run:
-    """A run of one fixed index; where nothing meets it, only the fixed index itself is kept."""
+def _pieces(size: int, cuts: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Cut range(size) before each of the numbers that lie in it: the first index of every piece, and its length."""
+    ends = sorted({0, size, *(cut for cut in cuts if 0 < cut < size)})
+    return ((first, last - first) for first, last in pairwise(ends))
+
+
+def _run(positions: int, terms: int, i: Affine, f: Affine, o: Affine, fixed: int) -> Run:
+    """A run; where nothing meets its fixed indices, only these themselves are kept."""
     if terms > 0:
-        return Run(1, terms, i, f, o)
+        return Run(positions, terms, i, f, o)
     kept = [index if place == fixed else NOWHERE for place, index in enumerate((i, f, o))]
-    return Run(1, 0, *kept)
+    return Run(positions, 0, *kept)
 
 
-def _merge(families: Iterable[list[Run]]) -> Iterator[Run]:
-    """Join neighbours that share their terms: each must be the next one of the run before."""
-    for singles in families:
-        current: Run | None = None
-        for single in singles:
-            if current is not None and single == _next(current):
-                current = current._replace(positions=current.positions + 1)
-                continue
-            if current is not None:
-                yield current
-            current = single
-        if current is not None:
+def _merge(family: Iterable[Run]) -> Iterator[Run]:
+    """Join neighbours that share their terms: each must go on where the run before ends."""
+    current: Run | None = None
+    for run in family:
+        if current is None:
+            current = run
+        elif run == current.part(current.positions, current.positions + run.positions):
+            current = current._replace(positions=current.positions + run.positions)
+        else:
             yield current
-
-
-def _next(run: Run) -> Run:
-    """The single fixed index that would lengthen `run` by one."""
-    return run.part(run.positions, run.positions + 1)
+            current = run
+    if current is not None:
+        yield current
 
 
 class Group(NamedTuple):

@@ -11,11 +11,13 @@ places in one.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from llvmlite import ir
 from numba import cfunc, njit, types
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 # The context of a worker, which runs some of the blocks of a launch.
@@ -32,9 +34,9 @@ from numba.extending import intrinsic
     # for accesses that warp operations or atomics put in order
     CLOCKS, CLOCKS_SINCE, RELEASED, ACQUIRED, BLOCK_RELEASED, BLOCK_ACQUIRED,
     # for what the accesses of a warp cost together
-    COUNTS, LOG, SEEN, MOST, SITE_COUNT, RUN,
-) = range(57)  # fmt: skip
-CONTEXT_WORDS = 57
+    COUNTS, LOG, SEEN, MOST, SITE_COUNT, BARRIERS, RUN,
+) = range(58)  # fmt: skip
+CONTEXT_WORDS = 58
 
 # The frame of a thread.
 TID_X, TID_Y, TID_Z, THREAD, STATE, STEPS, MASK, DETAIL = range(8)
@@ -151,7 +153,9 @@ def address(name: str) -> int:
     function, signature = FUNCTIONS[name]
     try:
         compiled = cfunc(signature, cache=True, error_model="numpy")(function)
-    except Exception:  # no folder for the cache of Numba, or what is in it is damaged
+    except Exception:  # Numba has no folder for its cache, or it is full, or damaged: then it begins anew
+        with suppress(Exception):
+            FunctionCache(function).flush()
         compiled = cfunc(signature, error_model="numpy")(function)
     _kept.append(compiled)
     return int(compiled.address)
@@ -865,6 +869,7 @@ def run_block(context: Any, block: int, threads: int) -> None:
             continue
         if pass_barrier(context, threads) == 0:
             return
+        context[BARRIERS] += 1
         context[TIME] += 1
         context[SINCE] = context[TIME]
         if context[COPIES]:  # a barrier does not wait for copies

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from .. import plots, trace
+from .. import flops, plots, trace
 from ..geometry import Axis, ConvShape
 from ..kernels import tiled
 from .answers import Wrong, agree, call, shown
+from .guesses import Choice, Number, Prediction
 from .own_kernel import on_one_axis
 from .trying import one_axis
 
@@ -204,6 +205,45 @@ def filter_gradient(answer: Any) -> str:
     return "Every tap walks its own range of dy, the tap that meets nothing is 0, and spare threads stay away."
 
 
+# --- predictions ----------------------------------------------------------------------------------
+SMALL = ConvShape(n=1, ih=5, iw=5, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
+MIDDLE = ConvShape(n=128, ih=32, iw=32, ic=64, oc=64, fh=3, fw=3, padding=1)
+PARTS = (1, 4, 32, 1000)
+
+
+def _best_parts() -> int:
+    """The number of parts, of `PARTS`, with the shortest time by the library's model."""
+    chosen = tiled.choose(OPERATOR, MIDDLE)
+    return min(PARTS, key=lambda parts: tiled.Choice(OPERATOR, MIDDLE, chosen.tile, parts, chosen.sms).cycles)
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    "04.a": Number(
+        lambda: flops.count(OPERATOR, SMALL).saved,
+        "It is {answer:.2f} times. The middle fares best: it never lies on the padding, so 9 of its 25 products are "
+        "useful. On an edge of the filter 6 are, in a corner 4.",
+        low="Even the weight in the middle meets only the nine elements of dy: at most 9 of 25 are useful.",
+        high="The corners have the fewest useful products, 4 of 25. All other weights have more.",
+        thoughts={
+            25 / 4: "The corners are like that. The other weights lie on the padding less often.",
+            25 / 9: "The middle is like that. The other weights lie on the padding at times.",
+            4: "The inserted zeros alone would make about that. The padding comes on top.",
+        },
+        within=0.15,
+        near=0.9,
+    ),
+    "04.b": Choice(
+        PARTS,
+        _best_parts,
+        "It is {answer} of these four. Enough blocks for all multiprocessors, and parts that are still long beside "
+        "the time it takes to start and to add them.",
+        {
+            1: "Then there are fewer blocks than multiprocessors: most of the card has nothing to do.",
+            4: "Then there are still fewer blocks than multiprocessors: much of the card has nothing to do.",
+            1000: "That fills the card, but each part has to be started, written and added. They are too short for it.",
+        },
+    ),
+}
 EXERCISES: dict[str, Callable[[Any], str]] = {
     "04.1": spread_length,
     "04.2": outputs_of_tap,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reference import WARNINGS_ARE_ERRORS, brute_force, in_a_process, python_path
+from reference import WARNINGS_ARE_ERRORS, brute_force, in_a_process, integers, python_path
 
 import cks_numba as cks
 from cks_numba.backends.cpu import compiled
@@ -299,3 +300,78 @@ def memory_over_calls(first, more):
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc on this system")
 def test_memory_over_layers_of_many_sizes():
     in_a_process("test_processes", "memory_over_calls(1500, 2000)", NUMBA_NUM_THREADS="2")
+
+
+# --- Numba's cache on disk -----------------------------------------------------------------------
+def one_call_is_right(dtype="float32", warning=""):
+    """Check one call; with `warning`, one warning with this text must come, and no other."""
+    operands = integers("conv2d", SHAPE, dtype)[:2]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        got = cks.conv2d(*operands, stride=SHAPE.stride, padding=SHAPE.padding, backend="cpu")
+    np.testing.assert_array_equal(got, brute_force("conv2d", SHAPE, *operands))
+    texts = [str(one.message) for one in caught]
+    assert len(texts) == bool(warning) and all(warning in text for text in texts), texts
+
+
+def kept_code(folder, ending):
+    return sorted(folder.glob(f"*/gather.gather-*{ending}"))
+
+
+@pytest.fixture(scope="module")
+def filled_cache(tmp_path_factory):
+    """A cache with the code of one kernel in both dtypes, each made by a process of its own."""
+    folder = tmp_path_factory.mktemp("cache")
+    for dtype in ("float32", "float64"):
+        in_a_process("test_processes", f"one_call_is_right({dtype!r})", NUMBA_CACHE_DIR=str(folder))
+    assert len(kept_code(folder, ".nbc")) == 2
+    return folder
+
+
+def exchange(folder):
+    """Two processes that save at once may leave the code of one under the name that the index gives the other's."""
+    first, second = kept_code(folder, ".nbc")
+    first.write_bytes(second.read_bytes())
+
+
+def cut(ending, size):
+    def change(folder):
+        for path in kept_code(folder, ending):
+            path.write_bytes(path.read_bytes()[:size])
+
+    return change
+
+
+DAMAGES = {
+    "code cut short": (cut(".nbc", 1000), "could not be read in "),
+    "code empty": (cut(".nbc", 0), "could not be read in "),
+    "index cut short": (cut(".nbi", 100), "could not be read in "),
+    "index empty": (cut(".nbi", 0), "could not be read in "),
+    "code deleted": (lambda folder: [path.unlink() for path in kept_code(folder, ".nbc")], ""),
+    "code of another dtype": (exchange, ""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_in_the_cache_is_compiled_again(damage, filled_cache, tmp_path):
+    folder = shutil.copytree(filled_cache, tmp_path / "cache")
+    change, warning = DAMAGES[damage]
+    change(folder)
+    call = f"one_call_is_right(warning={warning and warning + str(folder)!r})"
+    in_a_process("test_processes", call, NUMBA_CACHE_DIR=str(folder))
+    before = [path.read_bytes() for path in kept_code(folder, ".nb?")]
+    in_a_process("test_processes", "one_call_is_right()", NUMBA_CACHE_DIR=str(folder))  # the damage is repaired
+    assert [path.read_bytes() for path in kept_code(folder, ".nb?")] == before
+
+
+def on_a_full_disk(folder):
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))  # bytes; no code is as small
+    one_call_is_right(warning=f"could not be kept in {folder}")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="limits on files are of Unix")
+def test_a_full_disk_costs_the_cache_alone(tmp_path):
+    in_a_process("test_processes", f"on_a_full_disk({str(tmp_path)!r})", NUMBA_CACHE_DIR=str(tmp_path))
+    assert not kept_code(tmp_path, ".nb?")

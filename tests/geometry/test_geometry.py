@@ -287,3 +287,20 @@ def test_a_stride_far_beyond_the_input_is_planned_at_once() -> None:
         found = sorted(triple for run in reached for triple in run.triples())
         assert found == [(f * 2 - padding, f, 0) for f in range(3) if 0 <= f * 2 - padding < 7]
         assert sum(run.positions for run in axis.runs("conv2d_input")) == 7
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("stride, dilation", [(1, 1), (2, 1), (1, 512), (3, 6)])
+def test_a_plan_costs_what_its_taps_cost_and_not_what_its_map_has(operator: str, stride: int, dilation: int) -> None:
+    """With 10**12 positions nothing may walk over them; the ends must be those of a short axis, moved."""
+    taps, padding, step = 5, 2 * dilation, stride * dilation
+    sizes = (
+        10 * taps * step,
+        10 * taps * step + 10**12 // step * step,
+    )  # the same ends: the difference is of whole steps
+    short, long = (Axis(size, taps, stride, padding, padding, dilation) for size in sizes)
+    runs = long.runs(operator)
+    assert sum(run.positions for run in runs) == (long.size, taps, long.outputs)[FIXED[operator]]
+    assert len(runs) == len(short.runs(operator))
+    if operator != "conv2d_weight":  # whose sums go over the positions
+        assert [run.terms for run in runs] == [run.terms for run in short.runs(operator)]

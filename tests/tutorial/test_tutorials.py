@@ -157,7 +157,7 @@ def test_links_lead_to_files(path: Path) -> None:
 PREDICT = re.compile(r'^predict\("(\w+\.\w+)", (.+)\)$')
 BEHIND = re.compile(r'^with behind\("(\w+\.\w+)"\):$', re.MULTILINE)
 ASKED = re.compile(r"\*\*[^*]*\b(?:[Pp]redict|[Gg]uess)")
-WORDS = dict(enumerate("zero one two three four five six seven eight nine ten eleven twelve".split()))
+WORDS = dict(enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2))
 
 
 def predictions_of(path: Path) -> dict:
@@ -213,7 +213,7 @@ def test_a_learner_finds_every_answer_folded(path: Path) -> None:
             assert [folded(output) for output in cell["outputs"]] == [True], build.source_of(cell)
 
 
-def said_openly(notebook, name: str) -> str:
+def said_openly(notebook, name: str) -> list[str]:
     """Return what a learner reads from a prediction to the next heading outside of the fold, texts in code included."""
     cells = notebook["cells"]
     start = next(k for k, cell in enumerate(cells) if name in BEHIND.findall(build.source_of(cell)))
@@ -226,18 +226,37 @@ def said_openly(notebook, name: str) -> str:
             texts.append(re.split(r"^#", build.source_of(cell), flags=re.MULTILINE)[0])
             if build.source_of(cell) != texts[-1]:
                 break
-    return "\n".join(texts)
+    return texts
+
+
+def forms(one) -> set[str]:
+    """Return how an answer is written in a text."""
+    if not isinstance(one, Number):
+        return {str(one.right)}
+    digits = ("g", ".1f", ".2f") + ((".0f",) if one.right >= 10 else ())
+    return {f"{one.right:{form}}" for form in digits} | ({WORDS[one.right]} if one.right in WORDS else set())
 
 
 @with_predictions
 def test_no_answer_is_said_outside_of_its_fold(path: Path) -> None:
     notebook = build.read(FOLDER / path.name)
     for name, one in predictions_of(path).items():
-        forms = {str(one.right)}
-        if isinstance(one, Number):
-            forms = {f"{one.right:{form}}" for form in ("g", ".0f", ".1f", ".2f")} | (
-                {WORDS[one.right]} if one.right in WORDS else set()
-            )
-        for form in forms:
-            found = re.search(rf"(?<![\w.]){re.escape(form)}(?![\w.]*\w)", said_openly(notebook, name), re.IGNORECASE)
-            assert not found, f"{name}: {form}"
+        texts = [text for text in said_openly(notebook, name) if text not in getattr(one, "choices", ())]
+        assert texts
+        for form in forms(one):
+            word = re.compile(rf"(?<![\w.]){re.escape(form)}(?![\w.]*\w)", re.IGNORECASE)
+            assert not any(map(word.search, texts)), f"{name}: {form}"
+
+
+def test_an_answer_that_is_said_is_noticed() -> None:
+    """The result of lesson 02's first prediction, once in a text below it and once in the code."""
+    notebook = build.read(FOLDER / next(path.name for path in PREDICTING if path.name.startswith("02")))
+    cell, after = (
+        next(k for k, cell in enumerate(notebook["cells"]) if cell["id"] == name) for name in ("02-06", "02-07")
+    )
+    notebook["cells"][cell]["source"] = ['with behind("02.a"):\n', '    print("44 in code")']
+    notebook["cells"][after]["source"] = ["It is **44**, as you see.\n", "\n", "## 44 below a heading"]
+    said = said_openly(notebook, "02.a")
+    assert (
+        "44 in code" in said and "It is **44**, as you see.\n\n" in said and not any("below" in text for text in said)
+    )

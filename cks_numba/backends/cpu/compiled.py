@@ -16,17 +16,22 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import warnings
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from operator import index
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
 
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, types
+from numba import carray, types
+from numba.core import sigutils
+from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
 from numba.extending import intrinsic, models, register_jitable, register_model
 
 from ... import plan_table
@@ -224,12 +229,44 @@ def compiled(function: Any, kind: str) -> Kernel:
 
 
 def _compile(function: Any, signature: Any) -> Any:
-    """Compile a function, or take it from Numba's cache."""
+    """Compile a function, or take it from Numba's cache on disk."""
+    args, returned = sigutils.normalize_signature(signature)
+    owner = CFunc(function, (args, returned), {}, {"error_model": "numpy"})
     with uninterrupted():
+        with suppress(RuntimeError):  # Numba found no folder for its cache
+            owner._cache = _CarefulCache(function)  # type: ignore[attr-defined]
+        owner.compile()
+    return owner
+
+
+class _CarefulCache(FunctionCache):
+    """Numba's cache on disk, of which nothing that is damaged, full or another process's costs a result."""
+
+    warned: ClassVar[bool] = False
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled code, or None to compile it: then it is saved, in place of what could not be read."""
         try:
-            return cfunc(signature, cache=True, error_model="numpy")(function)
-        except RuntimeError:  # Numba found no folder for its cache
-            return cfunc(signature, error_model="numpy")(function)
+            found = super().load_overload(sig, target_context)
+        except Exception as error:  # unpickling may raise anything
+            self._warn("read", error)
+            with suppress(OSError):
+                self.flush()
+            return None
+        # Two processes that save at once may give their files the same name: the index of one, the code of the other.
+        return found if found is not None and found.signature == sig else None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:  # a full disk, a quota, no permission; or the index cannot be read
+            self._warn("kept", error)
+
+    def _warn(self, done: str, error: Exception) -> None:
+        if not _CarefulCache.warned:
+            _CarefulCache.warned = True
+            text = f"compiled code could not be {done} in {self.cache_path}: {type(error).__name__}: {error}"
+            warnings.warn(f"{text}. It is compiled again, and the results are right", RuntimeWarning, stacklevel=3)
 
 
 @cache
