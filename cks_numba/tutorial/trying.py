@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,8 @@ LIMIT = 20_000
 """Jumps back in loops after which a thread counts as running without end; no exercise needs a hundred."""
 FEW = 6
 """Products that a message writes out."""
+DIGITS = 8
+"""Digits in base 8 of a whole number that float32 holds exactly."""
 
 Index = tuple[int, ...]
 Triple = tuple[int, int, int]
@@ -371,15 +374,24 @@ def _sum(pairs: Iterable[tuple[Index, Index]], names: tuple[str, str, str]) -> s
 
 
 def _products(kernel: Any, case: Case) -> Terms:
-    """The products that a kernel adds up, by experiment."""
+    """The products that a kernel adds up, by experiment.
+
+    With a 1 in one element of a, and 1, 8, 64... in some of b, a digit of a result in base 8 says how often it has the
+    product with one of these. float32 holds DIGITS of them exactly.
+    """
     found: dict[Index, set[tuple[Index, Index]]] = {}
-    for k in np.ndindex(*case.sizes[0]):
-        for j in np.ndindex(*case.sizes[1]):
-            a, b = (np.zeros(size, np.float32) for size in case.sizes[:2])
-            a[k] = b[j] = 1
-            for index in np.argwhere(np.isclose(case.launch(kernel, a, b)[0], 1)):
-                found.setdefault(tuple(map(int, index)), set()).add((k, j))
-    return {index: frozenset(pairs) for index, pairs in found.items()}
+    places = list(np.ndindex(*case.sizes[1]))
+    for k, first in product(np.ndindex(*case.sizes[0]), range(0, len(places), DIGITS)):
+        a, b = (np.zeros(size, np.float32) for size in case.sizes[:2])
+        a[k] = 1
+        for digit, j in enumerate(places[first : first + DIGITS]):
+            b[j] = 8**digit
+        out, _ = case.launch(kernel, a, b)
+        for index in np.argwhere((out > 0) & (out < 8**DIGITS) & (out == np.floor(out))):
+            digits = f"{int(out[tuple(index)]):o}"[::-1]
+            once = (places[first + digit] for digit, often in enumerate(digits) if often == "1")
+            found.setdefault(tuple(map(int, index)), set()).update((k, j) for j in once)
+    return _clean({index: frozenset(pairs) for index, pairs in found.items()})
 
 
 def _cause(kernel: Any, failed: Case, cases: list[Case], found: Terms) -> Iterator[str]:
