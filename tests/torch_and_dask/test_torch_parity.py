@@ -224,7 +224,9 @@ def test_tensor_errors():
         cks.conv2d(x, w.requires_grad_(), backend="cpu")
     with torch.no_grad():
         assert cks.conv2d(x, w, backend="cpu").shape == (1, 1, 1, 4)
-    with pytest.raises(TypeError, match=r"x must be float32 or float64, got bfloat16: take x.float\(\)"):
+    with pytest.raises(TypeError, match=r"x must be float16, .* or float64, got int64: take x.float\(\)"):
+        cks.conv2d(x.long(), w.detach(), backend="cpu")
+    with pytest.raises(TypeError, match=r"the same dtype, got bfloat16 and float32: take x.float\(\)"):
         cks.conv2d(x.bfloat16(), w.detach(), backend="cpu")
     with pytest.raises(TypeError, match=r"CPU tensors for x and NumPy arrays for w: take torch.as_tensor\(w, device="):
         cks.conv2d(x, w.detach().numpy(), backend="cpu")
