@@ -24,6 +24,8 @@ four ints in this order, "valid" for none, or "same" for a result as large as th
 Precision = Literal["float32", "tf32"]
 """How float32 numbers are multiplied: as they are, or rounded to 11 significant bits, as tensor cores want them."""
 
+DEFAULT_PRECISION: Precision = "float32"
+
 Choice = TypeVar("Choice", bound=str)
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 MAX_GRID_YZ = 65535  # largest number of blocks along the second and third axis of a grid
@@ -116,7 +118,9 @@ def dtypes(names: dict[str, str], cast: str = '.astype("float32")') -> str:
 
 def precision(value: Any, dtype: str) -> Precision:
     """Return the precision of products; "tf32" is for float32 arrays alone."""
-    found: Precision = choice("precision", value, ("float32", "tf32"))
+    if value is DEFAULT_PRECISION:
+        return DEFAULT_PRECISION
+    found: Precision = choice("precision", value, (DEFAULT_PRECISION, "tf32"))
     if found == "tf32" and dtype != "float32":
         raise ValueError(f'precision="tf32" is for float32 arrays, got {dtype}: leave precision out')
     return found

@@ -6,7 +6,8 @@ Names and meaning are those of ``torch.nn.functional`` and ``torch.nn.grad``; wh
 is keyword-only. The arrays may be NumPy arrays, PyTorch tensors, or GPU arrays of Numba, CuPy or
 PyTorch, all of one kind; the result is of that kind too. Any other array in host memory with DLPack (JAX) is read
 in place, and the result is handed to its own library. Any other array with the CUDA array interface gives
-Numba device arrays. `out` may be of any kind that can be written to; JAX arrays cannot.
+Numba device arrays. `out` may be of any kind that can be written to; JAX arrays cannot. All have one dtype: float16,
+bfloat16, float32 or float64.
 """
 
 from __future__ import annotations
@@ -121,6 +122,12 @@ def conv2d(
            [18., 27., 27., 18.],
            [18., 27., 27., 18.],
            [12., 18., 18., 12.]], dtype=float32)
+
+    With 16 bits the sum is made in float32, so 60000 + 60000 - 60000 is no infinity:
+
+    >>> x = np.array([60000, 60000, -60000], np.float16).reshape(1, 1, 1, 3)
+    >>> conv2d(x, np.ones((1, 1, 1, 3), np.float16), backend="cpu").item()
+    60000.0
     """
     # 1. check: everything, before anything is written
     x_operand, w_operand = Operand("x", x), Operand("w", w)

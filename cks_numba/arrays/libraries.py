@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import checks
 from ..backends import gpu
-from ..buffers import TO_LAST, TO_OWN, bits, dtype_name
+from ..buffers import TO_LAST, TO_OWN, dtype_name
 
 LARGE_BYTES = 2**20
 """Bytes from which a result is large and begins at a cache line."""
@@ -43,8 +43,8 @@ class NumPy:
     taken: str = "numpy.asarray({})"
 
     def raw(self, array: Any) -> Any:
-        """Return the array as the backends take it: a NumPy array or a device array of Numba; bfloat16 as int16."""
-        return bits(array)
+        """Return the array as the backends take it: a NumPy array or a device array of Numba."""
+        return array
 
     def widened(self, array: Any) -> Any:
         """Return an array of 16 bits, in host memory, as float32."""
@@ -113,7 +113,7 @@ class CuPy(NumPy):
     taken = "cupy.asarray({})"
 
     def raw(self, array: Any) -> Any:
-        return gpu().cuda.as_cuda_array(bits(array))
+        return gpu().cuda.as_cuda_array(array)
 
     def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
         return sys.modules["cupy"].ascontiguousarray(array.transpose(axes))
@@ -203,7 +203,7 @@ class Numba(NumPy):
         self._copy(source, target, False, axes != TO_OWN["NHWC"], stream)
 
     def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
-        gpu().add_bias(self.raw(out), self.raw(bias), stream or 0)
+        gpu().add_bias(out, bias, stream or 0)
 
     def batch_of_one(self, array: Any) -> Any:
         if not array.is_c_contiguous():
@@ -220,7 +220,7 @@ class Numba(NumPy):
         return stream if stream is not None else getattr(like, "stream", 0)
 
     def _copy(self, source: Any, target: Any, from_first: bool, to_first: bool, stream: Any) -> None:
-        gpu().copy(self.raw(source), self.raw(target), from_first, to_first, stream or 0)
+        gpu().copy(source, target, from_first, to_first, stream or 0)
 
 
 class DLPack(NumPy):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import checks
-from ..buffers import HALVES
+from ..buffers import HALVES, bits
 from ..checks import Precision
 from ..geometry import ConvShape
 from ..steps import BY_OPERATOR
@@ -76,14 +76,13 @@ def run(
     stream: Any = None,
     precision: Precision = "float32",
 ) -> None:
-    """Run one operator, and write every element of `out`.
-
-    cuda and emulator alone take arrays of 16 bits: float16, and bfloat16 as int16.
-    """
-    tensor = precision == "tf32" or out.dtype.itemsize == 2
+    """Run one operator, and write every element of `out`; cuda and emulator alone take arrays of 16 bits."""
     if backend == "cpu":
         cpu.run(operator, shape, first, second, out)
-    elif backend == "cuda":
+        return
+    first, second, out = bits(first), bits(second), bits(out)
+    tensor = precision == "tf32" or out.dtype.itemsize == 2
+    if backend == "cuda":
         gpu().run(operator, shape, first, second, out, 0 if stream is None else stream, tensor)
     elif backend == "emulator":
         emulated().run(operator, shape, first, second, out, tensor)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import config
 
-from ..buffers import HALVES
+from ..buffers import HALVES, bits
 from ..geometry import ConvShape
 from ..kernels import launches, tiled
 from ..kernels.elementwise import launch_add_bias, launch_copy
@@ -127,14 +127,14 @@ def copy(src: Any, out: Any, src_channels_first: bool, out_channels_first: bool,
     """Copy one device array into another, between the two layouts."""
     if out.size:
         with launching:
-            launch_copy(src, out, src_channels_first, out_channels_first).run(stream)
+            launch_copy(bits(src), bits(out), src_channels_first, out_channels_first).run(stream)
 
 
 def add_bias(out: Any, bias: Any, stream: Any = 0) -> None:
     """Add a bias to an NHWC device array in place."""
     if out.size:
         with launching:
-            launch_add_bias(out, bias).run(stream)
+            launch_add_bias(bits(out), bits(bias)).run(stream)
 
 
 def fill_zero(out: Any, stream: Any = 0) -> None:
