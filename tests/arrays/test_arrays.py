@@ -206,3 +206,32 @@ def test_jax_arrays_in_and_out(layout, monkeypatch):
         TypeError, match="x and w must be of one kind, got jaxlib arrays for x and NumPy arrays for w: take jax"
     ):
         cks.conv2d(x, np.asarray(w), layout=layout)
+
+
+@pytest.mark.jax
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_jax_arrays_of_16_bits(layout, dtype):
+    """JAX's arrays of bfloat16 have DLPack, but NumPy cannot read it; what comes out is the rounded sum."""
+    jax = pytest.importorskip("jax", reason="JAX is not installed (pip install jax)")
+    axes = (0, 1, 2, 3) if layout == "NHWC" else (0, 3, 1, 2)
+    given = [jax.numpy.asarray(array.transpose(axes), dtype) for array in operands()]
+    exact = calls(*(np.asarray(array, np.float64) for array in given), layout=layout, backend="cpu")
+    for got, wanted in zip(calls(*given, layout=layout, backend="cpu"), exact, strict=True):
+        assert isinstance(got, jax.Array) and got.dtype == dtype
+        step = float(jax.numpy.finfo(dtype).eps) * 2.0 ** (np.frexp(wanted)[1] - 1)
+        assert (abs(np.asarray(got, np.float64) - wanted) <= 0.501 * step + 1e-6).all()
+    with pytest.raises(ValueError, match="out must be writeable, got a read-only array"):
+        cks.conv2d(*given[:2], **KEYS, layout=layout, out=calls(*given, layout=layout, backend="cpu")[0])
+
+
+def test_bfloat16_that_numpy_is_not_given():
+    class Own(Foreign):
+        dtype = "bfloat16"
+
+        def __array__(self, dtype=None, copy=None):
+            return self.array
+
+    x, w, _ = operands()
+    with pytest.raises(TypeError, match="x cannot be read through DLPack: NumPy gets float32 for bfloat16"):
+        cks.conv2d(Own(x), Own(w), **KEYS)
