@@ -118,7 +118,7 @@ def dtypes(names: dict[str, str], cast: str = '.astype("float32")') -> str:
 
 def precision(value: Any, dtype: str) -> Precision:
     """Return the precision of products; "tf32" is for float32 arrays alone."""
-    if value is DEFAULT_PRECISION:
+    if isinstance(value, str) and value == DEFAULT_PRECISION:
         return DEFAULT_PRECISION
     found: Precision = choice("precision", value, (DEFAULT_PRECISION, "tf32"))
     if found == "tf32" and dtype != "float32":
