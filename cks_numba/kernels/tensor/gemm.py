@@ -18,7 +18,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from numba import float32, int32, uint32
+from numba import float32, int32, int64, uint32
 
 from ...plan_table import (
     COLUMNS,
@@ -170,14 +170,14 @@ def copier(number: Format, operand: Operand, along: bool) -> Any:
 
 
 @cache
-def writer(number: Format, columns: int, vectors: bool) -> Any:
-    """Make the function that writes the results of a thread in one row that are neighbours: `columns` of them.
+def writer(number: Format, tile: Tile, columns: int, vectors: bool) -> Any:
+    """Make the function that writes all results of a thread that exist.
 
-    They are of one octet of columns or of four. With `vectors` they all exist, and no store is smaller than it could
-    be; without, each is written alone if it exists.
+    In a row `columns` of them are neighbours, which are of one octet of columns or of four. With `vectors` these all
+    exist or none, and no store is smaller than it need be.
     """
     narrow, short = number.narrow, number.lanes == 8
-    octets = columns // 2
+    high, wide, octets = tile.wm // 16, tile.wn // 8, columns // 2
 
     @device
     def word(acc, i, j, h):
@@ -205,15 +205,32 @@ def writer(number: Format, columns: int, vectors: bool) -> Any:
                 )  # fmt: skip
 
     @device
-    def write(out, index, acc, i, j, half, left):
-        """Of the i-th two octets of rows, the first or the second half; `left` columns exist from here on."""
-        if vectors:
-            if left > 0:
-                write_vector(out, index, acc, i, j, 2 * half)
-        else:
-            for k in range(columns):
-                if k < left:
-                    store(out, index + k, narrow(acc[i, j + k // 2, 2 * half + k % 2]))
+    def write_row(out, acc, rows, places, exist, i, half):
+        row = rows[2 * i + half]
+        if row >= 0:
+            for j in range(0, wide, octets):
+                if vectors:
+                    if exist[j] > 0:
+                        write_vector(out, row + places[j], acc, i, j, 2 * half)
+                else:
+                    for k in range(columns):
+                        if k < exist[j]:
+                            store(out, row + places[j] + k, narrow(acc[i, j + k // 2, 2 * half + k % 2]))
+
+    @device
+    def write_octets(out, acc, rows, places, exist, i):
+        write_row(out, acc, rows, places, exist, i, uint32(0))
+        write_row(out, acc, rows, places, exist, i, uint32(1))
+
+    @device
+    def write(out, acc, rows, places, exist):
+        """Row i of this thread begins at rows[i], or does not exist (-1); exist[j] columns from places[j] on exist."""
+        # They are written out: the compiler does not unroll a loop with so long a body, and acc would go to memory.
+        write_octets(out, acc, rows, places, exist, uint32(0))
+        write_octets(out, acc, rows, places, exist, uint32(1))
+        if high == 4:
+            write_octets(out, acc, rows, places, exist, uint32(2))
+            write_octets(out, acc, rows, places, exist, uint32(3))
 
     return write
 
@@ -222,17 +239,17 @@ def writer(number: Format, columns: int, vectors: bool) -> Any:
 def gather_kernel(tile: Tile, number: Format, forward: bool, vectors: bool) -> Any:
     """Make ``tensor_gather`` for a tile, a format, conv2d (forward) or conv2d_input, whole or single stores."""
     bm, bn, wm, wn = tile
-    lanes, high, wide = number.lanes, wm // 16, wn // 8
+    lanes, tall, high, wide = number.lanes, wm // 8, wm // 16, wn // 8
     place, sum_chunks, a_operand, b_operand = frame(number, tile, True, forward)
-    a_loads, a_apart, a_row = a_operand.loads, a_operand.apart, a_operand.row
-    b_loads, b_apart, b_row = b_operand.loads, b_operand.apart, b_operand.row
-    run = 8 if forward else 2  # neighbouring columns of a thread
-    write = writer(number, run, vectors)
+    a_loads, a_apart, a_row, a_later = a_operand.loads, a_operand.apart, a_operand.row, a_operand.later
+    b_loads, b_apart, b_row, b_later = b_operand.loads, b_operand.apart, b_operand.row, b_operand.later
+    write = writer(number, tile, 8 if forward else 2, vectors)  # conv2d: a thread has eight neighbouring columns
 
     @kernel(tile.threads, blocks=tile.resident)
     def tensor_gather(src, w, out, table, depth, src_h, src_w, w_h, w_w, w_oc):
         """out[n, position, column] = sum over (tap, k) of src[n, position + tap, k] * w[tap, k, column]."""
-        acc = cuda.local.array((high, wide, 4), float32)
+        acc, begins = cuda.local.array((high, wide, 4), float32), cuda.local.array(tall, int64)
+        places, exist = cuda.local.array(wide, uint32), cuda.local.array(wide, int32)
         a_at, b_at = cuda.local.array(a_loads, uint32), cuda.local.array(b_loads, uint32)
         mine = place()
         (row, column, lane), (a_term, a_first), (b_term, b_first) = mine
@@ -273,16 +290,16 @@ def gather_kernel(tile: Tile, number: Format, forward: bool, vectors: bool) -> A
         # 5. Write the results that exist. The table is read again: kept numbers would take registers from the loop.
         rows_h, rows_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
         m0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bm)
-        for i in range(2 * high):
-            m = uint32(m0 + row + a_row(i, lane))
-            if m < out.shape[0] * rows_h * rows_w:
-                n, kh, kw = digits(m, rows_h, rows_w)
-                h = table[g, ROWS + FIXED] + kh * table[g, ROWS + FIXED_STEP]
-                v = table[g, COLUMNS + FIXED] + kw * table[g, COLUMNS + FIXED_STEP]
-                at = ((n * out.shape[1] + h) * out.shape[2] + v) * out.shape[3] + c_group * columns
-                for j in range(0, wide, run // 2):
-                    c = uint32(n0 + column + b_row(j, lane))
-                    write(out, at + c, acc, i // 2, j, i % 2, int32(columns - c))
+        for i in range(tall):
+            n, kh, kw = digits(uint32(m0 + row + a_row(lane) + a_later(i)), rows_h, rows_w)
+            h = table[g, ROWS + FIXED] + kh * table[g, ROWS + FIXED_STEP]
+            v = table[g, COLUMNS + FIXED] + kw * table[g, COLUMNS + FIXED_STEP]
+            at = ((int64(n) * out.shape[1] + h) * out.shape[2] + v) * out.shape[3] + c_group * columns
+            begins[i] = at if n < out.shape[0] else int64(-1)
+        for j in range(wide):
+            places[j] = uint32(n0 + column + b_row(lane) + b_later(j))
+            exist[j] = int32(columns - places[j])
+        write(out, acc, begins, places, exist)
 
     return tensor_gather
 
@@ -291,16 +308,17 @@ def gather_kernel(tile: Tile, number: Format, forward: bool, vectors: bool) -> A
 def weight_kernel(tile: Tile, number: Format, result: Format, vectors: bool) -> Any:
     """Make ``tensor_weight`` for a tile, the formats of arrays and result, and for whole stores or single ones."""
     bm, bn, wm, wn = tile
-    lanes, bk, high, wide = number.lanes, number.bk, wm // 16, wn // 8
+    lanes, bk, tall, high, wide = number.lanes, number.bk, wm // 8, wm // 16, wn // 8
     place, sum_chunks, a_operand, b_operand = frame(number, tile, False, False)
-    a_loads, a_apart, a_row = a_operand.loads, a_operand.apart, a_operand.row
-    b_loads, b_apart, b_row = b_operand.loads, b_operand.apart, b_operand.row
-    write = writer(result, 2, vectors)
+    a_loads, a_apart, a_row, a_later = a_operand.loads, a_operand.apart, a_operand.row, a_operand.later
+    b_loads, b_apart, b_row, b_later = b_operand.loads, b_operand.apart, b_operand.row, b_operand.later
+    write = writer(result, tile, 2, vectors)
 
     @kernel(tile.threads, blocks=tile.resident)
     def tensor_weight(x, dy, out, table, rows, depth, x_n, x_h, x_w, dy_n, dy_h, dy_w):
         """out[part, oc, tap, ic] = sum over the part's (n, oh, ow) of dy[n, oh, ow, oc] * x[n, ih, iw, ic]."""
-        acc = cuda.local.array((high, wide, 4), float32)
+        acc, begins = cuda.local.array((high, wide, 4), float32), cuda.local.array(tall, int64)
+        places, exist = cuda.local.array(wide, uint32), cuda.local.array(wide, int32)
         a_at, b_at = cuda.local.array(a_loads, uint32), cuda.local.array(b_loads, uint32)
         mine = place()
         (row, column, lane), (term, a_first), (_, b_first) = mine  # both operands copy the same term
@@ -348,15 +366,16 @@ def weight_kernel(tile: Tile, number: Format, result: Format, vectors: bool) -> 
         n0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bn)
         taps_h, taps_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
         for j in range(wide):
-            kh, kw, k = digits(uint32(n0 + column + b_row(j, lane)), taps_w, depth)
+            kh, kw, k = digits(uint32(n0 + column + b_row(lane) + b_later(j)), taps_w, depth)
             fh = table[g, ROWS + FIXED] + kh * table[g, ROWS + FIXED_STEP]
             fw = table[g, COLUMNS + FIXED] + kw * table[g, COLUMNS + FIXED_STEP]
-            for i in range(2 * high):
-                m = uint32(m0 + row + a_row(i, lane))
-                if m < rows and kh < taps_h:
-                    oc = cuda.blockIdx.z * rows + m
-                    at = ((oc * out.shape[1] + fh) * out.shape[2] + fw) * out.shape[3] + k
-                    write(out, at, acc, i // 2, j, i % 2, int32(out.shape[3] - k))
+            places[j] = uint32((fh * out.shape[2] + fw) * out.shape[3] + k)
+            exist[j] = int32(out.shape[3] - k) if kh < taps_h else int32(0)
+        for i in range(tall):
+            m = uint32(m0 + row + a_row(lane) + a_later(i))
+            oc = int64(cuda.blockIdx.z * rows + m)
+            begins[i] = oc * out.shape[1] * out.shape[2] * out.shape[3] if m < rows else int64(-1)
+        write(out, acc, begins, places, exist)
 
     return tensor_weight
 

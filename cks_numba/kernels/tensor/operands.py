@@ -44,12 +44,13 @@ class Operand(NamedTuple):
     place, further : device functions
         Where a stage takes a term and a row, in bytes from its begin; and from there, where the j-th copy goes.
     where : device function
-        Where a lane reads, for the rows of its warp: two or more places, in bytes from the begin of a stage.
+        Where a lane reads first, for the rows of its warp, in bytes from the begin of a stage.
     read : device function
         Read the whole chunk: held[i, k] is register k, of the i-th two octets (of A) or of the i-th octet (of B).
         Those of the second step come after those of the first.
-    row : device function
-        The row of the i-th octet that a lane has results of; of B the first of its two columns, which are neighbours.
+    row, later : device functions
+        The row of the first octet that a lane has results of (of B the first of its two columns, which are
+        neighbours); and how many rows further that of the i-th octet is.
     """
 
     loads: int
@@ -60,6 +61,7 @@ class Operand(NamedTuple):
     where: Any
     read: Any
     row: Any
+    later: Any
 
 
 @cache
@@ -81,15 +83,23 @@ def matrix_of_lane(is_a: bool) -> Any:
 
 
 @cache
-def rounding(number: Format) -> Any:
-    """Make the function that rounds a word to tf32, whose last bits the tensor core would otherwise cut off."""
+def rounding(number: Format) -> tuple[Any, Any]:
+    """Make the function that rounds a word to tf32, whose last bits the tensor core would otherwise cut off.
+
+    And the one that puts four words, each rounded, into held[i, k] and those that follow.
+    """
     rounds = number.name == "tf32"
 
     @device
     def fit(word):
         return ptx.round_tf32(word) if rounds else word
 
-    return fit
+    @device
+    def put(held, i, k, words):
+        one, two, three, four = words
+        held[i, k], held[i, k + 1], held[i, k + 2], held[i, k + 3] = fit(one), fit(two), fit(three), fit(four)
+
+    return fit, put
 
 
 @cache
@@ -100,7 +110,7 @@ def along_terms(number: Format, size: int, threads: int, mine: int, is_a: bool) 
     octets that a thread has results of are then eight neighbours: 8q to 8q + 7.
     """
     lanes, octets = number.lanes, mine // 8
-    matrix, fit = matrix_of_lane(is_a), rounding(number)
+    matrix, put = matrix_of_lane(is_a), rounding(number)[1]
 
     @device
     def first(t):
@@ -116,33 +126,33 @@ def along_terms(number: Format, size: int, threads: int, mine: int, is_a: bool) 
 
     @device
     def where(lane, begin):
-        """One place for each step of A; B reads both steps at once, from the first place."""
         r, octet, quad = matrix(lane)
-        row = uint32(begin + r // 2 * 8 + octet * 2 + r % 2)
-        return place(quad * lanes, row), place((quad ^ uint32(2)) * lanes, row)
+        return place(uint32(quad * lanes), uint32(begin + r // 2 * 8 + octet * 2 + r % 2))
 
     @device
     def read_a(held, stage, at):
         for i in range(octets // 2):
-            for step in range(2):
-                words = ptx.load_matrices(uint32(stage + at[step] + (i // 2 * 32 + i % 2 * 4) * ROW_BYTES))
-                for k in range(4):
-                    held[i, 4 * step + k] = fit(words[k])
+            for k in range(0, 8, 4):
+                words = ptx.load_matrices(uint32(stage + (at ^ k * 8) + (i // 2 * 32 + i % 2 * 4) * ROW_BYTES))
+                put(held, i, k, words)
 
     @device
     def read_b(held, stage, at):
         for i in range(octets):
-            words = ptx.load_matrices(uint32(stage + at[0] + (i // 4 * 32 + i % 4 * 2) * ROW_BYTES))
-            for k in range(4):
-                held[i, k] = fit(words[k])
+            words = ptx.load_matrices(uint32(stage + at + (i // 4 * 32 + i % 4 * 2) * ROW_BYTES))
+            put(held, i, 0, words)
 
     @device
-    def row(i, lane):
+    def row(lane):
         own = uint32(lane // 4 if is_a else lane % 4 * 2)
-        return uint32(i // 4 * 32 + own // 2 * 8 + i % 4 * 2 + own % 2)
+        return uint32(own // 2 * 8 + own % 2)
+
+    @device
+    def later(i):
+        return i // 4 * 32 + i % 4 * 2
 
     read = read_a if is_a else read_b
-    return Operand(size * QUADS // threads, threads // QUADS, first, place, further, where, read, row)
+    return Operand(size * QUADS // threads, threads // QUADS, first, place, further, where, read, row, later)
 
 
 @cache
@@ -150,7 +160,7 @@ def along_rows(number: Format, size: int, threads: int, mine: int, is_a: bool) -
     """Make an operand whose neighbours in memory are rows: `size` rows of a block, `mine` of them of a warp."""
     lanes, line = number.lanes, size // number.lanes * 16  # bytes of a term
     together = threads // number.bk  # threads on the same term
-    where, read, row, swizzle = (turned if lanes == 8 else word_by_word)(number, size, mine, is_a)
+    where, read, row, later, swizzle = (turned if lanes == 8 else word_by_word)(number, size, mine, is_a)
 
     @device
     def first(t):
@@ -164,14 +174,14 @@ def along_rows(number: Format, size: int, threads: int, mine: int, is_a: bool) -
     def further(to, j):
         return uint32(to ^ (j * together * 16))
 
-    return Operand(size * QUADS // threads, together * lanes, first, place, further, where, read, row)
+    return Operand(size * QUADS // threads, together * lanes, first, place, further, where, read, row, later)
 
 
 @cache
-def turned(number: Format, size: int, mine: int, is_a: bool) -> tuple[Any, Any, Any, Any]:
+def turned(number: Format, size: int, mine: int, is_a: bool) -> tuple[Any, Any, Any, Any, Any]:
     """Make what reads an operand along rows in 16 bits: the rows of a matrix are terms, and it is turned around."""
     octets, line = mine // 8, size * 2
-    matrix = matrix_of_lane(is_a)
+    matrix, put = matrix_of_lane(is_a), rounding(number)[1]
 
     @device
     def swizzle(term):
@@ -179,39 +189,38 @@ def turned(number: Format, size: int, mine: int, is_a: bool) -> tuple[Any, Any, 
 
     @device
     def where(lane, begin):
-        """The term of a lane, and in it the place of the first octet of its warp, from which the others follow."""
         r, octet, quad = matrix(lane)
-        return uint32((quad * 8 + r) * line), uint32((begin // 8 + octet ^ swizzle(r)) * 16)
+        return uint32((quad * 8 + r) * line + (begin // 8 + octet ^ swizzle(r)) * 16)
 
     @device
     def read_a(held, stage, at):
         for i in range(octets // 2):
-            for step in range(2):
-                words = ptx.load_transposed(uint32(stage + at[0] + (at[1] ^ i * 32) + step * 16 * line))
-                for k in range(4):
-                    held[i, 4 * step + k] = words[k]
+            for k in range(0, 8, 4):
+                put(held, i, k, ptx.load_transposed(uint32(stage + (at ^ i * 32) + k * 4 * line)))
 
     @device
     def read_b(held, stage, at):
         for i in range(octets):
-            words = ptx.load_transposed(uint32(stage + at[0] + (at[1] ^ i * 16)))
-            for k in range(4):
-                held[i, k] = words[k]
+            put(held, i, 0, ptx.load_transposed(uint32(stage + (at ^ i * 16))))
 
     @device
-    def row(i, lane):
-        return uint32(i * 8 + (lane // 4 if is_a else lane % 4 * 2))
+    def row(lane):
+        return uint32(lane // 4 if is_a else lane % 4 * 2)
 
-    return where, read_a if is_a else read_b, row, swizzle
+    @device
+    def later(i):
+        return i * 8
+
+    return where, read_a if is_a else read_b, row, later, swizzle
 
 
 @cache
-def word_by_word(number: Format, size: int, mine: int, is_a: bool) -> tuple[Any, Any, Any, Any]:
+def word_by_word(number: Format, size: int, mine: int, is_a: bool) -> tuple[Any, Any, Any, Any, Any]:
     """Make what reads an operand along rows in tf32: thread (g, q) reads the terms q, q + 4, q + 8 and q + 12.
 
     Of A the rows 2g and 2g + 1 are of one octet each, so one load brings both.
     """
-    octets, line, fit = mine // 8, size * 4, rounding(number)
+    octets, line, fit = mine // 8, size * 4, rounding(number)[0]
 
     @device
     def swizzle(term):
@@ -220,32 +229,32 @@ def word_by_word(number: Format, size: int, mine: int, is_a: bool) -> tuple[Any,
     @device
     def where_a(lane, begin):
         g, q = uint32(lane // 4), uint32(lane % 4)
-        at, inside = uint32(q * line + begin * 4), uint32((g // 2 ^ swizzle(q)) * 16 + g % 2 * 8)
-        return uint32(at + inside), uint32(at + (inside ^ 64))
+        return uint32(q * line + begin * 4 + (g // 2 ^ swizzle(q)) * 16 + g % 2 * 8)
 
     @device
     def where_b(lane, begin):
         g, q = uint32(lane // 4), uint32(lane % 4)
-        at, inside = uint32(q * line + begin * 4), uint32((g // 4 ^ swizzle(q)) * 16 + g % 4 * 4)
-        return uint32(at + inside), uint32(at + (inside ^ 32)), uint32(at + (inside ^ 64)), uint32(at + (inside ^ 96))
+        return uint32(q * line + begin * 4 + (g // 4 ^ swizzle(q)) * 16 + g % 4 * 4)
 
     @device
     def read_a(held, stage, at):
         for i in range(octets // 2):
             for k in range(4):
-                words = ptx.load_pair(uint32(stage + at[i % 2] + i // 2 * 128 + k * 4 * line))
-                held[i, 2 * k], held[i, 2 * k + 1] = fit(words[0]), fit(words[1])
+                one, other = ptx.load_pair(uint32(stage + (at ^ i % 2 * 64) + i // 2 * 128 + k * 4 * line))
+                held[i, 2 * k], held[i, 2 * k + 1] = fit(one), fit(other)
 
     @device
     def read_b(held, stage, at):
         for i in range(octets):
             for k in range(4):
-                held[i, k] = fit(ptx.load_word(uint32(stage + at[i % 4] + i // 4 * 128 + k * 4 * line)))
+                held[i, k] = fit(ptx.load_word(uint32(stage + (at ^ i % 4 * 32) + i // 4 * 128 + k * 4 * line)))
 
     @device
-    def row(i, lane):
-        return uint32(i // 2 * 16 + lane // 4 * 2 + i % 2 if is_a else i * 8 + lane % 4 * 2)
+    def row(lane):
+        return uint32(lane // 4 * 2 if is_a else lane % 4 * 2)
 
-    if is_a:
-        return where_a, read_a, row, swizzle
-    return where_b, read_b, row, swizzle
+    @device
+    def later(i):
+        return i // 2 * 16 + i % 2 if is_a else i * 8
+
+    return where_a if is_a else where_b, read_a if is_a else read_b, row, later, swizzle
