@@ -1,7 +1,8 @@
 """Make the course from tutorials/solutions/: execute the solutions, then make and execute the learner's notebooks.
 
 A notebook in solutions/ is complete. In an exercise, the solution is between the lines ``### BEGIN SOLUTION`` and
-``### END SOLUTION``; the learner's notebook has ``...  # your code here`` in its place.
+``### END SOLUTION``; the learner's notebook has ``...  # your code here`` in its place, and ``predict("02.a", ...)`` in
+place of ``predict("02.a", 44)``.
 
 Usage: ``python tutorials/build.py [--check] [NAME ...]``, such as ``python tutorials/build.py 01_one_equation``; all
 notebooks by default. With ``--check`` nothing is executed or written: notebooks that differ from what this script
@@ -22,6 +23,7 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION$", re.MULTILINE | re.DOTALL)
 BLANK = r"\1...  # your code here"
+GUESS = re.compile(r'^(predict\("[^"]+", ).+\)$', re.MULTILINE)
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -86,7 +88,7 @@ def learner(solution: Notebook) -> Notebook:
     notebook = without_outputs(solution)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
-            cell["source"] = SOLUTION.sub(BLANK, source_of(cell)).splitlines(keepends=True)
+            cell["source"] = GUESS.sub(r"\1...)", SOLUTION.sub(BLANK, source_of(cell))).splitlines(keepends=True)
         else:
             cell["source"] = source_of(cell).replace("](../../", "](../").splitlines(keepends=True)
     return notebook

@@ -108,7 +108,7 @@ def links(html: str) -> str:
 
 def sentences(html: str) -> str:
     """Let printed sentences wrap; printed tables and code scroll instead."""
-    return re.sub(r"<pre>(?=\s*(?:Exercise \d|Kernels run))", '<pre class="said">', html)
+    return re.sub(r"<pre>(?=\s*(?:Exercise \d|Prediction \d|Kernels run))", '<pre class="said">', html)
 
 
 def content(path: Path) -> str:

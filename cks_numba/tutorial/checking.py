@@ -139,9 +139,14 @@ def progress() -> None:
             print(f"  open: {', '.join(still)}")
 
 
+def lesson_of(name: str) -> Any:
+    """The module of the lesson to which an exercise or a prediction belongs; ModuleNotFoundError if there is none."""
+    return import_module(f".lesson_{name.split('.')[0]}", __package__)
+
+
 def _lesson(exercise: str) -> Any:
     try:
-        lesson = import_module(f".lesson_{exercise.split('.')[0]}", __package__)
+        lesson = lesson_of(exercise)
     except ModuleNotFoundError as error:
         raise ValueError(f'exercise must be a lesson and a number such as "01.2", got {exercise!r}') from error
     if exercise not in lesson.EXERCISES:

@@ -37,7 +37,7 @@ def pairs_of(path: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     if calls:
         names: dict[str, Any] = {}
-        exec(next(cell for cell in cells if "import check" in cell), names)
+        exec(next(cell for cell in cells if re.search(r"import .*\bcheck\b", cell)), names)
         names["side_by_side"] = lambda **things: found.append(things)
         for call in calls:
             exec(call, names)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+
+from cks_numba.tutorial.guesses import Number
 
 FOLDER = Path(__file__).resolve().parents[2] / "tutorials"
 MOST_BYTES = 1_500_000
@@ -109,6 +112,8 @@ def test_pictures_are_described(path: Path) -> None:
             for kind in output.get("data", {}):
                 if kind.startswith("image/"):
                     assert len(output["metadata"].get(kind, {}).get("alt", "")) > 20, build.source_of(cell)
+            for tag in re.findall(r"<img[^>]*>", "".join(output.get("data", {}).get("text/html", ""))):
+                assert len(re.search(r'alt="([^"]*)"', tag)[1]) > 20, build.source_of(cell)
         if cell["cell_type"] == "markdown":
             text = build.source_of(cell)
             assert not re.search(r"!\[\s*\]\(", text) and all("alt=" in tag for tag in re.findall(r"<img[^>]*>", text))
@@ -140,3 +145,93 @@ def test_links_lead_to_files(path: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", "\n".join(texts)):
         if not re.match(r"[a-z]+:|#", target):
             assert (path.parent / target.split("#")[0]).exists(), target
+
+
+# --- predictions ------------------------------------------------------------------------------------
+PREDICT = re.compile(r'^predict\("(\w+\.\w+)", (.+)\)$')
+BEHIND = re.compile(r'^with behind\("(\w+\.\w+)"\):$', re.MULTILINE)
+ASKED = re.compile(r"\*\*[^*]*\b(?:[Pp]redict|[Gg]uess)")
+WORDS = dict(enumerate("zero one two three four five six seven eight nine ten eleven twelve".split()))
+
+
+def predictions_of(path: Path) -> dict:
+    return getattr(import_module(f"cks_numba.tutorial.lesson_{path.name.split('_')[0]}"), "PREDICTIONS", {})
+
+
+PREDICTING = [path for path in SOLUTIONS if predictions_of(path)]
+with_predictions = pytest.mark.parametrize("path", PREDICTING, ids=lambda path: path.stem)
+
+
+def predicted(notebook) -> dict:
+    """Return, by the name of each prediction, its cell and the cell right after it."""
+    cells = notebook["cells"]
+    pairs = zip(cells, cells[1:], strict=False)
+    return {found[1]: (cell, after) for cell, after in pairs if (found := PREDICT.match(build.source_of(cell)))}
+
+
+def folded(output) -> bool:
+    return "".join(output.get("data", {}).get("text/html", "")).startswith("<details><summary")
+
+
+@with_predictions
+def test_every_question_is_followed_by_its_prediction_and_that_by_what_is_behind_it(path: Path) -> None:
+    notebook = build.read(path)
+    cells = notebook["cells"]
+    assert list(predicted(notebook)) == list(predictions_of(path))
+    for name, (_, after) in predicted(notebook).items():
+        assert BEHIND.findall(build.source_of(after)) == [name]
+    asked = [
+        k for k, cell in enumerate(cells) if cell["cell_type"] == "markdown" and ASKED.search(build.source_of(cell))
+    ]
+    assert len(asked) == len(predicted(notebook))
+    assert all(PREDICT.match(build.source_of(cells[k + 1])) for k in asked)
+
+
+@with_predictions
+def test_a_solution_predicts_rightly_and_has_no_fold(path: Path) -> None:
+    notebook = build.read(path)
+    for name, (cell, after) in predicted(notebook).items():
+        assert outputs_of(cell).startswith(f"Prediction {name}: right. "), outputs_of(cell)
+        assert after["outputs"] and not any(map(folded, after["outputs"]))
+
+
+@with_predictions
+def test_a_learner_finds_every_answer_folded(path: Path) -> None:
+    notebook = build.read(FOLDER / path.name)
+    assert list(predicted(notebook)) == list(predictions_of(path))
+    for name, (cell, _) in predicted(notebook).items():
+        assert build.source_of(cell) == f'predict("{name}", ...)'
+        assert outputs_of(cell).startswith(f"Prediction {name}: replace the ... by your guess, ")
+    for cell in code_cells(notebook):
+        if BEHIND.search(build.source_of(cell)):
+            assert [folded(output) for output in cell["outputs"]] == [True], build.source_of(cell)
+
+
+def said_openly(notebook, name: str) -> str:
+    """Return what a learner reads from a prediction to the next heading outside of the fold, texts in code included."""
+    cells = notebook["cells"]
+    start = next(k for k, cell in enumerate(cells) if name in BEHIND.findall(build.source_of(cell)))
+    strings = [
+        node.value for node in ast.walk(ast.parse(build.source_of(cells[start]))) if isinstance(node, ast.Constant)
+    ]
+    texts = [text for text in strings if isinstance(text, str)]
+    for cell in cells[start + 1 :]:
+        if cell["cell_type"] == "markdown":
+            texts.append(re.split(r"^#", build.source_of(cell), flags=re.MULTILINE)[0])
+            if build.source_of(cell) != texts[-1]:
+                break
+    return "\n".join(texts)
+
+
+@with_predictions
+def test_no_answer_is_said_outside_of_its_fold(path: Path) -> None:
+    notebook = build.read(FOLDER / path.name)
+    for name, one in predictions_of(path).items():
+        forms = {str(one.right)}
+        if isinstance(one, Number):
+            forms = {f"{one.right:{form}}" for form in ("g", ".0f", ".1f", ".2f")} | (
+                {WORDS[one.right]} if one.right in WORDS else set()
+            )
+        for form in forms:
+            found = re.search(rf"(?<![\w.]){re.escape(form)}(?![\w.]*\w)", said_openly(notebook, name), re.IGNORECASE)
+            assert not found, f"{name}: {form}"
