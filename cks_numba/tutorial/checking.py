@@ -20,7 +20,7 @@ from .showing import show
 STILL_OPEN = "is still open. Replace the ... in the cell above, run it, then run this cell again."
 WIDTH = 100
 """Characters of a printed line; a notebook breaks longer ones in the middle of a word."""
-LESSONS = tuple(f"{number:02}" for number in range(9))
+LESSONS = (*(f"{number:02}" for number in range(9)), "06b")
 
 _given: dict[str, int] = {}
 """How many hints were given, by exercise."""

@@ -101,49 +101,50 @@ def draw_holders(held_a: Any, held_b: Any, held_d: Any, lane: int = 5) -> Figure
 
     `held_a` and so on are the numbers in the registers of each thread, where every element was its own flat index.
     """
-    fig, ax = plots.canvas(26, 28.4)
+    fig, ax = plots.canvas(20.6, 21.6)
+    side = 0.76
     for name, held, (rows, columns), left, top in (
-        ("A", held_a, (M, K), 1.2, 10.8),
-        ("B", held_b, (K, N), 16.2, 1.0),
-        ("D", held_d, (M, N), 16.2, 10.8),
+        ("A", held_a, (M, K), 1.4, 8.4),
+        ("B", held_b, (K, N), 13.4, 0.8),
+        ("D", held_d, (M, N), 13.4, 8.4),
     ):
-        plots.write(ax, left - 0.7, top + rows / 2, name, 20, weight="bold")
+        plots.write(ax, left - 0.7, top + rows * side / 2, name, 20, weight="bold")
         for thread, registers in enumerate(np.asarray(held, int)):
             for register, index in enumerate(registers):
                 row, column = divmod(int(index), columns)
-                mine = thread == lane
+                x, y, mine = left + column * side, top + row * side, thread == lane
                 look: dict[str, Any] = dict(facecolor=plots.BLUE if mine else "#F2F2F2", edgecolor="white", linewidth=2)
-                ax.add_patch(Rectangle((left + column, top + row), 1, 1, **look))
-                text = f"{thread}" if not mine else f"{name.lower()}{register}"
-                colour = dict(color="white", weight="bold") if mine else dict(color=plots.INK)
-                plots.write(ax, left + column + 0.5, top + row + 0.5, text, 12, **colour)
-    said = f"grey: the thread that holds it\nblue: what thread {lane} holds"
-    plots.write(ax, 1.2, 4.6, said, 16, ha="left")
+                ax.add_patch(Rectangle((x, y), side, side, **look))
+                text: dict[str, Any] = dict(color="white", weight="bold") if mine else dict(color=plots.INK)
+                said = f"{name.lower()}{register}" if mine else f"{thread}"
+                plots.write(ax, x + side / 2, y + side / 2, said, 11, **text)
+    said = f"grey: number of the thread that holds it\nblue: registers of thread {lane}"
+    plots.write(ax, 1.4, 3.8, said, 15, ha="left")
     return fig
 
 
 def draw_formats() -> Figure:
     """The bits of each kind of number: sign, exponent, fraction."""
-    fig, ax = plots.canvas(44, 9.6)
+    fig, ax = plots.canvas(24, 9.6)
+    wide = 0.48  # of a bit
     for row, (name, (exponent, fraction)) in enumerate(FORMATS.items()):
-        plots.write(ax, 6.6, row * 2.1 + 1.6, name, 15, ha="right", weight="bold")
-        parts = ((1, "#BBBBBB"), (exponent, "#FBDFA3"), (fraction, "#9CCBE8"))
-        at = 7.2
-        for count, colour in parts:
+        plots.write(ax, 3.8, row * 2.1 + 1.6, name, 14, ha="right", weight="bold")
+        at = 4.2
+        for count, colour in ((1, "#BBBBBB"), (exponent, "#FBDFA3"), (fraction, "#9CCBE8")):
             for _ in range(count):
-                ax.add_patch(Rectangle((at, row * 2.1 + 0.9), 1, 1.4, facecolor=colour, edgecolor="white"))
-                at += 1
-        plots.write(ax, 40.2, row * 2.1 + 1.6, f"{exponent} + {fraction}", 14, ha="left")
-    plots.write(ax, 12.2, 9.2, "exponent: how large and small", 14)
-    plots.write(ax, 27, 9.2, "fraction: how exact", 14)
+                ax.add_patch(Rectangle((at, row * 2.1 + 0.9), wide, 1.4, facecolor=colour, edgecolor="white"))
+                at += wide
+        plots.write(ax, 20.2, row * 2.1 + 1.6, f"{exponent} + {fraction} bits", 13, ha="left")
+    plots.write(ax, 6.6, 9.2, "exponent: how large", 13)
+    plots.write(ax, 14, 9.2, "fraction: how exact", 13)
     return fig
 
 
 def draw_stages(latency: int, multiply: int, chunks: int, most: int = 3) -> Figure:
     """Copies and multiplications, chunk by chunk, with two buffers and with three."""
     ends = [staged(latency, multiply, chunks, stages)[-1][2] + multiply for stages in range(2, most + 1)]
-    unit = 24 / max(ends)
-    fig, ax = plots.canvas(29, sum(range(2, most + 1)) * 1.1 + 2.6 * (most - 1))
+    unit = 20 / max(ends)
+    fig, ax = plots.canvas(24.5, sum(range(2, most + 1)) * 1.1 + 2.6 * (most - 1))
     top = 1.4
     for stages, end in zip(range(2, most + 1), ends, strict=True):
         plots.write(ax, 0.2, top - 0.6, f"{stages} buffers", 16, weight="bold", ha="left")
@@ -170,23 +171,23 @@ def draw_banks(places: dict[str, Callable[[int, int], int]], rows: int = 8, quad
 
     A place is the number of 16 bytes that a function of row and quad gives.
     """
-    fig, ax = plots.canvas(34, 12.4)
+    fig, ax = plots.canvas(26, 12.2)
     for k, (name, place) in enumerate(places.items()):
-        left, top = 0.6 + 17.4 * k, 2.6
-        plots.write(ax, left + 8, 0.7, name, 16, weight="bold")
-        plots.write(ax, left + 8, 1.9, f"the {BANKS} banks, 4 to a square", 12)
+        left, top = 0.4 + 13.2 * k, 2.6
+        plots.write(ax, left + 6, 0.7, name, 16, weight="bold")
+        plots.write(ax, left + 6, 1.9, f"the {BANKS} banks, 4 to a square", 12)
         for row in range(rows):
             at = place(row, 0)
             for square in range(BANKS // 4):
                 mine = square == at % (BANKS // 4)
                 look: dict[str, Any] = dict(facecolor=plots.BLUE if mine else "#F2F2F2", edgecolor="white", linewidth=2)
-                ax.add_patch(Rectangle((left + 2 * square, top + row), 2, 1, **look))
+                ax.add_patch(Rectangle((left + 1.5 * square, top + row), 1.5, 1, **look))
                 if mine:
-                    plots.write(ax, left + 2 * square + 1, top + row + 0.5, f"row {row}", 11, color="white")
+                    plots.write(ax, left + 1.5 * square + 0.75, top + row + 0.5, f"{row}", 12, color="white")
         used = [place(row, 0) % (BANKS // 4) for row in range(rows)]
         worst = max(used.count(square) for square in used)
         said = "one pass" if worst == 1 else f"{worst} rows want the same banks: {worst} passes"
-        plots.write(ax, left + 8, top + rows + 0.8, said, 14)
+        plots.write(ax, left + 6, top + rows + 0.8, said, 13)
     return fig
 
 
@@ -206,7 +207,9 @@ def draw_roofs(card: Card) -> Figure:
         best = min(peak, card.bandwidth * tile / size)
         look = dict(markersize=12, markerfacecolor="white", markeredgecolor=plots.RED, markeredgewidth=2.5)
         ax.plot(tile / size, best, marker, **look)
-    ax.text(tile / 2 * 1.2, card.bandwidth * tile / 2 * 0.75, "a tile of 128 x 128,\nnot measured", fontsize=12, va="top")
+    ax.text(
+        tile / 2 * 1.2, card.bandwidth * tile / 2 * 0.75, "a tile of 128 x 128,\nnot measured", fontsize=12, va="top"
+    )
     ax.set(xscale="log", yscale="log", ylim=(3, 2500), xlabel="operations per byte of global memory")
     ax.set_ylabel("TFLOP/s at best")
     for axis in (ax.xaxis, ax.yaxis):
@@ -282,7 +285,10 @@ def holder(answer: Any) -> str:
             column // 2 * 8 + row % 8,
             row // 8 * 2 + column % 2,
         ),
-        "That would be eight threads a row, with one number each.": lambda row, column: (row % 4 * 8 + column, row // 4),
+        "That would be eight threads a row, with one number each.": lambda row, column: (
+            row % 4 * 8 + column,
+            row // 4,
+        ),
     }
     places = [(row, column) for row in range(M) for column in range(N)]
     found = [_pair(call(answer, *place), place) for place in places]
