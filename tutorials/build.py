@@ -38,7 +38,8 @@ from cks_numba.tutorial import setup
 setup()"""  # first cell of every notebook; setup() must run before numba is imported
 WIDGET = "application/vnd.jupyter.widget-view+json"
 TIMEOUT = 300  # longest time for one cell, in seconds
-WORDS_A_MINUTE, LINES_A_MINUTE, MINUTES_AN_EXERCISE = 150, 20, 3
+WORDS_A_MINUTE, LINES_A_MINUTE, MINUTES_AN_EXERCISE, LINES_WRITTEN_A_MINUTE = 150, 20, 3, 2
+MOST_MINUTES = 40  # a notebook that takes longer is to be split
 
 Notebook = dict[str, Any]
 
@@ -62,13 +63,24 @@ def source_of(cell: Notebook) -> str:
 
 
 def minutes(notebook: Notebook) -> float:
-    """Estimate the minutes that a notebook takes a reader, from its words, lines and exercises."""
+    """Estimate the minutes that a notebook with solutions takes a reader, from its words, lines and exercises.
+
+    An exercise takes the same time to think for all. Where a kernel is to be written, each line of its solution counts,
+    too: it has to be found, typed and mended, and takes ten times as long as a line that is only read.
+    """
     texts = [source_of(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
     codes = [source_of(cell) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     words = sum(len(text.split()) for text in texts)
-    lines = sum(bool(line.strip()) for code in codes for line in code.splitlines())
+    lines = sum(_lines(SOLUTION.sub("", code)) for code in codes)
+    written = sum(_lines(found[0]) - 2 for code in codes if "@cuda.jit" in code for found in SOLUTION.finditer(code))
     exercises = sum(map(is_exercise, notebook["cells"]))
-    return words / WORDS_A_MINUTE + lines / LINES_A_MINUTE + exercises * MINUTES_AN_EXERCISE
+    reading = words / WORDS_A_MINUTE + lines / LINES_A_MINUTE
+    return reading + exercises * MINUTES_AN_EXERCISE + written / LINES_WRITTEN_A_MINUTE
+
+
+def _lines(code: str) -> int:
+    """Count the lines that are not empty."""
+    return sum(bool(line.strip()) for line in code.splitlines())
 
 
 def is_exercise(cell: Notebook) -> bool:

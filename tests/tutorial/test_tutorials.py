@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cks_numba.tutorial.checking import LESSONS
 from cks_numba.tutorial.guesses import Number
 
 FOLDER = Path(__file__).resolve().parents[2] / "tutorials"
@@ -31,6 +32,11 @@ every_solution = pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: pat
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 
 
+def number(path: Path) -> str:
+    """Return the number of a lesson: two digits, and perhaps a letter."""
+    return path.name.split("_")[0]
+
+
 def code_cells(notebook):
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
@@ -42,7 +48,7 @@ def outputs_of(cell) -> str:
 def test_there_are_notebooks_and_no_others() -> None:
     assert len(SOLUTIONS) >= 1
     assert sorted(path.name for path in FOLDER.glob("*.ipynb")) == [path.name for path in SOLUTIONS]
-    assert [path.name[:2] for path in SOLUTIONS] == sorted({path.name[:2] for path in SOLUTIONS})
+    assert [number(path) for path in SOLUTIONS] == list(LESSONS)
 
 
 @every_solution
@@ -87,7 +93,7 @@ def test_the_first_cells(path: Path) -> None:
     assert build.source_of(first) == build.FIRST
     assert second["cell_type"] == "markdown"
     text = build.source_of(second)
-    assert re.match(rf"# {path.name[:2]} ", text) and re.search(r"\d+ minutes", text)
+    assert re.match(rf"# {number(path)} ", text) and re.search(r"\d+ minutes", text)
     for part in ("**You will do**", "**You will learn**", "**You need**"):
         assert part in text, part
 
@@ -121,12 +127,12 @@ def test_pictures_are_described(path: Path) -> None:
 
 @every_solution
 def test_every_exercise_is_checked_right_after_it(path: Path) -> None:
-    exercises = import_module(f"cks_numba.tutorial.lesson_{path.name[:2]}").EXERCISES
+    exercises = import_module(f"cks_numba.tutorial.lesson_{number(path)}").EXERCISES
     cells = build.read(path)["cells"]
     checked = []
     for cell, after in zip(cells, cells[1:], strict=False):
         if build.is_exercise(cell):
-            checked += re.findall(r'^check\("(\d\d\.\d+)", \w+\)$', build.source_of(after), re.MULTILINE)
+            checked += re.findall(r'^check\("(\d\d[a-z]?\.\d+)", \w+\)$', build.source_of(after), re.MULTILINE)
             assert ": right." in outputs_of(after), build.source_of(after)
     assert checked == list(exercises)
 
@@ -155,7 +161,7 @@ WORDS = dict(enumerate("zero one two three four five six seven eight nine ten el
 
 
 def predictions_of(path: Path) -> dict:
-    return getattr(import_module(f"cks_numba.tutorial.lesson_{path.name.split('_')[0]}"), "PREDICTIONS", {})
+    return getattr(import_module(f"cks_numba.tutorial.lesson_{number(path)}"), "PREDICTIONS", {})
 
 
 PREDICTING = [path for path in SOLUTIONS if predictions_of(path)]
