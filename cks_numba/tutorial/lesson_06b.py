@@ -223,11 +223,11 @@ def draw_roofs(card: Card) -> Figure:
 # --- predictions ----------------------------------------------------------------------------------
 PREDICTIONS: dict[str, Prediction] = {
     "06b.a": Choice(
-        ("the same", "other numbers"),
-        lambda: "the same",
+        ("unchanged", "changed"),
+        lambda: "unchanged",
         "It is {answer}. Each sum goes over the same pairs, only in another order: A and B must agree on the order of "
         "the terms, and on nothing else.",
-        {"other numbers": "Both have the same two terms exchanged, so every a still meets its own b."},
+        {"changed": "Both have the same two terms exchanged, so every a still meets its own b."},
     ),
     "06b.b": Number(
         lambda: summed_one_by_one(4096, np.float16),
