@@ -318,7 +318,7 @@ def _pair(value: Any, place: tuple[int, int]) -> tuple[int, int]:
 
 
 def fewest_stages(answer: Any) -> str:
-    right: Callable[[int, int], int] = lambda latency, multiply: 1 + -(-latency // multiply)  # noqa: E731
+    right: Callable[[int, int], int] = lambda latency, compute: 1 + -(-latency // compute)  # noqa: E731
     mistakes = {
         "One more: the chunk that is being multiplied takes a buffer, too.": lambda la, mu: -(-la // mu),
         "Round up: with a part of a chunk too little there is a wait.": lambda la, mu: 1 + la // mu,
@@ -407,8 +407,8 @@ HINTS = {
     ),
     "06b.3": (
         "With S buffers, S - 1 copies are under way while one chunk is multiplied.",
-        "A copy may take as long as the multiplications of S - 1 chunks: (S - 1) * multiply >= latency.",
-        "1 + latency / multiply, rounded up: -(-latency // multiply) rounds up.",
+        "A copy may take as long as the multiplications of S - 1 chunks: (S - 1) * compute >= latency.",
+        "1 + latency / compute, rounded up: -(-latency // compute) rounds up.",
     ),
     "06b.4": (
         "g, t = thread // 4, thread % 4. Loop over the terms in steps of eight, and hand four sums on and on.",

@@ -16,7 +16,7 @@ from numba import cuda, float32
 from cks_numba import ConvShape, conv2d_input, conv2d_weight, flops, geometry
 from cks_numba.flops import networks
 from cks_numba.kernels.jit import outputs_of_tap, taps_of_output
-from cks_numba.tutorial import check, checking, hint, progress, small_kernels, solved
+from cks_numba.tutorial import check, checking, hint, lesson_06b, progress, small_kernels, solved
 
 SOLUTIONS = Path(__file__).resolve().parents[2] / "tutorials" / "solutions"
 NAMES = {  # names that earlier cells of a notebook define

@@ -72,21 +72,21 @@ wrong("06b.2", "returns None", lambda r, c: None)
 # --- 06b.3: the fewest stages ---
 right(
     "06b.3",
-    lambda latency, multiply: 1 + math.ceil(latency / multiply),
-    lambda latency, multiply: (latency + multiply - 1) // multiply + 1,
+    lambda latency, compute: 1 + math.ceil(latency / compute),
+    lambda latency, compute: (latency + compute - 1) // compute + 1,
 )
 
 
 @right("06b.3")
-def one_more_until_it_fits(latency, multiply):
+def one_more_until_it_fits(latency, compute):
     stages = 2
-    while (stages - 1) * multiply < latency:
+    while (stages - 1) * compute < latency:
         stages += 1
     return stages
 
 
-wrong("06b.3", ("For latency=6, multiply=3", "takes a buffer, too"), lambda la, mu: math.ceil(la / mu))
-wrong("06b.3", ("For latency=7, multiply=3", "Round up"), lambda la, mu: 1 + la // mu)
+wrong("06b.3", ("For latency=6, compute=3", "takes a buffer, too"), lambda la, mu: math.ceil(la / mu))
+wrong("06b.3", ("For latency=7, compute=3", "Round up"), lambda la, mu: 1 + la // mu)
 wrong("06b.3", "Turn the fraction over", lambda la, mu: 1 + math.ceil(mu / la))
 wrong("06b.3", "just in time is no wait", lambda la, mu: 2 + math.ceil(la / mu))
 wrong("06b.3", "depends on both times", lambda la, mu: 2)
