@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from numba import cuda
 
 from .. import plots
 from ..emulator import Result
@@ -17,7 +16,9 @@ from ..emulator.faults import quotes
 from ..plots.cells import LETTER_COLOURS
 from ..trace.machine import Machine
 from .answers import Wrong
+from .guesses import Choice, Number, Prediction
 from .own_kernel import MUCH, Notes, spied
+from .small_kernels import down_a_column
 from .trying import Filling, fills
 
 SIDE = 32
@@ -27,26 +28,6 @@ SECTOR = 8
 LINE_COLOURS = tuple(shade for shade in LETTER_COLOURS if shade != "#FFFFFF")
 RED_LINE = 3.2
 """Width of the frame around what several threads write, in points."""
-
-
-# --- kernels for the pictures ---------------------------------------------------------------------
-@cuda.jit
-def gathering(x: Any, out: Any) -> None:
-    """Each thread makes one result: itself and its neighbours."""
-    o = cuda.grid(1)
-    if o < out.size:
-        acc = out.dtype.type(0)
-        for i in range(max(0, o - 1), min(x.size, o + 2)):
-            acc += x[i]
-        out[o] = acc
-
-
-@cuda.jit
-def along_a_row(x: Any, factor: Any, out: Any) -> None:
-    """Neighbouring threads take neighbouring columns."""
-    column, row = cuda.grid(2)
-    if row < out.shape[0] and column < out.shape[1]:
-        out[row, column] = x[row, column] * factor[row]
 
 
 # --- pictures -------------------------------------------------------------------------------------
@@ -61,7 +42,7 @@ def draw_owners(block: Any, thread: Any) -> Figure:
     block = np.atleast_2d(block)
     thread = np.reshape(thread, (*block.shape, -1))
     rows, columns = block.shape
-    fig, ax = plots.canvas(columns + 1, rows + 1.2)
+    fig, ax = plots.canvas(max(columns + 1, 5), rows + 1.2)
     for (row, column), number in np.ndenumerate(block):
         shade = LETTER_COLOURS[number % len(LETTER_COLOURS)]
         ax.add_patch(Rectangle((0.5 + column, 0.3 + row), 1, 1, facecolor=shade, edgecolor=plots.INK))
@@ -114,7 +95,7 @@ def draw_warp(**kernels: Any) -> Figure:
     fig = Figure(figsize=(10, 5.3), layout="constrained")
     for ax, (title, kernel) in zip(fig.subplots(1, len(kernels)), kernels.items(), strict=True):
         read = read_by_a_warp(kernel)
-        sectors = read.reshape(SIDE, SIDE // SECTOR, SECTOR).any(2)
+        sectors = in_sectors(read)
         come = np.repeat(sectors, SECTOR, axis=1)
         colours = ListedColormap(["white", "#F6C9A8", plots.BLUE])
         ax.pcolormesh(np.where(read, 2, come.astype(int)), cmap=colours, vmin=0, vmax=2, edgecolor="#DDDDDD", lw=0.4)
@@ -135,6 +116,11 @@ def read_by_a_warp(kernel: Any) -> Any:
         if element.array == "x":
             read[element.place] = True
     return read
+
+
+def in_sectors(read: Any) -> Any:
+    """Which sectors are moved: a bool array of rows and sectors in a row."""
+    return read.reshape(SIDE, SIDE // SECTOR, SECTOR).any(2)
 
 
 def slow_lines(result: Result) -> list[str]:
@@ -305,6 +291,49 @@ def _of_columns(x: Any, factor: Any) -> dict[str, Any]:
     }
 
 
+# --- predictions ------------------------------------------------------------------------------------
+PREDICTIONS: dict[str, Prediction] = {
+    "01b.a": Number(
+        lambda: 2 * 3 * 3 * 4 - 5 * 10,
+        "It is {answer}: 2 x 3 blocks of 3 x 4 threads are 72 threads, for 50 elements.",
+        low="Count all threads of all blocks: 2 x 3 blocks, with 3 x 4 threads in each.",
+        high="Only blocks that hang over the map have spare threads. Take the elements from all threads.",
+        thoughts={
+            72: "That many threads there are. Most of them have an element.",
+            50: "That many threads have an element. How many are there in all?",
+            10: "The lower row of blocks has a row of 10 to spare, and the columns at the right come on top.",
+            12: "The columns at the right have 2 x 6 to spare, and the row below the map comes on top.",
+            0: "The map has 5 rows, and two blocks of 3 rows have 6.",
+            2: "Two columns hang over at the right, but each of them is six threads high. And a row hangs over below.",
+        },
+        near=2,
+    ),
+    "01b.b": Choice(
+        ("always right", "always wrong in the same way", "different from run to run"),
+        lambda: "different from run to run",
+        "It is {answer}. `out[o] += x[i]` looks like one step, but it is three: read, add, write back. If two threads "
+        "read the same old value, both add to that, and the one that writes last wipes out what the other has added. "
+        "How often this happens depends on timing. It may be right in every test, and wrong later.",
+        {
+            "always right": "It would be if one thread came after the other. But they run at the same time.",
+            "always wrong in the same way": "Additions do get lost. But which ones depends on who comes first.",
+        },
+    ),
+    "01b.c": Number(
+        lambda: int(in_sectors(read_by_a_warp(down_a_column)).sum()),
+        "It is {answer}. `row` is what differs between neighbours in the warp, so each of them is in another row, far "
+        "away in memory, and moves a sector of its own. Of the 8 numbers in it, 7 are not used.",
+        low="Which of the two indices differs between neighbours in the warp? Are their results side by side?",
+        high="A warp writes 32 numbers, and each lies in one sector.",
+        thoughts={
+            4: "That is the least, for 32 numbers side by side. Are they, here?",
+            1: "A sector has only 8 numbers, and a warp writes 32.",
+            8: "That many numbers are in a sector. How many sectors do 32 threads touch?",
+            256: "That many numbers are moved. The question is about sectors, of 8 numbers each.",
+            1024: "That is the whole matrix. The question is about one warp.",
+        },
+    ),
+}
 EXERCISES: dict[str, Callable[[Any], str]] = {
     "01b.1": first_kernel,
     "01b.2": with_guard,

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from numba import cuda
 
 from .. import plots
 from ..emulator import Result
@@ -17,47 +16,17 @@ from ..geometry import ConvShape
 from ..plots.cells import LETTER_COLOURS
 from ..trace.machine import Machine
 from .answers import Wrong
+from .guesses import Choice, Number, Prediction
 from .own_kernel import Notes, Subject, reads, spied
+from .small_kernels import TILE, tiled_product
 from .trying import Case, Filling, Terms, fills, one_of_each, sums_of_products, traced
 
 BLOCK = 64
 """Threads of a block in the first two exercises: two warps."""
 ADDERS = 8
 """Threads of the block that computes a dot product."""
-TILE = 4
-"""Rows and columns of the tile of a block of the matrix product."""
 SIZES = ((4, 4, 4), (8, 4, 8), (4, 8, 4))
 """Exercise 04b.4: rows, terms and columns of a matrix product."""
-
-
-# --- kernels for the pictures ---------------------------------------------------------------------
-@cuda.jit
-def plain_product(a: Any, b: Any, c: Any) -> None:
-    """Every thread reads all that it needs from global memory."""
-    column, row = cuda.grid(2)
-    if row < c.shape[0] and column < c.shape[1]:
-        acc = c.dtype.type(0)
-        for k in range(a.shape[1]):
-            acc += a[row, k] * b[k, column]
-        c[row, column] = acc
-
-
-@cuda.jit
-def tiled_product(a: Any, b: Any, c: Any) -> None:
-    """Every thread brings one number of each tile, and all threads use them."""
-    a_tile = cuda.shared.array((TILE, TILE), np.float32)
-    b_tile = cuda.shared.array((TILE, TILE), np.float32)
-    column, row = cuda.grid(2)
-    x, y = cuda.threadIdx.x, cuda.threadIdx.y
-    acc = c.dtype.type(0)
-    for first in range(0, a.shape[1], TILE):
-        a_tile[y, x] = a[row, first + x]
-        b_tile[y, x] = b[first + y, column]
-        cuda.syncthreads()
-        for k in range(TILE):
-            acc += a_tile[y, k] * b_tile[k, x]
-        cuda.syncthreads()
-    c[row, column] = acc
 
 
 # --- pictures -------------------------------------------------------------------------------------
@@ -276,6 +245,33 @@ def product_of(rows: int, terms: int, columns: int) -> Case:
     return Case(where, ((rows, terms), (terms, columns), (rows, columns)), (), grid, (TILE, TILE), every, mistakes)
 
 
+# --- predictions ------------------------------------------------------------------------------------
+PREDICTIONS: dict[str, Prediction] = {
+    "04b.a": Number(
+        lambda: sum(reads_of_block(tiled_product, (8, 8, 8), (1, 0)).values()),
+        "It is {answer}: four rows of a and four columns of b, of 8 numbers each. If every thread reads for itself, "
+        "each of these numbers is read four times, by four threads.",
+        low="The 16 results need four whole rows of a, and four whole columns of b. How many numbers are those?",
+        high="Each number only once, however many threads need it: four rows of a, and four columns of b.",
+        thoughts={
+            256: "That is if every thread reads for itself: 16 threads, and 8 + 8 numbers each.",
+            32: "That is what the block needs of a. It needs as much of b.",
+            16: "That many results the block makes, and a single one needs 8 + 8 numbers. All 16 need more.",
+            128: "That is both matrices as a whole. The block needs only four rows and four columns.",
+            8: "That is one row. Four rows of a and four columns of b are needed.",
+        },
+    ),
+    "04b.b": Choice(
+        ("never", "only if there are two", "in both cases"),
+        lambda: "only if there are two",
+        "The emulator complains {answer}. In one round nothing is overwritten. In the second, a fast thread brings its "
+        "next number while a slow one still needs the old one.",
+        {
+            "never": "The barrier stands between writing and reading. What is between reading and the next writing?",
+            "in both cases": "In a single round, every write comes before the barrier, and every read after it.",
+        },
+    ),
+}
 EXERCISES: dict[str, Callable[[Any], str]] = {
     "04b.1": turned_around,
     "04b.2": sums_of_blocks,

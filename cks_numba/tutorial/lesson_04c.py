@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from .. import plots
 from ..geometry import Axis, ConvShape, plan
 from ..plots.cells import LETTER_COLOURS
+from .guesses import Number, Prediction
 from .own_kernel import Subject
 from .trying import Case, Terms, one_of_each, sums_of_products
 
@@ -112,6 +113,21 @@ def group_case(axis: Axis, table: Any, words: str = "") -> Case:
     return Case(where, sizes, (axis.before, table), len(table), THREADS, every, mistakes)
 
 
+# --- predictions ------------------------------------------------------------------------------------
+PREDICTIONS: dict[str, Prediction] = {
+    "04c.a": Number(
+        lambda: len(table_of(AXES[1])),
+        "It is {answer}: two outputs at either end have a window of their own, and all others have the whole filter.",
+        low="Outputs with equally many taps may have different ones: at the left end the first taps are missing, at "
+        "the right end the last ones.",
+        high="All outputs in the middle have all taps, and so the same window.",
+        thoughts={
+            3: "That is how many numbers of taps there are. But 3 taps at the left are not the 3 taps at the right.",
+            14: "That many outputs there are. Those in the middle share a window.",
+            9: "That is a 3 x 3 filter on a map. Here is one axis.",
+        },
+    )
+}
 _LARGE = Axis(size=64, taps=5, stride=1, before=2, after=2, dilation=1)
 EXERCISES: dict[str, Callable[[Any], str]] = {"04c.1": grouped}
 LOOKS = {

@@ -11,17 +11,20 @@ from pathlib import Path
 import answers
 import numpy as np
 import pytest
-from numba import cuda
+from numba import cuda, float32
 
 from cks_numba import ConvShape, conv2d_input, conv2d_weight, flops, geometry
 from cks_numba.flops import networks
 from cks_numba.kernels.jit import outputs_of_tap, taps_of_output
-from cks_numba.tutorial import check, checking, hint, progress, solved
+from cks_numba.tutorial import check, checking, hint, progress, small_kernels, solved
 
 SOLUTIONS = Path(__file__).resolve().parents[2] / "tutorials" / "solutions"
 NAMES = {  # names that earlier cells of a notebook define
     "np": np,
     "cuda": cuda,
+    "float32": float32,
+    "multiply": small_kernels.multiply,
+    "TILE": small_kernels.TILE,
     "ConvShape": ConvShape,
     "flops": flops,
     "geometry": geometry,

@@ -161,7 +161,7 @@ WORDS = dict(enumerate("two three four five six seven eight nine ten eleven twel
 
 
 def predictions_of(path: Path) -> dict:
-    return getattr(import_module(f"cks_numba.tutorial.lesson_{path.name.split('_')[0]}"), "PREDICTIONS", {})
+    return getattr(import_module(f"cks_numba.tutorial.lesson_{number(path)}"), "PREDICTIONS", {})
 
 
 PREDICTING = [path for path in SOLUTIONS if predictions_of(path)]
