@@ -96,23 +96,29 @@ def _uses_shared(results: list[Result]) -> None:
         )
 
 
-def turned_around(answer: Any) -> str:
-    """The elements of every block in the opposite order, by way of shared memory."""
+def moved_on(answer: Any) -> str:
+    """Every block moved on by one element, in a circle, by way of shared memory."""
     fillings = []
     for blocks in (1, 3):
         x = np.random.default_rng(0).integers(2, 99, blocks * BLOCK).astype(np.float32)
         parts = x.reshape(blocks, BLOCK)
         mistakes = {
             "The elements are in their old order: read the number that another thread has brought.": x,
-            "You have turned the whole array around, and not each block.": x[::-1],
+            "The last thread of a block takes the first number of its own block, not of the next one.": np.roll(x, -1),
+            "You have taken the number of the thread before. The exercise asks for the next one.": (
+                np.roll(parts, 1, axis=1).ravel()
+            ),
+            "The numbers are turned around, as in the kernel above. Now each one moves on by one place.": (
+                parts[:, ::-1].ravel()
+            ),
             "Every block has the numbers of block 0: which element of x a thread brings depends on its block, too.": (
-                np.tile(parts[0, ::-1], blocks)
+                np.tile(np.roll(parts[0], -1), blocks)
             ),
             "All elements are the same one: the index into shared memory must depend on the thread.": np.repeat(
                 parts[:, 0], BLOCK
             ),
         }
-        right = parts[:, ::-1].ravel()
+        right = np.roll(parts, -1, axis=1).ravel()
         where = f"{x.size} elements, {blocks} block{'s'[: blocks > 1]} of {BLOCK} threads"
         fillings.append(Filling(where, blocks, BLOCK, (x,), right, mistakes))
     _uses_shared(fills(answer, fillings, "out"))
@@ -273,7 +279,7 @@ PREDICTIONS: dict[str, Prediction] = {
     ),
 }
 EXERCISES: dict[str, Callable[[Any], str]] = {
-    "04b.1": turned_around,
+    "04b.1": moved_on,
     "04b.2": sums_of_blocks,
     "04b.3": dot_product,
     "04b.4": matrix_product,
@@ -291,9 +297,9 @@ LOOKS = {
 }
 HINTS = {
     "04b.1": (
-        "Three steps: bring your own number into shared memory; wait; take the number of the thread opposite.",
-        "t = cuda.threadIdx.x and i = cuda.grid(1). Thread t is opposite to thread 63 - t.",
-        "s[t] = x[i]; cuda.syncthreads(); out[i] = s[63 - t].",
+        "Three steps: bring your own number into shared memory; wait; take the number of the next thread.",
+        "Thread t takes the number at (t + 1) % 64, so that thread 63 takes the one at 0.",
+        "s[t] = x[i]; cuda.syncthreads(); out[i] = s[(t + 1) % 64].",
     ),
     "04b.2": (
         "Which steps are only for threads that have an element, and which one is for all threads of the block?",

@@ -18,15 +18,15 @@ def leave_wait_take(x, out):
     t, i = cuda.threadIdx.x, cuda.grid(1)
     s[t] = x[i]
     cuda.syncthreads()
-    out[i] = s[63 - t]
+    out[i] = s[(t + 1) % 64]
 
 
 @right("04b.1")
 @cuda.jit
-def leave_it_turned(x, out):
+def leave_it_one_place_before(x, out):
     s = cuda.shared.array(64, np.float32)
     t, i = cuda.threadIdx.x, cuda.grid(1)
-    s[cuda.blockDim.x - 1 - t] = x[i]
+    s[t - 1 if t > 0 else cuda.blockDim.x - 1] = x[i]
     cuda.syncthreads()
     out[i] = s[t]
 
@@ -41,23 +41,26 @@ def with_a_guard_around_both(x, out):
         s[t] = x[first + t]
     cuda.syncthreads()
     if first + t < x.size:
-        out[first + 63 - t] = s[t]
+        if t == 63:
+            out[first + t] = s[0]
+        else:
+            out[first + t] = s[t + 1]
 
 
-@wrong("04b.1", ("race", "cuda.syncthreads() between the two lines", "out[i] = s[63 - t]"))
+@wrong("04b.1", ("race", "cuda.syncthreads() between the two lines", "out[i] = s[(t + 1) % 64]"))
 @cuda.jit
 def no_barrier(x, out):
     s = cuda.shared.array(64, np.float32)
     t, i = cuda.threadIdx.x, cuda.grid(1)
     s[t] = x[i]
-    out[i] = s[63 - t]
+    out[i] = s[(t + 1) % 64]
 
 
 @wrong("04b.1", "nothing goes through shared memory")
 @cuda.jit
 def without_shared_memory(x, out):
     t, i = cuda.threadIdx.x, cuda.grid(1)
-    out[i - t + 63 - t] = x[i]
+    out[i] = x[i - t + (t + 1) % 64]
 
 
 @wrong("04b.1", ("out of bounds", "element 64 of the shared array"))
@@ -67,7 +70,7 @@ def one_past_the_end(x, out):
     t, i = cuda.threadIdx.x, cuda.grid(1)
     s[t] = x[i]
     cuda.syncthreads()
-    out[i] = s[64 - t]
+    out[i] = s[t + 1]
 
 
 @wrong("04b.1", "in their old order")
@@ -87,17 +90,34 @@ def all_bring_the_first_block(x, out):
     t, i = cuda.threadIdx.x, cuda.grid(1)
     s[t] = x[t]
     cuda.syncthreads()
-    out[i] = s[63 - t]
+    out[i] = s[(t + 1) % 64]
 
 
-@wrong("04b.1", "turned the whole array around")
+@wrong("04b.1", "The last thread of a block takes the first number of its own block")
 @cuda.jit
-def turns_the_whole_array(x, out):
+def goes_around_the_whole_array(x, out):
+    i = cuda.grid(1)
+    out[i] = x[(i + 1) % x.size]
+
+
+@wrong("04b.1", "the thread before")
+@cuda.jit
+def takes_from_the_left(x, out):
     s = cuda.shared.array(64, np.float32)
     t, i = cuda.threadIdx.x, cuda.grid(1)
     s[t] = x[i]
     cuda.syncthreads()
-    out[x.size - 1 - i] = s[t]
+    out[i] = s[(t + 63) % 64]
+
+
+@wrong("04b.1", "turned around, as in the kernel above")
+@cuda.jit
+def as_in_the_example(x, out):
+    s = cuda.shared.array(64, np.float32)
+    t, i = cuda.threadIdx.x, cuda.grid(1)
+    s[t] = x[i]
+    cuda.syncthreads()
+    out[i] = s[63 - t]
 
 
 @wrong("04b.1", "All elements are the same one")
@@ -118,20 +138,20 @@ def brings_half(x, out):
     if t < 32:
         s[t] = x[i]
     cuda.syncthreads()
-    out[i] = s[63 - t]
+    out[i] = s[(t + 1) % 64]
 
 
 @wrong("04b.1", ("never reach a barrier", "they have returned"))
 @cuda.jit
-def half_leaves(x, out):
+def the_last_leaves(x, out):
     s = cuda.shared.array(64, np.float32)
     t, i = cuda.threadIdx.x, cuda.grid(1)
     s[t] = x[i]
-    if t >= 32:
+    if t == 63:
+        out[i] = x[i - 63]
         return
     cuda.syncthreads()
-    out[i] = s[63 - t]
-    out[i + 63 - 2 * t] = s[t]
+    out[i] = s[t + 1]
 
 
 @wrong("04b.1", ("race", "cuda.syncthreads()"))
@@ -141,7 +161,7 @@ def barrier_too_early(x, out):
     t, i = cuda.threadIdx.x, cuda.grid(1)
     cuda.syncthreads()
     s[t] = x[i]
-    out[i] = s[63 - t]
+    out[i] = s[(t + 1) % 64]
 
 
 @wrong("04b.1", ("out of bounds", "element 64 of the shared array"))
@@ -151,7 +171,7 @@ def number_of_the_grid_as_index(x, out):
     t, i = cuda.threadIdx.x, cuda.grid(1)
     s[i] = x[i]
     cuda.syncthreads()
-    out[i] = s[63 - t]
+    out[i] = s[(t + 1) % 64]
 
 
 # --- 04b.2: spare threads come to the barrier, too ---
