@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from .. import checks
 from ..buffers import dtype_name
 from ..flops.networks import Layer
 from ..geometry import ConvShape
@@ -151,7 +152,7 @@ def _kind(module: Any) -> str:
 def _unfit(weight: Any) -> str:
     """Reason why our layers cannot compute with these parameters; empty if they can."""
     dtype = dtype_name(weight)
-    if dtype not in ("float32", "float64"):
+    if dtype not in checks.DTYPES:
         return f"{dtype} parameters"
     return "" if weight.device.type in ("cpu", "cuda", "meta") else f"on {weight.device.type}"
 

@@ -1,10 +1,11 @@
-"""Kernels that are traced for the pictures of 01b_first_kernels and 04b_shared_memory."""
+"""Kernels that are traced for the pictures of 01b and 04b, and the device function of 06b that uses tensor cores."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..kernels.jit import cuda
+from ..kernels.jit import cuda, device
+from ..kernels.tensor import ptx
 
 TILE = 4
 """Rows and columns of the tile of a block of the matrix product."""
@@ -64,3 +65,20 @@ def tiled_product(a, b, c):
             acc += a_tile[y, k] * b_tile[k, x]
         cuda.syncthreads()
     c[row, column] = acc
+
+
+@device
+def multiply(a0, a1, a2, a3, b0, b1, d):
+    """D + A x B, one instruction for the 32 threads of a warp: d is a tuple of four sums of this thread."""
+    return ptx.multiply_tf32(
+        ptx.round_tf32(ptx.bits(a0)),
+        ptx.round_tf32(ptx.bits(a1)),
+        ptx.round_tf32(ptx.bits(a2)),
+        ptx.round_tf32(ptx.bits(a3)),
+        ptx.round_tf32(ptx.bits(b0)),
+        ptx.round_tf32(ptx.bits(b1)),
+        d[0],
+        d[1],
+        d[2],
+        d[3],
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 import answers
 import numpy as np
 import pytest
-from numba import cuda
+from numba import cuda, float32
 
 from cks_numba import ConvShape, conv2d_input, conv2d_weight, flops, geometry
 from cks_numba.flops import networks
@@ -22,6 +22,8 @@ SOLUTIONS = Path(__file__).resolve().parents[2] / "tutorials" / "solutions"
 NAMES = {  # names that earlier cells of a notebook define
     "np": np,
     "cuda": cuda,
+    "float32": float32,
+    "multiply": small_kernels.multiply,
     "TILE": small_kernels.TILE,
     "ConvShape": ConvShape,
     "flops": flops,
