@@ -66,13 +66,14 @@ def gpu_rates(folder: Path = gallery.FOLDER / "data") -> dict[str, dict[str, flo
         rates: dict[Any, dict[str, float]] = {}
         for row in results.read(path):
             rung = names.get(row.contender, row.contender)
-            if row.operator == "conv2d" and rung in kernels.RUNGS:
+            if row.operator == "conv2d" and rung in kernels.SIMULATED_RUNGS:
                 rates.setdefault(row.case, {})[rung] = row.rate
             device = row.device
-        whole = [case for case in rates.values() if len(case) == len(kernels.RUNGS)]
+        whole = [case for case in rates.values() if len(case) == len(kernels.SIMULATED_RUNGS)]
         if whole:
             found[device] = {
-                rung: geometric_mean(case[rung] / case["with_zeros"] for case in whole) for rung in kernels.RUNGS
+                rung: geometric_mean(case[rung] / case["with_zeros"] for case in whole)
+                for rung in kernels.SIMULATED_RUNGS
             }
     return found
 
@@ -82,7 +83,7 @@ def time_rungs(shape: ConvShape = GPU_LAYER, repeats: int = 5) -> dict[str, floa
     rng, taken = np.random.default_rng(0), {}
     held = [cuda.to_device(rng.standard_normal(size).astype(np.float32)) for size in (shape.x_shape, shape.w_shape)]
     out = cuda.device_array(shape.y_shape, np.float32)
-    for rung in kernels.RUNGS:
+    for rung in kernels.SIMULATED_RUNGS:
         launches = kernels.launches("conv2d", shape, (held[0], held[1], out), rung=rung)
         taken[rung] = median(_seconds(launches) for _ in range(repeats + 1))  # the first one compiles
     return taken
@@ -497,7 +498,7 @@ PREDICTIONS: dict[str, Prediction] = {
         },
     ),
     "06.c": Choice(
-        kernels.RUNGS,
+        kernels.SIMULATED_RUNGS,
         most_loads,
         "It is {answer}. Shared memory is nearer, but a thread that makes one result still loads two numbers for each "
         "multiply-add. It loads the tiles besides, and asks the table where its positions are.",
