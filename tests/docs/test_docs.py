@@ -198,7 +198,7 @@ def test_readme_states_the_minutes_of_the_notebooks_and_they_are_near_the_estima
         assert abs(int(said) - build.minutes(notebook)) <= MINUTES_APART, f"{path.stem}: {build.minutes(notebook):.0f}"
         assert build.minutes(notebook) <= build.MOST_MINUTES, f"{path.stem} is to be split"
     rates = build.WORDS_A_MINUTE, build.LINES_A_MINUTE, build.MINUTES_AN_EXERCISE, build.LINES_WRITTEN_A_MINUTE
-    assert (*rates, MINUTES_APART) == (150, 20, 3, 2, 5)  # README states them below its table
+    assert (*rates, MINUTES_APART) == (150, 20, 3, 2, 5)
 
 
 def test_the_syllabus_adds_up_the_minutes_that_the_notebooks_state() -> None:
