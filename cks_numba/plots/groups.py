@@ -113,9 +113,8 @@ def row_map(shape: ConvShape, number: int) -> Kinds:
            [1, 2, 3, 5, 6, 7]])
     """
     rows, columns = plan("conv2d", shape).groups[number]
-    ih, iw = (
-        run.i.at(np.arange(run.positions)[:, None], np.arange(run.terms))  # (outputs, taps) of an axis
-        for run in (rows, columns)
+    ih, iw = (  # (outputs, taps) of an axis
+        np.array([[run.i.at(k, t) for t in range(run.terms)] for k in range(run.positions)]) for run in (rows, columns)
     )
     table = ih[:, None, :, None] * shape.iw + iw[None, :, None, :]  # (rows, columns, taps down, taps across)
     return np.asarray(table.reshape(rows.positions * columns.positions, -1))
