@@ -273,8 +273,8 @@ HINTS = {
 # --- predictions ----------------------------------------------------------------------------------
 def blocks_of(rung: str) -> int:
     """Blocks that a rung launches for `ONE_IMAGE`."""
-    arrays = tuple(np.empty(size, np.float32) for _, size in ONE_IMAGE.arrays("conv2d"))
-    (launch,) = kernels.launches("conv2d", ONE_IMAGE, arrays, rung=rung)
+    x, w, y = (np.empty(size, np.float32) for _, size in ONE_IMAGE.arrays("conv2d"))
+    (launch,) = kernels.launches("conv2d", ONE_IMAGE, (x, w, y), rung=rung)
     return prod(launch.grid)
 
 
