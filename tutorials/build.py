@@ -36,7 +36,6 @@ if "COLAB_RELEASE_TAG" in os.environ:
 from cks_numba.tutorial import setup
 
 setup()"""  # first cell of every notebook; setup() must run before numba is imported
-WIDGET = "application/vnd.jupyter.widget-view+json"
 TIMEOUT = 300  # longest time for one cell, in seconds
 WORDS_A_MINUTE, LINES_A_MINUTE, MINUTES_AN_EXERCISE, LINES_WRITTEN_A_MINUTE = 150, 20, 3, 2
 MOST_MINUTES = 40  # a notebook that takes longer is to be split
@@ -122,14 +121,12 @@ def execute(notebook: Notebook) -> Notebook:
 
 
 def tidy(notebook: Notebook, clear_exercises: bool) -> Notebook:
-    """Drop what changes from run to run (times, versions, widgets) and, for the learner, outputs of exercises."""
+    """Drop what changes from run to run (times, versions) and, for the learner, outputs of exercises."""
     notebook = copy.deepcopy(notebook)
     notebook.update(metadata=copy.deepcopy(METADATA), nbformat=4, nbformat_minor=5)
     for cell in notebook["cells"]:
         cell["metadata"] = {}
         cell["source"] = source_of(cell).splitlines(keepends=True)
-        if cell["cell_type"] == "code":
-            cell["outputs"] = [output for output in cell["outputs"] if WIDGET not in output.get("data", {})]
         if clear_exercises and is_exercise(cell):
             cell.update(outputs=[], execution_count=None)
     return notebook

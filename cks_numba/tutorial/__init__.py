@@ -6,7 +6,8 @@ from .answers import Open, Wrong, call
 from .checking import check, hint, look, progress
 from .predicting import behind, predict
 from .setting_up import on_gpu, setup
-from .showing import show, side_by_side, source
+from .showing import play, show, side_by_side, source
+from .sliding import slider
 
 __all__ = [
     "Open",
@@ -17,10 +18,12 @@ __all__ = [
     "hint",
     "look",
     "on_gpu",
+    "play",
     "predict",
     "progress",
     "setup",
     "show",
     "side_by_side",
+    "slider",
     "source",
 ]

@@ -1,4 +1,4 @@
-"""Exercises of 00_start_here."""
+"""Pictures and exercises of 00_start_here."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from .. import flops
+from .. import flops, plots
 from ..geometry import ConvShape
 from .answers import Wrong, shown, whole
 from .guesses import Number, Prediction
@@ -16,6 +17,16 @@ LAST_MAP = ConvShape(n=1, ih=2, iw=2, ic=1, oc=1, fh=3, fw=3, padding=1)
 LARGER_MAP = ConvShape(n=1, ih=4, iw=4, ic=1, oc=1, fh=3, fw=3, padding=1)
 
 
+# --- pictures ---------------------------------------------------------------------------------------
+def draw_layer(operator: str, stride: int, padding: int) -> tuple[Figure, str]:
+    """A layer with a 4x4 map and a 3x3 filter, and a text of what the picture says."""
+    layer = ConvShape(n=1, ih=4, iw=4, ic=1, oc=1, fh=3, fw=3, stride=stride, padding=padding)
+    count = flops.count(operator, layer)
+    text = f"{count.regular} products, {count.useful} of them useful."
+    return plots.explore_figure(operator, layer), f"{operator}, stride {stride}, padding {padding}: {text}"
+
+
+# --- exercises --------------------------------------------------------------------------------------
 def corner(answer: Any) -> str:
     """Number of the nine products of the first output that are by a padded zero."""
     helps = {

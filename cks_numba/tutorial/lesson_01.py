@@ -1,4 +1,4 @@
-"""Exercises of 01_one_equation."""
+"""Pictures and exercises of 01_one_equation."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from .. import flops
+from .. import flops, plots
 from ..geometry import Axis, ConvShape
+from ..steps.stages import amount
 from .answers import Wrong, agree, call, shown, whole
 from .guesses import Number, Prediction
 from .trying import Triple, mistaken, triples
@@ -33,6 +35,17 @@ def _sizes(axis: Axis) -> tuple[int, ...]:
 
 def _axis(size: int, taps: int, stride: int, padding: int, dilation: int) -> Axis:
     return Axis(size, taps, stride, padding, padding, dilation)
+
+
+# --- pictures ---------------------------------------------------------------------------------------
+def draw_axis(taps: int, stride: int, padding: int) -> tuple[Figure, str]:
+    """The table of an axis with 5 inputs, and a text of what it shows."""
+    axis = ConvShape(n=1, ih=1, iw=5, ic=1, oc=1, fh=1, fw=taps, stride=(1, stride), padding=(0, padding)).w
+    figure, ax = plots.canvas(11.2, 10.6)
+    plots.draw_triples(ax, axis, left=3.8 - padding, top=1.2)  # input 0 stays where it is
+    products = f"{axis.triples} of {axis.outputs * taps} products with a real input"
+    plots.write(ax, 1, 1.9 + axis.outputs, f"{amount(axis.outputs, 'output')}, {products}", 14, ha="left")
+    return figure, f"Taps {taps}, stride {stride}, padding {padding}: {amount(axis.outputs, 'output')}, {products}."
 
 
 # --- 01.1 -------------------------------------------------------------------------------------------

@@ -1,12 +1,15 @@
-"""Exercises of 03_ks_deconv."""
+"""Pictures and exercises of 03_ks_deconv."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from .. import plots, trace
 from ..geometry import Axis, ConvShape
+from ..steps.stages import amount
 from .answers import Wrong, call, shown, whole
 from .guesses import Choice, Number, Prediction
 from .own_kernel import on_one_axis
@@ -23,6 +26,22 @@ AXES = [
 
 def _name(axis: Axis) -> str:
     return f"taps={axis.taps}, outputs={axis.outputs}, stride={axis.stride}, padding={axis.before}"
+
+
+# --- pictures ---------------------------------------------------------------------------------------
+def draw_phases(stride: int, taps: int) -> tuple[Figure, str]:
+    """The filter by phase, its sub-filters, and which of them makes which element of a 6x6 dx; and a text of it."""
+    layer = ConvShape(n=1, ih=6, iw=6, ic=1, oc=1, fh=taps, fw=taps, stride=stride, padding=1)
+    figure, ax = plots.canvas(13.2, 16.8)
+    filters, inputs = plots.phase_maps(layer)
+    parts = [part.shape for row in plots.sub_filters(layer) for part in row]
+    for left, top, title in ((0.5, 0.7, "w by phase"), (6.6, 0.7, "who makes which dx"), (0.5, 8.7, "sub-filters")):
+        plots.write(ax, left, top, title, 16, weight="bold", ha="left")
+    plots.draw_letters(ax, filters, 0.5, 1.4)
+    plots.draw_letters(ax, inputs, 6.6, 1.4)
+    plots.draw_sub_filters(ax, layer, 0.5, 9.4)
+    sizes = ", ".join(f"{rows} x {columns}" for rows, columns in parts)
+    return figure, f"Stride {stride}, a {taps} x {taps} filter: {amount(len(parts), 'sub-filter')}, {sizes}."
 
 
 # --- 03.1 -------------------------------------------------------------------------------------------

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from .. import flops, plots, trace
 from ..geometry import Axis, ConvShape
 from ..kernels import tiled
+from ..steps.stages import amount
 from .answers import Wrong, agree, call, shown
 from .guesses import Choice, Number, Prediction
 from .own_kernel import on_one_axis
@@ -69,22 +71,46 @@ def draw_waste(shape: ConvShape) -> Figure:
     return fig
 
 
-def draw_parts(layer: ConvShape) -> Figure:
-    """Time by the library's own model against the number of parts of the sum."""
+def draw_parts(layer: ConvShape, parts: int) -> tuple[Figure, str]:
+    """Time by the library's model against the number of parts, and the blocks of each multiprocessor; and a text."""
     chosen = tiled.choose(OPERATOR, layer)
-    parts = [2**k for k in range(7)]
-    cycles = [tiled.Choice(OPERATOR, layer, chosen.tile, number, chosen.sms).cycles for number in parts]
-    fig = Figure(figsize=(8.5, 3.8), layout="constrained")
-    ax = fig.subplots()
-    ax.loglog(parts, [1e-3 * value for value in cycles], "o-", color=plots.BLUE, linewidth=2)
-    best = parts.index(chosen.parts)
-    ax.plot(chosen.parts, 1e-3 * cycles[best], "D", color=plots.RED, markersize=13, label="the library's choice")
-    ax.set_xticks(parts, [str(number) for number in parts])
+    choice = tiled.Choice(OPERATOR, layer, chosen.tile, parts, chosen.sms)
+    most = max(tiled.Choice(OPERATOR, layer, chosen.tile, 1, chosen.sms).chunks)
+    if parts > most:
+        raise ValueError(f"parts must be at most {most}, the chunks of the sum, got {parts}")
+    fig = Figure(figsize=(5.6, 7.4), layout="constrained")
+    upper, lower = fig.subplots(2, 1, height_ratios=(1, 1.2))
+    _draw_time(upper, choice)
+    blocks = int(np.prod(choice.grid))
+    _draw_blocks(lower, blocks, choice.sms)
+    text = f"{amount(parts, 'part')}: {blocks} blocks on {choice.sms} multiprocessors"
+    lower.set_title(text, fontsize=12)
+    return fig, f"{text}, {choice.cycles / 1e3:,.0f} thousand cycles by the model."
+
+
+def _draw_time(ax: Any, choice: tiled.Choice) -> None:
+    """The model's time for powers of two, and a mark on the number of parts of a choice."""
+    numbers = [2**k for k in range(11)]
+    cycles = [tiled.Choice(OPERATOR, choice.shape, choice.tile, one, choice.sms).cycles / 1e3 for one in numbers]
+    ax.loglog(numbers, cycles, "o-", color=plots.BLUE, linewidth=2, markersize=5)
+    ax.plot(choice.parts, choice.cycles / 1e3, "D", color=plots.RED, markersize=12)
+    ax.set_xticks(numbers[::2], [str(number) for number in numbers[::2]])
     ax.minorticks_off()
     ax.set(xlabel="parts of the sum", ylabel="thousand cycles, by the model")
     ax.grid(color="#DDDDDD")
-    ax.legend(frameon=False, fontsize=13)
-    return fig
+
+
+def _draw_blocks(ax: Any, blocks: int, multiprocessors: int) -> None:
+    """A square for each multiprocessor with the number of blocks that it does, one after another or at once."""
+    columns = 12
+    for k in range(multiprocessors):
+        count = blocks // multiprocessors + (k < blocks % multiprocessors)
+        corner = k % columns, k // columns
+        face = "#F2F2F2" if not count else "#9CCBE8"
+        ax.add_patch(Rectangle(corner, 1, 1, facecolor=face, edgecolor="white"))
+        plots.write(ax, corner[0] + 0.5, corner[1] + 0.5, str(count), 9)
+    ax.set(xlim=(0, columns), ylim=(-(-multiprocessors // columns), 0), aspect="equal")
+    ax.axis("off")
 
 
 def draw_orders(parts: Any, orders: int) -> Figure:

@@ -5,7 +5,6 @@ A module ``lesson_NN`` has a dict ``PREDICTIONS`` by the lesson and a letter, su
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 from .answers import Wrong
 from .checking import WIDTH, lesson_of
 from .guesses import Prediction
+from .showing import picture
 
 PRE = "font: 80%/1.5 monospace; white-space: pre; word-break: normal; overflow-x: auto; margin: 0; padding: 0"
 
@@ -159,15 +159,9 @@ def _as_html(part: str | tuple[dict[str, Any], dict[str, Any]]) -> str:
         return str(data["text/html"])
     for kind in ("image/png", "image/jpeg"):
         if kind in data:
-            return _image(kind, data[kind], metadata.get(kind, {}), str(data.get("text/plain", "")))
+            about = metadata.get(kind, {})
+            return picture(kind, data[kind], about.get("alt") or str(data.get("text/plain", "")), about.get("width"))
     return _as_html(str(data.get("text/markdown") or data.get("text/plain", "")))
-
-
-def _image(kind: str, data: str | bytes, metadata: dict[str, Any], plain: str) -> str:
-    encoded = base64.b64encode(data).decode() if isinstance(data, bytes) else data.replace("\n", "")
-    width = f' width="{metadata["width"]}"' if "width" in metadata else ""
-    alt = html.escape(metadata.get("alt", plain))
-    return f'<img alt="{alt}"{width} style="max-width: 100%; height: auto" src="data:{kind};base64,{encoded}">'
 
 
 def _because(prediction: Prediction) -> str:

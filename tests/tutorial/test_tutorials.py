@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import html
+import json
 import re
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -118,7 +120,10 @@ def test_pictures_are_described(path: Path) -> None:
             for kind in output.get("data", {}):
                 if kind.startswith("image/"):
                     assert len(output["metadata"].get(kind, {}).get("alt", "")) > 20, build.source_of(cell)
-            for tag in re.findall(r"<img[^>]*>", "".join(output.get("data", {}).get("text/html", ""))):
+            page = "".join(output.get("data", {}).get("text/html", ""))
+            for frames in re.findall(r'data-frames="([^"]*)"', page):
+                assert all(len(alt) > 20 for _, alt in json.loads(html.unescape(frames))), build.source_of(cell)
+            for tag in re.findall(r"<img[^>]*>", page):
                 assert len(re.search(r'alt="([^"]*)"', tag)[1]) > 20, build.source_of(cell)
         if cell["cell_type"] == "markdown":
             text = build.source_of(cell)
