@@ -22,7 +22,7 @@ from ..bench.timing import Probe, burst, clean_rounds
 from ..geometry import ConvShape
 
 Array = np.ndarray[Any, Any]
-IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
+IMAGES = (1, 2, 4, 8, 16, 32, 64)
 """Images of the layers under the roof. Each has one element of each channel, so a weight is used once an image."""
 CHANNELS = 4096
 """Input and output channels of those layers: 64 MiB of weights, more than most caches hold."""
@@ -165,7 +165,7 @@ def draw_roof(roof: Roof) -> Figure:
     """The layers of `measure_roof` under the two limits of the core."""
     fig = Figure(figsize=(9, 4.8), layout="constrained")
     ax = fig.subplots()
-    left, right = 0.3, 120.0
+    left, right = 0.3, 70.0
     ax.plot([left, roof.ridge, right], [100 * left / roof.ridge, 100, 100], color=plots.INK, linewidth=2.5)
     at = [intensity for intensity, _, _ in roof.layers.values()]
     shares = [100 * share for _, share, _ in roof.layers.values()]
