@@ -20,6 +20,7 @@ from ..kernels import register_tile
 from ..kernels.jit import cuda
 from ..kernels.launch import TILE
 from ..kernels.tiled import TILES
+from ..kernels.tiled.sizes import BK
 from ..plots import gallery
 from ..trace.elements import REAL, Element, Log, Number, Watched, blank
 from ..trace.machine import Machine
@@ -38,6 +39,10 @@ WORK: dict[str, dict[str, Any]] = {  # colour and hatch for each purpose of an i
     "global memory": dict(facecolor="#FBDFA3", edgecolor="#C57B00", hatch="////"),
     "addresses, tests, the loop": dict(facecolor="#F2F2F2", edgecolor="#9A9A9A", hatch="...."),
 }
+TILE_SIDES = {f"{side} x {side}": side for side in (1, 2, 4, 8, 12, 16)}
+"""Rows and columns of results of a thread."""
+MOST_REGISTERS = 255
+"""Registers that a thread can have on every GPU of the last ten years."""
 GPU_LAYER = ConvShape(n=64, ih=16, iw=16, ic=128, oc=128, fh=3, fw=3, padding=1)
 """Large enough for a GPU."""
 SIZES = ((4, 4, 4), (5, 3, 7), (1, 6, 2), (3, 2, 1))  # exercise 06.4: rows, terms, columns
@@ -141,16 +146,52 @@ def draw_thread_tile(tm: int, tn: int) -> Figure:
         ax.add_patch(Rectangle((left - 1.6, top + k), 1, 1, facecolor="#FBDFA3", edgecolor="white"))
     for k in range(tn):
         ax.add_patch(Rectangle((left + k, top - 1.6), 1, 1, facecolor="#FBDFA3", edgecolor="white"))
-    for k in range(0, tm, 4):
-        plots.frame(ax, [(0, 0), (3, 0)], left - 1.6, top + k, linewidth=2.2)
-    for k in range(0, tn, 4):
-        plots.frame(ax, [(0, 0), (0, 3)], left + k, top - 1.6, linewidth=2.2)
     plots.write(ax, left - 2.1, top + tm / 2, "a", 17, weight="bold")
     plots.write(ax, left + tn / 2, 0.4, "b", 17, weight="bold")
     plots.write(ax, left + tn / 2, top + tm / 2, "acc[i, j] += a[i] * b[j]", 14)
-    text = f"one term of the sum:\n\n{tm} + {tn} numbers read, in\n{tm // 4 + tn // 4} loads of four (frames)\n\n"
+    text = f"one term of the sum:\n\n{tm} + {tn} numbers read\n\n"
     plots.write(ax, left + tn + 0.8, top + tm / 2, text + f"{tm * tn} multiply-adds", 14, ha="left")
     return fig
+
+
+def draw_tile(tile_of_a_thread: str) -> tuple[Figure, str]:
+    """What a block of 16 x 16 threads gains and needs if each makes a tile of results; the tile is one of `TILE_SIDES`.
+
+    Raises
+    ------
+    ValueError
+        For a tile that does not fit in the registers of a thread.
+    """
+    side, card = TILE_SIDES[tile_of_a_thread], CARDS["H100"]
+    rows = 16 * side
+    intensity = 2 * rows * rows / (2 * rows * BYTES)
+    products = side * side / (2 * side / (4 if side % 4 == 0 else 1))
+    registers, shared = side * side + 2 * side, 2 * BK * 2 * rows * BYTES
+    if registers > MOST_REGISTERS:
+        raise ValueError(f"{side * side} sums and {2 * side} operands are more than the {MOST_REGISTERS} registers")
+    blocks = min(limits(card, registers, shared, 256).values())
+    fig = Figure(figsize=(9, 4.8), layout="constrained")
+    ax = fig.subplots()
+    gauges = (
+        ("operations per byte\nof global memory", intensity, 60.0, card.ridge, "ridge of an H100"),
+        ("multiply-adds for each\nload from shared memory", products, 30.0, None, ""),
+        ("registers for sums\nand operands", registers, 300.0, MOST_REGISTERS, "most that a thread has"),
+        ("KiB of shared memory,\ntwo buffers", shared / 1024, 270.0, card.shared / 1024, "all of a multiprocessor"),
+        ("most blocks on a\nmultiprocessor", blocks, 10.0, None, ""),
+    )
+    for y, (_, value, full, limit, name) in enumerate(gauges):
+        ax.barh(y, value / full, height=0.55, color=plots.BLUE)
+        ax.text(value / full + 0.01, y, f"{value:.3g}", va="center", fontsize=14, weight="bold")
+        if limit:
+            ax.plot([limit / full] * 2, [y - 0.42, y + 0.42], color=plots.RED, linewidth=2.5)
+            ax.text(limit / full + 0.01, y - 0.36, name, va="center", fontsize=11, color=plots.RED)
+    ax.set_yticks(range(len(gauges)), [gauge[0] for gauge in gauges], fontsize=13)
+    ax.set(xlim=(0, 1.28), xticks=())
+    ax.invert_yaxis()
+    ax.spines[["top", "right", "bottom"]].set_visible(False)
+    ax.set_title(f"{tile_of_a_thread} results a thread, {rows} x {rows} a block", fontsize=14, weight="bold")
+    said = "; ".join(f"{' '.join(name.split())} {value:.3g}" for name, value, *_ in gauges)
+    return fig, f"{tile_of_a_thread} results in a thread: {said}."
 
 
 def draw_pipeline(load: int, multiply: int, chunks: int) -> Figure:

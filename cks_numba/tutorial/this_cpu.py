@@ -22,15 +22,15 @@ from ..bench.timing import Probe, burst, clean_rounds
 from ..geometry import ConvShape
 
 Array = np.ndarray[Any, Any]
-IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
+IMAGES = (1, 2, 4, 8, 16, 32, 64)
 """Images of the layers under the roof. Each has one element of each channel, so a weight is used once an image."""
 CHANNELS = 4096
 """Input and output channels of those layers: 64 MiB of weights, more than most caches hold."""
-POSITIONS = 1024
+POSITIONS = 512
 """Positions of all images together of the layers on which zeros are skipped."""
 MAPS = (2, 4, 8, 16)
 """Rows and columns of the maps of y."""
-ROUNDS = 8
+ROUNDS = 5
 
 
 class Roof(NamedTuple):
@@ -68,10 +68,13 @@ def one_thread() -> Iterator[None]:
         numba.set_num_threads(before)
 
 
-def fastest(calls: Mapping[Any, Callable[[], Any]], probe: Probe, rounds: int = ROUNDS) -> dict[Any, float]:
-    """Least seconds of each call over the clean rounds: whatever else the computer does only adds to them."""
-    times = clean_rounds({key: partial(burst, call, times=2) for key, call in calls.items()}, rounds, probe)
-    return {key: min(seconds) for key, seconds in times.items()}
+def fastest(calls: Mapping[Any, Callable[[], Any]], probe: Probe, rounds: int, times: int) -> dict[Any, float]:
+    """Least seconds of each call over the clean rounds: whatever else the computer does only adds to them.
+
+    In a round, each call is timed so many times.
+    """
+    found = clean_rounds({key: partial(burst, call, times=times) for key, call in calls.items()}, rounds, probe)
+    return {key: min(seconds) for key, seconds in found.items()}
 
 
 @njit(fastmath=True)
@@ -94,7 +97,7 @@ def measure_roof(images: tuple[int, ...] = IMAGES, channels: int = CHANNELS, rou
     with one_thread():
         probe = Probe(1)
         probe.seconds()
-        seconds = fastest({**calls, "memory": partial(total, weights.reshape(-1))}, probe, rounds)
+        seconds = fastest({**calls, "memory": partial(total, weights.reshape(-1))}, probe, rounds, times=2)
         peak = probe.operations / min(probe.seconds() for _ in range(rounds))
     bandwidth = weights.nbytes / seconds["memory"]
     layers = {}
@@ -113,7 +116,7 @@ def measure_saved(maps: tuple[int, ...] = MAPS, channels: int = 128, rounds: int
         make = _forward if case[0] == "conv2d" else _input_gradient
         calls["skipping", case], calls["regular", case] = make(layer(*case, channels))
     with one_thread():
-        seconds = fastest(calls, Probe(1), rounds)
+        seconds = fastest(calls, Probe(1), rounds, times=4)
     found = []
     for case in cases:
         count = flops.count(case[0], layer(*case, channels))
@@ -162,7 +165,7 @@ def draw_roof(roof: Roof) -> Figure:
     """The layers of `measure_roof` under the two limits of the core."""
     fig = Figure(figsize=(9, 4.8), layout="constrained")
     ax = fig.subplots()
-    left, right = 0.3, 120.0
+    left, right = 0.3, 70.0
     ax.plot([left, roof.ridge, right], [100 * left / roof.ridge, 100, 100], color=plots.INK, linewidth=2.5)
     at = [intensity for intensity, _, _ in roof.layers.values()]
     shares = [100 * share for _, share, _ in roof.layers.values()]
