@@ -241,7 +241,7 @@ def example(width: int = 4) -> ConvShape:
 
 
 def examples(operator: str, widths: Iterable[int] = (4, 1)) -> Iterator[Launch]:
-    """Launches of all rungs of an operator: tiled with every tile and for both widths of a load, tensor with two formats.
+    """Launches of all rungs of an operator: tiled with every tile and both widths of a load, tensor with two formats.
 
     bfloat16 is as float16, but for the type in the name of the instruction that multiplies.
     """
@@ -269,14 +269,14 @@ def tensor_example(operator: str, dtype: str, tile: tensor.Tile) -> Launch:
     return tensor.launches(operator, shape, arrays, choice)[-1]
 
 
+# multiply: FFMA of a thread, HMMA of a warp; loads: LDS.128, LDSM for tensor cores
 HEAD = "kernel                                            registers spilled shared multiply  loads  a load of loop"
 COLUMNS = ("operator", "arch", "kernel", "registers", "spilled", "shared", "code", "instruction", "count")
 
 
 def table(operator: str, arch: str, kernels_of: Iterable[Compiled]) -> Iterator[str]:
     """Yield the lines of the table of the rungs of an operator, each as soon as its kernel is compiled."""
-    yield f"{operator} on {arch}; the last four columns are of the inner loop: multiply-adds (FFMA; HMMA on tensor cores),"
-    yield "loads of several words from shared memory (LDS.128; LDSM), multiply-adds a load, and their share of the loop"
+    yield f"{operator} on {arch}; the last four columns are of the inner loop"
     yield HEAD
     for one in kernels_of:
         counts = f"{one.multiplies:>8} {one.loads:>6} {one.per_load:>7.1f} {one.share:>7.0%}"

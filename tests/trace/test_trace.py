@@ -129,6 +129,8 @@ def test_wrong_arguments():
         trace.run("conv3d", shape, "tiled")
     with pytest.raises(ValueError, match="rung must be one of"):
         trace.count("conv2d", shape, "fast")
+    with pytest.raises(ValueError, match="rung must be one of .*, which are all Python, got 'tensor'"):
+        trace.run("conv2d", shape, "tensor")
     with pytest.raises(TypeError, match="shape must be a ConvShape, got tuple"):
         trace.run("conv2d", (1, 2), "tiled")
     with pytest.raises(ValueError, match="w must have shape"):

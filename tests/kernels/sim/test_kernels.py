@@ -32,6 +32,13 @@ def test_rung_equals_brute_force(operator, rung):
         np.testing.assert_array_equal(out, brute_force(operator, shape, first, second), err_msg=str(shape))
 
 
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_ptx_is_refused(operator):
+    shape = HARD_SHAPES["1x1 filter, stride, two channel groups"]
+    with pytest.raises(RuntimeError, match="the tensor rung is written in PTX, which Numba's simulator does not run"):
+        kernels.launches(operator, shape, integers(operator, shape, "float32"), rung="tensor")
+
+
 def test_operators_run_on_the_simulator():
     shape = ConvShape(n=1, ih=4, iw=4, ic=2, oc=3, fh=3, fw=3, stride=2, padding=1)
     for operator in OPERATORS:
