@@ -39,8 +39,7 @@ from .timing import PAUSE
 
 Contenders = dict[tuple[str, str], Callable[[], Any]]
 
-BETWEEN = [rung for rung in reversed(kernels.RUNGS) if rung not in ("tiled", "tensor", "with_zeros")]
-RUNGS = {OURS: "tiled", **{rung: rung for rung in BETWEEN}, REGULAR: "with_zeros"}
+RUNGS = {OURS: "tiled", **{rung: rung for rung in reversed(kernels.SIMULATED_RUNGS[1:-1])}, REGULAR: "with_zeros"}
 TENSOR = {"TF32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
 """What tensor cores multiply, and the dtype of its arrays."""
 CONTENDERS = (
