@@ -44,6 +44,25 @@ def padded(x: Any, shape: ConvShape) -> tuple[Any, Launch]:
     return zeros_inserted("pad x", x, height, width, (shape.h.before, shape.w.before), (1, 1))
 
 
+# --- channel groups as long as the tensor rung needs them -----------------------------------------
+@cuda.jit
+def pad_channels(src, out, first, first_padded, last, last_padded):
+    """Copy src to out, which has more channels in each channel group: those are 0. One thread an element of out.
+
+    `last` counts the channels of a group on the last axis, `first` those on the first axis, 1 where that counts images.
+    """
+    index = cuda.grid(1)
+    if index >= out.size:
+        return
+    n, h, w, c = unravel(index, out.shape[1], out.shape[2], out.shape[3])
+    in_first, in_last = n % first_padded, c % last_padded
+    src_n, src_c = n // first_padded * first + in_first, c // last_padded * last + in_last
+    if in_first < first and in_last < last and src_n < src.shape[0]:
+        out[n, h, w, c] = src[src_n, h, w, src_c]
+    else:
+        out[n, h, w, c] = 0
+
+
 # --- layouts and the bias -------------------------------------------------------------------------
 @cuda.jit
 def copy(src, out, h_size, w_size, c_size, src_channels_first, out_channels_first):
