@@ -39,7 +39,7 @@ from .timing import PAUSE
 
 Contenders = dict[tuple[str, str], Callable[[], Any]]
 
-RUNGS = {OURS: "tiled", **{rung: rung for rung in reversed(kernels.RUNGS[1:-1])}, REGULAR: "with_zeros"}
+RUNGS = {OURS: "tiled", **{rung: rung for rung in reversed(kernels.SIMULATED_RUNGS[1:-1])}, REGULAR: "with_zeros"}
 TF32 = f"{PEER}, TF32"
 SAMPLE = 0.002
 """Seconds that a sample should take."""

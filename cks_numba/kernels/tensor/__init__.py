@@ -29,9 +29,9 @@ from ..jit import SIMULATED, cuda
 from ..launch import Launch, one_thread_each, scratch
 from ..tiled.choice import BYTES_PER_CYCLE, SECOND_LAUNCH, Choice, choose
 from . import depthwise, gemm
-from .sizes import FORMATS, TILES, Format
+from .sizes import FORMATS, TILES, Format, Tile
 
-__all__ = ["FORMATS", "TILES", "launches"]
+__all__ = ["FORMATS", "LEAST_CAPABILITY", "TILES", "Format", "Tile", "launches"]
 
 LEAST_CAPABILITY = (8, 0)
 NO_SIMULATOR = "the tensor rung is written in PTX, which Numba's simulator does not run: unset NUMBA_ENABLE_CUDASIM"

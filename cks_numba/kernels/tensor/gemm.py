@@ -207,15 +207,18 @@ def writer(number: Format, tile: Tile, columns: int, vectors: bool) -> Any:
     @device
     def write_row(out, acc, rows, places, exist, i, half):
         row = rows[2 * i + half]
-        if row >= 0:
+        if row < 0:
+            return
+        if vectors:
             for j in range(0, wide, octets):
-                if vectors:
-                    if exist[j] > 0:
-                        write_vector(out, row + places[j], acc, i, j, 2 * half)
-                else:
-                    for k in range(columns):
-                        if k < exist[j]:
-                            store(out, row + places[j] + k, narrow(acc[i, j + k // 2, 2 * half + k % 2]))
+                if exist[j] > 0:
+                    write_vector(out, row + places[j], acc, i, j, 2 * half)
+        else:
+            for j in range(wide):
+                if exist[j] > 0:
+                    store(out, row + places[j], narrow(acc[i, j, 2 * half]))
+                if exist[j] > 1:
+                    store(out, row + places[j] + 1, narrow(acc[i, j, 2 * half + 1]))
 
     @device
     def write_octets(out, acc, rows, places, exist, i):
@@ -255,19 +258,20 @@ def gather_kernel(tile: Tile, number: Format, forward: bool, vectors: bool) -> A
         (row, column, lane), (a_term, a_first), (b_term, b_first) = mine
 
         # 1. The channel group of this block, its group of the plan, and its tile: rows from m0, columns from n0.
+        #    NVVM 13 cannot write the lines of this kernel if the two sizes are two variables.
         depth = uint32(depth)
         columns = uint32(uint32(out.shape[3]) // (uint32(src.shape[3]) // depth))
         c_group, n0 = int32(cuda.blockIdx.z), uint32(cuda.blockIdx.y * bn)
         g = group_of_block(table, cuda.blockIdx.x)
-        rows_h, rows_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
-        rows = uint32(out.shape[0] * rows_h * rows_w)
+        sizes = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
+        rows = uint32(out.shape[0] * sizes[0] * sizes[1])
         m0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bm)
 
         # 2. Where the rows of src and the columns of w that this thread copies begin, in quads.
         src_c, w_c = uint32(src.shape[3] // lanes), uint32(w.shape[3] // lanes)
         for j in range(a_loads):
             m = uint32(m0 + a_first + j * a_apart)
-            n, kh, kw = digits(m if m < rows else uint32(0), rows_h, rows_w)
+            n, kh, kw = digits(m if m < rows else uint32(0), sizes[0], sizes[1])
             h = table[g, ROWS + THIRD] + kh * table[g, ROWS + THIRD_FIXED]
             v = table[g, COLUMNS + THIRD] + kw * table[g, COLUMNS + THIRD_FIXED]
             a_at[j] = uint32(((n * src.shape[1] + h) * src.shape[2] + v) * src_c + c_group * depth // lanes)
@@ -288,10 +292,10 @@ def gather_kernel(tile: Tile, number: Format, forward: bool, vectors: bool) -> A
         sum_chunks(acc, mine, (src, a_at, a_digits, in_src), (w, b_at, b_digits, in_w), (terms_w, depth), terms)
 
         # 5. Write the results that exist. The table is read again: kept numbers would take registers from the loop.
-        rows_h, rows_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
+        sizes = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
         m0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bm)
         for i in range(tall):
-            n, kh, kw = digits(uint32(m0 + row + a_row(lane) + a_later(i)), rows_h, rows_w)
+            n, kh, kw = digits(uint32(m0 + row + a_row(lane) + a_later(i)), sizes[0], sizes[1])
             h = table[g, ROWS + FIXED] + kh * table[g, ROWS + FIXED_STEP]
             v = table[g, COLUMNS + FIXED] + kw * table[g, COLUMNS + FIXED_STEP]
             at = ((int64(n) * out.shape[1] + h) * out.shape[2] + v) * out.shape[3] + c_group * columns

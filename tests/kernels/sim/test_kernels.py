@@ -19,7 +19,7 @@ def test_the_simulator_is_on():
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("rung", kernels.RUNGS)
+@pytest.mark.parametrize("rung", kernels.SIMULATED_RUNGS)
 def test_rung_equals_brute_force(operator, rung):
     rng = random.Random(1)
     shapes = [HARD_SHAPES["1x1 filter, stride, two channel groups"], HARD_SHAPES["2x2 filter, stride 3: empty phases"]]
