@@ -72,7 +72,7 @@ def conv2d(
     w : array (OC, FH, FW, IC/groups)
         Of the dtype of x, like all arrays here.
     bias : array (OC,), optional
-        Added to the result.
+        Added to the result; on "cuda" and "emulator" after a result of 16 bits was rounded, which is then done again.
     stride, dilation : int or (int, int)
         Vertical, horizontal.
     padding : int, (int, int), ((top, bottom), (left, right)), four ints, "same" or "valid"

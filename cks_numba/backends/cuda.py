@@ -12,7 +12,8 @@ from numba import config
 
 from ..buffers import HALVES, bits
 from ..geometry import ConvShape
-from ..kernels import launches, tiled
+from ..kernels import tensor as tensor_rung
+from ..kernels import tiled
 from ..kernels.elementwise import launch_add_bias, launch_copy
 from ..kernels.jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED, cuda
 
@@ -38,7 +39,7 @@ def available() -> bool:
 
 def tensor_cores() -> bool:
     """Whether the kernels for tensor cores can run: on a GPU of compute capability 8.0 or newer."""
-    return available() and not SIMULATED and _capability() >= (8, 0)
+    return available() and not SIMULATED and _capability() >= tensor_rung.LEAST_CAPABILITY
 
 
 def _capability() -> tuple[int, int]:
@@ -77,11 +78,8 @@ def _launch(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], strea
     if 0 in arrays[2].shape:
         return
     with launching:
-        if tensor and tensor_cores():
-            built = launches(operator, shape, arrays, rung="tensor")
-        else:
-            built = tiled.launches(operator, shape, arrays, scratch=partial(_workspace, stream))
-        for launch in built:
+        rung = tensor_rung if tensor and tensor_cores() else tiled
+        for launch in rung.launches(operator, shape, arrays, scratch=partial(_workspace, stream)):
             launch.run(stream)
 
 

@@ -27,7 +27,8 @@ else:
 
 NO_BFLOAT16 = "ml_dtypes is not installed (pip install ml_dtypes)"
 OPERATORS = ("conv2d", "conv2d_input", "conv2d_weight")
-BACKENDS = ("cpu", "steps")
+BACKENDS = ("cpu", "steps", "emulator")
+ON_CPU = ("cpu", "steps")
 HALVES = pytest.mark.parametrize(
     "dtype",
     [
@@ -101,7 +102,7 @@ def test_sums_are_rounded_once(operator, backend, layout, dtype):
 
 @HALVES
 @LAYOUTS
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_the_bias_is_added_before_the_sum_is_rounded(backend, layout, dtype):
     shape = ConvShape(n=8, ih=9, iw=9, ic=5, oc=7, fh=3, fw=3, padding=1)
     (x, w), bias = normal(shape, "conv2d", dtype), np.linspace(-30, 30, 7).astype(dtype)
@@ -113,6 +114,15 @@ def test_the_bias_is_added_before_the_sum_is_rounded(backend, layout, dtype):
     keys = dict(padding=1, layout=layout, backend=backend)
     got = cks.conv_transpose2d(x.transpose(own), flipped.transpose(own), bias, **keys).transpose(last)
     rounded_once(got, "conv2d_input", transposed, flipped, x, bias.astype(np.float64))
+
+
+@HALVES
+def test_the_kernels_of_a_gpu_round_before_and_after_the_bias(dtype):
+    shape = ConvShape(n=2, ih=9, iw=9, ic=5, oc=7, fh=3, fw=3, padding=1)
+    (x, w), bias = normal(shape, "conv2d", dtype), np.linspace(-30, 30, 7).astype(dtype)
+    plain = call("conv2d", shape, x, w, backend="emulator")
+    got = call("conv2d", shape, x, w, bias=bias, backend="emulator")
+    np.testing.assert_array_equal(got, (plain.astype(np.float32) + bias.astype(np.float32)).astype(dtype))
 
 
 @HALVES
@@ -237,11 +247,23 @@ def test_ml_dtypes_is_never_imported_unasked():
 
 # --- tf32, and GPUs with and without tensor cores -------------------------------------------------
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_tf32_is_float32_on_a_cpu(operator, backend):
     first, second = normal(SHAPE, operator, "float32")
     wanted, got = (call(operator, SHAPE, first, second, backend=backend, precision=p) for p in ("float32", "tf32"))
     np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_tf32_rounds_the_operands_on_tensor_cores(operator):
+    shape = ConvShape(n=2, ih=8, iw=8, ic=32, oc=32, fh=3, fw=3, padding=1)
+    whole, exactly = integers(operator, shape, "float32")[:2], normal(shape, operator, "float32")
+    keys = dict(backend="emulator", precision="tf32")
+    np.testing.assert_array_equal(call(operator, shape, *whole, **keys), brute_force(operator, shape, *whole))
+    got, wanted = call(operator, shape, *exactly, **keys), brute_force(operator, shape, *exactly)
+    assert got.dtype == np.float32
+    error = abs(got - wanted).max() / np.sqrt((wanted**2).mean())
+    assert 1e-5 < error < 3e-3  # float32 is closer: tensor cores did multiply
 
 
 class Gpu:
@@ -270,6 +292,19 @@ def test_what_a_gpu_is_used_for(capability, tensor, monkeypatch):
                 continue
             with pytest.raises(RuntimeError, match=rf"^{dtype} arrays need .* 8.0 or newer, found 7.5: give"):
                 backends.choose(backend, on_gpu, dtype)
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0)], ids=str)
+@pytest.mark.parametrize("tensor", [False, True])
+def test_which_rung_runs(capability, tensor, monkeypatch):
+    ran = []
+    monkeypatch.setattr(cuda_backend, "cuda", Gpu(capability))
+    monkeypatch.setattr(cuda_backend, "available", lambda: True)
+    for name in ("tiled", "tensor_rung"):
+        rung = getattr(cuda_backend, name)
+        monkeypatch.setattr(rung, "launches", lambda *arrays, scratch, name=name: ran.append(name) or [])
+    cuda_backend._launch("conv2d", SHAPE, (None, None, np.empty(SHAPE.y_shape)), 0, tensor)
+    assert ran == ["tensor_rung" if tensor and capability >= (8, 0) else "tiled"]
 
 
 # --- the kernels that make one element from one ---------------------------------------------------

@@ -82,3 +82,4 @@ FORMATS = {  # by the dtype of the arrays
     "float16": Format("float16", 8, ptx.multiply_float16, ptx.round_float16, ptx.widen_float16),
     "bfloat16": Format("bfloat16", 8, ptx.multiply_bfloat16, ptx.round_bfloat16, widen_bfloat16),
 }
+FORMATS["int16"] = FORMATS["bfloat16"]  # device arrays and PyTorch tensors of bfloat16 come as views of int16
