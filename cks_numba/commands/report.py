@@ -105,10 +105,12 @@ def _together(sizes: list[tuple[str, Size]]) -> Given:
 def _title(model: str, input: Given) -> str:
     if input is None:
         return Path(model).name
-    named = input.items() if isinstance(input, Mapping) else [("", input)]
-    if not isinstance(input, Mapping) and not all(isinstance(item, int) for item in input):
+    named: list[tuple[str, Any]] = [("", input)]
+    if isinstance(input, Mapping):
+        named = list(input.items())
+    elif not all(isinstance(item, int) for item in input):
         named = [("", size) for size in input]
-    told = (" ".join(filter(None, (name, "x".join(map(str, size))))) for name, size in named)
+    told = ("=".join(filter(None, (name, "x".join(map(str, size))))) for name, size in named)
     return f"{Path(model).name}, input {', '.join(told)}"
 
 

@@ -130,7 +130,7 @@ def _found(place: Place, runs: onnx_sizes.Runs, reason: str, sources: set[str], 
     integers = node.op_type in ("ConvInteger", "QLinearConv")
     first = integers or not train or node.input[0] in sources
     try:
-        layers = [_layer(name, node, *pair, first) for pair in sizes]
+        layers = [_layer(name, node, x, w, first) for x, w in sizes]
     except ValueError as error:  # for example negative padding
         return Found(name, kind, note=str(error))
     axes = "1 axis" if len(sizes[0][1] or ()) == 3 else ""

@@ -112,7 +112,9 @@ def _by_name(names: list[str], path: Path, given: Given) -> dict[str, Size]:
     if isinstance(given, Mapping):
         sizes = {name: tuple(size) for name, size in given.items()}
     else:
-        several = [] if given is None else [given] if all(type(item) is int for item in given) else list(given)
+        several: list[Any] = [] if given is None else list(given)
+        if all(type(item) is int for item in several):
+            several = [given] if several else []
         if len(several) > len(names):
             raise ValueError(f"{path} has {len(names)} inputs, got {len(several)} sizes")
         sizes = {name: tuple(size) for name, size in zip(names, several, strict=False)}
@@ -224,8 +226,8 @@ def _evaluator(model: Any, nodes: Any, inputs: Any, outputs: Any) -> Any:
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    ends = ([onnx.helper.make_empty_tensor_value_info(name) for name in names] for names in (inputs, outputs))
-    graph = onnx.helper.make_graph(nodes, "part", *ends)
+    first, last = ([onnx.helper.make_empty_tensor_value_info(name) for name in names] for names in (inputs, outputs))
+    graph = onnx.helper.make_graph(nodes, "part", first, last)
     return ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=model.opset_import))
 
 

@@ -57,8 +57,9 @@ def of_torch(model: Any, sample: Any, train: bool = True) -> list[Found]:
             model(*arguments, **keywords)
         except Exception as error:
             told = _told([*arguments, keywords])
-            way = ". The forward pass alone needs no gradients: train=False, --forward" if "grad" in str(error) else ""
-            raise ValueError(f"the model does not take an input of {told}: {error}{way if train else ''}") from error
+            way = ". The forward pass alone needs no gradients: train=False, --forward"
+            known = train and re.search("grad|backward", str(error))
+            raise ValueError(f"the model does not take an input of {told}: {error}{way if known else ''}") from error
     return watch.result(model)
 
 
@@ -119,10 +120,11 @@ def _evaluating(model: Any, train: bool) -> Iterator[None]:
     import torch
     from torch.utils.checkpoint import CheckpointFunction
 
+    jit: Any = torch.jit  # Its types do not list all that it has.
     training = {module: module.training for module in model.modules() if hasattr(module, "training")}
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(train))
-        stack.enter_context(torch.jit.optimized_execution(False))
+        stack.enter_context(jit.optimized_execution(False))
         stack.enter_context(mock.patch.object(CheckpointFunction, "apply", lambda run, _, *args: run(*args)))
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing))
         try:
@@ -214,7 +216,7 @@ class _Watch:
         return (owner, self.modules[owner]) if within else (name, module)
 
     def result(self, model: Any) -> list[Found]:
-        rows = [found(*key[:2], layers, self.notes.get(key, "")) for key, layers in self.layers.items()]
+        rows = [found(key[0], key[1], layers, self.notes.get(key, "")) for key, layers in self.layers.items()]
         seen = {key[0] for key in self.layers}
         for name, module in self.modules.items():
             if _convolves(module) and (name or WHOLE) not in seen:

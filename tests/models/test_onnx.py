@@ -302,6 +302,18 @@ def test_a_loop_counts_as_often_as_it_runs(tmp_path):
     assert row.why().startswith("no: how often it runs is not known: ")
 
 
+def test_the_body_of_a_scan(tmp_path):
+    body = helper.make_graph(
+        [helper.make_node("Conv", ["slice", "w"], ["out"], "inside", pads=[1, 1, 1, 1])],
+        "body",
+        [helper.make_tensor_value_info("slice", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+    )
+    node = helper.make_node("Scan", ["x"], ["y"], body=body, num_scan_inputs=1)
+    (row,) = rows_of(tmp_path, model_of([node], {"x": [5, 1, 3, 8, 8]}, [ones((3, 3, 3, 3), "w")]))
+    assert row.kind == "Conv, Scan body" and len(row.counts) == 5
+
+
 def test_functions_of_a_model_are_read_at_every_call(tmp_path):
     inner = helper.make_node("Conv", ["a", "b"], ["c"], "inside", pads=[1, 1, 1, 1])
     function = helper.make_function("own", "Block", ["a", "b"], ["c"], [inner], [helper.make_opsetid("", 17)])
