@@ -27,7 +27,7 @@ This module knows nothing of arrays, threads or GPUs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import chain, pairwise, starmap
 from math import gcd
@@ -380,6 +380,17 @@ class ConvShape:
         ):
             object.__setattr__(shape, field, value)
         return shape
+
+    def with_outputs(self, oh: int, ow: int) -> ConvShape:
+        """The same layer with fewer outputs: the rows and columns of x after the last of them meet no filter.
+
+        So a transposed layer has an ``output_padding`` of at least its stride.
+        """
+        h, w = (
+            replace(axis, after=axis.after - (axis.outputs - outputs) * axis.stride) if axis.outputs > outputs else axis
+            for axis, outputs in ((self.h, oh), (self.w, ow))
+        )
+        return self.with_axes(h, w)
 
     def __hash__(self) -> int:
         """Compute the hash once: a shape is the key of every table of a repeated call."""

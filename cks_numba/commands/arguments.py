@@ -100,6 +100,12 @@ def parse_size(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split("x")))
 
 
+def parse_named_size(text: str) -> tuple[str, tuple[int, ...]]:
+    """Return the name of an input and its size, written as NAME=1x3x32x32; the name is empty without NAME=."""
+    name, _, size = text.rpartition("=")
+    return name, parse_size(size)
+
+
 def parse_threshold(text: str) -> float:
     """Return a factor of at least 1."""
     try:

@@ -6,12 +6,14 @@ import argparse
 import importlib
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..models import onnx, page, pytorch, text
 from ..models.found import THRESHOLD
-from .arguments import converted, parse_size, parse_threshold
+from ..models.onnx_sizes import Given, Size
+from .arguments import converted, parse_named_size, parse_threshold
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -19,7 +21,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "model", metavar="MODEL", help="module.path:name, of a torch.nn.Module or what returns one; or FILE.onnx"
     )
-    command.add_argument("--input", type=converted(parse_size), help="size of the input in PyTorch's order: 1x3x32x32")
+    command.add_argument(
+        "--input",
+        type=converted(parse_named_size),
+        action="append",
+        metavar="[NAME=]SIZE",
+        help="size of an input in PyTorch's order: 1x3x32x32; several in their order, or each by its name",
+    )
+    command.add_argument("--forward", action="store_true", help="count and judge the forward pass alone")
     command.add_argument(
         "--threshold",
         type=converted(parse_threshold),
@@ -31,22 +40,27 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the report of a model."""
-    return show(arguments.model, arguments.input, arguments.threshold, arguments.html)
+    input = _together(arguments.input or [])
+    return show(arguments.model, input, arguments.threshold, arguments.html, not arguments.forward)
 
 
-def show(model: str, input: tuple[int, ...] | None, threshold: float = THRESHOLD, html: Path | None = None) -> int:
+def show(
+    model: str, input: Given = None, threshold: float = THRESHOLD, html: Path | None = None, train: bool = True
+) -> int:
     """Print the report of a model, and write it as a page.
 
     Parameters
     ----------
     model : str
         ``module.path:name`` of a torch.nn.Module, or of something that returns one when called; or a file FILE.onnx.
-    input : tuple of int, optional
-        Size of the input, (N, C, H, W). An ONNX file may bring its own.
+    input : tuple of int, tuple of sizes, or dict of sizes by name, optional
+        Size of the input, (N, C, H, W), or of several inputs. An ONNX file may bring its own.
     threshold : float
         Factor from which `convert` swaps.
     html : Path, optional
         File for the page.
+    train : bool
+        Whether the gradients of a training step are counted.
 
     Returns
     -------
@@ -61,11 +75,11 @@ def show(model: str, input: tuple[int, ...] | None, threshold: float = THRESHOLD
         If PyTorch or onnx is needed and not installed.
     """
     if model.endswith(".onnx"):
-        rows = onnx.of_onnx(Path(model), input)
+        rows = onnx.of_onnx(Path(model), input, train)
     elif input is None:
         raise ValueError(f"{model} needs the size of its input, such as --input 1x3x32x32")
     else:
-        rows = pytorch.of_torch(load(model), input)
+        rows = pytorch.of_torch(load(model), input, train)
     print(text.text(rows, threshold))
     if html:
         html.parent.mkdir(parents=True, exist_ok=True)
@@ -74,8 +88,30 @@ def show(model: str, input: tuple[int, ...] | None, threshold: float = THRESHOLD
     return 0
 
 
-def _title(model: str, input: tuple[int, ...] | None) -> str:
-    return Path(model).name + (f", input {'x'.join(map(str, input))}" if input else "")
+def _together(sizes: list[tuple[str, Size]]) -> Given:
+    """The sizes of all inputs, as the readers of models take them."""
+    names = {name for name, _ in sizes}
+    if not sizes:
+        return None
+    if "" not in names:
+        if len(names) < len(sizes):
+            raise ValueError("--input gives an input twice")
+        return dict(sizes)
+    if names != {""}:
+        raise ValueError("--input gives either all inputs their names, or none")
+    return tuple(size for _, size in sizes) if len(sizes) > 1 else sizes[0][1]
+
+
+def _title(model: str, input: Given) -> str:
+    if input is None:
+        return Path(model).name
+    named: list[tuple[str, Any]] = [("", input)]
+    if isinstance(input, Mapping):
+        named = list(input.items())
+    elif not all(isinstance(item, int) for item in input):
+        named = [("", size) for size in input]
+    told = ("=".join(filter(None, (name, "x".join(map(str, size))))) for name, size in named)
+    return f"{Path(model).name}, input {', '.join(told)}"
 
 
 def load(name: str) -> Any:

@@ -57,8 +57,15 @@ class Found:
         return f"no: below {threshold:g}"
 
 
-def found(name: str, kind: str, layers: Sequence[Layer], note: str = "") -> Found:
-    """Count the layers of one place in a model.
+def used(layer: Layer, first: bool, frozen: bool) -> LayerCount:
+    """Count a layer without the gradients that nobody needs: of the input of a first one, of a frozen filter."""
+    counted = layer_count(layer._replace(first=first))
+    passes = {name: count for name, count in counted.passes.items() if not (frozen and name == "weight gradient")}
+    return LayerCount(counted.layer, passes)
+
+
+def found(name: str, kind: str, layers: Sequence[Layer | LayerCount], note: str = "") -> Found:
+    """Count the layers of one place in a model, where they are not counted yet.
 
     Examples
     --------
@@ -68,7 +75,8 @@ def found(name: str, kind: str, layers: Sequence[Layer], note: str = "") -> Foun
     >>> f"{row.total.saved:.2f}", row.why()
     ('1.44', 'swap')
     """
-    depthwise = any(layer.shape.groups > 1 and layer.shape.ic == layer.shape.groups for layer in layers)
-    if depthwise and not note:
+    counts = tuple(layer_count(layer) if isinstance(layer, Layer) else layer for layer in layers)
+    shapes = [count.layer.shape for count in counts]
+    if not note and any(shape.groups > 1 and shape.ic == shape.groups for shape in shapes):
         note = "depthwise"  # a vector has more lanes than a channel group has channels
-    return Found(name, kind, tuple(map(layer_count, layers)), note)
+    return Found(name, kind, counts, note)

@@ -1,32 +1,67 @@
 """The convolutions of an ONNX file, as `Found`. Needs onnx: ``pip install 'cks-numba[onnx]'``.
 
-ONNX infers the size of every map from that of the input. What it cannot infer is listed without a count.
+`onnx_sizes` finds the size of every map. What stays open is listed without a count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..flops.networks import Layer
 from ..geometry import ConvShape
-from .found import Found, found
+from . import onnx_sizes
+from .found import Found, found, used
+from .onnx_sizes import Size
 
-COUNTED = ("Conv", "ConvTranspose")
+COUNTED = {"Conv": 1, "ConvTranspose": 1, "FusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}
+"""Operators whose sizes are known here, and which of their inputs is the filter."""
+STANDARD = ("", "ai.onnx", "com.microsoft")
+"""Domains of these operators."""
 
 
-def of_onnx(path: Path, input: tuple[int, ...] | None = None) -> list[Found]:
+class Place(NamedTuple):
+    """A node that convolves, with the sizes that are known where it stands.
+
+    Attributes
+    ----------
+    node : NodeProto
+    sizes : dict
+    around : tuple of str
+        The nodes and attributes whose graphs it is in, such as ("If then_branch",), the outermost first.
+    dead : bool
+        Whether it is in the branch that a constant condition never takes.
+    """
+
+    node: Any
+    sizes: dict[str, Size]
+    around: tuple[str, ...] = ()
+    dead: bool = False
+
+    @property
+    def repeated(self) -> bool:
+        """Whether it is in the body of a loop, and runs any number of times."""
+        return any(not name.startswith("If ") for name in self.around)
+
+
+def of_onnx(path: Path, input: onnx_sizes.Given = None, train: bool = True) -> list[Found]:
     """List the convolutions of a file, in their order.
 
     Parameters
     ----------
     path : Path
-    input : tuple of int, optional
-        Size of the first input, in place of what the file says; needed if the file leaves a size open.
+    input : tuple of int, tuple of sizes, or dict of sizes by name, optional
+        Size of the first input, of the first inputs, or of inputs by their names, in place of what the file says;
+        needed if the file leaves a size open. A symbol that gets a number has it everywhere.
+    train : bool
+        Whether the gradients of a training step are counted.
 
     Returns
     -------
     list of Found
+        Both branches of an ``If`` are counted, unless its condition is constant. The body of a ``Loop`` or ``Scan`` is
+        counted as often as it runs; if that depends on data, those are zeros.
 
     Raises
     ------
@@ -35,92 +70,159 @@ def of_onnx(path: Path, input: tuple[int, ...] | None = None) -> list[Found]:
     RuntimeError
         If onnx is not installed.
     """
+    model = onnx_sizes.load(path)
+    opened = onnx_sizes.bind(model.graph, path, input)
+    onnx_sizes.infer(model, path)
+    places = list(_places(model.graph, {}))
+    runs, reason = onnx_sizes.Runs(), ""
+    if any(_needs_run(place) for place in places):
+        if opened:
+            raise ValueError(onnx_sizes.how_to_give(path, opened))
+        runs, reason = onnx_sizes.run(model, path, [place.node for place in places])
+    sources = {value.name for value in model.graph.input}
+    return [_found(place, runs, reason, sources, train) for place in places]
+
+
+def _places(graph: Any, outer: dict[str, Size], around: tuple[str, ...] = (), dead: bool = False) -> Iterator[Place]:
+    """All nodes that convolve, those of inner graphs included."""
+    sizes = outer | onnx_sizes.known(graph)
+    constants = onnx_sizes.constants(graph)
+    for node in graph.node:
+        if "Conv" in node.op_type:
+            yield Place(node, sizes, around, dead)
+        condition = constants.get(node.input[0]) if node.op_type == "If" and node.input else None
+        for name, inner in onnx_sizes.graphs(node):
+            never = condition is not None and bool(condition.any()) != (name == "then_branch")
+            yield from _places(inner, sizes, (*around, f"{node.op_type} {name}"), dead or never)
+
+
+def _needs_run(place: Place) -> bool:
+    """Whether sizes, or how often it runs, are open."""
+    if place.dead or not _is_counted(place.node):
+        return False
+    return place.repeated or None in _operands(place.node, place.sizes)
+
+
+def _is_counted(node: Any) -> bool:
+    return node.op_type in COUNTED and node.domain in STANDARD and len(node.input) > COUNTED[node.op_type]
+
+
+def _operands(node: Any, sizes: dict[str, Size]) -> list[Size | None]:
+    return [sizes.get(node.input[k]) for k in (0, COUNTED[node.op_type])]
+
+
+def _found(place: Place, runs: onnx_sizes.Runs, reason: str, sources: set[str], train: bool) -> Found:
+    node, kind = place.node, ", ".join((place.node.op_type, *place.around))
+    name = node.name or node.output[0]
+    if not _is_counted(node):
+        domain = f" of {node.domain}" if node.domain else ""
+        return Found(name, kind, note=f"not counted: {node.op_type}{domain} is not known here")
+    if place.dead:
+        return Found(name, kind, note="not reached")
+    sizes = runs.of(node) or [_operands(node, place.sizes)]
+    note = _why_not(sizes[0], reason)
+    if place.repeated and not runs.of(node):
+        note = f"how often it runs is not known: {reason}" if reason else "not reached"
+    if note:
+        return Found(name, kind, note=note)
+    for x, w in sizes:
+        _check_channels(name, node, x, w)
+    integers = node.op_type in ("ConvInteger", "QLinearConv")
+    first = integers or not train or node.input[0] in sources
     try:
-        import onnx
-    except ModuleNotFoundError as error:
-        raise RuntimeError("an ONNX file needs onnx: pip install 'cks-numba[onnx]'") from error
-    try:
-        model = onnx.load(str(path), load_external_data=False)  # only sizes are needed
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
-    except Exception as error:
-        raise ValueError(f"{path} is not an ONNX file: {error}") from error
-    source = _set_input(model.graph, path, input)
-    try:
-        graph = onnx.shape_inference.infer_shapes(model).graph
-    except Exception as error:
-        raise ValueError(f"{path} does not take this input: {error}") from error
-    sizes = _sizes(graph)
-    return [_found(node, sizes, source) for node in graph.node if "Conv" in node.op_type]
+        layers = [_layer(name, node, x, w, first) for x, w in sizes]
+    except ValueError as error:  # for example negative padding
+        return Found(name, kind, note=str(error))
+    axes = "1 axis" if len(sizes[0][1] or ()) == 3 else ""
+    note = "integers" if integers else axes
+    return found(name, kind, [used(layer, first, integers or not train) for layer in layers], note)
 
 
-def _set_input(graph: Any, path: Path, size: tuple[int, ...] | None) -> str:
-    """Give the first input its size, forget the sizes that followed from another one, and return its name."""
-    constants = {constant.name for constant in graph.initializer}
-    first = next((value for value in graph.input if value.name not in constants), None)
-    if first is None:
-        raise ValueError(f"{path} has no input")
-    dims = first.type.tensor_type.shape.dim
-    if size is None and not all(dim.dim_value for dim in dims):
-        raise ValueError(f"{path} leaves the size of its input {first.name} open: give it, such as --input 1x3x32x32")
-    if size is not None:
-        if len(size) != len(dims):
-            raise ValueError(f"input {first.name} has {len(dims)} axes, got {'x'.join(map(str, size))}")
-        for dim, number in zip(dims, size, strict=True):
-            dim.dim_value = number
-        del graph.value_info[:]
-        for value in graph.output:
-            value.type.tensor_type.ClearField("shape")
-    return str(first.name)
+def _why_not(operands: list[Size | None], reason: str) -> str:
+    """Reason why a node cannot be counted; empty if it can."""
+    if None in operands:
+        return f"its size cannot be inferred{reason and ': '}{reason}"
+    axes = {len(size or ()) - 2 for size in operands}
+    return "" if axes <= {1} or axes <= {2} else f"{max(axes)} axes"
 
 
-def _sizes(graph: Any) -> dict[str, tuple[int, ...]]:
-    """Sizes of tensors by name, where they are fully known."""
-    sizes = {constant.name: tuple(constant.dims) for constant in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        dims = value.type.tensor_type.shape.dim
-        if dims and all(dim.HasField("dim_value") for dim in dims):
-            sizes[value.name] = tuple(dim.dim_value for dim in dims)
-    return sizes
+def _check_channels(name: str, node: Any, x: Any, w: Any) -> None:
+    """Check what ONNX does not."""
+    groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+    wanted = w[0] if node.op_type == "ConvTranspose" else w[1] * groups
+    if x[1] != wanted:
+        raise ValueError(f"{name}: channels do not match: its input has {x[1]} channels, its filter is for {wanted}")
 
 
-def _found(node: Any, sizes: dict[str, tuple[int, ...]], source: str) -> Found:
+def _layer(name: str, node: Any, x: Any, w: Any, first: bool) -> Layer:
     import onnx
 
-    name, options = node.name or node.output[0], {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    x, w, y = (sizes.get(key) for key in (node.input[0], node.input[1], node.output[0]))
-    note = _why_not(node.op_type, options, x, w, y)
-    if note or x is None or w is None or y is None:  # mypy needs the last three
-        return Found(name, node.op_type, note=note)
+    options = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     transposed, groups = node.op_type == "ConvTranspose", options.get("group", 1)
-    wanted = w[0] if transposed else w[1] * groups
-    if x[1] != wanted:  # ONNX does not check this
-        raise ValueError(f"{name}: channels do not match: its input has {x[1]} channels, its filter is for {wanted}")
-    try:
-        shape = _shape((y, x) if transposed else (x, y), w[2:], options)
-    except ValueError as error:  # for example negative padding
-        return Found(name, node.op_type, note=str(error))
-    return found(name, node.op_type, [Layer(name, shape, transposed, node.input[0] == source)])
+    steps = [options.get(key, [1] * len(w[2:])) for key in ("strides", "dilations")]
+    axes = list(zip(x[2:], w[2:], *steps, strict=True))
+    pads = (_transposed_pads if transposed else _pads)(axes, options)
+    shape = _shape(x, w, axes, pads, transposed, groups, options)
+    return Layer(name, shape, transposed, first)
 
 
-def _why_not(kind: str, options: dict[str, Any], *known: tuple[int, ...] | None) -> str:
-    """Reason why a node cannot be counted; empty if it can."""
-    if kind not in COUNTED:
-        return f"not {' or '.join(COUNTED)}"
-    if any(size is None for size in known):
-        return "its size cannot be inferred"
-    axes = len(known[0] or ()) - 2
-    if axes != 2:
-        return f"{axes} ax{'i' if axes == 1 else 'e'}s"
-    auto_pad = options.get("auto_pad", b"NOTSET").decode()
-    if auto_pad not in ("NOTSET", "VALID"):
-        return f"auto_pad={auto_pad}"
-    return "output_shape sets its padding" if "output_shape" in options else ""
+def _shape(x: Any, w: Any, axes: Any, pads: Any, transposed: bool, groups: int, options: Any) -> ConvShape:
+    """The convolution of a layer; one axis stands for rows."""
+    maps = list(x[2:])
+    if transposed:
+        added = options.get("output_padding", [0] * len(axes))
+        maps = [
+            (size - 1) * stride + more + (taps - 1) * dilation + 1 - sum(pad)
+            for (size, taps, stride, dilation), more, pad in zip(axes, added, pads, strict=True)
+        ]
+        if "output_shape" in options:
+            maps = list(options["output_shape"][-len(axes) :])
+    one = len(axes) == 1
+    (ih, iw), (fh, fw) = ((*maps, 1)[:2], (*w[2:], 1)[:2])
+    stride, dilation = (tuple([*(axis[k] for axis in axes), 1][:2]) for k in (2, 3))
+    padding = tuple([*pads, (0, 0)][:2])
+    ic, oc = (w[1] * groups, w[0])
+    shape = ConvShape(
+        n=x[0],
+        ih=ih,
+        iw=iw,
+        ic=ic,
+        oc=oc,
+        fh=fh,
+        fw=fw,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+    )
+    return shape.with_outputs(x[2], 1 if one else x[3]) if transposed else shape
 
 
-def _shape(maps: tuple[Any, Any], taps: Any, options: dict[str, Any]) -> ConvShape:
-    (n, ic, ih, iw), oc = maps[0], maps[1][1]
-    top, left, bottom, right = options.get("pads", (0, 0, 0, 0))
-    stride, dilation = (tuple(options.get(key, (1, 1))) for key in ("strides", "dilations"))
-    sizes = dict(n=n, ih=ih, iw=iw, ic=ic, oc=oc, fh=taps[0], fw=taps[1], groups=options.get("group", 1))
-    return ConvShape(**sizes, stride=stride, padding=((top, bottom), (left, right)), dilation=dilation)
+def _split(total: int, more_after: bool) -> tuple[int, int]:
+    less, more = total // 2, total - total // 2
+    return (less, more) if more_after else (more, less)
+
+
+def _pads(axes: Any, options: dict[str, Any]) -> list[tuple[int, int]]:
+    """Padding before and after, along each axis."""
+    auto = options.get("auto_pad", b"NOTSET").decode()
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        totals = ((-(-size // s) - 1) * s + (taps - 1) * d + 1 - size for size, taps, s, d in axes)
+        return [_split(max(total, 0), auto == "SAME_UPPER") for total in totals]
+    pads = [0] * (2 * len(axes)) if auto == "VALID" else options.get("pads", [0] * (2 * len(axes)))
+    return list(zip(pads[: len(axes)], pads[len(axes) :], strict=True))
+
+
+def _transposed_pads(axes: Any, options: dict[str, Any]) -> list[tuple[int, int]]:
+    """Padding before and after, along each axis, from the size of the result where that is given."""
+    auto, wanted = options.get("auto_pad", b"NOTSET").decode(), options.get("output_shape", ())[-len(axes) :]
+    if auto in ("SAME_UPPER", "SAME_LOWER") and not wanted:
+        wanted = [size * stride for size, _, stride, _ in axes]
+    if not wanted:
+        return _pads(axes, options)
+    added = options.get("output_padding", [0] * len(axes))
+    totals = (
+        (size - 1) * stride + more + (taps - 1) * dilation + 1 - result
+        for (size, taps, stride, dilation), more, result in zip(axes, added, wanted, strict=True)
+    )
+    return [_split(max(total, 0), auto == "SAME_UPPER") for total in totals]

@@ -6,7 +6,7 @@ from html import escape
 
 from .. import flops
 from .found import THRESHOLD, Found
-from .text import sentence, sizes
+from .text import sentence, sizes, step
 
 KINDS = {
     "useful": "useful",
@@ -42,6 +42,7 @@ p { margin: .5rem 0; max-width: 45rem; }
 .bars span:first-child { overflow-wrap: anywhere; font-size: .875rem; line-height: 1.2; }
 .bars .factor { text-align: right; font-variant-numeric: tabular-nums; }
 .bars .swap { font-weight: 700; }
+.missing { padding-left: 1.25rem; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; border: 1px solid var(--line); }
 .wide:focus-visible, button:focus-visible { outline: 3px solid #0072b2; outline-offset: -3px; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; }
@@ -95,7 +96,8 @@ def page(title: str, rows: list[Found], threshold: float = THRESHOLD) -> str:
     str
         HTML with its style, script and figures inside.
     """
-    said = sentence(rows, threshold)
+    said, counted = sentence(rows, threshold), step(rows)
+    without = " and both gradients,\nwithout those that nobody needs" if counted == "a training step" else " alone"
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -111,7 +113,7 @@ def page(title: str, rows: list[Found], threshold: float = THRESHOLD) -> str:
 <p>Computed the regular way, a convolution multiplies zeros that nobody put into the data: padding around a map, and
 zeros inserted between elements where there is a stride. C&#8209;K&#8209;S multiplies none of them. These are counts of
 multiply-adds; the gain in time is smaller, because good libraries trim padding as well.</p>
-<h2>A training step, layer by layer</h2>
+<h2>{counted[0].upper()}{counted[1:]}, layer by layer</h2>
 {_patterns()}
 <ul class="key">{"".join(_key(kind, words) for kind, words in KINDS.items())}</ul>
 <p>The length of a bar is the work of the regular way, only its blue part is useful. On the right: regular over useful;
@@ -129,13 +131,23 @@ bold where converting pays.</p>
 </tbody>
 </table>
 </div>
-<footer><p>Layers are converted from a factor of {threshold:g}. A training step is the forward pass and both gradients,
-without the gradient of the model's own input. Made by cks-numba report.</p></footer>
+{_missing(rows)}<footer><p>Layers are converted from a factor of {threshold:g}. Counted: the forward pass{without}.
+Made by cks-numba report.</p></footer>
 </main>
 <script>{SCRIPT}</script>
 </body>
 </html>
 """
+
+
+def _missing(rows: list[Found]) -> str:
+    """What is not counted, by the reason."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        if not row.counts:
+            names.setdefault(row.note, []).append(row.name)
+    items = (f"<li>{escape(', '.join(found))}: {escape(note)}</li>" for note, found in names.items())
+    return f'<h2>Not counted</h2>\n<ul class="missing">{"".join(items)}</ul>\n' if names else ""
 
 
 def _patterns() -> str:
@@ -191,7 +203,7 @@ def _row(row: Found, threshold: float) -> str:
     factor, numbers = "", ["", "", ""]
     if row.counts:
         forward, backward = row.of("forward"), row.of(*flops.PASSES[1:])
-        shares = (f"{100 * count.share('redundant'):.1f}" for count in (forward, backward))
+        shares = (f"{100 * c.share('redundant'):.1f}" if c.regular else "" for c in (forward, backward))
         factor, numbers = f"{row.total.saved:.2f}", [*shares, f"{forward.useful / 1e6:.2f}"]
     head = f'<th scope="row">{escape(row.name)}</th><td class="number">{factor}</td>'
     verdict = f'<td class="verdict">{escape(row.why(threshold))}</td>'

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest import mock
 
 from .. import checks
 from ..buffers import dtype_name
+from ..flops import LayerCount
 from ..flops.networks import Layer
 from ..geometry import ConvShape
-from .found import Found, found
+from .found import Found, found, used
 
 WHOLE = "(the model)"
 """Name of a layer that is the model itself."""
+OTHER = "not torch.nn's own"
+"""Note of a convolution that no layer of torch's own computes."""
+NAMED = re.compile("conv(?!er|ex|oy)", re.IGNORECASE)
+"""Names of classes and operators that convolve, without words such as convert and convex."""
 
 
-def of_torch(model: Any, sample: Any) -> list[Found]:
+def of_torch(model: Any, sample: Any, train: bool = True) -> list[Found]:
     """Run a model once and list its convolutions, in their order.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Run as in evaluation, without gradients; it is left as it was.
-    sample : tuple of int, tensor, or tuple of tensors
-        Input: a size in torch's order, (N, C, H, W), for zeros of the dtype and on the device of the parameters; or the
-        arguments themselves. A layer that reads one of them directly is a first layer, which needs no input gradient.
+        Run as in evaluation; it is left as it was. TorchScript, graphs of torch.fx and torch.export, and compiled
+        models are read as well.
+    sample : tensor, size, or a tuple, list or dict of them
+        Input: a size in torch's order, (N, C, H, W), stands for zeros of the dtype and on the device of the parameters.
+        A tuple or list has the positional arguments, a dict those by keyword. If there is a tensor anywhere in it, all
+        of it is given to the model as it is.
+    train : bool
+        Whether the gradients of a training step are counted: those that autograd would compute, so none for a
+        frozen filter, and none for an input that no trained parameter comes before.
 
     Returns
     -------
@@ -36,104 +48,181 @@ def of_torch(model: Any, sample: Any) -> list[Found]:
     ------
     ValueError
         If the model does not take the input.
+    TypeError
+        If the input is none.
     """
-    arguments = _arguments(model, sample)
-    watch = _Watch(arguments)
-    with _evaluating(model), watch.installed(model):
+    arguments, keywords = _arguments(model, sample)
+    watch = _Watch(model, train)
+    with _evaluating(model, train), watch.installed(model):
         try:
-            model(*arguments)
+            model(*arguments, **keywords)
         except Exception as error:
-            sizes = ", ".join("x".join(map(str, getattr(a, "shape", ()))) for a in arguments)
-            raise ValueError(f"the model does not take an input of {sizes}: {error}") from error
+            told = _told([*arguments, keywords])
+            way = ". The forward pass alone needs no gradients: train=False, --forward"
+            known = train and re.search("grad|backward", str(error))
+            raise ValueError(f"the model does not take an input of {told}: {error}{way if known else ''}") from error
     return watch.result(model)
 
 
-def _arguments(model: Any, sample: Any) -> tuple[Any, ...]:
+def _arguments(model: Any, sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional arguments and those by keyword."""
     import torch
 
-    if isinstance(sample, torch.Tensor):
-        return (sample,)
-    if not isinstance(sample, (tuple, list)) or not sample:
-        raise TypeError(f"input must be a size such as (1, 3, 32, 32), or tensors, got {sample!r}")
+    if not isinstance(sample, (torch.Tensor, tuple, list, Mapping)) or (
+        not isinstance(sample, torch.Tensor) and not sample
+    ):
+        raise TypeError(f"input must be a size such as (1, 3, 32, 32), tensors, or a dict of them, got {sample!r}")
+    parameters = (parameter for parameter in model.parameters() if parameter.is_floating_point())
+    given = sample if _has_tensor(sample) else _zeros(sample, next(parameters, torch.empty(0)))
+    if isinstance(given, Mapping):
+        return (), dict(given)
+    return ((given,) if isinstance(given, torch.Tensor) else tuple(given)), {}
+
+
+def _has_tensor(sample: Any) -> bool:
+    import torch
+
+    if isinstance(sample, Mapping):
+        return any(map(_has_tensor, sample.values()))
+    return isinstance(sample, torch.Tensor) or (isinstance(sample, (tuple, list)) and any(map(_has_tensor, sample)))
+
+
+def _zeros(sample: Any, like: Any) -> Any:
+    """The sample with zeros for its sizes."""
+    import torch
+
+    if isinstance(sample, Mapping):
+        return {name: _zeros(item, like) for name, item in sample.items()}
+    if not isinstance(sample, (tuple, list)):
+        return sample
     if not all(type(size) is int for size in sample):
-        return tuple(sample)
-    if min(sample) < 1:
+        return tuple(_zeros(item, like) for item in sample)
+    if min(sample, default=0) < 1:
         raise ValueError(f"input must have sizes of at least 1, got {tuple(sample)}")
-    like = next(model.parameters(), torch.empty(0))
-    return (torch.zeros(tuple(sample), dtype=like.dtype, device=like.device),)
+    return torch.zeros(tuple(sample), dtype=like.dtype, device=like.device)
+
+
+def _told(argument: Any) -> str:
+    """An argument in words, by the sizes of its tensors."""
+    if isinstance(argument, Mapping):
+        return ", ".join(f"{name} {_told(item)}" for name, item in argument.items())
+    if isinstance(argument, (tuple, list)):
+        return ", ".join(filter(None, map(_told, argument)))
+    return "x".join(map(str, argument.shape)) if hasattr(argument, "shape") else repr(argument)[:40]
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Switch off gradients, batch statistics and dropout; afterwards restore the mode of every module."""
-    import torch
+def _evaluating(model: Any, train: bool) -> Iterator[None]:
+    """Switch off batch statistics and dropout, save nothing for gradients; afterwards restore the mode of every module.
 
-    training = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad():
-            model.eval()
+    TorchScript does not optimize, because its optimized code hides which tensors have a gradient; nor does a part with
+    a checkpoint, which runs again for its gradients, hide them.
+    """
+    import torch
+    from torch.utils.checkpoint import CheckpointFunction
+
+    jit: Any = torch.jit  # Its types do not list all that it has.
+    training = {module: module.training for module in model.modules() if hasattr(module, "training")}
+    with ExitStack() as stack:
+        stack.enter_context(torch.set_grad_enabled(train))
+        stack.enter_context(jit.optimized_execution(False))
+        stack.enter_context(mock.patch.object(CheckpointFunction, "apply", lambda run, _, *args: run(*args)))
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing))
+        try:
+            for module in training:  # The method eval may be overridden, or refused.
+                module.training = False
             yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+        finally:
+            for module, mode in training.items():
+                module.training = mode
 
 
 class _Watch:
     """A record of the convolutions of a forward pass: layers by hooks, others as torch dispatches them."""
 
-    def __init__(self, arguments: tuple[Any, ...]) -> None:
-        self.arguments = arguments
+    def __init__(self, model: Any, train: bool) -> None:
+        self.train = train
+        self.owners = {id(value): (value, name.rpartition(".")[0]) for name, value in model.named_parameters()}
+        self.modules = dict(model.named_modules())
         self.inside: list[tuple[str, Any]] = []  # the modules whose forward is running
-        self.layers: dict[tuple[str, str], list[Layer]] = {}  # the key is name and kind
-        self.notes: dict[tuple[str, str], str] = {}
+        self.entered: set[str] = set()
+        self.layers: dict[tuple[str, ...], list[LayerCount]] = {}  # the key begins with name and kind
+        self.notes: dict[tuple[str, ...], str] = {}
 
     @contextmanager
     def installed(self, model: Any) -> Iterator[None]:
         with ExitStack() as stack:
-            for name, module in model.named_modules():
+            for name, module in self.modules.items():
                 for hook in self._hooks(name, module):
                     stack.callback(hook.remove)
-            stack.enter_context(_calls(self._note_call))
+            stack.enter_context(_calls(self._note_call, self._note_other))
             yield
 
-    def _hooks(self, name: str, module: Any) -> tuple[Any, Any]:
+    def _hooks(self, name: str, module: Any) -> tuple[Any, ...]:
+        import torch
+
         def enter(module: Any, inputs: Any) -> None:
             self.inside.append((name, module))
+            self.entered.add(name)
 
         def leave(module: Any, inputs: Any, keywords: Any, output: Any) -> None:
             self.inside.pop()
-            if is_layer(module):
+            if _is_read(module):
                 x = inputs[0] if inputs else keywords["input"]
-                first = any(x is argument for argument in self.arguments)
-                self._note(name, module, _layer(name, module, x, output, first), _unfit(module.weight))
+                layer = _layer(name, module, x, output)
+                self._note(name, module, self._used(layer, x, module.weight), _no_swap(module))
 
+        if isinstance(module, torch.jit.ScriptModule):  # It takes no hooks, or does not call them.
+            return ()
         return module.register_forward_pre_hook(enter), module.register_forward_hook(leave, with_kwargs=True)
 
-    def _note(self, name: str, module: Any, layer: Layer | None, note: str = "") -> None:
-        key = name or WHOLE, _kind(module)
+    def _used(self, layer: Layer, x: Any, w: Any) -> LayerCount:
+        """Count the layer, with the gradients that a training step needs."""
+        import torch
+
+        train = self.train and torch.is_grad_enabled()
+        return used(layer, *(not (train and tensor.requires_grad) for tensor in (x, w)))
+
+    def _note(self, name: str, module: Any, layer: LayerCount | None, note: str = "", size: Any = ()) -> None:
+        key = name or WHOLE, _kind(module), *map(str, size)
         self.layers.setdefault(key, []).extend([layer] if layer else [])
         if note or getattr(module, "skips_zeros", False):
             self.notes[key] = note or "skips its zeros already"
 
-    def _note_call(self, x: Any, w: Any, y: Any, options: tuple[Any, ...]) -> None:
+    def _note_call(self, x: Any, w: Any, y: Any, options: tuple[Any, ...], note: str) -> None:
         """Note a convolution that torch dispatches, unless a hook notes its layer."""
-        name, module = self.inside[-1] if self.inside else ("", None)
-        if is_layer(module):
+        name, module = self._place(w)
+        if _is_read(module):
             return
         axes = w.dim() - 2
-        if axes != 2:
-            self._note(name, module, None, f"{axes} ax{'i' if axes == 1 else 'e'}s")
+        note = note if axes == 2 else f"{axes} ax{'i' if axes == 1 else 'e'}s"
+        if axes not in (1, 2):
+            self._note(name, module, None, note)
             return
         stride, padding, dilation, transposed, _, groups = options
-        shape = _shape((y, x) if transposed else (x, y), w.shape[2:], stride, padding, dilation, groups)
-        self._note(name, module, Layer(name, shape, transposed), "not torch.nn's own")
+        maps = (y, x) if transposed else (x, y)
+        shape = _shape(maps, w.shape[2:], stride, padding, dilation, groups)
+        self._note(name, module, self._used(Layer(name, shape, transposed), x, w), note, tuple(w.shape))
+
+    def _note_other(self, operator: str) -> None:
+        """Note an operator that convolves by its name, and whose sizes are not known here."""
+        name, module = self.inside[-1] if self.inside else ("", self.modules[""])
+        self._note(name, module, None, f"not counted: {operator}")
+
+    def _place(self, w: Any) -> tuple[str, Any]:
+        """Name and module of a running convolution: the innermost that is known, and in a graph the owner of w."""
+        name, module = self.inside[-1] if self.inside else ("", self.modules[""])
+        owner = self.owners.get(id(w), (w, name))[1]
+        within = not name or owner.startswith(f"{name}.")
+        return (owner, self.modules[owner]) if within else (name, module)
 
     def result(self, model: Any) -> list[Found]:
-        rows = [found(*key, layers, self.notes.get(key, "")) for key, layers in self.layers.items()]
-        seen = {name for name, _ in self.layers}
-        for name, module in model.named_modules():
+        rows = [found(key[0], key[1], layers, self.notes.get(key, "")) for key, layers in self.layers.items()]
+        seen = {key[0] for key in self.layers}
+        for name, module in self.modules.items():
             if _convolves(module) and (name or WHOLE) not in seen:
-                rows.append(Found(name, _kind(module), note="not reached"))
+                note = "no operator of torch that convolves ran in it" if name in self.entered else "not reached"
+                rows.append(Found(name or WHOLE, _kind(module), note=note))
         return rows
 
 
@@ -144,9 +233,29 @@ def is_layer(module: Any) -> bool:
     return type(module) in (nn.Conv2d, nn.ConvTranspose2d) or getattr(module, "skips_zeros", False)
 
 
+def _is_read(module: Any) -> bool:
+    """Whether the forward pass of a module is that of torch's own two, or of ours, so that its options say all."""
+    from torch import nn
+
+    if is_layer(module):
+        return True
+    for kind, methods in ((nn.Conv2d, ("forward", "_conv_forward")), (nn.ConvTranspose2d, ("forward",))):
+        if isinstance(module, kind) and "forward" not in vars(module):
+            return all(getattr(type(module), method) is getattr(kind, method) for method in methods)
+    return False
+
+
+def _no_swap(module: Any) -> str:
+    """Reason why a layer is not swapped whatever its count; empty if it may be."""
+    if hasattr(module, "parametrizations"):
+        return "its filter is parametrised"
+    return _unfit(module.weight) if is_layer(module) else OTHER
+
+
 def _kind(module: Any) -> str:
     mode = getattr(module, "padding_mode", "zeros")
-    return type(module).__name__ + (f", {mode}" if mode != "zeros" else "")
+    name = getattr(module, "original_name", "") or module._get_name()  # TorchScript has a class of its own
+    return name + (f", {mode}" if mode != "zeros" else "")
 
 
 def _unfit(weight: Any) -> str:
@@ -158,12 +267,13 @@ def _unfit(weight: Any) -> str:
 
 
 def _convolves(module: Any) -> bool:
+    """Whether a module is a layer that convolves, as far as its class or the name of its class says."""
     from torch.nn.modules.conv import _ConvNd
 
-    return isinstance(module, _ConvNd)
+    return isinstance(module, _ConvNd) or (bool(NAMED.search(_kind(module))) and not any(module.children()))
 
 
-def _layer(name: str, module: Any, x: Any, y: Any, first: bool) -> Layer:
+def _layer(name: str, module: Any, x: Any, y: Any) -> Layer:
     from torch import nn
 
     transposed, padding = isinstance(module, nn.ConvTranspose2d), module.padding
@@ -173,32 +283,52 @@ def _layer(name: str, module: Any, x: Any, y: Any, first: bool) -> Layer:
         added, padding = (top + bottom, left + right), 0
     maps = (y, x) if transposed else (x, y)
     options = module.stride, padding, module.dilation, module.groups
-    return Layer(name, _shape(maps, module.kernel_size, *options, added=added), transposed, first)
+    return Layer(name, _shape(maps, module.kernel_size, *options, added=added), transposed)
 
 
 def _shape(
     maps: tuple[Any, Any], taps: Any, stride: Any, padding: Any, dilation: Any, groups: int, added: Any = (0, 0)
 ) -> ConvShape:
     """The convolution from the first map to the second, in torch's order, batched or not."""
-    *batch, ic, ih, iw = maps[0].shape
-    sizes = dict(n=batch[0] if batch else 1, ih=ih + added[0], iw=iw + added[1], ic=ic, oc=maps[1].shape[-3])
-    pad: Any = padding if isinstance(padding, (str, int)) else tuple(padding)
-    return ConvShape(
-        **sizes, fh=taps[0], fw=taps[1], stride=tuple(stride), padding=pad, dilation=tuple(dilation), groups=groups
-    )
+    ic, *x_size = maps[0].shape[-1 - len(taps) :]
+    oc, *y_size = maps[1].shape[-1 - len(taps) :]
+    n = maps[0].shape[0] if len(maps[0].shape) > len(taps) + 1 else 1
+    (ih, iw), (oh, ow), (fh, fw) = (_two(size, 1) for size in (x_size, y_size, taps))
+    sizes = dict(n=n, ih=ih + added[0], iw=iw + added[1], ic=ic, oc=oc, fh=fh, fw=fw)
+    pad: Any = padding if isinstance(padding, (str, int)) else _two(padding, 0)
+    options = dict(stride=_two(stride, 1), padding=pad, dilation=_two(dilation, 1), groups=groups)
+    return ConvShape(**sizes, **options).with_outputs(oh, ow)
 
 
-def _calls(note: Callable[..., None]) -> Any:
-    """Return a mode in which torch reports every convolution that it dispatches, in a layer or not."""
-    import torch
+def _two(values: Any, missing: int) -> tuple[Any, Any]:
+    """Values of two axes; one axis stands for rows."""
+    rows, *columns = values
+    return rows, columns[0] if columns else missing
+
+
+def _calls(note: Callable[..., None], note_other: Callable[[str], None]) -> Any:
+    """Return a mode in which torch reports every operator that convolves, in a layer or not."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Mode(TorchDispatchMode):
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = function(*args, **(kwargs or {}))
-            if function is torch.ops.aten.convolution.default:
-                note(args[0], args[1], result, args[3:9])
+            operator = function.name().partition(".")[0]
+            if operator in ("aten::convolution", "aten::_convolution"):
+                note(args[0], args[1], result, args[3:9], OTHER)
+            elif operator in ("cks::conv2d", "cks::conv2d_input"):
+                note(*_ours(operator, args, result), "skips its zeros already")
+            elif NAMED.search(operator):
+                note_other(operator)
             return result
 
     mode: Any = Mode  # PyTorch leaves its constructor without types
     return mode()
+
+
+def _ours(operator: str, args: Any, result: Any) -> tuple[Any, ...]:
+    """Operands, result and options of one of our operators, as torch orders those of its own."""
+    stride, (top, bottom, left, right), dilation, groups = args[-4:]
+    transposed = operator == "cks::conv2d_input"
+    x = args[2] if transposed else args[0]
+    return x, args[1], result, (stride, ((top, bottom), (left, right)), dilation, transposed, 0, groups)

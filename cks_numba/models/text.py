@@ -37,8 +37,8 @@ def text(rows: list[Found], threshold: float = THRESHOLD) -> str:
     kinds = max(4, *(len(row.kind) for row in rows)) if rows else 4
     most = max((row.total.regular for row in rows), default=0) or 1
     lines = [
-        "Multiply-adds by an added zero, of the regular ones; factor: regular over useful in a training step.",
-        "Bar: multiply-adds of a training step, # useful and . by zeros.",
+        f"Multiply-adds by an added zero, of the regular ones; factor: regular over useful in {step(rows)}.",
+        f"Bar: multiply-adds of {step(rows)}, # useful and . by zeros.",
         "",
         f"{'layer':<{width}}  {'kind':<{kinds}}  {'input':<12} {'filter':<11}  fwd   bwd  factor  {'bar':<{BAR}}  "
         "convert",
@@ -62,8 +62,8 @@ def _bar(row: Found, most: int) -> str:
 
 
 def percent(count: Count) -> str:
-    """Share of the multiply-adds that meets an added zero, in percent."""
-    return f"{100 * count.share('redundant'):.0f}%"
+    """Share of the multiply-adds that meets an added zero, in percent; empty if there are none."""
+    return f"{100 * count.share('redundant'):.0f}%" if count.regular else ""
 
 
 def sizes(row: Found) -> tuple[str, str]:
@@ -71,13 +71,22 @@ def sizes(row: Found) -> tuple[str, str]:
     return layer_sizes(row.counts[0]) if row.counts else ("", "")
 
 
+def step(rows: list[Found]) -> str:
+    """What is counted: "a training step", or "a forward pass" if nothing has a gradient."""
+    counted = [row for row in rows if row.counts]
+    gradients = any(row.of(*PASSES[1:]).regular for row in counted)
+    return "a training step" if gradients or not counted else "a forward pass"
+
+
 def sentence(rows: list[Found], threshold: float = THRESHOLD) -> str:
-    """Return what swapping would save, in one line."""
+    """Return what swapping would save, and how many layers are not counted, in one line."""
     regular = sum(row.total.regular for row in rows)
     saved = sum(row.total.redundant for row in rows if row.swaps(threshold))
     swapped = sum(row.swaps(threshold) for row in rows)
-    scale, unit = next((step for step in STEPS if regular >= step[0]), STEPS[-1])
+    scale, unit = next((found for found in STEPS if regular >= found[0]), STEPS[-1])
+    missing = sum(not row.counts for row in rows)
     return (
         f"swapping {swapped} of {len(rows)} layers saves {saved / scale:.1f} of {regular / scale:.1f} {unit}"
-        f"multiply-adds of a training step ({saved / regular if regular else 0:.0%})"
+        f"multiply-adds of {step(rows)} ({saved / regular if regular else 0:.0%})"
+        + (f"; {missing} {'is' if missing == 1 else 'are'} not counted" if missing else "")
     )

@@ -93,6 +93,7 @@ def test_page_stands_alone_and_says_the_same():
     assert ("html", {"lang": "en"}) in seen.tags and any(a.get("name") == "viewport" for _, a in seen.tags)
     assert [cells[0] for cells in seen.cells] == ["Layer", "body.0<b>", "body.1<b>", "body.2<b>", "odd & end"]
     assert all(len(cells) == len(page.COLUMNS) for cells in seen.cells)
+    assert '<ul class="missing"><li>odd &amp; end: 3 axes</li></ul>' in text and "; 1 is not counted." in text
     for row, cells in zip(rows(), seen.cells[1:], strict=True):
         assert cells[2] == row.why() and cells[1] == (f"{row.total.saved:.2f}" if row.counts else "")
     figures = [attributes for tag, attributes in seen.tags if tag == "svg" and attributes.get("role") == "img"]
@@ -148,6 +149,10 @@ def test_a_model_of_pytorch(capsys, net, attribute, tmp_path):
     assert f"Zeros in {net}:{attribute}, input 1x3x8x8" in page_file.read_text(encoding="utf-8")
     assert main(["report", f"{net}:{attribute}", "--input", "1x3x8x8", "--threshold", "9"]) == 0
     assert "swapping 0 of 3 layers" in capsys.readouterr().out
+    named = ["--input", "input=1x3x8x8", "--forward", "--html", str(page_file)]
+    assert main(["report", f"{net}:{attribute}", *named]) == 0
+    assert "of a forward pass" in capsys.readouterr().out
+    assert f"Zeros in {net}:{attribute}, input input=1x3x8x8" in page_file.read_text(encoding="utf-8")
 
 
 @pytest.mark.torch
