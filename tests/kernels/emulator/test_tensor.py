@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -13,11 +14,18 @@ from cks_numba.emulator import check_kernel, hooks
 from cks_numba.geometry import OPERATORS, ConvShape
 from cks_numba.kernels import tensor, tiled
 
-ml_dtypes = pytest.importorskip("ml_dtypes", reason="bfloat16 arrays of NumPy need ml_dtypes")
+if find_spec("ml_dtypes"):
+    import ml_dtypes  # noqa: F401  # NumPy knows the name bfloat16 from here on
+
 ORDERS = ("forward", "reverse", 1)
-DTYPES = {"float32": np.dtype("float32"), "float16": np.dtype("float16"), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+DTYPES = (
+    "float32",
+    "float16",
+    pytest.param("bfloat16", marks=pytest.mark.skipif(not find_spec("ml_dtypes"), reason="ml_dtypes is not installed")),
+)
 NAN = {"float32": np.nan, "uint16": 0x7FFF}  # of float16 and bfloat16, whose launches take views as uint16
-LARGEST_ERROR = {"float32": 3e-3, "float16": 3e-3, "bfloat16": 2.5e-2}  # over the root mean square of the results
+# Largest error over the root mean square of the results. Cut off and not rounded, tf32 would be wrong by 2.7e-3.
+LARGEST_ERROR = {"float32": 2e-3, "float16": 3e-3, "bfloat16": 2.5e-2}
 
 
 def scratch(like, shape):
@@ -31,7 +39,7 @@ def operands(operator, shape, dtype, random=False):
     if random:
         rng = np.random.default_rng(1)
         first, second = rng.standard_normal(first.shape), rng.standard_normal(second.shape)
-    return tuple(array.astype(DTYPES[dtype]) for array in (first, second, out))
+    return tuple(array.astype(dtype) for array in (first, second, out))
 
 
 def build(operator, shape, arrays, tile=None, parts=1):
@@ -55,7 +63,7 @@ def check(operator, shape, dtype, tile=None, parts=1, orders=ORDERS[:1]):
     for order in orders:
         first, second, out = operands(operator, shape, dtype)
         run(build(operator, shape, (first, second, out), tile, parts), order)
-        wanted = brute_force(operator, shape, first, second).astype(DTYPES[dtype])
+        wanted = brute_force(operator, shape, first, second).astype(dtype)
         np.testing.assert_array_equal(out.astype(float), wanted.astype(float), err_msg=f"{shape} {order}")
 
 
@@ -83,7 +91,7 @@ def test_small_shapes_in_three_orders(operator, name, dtype):
 def test_every_tile_with_tails_and_without_bank_conflicts(operator, tile, dtype):
     first, second, out = operands(operator, ROOMY, dtype)
     results = run(build(operator, ROOMY, (first, second, out), tile))
-    wanted = brute_force(operator, ROOMY, first, second).astype(DTYPES[dtype])
+    wanted = brute_force(operator, ROOMY, first, second).astype(dtype)
     np.testing.assert_array_equal(out.astype(float), wanted.astype(float))
     costs = [cost for result in results for cost in result.costs if cost.site.space == "shared"]
     assert {cost.site.action for cost in costs} == {"read", "write"}
@@ -142,16 +150,16 @@ def test_an_array_that_does_not_begin_at_16_bytes(operator):
     np.testing.assert_array_equal(arrays[2], brute_force(operator, shape, *arrays[:2]).astype(np.float16))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_the_rung_as_it_is_called(operator):
+def test_the_rung_as_it_is_called(operator, dtype):
     shape = HARD_SHAPES["odd sizes, stride does not divide"]
-    for dtype in DTYPES:
-        first, second, out = operands(operator, shape, dtype)
-        for item in kernels.launches(operator, shape, (first, second, out), rung="tensor"):
-            result = check_kernel(item.kernel, item.grid, item.block, *item.args)
-            assert not result.faults, str(result)
-        wanted = brute_force(operator, shape, first, second).astype(DTYPES[dtype])
-        np.testing.assert_array_equal(out.astype(float), wanted.astype(float))
+    first, second, out = operands(operator, shape, dtype)
+    for item in kernels.launches(operator, shape, (first, second, out), rung="tensor"):
+        result = check_kernel(item.kernel, item.grid, item.block, *item.args)
+        assert not result.faults, str(result)
+    wanted = brute_force(operator, shape, first, second).astype(dtype)
+    np.testing.assert_array_equal(out.astype(float), wanted.astype(float))
 
 
 WITHOUT = {  # what is deleted from the PTX, and what the emulator says

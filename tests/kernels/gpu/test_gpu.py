@@ -10,7 +10,7 @@ import cks_numba
 from cks_numba import kernels
 from cks_numba.backends import cuda as backend
 from cks_numba.geometry import OPERATORS, ConvShape
-from cks_numba.kernels import tiled
+from cks_numba.kernels import tensor, tiled
 from cks_numba.kernels.jit import cuda
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda.is_available(), reason="no CUDA GPU on this machine")]
@@ -43,6 +43,24 @@ def test_every_tile(operator, tile):
                 launch.run()
         first, second, out = (array.copy_to_host() for array in arrays)
         np.testing.assert_array_equal(out, brute_force(operator, shape, first, second), err_msg=str(shape))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("tile", tensor.TILES, ids=str)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_every_tile_of_tensor_cores(operator, tile, dtype):
+    if cuda.get_current_device().compute_capability < tensor.LEAST_CAPABILITY:
+        pytest.skip("no tensor cores for these formats before compute capability 8.0")
+    for shape in (*HARD_SHAPES.values(), LARGE, VECTORS):
+        parts, unit = 3 if operator == "conv2d_weight" else 1, tensor.FORMATS[dtype].unit
+        choice = tiled.Choice(operator, shape, tile, parts, 132, unit)
+        arrays = [cuda.to_device(array) for array in integers(operator, shape, dtype)]
+        with backend.launching:
+            for launch in tensor.launches(operator, shape, tuple(arrays), choice):
+                launch.run()
+        first, second, out = (array.copy_to_host() for array in arrays)
+        wanted = brute_force(operator, shape, first, second).astype(dtype)
+        np.testing.assert_array_equal(out, wanted, err_msg=str(shape))
 
 
 def test_repeated_calls_use_their_workspace_again():
