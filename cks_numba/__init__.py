@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from . import flops, kernels, steps, trace
     from .backends import Backend
     from .buffers import Layout
-    from .checks import IntPair, Padding
+    from .checks import IntPair, Padding, Precision
     from .geometry import ConvShape, plan
     from .operators import conv2d, conv2d_input, conv2d_weight, conv_transpose2d
     from .operators import conv2d as conv_v2
@@ -35,6 +35,7 @@ __all__ = [
     "IntPair",
     "Layout",
     "Padding",
+    "Precision",
     "__version__",
     "conv2d",
     "conv2d_input",
@@ -62,6 +63,7 @@ _HOMES = {  # for each public name its module, and its name there; an empty name
     "plan": ("geometry", "plan"),
     "IntPair": ("checks", "IntPair"),
     "Padding": ("checks", "Padding"),
+    "Precision": ("checks", "Precision"),
     "Layout": ("buffers", "Layout"),
     "Backend": ("backends", "Backend"),
     "flops": ("flops", ""),

@@ -20,7 +20,10 @@ TO_LAST: dict[Layout, tuple[int, ...]] = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 2, 3
 TO_OWN: dict[Layout, tuple[int, ...]] = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 3, 1, 2)}
 """For each layout, the axes of NHWC in its own order."""
 
-_NAMES = {"f": "float32", "d": "float64"}  # names by NumPy's `char`, because the attribute `name` of a dtype is slow
+HALVES = ("float16", "bfloat16")
+"""Names of the dtypes of 16 bits; sums of their products are made in float32."""
+
+_NAMES = {"f": "float32", "d": "float64", "e": "float16"}  # by NumPy's `char`: the `name` of a dtype is slow to find
 _Size = TypeVar("_Size")
 
 
@@ -58,6 +61,11 @@ def dtype_name(array: Any) -> str:
             return _NAMES[char]
     name: str | None = getattr(array.dtype, "name", None)
     return name or str(array.dtype).removeprefix("torch.")
+
+
+def bits(array: Any) -> Any:
+    """Return an array of bfloat16 as a view of int16, which every library knows; any other array as it is."""
+    return array.view(np.int16) if array.dtype.kind == "V" else array
 
 
 def address(raw: Any) -> int:

@@ -21,7 +21,13 @@ Padding = (
 """Zeros around an image: an int for all four sides, (vertical, horizontal), ((top, bottom), (left, right)),
 four ints in this order, "valid" for none, or "same" for a result as large as the image (stride 1 alone)."""
 
+Precision = Literal["float32", "tf32"]
+"""How float32 numbers are multiplied: as they are, or rounded to 11 significant bits, as tensor cores want them."""
+
+DEFAULT_PRECISION: Precision = "float32"
+
 Choice = TypeVar("Choice", bound=str)
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 MAX_GRID_YZ = 65535  # largest number of blocks along the second and third axis of a grid
 
 
@@ -97,17 +103,27 @@ def by_position(function: str, names: Sequence[str], given: Sequence[Any]) -> No
 def dtypes(names: dict[str, str], cast: str = '.astype("float32")') -> str:
     """Return the one dtype of all arrays, given by the name of each argument; `cast` is how one becomes float32."""
     for name, dtype in names.items():
-        if dtype not in ("float32", "float64"):
+        if dtype not in DTYPES:
             way = f"give {name}.real and {name}.imag" if "complex" in dtype else f"take {name}{cast}"
-            raise TypeError(f"{name} must be float32 or float64, got {dtype}: {way}")
+            raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {dtype}: {way}")
     first, *others = names
     for name in others:
         if names[name] != names[first]:
-            wide = first if names[first] == "float64" else name
+            way = " and ".join(f"{one}{cast}" for one in (first, name) if names[one] != "float32")
             raise TypeError(
-                f"{first} and {name} must have the same dtype, got {names[first]} and {names[name]}: take {wide}{cast}"
+                f"{first} and {name} must have the same dtype, got {names[first]} and {names[name]}: take {way}"
             )
     return names[first]
+
+
+def precision(value: Any, dtype: str) -> Precision:
+    """Return the precision of products; "tf32" is for float32 arrays alone."""
+    if isinstance(value, str) and value == DEFAULT_PRECISION:
+        return DEFAULT_PRECISION
+    found: Precision = choice("precision", value, (DEFAULT_PRECISION, "tf32"))
+    if found == "tf32" and dtype != "float32":
+        raise ValueError(f'precision="tf32" is for float32 arrays, got {dtype}: leave precision out')
+    return found
 
 
 def rank(name: str, shape: tuple[int, ...], axes: str, unbatched: bool = False) -> None:

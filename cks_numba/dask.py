@@ -40,7 +40,7 @@ def conv2d(x: Any, w: Any, bias: Any = None, **options: Any) -> da.Array:
         Chunked along N alone.
     w, bias : NumPy array, or dask array of one chunk
     **options
-        stride, padding, dilation, groups, layout and backend, as in `cks_numba.conv2d`.
+        stride, padding, dilation, groups, layout, backend and precision, as in `cks_numba.conv2d`.
 
     Returns
     -------
@@ -147,12 +147,14 @@ def conv2d_weight(x: Any, weight_size: Any, dy: Any, **options: Any) -> da.Array
     _same_images("dy", dy.shape, x)
     dy = dy.rechunk({0: x.chunks[0]})
     meta = operators.conv2d_weight(_like(x, 0), weight_size, _like(dy, 0), **options)
+    wide = np.dtype(np.float32) if x.dtype.itemsize == 2 else x.dtype  # the sum of all chunks is rounded once
 
     def of_chunk(x: Any, dy: Any) -> Any:
+        x, dy = (array.astype(wide, copy=False) for array in (x, dy))
         return operators.conv2d_weight(x, weight_size, dy, **options)[None]
 
-    parts = _map(of_chunk, meta[None], x, dy, cut=2, adjust_chunks={0: 1})
-    return parts.sum(axis=0, dtype=x.dtype, split_every=FAN_IN)
+    parts = _map(of_chunk, meta.astype(wide)[None], x, dy, cut=2, adjust_chunks={0: 1})
+    return parts.sum(axis=0, dtype=wide, split_every=FAN_IN).astype(x.dtype)
 
 
 # --- what the operators share ---------------------------------------------------------------------

@@ -6,7 +6,8 @@ Names and meaning are those of ``torch.nn.functional`` and ``torch.nn.grad``; wh
 is keyword-only. The arrays may be NumPy arrays, PyTorch tensors, or GPU arrays of Numba, CuPy or
 PyTorch, all of one kind; the result is of that kind too. Any other array in host memory with DLPack (JAX) is read
 in place, and the result is handed to its own library. Any other array with the CUDA array interface gives
-Numba device arrays. `out` may be of any kind that can be written to; JAX arrays cannot.
+Numba device arrays. `out` may be of any kind that can be written to; JAX arrays cannot. All have one dtype: float16,
+bfloat16, float32 or float64.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from . import backends, checks
 from .arrays.call import Call, Operand
 from .backends import Backend
 from .buffers import ArrayT, Layout, channels_last
-from .checks import IntPair, Padding
+from .checks import IntPair, Padding, Precision
 from .geometry import Axis, ConvShape
 
 X, W, Y = "N IH IW IC", "OC FH FW IC/groups", "N OH OW OC"  # axes of the arrays, in NHWC order
@@ -55,6 +56,7 @@ def conv2d(
     groups: int = 1,
     layout: Layout = "NHWC",
     backend: Backend = "auto",
+    precision: Precision = "float32",
     out: ArrayT | None = None,
     stream: Any = None,
 ) -> ArrayT:
@@ -65,11 +67,12 @@ def conv2d(
     Parameters
     ----------
     x : array (N, IH, IW, IC), or (IH, IW, IC) for one image
-        float32 or float64.
+        float16, bfloat16 (of ml_dtypes, PyTorch or JAX), float32 or float64. Sums of 16 bits are made in float32 and
+        rounded once.
     w : array (OC, FH, FW, IC/groups)
         Of the dtype of x, like all arrays here.
     bias : array (OC,), optional
-        Added to the result.
+        Added to the result; on "cuda" and "emulator" after a result of 16 bits was rounded, which is then done again.
     stride, dilation : int or (int, int)
         Vertical, horizontal.
     padding : int, (int, int), ((top, bottom), (left, right)), four ints, "same" or "valid"
@@ -81,6 +84,9 @@ def conv2d(
     backend : {"auto", "cuda", "cpu", "emulator", "steps"}
         "auto": cuda if the arrays are on a GPU or a GPU is present, else cpu. "emulator" runs the compiled CUDA kernels
         on the CPU. "steps" is slow.
+    precision : {"float32", "tf32"}
+        "tf32", for float32 arrays, lets the kernels of a GPU (and of "emulator") round x and w to 11 significant bits
+        and multiply with tensor cores. "cpu" and "steps", and a GPU without such cores, stay at float32.
     out : array, optional
         C-contiguous buffer for the result; must not overlap an input.
     stream : Numba CUDA stream, optional
@@ -96,7 +102,8 @@ def conv2d(
     ValueError, TypeError
         For a wrong argument, before anything is written.
     RuntimeError
-        For backend="cuda" with no GPU, and backend="emulator" in Numba's simulator.
+        For backend="cuda" with no GPU, or with arrays of 16 bits and a GPU older than compute capability 8.0, and for
+        backend="emulator" in Numba's simulator.
 
     References
     ----------
@@ -115,10 +122,16 @@ def conv2d(
            [18., 27., 27., 18.],
            [18., 27., 27., 18.],
            [12., 18., 18., 12.]], dtype=float32)
+
+    With 16 bits the sum is made in float32, so 60000 + 60000 - 60000 is no infinity:
+
+    >>> x = np.array([60000, 60000, -60000], np.float16).reshape(1, 1, 1, 3)
+    >>> conv2d(x, np.ones((1, 1, 1, 3), np.float16), backend="cpu").item()
+    60000.0
     """
     # 1. check: everything, before anything is written
     x_operand, w_operand = Operand("x", x), Operand("w", w)
-    call = Call(layout, out, stream, x_operand, w_operand, bias=bias)
+    call = Call(layout, out, stream, x_operand, w_operand, bias=bias, precision=precision)
     call.check_batched(x_operand, X)
     call.check_filter(w_operand, W)
     groups = checks.integer("groups", groups, 1)
@@ -126,7 +139,7 @@ def conv2d(
     shape = call.fitted(_fitting, shapes, (stride, padding, dilation, groups))
     call.check_bias(shape.oc)
     call.check_out(shape.y_shape)
-    backend = backends.choose(backend, call.library.on_gpu)
+    backend = backends.choose(backend, call.library.on_gpu, call.dtype)
     # 2. allocate
     y = call.allocate(shape.y_shape, backend)
     # 3. dispatch
@@ -146,6 +159,7 @@ def conv2d_input(
     groups: int = 1,
     layout: Layout = "NHWC",
     backend: Backend = "auto",
+    precision: Precision = "float32",
     out: ArrayT | None = None,
     stream: Any = None,
 ) -> ArrayT:
@@ -161,7 +175,7 @@ def conv2d_input(
     w : array (OC, FH, FW, IC/groups)
     dy : array (N, OH, OW, OC), or (OH, OW, OC)
         Gradient of y.
-    stride, padding, dilation, groups, layout, backend, out, stream
+    stride, padding, dilation, groups, layout, backend, precision, out, stream
         As in `conv2d`.
 
     Returns
@@ -174,7 +188,8 @@ def conv2d_input(
     ValueError, TypeError
         For a wrong argument, before anything is written; an impossible `input_size` names the valid range.
     RuntimeError
-        For backend="cuda" with no GPU, and backend="emulator" in Numba's simulator.
+        For backend="cuda" with no GPU, or with arrays of 16 bits and a GPU older than compute capability 8.0, and for
+        backend="emulator" in Numba's simulator.
 
     References
     ----------
@@ -193,14 +208,14 @@ def conv2d_input(
     """
     # 1. check
     w_operand, dy_operand = Operand("w", w), Operand("dy", dy)
-    call = Call(layout, out, stream, w_operand, dy_operand)
+    call = Call(layout, out, stream, w_operand, dy_operand, precision=precision)
     call.check_filter(w_operand, W)
     call.check_batched(dy_operand, Y)
     groups = checks.integer("groups", groups, 1)
     shapes = {"input_size": _input_size(call, input_size), "w": w_operand.shape, "dy": dy_operand.shape}
     shape = call.fitted(partial(_fitting_input, call.shown), shapes, (stride, padding, dilation, groups))
     call.check_out(shape.x_shape)
-    backend = backends.choose(backend, call.library.on_gpu)
+    backend = backends.choose(backend, call.library.on_gpu, call.dtype)
     # 2. allocate
     dx = call.allocate(shape.x_shape, backend)
     # 3. dispatch
@@ -221,6 +236,7 @@ def conv_transpose2d(
     groups: int = 1,
     layout: Layout = "NHWC",
     backend: Backend = "auto",
+    precision: Precision = "float32",
     out: ArrayT | None = None,
     stream: Any = None,
 ) -> ArrayT:
@@ -232,7 +248,7 @@ def conv_transpose2d(
     w : array (IN, FH, FW, OUT/groups)
         Layout "NCHW": (IN, OUT/groups, FH, FW), as in PyTorch.
     bias : array (OUT,), optional
-    stride, padding, dilation, groups, layout, backend, out, stream
+    stride, padding, dilation, groups, layout, backend, precision, out, stream
         As in `conv2d`; the padding is that of the convolution whose gradient this is, so it crops.
     output_padding : int or (int, int)
         Rows and columns added at the end; smaller than stride or dilation. They are computed, not zeros.
@@ -247,7 +263,8 @@ def conv_transpose2d(
     ValueError, TypeError
         For a wrong argument, before anything is written.
     RuntimeError
-        For backend="cuda" with no GPU, and backend="emulator" in Numba's simulator.
+        For backend="cuda" with no GPU, or with arrays of 16 bits and a GPU older than compute capability 8.0, and for
+        backend="emulator" in Numba's simulator.
 
     Examples
     --------
@@ -258,7 +275,7 @@ def conv_transpose2d(
     """
     # 1. check
     x_operand, w_operand = Operand("x", x), Operand("w", w)
-    call = Call(layout, out, stream, x_operand, w_operand, bias=bias)
+    call = Call(layout, out, stream, x_operand, w_operand, bias=bias, precision=precision)
     call.check_filter(w_operand, "IN FH FW OUT/groups")
     call.check_batched(x_operand, "N H W IN")
     groups = checks.integer("groups", groups, 1)
@@ -266,7 +283,7 @@ def conv_transpose2d(
     shape = call.fitted(_fitting_transposed, shapes, (stride, padding, output_padding, dilation, groups))
     call.check_bias(shape.ic)
     call.check_out(shape.x_shape)
-    backend = backends.choose(backend, call.library.on_gpu)
+    backend = backends.choose(backend, call.library.on_gpu, call.dtype)
     # 2. allocate
     y = call.allocate(shape.x_shape, backend)
     # 3. dispatch
@@ -286,6 +303,7 @@ def conv2d_weight(
     groups: int = 1,
     layout: Layout = "NHWC",
     backend: Backend = "auto",
+    precision: Precision = "float32",
     out: ArrayT | None = None,
     stream: Any = None,
 ) -> ArrayT:
@@ -303,7 +321,7 @@ def conv2d_weight(
         Shape of w, in the order of `layout`.
     dy : array (N, OH, OW, OC), or (OH, OW, OC)
         Gradient of y.
-    stride, padding, dilation, groups, layout, backend, out, stream
+    stride, padding, dilation, groups, layout, backend, precision, out, stream
         As in `conv2d`.
 
     Returns
@@ -316,7 +334,8 @@ def conv2d_weight(
     ValueError, TypeError
         For a wrong argument, before anything is written.
     RuntimeError
-        For backend="cuda" with no GPU, and backend="emulator" in Numba's simulator.
+        For backend="cuda" with no GPU, or with arrays of 16 bits and a GPU older than compute capability 8.0, and for
+        backend="emulator" in Numba's simulator.
 
     References
     ----------
@@ -334,7 +353,7 @@ def conv2d_weight(
     """
     # 1. check
     x_operand, dy_operand = Operand("x", x), Operand("dy", dy)
-    call = Call(layout, out, stream, x_operand, dy_operand)
+    call = Call(layout, out, stream, x_operand, dy_operand, precision=precision)
     call.check_batched(x_operand, X)
     call.check_batched(dy_operand, Y)
     groups = checks.integer("groups", groups, 1)
@@ -342,7 +361,7 @@ def conv2d_weight(
     shapes = {"x": x_operand.shape, "weight_size": channels_last(size, call.layout), "dy": dy_operand.shape}
     shape = call.fitted(partial(_fitting_weight, call.shown), shapes, (stride, padding, dilation, groups))
     call.check_out(shape.w_shape, batch=False)
-    backend = backends.choose(backend, call.library.on_gpu)
+    backend = backends.choose(backend, call.library.on_gpu, call.dtype)
     # 2. allocate
     dw = call.allocate(shape.w_shape, backend)
     # 3. dispatch
@@ -394,8 +413,8 @@ def _run(
     if shape.n == 0:
         call.library.zero(buffer, call.stream)
     else:
-        result = call.library.raw(buffer)
-        backends.run(backend, operator, shape, call.view(first), call.view(second), result, call.stream)
+        arrays = call.view(first), call.view(second), call.library.raw(buffer)
+        backends.run(backend, operator, shape, *arrays, call.stream, call.precision)
     call.add_bias(buffer)
 
 
@@ -484,6 +503,19 @@ def transposed_size(
     if min(rows, columns) < 1 or 0 in tuple(x_size):
         raise ValueError(f"result would have {rows} rows and {columns} columns, for x of {x_size[0]} by {x_size[1]}")
     return rows, columns
+
+
+def added_size(
+    size: Sequence[int],
+    x_size: Sequence[int],
+    filter_size: Sequence[int],
+    stride: IntPair,
+    padding: Padding,
+    dilation: IntPair,
+) -> tuple[int, int]:
+    """Return the output_padding with which a transposed convolution gives these rows and columns."""
+    h, w = _axes((0, *x_size), (0, *filter_size), stride, padding, dilation)
+    return size[0] - _least_size(h, h.size), size[1] - _least_size(w, w.size)
 
 
 @_remembered

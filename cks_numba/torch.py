@@ -5,10 +5,12 @@ and each operator is its derivative with respect to one of them (`DERIVATIVES`).
 the other two operators, and their gradients again: one rule, `_backward`, serves all, to any order.
 
 Tensors may be contiguous or channels_last, in host memory or on a GPU; neither needs a copy on the CPU. As in torch,
-the result is channels_last where an operand is. float32 and float64 only: under autocast, half precision becomes
-float32 and so does the result; elsewhere it is an error. A batch may change its size under torch.compile; a new size
-of the map compiles anew, because it has another plan. Custom operators have gradients through torch.autograd, but no
-forward-mode differentiation and no gradients of torch.func.
+the result is channels_last where an operand is. Tensors are float16, bfloat16, float32 or float64, and so is the
+result; sums of 16 bits are made in float32. Autocast casts the tensors as it does for torch's own convolutions. On
+CUDA, float32 is multiplied as TF32 where `torch.backends.cudnn` lets torch's own do so (`allow_tf32`, which is torch's
+default). A batch may change its size under torch.compile; a new size of the map compiles anew, because it has another
+plan. Custom operators have gradients through torch.autograd, but no forward-mode differentiation and no gradients of
+torch.func.
 
 Needs PyTorch: ``pip install 'cks-numba[torch]'``.
 """
@@ -21,7 +23,7 @@ from typing import Any
 from . import buffers, checks, operators
 from .arrays.readings import Reading
 from .buffers import Layout
-from .checks import IntPair, Padding, Pair
+from .checks import IntPair, Padding, Pair, Precision
 from .geometry import ConvShape
 from .models import pytorch
 from .models.found import THRESHOLD, Found
@@ -36,8 +38,6 @@ except ModuleNotFoundError as _missing:
 
 __all__ = ["CKSConv2d", "CKSConvTranspose2d", "conv2d", "conv_transpose2d", "convert"]
 
-HALF = (torch.float16, torch.bfloat16)
-
 # --- three operators, each other's gradients ------------------------------------------------------
 DERIVATIVES = (
     ("conv2d_input", "SymInt[] input_size, Tensor w, Tensor dy"),
@@ -51,12 +51,21 @@ An operator takes the other two tensors, and the size of its result where they l
 HOW = "int[] stride, int[] padding, int[] dilation, int groups"
 """Arguments that all three operators share; the padding is top, bottom, left, right."""
 
+BIAS = ", Tensor? bias=None"
+"""The last argument of the two whose result is a map: added before the sum is rounded."""
+
+
+def _parts(by: int, arguments: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Tensor | None]:
+    """The operands, stride to groups, and the bias of an operator's arguments."""
+    count = 1 + DERIVATIVES[by][1].count(",")
+    bias = arguments[count + 4] if len(arguments) > count + 4 else None
+    return arguments[:count], arguments[count : count + 4], bias
+
 
 def _derivative(by: int, three: Sequence[Tensor], how: Sequence[Any]) -> Tensor:
     """Derivative of S(x, w, dy) with respect to one of the three, of which only the size is used."""
     arguments = [tensor.shape if place == by else tensor for place, tensor in enumerate(three)]
-    name, operands = DERIVATIVES[by]
-    derivative: Tensor = getattr(torch.ops.cks, name)(*arguments[: 1 + operands.count(",")], *how)
+    derivative: Tensor = getattr(torch.ops.cks, DERIVATIVES[by][0])(*_parts(by, arguments)[0], *how)
     return derivative
 
 
@@ -66,20 +75,26 @@ def _backward(by: int) -> Callable[..., tuple[Any, ...]]:
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         three = list(ctx.saved_tensors)
         three.insert(by, gradient)
-        needed = ctx.needs_input_grad[: -len(ctx.how)]
+        needed, how, _ = _parts(by, ctx.needs_input_grad)
         found = [_derivative(k, three, ctx.how) if need else None for k, need in enumerate(needed)]
-        return (*found, *(None for _ in ctx.how))
+        by_bias = [gradient.sum((0, 2, 3)) if need else None for need in ctx.needs_input_grad[len(needed) + len(how) :]]
+        return (*found, *(None for _ in how), *by_bias)
 
     return backward
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.how = inputs[-4:]
-    ctx.save_for_backward(*_tensors(inputs))
+def _save(by: int) -> Callable[..., None]:
+    """Make the function that keeps what the backward pass needs."""
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        operands, ctx.how, _ = _parts(by, inputs)
+        ctx.save_for_backward(*_tensors(operands))
+
+    return save
 
 
-def _tensors(arguments: Sequence[Any]) -> list[Tensor]:
-    return [argument for argument in arguments if isinstance(argument, Tensor)]
+def _tensors(operands: Sequence[Any]) -> list[Tensor]:
+    return [operand for operand in operands if isinstance(operand, Tensor)]
 
 
 def _is_last(operands: Sequence[Tensor]) -> bool:
@@ -91,8 +106,9 @@ def _empty(by: int) -> Callable[..., Tensor]:
     """Make the function that allocates a result; torch needs no more of an operator when it only traces."""
 
     def empty(*arguments: Any) -> Tensor:
-        operands = _tensors(arguments)
-        size = arguments[by] if by < 2 else _y_size(operands[0], operands[1], arguments[-4:])
+        given, how, _ = _parts(by, arguments)
+        operands = _tensors(given)
+        size = given[by] if by < 2 else _y_size(operands[0], operands[1], how)
         last = torch.channels_last if _is_last(operands) else torch.contiguous_format
         like = operands[0]
         return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=last)
@@ -111,17 +127,43 @@ def _y_size(x: Tensor, w: Tensor, how: Sequence[Any]) -> tuple[Any, ...]:
 
 def _run(by: int) -> Callable[..., Tensor]:
     """Make the kernel, which takes channels_last tensors as NHWC views, and all others as they are."""
-    function, empty = getattr(operators, DERIVATIVES[by][0]), _empty(by)
+    empty = _empty(by)
 
     def run(*arguments: Any) -> Tensor:
-        out, last = empty(*arguments), _is_last(_tensors(arguments))
-        given = [_seen(argument, last) for argument in arguments[:-4]]
+        function, operands, options = _call(by, arguments)
+        out, last = empty(*arguments), _is_last(_tensors(operands))
+        operands = [_seen(operand, last) for operand in operands]
         layout: Layout = "NHWC" if last else "NCHW"
         with torch.no_grad():  # autograd works one level above and records what it needs
-            function(*given, **_named(arguments[-4:]), layout=layout, out=_seen(out, last))
+            function(*operands, **options, layout=layout, precision=_precision(out), out=_seen(out, last))
         return out
 
     return run
+
+
+def _call(by: int, arguments: Sequence[Any]) -> tuple[Callable[..., Any], Sequence[Any], dict[str, Any]]:
+    """The operator of `operators`, its operands, and its options but for the layout."""
+    operands, how, bias = _parts(by, arguments)
+    options = _named(how)
+    if bias is None:
+        return getattr(operators, DERIVATIVES[by][0]), operands, options
+    options["bias"] = bias
+    if by == 2:
+        return operators.conv2d, operands, options
+    size, w, dy = operands  # with a bias, conv2d_input is the transposed convolution
+    maps = size[2:], dy.shape[2:], w.shape[2:]
+    options["output_padding"] = operators.added_size(*maps, *(options[k] for k in ("stride", "padding", "dilation")))
+    return operators.conv_transpose2d, (dy, w), options
+
+
+def _precision(out: Tensor) -> Precision:
+    """As torch's own convolutions multiply: on CUDA, TF32 may take the place of float32."""
+    if not out.is_cuda or out.dtype != torch.float32:
+        return "float32"
+    cudnn: Any = torch.backends.cudnn
+    new = getattr(cudnn, "conv", None)  # has no allow_tf32 of its own; torch before 2.9 has that alone
+    allowed = cudnn.allow_tf32 if new is None else new.fp32_precision == "tf32"
+    return "tf32" if allowed else "float32"
 
 
 def _named(how: Sequence[Any]) -> dict[str, Any]:
@@ -138,10 +180,10 @@ def _seen(argument: Any, last: bool) -> Any:
 
 def _define(by: int) -> None:
     name, operands = DERIVATIVES[by]
-    schema = f"({operands}, {HOW}) -> Tensor"
+    schema = f"({operands}, {HOW}{BIAS if name != 'conv2d_weight' else ''}) -> Tensor"
     operator = torch.library.custom_op(f"cks::{name}", _run(by), mutates_args=(), schema=schema)
     operator.register_fake(_empty(by))
-    operator.register_autograd(_backward(by), setup_context=_save)
+    operator.register_autograd(_backward(by), setup_context=_save(by))
 
 
 for _by in range(len(DERIVATIVES)):
@@ -163,7 +205,7 @@ def conv2d(
     Parameters
     ----------
     input : Tensor (N, IC, IH, IW), or (IC, IH, IW) for one image
-        float32 or float64; under autocast half precision too, which becomes float32.
+        float16, bfloat16, float32 or float64; under autocast, all but float64 become its dtype.
     weight : Tensor (OC, IC/groups, FH, FW)
     bias : Tensor (OC,), optional
     stride, dilation : int or (int, int)
@@ -195,8 +237,9 @@ def conv2d(
     how = _how(weight, stride, padding, dilation, groups)
     if x.shape[1] != weight.shape[1] * how[3]:
         _refuse(_channels, x, weight, input.dim() == 3, how[3])
-    y = torch.ops.cks.conv2d(x, weight, *how)
-    return _finish(y, bias, input.dim() == 3)
+    _check_bias(bias, weight.shape[0])
+    y: Tensor = torch.ops.cks.conv2d(x, weight, *how, bias)
+    return y[0] if input.dim() == 3 else y
 
 
 def conv_transpose2d(
@@ -214,7 +257,7 @@ def conv_transpose2d(
     Parameters
     ----------
     input : Tensor (N, IN, H, W), or (IN, H, W) for one image
-        float32 or float64; under autocast half precision too, which becomes float32.
+        float16, bfloat16, float32 or float64; under autocast, all but float64 become its dtype.
     weight : Tensor (IN, OUT/groups, FH, FW)
     bias : Tensor (OUT,), optional
     stride, padding, dilation, groups
@@ -248,14 +291,15 @@ def conv_transpose2d(
     strides, pads, dilations, _ = how
     mapped = operators.transposed_size(*maps, strides, pads, dilations, output_padding)
     size = (y.shape[0], weight.shape[1] * how[3], *mapped)
-    x = torch.ops.cks.conv2d_input(size, weight, _reaching(y, size, weight, how), *how)
-    return _finish(x, bias, input.dim() == 3)
+    _check_bias(bias, size[1])
+    x: Tensor = torch.ops.cks.conv2d_input(size, weight, _reaching(y, size, weight, how), *how, bias)
+    return x[0] if input.dim() == 3 else x
 
 
 def _checked(
     input: Tensor, weight: Tensor, bias: Tensor | None, axes: str, filter_axes: str
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The tensors; under autocast, half precision as float32."""
+    """The tensors, cast as autocast does where it is on."""
     for name, given in (("input", input), ("weight", weight), ("bias", bias)):
         if not isinstance(given, Tensor) and (given is not None or name != "bias"):
             raise TypeError(
@@ -264,13 +308,19 @@ def _checked(
     checks.rank("input", tuple(input.shape), axes, unbatched=True)
     checks.rank("weight", tuple(weight.shape), filter_axes)
     if torch.is_autocast_enabled(input.device.type):
-        input, weight = (t.float() if t.dtype in HALF else t for t in (input, weight))
-        bias = bias.float() if bias is not None and bias.dtype in HALF else bias
+        dtype = torch.get_autocast_dtype(input.device.type)
+        input, weight = _autocast(input, dtype), _autocast(weight, dtype)
+        bias = None if bias is None else _autocast(bias, dtype)
     named = {"input": input, "weight": weight} | ({} if bias is None else {"bias": bias})
     if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(t).tangent is not None for t in named.values()):
         raise NotImplementedError("forward-mode differentiation: custom operators of torch would lose the tangents")
     checks.dtypes({name: buffers.dtype_name(tensor) for name, tensor in named.items()}, ".float()")
     return input, weight, bias
+
+
+def _autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor as autocast gives it to torch's own convolutions: in its dtype of 16 bits, save for float64."""
+    return tensor.to(dtype) if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor
 
 
 def _refuse(check: Callable[..., None], input: Tensor, weight: Tensor, unbatched: bool, groups: int) -> None:
@@ -315,12 +365,9 @@ def _reaching(y: Tensor, size: tuple[Any, ...], weight: Tensor, how: tuple[Any, 
     return nn.functional.pad(y, (0, right, 0, below)) if below or right else y
 
 
-def _finish(result: Tensor, bias: Tensor | None, unbatched: bool) -> Tensor:
-    """Add the bias in place: nothing else has seen the result."""
+def _check_bias(bias: Tensor | None, channels: int) -> None:
     if bias is not None:
-        checks.bias(tuple(bias.shape), result.shape[1])
-        result += bias[:, None, None]
-    return result[0] if unbatched else result
+        checks.bias(tuple(bias.shape), channels)
 
 
 # --- layers ----------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def measured() -> dict[tuple[str, str], float]:
     wanted = (BATCH, *(LAYER[name] for name in ("ih", "ic", "oc", "fh", "stride", "padding")))
     for row in (row for path in sorted(DATA.glob("gpu_*.csv")) for row in results.read(path)):
         rung = {results.OURS: "tiled"}.get(row.contender, row.contender)
-        if GPU in row.device and row.case[1:] == wanted and rung in kernels.RUNGS and row.layout == "NHWC":
+        if GPU in row.device and row.case[1:] == wanted and rung in kernels.SIMULATED_RUNGS and row.layout == "NHWC":
             found[row.operator, rung] = row.rate / 1e3
     return found
 
@@ -118,7 +118,7 @@ def draw_roof(ax: Axes) -> None:
     ax.text(0.45, 1.5 * roof(0.45), f"memory: {BANDWIDTH} TB/s", fontsize=15, ha="right")
     shape, rates = ConvShape(n=BATCH, **LAYER), measured()
     for operator, style in gallery.OPERATORS.items():
-        for rung in kernels.RUNGS:
+        for rung in kernels.SIMULATED_RUNGS:
             at, rate = intensity(operator, shape, rung), rates.get((operator, rung))
             ax.plot([at, at], [0.05, roof(at)], color=style["color"], linewidth=2.5, linestyle=DASHES[operator])
             if rate:
@@ -133,12 +133,12 @@ def draw_rungs(ax: Axes) -> None:
     """Draw the same points in a row for each operator, with the names of the rungs."""
     shape = ConvShape(n=BATCH, **LAYER)
     for row, (operator, style) in enumerate(gallery.OPERATORS.items()):
-        where = [intensity(operator, shape, rung) for rung in kernels.RUNGS]
+        where = [intensity(operator, shape, rung) for rung in kernels.SIMULATED_RUNGS]
         look = dict(markerfacecolor="white", markeredgewidth=2.5, markersize=13)
         heights = [row + (-0.14 if k % 2 == 0 else 0.14) for k in range(len(where))]  # neighbours may be close
         ax.plot([min(where), max(where)], [row, row], color=style["color"], linewidth=2)
         ax.plot(where, heights, linestyle="", **style, **look)
-        for k, (at, height, rung) in enumerate(zip(where, heights, kernels.RUNGS, strict=True)):
+        for k, (at, height, rung) in enumerate(zip(where, heights, kernels.SIMULATED_RUNGS, strict=True)):
             above = k % 2 == 0
             note: dict[str, Any] = dict(ha="center", va="bottom" if above else "top", textcoords="offset points")
             ax.annotate(rung, (at, height), (0, 8 if above else -8), fontsize=13.5, **note)

@@ -65,13 +65,13 @@ def draw_bar(ax: Axes, at: float, found: dict[str, int]) -> None:
 
 def draw() -> Figure:
     """Return the figure: a bar for each rung, the operators one below the other."""
-    fig = Figure(figsize=(10, 2.4 * len(kernels.RUNGS)), layout="constrained")
+    fig = Figure(figsize=(10, 2.4 * len(kernels.SIMULATED_RUNGS)), layout="constrained")
     ax = fig.subplots()
     places, names = [], []
     for k, operator in enumerate(gallery.OPERATORS):
-        top = (len(kernels.RUNGS) + 1.2) * k
+        top = (len(kernels.SIMULATED_RUNGS) + 1.2) * k
         ax.text(0, top - 0.62, operator, va="center", fontsize=17, weight="bold")
-        for at, rung in enumerate(kernels.RUNGS, 0):
+        for at, rung in enumerate(kernels.SIMULATED_RUNGS, 0):
             draw_bar(ax, top + at, counts(operator, rung))
             places.append(top + at)
             names.append(rung)

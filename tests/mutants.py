@@ -23,13 +23,15 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 GEOMETRY_TESTS = ("tests/geometry", "tests/flops/test_flops.py", "tests/steps/test_steps.py")
-KERNEL_TESTS = {  # file in cks_numba/kernels, and its tests: only tests that run its code, because compiling takes long
+# File or folder in cks_numba/kernels, and its tests: only tests that run its code, because compiling takes long.
+KERNEL_TESTS = {
     "conv_v2.py": "(hard_shapes or whole_tiles) and conv2d- and not tiled",
     "ks_deconv.py": "(hard_shapes or whole_tiles) and conv2d_input and not tiled",
     "sk_dilated.py": "(hard_shapes or whole_tiles) and conv2d_weight and not tiled",
     "grouped.py": "(hard_shapes or whole_tiles) and grouped",
-    "elementwise.py": "hard_shapes and with_zeros",
+    "elementwise.py": "(hard_shapes and with_zeros) or (small_shapes and odd) or no_image",
     "register_tile.py": "(hard_shapes or whole_tiles or no_bank) and register_tile",
+    "tensor": "small_shapes or every_tile or depthwise or no_image or not_begin or error_of_random",
     "": "(hard_shapes and tiled) or tails or every_tile or no_image or no_vector",
 }
 LEAST = 0.9  # share of the mutants of geometry that the tests must notice
@@ -111,6 +113,7 @@ def _put(parent: ast.AST, field: str, holder: object, index: int, node: ast.AST)
 # --- kernels: mistakes that people make -----------------------------------------------------------
 GROUPED, REGISTERS = "grouped.py", "register_tile.py"
 GEMM, FUNCTIONS, LAUNCHES = "tiled/gemm.py", "tiled/device_functions.py", "tiled/__init__.py"
+TENSOR, OPERANDS, DEPTHWISE = "tensor/gemm.py", "tensor/operands.py", "tensor/depthwise.py"
 EDITS = (  # file in cks_numba/kernels, code in it, the replacement, and which of several equal places to change
     ("conv_v2.py", "                cuda.syncthreads()\n", "", 0),
     ("conv_v2.py", "                cuda.syncthreads()\n", "", 1),
@@ -185,6 +188,49 @@ EDITS = (  # file in cks_numba/kernels, code in it, the replacement, and which o
     (LAUNCHES, "address(array) % 16 == 0", "True", 0),
     (LAUNCHES, "shape.h.dilation * row, shape.w.dilation", "shape.w.dilation * row, shape.h.dilation", 0),
     (LAUNCHES, "shape.h.stride * x_row, shape.w.stride", "shape.w.stride * x_row, shape.h.stride", 0),
+    (TENSOR, "            ptx.wait_for_older()\n", "", 0),
+    (TENSOR, "            cuda.syncthreads()\n", "", 0),
+    (TENSOR, "            ptx.end_of_chunk()\n", "", 0),
+    (TENSOR, "            ptx.end_of_chunk()\n", "", 1),
+    ("tensor/sizes.py", "STAGES = 3", "STAGES = 2", 0),
+    (TENSOR, "int32(a_term) < left", "int32(a_term) <= left", 0),
+    (TENSOR, "int32(a_term) < left", "int32(a_term) <= left", 1),
+    (TENSOR, "int32(b_term) < left", "int32(b_term) <= left", 1),
+    (TENSOR, "b_digits = a_digits", "pass", 1),
+    (TENSOR, "while left > -bk * ahead:", "while left > 0:", 0),
+    (TENSOR, "return uint32(0) if at == last", "return uint32(0) if at > last", 0),
+    (TENSOR, "digits(m if m < rows else uint32(0)", "digits(m if m <= rows else uint32(0)", 0),
+    (TENSOR, "c = c if c < columns else uint32(0)", "c = c if c <= columns else uint32(0)", 0),
+    (TENSOR, "(m if m < rows else uint32(0))", "(m if m <= rows else uint32(0))", 0),
+    (TENSOR, "digits(c if c < columns else uint32(0)", "digits(c if c <= columns else uint32(0)", 0),
+    (TENSOR, "at if n < out.shape[0] else", "at if n <= out.shape[0] else", 0),
+    (TENSOR, "if m < rows else int64(-1)", "if m <= rows else int64(-1)", 0),
+    (TENSOR, "if kh < taps_h else int32(0)", "if kh <= taps_h else int32(0)", 0),
+    (TENSOR, "if exist[j] > 1:", "if exist[j] > 0:", 0),
+    (TENSOR, "if exist[j] > 0:", "if exist[j] >= 0:", 0),
+    (TENSOR, "left = min(int32(terms - first), most)", "left = most", 0),
+    (TENSOR, "<< uint32(16)", "<< uint32(15)", 0),
+    (TENSOR, "        for part in range(1, partial", "        for part in range(2, partial", 0),
+    (OPERANDS, "term // lanes ^ row // 8 % 4", "term // lanes ^ row // 4 % 4", 0),
+    (OPERANDS, "term % 2 * 4 + term // 2 % 4", "term % 8", 0),
+    (OPERANDS, "term % 4 * 2", "term % 4", 0),
+    (OPERANDS, "to ^ (j * together * 16)", "to + (j * together * 16)", 0),
+    (OPERANDS, "own // 2 * 8 + own % 2", "own", 0),
+    (OPERANDS, "i // 4 * 32 + i % 4 * 2\n", "i * 8\n", 0),
+    (OPERANDS, "i // 2 * 16 + i % 2 if is_a", "i * 8 if is_a", 0),
+    (OPERANDS, "begin // 8 + octet ^ swizzle(r)", "begin // 8 + (octet ^ swizzle(r))", 0),
+    (OPERANDS, "ptx.round_tf32(word) if rounds else word", "word", 0),
+    (DEPTHWISE, "    if n >= out.shape[0]:", "    if n > out.shape[0]:", 0),
+    (DEPTHWISE, "range(c * times, (c + 1) * times)", "range(c * times, c * times + 1)", 0),
+    (DEPTHWISE, "        cuda.syncthreads()\n", "", 0),
+    (DEPTHWISE, "for k in range(1, DOWN):", "for k in range(2, DOWN):", 0),
+    (DEPTHWISE, "if oc < out.shape[0]:", "if oc <= out.shape[0]:", 0),
+    ("tensor/__init__.py", "aligned and whole", "aligned", 0),
+    ("tensor/__init__.py", "aligned and size[3] % 2 == 0", "aligned", 0),
+    ("tensor/__init__.py", "tuple(array.shape) == size and tiled.aligned(array)", "tuple(array.shape) == size", 0),
+    ("elementwise.py", "if in_first < first and", "if in_first <= first and", 0),
+    ("elementwise.py", "in_last < last and", "in_last <= last and", 0),
+    ("elementwise.py", " and src_n < src.shape[0]:", ":", 0),
 )  # fmt: skip
 
 
@@ -204,7 +250,11 @@ def tests_of(kind: str, path: str) -> tuple[str, ...]:
     """Return the arguments of pytest that choose the tests that a mutant of this file must break."""
     if kind == "geometry":
         return GEOMETRY_TESTS
-    return "tests/kernels/emulator", "-k", KERNEL_TESTS.get(Path(path).name, KERNEL_TESTS[""])
+    folder, name = Path(path).parts[-2:]
+    key = next((key for key in (folder, name) if key in KERNEL_TESTS), "")
+    file = "*.py" if name == "elementwise.py" else "test_tensor.py" if folder == "tensor" else "test_kernels.py"
+    found = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests/kernels/emulator").glob(file))
+    return *found, "-k", KERNEL_TESTS[key]
 
 
 def survives(mutant: Mutant | None, folder: Path, tests: tuple[str, ...]) -> bool:

@@ -1,7 +1,8 @@
 """Make the course from tutorials/solutions/: execute the solutions, then make and execute the learner's notebooks.
 
 A notebook in solutions/ is complete. In an exercise, the solution is between the lines ``### BEGIN SOLUTION`` and
-``### END SOLUTION``; the learner's notebook has ``...  # your code here`` in its place.
+``### END SOLUTION``; the learner's notebook has ``...  # your code here`` in its place, and ``predict("02.a", ...)`` in
+place of ``predict("02.a", 44)``.
 
 Usage: ``python tutorials/build.py [--check] [NAME ...]``, such as ``python tutorials/build.py 01_one_equation``; all
 notebooks by default. With ``--check`` nothing is executed or written: notebooks that differ from what this script
@@ -22,6 +23,7 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION$", re.MULTILINE | re.DOTALL)
 BLANK = r"\1...  # your code here"
+GUESS = re.compile(r'^(predict\("[^"]+", ).+\)$', re.MULTILINE)
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -34,9 +36,9 @@ if "COLAB_RELEASE_TAG" in os.environ:
 from cks_numba.tutorial import setup
 
 setup()"""  # first cell of every notebook; setup() must run before numba is imported
-WIDGET = "application/vnd.jupyter.widget-view+json"
 TIMEOUT = 300  # longest time for one cell, in seconds
-WORDS_A_MINUTE, LINES_A_MINUTE, MINUTES_AN_EXERCISE = 150, 20, 3
+WORDS_A_MINUTE, LINES_A_MINUTE, MINUTES_AN_EXERCISE, LINES_WRITTEN_A_MINUTE = 150, 20, 3, 2
+MOST_MINUTES = 40  # a notebook that takes longer is to be split
 
 Notebook = dict[str, Any]
 
@@ -60,13 +62,24 @@ def source_of(cell: Notebook) -> str:
 
 
 def minutes(notebook: Notebook) -> float:
-    """Estimate the minutes that a notebook takes a reader, from its words, lines and exercises."""
+    """Estimate the minutes that a notebook with solutions takes a reader, from its words, lines and exercises.
+
+    An exercise takes the same time to think for all. Where a kernel is to be written, each line of its solution counts,
+    too: it has to be found, typed and mended, and takes ten times as long as a line that is only read.
+    """
     texts = [source_of(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
     codes = [source_of(cell) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     words = sum(len(text.split()) for text in texts)
-    lines = sum(bool(line.strip()) for code in codes for line in code.splitlines())
+    lines = sum(_lines(SOLUTION.sub("", code)) for code in codes)
+    written = sum(_lines(found[0]) - 2 for code in codes if "@cuda.jit" in code for found in SOLUTION.finditer(code))
     exercises = sum(map(is_exercise, notebook["cells"]))
-    return words / WORDS_A_MINUTE + lines / LINES_A_MINUTE + exercises * MINUTES_AN_EXERCISE
+    reading = words / WORDS_A_MINUTE + lines / LINES_A_MINUTE
+    return reading + exercises * MINUTES_AN_EXERCISE + written / LINES_WRITTEN_A_MINUTE
+
+
+def _lines(code: str) -> int:
+    """Count the lines that are not empty."""
+    return sum(bool(line.strip()) for line in code.splitlines())
 
 
 def is_exercise(cell: Notebook) -> bool:
@@ -86,7 +99,7 @@ def learner(solution: Notebook) -> Notebook:
     notebook = without_outputs(solution)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
-            cell["source"] = SOLUTION.sub(BLANK, source_of(cell)).splitlines(keepends=True)
+            cell["source"] = GUESS.sub(r"\1...)", SOLUTION.sub(BLANK, source_of(cell))).splitlines(keepends=True)
         else:
             cell["source"] = source_of(cell).replace("](../../", "](../").splitlines(keepends=True)
     return notebook
@@ -108,14 +121,12 @@ def execute(notebook: Notebook) -> Notebook:
 
 
 def tidy(notebook: Notebook, clear_exercises: bool) -> Notebook:
-    """Drop what changes from run to run (times, versions, widgets) and, for the learner, outputs of exercises."""
+    """Drop what changes from run to run (times, versions) and, for the learner, outputs of exercises."""
     notebook = copy.deepcopy(notebook)
     notebook.update(metadata=copy.deepcopy(METADATA), nbformat=4, nbformat_minor=5)
     for cell in notebook["cells"]:
         cell["metadata"] = {}
         cell["source"] = source_of(cell).splitlines(keepends=True)
-        if cell["cell_type"] == "code":
-            cell["outputs"] = [output for output in cell["outputs"] if WIDGET not in output.get("data", {})]
         if clear_exercises and is_exercise(cell):
             cell.update(outputs=[], execution_count=None)
     return notebook

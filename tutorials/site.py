@@ -108,7 +108,7 @@ def links(html: str) -> str:
 
 def sentences(html: str) -> str:
     """Let printed sentences wrap; printed tables and code scroll instead."""
-    return re.sub(r"<pre>(?=\s*(?:Exercise \d|Kernels run))", '<pre class="said">', html)
+    return re.sub(r"<pre>(?=\s*(?:Exercise \d|Prediction \d|Kernels run))", '<pre class="said">', html)
 
 
 def content(path: Path) -> str:
@@ -153,6 +153,8 @@ def index(lessons: list[Lesson]) -> str:
         "<p>These pages are for reading. To run the notebooks, and to have your answers checked: "
         "<code>make learn</code>. What every function takes and returns is in the "
         '<a href="api/cks_numba.html">reference</a>.</p>\n'
+        '<p>The <a href="00_start_here.html#How-much-time-do-you-have?">syllabus</a> says what to do in 20 minutes, in '
+        "two hours, or in a day.</p>\n"
         f'<h2>Lessons</h2>\n<ol class="course">\n{items}</ol>\n'
         f"<h2>Figures</h2>\n{figures}",
     )

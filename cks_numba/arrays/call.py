@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import checks
 from ..buffers import (
+    HALVES,
     LAYOUTS,
     TO_LAST,
     TO_OWN,
@@ -21,6 +22,7 @@ from ..buffers import (
     is_contiguous,
     own_order,
 )
+from ..checks import Precision
 from .libraries import NumPy, library_of
 from .readings import Reading
 
@@ -66,16 +68,23 @@ class Call(Generic[ArrayT]):
         The two arrays that the operator multiplies.
     bias : array or None
         Added to the result.
+    precision : {"float32", "tf32"}
 
     Raises
     ------
     ValueError, TypeError
-        For an unknown layout, for arrays that are not all of one library and one dtype, and for a stream that the
-        library cannot use. The methods check the shapes.
+        For an unknown layout or precision, for arrays that are not all of one library and one dtype, and for a stream
+        that the library cannot use. The methods check the shapes.
     """
 
     def __init__(
-        self, layout: Layout, out: ArrayT | None, stream: Any, *operands: Operand[ArrayT], bias: ArrayT | None = None
+        self,
+        layout: Layout,
+        out: ArrayT | None,
+        stream: Any,
+        *operands: Operand[ArrayT],
+        bias: ArrayT | None = None,
+        precision: Precision = "float32",
     ) -> None:
         self.layout: Layout = checks.choice("layout", layout, LAYOUTS)
         self.unbatched: bool = False
@@ -91,7 +100,9 @@ class Call(Generic[ArrayT]):
         self.dtype: str = checks.dtypes(
             {operand.name: dtype_name(operand.array) for operand in self.operands}, self.library.to_float32
         )
+        self.precision: Precision = checks.precision(precision, self.dtype)
         self._given_out = out
+        self._narrow: Any = None  # an array of 16 bits, where the backend gets float32
         self.out: Any = None if out is None else self._alike("out", out)
         self.stream: Any = self.library.stream(stream, self._first.array)
 
@@ -173,12 +184,17 @@ class Call(Generic[ArrayT]):
     def allocate(self, shape: tuple[int, ...], backend: str) -> Any:
         """Return the NHWC buffer that a backend computes into: the result itself where that is possible.
 
-        The cpu backend takes views of any strides; the others need contiguous arrays.
+        The cpu backend takes views of any strides; the others need contiguous arrays. cpu and steps compute with 16
+        bits in float32, and `finish` rounds the result, with its bias, once.
         """
         self.strided = backend == "cpu"
+        if self.dtype in HALVES and backend in ("cpu", "steps"):
+            self._narrow = self._first.array
+            for operand in self.operands:
+                operand.array = self.library.widened(operand.array)
         if self.layout != "NHWC" and not self.strided:
             return self.library.empty(shape, self._first.array, self.stream)
-        own = self.out
+        own = self.out if self._narrow is None else None
         if own is None:
             own = self.library.empty(own_order(shape, self.layout), self._first.array, self.stream)
         elif len(own.shape) == 3:
@@ -201,19 +217,21 @@ class Call(Generic[ArrayT]):
     def finish(self, buffer: Any, batch: bool = True) -> ArrayT:
         """Return the result in the caller's library and layout, from the NHWC buffer."""
         result = buffer
-        if self.layout != "NHWC":
+        if self._narrow is not None:
+            result = self._copied(buffer, self._narrow)
+        elif self.layout != "NHWC":
             axes = TO_OWN[self.layout]
-            result = self.library.permuted(buffer, axes) if self.strided else self._own_layout(buffer)
+            result = self.library.permuted(buffer, axes) if self.strided else self._copied(buffer, buffer)
         if self._given_out is not None:
             return self._given_out
         given: ArrayT = self.library.give(self.library.only_image(result) if self.unbatched and batch else result)
         return given
 
-    def _own_layout(self, buffer: Any) -> Any:
-        """Copy the NHWC buffer to a C-contiguous NCHW array, which is `out` if it was given."""
+    def _copied(self, buffer: Any, like: Any) -> Any:
+        """Copy the NHWC buffer to a C-contiguous array of the caller's layout and dtype, `out` if it was given."""
         target = self.out
         if target is None:
-            target = self.library.empty(own_order(buffer.shape, self.layout), buffer, self.stream)
+            target = self.library.empty(own_order(buffer.shape, self.layout), like, self.stream)
         elif len(target.shape) == 3:
             target = self.library.batch_of_one(target)
         self.library.assign(target, buffer, TO_OWN[self.layout], self.stream)

@@ -46,6 +46,10 @@ class NumPy:
         """Return the array as the backends take it: a NumPy array or a device array of Numba."""
         return array
 
+    def widened(self, array: Any) -> Any:
+        """Return an array of 16 bits, in host memory, as float32."""
+        return array.astype(np.float32)
+
     def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
         """Return the array with its axes permuted, C-contiguous, native and aligned; a copy only if needed."""
         return np.require(self.permuted(array, axes), requirements="C")
@@ -71,8 +75,9 @@ class NumPy:
         array[...] = 0
 
     def assign(self, target: Any, source: Any, axes: tuple[int, ...], stream: Any) -> None:
-        """Copy an array, with its axes permuted, into another."""
-        target[...] = source.transpose(axes)
+        """Copy an array, with its axes permuted, into another, and round it to that one's dtype."""
+        with np.errstate(all="ignore"):  # what is too large for 16 bits is infinity
+            target[...] = source.transpose(axes)
 
     def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
         """Add a bias to the last axis, in place."""
@@ -132,7 +137,10 @@ class Torch(NumPy):
     taken = 'torch.as_tensor({}, device="cpu")'
 
     def raw(self, array: Any) -> Any:
-        return array.detach().numpy()
+        return _torch_bits(array).numpy()
+
+    def widened(self, array: Any) -> Any:
+        return array.detach().float()
 
     def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
         return self.permuted(array, axes).contiguous()
@@ -161,7 +169,7 @@ class TorchCuda(Torch):
     taken = 'torch.as_tensor({}, device="cuda")'
 
     def raw(self, array: Any) -> Any:
-        return gpu().cuda.as_cuda_array(array.detach())
+        return gpu().cuda.as_cuda_array(_torch_bits(array))
 
     def stream(self, stream: Any, like: Any) -> Any:
         current = sys.modules["torch"].cuda.current_stream(like.device).cuda_stream
@@ -226,10 +234,18 @@ class DLPack(NumPy):
         self.name: str = f"{type(array).__module__.partition('.')[0].lstrip('_')} arrays"
         space = array.__array_namespace__() if hasattr(array, "__array_namespace__") else None
         self._own = getattr(space, "from_dlpack", None)
+        self._from_numpy = getattr(space, "asarray", None)
         self.taken: str = f"{getattr(space, '__name__', self.name.split()[0])}.asarray({{}})"
 
     def give(self, array: Any) -> Any:
-        return self._own(array) if self._own else array
+        give = self._own if array.dtype.kind == "f" else self._from_numpy  # NumPy has no DLPack for bfloat16
+        return give(array) if give else array
+
+
+def _torch_bits(tensor: Any) -> Any:
+    """Return a tensor without its gradient; bfloat16, which neither NumPy nor Numba knows, as int16."""
+    torch = sys.modules["torch"]
+    return tensor.detach().view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor.detach()
 
 
 def _current_stream(stream: Any, name: str, pointer: int) -> Any:
@@ -302,12 +318,19 @@ def _numpy_view(name: str, array: Any) -> np.ndarray[Any, Any]:
             f"{name} must be in host memory, or have the CUDA array interface, got DLPack device {device}: "
             f"take cupy.from_dlpack({name}) or torch.from_dlpack({name}), which copy nothing"
         )
-    if hasattr(array, "dtype"):
-        checks.dtypes({name: dtype_name(array)})
+    dtype = checks.dtypes({name: dtype_name(array)}) if hasattr(array, "dtype") else ""
     try:
-        return np.from_dlpack(array)
+        return np.from_dlpack(array) if dtype != "bfloat16" else _numpy_bfloat16(array)
     except (BufferError, RuntimeError, TypeError) as error:
         raise TypeError(f"{name} cannot be read through DLPack: {error}") from error
+
+
+def _numpy_bfloat16(array: Any) -> np.ndarray[Any, Any]:
+    """Return an array of bfloat16, which NumPy does not read through DLPack, as its library gives it to NumPy."""
+    found = np.asarray(array)
+    if dtype_name(found) != "bfloat16":
+        raise TypeError(f"NumPy gets {found.dtype} for bfloat16")
+    return found
 
 
 _LIBRARIES: dict[type, NumPy] = {np.ndarray: NumPy()}  # libraries of the types that need no search

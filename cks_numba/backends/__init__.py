@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import checks
+from ..buffers import HALVES, bits
+from ..checks import Precision
 from ..geometry import ConvShape
 from ..steps import BY_OPERATOR
 from .interrupts import uninterrupted
@@ -41,37 +43,49 @@ def emulated() -> Any:
         return import_module(".emulator", __name__)
 
 
-def choose(backend: Backend, on_gpu: bool) -> Backend:
-    """Return the backend to use: "auto" is the GPU where the arrays live on one or one is present.
+def choose(backend: Backend, on_gpu: bool, dtype: str = "float32") -> Backend:
+    """Return the backend to use: "auto" is the GPU where the arrays live on one or one that takes them is present.
 
     Raises
     ------
     RuntimeError
-        For "cuda" with no GPU and no simulator, and for "emulator" in the simulator; says how to go on.
+        For "cuda" with no GPU and no simulator, or with 16 bits and a GPU that cannot multiply them, and for "emulator"
+        in the simulator; says how to go on.
     """
     checks.choice("backend", backend, BACKENDS)
     if on_gpu and backend in ("cpu", "emulator", "steps"):
         raise ValueError(f'backend={backend!r} needs arrays in host memory, got GPU arrays; use backend="cuda"')
     if on_gpu or backend == "cuda":
-        gpu().require()
+        gpu().require(dtype)
         return "cuda"
     if backend == "emulator":
         emulated().require()
     if backend == "auto":
-        return "cuda" if gpu().available() and not gpu().SIMULATED else "cpu"
+        takes = gpu().tensor_cores if dtype in HALVES else gpu().available
+        return "cuda" if takes() and not gpu().SIMULATED else "cpu"
     return backend
 
 
 def run(
-    backend: Backend, operator: str, shape: ConvShape, first: Any, second: Any, out: Any, stream: Any = None
+    backend: Backend,
+    operator: str,
+    shape: ConvShape,
+    first: Any,
+    second: Any,
+    out: Any,
+    stream: Any = None,
+    precision: Precision = "float32",
 ) -> None:
-    """Run one operator, and write every element of `out`."""
+    """Run one operator, and write every element of `out`; cuda and emulator alone take arrays of 16 bits."""
     if backend == "cpu":
         cpu.run(operator, shape, first, second, out)
-    elif backend == "cuda":
-        gpu().run(operator, shape, first, second, out, 0 if stream is None else stream)
+        return
+    first, second, out = bits(first), bits(second), bits(out)
+    tensor = precision == "tf32" or out.dtype.itemsize == 2
+    if backend == "cuda":
+        gpu().run(operator, shape, first, second, out, 0 if stream is None else stream, tensor)
     elif backend == "emulator":
-        emulated().run(operator, shape, first, second, out)
+        emulated().run(operator, shape, first, second, out, tensor)
     else:
         with np.errstate(all="ignore"):  # NaN, infinity and float32's range are the caller's to see
             result = BY_OPERATOR[operator](first, second, shape).skipping

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numba import config
 
+from ..buffers import HALVES, bits
 from ..geometry import ConvShape
+from ..kernels import tensor as tensor_rung
 from ..kernels import tiled
 from ..kernels.elementwise import launch_add_bias, launch_copy
 from ..kernels.jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED, cuda
@@ -23,37 +25,61 @@ NO_GPU = (
 )
 
 
+NO_HALVES = (
+    "{} arrays need the tensor cores of a GPU of compute capability 8.0 or newer, found {}: give float32 arrays, or "
+    'arrays in host memory with backend="cpu"'
+)
+
+
 @lru_cache(maxsize=1)
 def available() -> bool:
     """Whether kernels can run: on a GPU, or in Numba's simulator."""
     return SIMULATED or (NUMBA_CUDA and bool(cuda.is_available()))
 
 
-def require() -> None:
-    """Raise the one error that says how to go on without a GPU."""
+def tensor_cores() -> bool:
+    """Whether the kernels for tensor cores can run: on a GPU of compute capability 8.0 or newer."""
+    return available() and not SIMULATED and _capability() >= tensor_rung.LEAST_CAPABILITY
+
+
+def _capability() -> tuple[int, int]:
+    return tuple(cuda.get_current_device().compute_capability)
+
+
+def require(dtype: str = "float32") -> None:
+    """Raise the one error that says how to go on without a GPU, or with one that does not take arrays of this dtype."""
     if not available():
         raise RuntimeError(NO_GPU)
+    if dtype in HALVES and not tensor_cores():
+        found = "Numba's simulator" if SIMULATED else ".".join(map(str, _capability()))
+        raise RuntimeError(NO_HALVES.format(dtype, found))
 
 
-def run(operator: str, shape: ConvShape, first: Any, second: Any, out: Any, stream: Any = 0) -> None:
-    """Run an operator on contiguous NHWC arrays, all NumPy (copied there and back) or all on the GPU."""
+def run(
+    operator: str, shape: ConvShape, first: Any, second: Any, out: Any, stream: Any = 0, tensor: bool = False
+) -> None:
+    """Run an operator on contiguous NHWC arrays, all NumPy (copied there and back) or all on the GPU.
+
+    With `tensor`, tensor cores multiply; float32 does without if the GPU has none, and 16 bits `require` has refused.
+    """
     if not isinstance(out, np.ndarray):
-        _launch(operator, shape, (first, second, out), stream)
+        _launch(operator, shape, (first, second, out), stream, tensor)
         return
     on_gpu = [cuda.to_device(array, stream=stream) for array in (first, second)]
     result = cuda.device_array(out.shape, dtype=out.dtype, stream=stream)
-    _launch(operator, shape, (*on_gpu, result), stream)
+    _launch(operator, shape, (*on_gpu, result), stream, tensor)
     result.copy_to_host(out, stream=stream)
     if stream:
         stream.synchronize()  # the caller reads `out` next
 
 
-def _launch(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], stream: Any) -> None:
+def _launch(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], stream: Any, tensor: bool) -> None:
     """The operators have checked the arrays, and results without an element need no launch."""
     if 0 in arrays[2].shape:
         return
     with launching:
-        for launch in tiled.launches(operator, shape, arrays, scratch=partial(_workspace, stream)):
+        rung = tensor_rung if tensor and tensor_cores() else tiled
+        for launch in rung.launches(operator, shape, arrays, scratch=partial(_workspace, stream)):
             launch.run(stream)
 
 
@@ -99,14 +125,14 @@ def copy(src: Any, out: Any, src_channels_first: bool, out_channels_first: bool,
     """Copy one device array into another, between the two layouts."""
     if out.size:
         with launching:
-            launch_copy(src, out, src_channels_first, out_channels_first).run(stream)
+            launch_copy(bits(src), bits(out), src_channels_first, out_channels_first).run(stream)
 
 
 def add_bias(out: Any, bias: Any, stream: Any = 0) -> None:
     """Add a bias to an NHWC device array in place."""
     if out.size:
         with launching:
-            launch_add_bias(out, bias).run(stream)
+            launch_add_bias(bits(out), bits(bias)).run(stream)
 
 
 def fill_zero(out: Any, stream: Any = 0) -> None:

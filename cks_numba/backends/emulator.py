@@ -26,7 +26,7 @@ def require() -> None:
         raise RuntimeError(NO_EMULATOR)
 
 
-def run(operator: str, shape: ConvShape, first: Any, second: Any, out: Any) -> None:
+def run(operator: str, shape: ConvShape, first: Any, second: Any, out: Any, tensor: bool = False) -> None:
     """Run an operator on contiguous NHWC arrays of NumPy, on all cores and without checks."""
-    for launch in launches(operator, shape, (first, second, out)):
+    for launch in launches(operator, shape, (first, second, out), rung="tensor" if tensor else "tiled"):
         run_kernel(launch.kernel, launch.grid, launch.block, *launch.args)

@@ -68,20 +68,24 @@ def call(
 def tolerance(operator: str, shape: ConvShape, dtype: Any) -> float:
     """Return the largest error allowed, in units of the sum of absolute products.
 
-    Rounding errors of a sum of K products behave like a random walk, hence the square root.
+    Rounding errors of a sum of K products behave like a random walk, hence the square root. A result of 16 bits is a
+    sum in float32, rounded once: half a step of the dtype comes on top.
     """
     channels = {"conv2d": shape.ic, "conv2d_input": shape.oc}.get(operator, shape.n * shape.groups) // shape.groups
     terms = channels * max(group.terms for group in plan(operator, shape).groups)
-    return float(np.finfo(dtype).eps * (4 + 2 * np.sqrt(terms)))
+    summed = np.finfo(np.float32 if np.dtype(dtype).itemsize == 2 else dtype)
+    return float(summed.eps * (4 + 2 * np.sqrt(terms)) + (np.finfo(dtype).eps / 2 if summed.dtype != dtype else 0))
 
 
 def relative_error(got: NDArray[Any], expected: NDArray[Any], scale: NDArray[Any]) -> float:
     """Return the largest error over the sum of absolute products, which bounds what rounding can do.
 
-    Where that sum is 0 (no product, or only zeros), any error counts as infinite.
+    Where that sum is 0 (no product, or only zeros), any error counts as infinite. Below the smallest number that its
+    dtype has with all bits, a result may be off by as much as there.
     """
     if got.size == 0:
         return 0.0
+    scale = np.where(scale > 0, np.maximum(scale, np.finfo(got.dtype).smallest_normal), 0)
     error = np.abs(got.astype(np.float64) - expected)
     ratio = np.divide(error, scale, out=np.where(error == 0, 0.0, np.inf), where=scale > 0)
     return float(ratio.max()) if np.isfinite(ratio).all() else float("inf")

@@ -2,9 +2,9 @@
 
 For every case all contenders are first checked against each other and then timed in rounds, one sample of each a
 round. A sample is a number of calls between two events of the GPU, long enough for the resolution of its clock. The
-calls take turns over several sets of operands, so that not all operands are in the cache. cuDNN runs in both layouts,
-with TF32 off and, as a contender of its own, on. Every case is written as soon as it is done, so a run that was stopped
-continues where it stopped.
+calls take turns over several sets of operands, so that not all operands are in the cache. cuDNN runs in both layouts.
+Tensor cores are contenders of their own, ours and cuDNN's: float32 with TF32 on, float16 and bfloat16. Every case is
+written as soon as it is done, so a run that was stopped continues where it stopped.
 
 `StandIn` takes the place of a GPU: with ``--dry`` everything happens except the work, on a simulated clock.
 """
@@ -39,15 +39,23 @@ from .timing import PAUSE
 
 Contenders = dict[tuple[str, str], Callable[[], Any]]
 
-RUNGS = {OURS: "tiled", **{rung: rung for rung in reversed(kernels.RUNGS[1:-1])}, REGULAR: "with_zeros"}
-TF32 = f"{PEER}, TF32"
+RUNGS = {OURS: "tiled", **{rung: rung for rung in reversed(kernels.SIMULATED_RUNGS[1:-1])}, REGULAR: "with_zeros"}
+TENSOR = {"TF32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
+"""What tensor cores multiply, and the dtype of its arrays."""
+CONTENDERS = (
+    *((name, "NHWC", "float32") for name in RUNGS),
+    *((PEER, layout, "float32") for layout in ("NHWC", "NCHW")),
+    *((f"{OURS}, {kind}", "NHWC", dtype) for kind, dtype in TENSOR.items()),
+    *((f"{PEER}, {kind}", layout, dtype) for kind, dtype in TENSOR.items() for layout in ("NHWC", "NCHW")),
+)
+"""Name, layout and dtype of every contender."""
 SAMPLE = 0.002
 """Seconds that a sample should take."""
 LONG = 0.03
 """Seconds of a call; contenders that take longer are timed in one round."""
 TURNS = 3
 """Sets of operands that take turns."""
-TOLERANCE = {TF32: 1e-2}
+TOLERANCE = {"TF32": 1e-2, "float16": 1e-2, "bfloat16": 4e-2}
 """Largest error of a contender as a share of the largest result, where it is not the 1e-3 of float32."""
 MINUTES = 8.0
 
@@ -59,6 +67,7 @@ class Gpu:
     torch: Any
     name: str
     versions: str
+    has_tensor_cores: bool
 
     def __init__(self) -> None:
         backend.require()
@@ -67,6 +76,7 @@ class Gpu:
         self.torch = torch
         properties = torch.cuda.get_device_properties(0)
         self.name = properties.name
+        self.has_tensor_cores = properties.major >= 8  # those that the rung `tensor` is made for
         driver = ".".join(map(str, cuda.runtime.get_version())) if hasattr(cuda, "runtime") else "unknown"
         self.versions = f"{versions()}, numba-cuda {metadata.version('numba-cuda')}, CUDA {driver}, cuDNN "
         self.versions += f"{torch.backends.cudnn.version()}, driver {_driver()}"
@@ -75,20 +85,24 @@ class Gpu:
 
     def contenders(self, case: cases.Case) -> Contenders:
         """The contenders by name and layout, checked against each other."""
-        sizes = [size for _, size in case.shape.arrays(case.operator)]
-        sets = [[self.torch.randn(size, device="cuda") for size in sizes] for _ in range(TURNS)]
-        calls = {(name, "NHWC"): self._rung(case, sets, rung) for name, rung in RUNGS.items()}
-        for layout in ("NHWC", "NCHW"):
-            peers = [peer_call(case, *self._in_layout(arrays, layout)) for arrays in sets]
-            for name in (PEER, TF32):
-                calls[name, layout] = partial(self._cudnn, peers, name == TF32, cycle(range(TURNS)))
-        self._check(case, calls, sets)
+        torch, sizes = self.torch, [size for _, size in case.shape.arrays(case.operator)]
+        sets = [[torch.randn(size, device="cuda") for size in sizes] for _ in range(TURNS)]
+        calls: Contenders = {}
+        for kind, dtype in {"": "float32", **(TENSOR if self.has_tensor_cores else {})}.items():
+            arrays = sets if dtype == "float32" else [[a.to(getattr(torch, dtype)) for a in one] for one in sets]
+            end = f", {kind}" if kind else ""
+            for name, rung in ({OURS: "tensor"} if kind else RUNGS).items():
+                calls[name + end, "NHWC"] = self._rung(case, arrays, rung)
+            for layout in ("NHWC", "NCHW"):
+                peers = [peer_call(case, *self._in_layout(one, layout)) for one in arrays]
+                calls[PEER + end, layout] = partial(self._cudnn, peers, kind == "TF32", cycle(range(TURNS)))
+        self._check(case, calls)
         return calls
 
     def _rung(self, case: cases.Case, sets: list[list[Any]], rung: str) -> Callable[[], Any]:
         built = []
         for arrays in sets:
-            first, second, out = (cuda.as_cuda_array(array) for array in arrays)
+            first, second, out = (cuda.as_cuda_array(self._words(array)) for array in arrays)
             built.append(kernels.launches(case.operator, case.shape, (first, second, out), rung=rung))
         turns = cycle(range(TURNS))
 
@@ -100,6 +114,10 @@ class Gpu:
 
         return call
 
+    def _words(self, array: Any) -> Any:
+        """bfloat16 as int16, because Numba's arrays have no bfloat16."""
+        return array.view(self.torch.int16) if array.dtype == self.torch.bfloat16 else array
+
     def _in_layout(self, arrays: list[Any], layout: str) -> list[Any]:
         form = self.torch.channels_last if layout == "NHWC" else self.torch.contiguous_format
         return [array.permute(0, 3, 1, 2).contiguous(memory_format=form) for array in arrays[:2]]
@@ -108,7 +126,7 @@ class Gpu:
         self.torch.backends.cudnn.allow_tf32 = tf32
         return calls[next(turns)]().permute(0, 2, 3, 1)
 
-    def _check(self, case: cases.Case, calls: Contenders, sets: list[list[Any]]) -> None:
+    def _check(self, case: cases.Case, calls: Contenders) -> None:
         """Check that every contender gives cuDNN's result on every set of operands, up to rounding."""
         for _ in range(TURNS):
             want = calls[PEER, "NCHW"]()
@@ -116,8 +134,8 @@ class Gpu:
             for (name, layout), call in calls.items():
                 if (name, layout) == (PEER, "NCHW"):
                     continue
-                error = float((call() - want).abs().max()) / scale
-                if not error < TOLERANCE.get(name, 1e-3):
+                error = float((call().float() - want).abs().max()) / scale
+                if not error < TOLERANCE.get(name.rpartition(", ")[2], 1e-3):
                     raise RuntimeError(f"{name} ({layout}) differs from cuDNN by {error:.1e}: {case}")
 
     def seconds(self, call: Callable[[], Any], times: int) -> float:
@@ -144,12 +162,14 @@ class StandIn:
         self.jitter = np.random.default_rng(0)
 
     def contenders(self, case: cases.Case) -> Contenders:
-        names = [*((name, "NHWC") for name in RUNGS), *((name, k) for name in (PEER, TF32) for k in ("NHWC", "NCHW"))]
-        first, second, out = (np.empty(size, np.float32) for _, size in case.shape.arrays(case.operator))
-        for rung in RUNGS.values():
-            kernels.launches(case.operator, case.shape, (first, second, out), rung=rung)
+        for name, _, dtype in CONTENDERS:
+            if OURS in name or name in RUNGS:
+                kind = np.dtype("int16" if dtype == "bfloat16" else dtype)  # as `Gpu` hands bfloat16 over
+                first, second, out = (np.empty(size, kind) for _, size in case.shape.arrays(case.operator))
+                kernels.launches(case.operator, case.shape, (first, second, out), rung=RUNGS.get(name, "tensor"))
         flop = 2 * plan(case.operator, case.shape).useful
-        return {key: partial(self._work, 5e-6 + flop / (1e13 / (1 + k))) for k, key in enumerate(names)}
+        keys = [(name, layout) for name, layout, _ in CONTENDERS]
+        return {key: partial(self._work, 5e-6 + flop / (1e13 / (1 + k))) for k, key in enumerate(keys)}
 
     def _work(self, seconds: float) -> None:
         self.clock += seconds * float(self.jitter.uniform(1, 1.1))
@@ -234,7 +254,8 @@ def run(rounds: int, csv_file: Path | None, only: str = "", minutes: float = MIN
     known = done(csv_file, machine.name)
     listed = [case for case in listed if key(case) not in known]
     print(f"{machine.name}: {len(listed)} cases, {len(known)} in the file already. {machine.versions}")
-    print(f"{'case':<66} {'GFLOP/s':>8} {'cuDNN':>7} {'TF32':>7} {'regular':>8}  (times as long as ours)")
+    heads = "".join(f" {name:>8}" for name in ("cuDNN", "regular", *TENSOR))
+    print(f"{'case':<66} {'GFLOP/s':>8}{heads}  (times as long as ours; with tensor cores, cuDNN's as long as ours)")
     end = time.monotonic() + 60 * minutes
     for number, case in enumerate(listed):
         if time.monotonic() > end:
@@ -249,17 +270,19 @@ def run(rounds: int, csv_file: Path | None, only: str = "", minutes: float = MIN
 
 def _rows(machine: Gpu | StandIn, case: cases.Case, times: dict[tuple[str, str], list[float]]) -> list[Row]:
     about = {"device": machine.name, "versions": machine.versions, "threads": 0}
+    dtypes = {(name, layout): dtype for name, layout, dtype in CONTENDERS}
     return [
-        replace(row_of(case, name, layout, seconds), **about)  # type: ignore[arg-type]
-        for (name, layout), seconds in times.items()
+        replace(row_of(case, *key, seconds), **about, dtype=dtypes[key])  # type: ignore[arg-type]
+        for key, seconds in times.items()
     ]
 
 
 def _line(case: cases.Case, rows: list[Row]) -> str:
     least = {row.contender: min(r.median_ms for r in rows if r.contender == row.contender) for row in rows}
     rate = next(row.rate for row in rows if row.contender == OURS)
-    others = " ".join(f"{least[name] / least[OURS]:7.2f}" for name in (PEER, TF32))
-    return f"{case.operator:<13} {case.name:<52} {rate:8.0f} {others} {least[REGULAR] / least[OURS]:8.2f}"
+    pairs = [(PEER, OURS), (REGULAR, OURS), *((f"{PEER}, {kind}", f"{OURS}, {kind}") for kind in TENSOR)]
+    ratios = (f"{least[them] / least[us]:8.2f}" if us in least else f"{'-':>8}" for them, us in pairs)
+    return f"{case.operator:<13} {case.name:<52} {rate:8.0f} {' '.join(ratios)}"
 
 
 # --- what a call costs before the GPU has anything to do --------------------------------------------

@@ -18,7 +18,7 @@ import numpy as np
 from numba import carray
 
 from ..backends.cpu.compiled import NEXT_TASK, arguments_of, own_arguments, start
-from ..backends.cpu.registers import TILE_ROWS, addresses_in, integers_at, next_number, store, zeros
+from ..backends.cpu.registers import LANE_BYTES, TILE_ROWS, addresses_in, integers_at, next_number, store, zeros
 from ..backends.cpu.tile import sum_of_products
 
 PAUSE = 0.002
@@ -29,6 +29,8 @@ WARM = 0.02
 """Seconds of untimed calls after which threads that slept through a long pause run on cores of their own."""
 CLEAN = 1.08
 """Most that the probe may take in a clean round, as a multiple of its time in the best round."""
+REPEATS, TERMS = 500, 512
+"""Sums that the probe makes for each result, and their terms."""
 
 
 def keep_memory() -> None:
@@ -107,8 +109,8 @@ def multiply_adds(zero, arguments):  # type: ignore[no-untyped-def]
             return
         rows = carray(integers_at(addresses.rows + task * 8 * TILE_ROWS), TILE_ROWS)
         tile, there = zeros(zero), addresses_in(rows)
-        for _ in range(500):
-            tile = sum_of_products(tile, there, 0, rows[0], (1, 1, 512), (0, 0, 4), (0, 0, 0))
+        for _ in range(REPEATS):
+            tile = sum_of_products(tile, there, 0, rows[0], (1, 1, TERMS), (0, 0, 4), (0, 0, 0))
         store(tile, there)
 
 
@@ -120,6 +122,11 @@ class Probe:
         first, (thread_step, row_step, _) = self.numbers.ctypes.data, self.numbers.strides
         self.rows = first + np.add.outer(np.arange(threads) * thread_step, np.arange(TILE_ROWS) * row_step)
         self.arguments = arguments_of(ProbeAddresses, ProbeSizes(tasks=threads))
+
+    @property
+    def operations(self) -> int:
+        """Operations in float32 of a run, two for each multiply-add."""
+        return 2 * REPEATS * TERMS * TILE_ROWS * LANE_BYTES // self.numbers.itemsize * len(self.rows)
 
     def seconds(self) -> float:
         """The best of three runs; the first one wakes the threads."""

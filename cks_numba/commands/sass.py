@@ -34,6 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _kept(operator: str, arch: str, lines: list[dict[str, str]]) -> Iterator[sass.Compiled]:
     """Compile the examples of an operator one by one, and add what the CSV says of each to `lines`."""
     for launch in sass.examples(operator):
+        if not sass.runs_on(launch, arch):
+            continue
         kernel = sass.assemble(launch.name, sass.ptx_of(launch), arch)
         lines += sass.rows(operator, kernel)
         yield kernel

@@ -17,7 +17,7 @@ from ..kernels.jit import SIMULATED
 from ..steps import regular
 from .arguments import at_least
 
-DTYPES = (np.float32, np.float64)
+DTYPES = (np.float32, np.float64, np.float16)
 SILENCE = 2.0  # seconds from one line about the progress to the next
 
 
@@ -89,7 +89,7 @@ def check(
     table: Any,
     progress: Progress,
 ) -> None:
-    """Check one operator and shape: both dtypes, every backend, against one regular float64 result."""
+    """Check one operator and shape: every dtype, every backend, against one regular float64 result."""
     for dtype in DTYPES:
         first, second = operands(operator, shape, rng, dtype)
         wide = first.astype(np.float64), second.astype(np.float64)
@@ -97,6 +97,8 @@ def check(
         expected, scale = regularly(*wide, shape), regularly(abs(wide[0]), abs(wide[1]), shape)
         limit, name = tolerance(operator, shape, dtype), np.dtype(dtype).name
         for backend in backends:
+            if dtype == np.float16 and backend == "cuda" and not cuda.tensor_cores():
+                continue  # they alone take 16 bits on a GPU
             progress.now(operator, backend)
             error, message = _one(operator, shape, first, second, backend, expected, scale)
             table[backend, operator].add(error, limit, name, shape, message)
@@ -151,7 +153,8 @@ def verify(cases: int | None, seed: int, chosen: Sequence[str] | None = None) ->
     backends = backends_here(chosen)
     small = "cuda" in backends and SIMULATED
     cases = cases or (3 if small else 100)
-    print(f"{cases} random shapes, seed {seed}, float32 and float64, backends: {', '.join(backends)}", flush=True)
+    dtypes = ", ".join(np.dtype(dtype).name for dtype in DTYPES)
+    print(f"{cases} random shapes, seed {seed}, {dtypes}, backends: {', '.join(backends)}", flush=True)
     rng, table = np.random.default_rng(seed), {(b, op): Worst() for b in backends for op in OPERATORS}
     progress = Progress(cases)
     for progress.case in range(cases):
@@ -164,7 +167,8 @@ def verify(cases: int | None, seed: int, chosen: Sequence[str] | None = None) ->
 
 def report(table: dict[tuple[str, str], Worst]) -> int:
     """Print one line per backend and operator; return the exit code."""
-    print("\nworst error, relative to the sum of absolute products (limit: eps * (4 + 2 sqrt(terms)))")
+    print("\nworst error, relative to the sum of absolute products")
+    print("limit: eps * (4 + 2 sqrt(terms)); with 16 bits that of float32, and half a step of the dtype")
     print(f"{'backend':<8} {'operator':<14} {'checks':>6} {'failed':>6}  {'error':>8} {'of limit':>8}  where")
     for (backend, operator), worst in table.items():
         print(

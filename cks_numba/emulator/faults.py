@@ -89,6 +89,7 @@ class Run:
     kernel: Kernel | None = None
     dynamic: int = 0  # bytes of dynamic shared memory
     accesses: int = 0  # of global and shared memory, by all threads
+    barriers: int = 0  # that blocks have passed, added up over all of them
     gpu_ptx: Callable[[], str] | None = None  # compiles what a GPU would get
 
     def __getstate__(self) -> dict[str, Any]:

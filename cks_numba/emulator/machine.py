@@ -405,7 +405,7 @@ class Launch:
         findings = [*map(self._finding, found), *self._never_written(poisoned)]
         return Result(
             name, self.grid, self.block, findings, self.program.sites, arrays, self.counts[:-1], self.printed, seconds,
-            self.program.text, kernel, self.dynamic, int(context[runtime.ACCESSES]),
+            self.program.text, kernel, self.dynamic, int(context[runtime.ACCESSES]), int(context[runtime.BARRIERS]),
         )  # fmt: skip
 
     def _finding(self, row: list[int]) -> Finding:

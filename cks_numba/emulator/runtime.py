@@ -34,9 +34,9 @@ from numba.extending import intrinsic
     # for accesses that warp operations or atomics put in order
     CLOCKS, CLOCKS_SINCE, RELEASED, ACQUIRED, BLOCK_RELEASED, BLOCK_ACQUIRED,
     # for what the accesses of a warp cost together
-    COUNTS, LOG, SEEN, MOST, SITE_COUNT, RUN,
-) = range(57)  # fmt: skip
-CONTEXT_WORDS = 57
+    COUNTS, LOG, SEEN, MOST, SITE_COUNT, BARRIERS, RUN,
+) = range(58)  # fmt: skip
+CONTEXT_WORDS = 58
 
 # The frame of a thread.
 TID_X, TID_Y, TID_Z, THREAD, STATE, STEPS, MASK, DETAIL = range(8)
@@ -869,6 +869,7 @@ def run_block(context: Any, block: int, threads: int) -> None:
             continue
         if pass_barrier(context, threads) == 0:
             return
+        context[BARRIERS] += 1
         context[TIME] += 1
         context[SINCE] = context[TIME]
         if context[COPIES]:  # a barrier does not wait for copies

@@ -6,13 +6,18 @@ from typing import Any
 
 from .. import checks
 from ..geometry import ConvShape
-from . import conv_v2, ks_deconv, sk_dilated
+from . import conv_v2, ks_deconv, sk_dilated, tensor
 from .launch import Launch
 
 BY_OPERATOR = {"conv2d": conv_v2, "conv2d_input": ks_deconv, "conv2d_weight": sk_dilated}
 RUNGS = tuple(conv_v2.RUNGS)
+SIMULATED_RUNGS = tuple(rung for rung in RUNGS if rung != "tensor")
+"""The rungs that Numba's simulator and `trace` can run: all but the last one, which holds PTX."""
 
-__all__ = ["BY_OPERATOR", "RUNGS", "Launch", "launches"]
+DTYPES = {rung: ("float32", "float64") for rung in SIMULATED_RUNGS} | {"tensor": tuple(tensor.FORMATS)}
+"""The dtypes that each rung takes."""
+
+__all__ = ["BY_OPERATOR", "DTYPES", "RUNGS", "SIMULATED_RUNGS", "Launch", "launches"]
 
 
 def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], rung: str = "tiled") -> list[Launch]:
@@ -24,8 +29,9 @@ def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], rung
     shape : ConvShape
     arrays : tuple of three arrays
         (x, w, out), (w, dy, out) or (x, dy, out): NumPy or device arrays, C-contiguous NHWC and OHWI,
-        all float32 or all float64. `out` is written when the launches run.
-    rung : {"with_zeros", "skip_zeros", "shared", "grouped", "register_tile", "tiled"}
+        all of one dtype: float32 or float64; for the rung "tensor" float32 (multiplied as tf32), float16 or bfloat16.
+        `out` is written when the launches run.
+    rung : {"with_zeros", "skip_zeros", "shared", "grouped", "register_tile", "tiled", "tensor"}
 
     Returns
     -------
@@ -37,6 +43,8 @@ def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], rung
     ------
     ValueError, TypeError
         For an unknown operator or rung, and for arrays of another shape, dtype or memory order.
+    RuntimeError
+        For the rung "tensor" in Numba's simulator.
 
     Examples
     --------
@@ -51,7 +59,7 @@ def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], rung
         raise ValueError(f"operator must be one of {tuple(BY_OPERATOR)}, got {operator!r}")
     if rung not in RUNGS:
         raise ValueError(f"rung must be one of {RUNGS}, got {rung!r}")
-    _check(operator, shape, arrays)
+    _check(operator, shape, arrays, rung)
     if 0 in arrays[2].shape:
         return []
     built = BY_OPERATOR[operator].RUNGS[rung](shape, *arrays)
@@ -61,14 +69,15 @@ def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], rung
     return built
 
 
-def _check(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any]) -> None:
+def _check(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], rung: str) -> None:
     expected = shape.arrays(operator)
     if len(arrays) != 3:
         raise ValueError(f"arrays must be three arrays {tuple(name for name, _ in expected)}, got {len(arrays)}")
     for (name, size), array in zip(expected, arrays, strict=True):
         if tuple(array.shape) != size:
             raise ValueError(f"{name} must have shape {size}, got {tuple(array.shape)}")
-        if str(array.dtype) not in ("float32", "float64") or array.dtype != arrays[0].dtype:
-            raise TypeError(f"{name} must be float32 or float64 like the other arrays, got {array.dtype}")
+        if str(array.dtype) not in DTYPES[rung] or array.dtype != arrays[0].dtype:
+            wanted = " or ".join(DTYPES[rung])
+            raise TypeError(f"{name} must be {wanted} like the other arrays, got {array.dtype}")
         if array.size and not array.flags["C_CONTIGUOUS"]:
             raise ValueError(f"{name} must be C-contiguous")

@@ -10,6 +10,7 @@ rung               what it adds                                                 
                    has any positions with one window
 ``register_tile``  a thread makes TM x TN results, in registers (register_tile.py)   padded zeros, bounds tests
 ``tiled``          two buffers, loads of four, a tile that fits the sizes (tiled/)   padded zeros, bounds tests
+``tensor``         tensor cores: tf32, float16, bfloat16 (tensor/)                   padded zeros, bounds tests
 =================  ================================================================  ==========================
 
 x (N, IH, IW, IC), w (OC, FH, FW, IC/groups), y (N, OH, OW, OC): C-contiguous, one float type.
@@ -23,7 +24,7 @@ from numba import uint32
 
 from ..geometry import ConvShape
 from ..plan_table import COLUMNS, FIRST_BLOCK, ROWS, ceil_div
-from . import tiled
+from . import tensor, tiled
 from .elementwise import padded
 from .grouped import counts, digits, fixed, group_of_block, launch_groups, summed, third
 from .jit import cuda, taps_of_output, unravel
@@ -219,6 +220,12 @@ def launch_tiled(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
     return tiled.launches("conv2d", shape, (x, w, y))
 
 
+# --- 7. tensor ------------------------------------------------------------------------------------
+def launch_tensor(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
+    """The same on tensor cores: tf32, float16 or bfloat16, by the dtype of the arrays."""
+    return tensor.launches("conv2d", shape, (x, w, y))
+
+
 RUNGS = {
     "with_zeros": launch_with_zeros,
     "skip_zeros": launch_skip_zeros,
@@ -226,4 +233,5 @@ RUNGS = {
     "grouped": launch_grouped,
     "register_tile": launch_register_tile,
     "tiled": launch_tiled,
+    "tensor": launch_tensor,
 }

@@ -12,6 +12,7 @@ rung               what it adds                                                 
                    has any positions with one phase and window
 ``register_tile``  a thread makes TM x TN results, in registers (register_tile.py)   these zeros, bounds tests
 ``tiled``          two buffers, loads of four, a tile that fits the sizes (tiled/)   these zeros, bounds tests
+``tensor``         tensor cores: tf32, float16, bfloat16 (tensor/)                   these zeros, bounds tests
 =================  ================================================================  ==========================
 
 w (OC, FH, FW, IC/groups), dy (N, OH, OW, OC), dx (N, IH, IW, IC): C-contiguous, one float type.
@@ -27,7 +28,7 @@ from numba import uint32
 
 from ..geometry import ConvShape
 from ..plan_table import COLUMNS, FIRST_BLOCK, ROWS, ceil_div
-from . import tiled
+from . import tensor, tiled
 from .elementwise import zeros_inserted
 from .grouped import counts, digits, fixed, group_of_block, launch_groups, summed, third
 from .jit import cuda, taps_of_input, unravel
@@ -227,6 +228,12 @@ def launch_tiled(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
     return tiled.launches("conv2d_input", shape, (w, dy, dx))
 
 
+# --- 7. tensor ------------------------------------------------------------------------------------
+def launch_tensor(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
+    """The same on tensor cores: tf32, float16 or bfloat16, by the dtype of the arrays."""
+    return tensor.launches("conv2d_input", shape, (w, dy, dx))
+
+
 RUNGS = {
     "with_zeros": launch_with_zeros,
     "skip_zeros": launch_skip_zeros,
@@ -234,4 +241,5 @@ RUNGS = {
     "grouped": launch_grouped,
     "register_tile": launch_register_tile,
     "tiled": launch_tiled,
+    "tensor": launch_tensor,
 }

@@ -22,7 +22,7 @@ import numpy as np
 from numba import typeof
 
 from ..geometry import ConvShape
-from . import RUNGS, launches, tiled
+from . import SIMULATED_RUNGS, launches, tensor, tiled
 from .jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED, compiling_for, cuda
 from .launch import Launch
 
@@ -62,17 +62,29 @@ class Compiled:
 
     @property
     def per_load(self) -> float:
-        """Multiply-adds of the loop for each vector load from shared memory (0 without any)."""
-        return self.mix["FFMA"] / self.mix["LDS.128"] if self.mix["LDS.128"] else 0.0
+        """Multiply-adds of the loop for each load of several words from shared memory (0 without any)."""
+        return self.multiplies / self.loads if self.loads else 0.0
+
+    @property
+    def multiplies(self) -> int:
+        """Instructions of the loop that multiply: FFMA of a thread, or HMMA of a warp on tensor cores."""
+        return self.mix["FFMA"] + self.mix["HMMA"]
+
+    @property
+    def loads(self) -> int:
+        """Loads of the loop that bring several words from shared memory: LDS.128, and LDSM for tensor cores."""
+        return self.mix["LDS.128"] + self.mix["LDSM"]
 
     @property
     def share(self) -> float:
         """Share of multiply-adds among the instructions of the loop."""
-        return self.mix["FFMA"] / len(self.loop) if self.loop else 0.0
+        return self.multiplies / len(self.loop) if self.loop else 0.0
 
 
 def mix(code: Iterable[str]) -> Counter[str]:
     """Count instructions by kind: those that move memory with their width, others by their first word.
+
+    One that never runs (@!PT) is not counted: for some GPUs ptxas puts such before copies to shared memory.
 
     Examples
     --------
@@ -81,6 +93,8 @@ def mix(code: Iterable[str]) -> Counter[str]:
     """
     counts: Counter[str] = Counter()
     for line in code:
+        if line.startswith("@!PT "):
+            continue
         name, *parts = re.sub(r"^@!?U?P\w+\s+", "", line).split()[0].split(".")
         wide = next((f".{part}" for part in parts if part in ("64", "128")), "")
         counts[name + (wide if name in ("LDG", "LDS", "STG", "STS", "LDL", "STL") else "")] += 1
@@ -127,6 +141,17 @@ def require() -> None:
         tool(name)
 
 
+def oldest(launch: Launch) -> tuple[int, int]:
+    """Return the compute capability of the oldest GPU that a launch runs on."""
+    return tensor.LEAST_CAPABILITY if " tensor " in launch.name else PTX_FOR
+
+
+def runs_on(launch: Launch, arch: str) -> bool:
+    """Return whether a launch runs on a GPU such as "sm_90"; True for a name that is none, which ptxas refuses."""
+    found = re.fullmatch(r"sm_(\d+)(\d)[a-z]?", arch)
+    return not found or (int(found.group(1)), int(found.group(2))) >= oldest(launch)
+
+
 def ptx_of(launch: Launch) -> str:
     """Compile the kernel of a launch to PTX, as Numba would for its arguments.
 
@@ -136,11 +161,11 @@ def ptx_of(launch: Launch) -> str:
         In the simulator, and without numba-cuda or CUDA's compilers; says what to do.
     """
     _require_compiler()
-    bounds = launch.kernel.targetoptions.get("launch_bounds")
+    bounds, capability = launch.kernel.targetoptions.get("launch_bounds"), oldest(launch)
     types = tuple(typeof(arg) for arg in launch.args)
-    options = {"device": False, "abi": "numba", "cc": PTX_FOR, "launch_bounds": bounds}
+    options = {"device": False, "abi": "numba", "cc": capability, "launch_bounds": bounds}
     try:
-        with compiling_for(PTX_FOR):
+        with compiling_for(capability):
             return str(cuda.compile(launch.kernel.py_func, types, **options)[0])
     except Exception as error:  # versions of numba-cuda raise different types
         if not re.search("libnvrtc|nvvm", str(error), re.IGNORECASE):
@@ -197,11 +222,16 @@ def read_code(text: str) -> tuple[list[str], list[tuple[int, int]]]:
 
 def inner_loop(code: list[str], loops: list[tuple[int, int]]) -> list[str]:
     """The loop with most multiply-adds among those that have some and hold no other such loop."""
-    working = [part for part in loops if mix(code[slice(*part)])["FFMA"]]
+
+    def multiplies(part: tuple[int, int]) -> int:
+        counts = mix(code[slice(*part)])
+        return counts["FFMA"] + counts["HMMA"]
+
+    working = [part for part in loops if multiplies(part)]
     inner = [
         part for part in working if not any(part != one and part[0] <= one[0] and one[1] <= part[1] for one in working)
     ]
-    return max((code[slice(*part)] for part in inner), key=lambda loop: mix(loop)["FFMA"], default=[])
+    return code[slice(*max(inner, key=multiplies))] if inner else []
 
 
 def example(width: int = 4) -> ConvShape:
@@ -211,21 +241,36 @@ def example(width: int = 4) -> ConvShape:
 
 
 def examples(operator: str, widths: Iterable[int] = (4, 1)) -> Iterator[Launch]:
-    """Launches of all rungs of an operator, the tiled one with every tile and for both widths of a load."""
+    """Launches of all rungs of an operator: tiled with every tile and both widths of a load, tensor with two formats.
+
+    bfloat16 is as float16, but for the type in the name of the instruction that multiplies.
+    """
     for width in widths:
         shape = example(width)
         first, second, out = (np.empty(size, np.float32) for _, size in shape.arrays(operator))
         arrays = first, second, out
         if width == 4:
-            for rung in RUNGS[:-1]:
+            for rung in SIMULATED_RUNGS[:-1]:
                 yield launches(operator, shape, arrays, rung=rung)[-1]
         for tile in tiled.TILES:
             choice = tiled.Choice(operator, shape, tile, 1, tiled.DEFAULT_SMS)
             launch = tiled.launches(operator, shape, arrays, choice)[0]
             yield launch._replace(name=f"{launch.name}, {'vectors' if width == 4 else 'single elements'}")
+        if width == 4:
+            for dtype in ("float32", "float16"):
+                yield tensor_example(operator, dtype, tensor.TILES[0])
 
 
-HEAD = "kernel                                            registers spilled shared  FFMA LDS.128 FFMA/LDS  of loop"
+def tensor_example(operator: str, dtype: str, tile: tensor.Tile) -> Launch:
+    """Return the launch of the tensor rung for the example, with NumPy arrays of a dtype and a tile."""
+    shape = example()
+    arrays = tuple(np.empty(size, dtype) for _, size in shape.arrays(operator))
+    choice = tiled.Choice(operator, shape, tile, 1, tiled.DEFAULT_SMS, tensor.FORMATS[dtype].unit)
+    return tensor.launches(operator, shape, arrays, choice)[-1]
+
+
+# multiply: FFMA of a thread, HMMA of a warp; loads: LDS.128, LDSM for tensor cores
+HEAD = "kernel                                            registers spilled shared multiply  loads  a load of loop"
 COLUMNS = ("operator", "arch", "kernel", "registers", "spilled", "shared", "code", "instruction", "count")
 
 
@@ -234,7 +279,7 @@ def table(operator: str, arch: str, kernels_of: Iterable[Compiled]) -> Iterator[
     yield f"{operator} on {arch}; the last four columns are of the inner loop"
     yield HEAD
     for one in kernels_of:
-        counts = f"{one.mix['FFMA']:>5} {one.mix['LDS.128']:>7} {one.per_load:>8.1f} {one.share:>7.0%}"
+        counts = f"{one.multiplies:>8} {one.loads:>6} {one.per_load:>7.1f} {one.share:>7.0%}"
         yield f"{one.name:<50}{one.registers:>9} {one.spilled:>7} {one.shared:>6} {counts}"
 
 

@@ -13,6 +13,7 @@ rung               what it adds                                                 
 ``register_tile``  a thread makes TM x TN results, in registers (register_tile.py)   these zeros, bounds tests
 ``tiled``          two buffers, loads of four, a tile that fits the sizes, and a     these zeros, bounds tests
                    long sum split over blocks, added up in a fixed order (tiled/)
+``tensor``         tensor cores: tf32, float16, bfloat16 (tensor/)                   these zeros, bounds tests
 =================  ================================================================  ==========================
 
 x (N, IH, IW, IC), dy (N, OH, OW, OC), dw (OC, FH, FW, IC/groups): C-contiguous, one float type.
@@ -27,7 +28,7 @@ from numba import uint32
 
 from ..geometry import ConvShape
 from ..plan_table import COLUMNS, FIRST_BLOCK, ROWS, ceil_div
-from . import tiled
+from . import tensor, tiled
 from .conv_v2 import geometry_args
 from .elementwise import padded, zeros_inserted
 from .grouped import counts, digits, fixed, group_of_block, launch_groups, summed, third
@@ -220,6 +221,12 @@ def launch_tiled(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
     return tiled.launches("conv2d_weight", shape, (x, dy, dw))
 
 
+# --- 7. tensor ------------------------------------------------------------------------------------
+def launch_tensor(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
+    """The same on tensor cores: tf32, float16 or bfloat16, by the dtype of the arrays."""
+    return tensor.launches("conv2d_weight", shape, (x, dy, dw))
+
+
 RUNGS = {
     "with_zeros": launch_with_zeros,
     "skip_zeros": launch_skip_zeros,
@@ -227,4 +234,5 @@ RUNGS = {
     "grouped": launch_grouped,
     "register_tile": launch_register_tile,
     "tiled": launch_tiled,
+    "tensor": launch_tensor,
 }

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
+from .. import checks
 from ..buffers import dtype_name
 from ..flops import LayerCount
 from ..flops.networks import Layer
@@ -306,7 +307,7 @@ def _kind(module: Any) -> str:
 def _unfit(weight: Any) -> str:
     """Reason why our layers cannot compute with these parameters; empty if they can."""
     dtype = dtype_name(weight)
-    if dtype not in ("float32", "float64"):
+    if dtype not in checks.DTYPES:
         return f"{dtype} parameters"
     return "" if weight.device.type in ("cpu", "cuda", "meta") else f"on {weight.device.type}"
 

@@ -25,8 +25,8 @@ from .cells import (
     zero_maps,
 )
 from .counts import BOTH, KINDS, draw_bars, draw_shares, share
-from .explore import explore, explore_figure
-from .groups import draw_groups, draw_windows, group_map, window_map
+from .explore import explore_figure
+from .groups import draw_groups, draw_product, draw_windows, group_map, row_map, window_map
 from .phases import draw_sub_filters, phase_maps, sub_filters
 from .photograph import photograph
 from .products import draw_heat, draw_products, products, waste_map
@@ -50,12 +50,12 @@ __all__ = [
     "draw_groups",
     "draw_heat",
     "draw_letters",
+    "draw_product",
     "draw_products",
     "draw_shares",
     "draw_sub_filters",
     "draw_triples",
     "draw_windows",
-    "explore",
     "explore_figure",
     "frame",
     "group_map",
@@ -65,6 +65,7 @@ __all__ = [
     "phase_maps",
     "photograph",
     "products",
+    "row_map",
     "share",
     "single",
     "sub_filters",

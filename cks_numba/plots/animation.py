@@ -54,7 +54,7 @@ def ways(operator: str, shape: ConvShape) -> tuple[Way, Way]:
     )
 
 
-def animate(operator: str, shape: ConvShape, path: str | Path, fps: float = 1.5) -> Path:
+def animate(operator: str, shape: ConvShape, path: str | Path, fps: float = 1.5, dpi: float = DPI) -> Path:
     """Write a GIF: on the left the regular way, on the right the skipping way, with running counters.
 
     Every frame is one result. Crosses are products by an added zero, dots are useful products, both as
@@ -69,6 +69,8 @@ def animate(operator: str, shape: ConvShape, path: str | Path, fps: float = 1.5)
         Name that ends with .gif.
     fps : float
         Results per second.
+    dpi : float
+        Pixels per inch; a square has 0.55 inches.
 
     Returns
     -------
@@ -77,7 +79,7 @@ def animate(operator: str, shape: ConvShape, path: str | Path, fps: float = 1.5)
     Raises
     ------
     ValueError, TypeError
-        For too many results, another ending, a speed that is not above 0, or what `trace.run` refuses.
+        For too many results, another ending, a speed or a dpi that is not above 0, or what `trace.run` refuses.
 
     Examples
     --------
@@ -92,9 +94,11 @@ def animate(operator: str, shape: ConvShape, path: str | Path, fps: float = 1.5)
         raise ValueError(f"path must end with .gif, got {path.name!r}")
     if not fps > 0:
         raise ValueError(f"fps must be above 0, got {fps}")
+    if not dpi > 0:
+        raise ValueError(f"dpi must be above 0, got {dpi}")
     _check_size(operator, shape)
     pair = ways(operator, shape)
-    frames = list(_frames(pair))
+    frames = list(_frames(pair, dpi))
     times = [1000 / fps] * (len(frames) - 1) + [(1 + HOLD) * 1000 / fps]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0)
     return path
@@ -110,10 +114,10 @@ def _check_size(operator: str, shape: ConvShape) -> None:
         raise ValueError(f"shape must have at most {MOST_RESULTS} results to be animated, got {rows} x {columns}")
 
 
-def _frames(pair: tuple[Way, Way]) -> Iterator[Image.Image]:
+def _frames(pair: tuple[Way, Way], dpi: float) -> Iterator[Image.Image]:
     """Yield a picture for each result."""
     fig, ax = canvas(*_size(pair))
-    fig.set_dpi(DPI)
+    fig.set_dpi(dpi)
     drawing = FigureCanvasAgg(fig)
     for done in range(1, pair[0].traced.result.size + 1):
         _draw_frame(ax, pair, done)

@@ -1,15 +1,14 @@
-"""Try sizes and see what follows: a picture of one layer, and sliders for it in a notebook."""
+"""One picture of a layer: what the regular way multiplies, where that is wasted, and the groups of the plan."""
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from .. import flops, trace
-from ..geometry import OPERATORS, ConvShape, plan
+from ..geometry import ConvShape, plan
 from ..steps.stages import amount
 from .animation import ADDED, RESULTS
 from .cells import Kinds, canvas, draw_cells, frame, legend_of_kinds, single, write, zero_maps
@@ -94,54 +93,3 @@ def _write_counts(ax: Any, operator: str, shape: ConvShape) -> None:
     title = f"{operator}: {count.regular} products, {count.useful} useful: ×{count.saved:.2f}"
     write(ax, 0.8, 1.0, title, 19, weight="bold", ha="left")
     write(ax, 0.8, 2.2, f"{amount(groups, 'group')}, each with one window", 16, ha="left")
-
-
-def explore() -> Any:
-    """Make sliders for size, filter, stride, padding, dilation and operator in a notebook; the picture follows them.
-
-    Returns
-    -------
-    ipywidgets.VBox
-        It is shown if it is the last value of a cell.
-
-    Raises
-    ------
-    ImportError
-        If ipywidgets is not installed.
-    """
-    try:
-        import ipywidgets as widgets
-    except ImportError as error:
-        message = "explore() needs ipywidgets: pip install 'cks-numba[tutorials]'; explore_figure() does not"
-        raise ImportError(message) from error
-    picture, problem = widgets.Image(format="png"), widgets.Label()
-    choice = widgets.Dropdown(options=OPERATORS, description="operator")
-    ranges = {"size": (1, 10, 4), "filter": (1, 5, 3), "stride": (1, 4, 1), "padding": (0, 4, 1), "dilation": (1, 3, 1)}
-    sliders = {
-        name: widgets.IntSlider(value, low, high, description=name, continuous_update=False)
-        for name, (low, high, value) in ranges.items()
-    }
-
-    def follow(_: Any = None) -> None:
-        try:
-            picture.value = _png(explore_figure(choice.value, layer(**{k: s.value for k, s in sliders.items()})))
-            problem.value = ""
-        except ValueError as error:  # for example, a filter does not fit: the last picture stays
-            problem.value = str(error)
-
-    for control in (choice, *sliders.values()):
-        control.observe(follow, "value")
-    follow()
-    return widgets.VBox([choice, *sliders.values(), problem, picture])
-
-
-def layer(size: int, filter: int, stride: int, padding: int, dilation: int) -> ConvShape:
-    """The square layer that the sliders describe."""
-    sizes = dict(ih=size, iw=size, fh=filter, fw=filter)
-    return ConvShape(n=1, ic=1, oc=1, **sizes, stride=stride, padding=padding, dilation=dilation)
-
-
-def _png(fig: Figure) -> bytes:
-    buffer = io.BytesIO()
-    fig.savefig(buffer, dpi=70)
-    return buffer.getvalue()

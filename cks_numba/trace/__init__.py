@@ -142,6 +142,8 @@ def run(operator: str, shape: ConvShape, rung: str, first: Any = None, second: A
         raise TypeError(f"shape must be a ConvShape, got {type(shape).__name__}")
     if operator not in ADDED:
         raise ValueError(f"operator must be one of {tuple(ADDED)}, got {operator!r}")
+    if rung not in kernels.SIMULATED_RUNGS:
+        raise ValueError(f"rung must be one of {kernels.SIMULATED_RUNGS}, which are all Python, got {rung!r}")
     sizes = [size for _, size in shape.arrays(operator)]
     first, second = (
         np.ones(size, np.float32) if given is None else np.asarray(given)

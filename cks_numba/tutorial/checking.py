@@ -1,14 +1,15 @@
 """`check` an answer to an exercise, ask for a `hint`, `look` at a right kernel, and see your `progress`.
 
-Lesson NN has a module ``lesson_NN`` with dicts by the number of an exercise. ``EXERCISES`` has a function of the
-answer, which returns praise or raises `Wrong`; ``HINTS`` has three hints, each of which gives away more. Where the
-answer is a kernel that can be drawn, ``LOOKS`` says on which case.
+Lesson NN, such as 01 or 01b, has a module ``lesson_NN`` with dicts by the number of an exercise. ``EXERCISES`` has a
+function of the answer, which returns praise or raises `Wrong`; ``HINTS`` has three hints, each of which gives away
+more. Where the answer is a kernel that can be drawn, ``LOOKS`` says on which case.
 """
 
 from __future__ import annotations
 
 import textwrap
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from .showing import show
 STILL_OPEN = "is still open. Replace the ... in the cell above, run it, then run this cell again."
 WIDTH = 100
 """Characters of a printed line; a notebook breaks longer ones in the middle of a word."""
-LESSONS = tuple(f"{number:02}" for number in range(9))
+LESSONS = tuple(sorted(path.stem.split("_")[1] for path in Path(__file__).parent.glob("lesson_*.py")))
+"""What stands before the first underscore in the name of a notebook: two digits, and perhaps a letter."""
 
 _given: dict[str, int] = {}
 """How many hints were given, by exercise."""
@@ -139,9 +141,14 @@ def progress() -> None:
             print(f"  open: {', '.join(still)}")
 
 
+def lesson_of(name: str) -> Any:
+    """The module of the lesson to which an exercise or a prediction belongs; ModuleNotFoundError if there is none."""
+    return import_module(f".lesson_{name.split('.')[0]}", __package__)
+
+
 def _lesson(exercise: str) -> Any:
     try:
-        lesson = import_module(f".lesson_{exercise.split('.')[0]}", __package__)
+        lesson = lesson_of(exercise)
     except ModuleNotFoundError as error:
         raise ValueError(f'exercise must be a lesson and a number such as "01.2", got {exercise!r}') from error
     if exercise not in lesson.EXERCISES:

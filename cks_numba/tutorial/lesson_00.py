@@ -1,4 +1,4 @@
-"""Exercises of 00_start_here."""
+"""Pictures and exercises of 00_start_here."""
 
 from __future__ import annotations
 
@@ -6,15 +6,27 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from .. import flops
+from .. import flops, plots
 from ..geometry import ConvShape
 from .answers import Wrong, shown, whole
+from .guesses import Number, Prediction
 
 LAST_MAP = ConvShape(n=1, ih=2, iw=2, ic=1, oc=1, fh=3, fw=3, padding=1)
 LARGER_MAP = ConvShape(n=1, ih=4, iw=4, ic=1, oc=1, fh=3, fw=3, padding=1)
 
 
+# --- pictures ---------------------------------------------------------------------------------------
+def draw_layer(operator: str, stride: int, padding: int) -> tuple[Figure, str]:
+    """A layer with a 4x4 map and a 3x3 filter, and a text of what the picture says."""
+    layer = ConvShape(n=1, ih=4, iw=4, ic=1, oc=1, fh=3, fw=3, stride=stride, padding=padding)
+    count = flops.count(operator, layer)
+    text = f"{count.regular} products, {count.useful} of them useful."
+    return plots.explore_figure(operator, layer), f"{operator}, stride {stride}, padding {padding}: {text}"
+
+
+# --- exercises --------------------------------------------------------------------------------------
 def corner(answer: Any) -> str:
     """Number of the nine products of the first output that are by a padded zero."""
     helps = {
@@ -58,6 +70,45 @@ def last_map(answer: Any) -> str:
     raise Wrong(f'Yours is {number:g}. Make a ConvShape with ih=2, iw=2, fh=3, fw=3, padding=1, and count "conv2d".')
 
 
+# --- predictions ------------------------------------------------------------------------------------
+def _percent(size: int) -> float:
+    """Percent of the multiply-adds that have a padded zero, for a 3x3 filter and padding 1."""
+    layer = ConvShape(n=1, ih=size, iw=size, ic=3, oc=1, fh=3, fw=3, padding=1)
+    return 100 * flops.count("conv2d", layer).share("redundant")
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    "00.a": Number(
+        lambda: _percent(256),
+        "It is {answer:.1f} %. On a photograph it hardly matters.",
+        low="Only the outputs along the border meet a zero, but they do.",
+        high="Only the outputs along the border meet a zero, about 1000 of 65 536.",
+        thoughts={
+            0: "Nearly none, but the outputs along the border do meet the zeros.",
+            100
+            * 4
+            * 255
+            / 256**2: "That is the share of outputs along the border, but each wastes just a third or so.",
+            0.005: "If you mean a share between 0 and 1: here it is asked in percent.",
+        },
+        within=0.2,
+        near=0.8,
+    ),
+    "00.b": Number(
+        lambda: _percent(4),
+        "It is {answer:.1f} %. The smaller the map, the larger a part of it is border.",
+        low="12 of the 16 pixels lie at the border, and each of these wastes at least a third of its products.",
+        high="12 of the 16 pixels lie at the border, but even in a corner 4 of 9 products are useful.",
+        thoughts={
+            75: "That is the share of pixels at the border, but not all of their products have a zero.",
+            100 * 5 / 9: "That is a corner. Along an edge it is less, and inside nothing.",
+            100 / 3: "That is a pixel at an edge. A corner wastes more, and the four inside nothing.",
+            0.31: "If you mean a share between 0 and 1: here it is asked in percent.",
+        },
+        within=2,
+        near=8,
+    ),
+}
 EXERCISES: dict[str, Callable[[Any], str]] = {"00.1": corner, "00.2": last_map}
 HINTS = {
     "00.1": (

@@ -1,4 +1,4 @@
-"""Exercises of 01_one_equation."""
+"""Pictures and exercises of 01_one_equation."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from ..geometry import Axis
+from .. import flops, plots
+from ..geometry import Axis, ConvShape
+from ..steps.stages import amount
 from .answers import Wrong, agree, call, shown, whole
+from .guesses import Number, Prediction
 from .trying import Triple, mistaken, triples
 
 AXES = [  # uneven ends, a stride that leaves a rest, large padding, gaps
@@ -31,6 +35,17 @@ def _sizes(axis: Axis) -> tuple[int, ...]:
 
 def _axis(size: int, taps: int, stride: int, padding: int, dilation: int) -> Axis:
     return Axis(size, taps, stride, padding, padding, dilation)
+
+
+# --- pictures ---------------------------------------------------------------------------------------
+def draw_axis(taps: int, stride: int, padding: int) -> tuple[Figure, str]:
+    """The table of an axis with 5 inputs, and a text of what it shows."""
+    axis = ConvShape(n=1, ih=1, iw=5, ic=1, oc=1, fh=1, fw=taps, stride=(1, stride), padding=(0, padding)).w
+    figure, ax = plots.canvas(11.2, 10.6)
+    plots.draw_triples(ax, axis, left=3.8 - padding, top=1.2)  # input 0 stays where it is
+    products = f"{axis.triples} of {axis.outputs * taps} products with a real input"
+    plots.write(ax, 1, 1.9 + axis.outputs, f"{amount(axis.outputs, 'output')}, {products}", 14, ha="left")
+    return figure, f"Taps {taps}, stride {stride}, padding {padding}: {amount(axis.outputs, 'output')}, {products}."
 
 
 # --- 01.1 -------------------------------------------------------------------------------------------
@@ -210,6 +225,37 @@ def _last(axis: Axis, x: Any, dy: Any, found: list[Triple]) -> Any:
     return dw
 
 
+# --- predictions ------------------------------------------------------------------------------------
+STRIDED = ConvShape(n=1, ih=8, iw=8, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
+
+PREDICTIONS: dict[str, Prediction] = {
+    "01.a": Number(
+        lambda: Axis(size=5, taps=3, stride=2, before=1, after=1, dilation=1).triples,
+        "It is {answer}: two of the nine squares lie on padding, one at either end.",
+        low="Only the dotted squares lie on padding. Count the others, in all three rows.",
+        high="There are nine squares with a number, and some of them are dotted.",
+        thoughts={
+            9: "That counts the dotted squares, too, where the filter hangs over.",
+            8: "The filter hangs over at both ends: look at the first row and at the last one.",
+            5: "That is the number of inputs, but some of them meet two taps.",
+        },
+    ),
+    "01.b": Number(
+        lambda: flops.count("conv2d_input", STRIDED).saved,
+        "It is {answer:.2f} times. Going back, zeros stand between the elements as well as around them.",
+        low="With stride 2, only one in four elements of the spread-out map is real.",
+        high="With stride 2, one in four elements of the spread-out map is real, and padding does not take much more.",
+        thoughts={
+            4: "The zeros between the elements alone make that: one element in four is real. Padding comes on top.",
+            2: "A stride of 2 leaves one element in two along each axis. An image has two axes.",
+            flops.count("conv2d", STRIDED).saved: "That is the forward pass, which has padding and nothing else.",
+            flops.count("conv2d_weight", STRIDED).saved: "That is the gradient of the filter.",
+            1: "The useful work is the same as going forward. The regular work is not: zeros are inserted.",
+        },
+        within=0.2,
+        near=0.7,
+    ),
+}
 EXERCISES: dict[str, Callable[[Any], str]] = {"01.1": met, "01.2": count_triples, "01.3": filter_gradient}
 HINTS = {
     "01.1": (

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import flops
 from ..geometry import Axis, ConvShape, plan, taps_of_output
 from .answers import Wrong, agree, call, shown, whole
+from .guesses import Number, Prediction
 from .own_kernel import on_one_axis
 from .trying import one_axis
 
@@ -136,6 +138,57 @@ def kernel(answer: Any) -> str:
     return "You have written ConvV2. The real kernel does the same on two axes and over the channels."
 
 
+# --- predictions ------------------------------------------------------------------------------------
+def _square(size: int) -> ConvShape:
+    """A map with a 3x3 filter and padding 1."""
+    return ConvShape(n=1, ih=size, iw=size, ic=1, oc=1, fh=3, fw=3, padding=1)
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    "02.a": Number(
+        lambda: flops.count("conv2d", _square(4)).redundant,
+        "It is {answer}: 5 for each of the 4 corners, 3 for each of the 8 other outputs at an edge, none inside.",
+        low="Every output at the border wastes some, and only 4 of the 16 are inside.",
+        high="Only corners waste 5. An edge wastes less, and the 4 outputs inside nothing.",
+        thoughts={
+            4 * 5: "The corners alone waste that. The 8 outputs at an edge waste some, too.",
+            8 * 3: "The edges alone waste that. Add the 4 corners.",
+            12 * 5: "Not every output at the border wastes 5: at an edge, one row of three taps hangs over.",
+            16 * 5: "Not every output wastes 5: an edge wastes less, and the inside nothing.",
+            12 * 3: "That is 3 for each output at the border, but corners waste 5.",
+            144 - 44: "That many are useful. The others have a zero.",
+        },
+        near=4,
+    ),
+    "02.b": Number(
+        lambda: len(plan("conv2d", _square(100)).groups),
+        "It is {answer}, for every size: three windows of the rows (first, inside, last) by three of the columns. The "
+        "groups grow, but there are no more of them.",
+        low="First and last row have windows of their own, and so have first and last column. Corners have both.",
+        high="A large map has more outputs, but do they have windows that the small one lacks?",
+        thoughts={
+            100 * 100: "That many outputs there are, but nearly all share one window: the whole filter.",
+            100 * 100 / 16 * 9: "The groups do not grow in number with the map. Inside, all windows are the same.",
+            4 * 99: "That is the border. All outputs along one edge share a window, however long the edge is.",
+            4 * 99 + 1: "All outputs along one edge share a window, however long the edge is.",
+            5: "Four edges and the inside are five. Each corner has a window of its own, too.",
+        },
+    ),
+    "02.c": Number(
+        lambda: 100 * flops.count("conv2d", _square(7)).share("redundant"),
+        "It is {answer:.1f} %, not quite a fifth.",
+        low="Nearly half of the outputs, 24 of 49, lie at the border, and each wastes at least a third.",
+        high="Nearly half of the outputs, 24 of 49, lie at the border, but most of these waste just a third.",
+        thoughts={
+            100 * 24 / 49: "That is the share of outputs at the border, but these do not waste all of their products.",
+            100 * 44 / 144: "That is the 4 x 4 map. On a larger one the border is a smaller part.",
+            100 * 20 / 36: "That is a 2 x 2 map, which has nothing but corners.",
+            0.18: "If you mean a share between 0 and 1: here it is asked in percent.",
+        },
+        within=1,
+        near=5,
+    ),
+}
 EXERCISES: dict[str, Callable[[Any], str]] = {
     "02.1": kept_taps,
     "02.2": window,

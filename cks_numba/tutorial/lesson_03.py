@@ -1,12 +1,17 @@
-"""Exercises of 03_ks_deconv."""
+"""Pictures and exercises of 03_ks_deconv."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from ..geometry import Axis
+from matplotlib.figure import Figure
+
+from .. import plots, trace
+from ..geometry import Axis, ConvShape
+from ..steps.stages import amount
 from .answers import Wrong, call, shown, whole
+from .guesses import Choice, Number, Prediction
 from .own_kernel import on_one_axis
 from .trying import one_axis
 
@@ -21,6 +26,22 @@ AXES = [
 
 def _name(axis: Axis) -> str:
     return f"taps={axis.taps}, outputs={axis.outputs}, stride={axis.stride}, padding={axis.before}"
+
+
+# --- pictures ---------------------------------------------------------------------------------------
+def draw_phases(stride: int, taps: int) -> tuple[Figure, str]:
+    """The filter by phase, its sub-filters, and which of them makes which element of a 6x6 dx; and a text of it."""
+    layer = ConvShape(n=1, ih=6, iw=6, ic=1, oc=1, fh=taps, fw=taps, stride=stride, padding=1)
+    figure, ax = plots.canvas(13.2, 16.8)
+    filters, inputs = plots.phase_maps(layer)
+    parts = [part.shape for row in plots.sub_filters(layer) for part in row]
+    for left, top, title in ((0.5, 0.7, "w by phase"), (6.6, 0.7, "who makes which dx"), (0.5, 8.7, "sub-filters")):
+        plots.write(ax, left, top, title, 16, weight="bold", ha="left")
+    plots.draw_letters(ax, filters, 0.5, 1.4)
+    plots.draw_letters(ax, inputs, 6.6, 1.4)
+    plots.draw_sub_filters(ax, layer, 0.5, 9.4)
+    sizes = ", ".join(f"{rows} x {columns}" for rows, columns in parts)
+    return figure, f"Stride {stride}, a {taps} x {taps} filter: {amount(len(parts), 'sub-filter')}, {sizes}."
 
 
 # --- 03.1 -------------------------------------------------------------------------------------------
@@ -104,6 +125,82 @@ def kernel(answer: Any) -> str:
     return "You have written KS-deconv: no zero was inserted, so none was multiplied."
 
 
+# --- predictions ------------------------------------------------------------------------------------
+LONG = Axis(size=201, taps=3, stride=2, before=1, after=1, dilation=1)
+LAYER = ConvShape(n=1, ih=6, iw=6, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
+
+
+def _taps_of_input(axis: Axis, i: int) -> list[int]:
+    return list(range(axis.first_taps()[(i + axis.before) % axis.stride], axis.taps, axis.phase_step))
+
+
+def _even_filters() -> str:
+    """Filters for which all results inside are sums of equally many products."""
+    even = []
+    for taps in (3, 4):
+        layer = ConvShape(n=1, ih=8, iw=8, ic=1, oc=1, fh=taps, fw=taps, stride=2, padding=1)
+        terms = trace.run("conv2d_input", layer, "skip_zeros").per_result(wasted=False)[0, 2:-2, 2:-2, 0]
+        even += [f"{taps} x {taps}"] if terms.min() == terms.max() else []
+    return even[0] if len(even) == 1 else ("neither", "both")[len(even) // 2]
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    "03.a": Number(
+        lambda: len(_taps_of_input(LONG, 100)),
+        "It is {answer}: every even input meets tap 1 and nothing else, every odd one taps 2 and 0. (Input 5 would "
+        "meet tap 0 of an output that does not exist.)",
+        low="No column stays empty: the filter moves by two, and has three taps.",
+        high="Which columns look like column 0? Which like column 1?",
+        thoughts={
+            2: "That is an odd column, such as 1 or 3. Column 100 looks like 0, 2 and 4.",
+            3: "The filter has three taps, but moves two elements at a time: no input meets all of them.",
+            50: "The columns hold no more taps further right. They only repeat.",
+        },
+    ),
+    "03.b": Number(
+        lambda: trace.count("conv2d_input", LAYER, "skip_zeros").useful,
+        "It is {answer}: the table has 8 squares with a real input, and an image has two axes.",
+        low="Count the squares of the whole table that are not dotted, and square that.",
+        high="No column of the table holds more than two taps, so no result has more than four useful products.",
+        thoughts={
+            9 * 9: "A quarter of all would be that, or nine times nine. But one of the nine squares is dotted.",
+            8: "That is one axis. Rows and columns combine: square it.",
+            16: "Rows and columns combine: multiply the two numbers, do not add them.",
+            36: "One product for each result would be that, but odd inputs meet two taps on an axis.",
+            36 * 4: "Four products for each result would be that, but even inputs meet one tap on an axis.",
+        },
+        near=4,
+    ),
+    "03.c": Choice(
+        ("3 x 3", "4 x 4", "both", "neither"),
+        _even_filters,
+        "It is the {answer} filter. A 3 x 3 filter has sub-filters with 4, 2, 2 and 1 taps, so neighbouring pixels "
+        "are sums of different length, and unless training works against it, one pixel in four comes out brighter "
+        "than its neighbours. That is the checkerboard which you can see in pictures made by networks. If the stride "
+        "divides the filter, as 2 divides 4, all sub-filters have the same size, and the pattern disappears.",
+        {
+            "3 x 3": "Its sub-filters have 2 or 1 taps along an axis, so some inputs meet more taps than others.",
+            "both": "One of the two is not divided by the stride: its sub-filters have different sizes.",
+            "neither": "One of the two is divided by the stride: its sub-filters all have the same size.",
+        },
+    ),
+    "03.d": Number(
+        lambda: plots.share("conv2d_input", 32, 3, 2),
+        "It is {answer:.1f} %. However large the map, about 1 - 1/stride**2 of the work is waste, with stride 3 eight "
+        "of nine products: here the zeros are everywhere, not only at the border. This is why the gradients of strided "
+        "layers gain so much more than the forward pass.",
+        low="Of every 2 x 2 elements of the spread-out map one is real.",
+        high="Of every 2 x 2 elements of the spread-out map one is real, and it is used.",
+        thoughts={
+            50: "Half along each axis. An image has two axes, and half of a half is real.",
+            25: "That is what remains useful.",
+            100 * 8 / 9: "That is stride 3.",
+            0.75: "If you mean a share between 0 and 1: here it is asked in percent.",
+        },
+        within=1.5,
+        near=6,
+    ),
+}
 EXERCISES: dict[str, Callable[[Any], str]] = {
     "03.1": sub_filters,
     "03.2": meeting,

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from .. import plots, trace
+from .. import flops, plots, trace
 from ..geometry import Axis, ConvShape
 from ..kernels import tiled
+from ..steps.stages import amount
 from .answers import Wrong, agree, call, shown
+from .guesses import Choice, Number, Prediction
 from .own_kernel import on_one_axis
 from .trying import one_axis
 
@@ -68,22 +71,46 @@ def draw_waste(shape: ConvShape) -> Figure:
     return fig
 
 
-def draw_parts(layer: ConvShape) -> Figure:
-    """Time by the library's own model against the number of parts of the sum."""
+def draw_parts(layer: ConvShape, parts: int) -> tuple[Figure, str]:
+    """Time by the library's model against the number of parts, and the blocks of each multiprocessor; and a text."""
     chosen = tiled.choose(OPERATOR, layer)
-    parts = [2**k for k in range(7)]
-    cycles = [tiled.Choice(OPERATOR, layer, chosen.tile, number, chosen.sms).cycles for number in parts]
-    fig = Figure(figsize=(8.5, 3.8), layout="constrained")
-    ax = fig.subplots()
-    ax.loglog(parts, [1e-3 * value for value in cycles], "o-", color=plots.BLUE, linewidth=2)
-    best = parts.index(chosen.parts)
-    ax.plot(chosen.parts, 1e-3 * cycles[best], "D", color=plots.RED, markersize=13, label="the library's choice")
-    ax.set_xticks(parts, [str(number) for number in parts])
+    choice = tiled.Choice(OPERATOR, layer, chosen.tile, parts, chosen.sms)
+    most = max(tiled.Choice(OPERATOR, layer, chosen.tile, 1, chosen.sms).chunks)
+    if parts > most:
+        raise ValueError(f"parts must be at most {most}, the chunks of the sum, got {parts}")
+    fig = Figure(figsize=(5.6, 7.4), layout="constrained")
+    upper, lower = fig.subplots(2, 1, height_ratios=(1, 1.2))
+    _draw_time(upper, choice)
+    blocks = int(np.prod(choice.grid))
+    _draw_blocks(lower, blocks, choice.sms)
+    text = f"{amount(parts, 'part')}: {blocks} blocks on {choice.sms} multiprocessors"
+    lower.set_title(text, fontsize=12)
+    return fig, f"{text}, {choice.cycles / 1e3:,.0f} thousand cycles by the model."
+
+
+def _draw_time(ax: Any, choice: tiled.Choice) -> None:
+    """The model's time for powers of two, and a mark on the number of parts of a choice."""
+    numbers = [2**k for k in range(11)]
+    cycles = [tiled.Choice(OPERATOR, choice.shape, choice.tile, one, choice.sms).cycles / 1e3 for one in numbers]
+    ax.loglog(numbers, cycles, "o-", color=plots.BLUE, linewidth=2, markersize=5)
+    ax.plot(choice.parts, choice.cycles / 1e3, "D", color=plots.RED, markersize=12)
+    ax.set_xticks(numbers[::2], [str(number) for number in numbers[::2]])
     ax.minorticks_off()
     ax.set(xlabel="parts of the sum", ylabel="thousand cycles, by the model")
     ax.grid(color="#DDDDDD")
-    ax.legend(frameon=False, fontsize=13)
-    return fig
+
+
+def _draw_blocks(ax: Any, blocks: int, multiprocessors: int) -> None:
+    """A square for each multiprocessor with the number of blocks that it does, one after another or at once."""
+    columns = 12
+    for k in range(multiprocessors):
+        count = blocks // multiprocessors + (k < blocks % multiprocessors)
+        corner = k % columns, k // columns
+        face = "#F2F2F2" if not count else "#9CCBE8"
+        ax.add_patch(Rectangle(corner, 1, 1, facecolor=face, edgecolor="white"))
+        plots.write(ax, corner[0] + 0.5, corner[1] + 0.5, str(count), 9)
+    ax.set(xlim=(0, columns), ylim=(-(-multiprocessors // columns), 0), aspect="equal")
+    ax.axis("off")
 
 
 def draw_orders(parts: Any, orders: int) -> Figure:
@@ -204,6 +231,45 @@ def filter_gradient(answer: Any) -> str:
     return "Every tap walks its own range of dy, the tap that meets nothing is 0, and spare threads stay away."
 
 
+# --- predictions ----------------------------------------------------------------------------------
+SMALL = ConvShape(n=1, ih=5, iw=5, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
+MIDDLE = ConvShape(n=128, ih=32, iw=32, ic=64, oc=64, fh=3, fw=3, padding=1)
+PARTS = (1, 4, 32, 1000)
+
+
+def _best_parts() -> int:
+    """The number of parts, of `PARTS`, with the shortest time by the library's model."""
+    chosen = tiled.choose(OPERATOR, MIDDLE)
+    return min(PARTS, key=lambda parts: tiled.Choice(OPERATOR, MIDDLE, chosen.tile, parts, chosen.sms).cycles)
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    "04.a": Number(
+        lambda: flops.count(OPERATOR, SMALL).saved,
+        "It is {answer:.2f} times. The middle fares best: it never lies on the padding, so 9 of its 25 products are "
+        "useful. On an edge of the filter 6 are, in a corner 4.",
+        low="Even the weight in the middle meets only the nine elements of dy: at most 9 of 25 are useful.",
+        high="The corners have the fewest useful products, 4 of 25. All other weights have more.",
+        thoughts={
+            25 / 4: "The corners are like that. The other weights lie on the padding less often.",
+            25 / 9: "The middle is like that. The other weights lie on the padding at times.",
+            4: "The inserted zeros alone would make about that. The padding comes on top.",
+        },
+        within=0.15,
+        near=0.9,
+    ),
+    "04.b": Choice(
+        PARTS,
+        _best_parts,
+        "It is {answer} of these four. Enough blocks for all multiprocessors, and parts that are still long beside "
+        "the time it takes to start and to add them.",
+        {
+            1: "Then there are fewer blocks than multiprocessors: most of the card has nothing to do.",
+            4: "Then there are still fewer blocks than multiprocessors: much of the card has nothing to do.",
+            1000: "That fills the card, but each part has to be started, written and added. They are too short for it.",
+        },
+    ),
+}
 EXERCISES: dict[str, Callable[[Any], str]] = {
     "04.1": spread_length,
     "04.2": outputs_of_tap,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .. import plots, trace
+from .. import flops, kernels, plots, trace
 from ..geometry import Axis, ConvShape
+from ..kernels import conv_v2
 from ..plots.cells import LETTER_COLOURS
 from .answers import Wrong, agree, shown, whole
+from .diffs import changed
+from .guesses import Number, Prediction
 from .own_kernel import Subject
 from .trying import Case, Terms, Triple, mistaken, one_of_each, sums_of_products, triples
 
@@ -24,6 +28,11 @@ SHAPES = (  # exercise 05.4: ih, iw, fh, fw, stride, padding
     (5, 4, 3, 2, 2, 1),
     (2, 2, 4, 4, 1, 2),
 )
+
+SMALL = ConvShape(n=1, ih=4, iw=4, ic=2, oc=2, fh=3, fw=3, padding=1)
+"""The layer on which the rungs are compared."""
+ONE_IMAGE = ConvShape(n=1, ih=16, iw=16, ic=8, oc=8, fh=3, fw=3, padding=1)
+"""A layer with too few images for `shared`."""
 
 
 # --- pictures -------------------------------------------------------------------------------------
@@ -60,8 +69,26 @@ def draw_waste(operator: str, shape: ConvShape, rungs: tuple[str, ...]) -> Figur
         left = 1.2 + k * (columns + 2.5)
         plots.draw_heat(ax, wasted, wasted / most, left, 1.3)
         plots.write(ax, left + columns / 2, 0.7, rung, 16, weight="bold")
-    text = "products by an added zero, for each result"
+    text = "products by an added zero, for each result and pair of channels"
     plots.write(ax, ax.get_xlim()[1] / 2, rows + 2.0, text, 14)
+    return fig
+
+
+def draw_shares(sizes: tuple[int, ...]) -> Figure:
+    """Percentage of products by an added zero on maps of these sizes, counted in the first two rungs of conv2d."""
+    layers = [ConvShape(n=1, ih=s, iw=s, ic=1, oc=1, fh=3, fw=3, padding=1) for s in sizes]
+    fig = Figure(figsize=(8, 4), layout="constrained")
+    ax = fig.subplots()
+    for rung, style, colour in (("with_zeros", "o-", plots.RED), ("skip_zeros", "s-", plots.BLUE)):
+        counts = [trace.count("conv2d", layer, rung) for layer in layers]
+        shares = [100 * count.by_zero / count.total for count in counts]
+        ax.plot(sizes, shares, style, color=colour, linewidth=2, label=rung)
+    ax.set(ylim=(-3, 60))
+    ax.set_xlabel("rows and columns of the map; 3x3 filter, padding 1", fontsize=13)
+    ax.set_ylabel("products by an added zero (%)", fontsize=13)
+    ax.tick_params(labelsize=12)
+    ax.grid(color="#DDDDDD")
+    ax.legend(frameon=False, fontsize=13)
     return fig
 
 
@@ -239,5 +266,60 @@ HINTS = {
         "for fh in range(lo, hi) of the rows, for fw in range(lo, hi) of the columns: acc += x[oh*stride - "
         "padding + fh, "
         "ow*stride - padding + fw] * w[fh, fw], beginning with y.dtype.type(0). Then y[oh, ow] = acc.",
+    ),
+}
+
+
+# --- predictions ----------------------------------------------------------------------------------
+def blocks_of(rung: str) -> int:
+    """Blocks that a rung launches for `ONE_IMAGE`."""
+    x, w, y = (np.empty(size, np.float32) for _, size in ONE_IMAGE.arrays("conv2d"))
+    (launch,) = kernels.launches("conv2d", ONE_IMAGE, (x, w, y), rung=rung)
+    return prod(launch.grid)
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    "05.a": Number(
+        lambda: changed(conv_v2.with_zeros, conv_v2.skip_zeros)[0],
+        "It is {answer}: the signature and its docstring, two lines that trim the window, both loops over taps, the "
+        "index into x, and two lines in which xp has become x.",
+        low="There are more: the signature and its docstring, the loops over taps, the index into x.",
+        high="Fewer: the guard, the four indices, the sum and the loop over channels stay as they are.",
+        thoughts={
+            0: "Something has to tell the loops where to begin and to end.",
+            1: "The index into x changes. But which lines tell the loops where to begin and to end?",
+            2: "Two new lines trim the window. But the loops have to use them, and the index subtracts the padding.",
+        },
+        near=2,
+    ),
+    "05.b": Number(
+        lambda: flops.count("conv2d", SMALL).useful,
+        "It is {answer}: 4 corners with 4 taps, 8 edges with 6, and 4 outputs inside with 9, for each of the 2 x 2 "
+        "pairs of channels.",
+        low="A corner keeps 4 of its 9 taps, an edge 6, and the inside all.",
+        high="A corner loses 5 of its 9 taps, and an edge 3.",
+        thoughts={
+            100: "That is for one pair of channels. There are 2 x 2 of them.",
+            44: "That is what one pair of channels wastes. How many are left, for all four pairs?",
+            176: "These are the wasted ones. How many are left?",
+            576: "Every output at the border has taps that lie on a padded zero.",
+            4 * 4 * 9: "These are the four outputs inside alone. The border has useful products, too.",
+            16 * 4 * 4: "That is 4 taps for every output. Only corners have so few.",
+            16 * 6 * 4: "That is 6 taps for every output. Corners have fewer, and the inside more.",
+        },
+        near=24,
+    ),
+    "05.c": Number(
+        lambda: blocks_of("grouped"),
+        "It is {answer}: 25 for the 196 positions inside, 2 for each of the four edges with 14, and 1 for each corner.",
+        low="256 positions fill at least 32 blocks of 8 positions, and two groups never share a block.",
+        high="Positions of one group share a block, eight at a time, wherever they lie.",
+        thoughts={
+            4: "That is 256 / 64. But 64 threads make 8 channels of 8 positions.",
+            9: "These are the groups. A block has room for only 8 positions of one.",
+            32: "That is 256 / 8, as if groups could share a block. Each begins one of its own.",
+            256: "That is a block for each position, as shared launches them.",
+        },
+        near=4,
     ),
 }

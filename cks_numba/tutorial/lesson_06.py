@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import median
+from pathlib import Path
+from statistics import geometric_mean, median
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,22 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from .. import kernels, plots
+from .. import flops, kernels, plots
+from ..bench import results
+from ..bench.results import OURS, REGULAR
 from ..geometry import ConvShape
 from ..kernels import register_tile
 from ..kernels.jit import cuda
 from ..kernels.launch import TILE
 from ..kernels.tiled import TILES
+from ..kernels.tiled.sizes import BK
+from ..plots import gallery
 from ..trace.elements import REAL, Element, Log, Number, Watched, blank
 from ..trace.machine import Machine
+from . import guesses, ladder, machine_code, this_cpu
 from .answers import Wrong, agree
 from .cards import CARDS, Card, limits, occupancy
+from .guesses import Choice, Prediction
 from .machine_code import Code, kinds
 from .own_kernel import Subject
 from .trying import Case, Terms, one_of_each, sums_of_products
@@ -32,6 +39,12 @@ WORK: dict[str, dict[str, Any]] = {  # colour and hatch for each purpose of an i
     "global memory": dict(facecolor="#FBDFA3", edgecolor="#C57B00", hatch="////"),
     "addresses, tests, the loop": dict(facecolor="#F2F2F2", edgecolor="#9A9A9A", hatch="...."),
 }
+TILE_SIDES = {f"{side} x {side}": side for side in (1, 2, 4, 8, 12, 16)}
+"""Rows and columns of results of a thread."""
+MOST_REGISTERS = 255
+"""Registers that a thread can have on every GPU of the last ten years."""
+GPU_LAYER = ConvShape(n=64, ih=16, iw=16, ic=128, oc=128, fh=3, fw=3, padding=1)
+"""Large enough for a GPU."""
 SIZES = ((4, 4, 4), (5, 3, 7), (1, 6, 2), (3, 2, 1))  # exercise 06.4: rows, terms, columns
 SIDE = 2  # threads along each side of a block in exercise 06.4
 
@@ -48,12 +61,34 @@ def intensities() -> dict[str, float]:
     return {rung: 2 * rows * columns / ((rows + columns) * BYTES) for rung, (rows, columns) in tiles.items()}
 
 
-def time_rungs(shape: ConvShape, repeats: int = 5) -> dict[str, float]:
+def gpu_rates(folder: Path = gallery.FOLDER / "data") -> dict[str, dict[str, float]]:
+    """How many times as fast as the regular way each rung of conv2d was, by GPU, from the files gpu_*.csv.
+
+    The numbers are geometric means over the layers on which all rungs were timed.
+    """
+    names, found = {OURS: "tiled", REGULAR: "with_zeros"}, {}
+    for path in sorted(folder.glob("gpu_*.csv")):
+        rates: dict[Any, dict[str, float]] = {}
+        for row in results.read(path):
+            rung = names.get(row.contender, row.contender)
+            if row.operator == "conv2d" and rung in kernels.SIMULATED_RUNGS:
+                rates.setdefault(row.case, {})[rung] = row.rate
+            device = row.device
+        whole = [case for case in rates.values() if len(case) == len(kernels.SIMULATED_RUNGS)]
+        if whole:
+            found[device] = {
+                rung: geometric_mean(case[rung] / case["with_zeros"] for case in whole)
+                for rung in kernels.SIMULATED_RUNGS
+            }
+    return found
+
+
+def time_rungs(shape: ConvShape = GPU_LAYER, repeats: int = 5) -> dict[str, float]:
     """Median seconds of every rung of conv2d on the GPU, all arrays already there."""
     rng, taken = np.random.default_rng(0), {}
     held = [cuda.to_device(rng.standard_normal(size).astype(np.float32)) for size in (shape.x_shape, shape.w_shape)]
     out = cuda.device_array(shape.y_shape, np.float32)
-    for rung in kernels.RUNGS:
+    for rung in kernels.SIMULATED_RUNGS:
         launches = kernels.launches("conv2d", shape, (held[0], held[1], out), rung=rung)
         taken[rung] = median(_seconds(launches) for _ in range(repeats + 1))  # the first one compiles
     return taken
@@ -78,14 +113,20 @@ def draw_roofline(card: Card) -> Figure:
     ax.plot(x, np.minimum(card.peak, card.bandwidth * x), color=plots.INK, linewidth=2.5)
     ax.axvline(card.ridge, color="#999999", linestyle=":", linewidth=1.5)
     ax.text(card.ridge * 1.08, 0.35, "ridge", fontsize=12, color="#555555")
-    for (rung, value), marker, below in zip(intensities().items(), "osD^", (20, 20, 46, 20), strict=True):
+    for (rung, value), marker in zip(intensities().items(), "osD^", strict=True):
         best = min(card.peak, card.bandwidth * value)
         ax.plot(value, best, marker, markersize=13, color=plots.RED, markeredgecolor="black")
-        ax.annotate(rung, (value, best), (8, -below), textcoords="offset points", fontsize=13)
+        left = marker == "D"  # on its right is the ridge
+        ax.annotate(
+            rung, (value, best), (-12, 0) if left else (8, -20), textcoords="offset points", fontsize=13,
+            ha="right" if left else "left",
+        )  # fmt: skip
     ax.text(0.12, 1.0, "limited by memory", rotation=32, fontsize=12)
     ax.text(24, card.peak * 1.4, "limited by arithmetic", fontsize=12)
-    ax.set(xscale="log", yscale="log", ylim=(0.25, 200), xlabel="operations per byte of global memory")
-    ax.set_ylabel("TFLOP/s at best")
+    ax.set(xscale="log", yscale="log", ylim=(0.25, 200))
+    ax.set_xlabel("operations per byte of global memory", fontsize=13)
+    ax.set_ylabel("TFLOP/s at best", fontsize=13)
+    ax.tick_params(labelsize=12)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_locator(NullLocator())
@@ -105,16 +146,52 @@ def draw_thread_tile(tm: int, tn: int) -> Figure:
         ax.add_patch(Rectangle((left - 1.6, top + k), 1, 1, facecolor="#FBDFA3", edgecolor="white"))
     for k in range(tn):
         ax.add_patch(Rectangle((left + k, top - 1.6), 1, 1, facecolor="#FBDFA3", edgecolor="white"))
-    for k in range(0, tm, 4):
-        plots.frame(ax, [(0, 0), (3, 0)], left - 1.6, top + k, linewidth=2.2)
-    for k in range(0, tn, 4):
-        plots.frame(ax, [(0, 0), (0, 3)], left + k, top - 1.6, linewidth=2.2)
     plots.write(ax, left - 2.1, top + tm / 2, "a", 17, weight="bold")
     plots.write(ax, left + tn / 2, 0.4, "b", 17, weight="bold")
     plots.write(ax, left + tn / 2, top + tm / 2, "acc[i, j] += a[i] * b[j]", 14)
-    text = f"one term of the sum:\n\n{tm} + {tn} numbers read, in\n{tm // 4 + tn // 4} loads of four (frames)\n\n"
+    text = f"one term of the sum:\n\n{tm} + {tn} numbers read\n\n"
     plots.write(ax, left + tn + 0.8, top + tm / 2, text + f"{tm * tn} multiply-adds", 14, ha="left")
     return fig
+
+
+def draw_tile(tile_of_a_thread: str) -> tuple[Figure, str]:
+    """What a block of 16 x 16 threads gains and needs if each makes a tile of results; the tile is one of `TILE_SIDES`.
+
+    Raises
+    ------
+    ValueError
+        For a tile that does not fit in the registers of a thread.
+    """
+    side, card = TILE_SIDES[tile_of_a_thread], CARDS["H100"]
+    rows = 16 * side
+    intensity = 2 * rows * rows / (2 * rows * BYTES)
+    products = side * side / (2 * side / (4 if side % 4 == 0 else 1))
+    registers, shared = side * side + 2 * side, 2 * BK * 2 * rows * BYTES
+    if registers > MOST_REGISTERS:
+        raise ValueError(f"{side * side} sums and {2 * side} operands are more than the {MOST_REGISTERS} registers")
+    blocks = min(limits(card, registers, shared, 256).values())
+    fig = Figure(figsize=(9, 4.8), layout="constrained")
+    ax = fig.subplots()
+    gauges = (
+        ("operations per byte\nof global memory", intensity, 60.0, card.ridge, "ridge of an H100"),
+        ("multiply-adds for each\nload from shared memory", products, 30.0, None, ""),
+        ("registers for sums\nand operands", registers, 300.0, MOST_REGISTERS, "most that a thread has"),
+        ("KiB of shared memory,\ntwo buffers", shared / 1024, 270.0, card.shared / 1024, "all of a multiprocessor"),
+        ("most blocks on a\nmultiprocessor", blocks, 10.0, None, ""),
+    )
+    for y, (_, value, full, limit, name) in enumerate(gauges):
+        ax.barh(y, value / full, height=0.55, color=plots.BLUE)
+        ax.text(value / full + 0.01, y, f"{value:.3g}", va="center", fontsize=14, weight="bold")
+        if limit:
+            ax.plot([limit / full] * 2, [y - 0.42, y + 0.42], color=plots.RED, linewidth=2.5)
+            ax.text(limit / full + 0.01, y - 0.36, name, va="center", fontsize=11, color=plots.RED)
+    ax.set_yticks(range(len(gauges)), [gauge[0] for gauge in gauges], fontsize=13)
+    ax.set(xlim=(0, 1.28), xticks=())
+    ax.invert_yaxis()
+    ax.spines[["top", "right", "bottom"]].set_visible(False)
+    ax.set_title(f"{tile_of_a_thread} results a thread, {rows} x {rows} a block", fontsize=14, weight="bold")
+    said = "; ".join(f"{' '.join(name.split())} {value:.3g}" for name, value, *_ in gauges)
+    return fig, f"{tile_of_a_thread} results in a thread: {said}."
 
 
 def draw_pipeline(load: int, multiply: int, chunks: int) -> Figure:
@@ -154,11 +231,18 @@ def draw_mix(codes: list[Code]) -> Figure:
         share = found["multiply-add"] / sum(found.values())
         ax.text(101, y, f"{share:.0%} multiply-adds", va="center", fontsize=12)
     ax.set_yticks(range(len(codes)), [code.rung.split(",")[0] for code in codes], fontsize=12)
-    ax.set(xlim=(0, 128), xticks=(0, 25, 50, 75, 100), xlabel="instructions of the inner loop (%)")
+    ax.set(xlim=(0, 128), xticks=(0, 25, 50, 75, 100))
+    ax.set_xlabel("instructions of the inner loop (%)", fontsize=12)
     ax.invert_yaxis()
     ax.spines[["top", "right"]].set_visible(False)
     fig.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=11)
     return fig
+
+
+def mix_in_words(codes: list[Code]) -> str:
+    """What the picture of the instructions shows."""
+    shares = (f"{code.rung} {kinds(code.mix)['multiply-add'] / sum(code.mix.values()):.0%}" for code in codes)
+    return f"A bar for each rung, with the share of multiply-adds in its inner loop: {', '.join(shares)}."
 
 
 def draw_occupancy(codes: list[Code], card: Card) -> Figure:
@@ -394,7 +478,106 @@ HINTS = {
         "row), and "
         "right = min(column + 1, last column).",
         "In the loop over k: a0, a1 = a[row, k], a[below, k]; b0, b1 = b[k, column], b[k, right]; four sums. "
-        "After it write "
-        "c[row, column], and the other three only where their row and column exist.",
+        "After it write c[row, column], c[row, right], c[below, column], c[below, right]: where below is row, both are "
+        "the same sum.",
+    ),
+}
+
+
+# --- predictions ----------------------------------------------------------------------------------
+LESS, AS_MUCH, MORE = "less than 4 times as long", "about 8 times as long", "more than 8 times as long"
+TENTH, QUARTER, HALF = "less than a tenth", "about a quarter", "about a half"
+
+
+def of_eight_images() -> str:
+    """How much longer eight images take than one, on one core of this CPU."""
+    times = this_cpu.measure_roof(images=(1, 8), rounds=3).layers[8][2]
+    return LESS if times < 4 else AS_MUCH if times < 10 else MORE
+
+
+def most_loads() -> str:
+    """The rung with the most load instructions for a multiply-add."""
+    return max(ladder.count_rungs(), key=lambda work: work.loads).rung
+
+
+def share_of_multiply_adds(rung: str = "skip_zeros") -> str:
+    """How much of the inner loop of a rung is multiply-adds; the least where there is no machine code to count in."""
+    codes = {code.rung: code for code in machine_code.compiled("conv2d")[0]}
+    share = kinds(codes[rung].mix)["multiply-add"] / sum(codes[rung].mix.values()) if rung in codes else 0.0
+    return TENTH if share < 0.1 else QUARTER if share < 0.375 else HALF
+
+
+def redundancy_of_gradient() -> float:
+    """How many times the useful multiply-adds the regular way does for the input gradient of a dy of 2 x 2."""
+    count = flops.count("conv2d_input", this_cpu.layer("conv2d_input", 2, 1))
+    return count.regular / count.useful
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    "06.a": guesses.Number(
+        lambda: intensities()[f"register_tile {register_tile.BM}x{register_tile.BN}"],
+        "It is {answer:g}: 2 * 64 * 64 operations for (64 + 64) * 4 bytes.",
+        low="Count for one term of the sum: 2 * 64 * 64 operations, and 64 + 64 numbers of 4 bytes.",
+        high="Count for one term of the sum: 2 * 64 * 64 operations, and 64 + 64 numbers of 4 bytes.",
+        thoughts={
+            8: "You have counted a multiply-add as one operation. It is two, a product and a sum.",
+            32: "These are multiply-adds for each number. But a multiply-add is two operations, and a number 4 bytes.",
+            64: "These are operations for each number. A number has 4 bytes.",
+            2: "That is shared, with tiles of 8 x 8.",
+        },
+        near=2,
+    ),
+    "06.b": Choice(
+        (LESS, AS_MUCH, MORE),
+        of_eight_images,
+        "Measured just now: {answer}. For one image or for eight, all weights have to come from memory once, and that "
+        "takes most of the time. It is the same in kernels: the more results share a number, the better.",
+        {
+            LESS: "That is what the roof says. But on this computer something else takes the time.",
+            AS_MUCH: "That would be so if arithmetic took the time. But what has to come from memory, and how often?",
+            MORE: "Eight images need the same weights as one. They come from memory only once.",
+        },
+    ),
+    "06.c": Choice(
+        kernels.SIMULATED_RUNGS,
+        most_loads,
+        "It is {answer}. Shared memory is nearer, but a thread that makes one result still loads two numbers for each "
+        "multiply-add. It loads the tiles besides, and asks the table where its positions are.",
+        {
+            "with_zeros": "It loads two numbers for each multiply-add, also where one is a zero. Others load more.",
+            "skip_zeros": "It loads two numbers for each multiply-add, and nothing else. Others load more.",
+            "shared": "Nearly. It loads two numbers for each multiply-add from shared memory, and the tiles besides. "
+            "Which rung does all that, and reads a table?",
+            "grouped": "It reads a table, too, but others load more.",
+            "register_tile": "It keeps numbers in registers, and uses each of them 8 times.",
+            "tiled": "It keeps numbers in registers, and each load brings four of them.",
+        },
+    ),
+    "06.d": Choice(
+        (TENTH, QUARTER, HALF),
+        share_of_multiply_adds,
+        "It is {answer}. For each multiply-add, a thread of the simple rungs finds out where two numbers are: twenty "
+        "to forty instructions.",
+        {
+            TENTH: "There are more than you think.",
+            QUARTER: "That would be two loads, a multiply-add, and one step of the loop. But where are the numbers? An "
+            "index of four axes has to become an address.",
+            HALF: "Two numbers have to be loaded for each multiply-add, and each of them has an address.",
+        },
+    ),
+    "06.e": guesses.Number(
+        redundancy_of_gradient,
+        "It is {answer:g}: along each axis 12 products instead of 5.",
+        low="Zeros between the elements cost a factor of 2 along each axis, and padding comes on top.",
+        high="Count along one axis: 4 elements of dx with 3 taps each. How many of these 12 meet an element of dy?",
+        thoughts={
+            2: "That is the zeros between the elements along one axis. There are two axes, and padding.",
+            2.25: "That is padding alone, as in conv2d. Here, zeros stand between the elements as well.",
+            2.4: "That is right along one axis. There are two of them.",
+            4: "That is the zeros between the elements. Padding comes on top.",
+            9: "That is 4 * 2.25. But around a larger map with zeros inside, padding costs less.",
+        },
+        within=0.05,
+        near=0.5,
     ),
 }

@@ -13,7 +13,9 @@ from .. import flops, plots
 from ..geometry import ConvShape
 from ..plots.gallery import KINDS
 from ..steps import regular
+from . import small_network
 from .answers import Wrong, call, shown
+from .guesses import Choice, Number, Prediction
 from .trying import compare, difference, no_float64, run_kernel
 
 STYLES = (("-", 5, "#9CCBE8"), ("--", 2, plots.RED), (":", 2, "black"))  # loss curves that lie on each other
@@ -244,6 +246,46 @@ def _first(changed: Any, old: Any) -> Any:
     return np.append(changed[:4], old[4:])
 
 
+# --- predictions ----------------------------------------------------------------------------------
+def _curves() -> str:
+    """How the loss curves of the skipping and the regular way differ, in a short training on noise."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((512, 8, 8, 1), dtype=np.float32), rng.integers(0, 10, 512)
+    skipping, regularly = (
+        np.array(small_network.train(small_network.Network(ops, seed=0), images, labels, epochs=1, seed=0))
+        for ops in (small_network.Skipping, small_network.Regular)
+    )
+    gap = (skipping - regularly)[-1]
+    return "on each other" if abs(gap) < 1e-4 else "skipping lower" if gap < 0 else "skipping higher"
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    "07.a": Number(
+        lambda: flops.network(small_network.layers(batch=64)).total.saved,
+        "It is {answer:.2f} times, over all layers and passes.",
+        low="In the last layer no window has more than four of nine taps on the map, in all three passes.",
+        high="Only the gradients of layers with a stride have inserted zeros. In all other passes it is padding alone.",
+        thoughts={
+            9 / 4: "That is the last layer. The two others have a stride, so their gradients have inserted zeros.",
+            4: "The stride squared fits the gradients of a layer with a stride, and no forward pass.",
+            1: "That would be a network without padding and without a stride.",
+            1.44: "That is a forward pass with padding on a small map. The gradients do more in vain.",
+        },
+        within=0.12,
+        near=0.5,
+    ),
+    "07.b": Choice(
+        ("on each other", "skipping lower", "skipping higher"),
+        _curves,
+        "They lie {answer}. A product with an added zero adds 0 to a sum, so leaving it out changes nothing. They "
+        "differ only because float32 rounds differently when a sum is taken in another order, and training lets such "
+        "differences grow a little.",
+        {
+            "skipping lower": "Skipping leaves out work, and no information: the sums are the same.",
+            "skipping higher": "What is left out is zero, so nothing is missing from the sums.",
+        },
+    ),
+}
 EXERCISES: dict[str, Callable[[Any], str]] = {
     "07.1": makes,
     "07.2": my_backward,

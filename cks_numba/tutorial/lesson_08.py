@@ -20,6 +20,7 @@ from ..plots.gallery import KINDS, OPERATORS
 from . import cost
 from .answers import Wrong, agree, call, shown
 from .cards import Card
+from .guesses import Choice, Number, Prediction
 from .trying import Case, compare, no_float64, run_kernel, traced
 
 NAMES = {"useful": "useful", "padded": "by a padded zero", "inserted": "by an inserted zero", "both": "by both"}
@@ -298,6 +299,54 @@ def _nearly(x: Any, g: Any, right: Any) -> dict[str, Any]:
     }
 
 
+# --- predictions ----------------------------------------------------------------------------------
+ASKED = {  # prediction 08.a: name and size of the image of a network
+    "VGG-16, 224x224": ("vgg16", 224),
+    "ResNet-18, 32x32": ("resnet18", 32),
+    "U-Net, 572x572": ("unet", 572),
+    "DCGAN generator, 64x64": ("dcgan-generator", 64),
+}
+
+
+def _winograd_wins() -> int:
+    """The smallest map from which on Winograd takes fewer instructions than skipping, with the better of its tiles."""
+    size = SMALL
+    while size > 1 and _winograd_is_cheaper(size - 1):
+        size -= 1
+    return size
+
+
+def _winograd_is_cheaper(size: int) -> bool:
+    found = cost.instructions("conv2d", layer_of(size, 3, 1))
+    return min(found["Winograd 2x2"], found["Winograd 4x4"]) < found["skipping"]
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    "08.a": Choice(
+        tuple(ASKED),
+        lambda: max(ASKED, key=lambda name: flops.network(*ASKED[name]).total.share("redundant")),
+        "It is {answer}. Two things add zeros: strides, everywhere and at any size, and padding, on small maps only. "
+        "VGG-16 on photographs has no strides and large maps; DCGAN is all strides.",
+        {
+            "VGG-16, 224x224": "It has no strides, and on large maps the padding is a small part.",
+            "ResNet-18, 32x32": "Its last maps are small and some layers have a stride, but most have none.",
+            "U-Net, 572x572": "Its maps are large, nothing is padded, and only four of its layers have a stride.",
+        },
+    ),
+    "08.b": Number(
+        _winograd_wins,
+        "It is {answer}, where one tile of 4x4 results covers the map. Which tile is better changes with the size, as "
+        "what hangs over the edge is thrown away: 4x4 on 3x3 and 7x7 maps, 2x2 on 5x5 maps.",
+        low="A single tile has more products than a map of one element has useful ones.",
+        high="Winograd also has tiles of 4x4 results, with 36 products for 16 results.",
+        thoughts={
+            1: "There skipping does one product where a tile does 16.",
+            2: "There both do 16 products, but Winograd has its transforms on top.",
+            4: "A tile of 4x4 results fits there exactly, and Winograd wins by far. It does so a little earlier.",
+            6: "It wins on some smaller maps, too: not only 2x2 tiles count.",
+        },
+    ),
+}
 EXERCISES: dict[str, Callable[[Any], str]] = {
     "08.1": with_inserted_zeros,
     "08.2": wasteful_network,

@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ class Code(NamedTuple):
     loop: list[str]
 
 
+@cache
 def compiled(operator: str, arch: str = "sm_90") -> tuple[list[Code], str]:
     """Return the rungs of an operator as machine code, and tell where it comes from.
 

@@ -167,9 +167,10 @@ def reads_to_beat(subject: Subject) -> float:
 # --- traced -----------------------------------------------------------------------------------------
 @dataclass
 class Notes(Log):
-    """A log that also knows who read what, and numbers the threads that have written."""
+    """A log that also knows who read and wrote what, and numbers the threads that have written."""
 
     reads: Counter[tuple[Who, Element]] = field(default_factory=Counter)
+    writes: list[tuple[Who, Any]] = field(default_factory=list)
     writers: list[Who] = field(default_factory=list)
 
 
@@ -193,6 +194,7 @@ class Spied(Watched):
     def __setitem__(self, index: Any, value: Any) -> None:
         super().__setitem__(index, value)
         self.notes.writers.append((self.notes.block, self.notes.thread))
+        self.notes.writes.append((self.notes.writers[-1], index))
         self.writer[index] = len(self.notes.writers) - 1
 
 
@@ -221,7 +223,7 @@ class Seen(NamedTuple):
 def see(kernel: Any, case: Case, names: tuple[str, str, str]) -> Seen | None:
     """Trace a kernel; None where its source cannot be traced."""
     notes = Notes()
-    arrays = [_spied(size, name, notes) for size, name in zip(case.sizes, names, strict=True)]
+    arrays = [spied(size, name, notes) for size, name in zip(case.sizes, names, strict=True)]
     grid, block = (size if isinstance(size, tuple) else (size,) for size in (case.grid, case.block))
     try:
         Machine(notes).launch(kernel, grid, block, (*arrays, *case.scalars))
@@ -241,7 +243,8 @@ def see(kernel: Any, case: Case, names: tuple[str, str, str]) -> Seen | None:
     return Seen(writers, notes.reads, wasted, done, lost)
 
 
-def _spied(size: Index, name: str, notes: Notes) -> Spied:
+def spied(size: Index, name: str, notes: Notes) -> Spied:
+    """An array of ones whose elements know the name of the array and their place."""
     made = Spied(blank(size, np.float32, notes).cells, notes, np.full(size, -1))
     for index in np.ndindex(*size):
         made.cells[index] = Number(1.0, notes, Element(name, index, REAL))

@@ -8,13 +8,22 @@ import html
 import inspect
 import io
 import re
+import tempfile
 import textwrap
+from pathlib import Path
 from typing import Any
+
+from .. import plots
+from ..geometry import ConvShape
 
 DPI = 120
 """Pixels per inch of the stored picture."""
 SHOWN = 64
 """Pixels per inch on the screen; fewer than stored, so that the picture is sharp on a fine screen too."""
+
+MOVING_DPI = 48
+"""Pixels per inch of an animation: its frames are many."""
+SUMMARY = "An animation. Close it here to stop it."
 
 COLUMN = 56
 """Most characters in a line of `side_by_side`: two columns fit in JupyterLab, with its sidebar, in 1280 pixels."""
@@ -55,6 +64,44 @@ def show(figure: Any, alt: str) -> None:
     png = base64.b64encode(buffer.getvalue()).decode()
     metadata = {"image/png": {"alt": alt, "width": round(figure.get_figwidth() * SHOWN)}}
     display({"image/png": png, "text/plain": alt}, metadata=metadata, raw=True)
+
+
+def picture(kind: str, data: bytes | str, alt: str, width: int | None = None) -> str:
+    """HTML of a picture that contains its data.
+
+    Examples
+    --------
+    >>> picture("image/png", b"", "A dot.", 20)
+    '<img alt="A dot." width="20" style="max-width: 100%; height: auto" src="data:image/png;base64,">'
+    """
+    encoded = base64.b64encode(data).decode() if isinstance(data, bytes) else data.replace("\n", "")
+    size = "" if width is None else f' width="{width}"'
+    return (
+        f'<img alt="{html.escape(alt)}"{size} style="max-width: 100%; height: auto" src="data:{kind};base64,{encoded}">'
+    )
+
+
+def play(operator: str, shape: ConvShape, alt: str) -> None:
+    """Display an animation of an operator, the regular way beside the skipping way; a reader can close it.
+
+    Parameters
+    ----------
+    operator : {"conv2d", "conv2d_input", "conv2d_weight"}
+    shape : ConvShape
+    alt : str
+        What the animation shows, in a sentence or two.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For what `plots.animate` refuses.
+    """
+    from IPython.display import display
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = plots.animate(operator, shape, Path(folder, "animation.gif"), dpi=MOVING_DPI).read_bytes()
+    fold = f"<details open><summary>{SUMMARY}</summary>{picture('image/gif', data, alt)}</details>"
+    display({"text/html": fold, "text/plain": alt}, raw=True)
 
 
 def source(thing: Any) -> str:

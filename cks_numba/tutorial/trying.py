@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,8 @@ LIMIT = 20_000
 """Jumps back in loops after which a thread counts as running without end; no exercise needs a hundred."""
 FEW = 6
 """Products that a message writes out."""
+DIGITS = 8
+"""Digits in base 8 of a whole number that float32 holds exactly."""
 
 Index = tuple[int, ...]
 Triple = tuple[int, int, int]
@@ -100,8 +103,9 @@ def _fault(result: Result, out: Any) -> str:
     if first.kind == "race" and "atomic" in first.text:
         return f"{first.text}\n  or let each thread make results of its own, which no other thread writes"
     if first.kind != "out of bounds":
-        return first.text
-    if result.block[1:] == (1, 1) and number >= out.size:
+        return first.text.replace("cuda.syncwarp()", "cuda.syncthreads()")  # the only barrier that the course teaches
+    least = result.grid[1:] == result.block[1:] == (1, 1) and (result.grid[0] - 1) * result.block[0] <= out.size
+    if least and number >= out.size:  # a thread for each result, and some to spare
         return f"{first.text}\n  there are {out.size} results: this thread, number {number}, has none and must stop"
     return (
         f"{first.text}\n  test the index against both ends of the array before you use it; a GPU would not say a word"
@@ -205,6 +209,74 @@ def _name(array: str, index: Index) -> str:
     return f"{array}[{', '.join(map(str, index))}]"
 
 
+# --- arrays by a formula --------------------------------------------------------------------------
+class Filling(NamedTuple):
+    """A launch of a kernel ``(*args, out)`` that fills an array.
+
+    Attributes
+    ----------
+    where : str
+        The case, in words.
+    grid, block : int or tuple of int
+    args : tuple of ndarray
+    right : ndarray
+        What the kernel should make.
+    mistakes : dict
+        From what can be wrong with a kernel to the array that it then makes; the same mistakes in all launches.
+    """
+
+    where: str
+    grid: Any
+    block: Any
+    args: tuple[Any, ...]
+    right: Any
+    mistakes: dict[str, Any]
+
+    def launch(self, kernel: Any) -> tuple[Any, Result]:
+        """The array that a kernel makes, and the report."""
+        out = np.empty(self.right.shape, np.float32)
+        return out, run_kernel(kernel, self.grid, self.block, (*self.args, out), out, self.where)
+
+    def made_by(self, mistake: str, kernel: Any) -> bool:
+        """Whether a kernel makes what this mistake would; True if it cannot run here."""
+        try:
+            return _same(self.launch(kernel)[0], self.mistakes[mistake])
+        except Wrong:
+            return True
+
+
+def fills(kernel: Any, fillings: list[Filling], name: str) -> list[Result]:
+    """Try a kernel that fills an array by a formula.
+
+    Parameters
+    ----------
+    kernel : function with ``@cuda.jit`` above it
+    fillings : list of Filling
+    name : str
+        What the array is called in the exercise.
+
+    Returns
+    -------
+    list of Result
+        The reports of all launches.
+
+    Raises
+    ------
+    Open, Wrong
+    """
+    results = []
+    for one in fillings:
+        out, result = one.launch(kernel)
+        if not _same(out, one.right):
+            causes = {text: array for text, array in one.mistakes.items() if _same(out, array)}
+            causes = {text: causes[text] for text in causes if all(at.made_by(text, kernel) for at in fillings)}
+            held = f"Your kernel adds to what {name} held before: the first value must replace it."
+            compare(out, one.right, {**causes, held: one.right + UNTOUCHED}, one.where, name)
+        results.append(result)
+    no_float64(results[-1])
+    return results
+
+
 # --- sums of products -----------------------------------------------------------------------------
 class Case(NamedTuple):
     """A launch of a kernel ``(a, b, out, *scalars)`` whose results are sums of products.
@@ -215,7 +287,8 @@ class Case(NamedTuple):
         The case, in words.
     sizes : three tuples of int
         Shapes of a, b and out.
-    scalars : tuple of int
+    scalars : tuple of int and ndarray
+        What follows the three arrays.
     grid, block : int or tuple of int
     terms : dict
         The products of each result.
@@ -225,7 +298,7 @@ class Case(NamedTuple):
 
     where: str
     sizes: tuple[Index, Index, Index]
-    scalars: tuple[int, ...]
+    scalars: tuple[Any, ...]
     grid: Any
     block: Any
     terms: Terms
@@ -301,15 +374,24 @@ def _sum(pairs: Iterable[tuple[Index, Index]], names: tuple[str, str, str]) -> s
 
 
 def _products(kernel: Any, case: Case) -> Terms:
-    """The products that a kernel adds up, by experiment."""
+    """The products that a kernel adds up, by experiment.
+
+    With a 1 in one element of a, and 1, 8, 64... in some of b, a digit of a result in base 8 says how often it has the
+    product with one of these. float32 holds DIGITS of them exactly.
+    """
     found: dict[Index, set[tuple[Index, Index]]] = {}
-    for k in np.ndindex(*case.sizes[0]):
-        for j in np.ndindex(*case.sizes[1]):
-            a, b = (np.zeros(size, np.float32) for size in case.sizes[:2])
-            a[k] = b[j] = 1
-            for index in np.argwhere(np.isclose(case.launch(kernel, a, b)[0], 1)):
-                found.setdefault(tuple(map(int, index)), set()).add((k, j))
-    return {index: frozenset(pairs) for index, pairs in found.items()}
+    places = list(np.ndindex(*case.sizes[1]))
+    for k, first in product(np.ndindex(*case.sizes[0]), range(0, len(places), DIGITS)):
+        a, b = (np.zeros(size, np.float32) for size in case.sizes[:2])
+        a[k] = 1
+        for digit, j in enumerate(places[first : first + DIGITS]):
+            b[j] = 8**digit
+        out, _ = case.launch(kernel, a, b)
+        for index in np.argwhere((out > 0) & (out < 8**DIGITS) & (out == np.floor(out))):
+            digits = f"{int(out[tuple(index)]):o}"[::-1]
+            once = (places[first + digit] for digit, often in enumerate(digits) if often == "1")
+            found.setdefault(tuple(map(int, index)), set()).update((k, j) for j in once)
+    return _clean({index: frozenset(pairs) for index, pairs in found.items()})
 
 
 def _cause(kernel: Any, failed: Case, cases: list[Case], found: Terms) -> Iterator[str]:

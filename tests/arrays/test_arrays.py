@@ -117,7 +117,7 @@ def test_dlpack_errors():
         TypeError, match=r"x must be in host memory, .* got DLPack device 2: take cupy.from_dlpack\(x\)"
     ):
         cks.conv2d(Foreign(x, device=2), Foreign(w))
-    with pytest.raises(TypeError, match="x must be float32 or float64, got int64"):
+    with pytest.raises(TypeError, match="x must be float16, bfloat16, float32 or float64, got int64"):
         cks.conv2d(Foreign(x.astype(np.int64)), Foreign(w))
     broken = Foreign(np.array(["text"]))
     with pytest.raises(TypeError, match="x cannot be read through DLPack: "):
@@ -200,9 +200,38 @@ def test_jax_arrays_in_and_out(layout, monkeypatch):
         np.testing.assert_allclose(got, wanted, atol=1e-4)
     with pytest.raises(ValueError, match="out must be writeable, got a read-only array"):
         cks.conv2d(x, w, **KEYS, layout=layout, out=jax.numpy.zeros_like(y))
-    with pytest.raises(TypeError, match="x must be float32 or float64, got bfloat16"):
-        cks.conv2d(x.astype("bfloat16"), w, layout=layout)
+    with pytest.raises(TypeError, match="x must be float16, bfloat16, float32 or float64, got int32"):
+        cks.conv2d(x.astype("int32"), w, layout=layout)
     with pytest.raises(
         TypeError, match="x and w must be of one kind, got jaxlib arrays for x and NumPy arrays for w: take jax"
     ):
         cks.conv2d(x, np.asarray(w), layout=layout)
+
+
+@pytest.mark.jax
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_jax_arrays_of_16_bits(layout, dtype):
+    """JAX's arrays of bfloat16 have DLPack, but NumPy cannot read it; what comes out is the rounded sum."""
+    jax = pytest.importorskip("jax", reason="JAX is not installed (pip install jax)")
+    axes = (0, 1, 2, 3) if layout == "NHWC" else (0, 3, 1, 2)
+    given = [jax.numpy.asarray(array.transpose(axes), dtype) for array in operands()]
+    exact = calls(*(np.asarray(array, np.float64) for array in given), layout=layout, backend="cpu")
+    for got, wanted in zip(calls(*given, layout=layout, backend="cpu"), exact, strict=True):
+        assert isinstance(got, jax.Array) and got.dtype == dtype
+        step = float(jax.numpy.finfo(dtype).eps) * 2.0 ** (np.frexp(wanted)[1] - 1)
+        assert (abs(np.asarray(got, np.float64) - wanted) <= 0.501 * step + 1e-6).all()
+    with pytest.raises(ValueError, match="out must be writeable, got a read-only array"):
+        cks.conv2d(*given[:2], **KEYS, layout=layout, out=calls(*given, layout=layout, backend="cpu")[0])
+
+
+def test_bfloat16_that_numpy_is_not_given():
+    class Own(Foreign):
+        dtype = "bfloat16"
+
+        def __array__(self, dtype=None, copy=None):
+            return self.array
+
+    x, w, _ = operands()
+    with pytest.raises(TypeError, match="x cannot be read through DLPack: NumPy gets float32 for bfloat16"):
+        cks.conv2d(Own(x), Own(w), **KEYS)

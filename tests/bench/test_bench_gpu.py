@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 
-from cks_numba import operators
+from cks_numba import kernels, operators
 from cks_numba.backends import cuda as backend
 from cks_numba.bench import cases, gpu, results
 from cks_numba.commands import main
@@ -35,10 +35,10 @@ def test_dry_run_writes_every_contender_and_goes_on_where_it_stopped(tmp_path, c
         with pytest.raises(KeyboardInterrupt):
             main([*DRY, "--csv", str(path)])
     first = results.read(path)
-    assert {(r.contender, r.layout) for r in first} == {
-        *((name, "NHWC") for name in gpu.RUNGS),
-        *((name, layout) for name in (results.PEER, gpu.TF32) for layout in ("NHWC", "NCHW")),
-    }
+    found = {(r.contender, r.layout, r.dtype) for r in first}
+    assert found == set(gpu.CONTENDERS) and len(found) == len(first) == len(gpu.RUNGS) + 2 + 3 + 6
+    assert {(f"cks_numba, {kind}", "NHWC", kind) for kind in ("float16", "bfloat16")} <= found
+    assert {name for name, _, _ in found} >= {*kernels.RUNGS} - {"with_zeros", "tiled", "tensor"}
     assert main([*DRY, "--csv", str(path)]) == 0
     rows = results.read(path)
     chosen = [case for case in cases.gpu_table() if "DCGAN, 32x32" in case.name]

@@ -188,15 +188,46 @@ def course() -> ModuleType:
 
 def test_readme_states_the_minutes_of_the_notebooks_and_they_are_near_the_estimate() -> None:
     build = course()
-    stated = {name: int(number) for name, number in re.findall(r"^\| \[(\d\d_\w+)\].* (\d+) \|$", README, re.MULTILINE)}
+    rows = re.findall(r"^\| \[(\d\d[a-z]?_\w+)\].* (\d+) \|$", README, re.MULTILINE)
+    stated = {name: int(number) for name, number in rows}
     assert list(stated) == [path.stem for path in build.solutions()]
     for path in build.solutions():
-        notebook = build.read(build.FOLDER / path.name)
+        notebook = build.read(path)
         (said,) = re.findall(r"(\d+) minutes", build.source_of(notebook["cells"][1]))
         assert stated[path.stem] == int(said), path.stem
         assert abs(int(said) - build.minutes(notebook)) <= MINUTES_APART, f"{path.stem}: {build.minutes(notebook):.0f}"
-    rates = build.WORDS_A_MINUTE, build.LINES_A_MINUTE, build.MINUTES_AN_EXERCISE, MINUTES_APART
-    assert rates == (150, 20, 3, 5)  # README states them below its table
+        assert build.minutes(notebook) <= build.MOST_MINUTES, f"{path.stem} is to be split"
+    rates = build.WORDS_A_MINUTE, build.LINES_A_MINUTE, build.MINUTES_AN_EXERCISE, build.LINES_WRITTEN_A_MINUTE
+    assert (*rates, MINUTES_APART) == (150, 20, 3, 2, 5)
+
+
+def test_the_syllabus_adds_up_the_minutes_that_the_notebooks_state() -> None:
+    build = course()
+    stated = {}
+    for path in build.solutions():
+        notebook = build.read(path)
+        stated[path.name.split("_")[0]] = int(re.findall(r"(\d+) minutes", build.source_of(notebook["cells"][1]))[0])
+    (text,) = (
+        build.source_of(cell)
+        for cell in build.read(build.solutions()[0])["cells"]
+        if "## How much time do you have?" in build.source_of(cell)
+    )
+    rows = re.findall(r"^\| (20 minutes|two hours|a day) \| (.*?)(?:, and look .*?)? \| (\d+) \|$", text, re.MULTILINE)
+    assert [time for time, _, _ in rows] == ["20 minutes", "two hours", "a day"]
+    for (_, lessons, minutes), most in zip(rows, (20, 120, 480), strict=True):
+        assert sum(stated[name] for name in lessons.split(", ")) == int(minutes) <= most
+    assert rows[-1][1].split(", ") == list(stated)  # a day is for all of them
+
+
+def test_a_kernel_takes_longer_than_an_answer_and_a_solution_is_not_read() -> None:
+    build = course()
+    cell = "x = 1\n### BEGIN SOLUTION\ny = 2\n\nz = 3\n### END SOLUTION"
+
+    def minutes(source: str) -> float:
+        return float(build.minutes({"cells": [{"cell_type": "code", "source": source}]}))
+
+    assert minutes(cell) == 3 + 1 / 20
+    assert minutes(f"@cuda.jit\n{cell}") == 3 + 2 / 20 + 2 / 2
 
 
 def test_the_reading_order_of_readme_takes_the_minutes_that_it_says() -> None:

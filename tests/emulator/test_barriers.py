@@ -37,7 +37,7 @@ def faults(item, text):
         yield [fault.kind for fault in launch.result("kernel", seconds, launch.poisoned(None)).faults]
 
 
-@pytest.mark.parametrize("how", [*(rung for rung in kernels.RUNGS if rung != "tiled"), *tiled.TILES], ids=str)
+@pytest.mark.parametrize("how", [*(rung for rung in kernels.SIMULATED_RUNGS if rung != "tiled"), *tiled.TILES], ids=str)
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_every_deleted_barrier_is_found(operator, how):
     count = 0

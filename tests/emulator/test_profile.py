@@ -185,3 +185,15 @@ def test_the_profile_names_the_wasteful_line_and_a_remedy():
     _, first, *_, hint = result.profile().splitlines()
     assert first.startswith("  shared read: 32 passes, 1 would do: 32×") and first.endswith("out[j, i] = tile[i, j]")
     assert hint.startswith("shared memory: ") and "32 passes, 1 would do" in result.html()
+
+
+@cuda.jit
+def three_barriers(x):
+    for _ in range(3):
+        cuda.syncthreads()
+    x[cuda.grid(1)] = 0
+
+
+def test_barriers_are_counted_by_block():
+    assert check_kernel(three_barriers, 5, 64, np.ones(320, np.float32)).barriers == 3 * 5
+    assert check_kernel(shifted, 1, 32, *(np.ones(n, np.float32) for n in (32, 33))).barriers == 0

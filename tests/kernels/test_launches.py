@@ -11,7 +11,7 @@ from reference import HARD_SHAPES, integers
 
 from cks_numba import kernels, plan_table
 from cks_numba.geometry import OPERATORS, ConvShape, plan
-from cks_numba.kernels import tiled
+from cks_numba.kernels import tensor, tiled
 from cks_numba.kernels.grouped import launch_groups
 from cks_numba.kernels.tiled.sizes import BK
 
@@ -42,6 +42,53 @@ def test_wrong_arguments_of_launches():
         kernels.launches("conv2d", SHAPE, (x, w, np.asfortranarray(y)))
     with pytest.raises(ValueError, match="arrays must be three arrays"):
         kernels.launches("conv2d", SHAPE, (x, w))
+
+
+def test_each_rung_says_which_dtypes_it_takes():
+    x, w, y = integers("conv2d", SHAPE, "float64")
+    with pytest.raises(TypeError, match="x must be float32 or float16 or bfloat16 like the other arrays, got float64"):
+        kernels.launches("conv2d", SHAPE, (x, w, y), rung="tensor")
+    halves = tuple(array.astype(np.float16) for array in (x, w, y))
+    with pytest.raises(TypeError, match="x must be float32 or float64 like the other arrays, got float16"):
+        kernels.launches("conv2d", SHAPE, halves)
+    with pytest.raises(TypeError, match="w must be float32 or float16 or bfloat16 like the other arrays, got float32"):
+        kernels.launches("conv2d", SHAPE, (halves[0], w.astype(np.float32), halves[2]), rung="tensor")
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_tensor_goes_to_tiled_where_the_model_finds_it_faster(operator):
+    large = ConvShape(n=128, ih=16, iw=16, ic=128, oc=128, fh=3, fw=3, padding=1)
+    small = ConvShape(n=1, ih=5, iw=5, ic=3, oc=5, fh=3, fw=3, padding=1)
+    odd = ConvShape(n=128, ih=16, iw=16, ic=130, oc=130, fh=3, fw=3, padding=1)
+    names = []
+    for shape in (large, odd, small):
+        arrays = tuple(np.empty(size, np.float32) for _, size in shape.arrays(operator))
+        names.append([launch.name for launch in kernels.launches(operator, shape, arrays, rung="tensor")])
+    assert names[0][0].startswith(f"{operator} tensor tf32 128x")
+    assert any("tensor" in name for name in names[1]) and names[1][0].startswith("pad ")
+    assert all("tiled" in name or "sum" in name for name in names[2])
+    halves = tuple(np.empty(size, np.float16) for _, size in small.arrays(operator))
+    assert any("tensor float16" in item.name for item in kernels.launches(operator, small, halves, rung="tensor"))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_tensor_takes_memory_once_and_cuts_it(operator):
+    """Workspaces are kept by shape and dtype: two pieces of the same size must not be the same memory."""
+    shape, asked = ConvShape(n=2, ih=5, iw=5, ic=3, oc=3, fh=3, fw=3, padding=1), []
+
+    def scratch(like, size):
+        asked.append(np.zeros(size, like.dtype))
+        return asked[-1]
+
+    arrays = tuple(np.empty(size, np.float16) for _, size in shape.arrays(operator))
+    parts = 2 if operator == "conv2d_weight" else 1
+    choice = tiled.Choice(operator, shape, tensor.TILES[-1], parts, 132, tensor.FORMATS["float16"].unit)
+    built = tensor.launches(operator, shape, arrays, choice, scratch)
+    handed = [launch.args[1] for launch in built if launch.name.startswith("pad")]
+    handed += [launch.args[0] for launch in built if launch.name.startswith("sum")]
+    assert len(asked) == 1 and len(handed) == 1 + parts
+    assert all(np.shares_memory(asked[0], piece) and piece.ctypes.data % 16 == 0 for piece in handed)
+    assert not any(np.shares_memory(a, b) for k, a in enumerate(handed) for b in handed[:k])
 
 
 def test_empty_batch_needs_no_launch_but_a_gradient_of_zeros():

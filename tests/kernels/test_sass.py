@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from numba import typeof
 
 from cks_numba.commands import main
 from cks_numba.geometry import OPERATORS
-from cks_numba.kernels import sass, tiled
+from cks_numba.kernels import sass, tensor, tiled
 from cks_numba.kernels.jit import compiling_for, cuda
 from cks_numba.kernels.register_tile import TM, TN
 from cks_numba.kernels.tiled import TILES
@@ -86,6 +87,78 @@ def test_nothing_is_spilled_and_nothing_is_float64(operator, rung):
         per_load = TM * TN / (TM + TN) if rung == "register_tile" else 1 / 2
         assert compiled.mix["FFMA"] >= per_load * compiled.mix["LDS"] > 0, where
         assert not {"I2F", "F2I", "MUFU", "LDG"} & set(compiled.mix), where
+
+
+# Loads from shared memory in a chunk of 128x128: where terms are neighbours (conv2d), rows (conv2d_weight), or both.
+FRAGMENTS = {
+    ("conv2d", "float16"): {"LDSM": 16},
+    ("conv2d_input", "float16"): {"LDSM": 16},
+    ("conv2d_weight", "float16"): {"LDSM": 16},
+    ("conv2d", "float32"): {"LDSM": 16},
+    ("conv2d_input", "float32"): {"LDSM": 8, "LDS": 32},
+    ("conv2d_weight", "float32"): {"LDS.64": 16, "LDS": 32},
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("tile", tensor.TILES, ids=str)
+@pytest.mark.parametrize("operator", OPERATORS)
+class TestTensorBudget:
+    pytestmark = needs_tools
+
+    def test_of_every_architecture(self, operator, tile, dtype):
+        launch = sass.tensor_example(operator, dtype, tile)
+        ptx = sass.ptx_of(launch)
+        for arch in sass.ARCHITECTURES:
+            if sass.runs_on(launch, arch):
+                check_tensor(sass.assemble(launch.name, ptx, arch), operator, tile, dtype)
+
+
+def check_tensor(compiled: sass.Compiled, operator: str, tile: tensor.Tile, dtype: str) -> None:
+    """Check the budget of a kernel of the tensor rung."""
+    where = f"{compiled.name} {compiled.arch}: {compiled.registers} registers, {dict(compiled.mix)}"
+    loop, code = compiled.mix, sass.mix(compiled.code)
+    assert 0 < compiled.registers <= 240 / tile.resident * 2 and compiled.spilled == 0, where
+    assert compiled.shared <= 48 * 1024, where
+    assert not any(name.startswith(("LDL", "STL", "DFMA", "DADD", "DMUL", "DSETP")) for name in code), where
+    assert loop["HMMA"] == tile.wm // 16 * (tile.wn // 8) * 2, where  # two steps of a chunk
+    assert loop["LDGSTS"] == (tile.bm + tile.bn) * 4 // tile.threads, where
+    assert loop["BAR"] == 1 and loop["DEPBAR"] == 1 and loop["LDGDEPBAR"] == 1, where
+    assert not {"I2F", "F2I", "MUFU", "LDG", "STS"} & set(loop), where
+    assert len(compiled.loop) <= (400 if dtype == "float32" else 180), where
+    if tile == tensor.TILES[0]:
+        found = {name: count for name, count in loop.items() if name.startswith(("LDS", "LDSM"))}
+        assert {name: count for name, count in found.items() if not name.startswith("LDGSTS")} == (
+            FRAGMENTS[operator, dtype]
+        ), where
+
+
+@pytest.mark.sass
+@pytest.mark.skipif(bool(WHY), reason=WHY or "tools are there")
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0), (12, 0)], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_tensor_budget_as_a_gpu_gets_it(operator, dtype, capability, monkeypatch, tmp_path):
+    """On a GPU numba-cuda links the code of NVVM once more (LTO) and makes no PTX."""
+    from numba.cuda import codegen, dispatcher
+
+    device = SimpleNamespace(compute_capability=capability)
+    monkeypatch.setattr(dispatcher, "get_current_device", lambda: device)
+    monkeypatch.setattr(
+        codegen, "devices", SimpleNamespace(get_context=lambda: SimpleNamespace(device=device)), raising=False
+    )
+    launch = sass.tensor_example(operator, dtype, tensor.TILES[0])
+    options = {name: launch.kernel.targetoptions[name] for name in ("lto", "launch_bounds", "opt")}
+    types = tuple(typeof(arg) for arg in launch.args)
+    linked = dispatcher._Kernel(launch.kernel.py_func, types, **options)
+    cubin = linked._codelibrary.get_cubin(cc=(*capability, "a" if capability >= (9, 0) else ""))
+    path = tmp_path / "kernel.cubin"
+    path.write_bytes(cubin if isinstance(cubin, bytes) else cubin.code)
+    code, loops = sass.read_code(sass._run(sass.tool("nvdisasm"), "-c", str(path)))
+    loop = sass.mix(inner := sass.inner_loop(code, loops))
+    assert options["lto"] and loop["HMMA"] == 64 and loop["LDGSTS"] == 8 and loop["BAR"] == 1, dict(loop)
+    assert len(inner) <= (400 if dtype == "float32" else 180), dict(loop)
+    assert not any(name.startswith(("LDL", "STL")) for name in sass.mix(code)), dict(loop)
 
 
 @pytest.mark.sass

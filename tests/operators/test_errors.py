@@ -100,6 +100,14 @@ VALUE_ERRORS = {
     "bias rank": (conv2d, {"bias": np.ones((1, 6))}, r"bias must have shape \(6,\) .*got \(1, 6\)"),
     "layout": (conv2d, {"layout": "NWHC"}, "layout must be one of 'NHWC', 'NCHW', got 'NWHC'"),
     "layout type": (conv2d, {"layout": None}, "layout must be one of 'NHWC', 'NCHW', got None"),
+    "precision": (conv2d, {"precision": "fp32"}, "precision must be one of 'float32', 'tf32', got 'fp32'"),
+    "precision type": (conv2d_input, {"precision": None}, "precision must be one of 'float32', 'tf32', got None"),
+    "tf32 and float64": (conv2d_weight, {"precision": "tf32"}, 'precision="tf32" is for float32 arrays, got float64'),
+    "tf32 and float16": (
+        conv_transpose2d,
+        {"x": DY.astype("f2"), "w": W.astype("f2"), "precision": "tf32"},
+        'precision="tf32" is for float32 arrays, got float16: leave precision out',
+    ),
     "backend": (
         conv2d,
         {"backend": "gpu"},
@@ -179,16 +187,30 @@ TYPE_ERRORS = {
     "w scalar": (conv2d, {"w": 3.0}, "w must be a NumPy array, .*got float"),
     "x masked": (conv2d, {"x": np.ma.ones((2, 5, 6, 4))}, "x must be a NumPy array, .*got MaskedArray"),
     "out list": (conv2d, {"out": []}, "out must be a NumPy array, .*got list"),
-    "x int": (conv2d, {"x": X.astype(int), "w": W.astype(int)}, "x must be float32 or float64, got int64"),
-    "float and int": (conv2d, {"w": W.astype(int)}, "w must be float32 or float64, got int64"),
-    "float16": (conv2d, {"x": X.astype(np.float16)}, "x must be float32 or float64, got float16"),
-    "complex": (conv2d, {"x": X.astype(complex)}, "x must be float32 or float64, got complex128"),
+    "x int": (
+        conv2d,
+        {"x": X.astype(int), "w": W.astype(int)},
+        "x must be float16, bfloat16, float32 or float64, got int64",
+    ),
+    "float and int": (conv2d, {"w": W.astype(int)}, "w must be float16, bfloat16, float32 or float64, got int64"),
+    "float16": (conv2d, {"x": X.astype(np.float16)}, "x and w must have the same dtype, got float16 and float64"),
+    "complex": (conv2d, {"x": X.astype(complex)}, "x must be float16, .* or float64, got complex128"),
     "float32 with float64": (
         conv2d,
         {"x": X.astype("f4")},
         "x and w must have the same dtype, got float32 and float64",
     ),
     "bias dtype": (conv2d, {"bias": BIAS.astype("f4")}, "x and bias must have the same dtype, got float64 and float32"),
+    "bias dtype, 16 bits": (
+        conv2d,
+        {"x": X.astype("f2"), "w": W.astype("f2"), "bias": BIAS.astype("f4")},
+        r'got float16 and float32: take x.astype\("float32"\)$',
+    ),
+    "out dtype, 16 bits": (
+        conv2d,
+        {"x": X.astype("f2"), "w": W.astype("f2"), "out": DY.astype("f4")},
+        "out must be float16 like the inputs, got float32",
+    ),
     "out dtype": (conv2d, {"out": DY.astype("f4")}, "out must be float64 like the inputs, got float32"),
     "out byte order": (conv2d, {"out": DY.astype(">f8")}, "out must be float64 like the inputs, got >f8"),
     "stride float": (conv2d, {"stride": 1.5}, "stride must be an int, got 1.5"),
@@ -375,11 +397,11 @@ def test_options_by_position_are_named(function, given, call):
         function(*given)
 
 
-@pytest.mark.parametrize("dtype", ["int64", "uint8", "float16", "bool"])
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "longdouble", "bool"])
 @pytest.mark.parametrize("function", [conv2d, conv_transpose2d])
 def test_other_dtypes_name_the_cast(function, dtype):
     x = (X if function is conv2d else DY).astype(dtype)
-    with pytest.raises(TypeError, match=rf'x must be float32 or float64, got {dtype}: take x\.astype\("float32"\)$'):
+    with pytest.raises(TypeError, match=rf'x must be .* or float64, got {x.dtype}: take x\.astype\("float32"\)$'):
         function(x=x, w=W.astype(dtype))
     assert function(x=x.astype("float32"), w=W.astype("float32")).dtype == np.float32
 
@@ -387,6 +409,10 @@ def test_other_dtypes_name_the_cast(function, dtype):
 WAYS = {
     "complex": ({"x": X.astype(complex)}, "got complex128: give x.real and x.imag"),
     "mixed": ({"x": X.astype("f4")}, 'got float32 and float64: take w.astype("float32")'),
+    "mixed, 16 bits": (
+        {"x": X.astype("f2")},
+        'got float16 and float64: take x.astype("float32") and w.astype("float32")',
+    ),
     "mixed, the other": ({"w": W.astype("f4")}, 'got float64 and float32: take x.astype("float32")'),
     "list": ({"x": X.tolist()}, 'got list: take numpy.asarray(x, dtype="float32")'),
     "memory": ({"w": memoryview(W)}, 'got memoryview: take numpy.asarray(w, dtype="float32")'),

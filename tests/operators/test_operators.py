@@ -352,6 +352,17 @@ np.testing.assert_allclose(one.copy_to_host(), cks.conv2d(x[0], w, bias, backend
 added = {"stride": 1, "dilation": 3, "output_padding": 2}  # rows past the padding
 both = [cks.conv_transpose2d(x[:, :2, :2, :1].copy(), w[:1], backend=b, **added) for b in ("cuda", "cpu")]
 np.testing.assert_allclose(*both, atol=1e-5)
+same = [cks.conv2d(x, w, backend="cuda", precision=p) for p in ("float32", "tf32")]  # there are no tensor cores
+np.testing.assert_array_equal(*same)
+half = [a.astype(np.float16) for a in (x, w)]
+assert cks.conv2d(*half).dtype == np.float16  # "auto" is the CPU
+for arrays, keys in ((half, {"backend": "cuda"}), (map(cuda.to_device, half), {})):
+    try:
+        cks.conv2d(*arrays, **keys)
+    except RuntimeError as error:
+        assert "found Numba's simulator" in str(error), error
+    else:
+        raise AssertionError("16 bits in the simulator")
 try:
     cks.conv2d(cuda.to_device(x), cuda.to_device(w), backend="cpu")
 except ValueError as error:

@@ -21,13 +21,14 @@ class Tensor:
 
 x, tensor = np.ones((1, 4, 4, 3)), Tensor()
 reveal_type(conv2d(x, x, x, stride=(2, 1), padding=((1, 0), (1, 0))))
-reveal_type(conv2d(tensor, tensor, layout="NCHW", backend="cpu", out=tensor))
+reveal_type(conv2d(tensor, tensor, layout="NCHW", backend="cpu", precision="tf32", out=tensor))
 reveal_type(cks.conv2d_input((1, 4, 4, 3), tensor, tensor, padding="valid"))
 reveal_type(cks.conv_transpose2d(x, x, output_padding=1))
 reveal_type(cks.sk_dilated(x, [3, 3, 3, 3], x, padding=[1, 1]))
 reveal_type(cks.plan("conv2d", ConvShape(n=1, ih=4, iw=4, ic=1, oc=1, fh=3, fw=3)).useful)
 conv2d(x, x, layout="NHCW")
 conv2d(x, x, backend="gpu")
+conv2d(x, x, precision="fp32")
 conv2d(x, x, padding="full")
 conv2d(x, x, stride=1.5)
 conv2d([1], [1])
@@ -36,7 +37,8 @@ cks.conv4d
 ARRAY = "numpy.ndarray["
 SEEN = [
     *(ARRAY, "Tensor", "Tensor", ARRAY, ARRAY, "int"),
-    *('"layout" to "conv2d"', '"backend" to "conv2d"', '"padding" to "conv2d"', '"stride" to "conv2d"'),
+    *('"layout" to "conv2d"', '"backend" to "conv2d"', '"precision" to "conv2d"'),
+    *('"padding" to "conv2d"', '"stride" to "conv2d"'),
     *('"ArrayT" of "conv2d" cannot be "list[int]"', 'no attribute "conv4d"'),
 ]
 

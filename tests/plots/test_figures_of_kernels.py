@@ -44,7 +44,7 @@ class Counting(Watched):
         return Counting(self.cells.reshape(*shape), self.dtype, self.log)
 
 
-@pytest.mark.parametrize("rung", kernels.RUNGS)
+@pytest.mark.parametrize("rung", kernels.SIMULATED_RUNGS)
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_bytes_of_the_roofline_are_those_that_the_kernels_ask_for(shape, operator, rung, monkeypatch) -> None:
@@ -88,7 +88,7 @@ def test_a_csv_of_the_gpu_adds_measured_points(tmp_path, monkeypatch) -> None:
 def test_sass_figure_counts_every_instruction_of_a_loop_once() -> None:
     picture = gallery.load("f9_sass")
     for operator in OPERATORS:
-        for rung in kernels.RUNGS:
+        for rung in kernels.SIMULATED_RUNGS:
             name = f"{operator} {picture.TILED if rung == 'tiled' else rung}"
             lines = [line for line in sass.read(CSV) if line["kernel"] == name]
             found = picture.counts(operator, rung)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import SimpleNamespace
-
 import matplotlib
 import numpy as np
 import pytest
@@ -13,7 +10,6 @@ from matplotlib.figure import Figure
 from cks_numba import flops, plots, trace
 from cks_numba.geometry import OPERATORS, Axis, ConvShape, plan
 from cks_numba.plots import gallery
-from cks_numba.plots.explore import layer
 
 matplotlib.use("Agg")
 SHAPES = [
@@ -120,51 +116,35 @@ def test_explore_figure_refuses():
         plots.explore_figure("conv3d", SHAPES[0])
 
 
-def test_explore_says_what_it_needs(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    with pytest.raises(ImportError, match="explore.. needs ipywidgets: pip install"):
-        plots.explore()
+@SHAPED
+def test_rows_of_windows_times_taps_are_the_outputs_of_a_group(shape):
+    """Multiply the matrices that `draw_product` draws, for all groups, and compare with a convolution by SciPy."""
+    signal = pytest.importorskip("scipy.signal", reason="SciPy is not installed")
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((shape.ih, shape.iw)), rng.standard_normal((shape.fh, shape.fw))
+    (up, down), (left, right) = shape.padding
+    dh, dw = shape.dilation
+    spread = np.zeros(((shape.fh - 1) * dh + 1, (shape.fw - 1) * dw + 1))
+    spread[::dh, ::dw] = w
+    padded = np.pad(x, ((up, down), (left, right)))
+    expected = signal.correlate2d(padded, spread, "valid")[:: shape.stride[0], :: shape.stride[1]]
+    y = np.full(expected.shape, np.nan)
+    groups = plots.group_map("conv2d", shape)
+    for number in range(groups.max() + 1):
+        taps = plots.window_map("conv2d", shape, number) == number
+        y[groups == number] = x.ravel()[plots.row_map(shape, number)] @ w[taps]
+    np.testing.assert_allclose(y, expected, atol=1e-12)
 
 
-class Control(SimpleNamespace):
-    """The part of a widget that `explore` uses."""
-
-    def observe(self, follow, name):
-        self.follow = follow
-
-    def turn(self, value):
-        self.value = value
-        self.follow({"new": value})
-
-
-def test_the_picture_follows_the_sliders(monkeypatch):
-    fake = SimpleNamespace(
-        Image=lambda format: Control(),
-        Label=Control,
-        Dropdown=lambda options, description: Control(value=options[0], description=description),
-        IntSlider=lambda value, low, high, description, continuous_update: Control(
-            value=value, description=description
-        ),
-        VBox=lambda children: children,
-    )
-    monkeypatch.setitem(sys.modules, "ipywidgets", fake)
-    *controls, problem, picture = plots.explore()
-    named = {control.description: control for control in controls}
-    before = picture.value
-    assert before.startswith(b"\x89PNG") and problem.value == ""
-    named["operator"].turn("conv2d_weight")
-    after = picture.value
-    assert after != before
-    named["padding"].turn(0)
-    named["filter"].turn(5)
-    assert "filter is larger than the padded input" in problem.value
-    named["padding"].turn(1)
-    assert problem.value == "" and picture.value != after
-
-
-def test_layer_of_the_sliders():
-    shape = layer(size=5, filter=3, stride=2, padding=1, dilation=1)
-    assert (shape.ih, shape.fw, shape.stride, shape.oh) == (5, 3, (2, 2), 3)
+def test_a_group_is_drawn_as_a_product_of_matrices():
+    figure, ax = plots.canvas(21, 11)
+    plots.draw_product(ax, ConvShape(n=1, ih=4, iw=4, ic=1, oc=1, fh=3, fw=3, padding=1), 1)
+    words = [text for text in texts(figure) if text and not text.isdigit()]
+    assert words == ["x", "every window a row", "\u00d7", "w", "=", "y"]
+    numbers = [int(text) for text in texts(figure) if text.isdigit()]
+    assert numbers[:16] == list(range(16)), "the elements of x"
+    assert numbers[16:28] == [0, 1, 2, 4, 5, 6, 1, 2, 3, 5, 6, 7], "two windows at the upper edge, trimmed"
+    assert numbers[28:] == [3, 4, 5, 6, 7, 8, 1, 2], "the lower two rows of taps, and the outputs 1 and 2"
 
 
 def test_animation_is_stable_and_shows_every_result(tmp_path):
@@ -181,6 +161,8 @@ def test_animate_refuses(tmp_path):
         plots.animate("conv2d", SHAPES[0], tmp_path / "a.png")
     with pytest.raises(ValueError, match="fps must be above 0"):
         plots.animate("conv2d", SHAPES[0], tmp_path / "a.gif", fps=0)
+    with pytest.raises(ValueError, match="dpi must be above 0, got 0"):
+        plots.animate("conv2d", SHAPES[0], tmp_path / "a.gif", dpi=0)
     with pytest.raises(ValueError, match="at most 100 results to be animated, got 11 x 11"):
         plots.animate("conv2d", ConvShape(n=1, ih=11, iw=11, ic=1, oc=1, fh=1, fw=1), tmp_path / "a.gif")
     with pytest.raises(ValueError, match="operator must be one of"):

@@ -74,6 +74,24 @@ def test_a_chain_stays_lazy_and_takes_dask_filters(monkeypatch):
     assert sorted(ran) == ["conv2d"] * 3 + ["conv2d_weight"] * 3
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_16_bits_are_rounded_once(dtype):
+    """However many chunks there are, the sum of the filter gradient is made in float32."""
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed (pip install ml_dtypes)")
+    dtype = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    x, w, dy, bias = (array.astype(dtype) for array in operands(images=40))
+    y = cd.conv2d(cut(x, 3), w, bias, **KEYS)
+    assert y.dtype == y.compute().dtype == dtype
+    np.testing.assert_array_equal(y.compute(), cks.conv2d(x, w, bias, **KEYS))
+    dx = cd.conv2d_input(x.shape, w, cut(dy, 3), **KEYS)
+    np.testing.assert_array_equal(dx.compute(), cks.conv2d_input(x.shape, w, dy, **KEYS))
+    dw = cd.conv2d_weight(cut(x, 1), w.shape, cut(dy, 1), **KEYS)
+    assert dw.dtype == dw.compute().dtype == dtype
+    exact = cks.conv2d_weight(x.astype(np.float64), w.shape, dy.astype(np.float64), **KEYS)
+    step = float(ml_dtypes.finfo(dtype).eps) * 2.0 ** (np.frexp(exact)[1] - 1)
+    assert (abs(dw.compute().astype(np.float64) - exact) <= 0.501 * step + 1e-5).all()
+
+
 def test_float32_stays_float32():
     x, w, dy, _ = (array.astype(np.float32) for array in operands(images=40))
     dw = cd.conv2d_weight(cut(x, 1), w.shape, cut(dy, 1), **KEYS)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from cks_numba.models.found import THRESHOLD  # noqa: E402
 F = torch.nn.functional
 pytestmark = pytest.mark.torch
 DOUBLE = torch.float64
+HALVES = pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
 LAYERS = (  # sizes of x and w, and torch's keyword arguments
     ((2, 4, 6, 5), (6, 4, 3, 3), dict(stride=2, padding=1)),
     ((1, 4, 5, 6), (6, 2, 3, 2), dict(stride=(1, 3), padding=(2, 0), dilation=(2, 1), groups=2)),
@@ -156,9 +158,9 @@ def test_operators_see_the_memory_of_the_tensors(monkeypatch, format_):
     seen = []
     right = cks.operators.backends.run
 
-    def spy(backend, operator, shape, first, second, out, stream):
+    def spy(backend, operator, shape, first, second, out, *options):
         seen.append((operator, first, second, out))
-        right(backend, operator, shape, first, second, out, stream)
+        right(backend, operator, shape, first, second, out, *options)
 
     monkeypatch.setattr(cks.operators.backends, "run", spy)
     x, w = (torch.randn(s).contiguous(memory_format=format_).requires_grad_() for s in ((2, 4, 6, 6), (8, 4, 3, 3)))
@@ -222,23 +224,139 @@ def test_a_batch_of_another_size_does_not_compile_anew():
     assert counter.frame_count == 1
 
 
-@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
-def test_autocast_computes_in_float32(half):
+@HALVES
+def test_autocast_casts_as_for_the_layers_of_torch(half):
     torch.manual_seed(7)
-    x, layer = torch.randn(2, 3, 6, 6, requires_grad=True), ct.CKSConv2d(3, 4, 3, padding=1)
-    up = ct.CKSConvTranspose2d(4, 2, 2, 2)
-    with torch.autocast("cpu", dtype=half):
-        assert layer(x).dtype == torch.float32
-        y = up(layer(x.to(half)))
-        assert y.dtype == torch.float32
-        torch.testing.assert_close(layer.to(half)(x.to(half)), layer.float()(x.to(half)), atol=0.02, rtol=0.02)
-    torch.testing.assert_close(y, up(layer(x.to(half).float())), atol=0.02, rtol=0.02)
-    y.sum().backward()
-    assert x.grad.dtype == layer.weight.grad.dtype == torch.float32
-    with pytest.raises(
-        TypeError, match=rf"input must be float32 or float64, got {str(half)[6:]}: take input.float\(\)"
-    ):
-        ct.conv2d(x.to(half), layer.weight)
+    ours = nn.Sequential(ct.CKSConv2d(3, 4, 3, padding=1), ct.CKSConvTranspose2d(4, 2, 2, 2))
+    theirs = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ConvTranspose2d(4, 2, 2, 2))
+    theirs.load_state_dict(ours.state_dict())
+    for dtypes in product((torch.float32, half), repeat=2):  # of the input and of the parameters
+        x, results = torch.randn(2, 3, 6, 6, dtype=dtypes[0]), []
+        for model in (ours, theirs):
+            inputs = x.clone().requires_grad_(), *model.to(dtypes[1]).parameters()
+            with torch.autocast("cpu", dtype=half):
+                y = model(inputs[0])
+            results.append([y, *torch.autograd.grad(y.sum(), inputs)])
+        for got, wanted in zip(*results, strict=True):
+            torch.testing.assert_close(got, wanted, atol=0.02, rtol=0.02)  # and the dtype
+
+
+@HALVES
+def test_autocast_is_compiled(half):
+    def autocast(x, w, bias, up):
+        with torch.autocast("cpu", dtype=half):
+            return step(x, w, bias, up)
+
+    torch.manual_seed(8)
+    torch._dynamo.reset()
+    compiled = torch.compile(autocast, backend="aot_eager", fullgraph=True)
+    inputs = [torch.randn(size, requires_grad=True) for size in ((2, 4, 5, 6), (6, 4, 3, 3), (6,), (6, 3, 3, 3))]
+    same_result_and_gradients(compiled, autocast, inputs)
+
+
+def test_autocast_leaves_float64_alone():
+    x, layer = torch.randn(1, 3, 5, 5, dtype=DOUBLE), ct.CKSConv2d(3, 4, 3, dtype=DOUBLE)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(x).dtype == DOUBLE
+        with pytest.raises(TypeError, match="input and weight must have the same dtype, got float64 and bfloat16"):
+            layer.float()(x)
+
+
+# --- 16 bits ---------------------------------------------------------------------------------------
+def rounded_once(got, exact):
+    """The result is a float64 one rounded to the dtype, but for the few that float32 moves over a rounding edge."""
+    assert got.shape == exact.shape and got.dtype in (torch.float16, torch.bfloat16)
+    got, exact, step = got.detach().double(), exact.detach(), torch.finfo(got.dtype).eps
+    step = step * torch.exp2(torch.frexp(exact).exponent.double() - 1)  # to the next number of the dtype
+    assert ((got - exact).abs() <= 0.501 * step + 1e-6).all()
+
+
+@HALVES
+@pytest.mark.parametrize("format_", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("case", LAYERS, ids=str)
+def test_half_models_and_their_gradients(case, format_, half):
+    """Each result is as if it were computed in float64 and rounded: forward with the bias, and both gradients."""
+    x_size, w_size, keys = case
+    torch.manual_seed(11)
+    narrow = [torch.randn(size).to(half) for size in (x_size, w_size, w_size[:1])]
+    narrow = [t.contiguous(memory_format=format_) if t.dim() == 4 else t for t in narrow]
+    wide = [t.double().requires_grad_() for t in narrow]
+    narrow = [t.requires_grad_() for t in narrow]
+    y, exact = ct.conv2d(*narrow, **keys), F.conv2d(*wide, **keys)
+    rounded_once(y, exact)
+    dy = torch.randn_like(y)
+    gradients = torch.autograd.grad(y, narrow, dy, create_graph=True)
+    exact_gradients = torch.autograd.grad(exact, wide, dy.double(), create_graph=True)
+    for got, wanted in zip(gradients, exact_gradients, strict=True):
+        rounded_once(got, wanted)
+    (second,) = torch.autograd.grad(gradients[1].sum(), narrow[0])
+    (exact_second,) = torch.autograd.grad(exact_gradients[1].sum(), wide[0])
+    rounded_once(second, exact_second)
+    rounded_once(ct.conv2d(*(t[0] if t.dim() == 4 and t is narrow[0] else t for t in narrow), **keys), exact[0])
+
+
+@HALVES
+@pytest.mark.parametrize(
+    "keys",
+    [
+        dict(stride=2, padding=1, output_padding=1),
+        dict(stride=2, padding=1, groups=2, dilation=2),
+        dict(padding=1, output_padding=2, dilation=3),
+    ],
+    ids=str,
+)
+def test_half_transposed(keys, half):
+    torch.manual_seed(12)
+    outputs = 3 * keys.get("groups", 1)
+    narrow = [torch.randn(size).to(half) for size in ((2, 4, 4, 5), (4, 3, 3, 3), (outputs,))]
+    wide = [t.double().requires_grad_() for t in narrow]
+    narrow = [t.requires_grad_() for t in narrow]
+    y, exact = ct.conv_transpose2d(*narrow, **keys), F.conv_transpose2d(*wide, **keys)
+    rounded_once(y, exact)
+    dy = torch.randn_like(y)
+    gradients = zip(torch.autograd.grad(y, narrow, dy), torch.autograd.grad(exact, wide, dy.double()), strict=True)
+    for got, wanted in gradients:
+        rounded_once(got, wanted)
+
+
+@HALVES
+def test_half_networks(half):
+    """A model that was converted and made half gives what torch's own gives, within the dtype; so do its gradients."""
+    torch.manual_seed(13)
+    theirs = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.ConvTranspose2d(8, 3, 4, 2, 1)).to(half)
+    ours, report = ct.convert(copy.deepcopy(theirs), (1, 3, 8, 8))
+    assert report.swapped == ["0", "2"]
+    x, results = torch.randn(2, 3, 8, 8, dtype=half), []
+    for model in (ours, theirs):
+        y = model(x)
+        results.append([y.detach(), *torch.autograd.grad(y.square().sum(), tuple(model.parameters()))])
+    for got, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(got, wanted, atol=0.05 * float(wanted.abs().max()), rtol=0)
+
+
+@HALVES
+def test_opcheck_of_half_with_a_bias(half):
+    how = ([2, 1], [1, 2, 0, 1], [1, 2], 2)
+    x, w, bias = (randn(*size, grad=False).to(half) for size in ((2, 4, 5, 6), (6, 2, 3, 2), (6,)))
+    x, w, bias = (t.requires_grad_() for t in (x, w, bias))
+    found = torch.library.opcheck(torch.ops.cks.conv2d.default, (x, w, *how, bias))
+    assert set(found.values()) == {"SUCCESS"}, found
+
+
+def test_tf32_follows_torch(monkeypatch):
+    """float32 on CUDA is multiplied as cudnn's flag says when the operator runs; everything else as it is."""
+    cuda = SimpleNamespace(is_cuda=True, dtype=torch.float32)
+    for allowed in (True, False):
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+        assert ct._precision(cuda) == ("tf32" if allowed else "float32")
+        for is_cuda, dtype in ((False, torch.float32), (True, DOUBLE), (True, torch.float16), (True, torch.bfloat16)):
+            assert ct._precision(SimpleNamespace(is_cuda=is_cuda, dtype=dtype)) == "float32"
+    for name, wanted in (("ieee", "float32"), ("tf32", "tf32")):
+        new = SimpleNamespace(conv=SimpleNamespace(fp32_precision=name))
+        monkeypatch.setattr(torch.backends, "cudnn", new)
+        assert ct._precision(cuda) == wanted
+    monkeypatch.setattr(torch.backends, "cudnn", SimpleNamespace(allow_tf32=True))  # torch before 2.9
+    assert ct._precision(cuda) == "tf32"
 
 
 # --- errors ----------------------------------------------------------------------------------------
@@ -439,8 +557,8 @@ def test_every_layer_is_listed_with_the_reason():
 
 
 def test_parameters_that_the_operators_do_not_take():
-    layer, report = ct.convert(nn.Conv2d(3, 4, 3, 2, 1, dtype=torch.bfloat16), (1, 3, 8, 8))
-    assert type(layer) is nn.Conv2d and report.rows[0].why() == "no: bfloat16 parameters"
+    layer, report = ct.convert(nn.Conv2d(3, 4, 3, 2, 1, dtype=torch.complex64), (1, 3, 8, 8))
+    assert type(layer) is nn.Conv2d and report.rows[0].why() == "no: complex64 parameters"
     assert ct.convert(nn.Conv2d(3, 4, 3, 2, 1, device="meta"), (1, 3, 8, 8))[1].swapped
 
 

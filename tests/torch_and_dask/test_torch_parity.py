@@ -218,13 +218,43 @@ def test_tensors_of_the_gradients():
     assert empty.shape == w.shape and not empty.any()
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("backend", ["cpu", "steps"])
+def test_tensors_of_16_bits(backend, half):
+    torch.manual_seed(2)
+    x, w, bias = (torch.randn(size).to(half) for size in ((2, 4, 6, 5), (6, 4, 3, 3), (6,)))
+    exact = torch.nn.functional.conv2d(x.double(), w.double(), bias.double(), stride=2, padding=1)
+    keys = {"stride": 2, "padding": 1, "backend": backend}
+    for layout, axes in (("NCHW", (0, 1, 2, 3)), ("NHWC", (0, 2, 3, 1))):
+        given = x.permute(axes), w.permute(axes), bias
+        y = cks.conv2d(*given, **keys, layout=layout)
+        assert y.dtype == half and y.is_contiguous()
+        step = torch.finfo(half).eps * torch.exp2(torch.frexp(exact).exponent.double() - 1)
+        assert ((y.double() - exact.permute(axes)).abs() <= (0.501 * step + 1e-6).permute(axes)).all()
+        out = torch.full_like(y, float("nan"))
+        assert cks.conv2d(*given, **keys, layout=layout, out=out) is out
+        torch.testing.assert_close(out, y, rtol=0, atol=0)
+        one = cks.conv2d(given[0][1], *given[1:], **keys, layout=layout)
+        torch.testing.assert_close(one, y[1], rtol=0, atol=0)
+    memory = torch.zeros(x.numel() + y.numel(), dtype=half)
+    for name, begin in (("x", x.numel() - 1), (None, x.numel())):
+        x, out = memory[: x.numel()].reshape(x.shape), memory[begin : begin + y.numel()].reshape(exact.shape)
+        if name is None:
+            cks.conv2d(x, w, **keys, layout="NCHW", out=out)
+            continue
+        with pytest.raises(ValueError, match="out must not overlap an input, it shares memory with x"):
+            cks.conv2d(x, w, **keys, layout="NCHW", out=out)
+
+
 def test_tensor_errors():
     x, w = torch.ones(1, 3, 3, 2), torch.ones(4, 3, 3, 2)
     with pytest.raises(ValueError, match=r"w requires grad, .* lost: cks_numba.torch.conv2d .*w.detach\(\)"):
         cks.conv2d(x, w.requires_grad_(), backend="cpu")
     with torch.no_grad():
         assert cks.conv2d(x, w, backend="cpu").shape == (1, 1, 1, 4)
-    with pytest.raises(TypeError, match=r"x must be float32 or float64, got bfloat16: take x.float\(\)"):
+    with pytest.raises(TypeError, match=r"x must be float16, .* or float64, got int64: take x.float\(\)"):
+        cks.conv2d(x.long(), w.detach(), backend="cpu")
+    with pytest.raises(TypeError, match=r"the same dtype, got bfloat16 and float32: take x.float\(\)"):
         cks.conv2d(x.bfloat16(), w.detach(), backend="cpu")
     with pytest.raises(TypeError, match=r"CPU tensors for x and NumPy arrays for w: take torch.as_tensor\(w, device="):
         cks.conv2d(x, w.detach().numpy(), backend="cpu")

@@ -42,7 +42,7 @@ def check(operator: str, shape: ConvShape, rung: str) -> None:
 
 @TINY
 @EACH
-@pytest.mark.parametrize("rung", kernels.RUNGS)
+@pytest.mark.parametrize("rung", kernels.SIMULATED_RUNGS)
 def test_counts_and_results(operator, shape, rung):
     check(operator, shape, rung)
 
@@ -89,7 +89,7 @@ def test_events_are_exactly_the_real_triples(operator):
 @EACH
 def test_skipping_rungs_do_the_same_products(operator):
     shape = TINY_SHAPES["asymmetric padding"]
-    done = [trace.run(operator, shape, rung).events for rung in kernels.RUNGS[1:]]
+    done = [trace.run(operator, shape, rung).events for rung in kernels.SIMULATED_RUNGS[1:]]
     sets = [{(frozenset((event.first, event.second)), event.out) for event in events} for events in done]
     assert len(sets[0]) == len(done[0])
     assert all(found == sets[0] for found in sets)
@@ -119,7 +119,7 @@ def test_a_long_sum_in_splits(monkeypatch):
 def test_no_image():
     shape = ConvShape(n=0, ih=3, iw=3, ic=1, oc=1, fh=3, fw=3, padding=1)
     for operator in OPERATORS:
-        for rung in kernels.RUNGS:
+        for rung in kernels.SIMULATED_RUNGS:
             assert trace.count(operator, shape, rung) == trace.Counts(0, 0, 0, 0, 0, 0)
 
 
@@ -129,6 +129,8 @@ def test_wrong_arguments():
         trace.run("conv3d", shape, "tiled")
     with pytest.raises(ValueError, match="rung must be one of"):
         trace.count("conv2d", shape, "fast")
+    with pytest.raises(ValueError, match="rung must be one of .*, which are all Python, got 'tensor'"):
+        trace.run("conv2d", shape, "tensor")
     with pytest.raises(TypeError, match="shape must be a ConvShape, got tuple"):
         trace.run("conv2d", (1, 2), "tiled")
     with pytest.raises(ValueError, match="w must have shape"):

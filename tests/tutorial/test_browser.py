@@ -125,20 +125,38 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8"))
 
 
-def test_a_slider_of_explore_redraws_the_picture(browser: Any, server: tuple[str, Path]) -> None:
-    run_all_cells(browser, server, "00_start_here")
+SLIDERS = "div[data-frames] input[type=range]"
+SHOWN = """const box = arguments[0].closest('[data-frames]'), image = box.querySelector('img');
+    return [image.src, image.alt, arguments[0].nextElementSibling.value, arguments[0].getAttribute('aria-valuetext')]"""
 
-    def pictures(at: Any) -> list[str]:
-        return [image.get_attribute("src") for image in at.find_elements(By.CSS_SELECTOR, ".jupyter-widgets img")]
 
-    WebDriverWait(browser, 60).until(pictures)
-    before = pictures(browser)
-    handle = browser.find_elements(By.CSS_SELECTOR, ".widget-slider .noUi-handle")[0]
+def move(browser: Any, handle: Any, key: str) -> list[list[str]]:
+    """Press a key on a slider; return picture, its text, and the value twice, before and after."""
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", handle)
-    value = handle.get_attribute("aria-valuenow")
-    handle.send_keys(Keys.ARROW_RIGHT)
-    WebDriverWait(browser, 60).until(lambda at: pictures(at) and pictures(at) != before)
-    assert handle.get_attribute("aria-valuenow") != value
+    before = browser.execute_script(SHOWN, handle)
+    handle.send_keys(key)
+    return [before, browser.execute_script(SHOWN, handle)]
+
+
+def test_a_guess_opens_the_answer_and_a_slider_changes_its_picture(browser: Any, server: tuple[str, Path]) -> None:
+    """The folds of 00 are closed; a slider follows the keys; after a guess the next cell has no fold."""
+    run_all_cells(browser, server, "00_start_here")
+    folds = browser.find_elements(By.CSS_SELECTOR, ".jp-OutputArea details")
+    assert len(folds) == 3 and not any(fold.get_attribute("open") for fold in folds)
+    handle = browser.find_elements(By.CSS_SELECTOR, SLIDERS)[0]
+    before, after = move(browser, handle, Keys.ARROW_RIGHT)
+    assert before[2:] == ["conv2d"] * 2 and after[2:] == ["conv2d_input"] * 2
+    assert after[0] != before[0] and before[1].startswith("conv2d, ") and after[1].startswith("conv2d_input, ")
+
+    path = server[1] / "00_start_here.ipynb"
+    notebook = read(path)
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"]).replace('predict("00.a", ...)', 'predict("00.a", 50)')
+    path.write_text(json.dumps(notebook), "utf-8")
+    run_all_cells(browser, server, "00_start_here")
+    texts = [text.text for text in browser.find_elements(By.CSS_SELECTOR, ".jp-OutputArea pre")]
+    assert any(text.startswith("Prediction 00.a: no. Only the outputs along the border") for text in texts)
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".jp-OutputArea details")) == 2
 
 
 def test_a_lesson_runs_through_the_menu(browser: Any, server: tuple[str, Path]) -> None:
@@ -164,6 +182,23 @@ def look_right(browser: Any, folder: Path) -> None:
     assert head == row and len(head) > 1
 
 
+def sliders_work(browser: Any, folder: Path) -> None:
+    """Every slider of every page changes its picture, and that alone; keys reach the reason for a size that is none."""
+    moved = 0
+    for page in folder.glob("0*.html"):
+        browser.get(page.as_uri())
+        for fold in browser.find_elements(By.CSS_SELECTOR, "details"):
+            browser.execute_script("arguments[0].open = true", fold)
+        for handle in browser.find_elements(By.CSS_SELECTOR, SLIDERS):
+            before, after = move(browser, handle, Keys.ARROW_RIGHT)
+            assert all(old != new for old, new in zip(before, after, strict=True)), (page.name, before[1], after[1])
+            assert move(browser, handle, Keys.HOME)[1] == before
+            moved += 1
+        if page.name.startswith("04"):
+            assert move(browser, handle, Keys.END)[1][1].startswith("There is no picture for parts 20000: ")
+    assert moved >= 9
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_no_page_is_wider_than_the_window(browser: Any, tmp_path: Path, width: int) -> None:
     folder = tmp_path / "site"
@@ -177,6 +212,7 @@ def test_no_page_is_wider_than_the_window(browser: Any, tmp_path: Path, width: i
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width, page.name
         assert not browser.execute_script("return [...document.images].filter(at => at.width > innerWidth).length")
     look_right(browser, folder)
+    sliders_work(browser, folder)
     pairs = []
     for page in folder.glob("0*.html"):
         browser.get(page.as_uri())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import base64
 import html
+import io
 import json
 import re
 import sys
@@ -13,10 +15,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from cks_numba.geometry import ConvShape
 from cks_numba.kernels import conv_v2, ks_deconv, sk_dilated
 from cks_numba.steps import minimal
-from cks_numba.tutorial import side_by_side, source
+from cks_numba.tutorial import play, side_by_side, source
 from cks_numba.tutorial.showing import CHANNEL_GROUPS, COLOURS, COLUMN, coloured, essence
 
 SOLUTIONS = Path(__file__).resolve().parents[2] / "tutorials" / "solutions"
@@ -37,7 +41,7 @@ def pairs_of(path: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     if calls:
         names: dict[str, Any] = {}
-        exec(next(cell for cell in cells if "import check" in cell), names)
+        exec(next(cell for cell in cells if re.search(r"import .*\bcheck\b", cell)), names)
         names["side_by_side"] = lambda **things: found.append(things)
         for call in calls:
             exec(call, names)
@@ -144,3 +148,20 @@ def test_plain_text_is_readable_and_the_whole_sources_are_folded(monkeypatch: py
     assert "oc_of_c_group = " not in visible
     whole = html.unescape(re.sub("<[^>]+>", "", fold))
     assert source(left) in whole and source(right) in whole
+
+
+def test_an_animation_is_described_and_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[dict[str, str]] = []
+    display = SimpleNamespace(display=lambda data, raw: shown.append(data), version_info=(9, 0))
+    monkeypatch.setitem(sys.modules, "IPython", display)  # Matplotlib asks for the version
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    play("conv2d", ConvShape(n=1, ih=2, iw=1, ic=1, oc=1, fh=2, fw=1, padding=(1, 0)), 'Three "results" one by one.')
+    (data,) = shown
+    found = re.fullmatch(
+        r'<details open><summary>An animation[^<]*</summary><img alt="([^"]*)" [^>]*'
+        r'src="data:image/gif;base64,([^"]*)"></details>',
+        data["text/html"],
+    )
+    assert found and html.unescape(found[1]) == data["text/plain"] == 'Three "results" one by one.'
+    with Image.open(io.BytesIO(base64.b64decode(found[2]))) as image:
+        assert image.n_frames == 3

@@ -25,7 +25,10 @@ from . import gemm
 from .choice import DEFAULT_SMS, Choice, choose
 from .sizes import TILES
 
-__all__ = ["DEFAULT_SMS", "TILES", "Choice", "choose", "launches"]
+__all__ = [
+    "DEFAULT_SMS", "TILES", "Choice", "aligned", "choose", "device_of", "gather_sizes", "launches", "multiprocessors",
+    "weight_sizes",
+]  # fmt: skip
 
 
 @lru_cache(maxsize=8)
@@ -96,15 +99,15 @@ def _prepared(
     if device is not None or SIMULATED:
         table = cuda.to_device(table)
     if operator == "conv2d_weight":
-        kernel, sizes = gemm.weight_kernel(choice.tile, width), _weight_sizes(shape, width)
+        kernel, sizes = gemm.weight_kernel(choice.tile, width), weight_sizes(shape, width)
     else:
         kernel = gemm.gather_kernel(choice.tile, width, operator == "conv2d")
-        sizes = _gather_sizes(operator, shape, width)
+        sizes = gather_sizes(operator, shape, width)
     name = f"{operator} tiled {choice.tile}"
     return name, kernel, choice.grid, (choice.tile.threads,), table, sizes, choice
 
 
-def _gather_sizes(operator: str, shape: ConvShape, width: int) -> tuple[int, ...]:
+def gather_sizes(operator: str, shape: ConvShape, width: int) -> tuple[int, ...]:
     """The sizes that gather_gemm takes: depth, columns, and how far steps of taps and of output channels go."""
     ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
     w_row, w_oc = shape.fw * ic // width, shape.fh * shape.fw * ic // width
@@ -116,7 +119,7 @@ def _gather_sizes(operator: str, shape: ConvShape, width: int) -> tuple[int, ...
     return oc, ic, src_h, src_w, shape.h.phase_step * w_row, shape.w.phase_step * (ic // width), w_oc
 
 
-def _weight_sizes(shape: ConvShape, width: int) -> tuple[int, ...]:
+def weight_sizes(shape: ConvShape, width: int) -> tuple[int, ...]:
     """The sizes that weight_gemm takes: rows of a channel group, and how far steps of (n, oh, ow) go in x and dy."""
     x_row, dy_row = shape.iw * shape.ic // width, shape.ow * shape.oc // width
     in_x = shape.ih * x_row, shape.h.stride * x_row, shape.w.stride * shape.ic // width

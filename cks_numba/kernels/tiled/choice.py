@@ -1,7 +1,8 @@
 """Which tile, and how many parts of the sum: a choice by a small model of a GPU (`Choice.cycles`).
 
-A multiprocessor multiplies 128 pairs a cycle if enough threads are at work, blocks come in waves, and a block that is
-alone is slower than one among many. ``cks-numba plan OP SHAPE --launches`` prints what was chosen.
+A multiprocessor multiplies 128 pairs of float32 a cycle if enough threads are at work, and more on tensor cores. Blocks
+come in waves, and a block that is alone is slower than one among many. ``cks-numba plan OP SHAPE --launches`` prints
+what was chosen.
 """
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
+from typing import Any, NamedTuple
 
 from ... import checks
 from ...geometry import ConvShape, Plan, plan
 from ...plan_table import ceil_div
 from ..grouped import product_of, tiles_of
-from .sizes import BK, TILES, Tile
+from .sizes import BK, TILES
 
 # What the model assumes of a GPU. Nobody has measured these numbers; only their order of magnitude matters.
 DEFAULT_SMS = 132  # multiprocessors of an H100, the GPU to plan for where there is none
-LANES = 128  # multiply-adds of a multiprocessor in one cycle
 MOST_PARTS = 64  # largest number of parts of a sum
 CHUNKS_OF_A_PART = 16  # least number of chunks of a part: START is small beside them
 START = 2500  # cycles of a block for its indices before the sum and its results after it
@@ -27,10 +28,22 @@ BYTES_PER_CYCLE = 1000  # bytes that memory moves in one cycle
 AMONG_MANY, ALONE = 0, 1  # columns of SPEED
 SPEED = {  # shares of the peak, by the area of a tile: a block among many, and a block alone on a multiprocessor
     128 * 128: (0.90, 0.65),
+    128 * 64: (0.85, 0.45),
     64 * 64: (0.80, 0.22),
     64 * 32: (0.65, 0.18),
     32 * 32: (0.50, 0.12),
 }
+
+
+class Unit(NamedTuple):
+    """What multiplies: the name of it, the terms of a chunk, and the multiply-adds of a multiprocessor in one cycle."""
+
+    name: str
+    bk: int
+    rate: int
+
+
+FLOAT32 = Unit("tiled", BK, 128)
 
 
 @dataclass(frozen=True)
@@ -42,17 +55,21 @@ class Choice:
     operator : {"conv2d", "conv2d_input", "conv2d_weight"}
     shape : ConvShape
     tile : Tile
+        One of the rung.
     parts : int
         Parts of the sum of conv2d_weight, each added up by blocks of its own; 1 for the other operators.
     sms : int
         Multiprocessors of the GPU.
+    unit : Unit
+        What multiplies.
     """
 
     operator: str
     shape: ConvShape
-    tile: Tile
+    tile: Any
     parts: int
     sms: int
+    unit: Unit = FLOAT32
 
     @cached_property
     def plan(self) -> Plan:
@@ -82,13 +99,13 @@ class Choice:
     @cached_property
     def chunks(self) -> tuple[int, ...]:
         """Chunks that a block adds up, for each group of the plan."""
-        return tuple(ceil_div(ceil_div(terms, BK), self.parts) for _, _, terms in self.products)
+        return tuple(ceil_div(ceil_div(terms, self.unit.bk), self.parts) for _, _, terms in self.products)
 
     @cached_property
     def terms(self) -> int:
         """Terms that all blocks load, those past the end of a sum included."""
         chunks = sum(blocks * chunks for blocks, chunks in zip(self.blocks, self.chunks, strict=True))
-        return chunks * prod(self.grid[1:]) * BK
+        return chunks * prod(self.grid[1:]) * self.unit.bk
 
     @cached_property
     def done(self) -> int:
@@ -100,7 +117,7 @@ class Choice:
         done = 0
         for (rows, columns, _), chunks in zip(self.products, self.chunks, strict=True):
             done += ceil_div(rows, high) * high * ceil_div(columns, wide) * wide * chunks
-        return done * self.grid[2] * BK
+        return done * self.grid[2] * self.unit.bk
 
     @property
     def useful(self) -> float:
@@ -113,7 +130,7 @@ class Choice:
         return prod(self.grid) / (self.sms * self.tile.resident)
 
     def __str__(self) -> str:
-        text = f"{self.operator} tiled {self.tile} on {self.sms} multiprocessors"
+        text = f"{self.operator} {self.unit.name} {self.tile} on {self.sms} multiprocessors"
         lines = [f"{text}: grid {self.grid}, {self.tile.threads} threads a block, {self.waves:.2f} waves"]
         if self.parts > 1:
             lines.append(f"the sum in {self.parts} parts, which a second launch adds up in order")
@@ -129,9 +146,9 @@ class Choice:
     def cycles(self) -> float:
         """Estimate of the time: whole waves at full speed, then what is left, spread over the multiprocessors."""
         area = self.tile.bm * self.tile.bn
-        one = area * BK / LANES  # cycles of a chunk at the peak
+        one = area * self.unit.bk / self.unit.rate  # cycles of a chunk at the peak
         blocks, slots = prod(self.grid), self.sms * self.tile.resident
-        busy = self.done / LANES / SPEED[area][AMONG_MANY] + blocks * START / self.tile.resident
+        busy = self.done / self.unit.rate / SPEED[area][AMONG_MANY] + blocks * START / self.tile.resident
         longest = max(self.chunks, default=0) * one / SPEED[area][ALONE] + START
         rest = blocks % slots
         last = max(longest, ceil_div(rest, self.sms) * busy / blocks) if rest else 0.0
@@ -140,7 +157,14 @@ class Choice:
 
 
 @lru_cache(maxsize=1024)
-def choose(operator: str, shape: ConvShape, sms: int = DEFAULT_SMS, itemsize: int = 4) -> Choice:
+def choose(
+    operator: str,
+    shape: ConvShape,
+    sms: int = DEFAULT_SMS,
+    itemsize: int = 4,
+    unit: Unit = FLOAT32,
+    tiles: tuple[Any, ...] = TILES,
+) -> Choice:
     """Choose the tile, and the parts of the sum of conv2d_weight, by a model of the time.
 
     Parameters
@@ -151,6 +175,10 @@ def choose(operator: str, shape: ConvShape, sms: int = DEFAULT_SMS, itemsize: in
         Multiprocessors of the GPU.
     itemsize : int
         Bytes of an element. A large tile of float64 would not fit in the registers.
+    unit : Unit
+        What multiplies.
+    tiles : tuple of Tile
+        Those to choose from, the largest first.
 
     Returns
     -------
@@ -162,15 +190,16 @@ def choose(operator: str, shape: ConvShape, sms: int = DEFAULT_SMS, itemsize: in
     >>> str(choose("conv2d", layer).tile), choose("conv2d_weight", layer).parts > 1
     ('128x128', True)
     """
-    tiles = TILES if itemsize == 4 else TILES[-1:]
-    choices = [Choice(operator, shape, tile, parts, sms) for tile in tiles for parts in _parts(operator, shape)]
+    tiles = tiles[-1:] if itemsize == 8 else tiles
+    parts = _parts(operator, shape, unit.bk)
+    choices = [Choice(operator, shape, tile, number, sms, unit) for tile in tiles for number in parts]
     fitting = [choice for choice in choices if max(choice.grid[1:]) <= checks.MAX_GRID_YZ]
     return min(fitting or choices, key=lambda choice: choice.cycles)
 
 
-def _parts(operator: str, shape: ConvShape) -> list[int]:
+def _parts(operator: str, shape: ConvShape, bk: int) -> list[int]:
     """Numbers of parts to try: 1, 2, 4 and so on."""
     if operator != "conv2d_weight":
         return [1]
-    longest = ceil_div(shape.n * max(group.terms for group in plan(operator, shape).groups), BK)
+    longest = ceil_div(shape.n * max(group.terms for group in plan(operator, shape).groups), bk)
     return [2**k for k in range(MOST_PARTS.bit_length()) if k == 0 or 2**k * CHUNKS_OF_A_PART <= longest]

@@ -45,14 +45,14 @@ def check(operator, shape, build, dtype="float32"):
 
 
 @pytest.mark.parametrize("name", HARD_SHAPES)
-@pytest.mark.parametrize("rung", kernels.RUNGS)
+@pytest.mark.parametrize("rung", kernels.SIMULATED_RUNGS)
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_hard_shapes(operator, rung, name):
     shape = HARD_SHAPES[name]
     check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, rung=rung))
 
 
-@pytest.mark.parametrize("rung", kernels.RUNGS)
+@pytest.mark.parametrize("rung", kernels.SIMULATED_RUNGS)
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_random_shapes(operator, rung):
     rng = random.Random(2)
@@ -61,7 +61,7 @@ def test_random_shapes(operator, rung):
         check(operator, shape, lambda *arrays, s=shape: kernels.launches(operator, s, arrays, rung=rung))
 
 
-@pytest.mark.parametrize("rung", kernels.RUNGS)
+@pytest.mark.parametrize("rung", kernels.SIMULATED_RUNGS)
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_float64(operator, rung):
     shape = ConvShape(n=2, ih=5, iw=6, ic=8, oc=12, fh=3, fw=2, stride=2, padding=1)
@@ -124,7 +124,7 @@ def test_an_array_that_no_vector_may_be_loaded_from():
     np.testing.assert_array_equal(out, brute_force("conv2d", shape, first, second))
 
 
-@pytest.mark.parametrize("rung", kernels.RUNGS)
+@pytest.mark.parametrize("rung", kernels.SIMULATED_RUNGS)
 def test_no_image_gives_a_filter_gradient_of_zeros(rung):
     shape = ConvShape(n=0, ih=4, iw=5, ic=3, oc=2, fh=3, fw=2, stride=2, padding=1)
     check("conv2d_weight", shape, lambda *arrays: kernels.launches("conv2d_weight", shape, arrays, rung=rung))
@@ -150,7 +150,7 @@ def test_same_bits_twice(operator):
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("rung", kernels.RUNGS)
+@pytest.mark.parametrize("rung", kernels.SIMULATED_RUNGS)
 def test_float32_kernels_hold_no_float64_and_no_atomics(operator, rung):
     shape = HARD_SHAPES["odd sizes, stride does not divide"]
     for item in kernels.launches(operator, shape, integers(operator, shape, "float32"), rung=rung):

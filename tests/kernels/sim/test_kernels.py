@@ -19,7 +19,7 @@ def test_the_simulator_is_on():
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("rung", kernels.RUNGS)
+@pytest.mark.parametrize("rung", kernels.SIMULATED_RUNGS)
 def test_rung_equals_brute_force(operator, rung):
     rng = random.Random(1)
     shapes = [HARD_SHAPES["1x1 filter, stride, two channel groups"], HARD_SHAPES["2x2 filter, stride 3: empty phases"]]
@@ -30,6 +30,13 @@ def test_rung_equals_brute_force(operator, rung):
         for launch in kernels.launches(operator, shape, (first, second, out), rung=rung):
             launch.run()
         np.testing.assert_array_equal(out, brute_force(operator, shape, first, second), err_msg=str(shape))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_ptx_is_refused(operator):
+    shape = HARD_SHAPES["1x1 filter, stride, two channel groups"]
+    with pytest.raises(RuntimeError, match="the tensor rung is written in PTX, which Numba's simulator does not run"):
+        kernels.launches(operator, shape, integers(operator, shape, "float32"), rung="tensor")
 
 
 def test_operators_run_on_the_simulator():

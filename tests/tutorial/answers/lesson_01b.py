@@ -1,0 +1,655 @@
+"""Answers to the exercises of 01b_first_kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import cuda
+
+from . import right, wrong
+
+
+# --- 01b.1: squares, a thread an element ---
+@right("01b.1")
+@cuda.jit
+def by_the_thread(x, out):
+    i = cuda.threadIdx.x
+    out[i] = x[i] * x[i]
+
+
+@right("01b.1")
+@cuda.jit
+def by_the_grid(x, out):
+    i = cuda.grid(1)
+    if i < out.size:
+        out[i] = x[i] ** 2
+
+
+@right("01b.1")
+@cuda.jit
+def in_two_steps(x, out):
+    value = x[cuda.threadIdx.x]
+    value *= value
+    out[cuda.threadIdx.x] = value
+
+
+@wrong("01b.1", "These are the doubles")
+@cuda.jit
+def doubles(x, out):
+    i = cuda.threadIdx.x
+    out[i] = x[i] + x[i]
+
+
+@wrong("01b.1", "the numbers of x themselves")
+@cuda.jit
+def copies(x, out):
+    i = cuda.threadIdx.x
+    out[i] = x[i]
+
+
+@wrong("01b.1", "with its own number")
+@cuda.jit
+def all_from_the_first(x, out):
+    i = cuda.threadIdx.x
+    out[i] = x[0] * x[0]
+
+
+@wrong("01b.1", "numbers of threads")
+@cuda.jit
+def squares_of_the_index(x, out):
+    i = cuda.threadIdx.x
+    out[i] = i * i
+
+
+@wrong("01b.1", "turned around")
+@cuda.jit
+def backwards(x, out):
+    i = out.size - 1 - cuda.threadIdx.x
+    j = cuda.threadIdx.x
+    out[j] = x[i] * x[i]
+
+
+@wrong("01b.1", ("race", "out[0] = x[i] * x[i]"))
+@cuda.jit
+def all_into_the_first(x, out):
+    i = cuda.threadIdx.x
+    out[0] = x[i] * x[i]
+
+
+@wrong("01b.1", "never written, such as [1]")
+@cuda.jit
+def number_of_the_block(x, out):
+    i = cuda.blockIdx.x
+    out[i] = x[i] * x[i]
+
+
+@wrong("01b.1", "4 threads write out[0], all the same")
+@cuda.jit
+def a_loop_in_every_thread(x, out):
+    for i in range(x.size):
+        out[i] = x[i] * x[i]
+
+
+@wrong("01b.1", ("out of bounds", "out[i] = x[i - 1] * x[i - 1]"))
+@cuda.jit
+def counts_from_one(x, out):
+    i = cuda.threadIdx.x + 1
+    out[i] = x[i - 1] * x[i - 1]
+
+
+@wrong("01b.1", "adds to what out held before")
+@cuda.jit
+def adds(x, out):
+    i = cuda.threadIdx.x
+    out[i] += x[i] * x[i]
+
+
+@wrong("01b.1", ("does not compile", "returns nothing"))
+@cuda.jit
+def returns_the_square(x, out):
+    return x[cuda.threadIdx.x] * x[cuda.threadIdx.x]
+
+
+@wrong("01b.1", "never written")
+@cuda.jit
+def names_a_variable(x, out):
+    i = cuda.threadIdx.x
+    square = x[i] * x[i]  # noqa: F841
+
+
+@wrong("01b.1", ("float64", "x[i] ** 2.0"))
+@cuda.jit
+def in_float64(x, out):
+    i = cuda.threadIdx.x
+    out[i] = x[i] ** 2.0
+
+
+@wrong("01b.1", ("results were never written",))
+@cuda.jit
+def the_last_is_left(x, out):
+    i = cuda.threadIdx.x
+    if i < out.size - 1:
+        out[i] = x[i] * x[i]
+
+
+wrong("01b.1", "keep the line @cuda.jit", lambda x, out: x * x)
+
+
+# --- 01b.2: the guard ---
+@right("01b.2")
+@cuda.jit
+def guarded(a, b, out):
+    i = cuda.grid(1)
+    if i < out.size:
+        out[i] = a[i] * b[i]
+
+
+@right("01b.2")
+@cuda.jit
+def leaves_early(a, b, out):
+    i = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+    if i >= a.shape[0]:
+        return
+    out[i] = a[i] * b[i]
+
+
+@right("01b.2")
+@cuda.jit
+def in_a_loop(a, b, out):
+    for i in range(cuda.grid(1), len(out), cuda.gridsize(1)):
+        out[i] = a[i] * b[i]
+
+
+@wrong("01b.2", ("out of bounds", "this thread, number 10, has none and must stop"))
+@cuda.jit
+def no_guard(a, b, out):
+    i = cuda.grid(1)
+    out[i] = a[i] * b[i]
+
+
+@wrong("01b.2", ("out of bounds", "this thread, number 10, has none and must stop"))
+@cuda.jit
+def one_too_many(a, b, out):
+    i = cuda.grid(1)
+    if i <= out.size:
+        out[i] = a[i] * b[i]
+
+
+@wrong("01b.2", "1 of 8 results were never written, such as [7]")
+@cuda.jit
+def one_too_few(a, b, out):
+    i = cuda.grid(1)
+    if i < out.size - 1:
+        out[i] = a[i] * b[i]
+
+
+@wrong("01b.2", ("never written, such as [4]", "writes to the places of others"))
+@cuda.jit
+def without_the_block(a, b, out):
+    i = cuda.threadIdx.x
+    if i < out.size:
+        out[i] = a[i] * b[i]
+
+
+@wrong("01b.2", "never written, such as [4]")
+@cuda.jit
+def only_four(a, b, out):
+    i = cuda.grid(1)
+    if i < 4:
+        out[i] = a[i] * b[i]
+
+
+@wrong("01b.2", ("never written, such as [5]", "writes to the places of others"))
+@cuda.jit
+def adds_block_and_thread(a, b, out):
+    i = cuda.blockIdx.x + cuda.threadIdx.x
+    if i < out.size:
+        out[i] = a[i] * b[i]
+
+
+@wrong("01b.2", "These are sums")
+@cuda.jit
+def sums(a, b, out):
+    i = cuda.grid(1)
+    if i < out.size:
+        out[i] = a[i] + b[i]
+
+
+@wrong("01b.2", "These are the squares of a")
+@cuda.jit
+def squares(a, b, out):
+    i = cuda.grid(1)
+    if i < out.size:
+        out[i] = a[i] * a[i]
+
+
+@wrong("01b.2", "The second factor is always b[0]")
+@cuda.jit
+def always_the_first(a, b, out):
+    i = cuda.grid(1)
+    if i < out.size:
+        out[i] = a[i] * b[0]
+
+
+@wrong("01b.2", ("out of bounds", "has none and must stop"))
+@cuda.jit
+def guard_after_the_write(a, b, out):
+    i = cuda.grid(1)
+    out[i] = a[i] * b[i]
+    if i >= out.size:
+        return
+
+
+@wrong("01b.2", "endless loop")
+@cuda.jit
+def a_loop_without_end(a, b, out):
+    i = cuda.grid(1)
+    while i < out.size:
+        out[i] = a[i] * b[i]
+
+
+@wrong("01b.2", ("does not compile", "returns nothing"))
+@cuda.jit
+def returns_0(a, b, out):
+    i = cuda.grid(1)
+    if i >= out.size:
+        return 0
+    out[i] = a[i] * b[i]
+
+
+# --- 01b.3: two indices ---
+@right("01b.3")
+@cuda.jit
+def row_first(x, factor, out):
+    row, column = cuda.grid(2)
+    if row < out.shape[0] and column < out.shape[1]:
+        out[row, column] = x[row, column] * factor[row]
+
+
+@right("01b.3")
+@cuda.jit
+def column_first(x, factor, out):
+    column, row = cuda.grid(2)
+    if row >= x.shape[0] or column >= x.shape[1]:
+        return
+    out[row, column] = factor[row] * x[row, column]
+
+
+@right("01b.3")
+@cuda.jit
+def from_blocks_and_threads(x, factor, out):
+    row = cuda.blockIdx.y * cuda.blockDim.y + cuda.threadIdx.y
+    column = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+    if row < factor.size:
+        if column < out.shape[1]:
+            out[row, column] = x[row, column] * factor[row]
+
+
+@wrong("01b.3", "factor has a number for each row")
+@cuda.jit
+def factor_of_the_column(x, factor, out):
+    row, column = cuda.grid(2)
+    if row < out.shape[0] and column < out.shape[1]:
+        out[row, column] = x[row, column] * factor[column]
+
+
+@wrong("01b.3", ("out of bounds", "both ends"))
+@cuda.jit
+def no_guard_at_all(x, factor, out):
+    row, column = cuda.grid(2)
+    out[row, column] = x[row, column] * factor[row]
+
+
+@wrong("01b.3", ("out of bounds", "both ends"))
+@cuda.jit
+def no_guard_for_columns(x, factor, out):
+    row, column = cuda.grid(2)
+    if row < out.shape[0]:
+        out[row, column] = x[row, column] * factor[row]
+
+
+@wrong("01b.3", ("out of bounds",))
+@cuda.jit
+def one_of_the_two_is_enough(x, factor, out):
+    row, column = cuda.grid(2)
+    if row < out.shape[0] or column < out.shape[1]:
+        out[row, column] = x[row, column] * factor[row]
+
+
+@wrong("01b.3", ("out of bounds",))
+@cuda.jit
+def both_must_be_outside(x, factor, out):
+    row, column = cuda.grid(2)
+    if row >= out.shape[0] and column >= out.shape[1]:
+        return
+    out[row, column] = x[row, column] * factor[row]
+
+
+@wrong("01b.3", "4 threads write out[0, 0], all the same")
+@cuda.jit
+def a_row_in_every_thread(x, factor, out):
+    row, _ = cuda.grid(2)
+    if row < out.shape[0]:
+        for column in range(out.shape[1]):
+            out[row, column] = x[row, column] * factor[row]
+
+
+@wrong("01b.3", "never written, such as [1, 0]")
+@cuda.jit
+def one_index_only(x, factor, out):
+    index = cuda.grid(1)
+    if index < out.size:
+        row, column = index // out.shape[1], index % out.shape[1]
+        out[row, column] = x[row, column] * factor[row]
+
+
+@wrong("01b.3", "The factor is added")
+@cuda.jit
+def factor_is_added(x, factor, out):
+    row, column = cuda.grid(2)
+    if row < out.shape[0] and column < out.shape[1]:
+        out[row, column] = x[row, column] + factor[row]
+
+
+@wrong("01b.3", "multiplied by factor[0]")
+@cuda.jit
+def the_first_factor(x, factor, out):
+    row, column = cuda.grid(2)
+    if row < out.shape[0] and column < out.shape[1]:
+        out[row, column] = x[row, column] * factor[0]
+
+
+@wrong("01b.3", "The rows of out are columns of x")
+@cuda.jit
+def reads_the_transposed(x, factor, out):
+    row, column = cuda.grid(2)
+    if row < out.shape[0] and column < out.shape[1]:
+        out[row, column] = x[column, row] * factor[row]
+
+
+@wrong("01b.3", "never written, such as [3, 0]")
+@cuda.jit
+def the_last_row_is_left(x, factor, out):
+    row, column = cuda.grid(2)
+    if row < out.shape[0] - 1 and column < out.shape[1]:
+        out[row, column] = x[row, column] * factor[row]
+
+
+# --- 01b.4: gather ---
+@right("01b.4")
+@cuda.jit
+def a_loop_with_trimmed_ends(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        acc = out.dtype.type(0)
+        for i in range(max(0, o - 1), min(x.size, o + 2)):
+            acc += x[i]
+        out[o] = acc
+
+
+@right("01b.4")
+@cuda.jit
+def with_tests(x, out):
+    o = cuda.grid(1)
+    if o >= out.size:
+        return
+    acc = x[o]
+    if o > 0:
+        acc += x[o - 1]
+    if o + 1 < x.size:
+        acc += x[o + 1]
+    out[o] = acc
+
+
+@right("01b.4")
+@cuda.jit
+def adds_in_its_own_place(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        out[o] = 0
+        for d in range(-1, 2):
+            if 0 <= o + d < x.size:
+                out[o] += x[o + d]
+
+
+@wrong("01b.4", ("race", "out[o] += x[i]"))
+@cuda.jit
+def still_scatters(x, out):
+    i = cuda.grid(1)
+    if i < x.size:
+        for o in range(max(0, i - 1), min(out.size, i + 2)):
+            out[o] += x[i]
+
+
+@wrong("01b.4", "race")
+@cuda.jit
+def zeroes_then_scatters(x, out):
+    i = cuda.grid(1)
+    if i < out.size:
+        out[i] = 0
+    cuda.syncthreads()
+    if i < x.size:
+        for o in range(max(0, i - 1), min(out.size, i + 2)):
+            out[o] += x[i]
+
+
+@wrong("01b.4", "adds to what out held before")
+@cuda.jit
+def scatters_with_atomics(x, out):
+    i = cuda.grid(1)
+    if i < x.size:
+        for o in range(max(0, i - 1), min(out.size, i + 2)):
+            cuda.atomic.add(out, o, x[i])
+
+
+@wrong("01b.4", ("negative index: the index -1", "x[o - 1]"))
+@cuda.jit
+def no_lower_test(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        acc = x[o - 1] + x[o]
+        if o + 1 < x.size:
+            acc += x[o + 1]
+        out[o] = acc
+
+
+@wrong("01b.4", ("out of bounds", "x[o + 1]"))
+@cuda.jit
+def no_upper_test(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        acc = x[o] + x[o + 1]
+        if o > 0:
+            acc += x[o - 1]
+        out[o] = acc
+
+
+@wrong("01b.4", ("out of bounds", "has none and must stop"))
+@cuda.jit
+def no_guard_for_spare_threads(x, out):
+    o = cuda.grid(1)
+    acc = out.dtype.type(0)
+    for i in range(max(0, o - 1), min(x.size, o + 2)):
+        acc += x[i]
+    out[o] = acc
+
+
+@wrong("01b.4", "lacks the right neighbour")
+@cuda.jit
+def range_ends_too_early(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        acc = out.dtype.type(0)
+        for i in range(max(0, o - 1), min(x.size, o + 1)):
+            acc += x[i]
+        out[o] = acc
+
+
+@wrong("01b.4", "lacks the left neighbour")
+@cuda.jit
+def range_begins_too_late(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        acc = out.dtype.type(0)
+        for i in range(o, min(x.size, o + 2)):
+            acc += x[i]
+        out[o] = acc
+
+
+@wrong("01b.4", "lacks the element in the middle")
+@cuda.jit
+def only_the_neighbours(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        acc = out.dtype.type(0)
+        if o > 0:
+            acc += x[o - 1]
+        if o + 1 < x.size:
+            acc += x[o + 1]
+        out[o] = acc
+
+
+@wrong("01b.4", "At the ends you add an element twice")
+@cuda.jit
+def repeats_the_ends(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        out[o] = x[max(0, o - 1)] + x[o] + x[min(x.size - 1, o + 1)]
+
+
+@wrong("01b.4", "there is nothing beyond the ends")
+@cuda.jit
+def goes_around(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        out[o] = x[(o + x.size - 1) % x.size] + x[o] + x[(o + 1) % x.size]
+
+
+@wrong("01b.4", ("float64", "dtype.type(0)"))
+@cuda.jit
+def sum_in_float64(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        acc = 0.0
+        for i in range(max(0, o - 1), min(x.size, o + 2)):
+            acc += x[i]
+        out[o] = acc
+
+
+@wrong("01b.4", "never written, such as [0]")
+@cuda.jit
+def leaves_the_ends_out(x, out):
+    o = cuda.grid(1)
+    if 0 < o < out.size - 1:
+        out[o] = x[o - 1] + x[o] + x[o + 1]
+
+
+# --- 01b.5: coalescing ---
+@right("01b.5")
+@cuda.jit
+def column_runs_first(x, factor, out):
+    column, row = cuda.grid(2)
+    if row < out.shape[0] and column < out.shape[1]:
+        out[row, column] = x[row, column] * factor[column]
+
+
+@right("01b.5")
+@cuda.jit
+def by_hand(x, factor, out):
+    r = cuda.blockIdx.y + cuda.threadIdx.y
+    c = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+    if r >= out.shape[0] or c >= out.shape[1]:
+        return
+    out[r, c] = factor[c] * x[r, c]
+
+
+@right("01b.5")
+@cuda.jit
+def names_exchanged_again(x, factor, out):
+    a, b = cuda.grid(2)
+    row, column = b, a
+    if row < len(x) and column < len(factor):
+        scaled = x[row, column] * factor[column]
+        out[row, column] = scaled
+
+
+@wrong("01b.5", ("The results are right", "32 sectors, 4 would do", "neighbouring columns"))
+@cuda.jit
+def row_runs_first(x, factor, out):
+    row, column = cuda.grid(2)
+    if row < out.shape[0] and column < out.shape[1]:
+        out[row, column] = x[row, column] * factor[column]
+
+
+@wrong("01b.5", "factor has a number for each column")
+@cuda.jit
+def factor_of_the_row(x, factor, out):
+    column, row = cuda.grid(2)
+    if row < out.shape[0] and column < out.shape[1]:
+        out[row, column] = x[row, column] * factor[row]
+
+
+@wrong("01b.5", ("out of bounds",))
+@cuda.jit
+def nobody_is_sent_home(x, factor, out):
+    column, row = cuda.grid(2)
+    out[row, column] = x[row, column] * factor[column]
+
+
+@wrong("01b.5", ("out of bounds",))
+@cuda.jit
+def sizes_exchanged(x, factor, out):
+    column, row = cuda.grid(2)
+    if row < out.shape[1] and column < out.shape[0]:
+        out[row, column] = x[row, column] * factor[column]
+
+
+@wrong("01b.5", "The factor is added")
+@cuda.jit
+def adds_the_factor(x, factor, out):
+    column, row = cuda.grid(2)
+    if row < out.shape[0] and column < out.shape[1]:
+        out[row, column] = x[row, column] + factor[column]
+
+
+@wrong("01b.5", "multiplied by factor[0]")
+@cuda.jit
+def one_factor_for_all(x, factor, out):
+    column, row = cuda.grid(2)
+    if row < out.shape[0] and column < out.shape[1]:
+        out[row, column] = x[row, column] * factor[0]
+
+
+@wrong("01b.5", "The rows of out are columns of x")
+@cuda.jit
+def reads_down(x, factor, out):
+    column, row = cuda.grid(2)
+    if row < out.shape[0] and column < out.shape[1]:
+        out[row, column] = x[column, row] * factor[column]
+
+
+@wrong("01b.5", ("64 threads write out[0, 0], all the same", "which one is its own"))
+@cuda.jit
+def a_column_in_every_thread(x, factor, out):
+    column = cuda.grid(1)
+    if column < out.shape[1]:
+        for row in range(out.shape[0]):
+            out[row, column] = x[row, column] * factor[column]
+
+
+@wrong("01b.5", "the factor is missing")
+@cuda.jit
+def forgets_the_factor(x, factor, out):
+    column, row = cuda.grid(2)
+    if row < out.shape[0] and column < out.shape[1]:
+        out[row, column] = x[row, column]
+
+
+@wrong("01b.5", "never written")
+@cuda.jit
+def one_column_too_few(x, factor, out):
+    column, row = cuda.grid(2)
+    if row < out.shape[0] and column < out.shape[1] - 1:
+        out[row, column] = x[row, column] * factor[column]
+
+
+wrong("01b.5", "keep the line @cuda.jit", np.multiply)
