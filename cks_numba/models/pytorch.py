@@ -82,7 +82,7 @@ def _arguments(model: Any, sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]
         not isinstance(sample, torch.Tensor) and not sample
     ):
         raise TypeError(f"input must be a size such as (1, 3, 32, 32), tensors, or a dict of them, got {sample!r}")
-    parameters = (parameter for parameter in model.parameters() if parameter.is_floating_point())
+    parameters = (p for p in model.parameters() if p.is_floating_point() or p.is_complex())
     given = sample if _has_tensor(sample) else _zeros(sample, next(parameters, torch.empty(0)))
     if isinstance(given, Mapping):
         return (), dict(given)
@@ -374,7 +374,7 @@ def _calls(note: Callable[..., None], note_other: Callable[[str], None]) -> Any:
 
 def _ours(operator: str, args: Any, result: Any) -> tuple[Any, ...]:
     """Operands, result and options of one of our operators, as torch orders those of its own."""
-    stride, (top, bottom, left, right), dilation, groups = args[-4:]
     transposed = operator == "cks::conv2d_input"
-    x = args[2] if transposed else args[0]
+    x, options = (args[2], args[3:7]) if transposed else (args[0], args[2:6])
+    stride, (top, bottom, left, right), dilation, groups = options
     return x, args[1], result, (stride, ((top, bottom), (left, right)), dilation, transposed, 0, groups)
