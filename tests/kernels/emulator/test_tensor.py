@@ -109,9 +109,9 @@ def test_hard_shapes(operator, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_depthwise(operator, dtype):
-    twice = ConvShape(n=3, ih=7, iw=6, ic=36, oc=72, fh=2, fw=3, stride=(2, 1), padding=((1, 0), (1, 2)), groups=36)
-    for shape in (HARD_SHAPES["depthwise"], twice):
-        check(operator, shape, dtype, orders=ORDERS)
+    twice = ConvShape(n=2, ih=5, iw=4, ic=17, oc=34, fh=2, fw=3, stride=(2, 1), padding=((1, 0), (1, 2)), groups=17)
+    for shape, orders in ((HARD_SHAPES["depthwise"], ORDERS), (twice, ORDERS[:1])):
+        check(operator, shape, dtype, orders=orders)
         (launch,) = build(operator, shape, operands(operator, shape, dtype))
         assert "depthwise" in launch.name
 
