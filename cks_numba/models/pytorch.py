@@ -52,8 +52,18 @@ def of_torch(model: Any, sample: Any, train: bool = True) -> list[Found]:
         If the input is none.
     """
     arguments, keywords = _arguments(model, sample)
+    try:
+        return _watched(model, arguments, keywords, train, _forget)
+    except ValueError as error:
+        if "unpack_hook" not in str(error):
+            raise
+    return _watched(model, arguments, keywords, train, lambda tensor: tensor)  # It computes a gradient as it runs.
+
+
+def _watched(model: Any, arguments: Any, keywords: Any, train: bool, save: Callable[[Any], Any]) -> list[Found]:
+    """Run a model and list its convolutions, with what becomes of tensors that are saved for gradients."""
     watch = _Watch(model, train)
-    with _evaluating(model, train), watch.installed(model):
+    with _evaluating(model, train, save), watch.installed():
         try:
             model(*arguments, **keywords)
         except Exception as error:
@@ -61,7 +71,7 @@ def of_torch(model: Any, sample: Any, train: bool = True) -> list[Found]:
             way = ". The forward pass alone needs no gradients: train=False, --forward"
             known = train and re.search("grad|backward", str(error))
             raise ValueError(f"the model does not take an input of {told}: {error}{way if known else ''}") from error
-    return watch.result(model)
+    return watch.result()
 
 
 def _arguments(model: Any, sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -72,7 +82,7 @@ def _arguments(model: Any, sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]
         not isinstance(sample, torch.Tensor) and not sample
     ):
         raise TypeError(f"input must be a size such as (1, 3, 32, 32), tensors, or a dict of them, got {sample!r}")
-    parameters = (parameter for parameter in model.parameters() if parameter.is_floating_point())
+    parameters = (p for p in model.parameters() if p.is_floating_point() or p.is_complex())
     given = sample if _has_tensor(sample) else _zeros(sample, next(parameters, torch.empty(0)))
     if isinstance(given, Mapping):
         return (), dict(given)
@@ -111,9 +121,13 @@ def _told(argument: Any) -> str:
     return "x".join(map(str, argument.shape)) if hasattr(argument, "shape") else repr(argument)[:40]
 
 
+def _forget(tensor: Any) -> None:
+    """Save nothing: the gradients are only counted."""
+
+
 @contextmanager
-def _evaluating(model: Any, train: bool) -> Iterator[None]:
-    """Switch off batch statistics and dropout, save nothing for gradients; afterwards restore the mode of every module.
+def _evaluating(model: Any, train: bool, save: Callable[[Any], Any]) -> Iterator[None]:
+    """Switch off batch statistics and dropout; afterwards restore the mode of every module.
 
     TorchScript does not optimize, because its optimized code hides which tensors have a gradient; nor does a part with
     a checkpoint, which runs again for its gradients, hide them.
@@ -127,7 +141,7 @@ def _evaluating(model: Any, train: bool) -> Iterator[None]:
         stack.enter_context(torch.set_grad_enabled(train))
         stack.enter_context(jit.optimized_execution(False))
         stack.enter_context(mock.patch.object(CheckpointFunction, "apply", lambda run, _, *args: run(*args)))
-        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing))
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(save, lambda saved: saved))
         try:
             for module in training:  # The method eval may be overridden, or refused.
                 module.training = False
@@ -146,17 +160,37 @@ class _Watch:
         self.modules = dict(model.named_modules())
         self.inside: list[tuple[str, Any]] = []  # the modules whose forward is running
         self.entered: set[str] = set()
+        self.functions: list[set[int]] = []  # the arguments of running functions that have a backward pass of their own
         self.layers: dict[tuple[str, ...], list[LayerCount]] = {}  # the key begins with name and kind
         self.notes: dict[tuple[str, ...], str] = {}
 
     @contextmanager
-    def installed(self, model: Any) -> Iterator[None]:
+    def installed(self) -> Iterator[None]:
         with ExitStack() as stack:
             for name, module in self.modules.items():
                 for hook in self._hooks(name, module):
                     stack.callback(hook.remove)
             stack.enter_context(_calls(self._note_call, self._note_other))
+            stack.enter_context(self._functions())
             yield
+
+    def _functions(self) -> Any:
+        """Watch calls of torch.autograd.Function, inside which torch does not say what has a gradient."""
+        import torch
+
+        apply: Any = torch.autograd.Function.apply.__func__  # type: ignore[attr-defined]
+
+        def watched(kind: Any, *arguments: Any, **keywords: Any) -> Any:
+            has = any(getattr(argument, "requires_grad", False) for argument in arguments)
+            if not (torch.is_grad_enabled() and has):
+                return apply(kind, *arguments, **keywords)
+            self.functions.append(set(map(id, arguments)))
+            try:
+                return apply(kind, *arguments, **keywords)
+            finally:
+                self.functions.pop()
+
+        return mock.patch.object(torch.autograd.Function, "apply", classmethod(watched))
 
     def _hooks(self, name: str, module: Any) -> tuple[Any, ...]:
         import torch
@@ -167,21 +201,27 @@ class _Watch:
 
         def leave(module: Any, inputs: Any, keywords: Any, output: Any) -> None:
             self.inside.pop()
-            if _is_read(module):
+            if output is not None and _is_read(module):
                 x = inputs[0] if inputs else keywords["input"]
                 layer = _layer(name, module, x, output)
                 self._note(name, module, self._used(layer, x, module.weight), _no_swap(module))
 
         if isinstance(module, torch.jit.ScriptModule):  # It takes no hooks, or does not call them.
             return ()
-        return module.register_forward_pre_hook(enter), module.register_forward_hook(leave, with_kwargs=True)
+        after = module.register_forward_hook(leave, with_kwargs=True, always_call=True)  # Models may catch an error.
+        return module.register_forward_pre_hook(enter), after
 
     def _used(self, layer: Layer, x: Any, w: Any) -> LayerCount:
         """Count the layer, with the gradients that a training step needs."""
+        return used(layer, *(not (self.train and self._has_gradient(tensor)) for tensor in (x, w)))
+
+    def _has_gradient(self, tensor: Any) -> bool:
+        """Whether autograd needs the gradient; of what a function computes inside, it does."""
         import torch
 
-        train = self.train and torch.is_grad_enabled()
-        return used(layer, *(not (train and tensor.requires_grad) for tensor in (x, w)))
+        if torch.is_grad_enabled():
+            return bool(tensor.requires_grad)
+        return bool(self.functions) and (tensor.requires_grad or id(tensor) not in self.functions[-1])
 
     def _note(self, name: str, module: Any, layer: LayerCount | None, note: str = "", size: Any = ()) -> None:
         key = name or WHOLE, _kind(module), *map(str, size)
@@ -191,9 +231,9 @@ class _Watch:
 
     def _note_call(self, x: Any, w: Any, y: Any, options: tuple[Any, ...], note: str) -> None:
         """Note a convolution that torch dispatches, unless a hook notes its layer."""
-        name, module = self._place(w)
-        if _is_read(module):
+        if self._is_hooked():
             return
+        name, module = self._place(w)
         axes = w.dim() - 2
         note = note if axes == 2 else f"{axes} ax{'i' if axes == 1 else 'e'}s"
         if axes not in (1, 2):
@@ -206,8 +246,14 @@ class _Watch:
 
     def _note_other(self, operator: str) -> None:
         """Note an operator that convolves by its name, and whose sizes are not known here."""
+        if self._is_hooked():
+            return
         name, module = self.inside[-1] if self.inside else ("", self.modules[""])
         self._note(name, module, None, f"not counted: {operator}")
+
+    def _is_hooked(self) -> bool:
+        """Whether the innermost module is a layer that its hook notes."""
+        return bool(self.inside) and _is_read(self.inside[-1][1])
 
     def _place(self, w: Any) -> tuple[str, Any]:
         """Name and module of a running convolution: the innermost that is known, and in a graph the owner of w."""
@@ -216,7 +262,7 @@ class _Watch:
         within = not name or owner.startswith(f"{name}.")
         return (owner, self.modules[owner]) if within else (name, module)
 
-    def result(self, model: Any) -> list[Found]:
+    def result(self) -> list[Found]:
         rows = [found(key[0], key[1], layers, self.notes.get(key, "")) for key, layers in self.layers.items()]
         seen = {key[0] for key in self.layers}
         for name, module in self.modules.items():
@@ -328,7 +374,7 @@ def _calls(note: Callable[..., None], note_other: Callable[[str], None]) -> Any:
 
 def _ours(operator: str, args: Any, result: Any) -> tuple[Any, ...]:
     """Operands, result and options of one of our operators, as torch orders those of its own."""
-    stride, (top, bottom, left, right), dilation, groups = args[-4:]
     transposed = operator == "cks::conv2d_input"
-    x = args[2] if transposed else args[0]
+    x, options = (args[2], args[3:7]) if transposed else (args[0], args[2:6])
+    stride, (top, bottom, left, right), dilation, groups = options
     return x, args[1], result, (stride, ((top, bottom), (left, right)), dilation, transposed, 0, groups)

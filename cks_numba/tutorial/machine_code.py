@@ -50,7 +50,7 @@ def compiled(operator: str, arch: str = "sm_90") -> tuple[list[Code], str]:
     path = FOLDER / "data" / f"sass_{arch}.csv"
     if path.exists():
         return _read(path, operator), f"Read from figures/data/{path.name}: ptxas and nvdisasm are not installed."
-    return [], f"There is neither ptxas (see section 6) nor figures/data/{path.name}, which comes with a clone."
+    return [], f"There is neither ptxas (see section 8) nor figures/data/{path.name}, which comes with a clone."
 
 
 def _live(operator: str, arch: str) -> list[Code]:

@@ -100,7 +100,7 @@ def _page(lists: dict[str, list[Any]], frames: list[tuple[Image.Image, str]]) ->
     )
     data = html.escape(json.dumps(stored, separators=(",", ":")))
     script = html.escape(" ".join(FOLLOW.split()))
-    return f'<div data-lm-suppress-shortcuts="true" data-frames="{data}" oninput="{script}">{rows}{picture}</div>'
+    return f'<div data-frames="{data}" oninput="{script}">{rows}{picture}</div>'
 
 
 def _control(name: str, values: list[str]) -> str:
@@ -109,6 +109,7 @@ def _control(name: str, values: list[str]) -> str:
     return (
         f'<label style="display: flex; align-items: center; gap: 0.8em"><span style="min-width: 5em">{title}</span>'
         f'<input type="range" min="0" max="{len(values) - 1}" step="1" value="0" data-values="{data}" '
+        f'data-lm-suppress-shortcuts="true" '  # JupyterLab would take the arrow keys for itself
         f'aria-valuetext="{html.escape(values[0])}" style="flex: 0 1 12em; min-width: 0; height: 2.2em">'
         f'<output style="min-width: 7em">{html.escape(values[0])}</output></label>'
     )

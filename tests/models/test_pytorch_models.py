@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 
 import pytest
@@ -144,6 +145,64 @@ def test_other_ways_to_convolve():
     assert rows[0].of("forward") == flops.count("conv2d", shape)
     lazy = of_torch(nn.Sequential(nn.LazyConv2d(4, 3, 2, 1)), SIZE)
     assert [row.why() for row in lazy] == ["swap"]
+
+
+class Padded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w):
+        return F.conv2d(F.pad(x, (1, 1, 1, 1)), w)
+
+
+class Roundabout(nn.Module):
+    """A layer that is called in ways which a hook does not see, after one that is not."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.plain, self.layer = way, nn.Conv2d(3, 3, 1), nn.Conv2d(3, 4, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        return self.way(self.layer, self.plain(x))
+
+
+def caught(layer, x):
+    with contextlib.suppress(RuntimeError):
+        layer(x[:, :1])
+    return F.conv2d(x, layer.weight, padding=1)
+
+
+WAYS = {
+    "forward": lambda layer, x: layer.forward(x),
+    "_conv_forward": lambda layer, x: layer._conv_forward(x, layer.weight, None),
+    "vmap": lambda layer, x: torch.func.vmap(lambda image: F.conv2d(image, layer.weight, padding=1))(x),
+    "functional_call": lambda layer, x: torch.func.functional_call(layer, dict(layer.named_parameters()), (x,)),
+    "Function": lambda layer, x: Padded.apply(x, layer.weight),
+    "ours": lambda layer, x: ct.conv2d(x, layer.weight, padding=1),
+    "caught": caught,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_layers_that_are_called_another_way(way):
+    rows = {row.name: row for row in of_torch(Roundabout(WAYS[way]), SIZE)}
+    plain = {row.name: row for row in of_torch(Roundabout(nn.Conv2d.__call__), SIZE)}
+    assert passes([rows["plain"]]) == {"plain": [["forward", "weight gradient"]]}
+    assert passes([rows["layer"]]) == passes([plain["layer"]])
+    if way != "Function":  # it pads by itself
+        assert rows["layer"].total == plain["layer"].total
+
+
+def test_a_model_that_computes_a_gradient():
+    class Energy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self.conv(x).square().sum(), x, create_graph=True)[0]
+
+    rows = of_torch(Energy(), SIZE)
+    assert [row.why() for row in rows] == ["swap", "no: not counted: aten::convolution_backward"]
 
 
 def test_one_axis_is_counted():

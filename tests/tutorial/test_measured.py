@@ -57,6 +57,15 @@ def test_every_rung_is_drawn(works):
     assert [label.get_text().splitlines()[0] for label in figure.axes[0].get_yticklabels()] == list(kernels.RUNGS)
 
 
+def test_a_tile_of_a_thread():
+    """A block of 16 x 16 threads; loads of four, where the tile allows; chunks of 8 terms in two buffers."""
+    _, said = lesson_06.draw_tile("8 x 8")
+    numbers = (2 * 128 * 128 / (256 * 4), 64 / 4, 64 + 16, 2 * 8 * 256 * 4 / 1024, 3)
+    assert [float(part.split()[-1]) for part in said.removesuffix(".").split(";")] == list(numbers)
+    with pytest.raises(ValueError, match="256 sums and 32 operands are more than the 255 registers"):
+        lesson_06.draw_tile("16 x 16")
+
+
 # --- this CPU ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize(
