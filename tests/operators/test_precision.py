@@ -29,6 +29,7 @@ NO_BFLOAT16 = "ml_dtypes is not installed (pip install ml_dtypes)"
 OPERATORS = ("conv2d", "conv2d_input", "conv2d_weight")
 BACKENDS = ("cpu", "steps", "emulator")
 ON_CPU = ("cpu", "steps")
+DRAWN = {"cpu": 8, "steps": 8, "emulator": 2}  # random layers of each backend
 HALVES = pytest.mark.parametrize(
     "dtype",
     [
@@ -78,7 +79,7 @@ def rounded_once(got, operator, shape, first, second, bias=0.0):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_sums_of_small_integers_are_exact(operator, backend, layout, dtype):
     rng = random.Random(0)
-    shapes = [*HARD_SHAPES.values(), *(random_shape(rng) for _ in range(8))]
+    shapes = [*HARD_SHAPES.values(), *(random_shape(rng) for _ in range(DRAWN[backend]))]
     for seed, shape in enumerate(shapes):
         first, second, _ = integers(operator, shape, dtype, seed)
         got = call(operator, shape, first, second, layout, backend=backend)
@@ -94,7 +95,7 @@ def test_sums_of_small_integers_are_exact(operator, backend, layout, dtype):
 def test_sums_are_rounded_once(operator, backend, layout, dtype):
     rng = random.Random(1)
     long = ConvShape(n=4, ih=9, iw=9, ic=40, oc=33, fh=3, fw=3, padding=1)  # rounding every product would show
-    for seed, shape in enumerate([long, *HARD_SHAPES.values(), *(random_shape(rng) for _ in range(8))]):
+    for seed, shape in enumerate([long, *HARD_SHAPES.values(), *(random_shape(rng) for _ in range(DRAWN[backend]))]):
         first, second = normal(shape, operator, dtype, seed)
         got = call(operator, shape, first, second, layout, backend=backend)
         rounded_once(got, operator, shape, first, second)
