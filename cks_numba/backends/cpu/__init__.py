@@ -18,7 +18,7 @@ from numba.core.errors import NumbaError
 
 from ... import checks
 from ...geometry import ConvShape
-from . import gather, plain, weight
+from . import depthwise, gather, plain, weight
 
 Array = np.ndarray[Any, Any]
 _CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU", "numba"), ("numba", "numpy"))
@@ -50,7 +50,9 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
         plain.run(operator, shape, first, second, out)
         return
     try:
-        if operator == "conv2d_weight":
+        if depthwise.fits(shape):
+            depthwise.run(operator, shape, first, second, out)
+        elif operator == "conv2d_weight":
             weight.run(shape, first, second, out)
         elif operator == "conv2d":
             gather.run(operator, shape, first, second, out)
