@@ -65,7 +65,7 @@ CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
 STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.
 MOST_IMAGES = 2 * TILE_ROWS  # So many images of a task fill tiles, however few positions a group has.
 LEAST_ROWS = 4  # A band has at least so many rows of an image, because neighbouring bands read the same source.
-PACK = 0
+POSITIONS = 48  # Positions whose rows of lanes stay in the first-level cache while all taps meet them.
 PARTS = 16  # A filter gradient is cut into about so many tasks: a number that does not depend on the threads.
 
 
@@ -164,7 +164,6 @@ def sizes_of(
     (source_rows, source_columns), (rows, columns) = (small, large) if operator == "conv2d_input" else (large, small)
     width = LANE_BYTES // itemsize
     source_packed, out_packed = (step != itemsize or shape.groups < width for step in (source[3], out[3]))
-    source_packed = source_packed or bool(PACK)
     blocks = ceil_div(shape.groups, width)
     image_bytes = (source_rows * source_columns + rows * columns) * LANE_BYTES  # of one block
     images = even_part(shape.n, min(MOST_IMAGES, CHUNK_BYTES // image_bytes))
@@ -447,6 +446,24 @@ def _sum_of(taps):
 add_to_four, add_to_three, add_to_one = _sum_of(4), _sum_of(3), _sum_of(1)
 
 
+@helper
+def add_taps(zero, a, tap_steps, b, counts, a_steps, b_steps, slides, results, result_step, taps):
+    """Add the sum over some positions to the results of all taps of a group."""
+    for h in range(taps[0]):
+        at, there, left = a + h * tap_steps[0], results + h * result_step, taps[1]
+        while left > 0:
+            if left >= 4 and left != 5 and left != 6:
+                number = 4
+                add_to_four(zero, at, tap_steps[1], b, counts, a_steps, b_steps, slides, there, int(LANE_BYTES))
+            elif left >= 3:
+                number = 3
+                add_to_three(zero, at, tap_steps[1], b, counts, a_steps, b_steps, slides, there, int(LANE_BYTES))
+            else:
+                number = 1
+                add_to_one(zero, at, tap_steps[1], b, counts, a_steps, b_steps, slides, there, int(LANE_BYTES))
+            at, there, left = at + number * tap_steps[1], there + number * LANE_BYTES, left - number
+
+
 def of_filters(zero, arguments):
     """Kernel: do tasks of conv2d_weight until none is left.
 
@@ -496,32 +513,17 @@ def of_filters(zero, arguments):
                 a_fixed = source_steps.n, h.third_fixed * source_steps.h, w.third_fixed * source_steps.w
                 b_fixed = out_steps.n, h.fixed_step * out_steps.h, w.fixed_step * out_steps.w
                 x, y, z = tile_axes(images, h.count, w.count)
-                counts, a_steps, b_steps = (
-                    (axes[x], axes[y], axes[z]), (a_fixed[x], a_fixed[y], a_fixed[z]),
-                    (b_fixed[x], b_fixed[y], b_fixed[z]),
-                )  # fmt: skip
-                a_w = w.third_term * source_steps.w
+                a_steps, b_steps = (a_fixed[x], a_fixed[y], a_fixed[z]), (b_fixed[x], b_fixed[y], b_fixed[z])
+                a_h, a_w = h.third_term * source_steps.h, w.third_term * source_steps.w
                 slides = z == 2 and a_w == a_fixed[2]
-                for tap in range(h.terms):
-                    a_row, result = a + tap * h.third_term * source_steps.h, at + tap * fw * LANE_BYTES
-                    left = w.terms
-                    while left > 0:
-                        if left == 3 or left == 5 or left == 6:
-                            taps = 3
-                            add_to_three(
-                                zero, a_row, a_w, b, counts, a_steps, b_steps, slides, result, int(LANE_BYTES)
-                            )  # fmt: skip
-                        elif left >= 4:
-                            taps = 4
-                            add_to_four(
-                                zero, a_row, a_w, b, counts, a_steps, b_steps, slides, result, int(LANE_BYTES)
-                            )  # fmt: skip
-                        else:
-                            taps = 1
-                            add_to_one(
-                                zero, a_row, a_w, b, counts, a_steps, b_steps, slides, result, int(LANE_BYTES)
-                            )  # fmt: skip
-                        left, a_row, result = left - taps, a_row + taps * a_w, result + taps * LANE_BYTES
+                by_x, by_y = max(1, POSITIONS // (axes[y] * axes[z])), min(axes[y], ceil_div(POSITIONS, axes[z]))
+                for i in range(0, axes[x], by_x):
+                    for j in range(0, axes[y], by_y):
+                        add_taps(
+                            zero, a + i * a_steps[0] + j * a_steps[1], (a_h, a_w), b + i * b_steps[0] + j * b_steps[1],
+                            (min(by_x, axes[x] - i), min(by_y, axes[y] - j), axes[z]), a_steps, b_steps, slides,
+                            at, fw * LANE_BYTES, (h.terms, w.terms),
+                        )  # fmt: skip
         # 4. the results to dw, by the thread that finishes the last part of a block
         if parts > 1:
             if next_number(addresses.kept, block) < parts - 1:
