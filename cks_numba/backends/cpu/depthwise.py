@@ -49,7 +49,9 @@ from .registers import (
     L2_BYTES,
     LANE_BYTES,
     TILE_ROWS,
+    VECTOR_BYTES,
     bytes_of,
+    fill_vector,
     helper,
     next_number,
     number_at,
@@ -61,8 +63,10 @@ from .registers import (
 )
 from .tile import LINE_BYTES, pack, pack_images, unpack
 
+HALF = TILE_ROWS // 2
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
-STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.
+MOST_BYTES = 4 * 2**20  # Packed rows of an image that a row of the result needs, or a packed filter.
+STREAM_BYTES = 2**24  # If source and result together have at least so many, the result is written past the caches.
 MOST_IMAGES = 2 * TILE_ROWS  # So many images of a task fill tiles, however few positions a group has.
 LEAST_ROWS = 4  # A band has at least so many rows of an image, because neighbouring bands read the same source.
 POSITIONS = 48  # Positions whose rows of lanes stay in the first-level cache while all taps meet them.
@@ -71,7 +75,7 @@ PARTS = 16  # A filter gradient is cut into about so many tasks: a number that d
 
 # --- what the kernels are given ------------------------------------------------------------------
 class DepthwiseAddresses(NamedTuple):
-    """The addresses of the first elements of the arrays, and of the memory for a sum in parts, or 0."""
+    """The addresses of the first elements of the arrays, and of the memory for a sum in parts."""
 
     source: int
     filters: int
@@ -128,8 +132,10 @@ class BandRow(NamedTuple):
 
 # --- the sizes -----------------------------------------------------------------------------------
 def fits(shape: ConvShape) -> bool:
-    """Whether every channel has one filter of its own."""
-    return shape.groups > 1 and shape.groups == shape.ic == shape.oc
+    """Whether every channel has one filter of its own, and rows of images and filters are short enough to be packed."""
+    row = max(shape.iw, shape.ow) * (min(shape.h.span, shape.ih) + 1)
+    short = max(row, shape.fh * shape.fw) * LANE_BYTES <= MOST_BYTES
+    return short and shape.groups > 1 and shape.groups == shape.ic == shape.oc
 
 
 def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array) -> None:
@@ -143,12 +149,12 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
     threads = number_of_threads(operator, shape)
     sizes = sizes_of(operator, shape, source.strides, filters.strides, out.strides, out.itemsize, threads)
     blocks, parts, result_bytes = sizes.named.blocks, sizes.named.parts, sizes.named.result_bytes
-    kept = weight.memory_for_parts(blocks, parts, result_bytes) if parts > 1 else None
+    kept = weight.memory_for_parts(blocks, parts, result_bytes)
     addresses = DepthwiseAddresses(
         source=source.ctypes.data,
         filters=filters.ctypes.data,
         out=out.ctypes.data,
-        kept=0 if kept is None else round_up(kept.ctypes.data, 64),
+        kept=round_up(kept.ctypes.data, 64),
     )
     kernel = of_filters if operator == "conv2d_weight" else depthwise
     start(kernel, out.dtype, threads, sizes.arguments, addresses, sizes.scratch)
@@ -165,6 +171,9 @@ def sizes_of(
     width = LANE_BYTES // itemsize
     source_packed, out_packed = (step != itemsize or shape.groups < width for step in (source[3], out[3]))
     blocks = ceil_div(shape.groups, width)
+    run_length = max(run.positions for run in shape.w.runs(groups.operator))
+    if run_length < HALF <= shape.n:  # tiles lie along the images: no row of lanes is reused, so each should be aligned
+        source_packed = True
     image_bytes = (source_rows * source_columns + rows * columns) * LANE_BYTES  # of one block
     images = even_part(shape.n, min(MOST_IMAGES, CHUNK_BYTES // image_bytes))
     wanted = PARTS if operator == "conv2d_weight" else (4 * threads if threads > 1 else 1)
@@ -197,7 +206,7 @@ def sizes_of(
         source_packed=source_packed,
         out_packed=out_packed,
         source_bytes=source_bytes if source_packed else 0,
-        streams=whole_lines and shape.n * out[0] >= STREAM_BYTES,
+        streams=whole_lines and image_bytes // LANE_BYTES * shape.n * shape.groups * itemsize >= STREAM_BYTES,
         source=Steps(*source),
         out=Steps(*out),
         filters=FilterSteps(channel=filters[0], h=filters[1], w=filters[2]),
@@ -314,7 +323,6 @@ def _tile_of(rows):
     return put_tile
 
 
-HALF = TILE_ROWS // 2
 put_whole, put_half, put_row = _tile_of(TILE_ROWS), _tile_of(HALF), _tile_of(1)
 
 
@@ -394,21 +402,48 @@ def depthwise(zero, arguments):
                         if count >= TILE_ROWS and count - k > HALF:
                             k = min(k, count - TILE_ROWS)
                             put_whole(
-                                zero, a_row + k * a_step, a_step, b, counts, (a_h, a_w), (b_h, b_w), slides,
-                                out_row + k * out_step, out_step, sizes.streams,
+                                zero,
+                                a_row + k * a_step,
+                                a_step,
+                                b,
+                                counts,
+                                (a_h, a_w),
+                                (b_h, b_w),
+                                slides,
+                                out_row + k * out_step,
+                                out_step,
+                                sizes.streams,
                             )
                             k += TILE_ROWS
                         elif count >= HALF and count - k > 1:
                             k = min(k, count - HALF)
                             put_half(
-                                zero, a_row + k * a_step, a_step, b, counts, (a_h, a_w), (b_h, b_w), slides,
-                                out_row + k * out_step, out_step, sizes.streams,
+                                zero,
+                                a_row + k * a_step,
+                                a_step,
+                                b,
+                                counts,
+                                (a_h, a_w),
+                                (b_h, b_w),
+                                slides,
+                                out_row + k * out_step,
+                                out_step,
+                                sizes.streams,
                             )
                             k += HALF
                         else:
                             put_row(
-                                zero, a_row + k * a_step, a_step, b, counts, (a_h, a_w), (b_h, b_w), slides,
-                                out_row + k * out_step, out_step, sizes.streams,
+                                zero,
+                                a_row + k * a_step,
+                                a_step,
+                                b,
+                                counts,
+                                (a_h, a_w),
+                                (b_h, b_w),
+                                slides,
+                                out_row + k * out_step,
+                                out_step,
+                                sizes.streams,
                             )
                             k += 1
         # 4. the results to their places
@@ -485,8 +520,8 @@ def of_filters(zero, arguments):
         block = task // parts
         if parts > 1:
             results = addresses.kept + round_up(8 * sizes.blocks, 64) + task * sizes.result_bytes
-        for k in range(0, sizes.result_bytes, size):
-            write_number(zero, results + k)
+        for k in range(0, sizes.result_bytes, VECTOR_BYTES):
+            fill_vector(zero, results + k)
         channel, lanes = 0, 0
         for chunk in range(task % parts * chunks // parts, (task % parts + 1) * chunks // parts):
             # 2. a chunk of x and dy
@@ -533,6 +568,4 @@ def of_filters(zero, arguments):
                 for k in range(0, sizes.result_bytes, size):
                     there = number_at(zero, results + k) + number_at(zero, results + part * sizes.result_bytes + k)
                     write_number(there, results + k)
-        unpack_filters(
-            zero, addresses.filters + channel * sizes.filters.channel, sizes.filters, results, fh, fw, lanes
-        )
+        unpack_filters(zero, addresses.filters + channel * sizes.filters.channel, sizes.filters, results, fh, fw, lanes)
