@@ -69,6 +69,7 @@ MOST_BYTES = 4 * 2**20  # Packed rows of an image that a row of the result needs
 STREAM_BYTES = 2**24  # If source and result together have at least so many, the result is written past the caches.
 MOST_IMAGES = 2 * TILE_ROWS  # So many images of a task fill tiles, however few positions a group has.
 LEAST_ROWS = 4  # A band has at least so many rows of an image, because neighbouring bands read the same source.
+REUSE = 8  # So many products of a number of the source pay for packing it.
 POSITIONS = 48  # Positions whose rows of lanes stay in the first-level cache while all taps meet them.
 PARTS = 16  # A filter gradient is cut into about so many tasks: a number that does not depend on the threads.
 
@@ -172,8 +173,9 @@ def sizes_of(
     source_packed, out_packed = (step != itemsize or shape.groups < width for step in (source[3], out[3]))
     blocks = ceil_div(shape.groups, width)
     run_length = max(run.positions for run in shape.w.runs(groups.operator))
-    if run_length < HALF <= shape.n:  # tiles lie along the images: no row of lanes is reused, so each should be aligned
-        source_packed = True
+    if run_length < HALF <= shape.n:
+        # Tiles lie along the images, and a row of lanes is loaded for every product: from aligned memory, if often.
+        source_packed = source_packed or groups.useful >= REUSE * shape.n * shape.groups * source_rows * source_columns
     image_bytes = (source_rows * source_columns + rows * columns) * LANE_BYTES  # of one block
     images = even_part(shape.n, min(MOST_IMAGES, CHUNK_BYTES // image_bytes))
     wanted = PARTS if operator == "conv2d_weight" else (4 * threads if threads > 1 else 1)
