@@ -2,7 +2,8 @@
 
 `plain` is the version for reading, in plain NumPy. In the compiled version `tile` has the inner loop, and a table of
 what it multiplies for each operator. `gather` (conv2d and conv2d_input), `weight` (conv2d_weight) and `few`
-(conv2d_weight with few channels) are built on it, `depthwise` has a loop of its own, and `threads` share their tasks. The environment variable
+(conv2d_weight with few channels) are built on it; `depthwise` has a loop of its own, for layers with a filter for each
+channel. `threads` share the tasks. The environment variable
 CKS_NUMBA_CPU=numpy selects `plain`, which also takes over if Numba cannot compile.
 """
 

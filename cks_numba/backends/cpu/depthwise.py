@@ -1,18 +1,19 @@
-"""Depthwise convolution on the CPU: all three operators, where every channel has a filter of its own.
+"""Depthwise convolution on the CPU: all three operators of layers whose channels each have one filter of their own.
 
 No sum runs over channels, so the lanes of a tile are channels of everything, and both factors are rows of lanes::
 
-    tile[r, l] += A[r, k, lane l] * B[k, lane l]
+    tile[r, l] += A[r + t, l] * B[t, l]
 
-==================  ===========================  ====================  ====================
-kernel              rows of a tile, from A       B                     the sum
-==================  ===========================  ====================  ====================
-``depthwise``       positions, from x or dy      filters               taps
-``of_filters``      taps, from x                 dy                    n, oh, ow
-==================  ===========================  ====================  ====================
+================================  ===========================================  ===================================
+kernel                            r, from A                                    t, from B
+================================  ===========================================  ===================================
+``depthwise`` (conv2d)            positions, from x                            taps of a row, from w
+``depthwise`` (conv2d_input)      positions, from dy                           taps of a row, from w
+``of_filters`` (conv2d_weight)    taps of a row, from x                        positions, from dy
+================================  ===========================================  ===================================
 
-The positions of a group of the plan share their taps. Where a group has fewer positions than a tile has rows, the
-rows are blocks of channels of one position instead, and each meets its own row of B.
+With stride 1 a position meets with one tap what its neighbour meets with the next one: a row of A is loaded once for
+up to three products. Elsewhere each t is a step of its own.
 """
 
 from __future__ import annotations
@@ -220,7 +221,8 @@ def sizes_of(
 
 def _bands(groups: Plan, rows: int, band_rows: int) -> tuple[list[BandRow], list[Group]]:
     """Cut the result into bands of rows; returns these, and the groups of all of them."""
-    bands, found = [], []
+    bands: list[BandRow] = []
+    found: list[Group] = []
     for first in range(0, rows, band_rows):
         last, first_group = min(first + band_rows, rows), len(found)
         for h, w in groups.groups:
@@ -304,7 +306,8 @@ def _tile_of(rows):
     write_rows, stream_rows = (put_rows(rows, how) for how in ("write", "stream"))
 
     @helper
-    def put_tile(zero, a, a_step, b, counts, a_steps, b_steps, slides, out, out_step, streams):
+    def put_tile(zero, a, a_step, b, out, out_step, sums):
+        counts, a_steps, b_steps, slides, streams = sums
         tile = zeros(zero)
         for i in range(counts[0]):
             at, b_at, left = a + i * a_steps[0], b + i * b_steps[0], counts[1]
@@ -326,6 +329,24 @@ def _tile_of(rows):
 
 
 put_whole, put_half, put_row = _tile_of(TILE_ROWS), _tile_of(HALF), _tile_of(1)
+
+
+@helper
+def put_tiles(zero, a, a_step, b, out, out_step, count, sums):
+    """Compute and write `count` neighbouring positions; a tile that would reach past the last one begins earlier."""
+    k = 0
+    while k < count:
+        if count >= TILE_ROWS and count - k > HALF:
+            k = min(k, count - TILE_ROWS)
+            put_whole(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
+            k += TILE_ROWS
+        elif count >= HALF and count - k > 1:
+            k = min(k, count - HALF)
+            put_half(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
+            k += HALF
+        else:
+            put_row(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
+            k += 1
 
 
 @helper
@@ -392,62 +413,13 @@ def depthwise(zero, arguments):
                 a_w, b_w = -a_w, -b_w
             x, y, z = tile_axes(images, h.count, w.count)
             axes = images, h.count, w.count
-            slides = z == 2 and a_w == a_fixed[2]
-            a_step, out_step = a_fixed[z], out_fixed[z]
+            sums = counts, (a_h, a_w), (b_h, b_w), z == 2 and a_w == a_fixed[2], sizes.streams
             # 3. its tiles: neighbouring positions
             for i in range(axes[x]):
                 for j in range(axes[y]):
                     a_row = a + i * a_fixed[x] + j * a_fixed[y]
                     out_row = first_out + i * out_fixed[x] + j * out_fixed[y]
-                    k, count = 0, axes[z]
-                    while k < count:
-                        if count >= TILE_ROWS and count - k > HALF:
-                            k = min(k, count - TILE_ROWS)
-                            put_whole(
-                                zero,
-                                a_row + k * a_step,
-                                a_step,
-                                b,
-                                counts,
-                                (a_h, a_w),
-                                (b_h, b_w),
-                                slides,
-                                out_row + k * out_step,
-                                out_step,
-                                sizes.streams,
-                            )
-                            k += TILE_ROWS
-                        elif count >= HALF and count - k > 1:
-                            k = min(k, count - HALF)
-                            put_half(
-                                zero,
-                                a_row + k * a_step,
-                                a_step,
-                                b,
-                                counts,
-                                (a_h, a_w),
-                                (b_h, b_w),
-                                slides,
-                                out_row + k * out_step,
-                                out_step,
-                                sizes.streams,
-                            )
-                            k += HALF
-                        else:
-                            put_row(
-                                zero,
-                                a_row + k * a_step,
-                                a_step,
-                                b,
-                                counts,
-                                (a_h, a_w),
-                                (b_h, b_w),
-                                slides,
-                                out_row + k * out_step,
-                                out_step,
-                                sizes.streams,
-                            )
-                            k += 1
+                    put_tiles(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
         # 4. the results to their places
         if sizes.out_packed:
             target = addresses.out + n * sizes.out.n + band.first_out * sizes.out.h + channel * sizes.out.c
@@ -460,7 +432,8 @@ def _sum_of(taps):
     add_rows = put_rows(taps, "add")
 
     @helper
-    def add_sum(zero, a, a_step, b, counts, a_steps, b_steps, slides, results, result_step):
+    def add_sum(zero, a, a_step, b, results, sums):
+        counts, a_steps, b_steps, slides = sums
         tile = zeros(zero)
         for i in range(counts[0]):
             for j in range(counts[1]):
@@ -475,7 +448,7 @@ def _sum_of(taps):
                         left = 0
                 for k in range(left):
                     tile = add_one(tile, at + k * a_steps[2], a_step, b_at + k * b_steps[2], 0)
-        add_rows(tile, results, result_step)
+        add_rows(tile, results, int(LANE_BYTES))
 
     return add_sum
 
@@ -484,21 +457,21 @@ add_to_four, add_to_three, add_to_one = _sum_of(4), _sum_of(3), _sum_of(1)
 
 
 @helper
-def add_taps(zero, a, tap_steps, b, counts, a_steps, b_steps, slides, results, result_step, taps):
+def add_taps(zero, a, tap_steps, b, results, result_step, taps, sums):
     """Add the sum over some positions to the results of all taps of a group."""
     for h in range(taps[0]):
         at, there, left = a + h * tap_steps[0], results + h * result_step, taps[1]
         while left > 0:
-            if left >= 4 and left != 5 and left != 6:
-                number = 4
-                add_to_four(zero, at, tap_steps[1], b, counts, a_steps, b_steps, slides, there, int(LANE_BYTES))
+            if left >= 4 and left != 5 and left != 6:  # 5 is done as 3, 1 and 1, and 6 as 3 and 3
+                count = 4
+                add_to_four(zero, at, tap_steps[1], b, there, sums)
             elif left >= 3:
-                number = 3
-                add_to_three(zero, at, tap_steps[1], b, counts, a_steps, b_steps, slides, there, int(LANE_BYTES))
+                count = 3
+                add_to_three(zero, at, tap_steps[1], b, there, sums)
             else:
-                number = 1
-                add_to_one(zero, at, tap_steps[1], b, counts, a_steps, b_steps, slides, there, int(LANE_BYTES))
-            at, there, left = at + number * tap_steps[1], there + number * LANE_BYTES, left - number
+                count = 1
+                add_to_one(zero, at, tap_steps[1], b, there, sums)
+            at, there, left = at + count * tap_steps[1], there + count * LANE_BYTES, left - count
 
 
 def of_filters(zero, arguments):
@@ -552,15 +525,13 @@ def of_filters(zero, arguments):
                 x, y, z = tile_axes(images, h.count, w.count)
                 a_steps, b_steps = (a_fixed[x], a_fixed[y], a_fixed[z]), (b_fixed[x], b_fixed[y], b_fixed[z])
                 a_h, a_w = h.third_term * source_steps.h, w.third_term * source_steps.w
-                slides = z == 2 and a_w == a_fixed[2]
                 by_x, by_y = max(1, POSITIONS // (axes[y] * axes[z])), min(axes[y], ceil_div(POSITIONS, axes[z]))
                 for i in range(0, axes[x], by_x):
                     for j in range(0, axes[y], by_y):
-                        add_taps(
-                            zero, a + i * a_steps[0] + j * a_steps[1], (a_h, a_w), b + i * b_steps[0] + j * b_steps[1],
-                            (min(by_x, axes[x] - i), min(by_y, axes[y] - j), axes[z]), a_steps, b_steps, slides,
-                            at, fw * LANE_BYTES, (h.terms, w.terms),
-                        )  # fmt: skip
+                        counts = min(by_x, axes[x] - i), min(by_y, axes[y] - j), axes[z]
+                        sums = counts, a_steps, b_steps, z == 2 and a_w == a_fixed[2]
+                        a_at, b_at = a + i * a_steps[0] + j * a_steps[1], b + i * b_steps[0] + j * b_steps[1]
+                        add_taps(zero, a_at, (a_h, a_w), b_at, at, fw * LANE_BYTES, (h.terms, w.terms), sums)
         # 4. the results to dw, by the thread that finishes the last part of a block
         if parts > 1:
             if next_number(addresses.kept, block) < parts - 1:
