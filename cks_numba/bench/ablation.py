@@ -107,7 +107,7 @@ PATHS = (
         "no sum cut into parts",
         ((few, "PARTS_BYTES", 0),),
         ("parts",),
-        {"few.py": "parts parts_of PARTS_BYTES", "weight.py": "parts parts_of _memory_for_parts kept_at"},
+        {"few.py": "parts parts_of PARTS_BYTES", "weight.py": "parts parts_of memory_for_parts kept_at"},
     ),
     SpecialPath(
         "large blocks",
@@ -173,7 +173,7 @@ PATHS = (
         "the whole source copied at once",
         ((gather, "COPY_BYTES", ALL),),
         ("kernels",),
-        {"gather.py": "band needed _within _copied_at_once COPY_BYTES"},
+        {"gather.py": "band needed within _copied_at_once COPY_BYTES"},
     ),
     SpecialPath(
         "one thread for little work",

@@ -28,13 +28,15 @@ from .timing import AFTER_BLAS, Probe, burst, clean_rounds, keep_memory
 
 
 # --- contenders ----------------------------------------------------------------------------------
-def _ours(case: cases.Case, first: Any, second: Any, layout: Any) -> Callable[[], Any]:
+def ours_call(case: cases.Case, first: Any, second: Any, layout: Any) -> Callable[[], Any]:
+    """Return a call of this library on arrays in NHWC, which for NCHW are copied first."""
     if layout == "NCHW":
         first, second = (np.ascontiguousarray(array.transpose(0, 3, 1, 2)) for array in (first, second))
     return lambda: accuracy.call(case.operator, case.shape, first, second, "cpu", layout)
 
 
-def _peer(case: cases.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+def peer_in_layout(case: cases.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+    """Return a call of PyTorch on copies of arrays in NHWC, in this layout."""
     import torch
 
     form = torch.channels_last if layout == "NHWC" else torch.contiguous_format
@@ -50,11 +52,12 @@ def peer_call(case: cases.Case, first: Any, second: Any) -> Callable[[], Any]:
     given = dict(zip(names, (first, second), strict=True))
     pads = tuple(before for before, _ in shape.padding)
     if case.operator == "conv2d":
-        return lambda: torch.nn.functional.conv2d(given["x"], given["w"], None, shape.stride, pads, shape.dilation)
+        how = (None, shape.stride, pads, shape.dilation, shape.groups)
+        return lambda: torch.nn.functional.conv2d(given["x"], given["w"], *how)
     x = given["x"] if "x" in given else _unread(first, shape.x_shape)
     w = given["w"] if "w" in given else _unread(first, shape.w_shape)
     wanted = (case.operator == "conv2d_input", case.operator == "conv2d_weight", False)
-    rest = (None, shape.stride, pads, shape.dilation, False, (0, 0), 1, wanted)
+    rest = (None, shape.stride, pads, shape.dilation, False, (0, 0), shape.groups, wanted)
     return lambda: torch.ops.aten.convolution_backward(given["dy"], x, w, *rest)[wanted.index(True)]
 
 
@@ -76,7 +79,12 @@ def _blas(case: cases.Case, first: Any, second: Any, layout: str) -> Callable[[]
     return lambda: np.matmul(a, b, out=out)
 
 
-CONTENDERS = ((OURS, "NHWC", _ours), (PEER, "NHWC", _peer), (OURS, "NCHW", _ours), (PEER, "NCHW", _peer))
+CONTENDERS = (
+    (OURS, "NHWC", ours_call),
+    (PEER, "NHWC", peer_in_layout),
+    (OURS, "NCHW", ours_call),
+    (PEER, "NCHW", peer_in_layout),
+)
 WITH_BLAS = ((REGULAR, "NHWC", _regular), (LIMIT, "", _blas))
 
 

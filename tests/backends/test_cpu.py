@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import os
 import random
 import signal
@@ -26,7 +27,7 @@ from reference import HARD_SHAPES, brute_force, in_a_process, integers, random_s
 import cks_numba as cks
 from cks_numba import plan_table
 from cks_numba.backends import cpu
-from cks_numba.backends.cpu import compiled, few, gather, registers, threads, tile, weight
+from cks_numba.backends.cpu import compiled, depthwise, few, gather, registers, threads, tile, weight
 from cks_numba.geometry import OPERATORS, ConvShape
 
 DTYPES = ("float32", "float64")
@@ -47,6 +48,17 @@ LARGE_SHAPES = {
     "70 to 3": ConvShape(n=2, ih=6, iw=5, ic=70, oc=3, fh=3, fw=3, padding=1),
     "dilation": ConvShape(n=2, ih=9, iw=11, ic=19, oc=40, fh=3, fw=2, stride=(3, 2), padding=2, dilation=(2, 3)),
     "depthwise": ConvShape(n=2, ih=7, iw=6, ic=23, oc=23, fh=3, fw=3, padding=1, groups=23),
+    "depthwise, 40 channels": ConvShape(n=3, ih=9, iw=10, ic=40, oc=40, fh=3, fw=3, padding=1, groups=40),
+    "depthwise, 100 channels, stride 2": ConvShape(
+        n=2, ih=12, iw=11, ic=100, oc=100, fh=5, fw=4, stride=2, padding=2, groups=100
+    ),
+    "depthwise, filter larger than the map": ConvShape(n=9, ih=4, iw=5, ic=33, oc=33, fh=7, fw=7, padding=3, groups=33),
+    "depthwise, dilation": ConvShape(
+        n=1, ih=9, iw=14, ic=17, oc=17, fh=3, fw=3, stride=(1, 2), padding=2, dilation=(2, 3), groups=17
+    ),
+    "depthwise, dilation and stride 2": ConvShape(
+        n=2, ih=5, iw=30, ic=64, oc=64, fh=2, fw=7, stride=(3, 2), padding=3, dilation=(1, 2), groups=64
+    ),
     "depthwise, three each": ConvShape(n=1, ih=7, iw=6, ic=5, oc=15, fh=3, fw=3, stride=2, padding=1, groups=5),
     "two channel groups of 37 to 18": ConvShape(n=2, ih=5, iw=5, ic=74, oc=36, fh=3, fw=3, padding=1, groups=2),
     "three channel groups of 64 to 1": ConvShape(n=2, ih=4, iw=5, ic=192, oc=3, fh=3, fw=3, padding=1, groups=3),
@@ -57,7 +69,7 @@ LARGE_SHAPES = {
     "high map, padding beyond the filter": ConvShape(n=1, ih=90, iw=8, ic=7, oc=9, fh=3, fw=3, padding=5),
 }
 ALL_SHAPES = *HARD_SHAPES.values(), *LARGE_SHAPES.values()
-FEW_NAMES = "37 to 70, stride 2", "3 to 70, one image", "32 to 3"
+FEW_NAMES = "37 to 70, stride 2", "3 to 70, one image", "32 to 3", "depthwise, 40 channels"
 FEW_SHAPES = *HARD_SHAPES.values(), *(LARGE_SHAPES[name] for name in FEW_NAMES)
 
 
@@ -118,8 +130,10 @@ SIZES = (
     (few, "CHUNK_TERMS"),
     (few, "RESULT_BYTES"),
     (gather, "COPY_BYTES"),
+    (depthwise, "CHUNK_BYTES"),
+    (depthwise, "POSITIONS"),
 )
-SMALL = {"as they are": (), "small": (3000, 9000, 20, 5000, 20, 5000, 3000), "least": (1,) * 7}
+SMALL = {"as they are": (), "small": (3000, 9000, 20, 5000, 20, 5000, 3000, 30_000, 20), "least": (1,) * 9}
 
 
 @pytest.fixture(params=SMALL)
@@ -131,11 +145,11 @@ def sizes(request, monkeypatch):
         monkeypatch.setattr(gather, "PANEL_BYTES", {"conv2d": panel, "conv2d_input": panel + 500})
     for name, value in zip(SIZES, SMALL[request.param][1:], strict=False):
         monkeypatch.setattr(*name, value)
-    gather.sizes_of.cache_clear()
-    weight.sizes_of.cache_clear()
+    for module in (gather, weight, depthwise):
+        module.sizes_of.cache_clear()
     yield
-    gather.sizes_of.cache_clear()
-    weight.sizes_of.cache_clear()
+    for module in (gather, weight, depthwise):
+        module.sizes_of.cache_clear()
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -153,7 +167,10 @@ def test_hard_and_large_shapes(operator, sizes):
 
 
 # --- the arguments of a kernel -------------------------------------------------------------------
-RECORDS = gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightSizes, few.FewSizes, compiled.TableRow
+RECORDS = (
+    *(gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightSizes, few.FewSizes, compiled.TableRow),
+    *(depthwise.DepthwiseSizes, depthwise.BandRow),
+)
 
 
 def counted(kind, numbers):
@@ -308,6 +325,86 @@ def test_results_past_the_caches(monkeypatch):
     gather.sizes_of.cache_clear()
 
 
+# --- depthwise -----------------------------------------------------------------------------------
+def depthwise_shapes(count):
+    """Yield depthwise layers: channels that fill tiles or not, few and many images, any step and padding."""
+    rng = random.Random(0)
+    while count:
+        channels = rng.choice((2, 3, 17, 32, 33, 64, 100, 130))
+        sizes = dict(n=rng.choice((1, 2, 9, 20)), ih=rng.randint(1, 13), iw=rng.randint(1, 20))
+        steps = dict(stride=(rng.randint(1, 3), rng.randint(1, 3)), dilation=rng.choice((1, 1, 2, (1, 3))))
+        padding = ((rng.randint(0, 3), rng.randint(0, 4)), (rng.randint(0, 3), rng.randint(0, 3)))
+        taps = dict(fh=rng.randint(1, 7), fw=rng.randint(1, 7), padding=padding)
+        try:
+            yield ConvShape(**sizes, **steps, **taps, ic=channels, oc=channels, groups=channels)
+        except ValueError:  # the filter is larger than the padded input
+            continue
+        count -= 1
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_depthwise_layers_in_any_layout(operator, sizes):
+    layouts = (NHWC, 1), (NCHW, 1), (NCHW, -1), ((3, 1, 2, 0), -2), (NHWC, 2)
+    rng = random.Random(1)
+    for k, shape in enumerate(depthwise_shapes(60)):
+        assert depthwise.fits(shape)
+        check(operator, shape, [rng.choice(layouts) for _ in range(3)], dtypes=(DTYPES[k % 2],))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_depthwise_results_past_the_caches(operator, monkeypatch):
+    """Whole lines are streamed at aligned addresses only; the last block of 48 channels overlaps the one before."""
+    monkeypatch.setattr(depthwise, "STREAM_BYTES", 1)
+    depthwise.sizes_of.cache_clear()
+    for stride, channels in product((1, 2), (32, 48)):
+        shape = ConvShape(
+            n=2, ih=12, iw=11, ic=channels, oc=channels, fh=3, fw=3, stride=stride, padding=1, groups=channels
+        )
+        wanted = truth(operator, shape)
+        memory = np.empty(wanted.size + 32, np.float32)
+        for offset in (0, 1, 4, 8):
+            memory[:] = OUTSIDE
+            first = -memory.ctypes.data % 64 // 4 + offset
+            out = memory[first : first + wanted.size].reshape(wanted.shape)
+            cpu.run(operator, shape, *operands(operator, shape), out)
+            np.testing.assert_array_equal(out, wanted)
+            out[...] = OUTSIDE
+            assert (memory == OUTSIDE).all()
+    depthwise.sizes_of.cache_clear()
+
+
+def test_which_layers_are_depthwise():
+    """Every channel its own filter; rows of the map so long that packing would need much memory go another way."""
+    keys = dict(n=1, ih=8, fh=3, fw=3, padding=1)
+    assert depthwise.fits(ConvShape(**keys, iw=9, ic=5, oc=5, groups=5))
+    assert not depthwise.fits(ConvShape(**keys, iw=9, ic=5, oc=10, groups=5))
+    assert not depthwise.fits(ConvShape(**keys, iw=9, ic=10, oc=10, groups=5))
+    assert not depthwise.fits(ConvShape(**keys, iw=9, ic=1, oc=1))
+    long = ConvShape(**keys, iw=20_000, ic=2, oc=2, groups=2)
+    assert not depthwise.fits(long)
+    for operator in OPERATORS:
+        check(operator, long, dtypes=("float32",))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_depthwise_without_images(operator):
+    shape = ConvShape(n=0, ih=6, iw=5, ic=40, oc=40, fh=3, fw=3, padding=1, groups=40)
+    result = call(operator, shape, *operands(operator, shape), layout="NHWC")
+    assert result.shape == dict(zip(OPERATORS, (shape.y_shape, shape.x_shape, shape.w_shape), strict=True))[operator]
+    assert (result == 0).all()
+
+
+def test_depthwise_filter_gradient_in_parts():
+    """Few channels and many images: the sum is cut into parts, whose number does not depend on the threads."""
+    shape = ConvShape(n=40, ih=20, iw=20, ic=40, oc=40, fh=3, fw=3, padding=1, groups=40)
+    strides = (np.empty(size, np.float32).strides for size in (shape.x_shape, shape.w_shape, shape.y_shape))
+    x, w, y = strides
+    parts = {depthwise.sizes_of("conv2d_weight", shape, x, w, y, 4, threads).named.parts for threads in (1, 2, 3)}
+    assert len(parts) == 1 and parts.pop() > 1
+    for order in (NHWC, NCHW):
+        check("conv2d_weight", shape, ((order, 1),) * 3)
+
+
 def test_large_results_begin_with_a_cache_line():
     x, w = np.ones((1, 64, 64, 16), np.float32), np.ones((64, 1, 1, 16), np.float32)
     for layout in ("NHWC", "NCHW"):
@@ -326,11 +423,15 @@ def sweep_on_threads():
     large = ConvShape(n=4, ih=23, iw=22, ic=70, oc=75, fh=3, fw=3, stride=2, padding=1)
     few_channels = ConvShape(n=4, ih=23, iw=22, ic=3, oc=75, fh=3, fw=3, padding=1)
     in_parts = ConvShape(n=9, ih=20, iw=19, ic=32, oc=30, fh=3, fw=2, padding=1)
+    each_alone = ConvShape(n=9, ih=20, iw=19, ic=70, oc=70, fh=3, fw=5, padding=2, groups=70)
+    one_image = ConvShape(n=1, ih=33, iw=29, ic=70, oc=70, fh=5, fw=3, padding=2, groups=70)
     found = {}
     for number in (1, 2, 3, 3, 2, 3):
         numba.set_num_threads(number)
         check_all(FEW_SHAPES, (NCHW, 1))
-        for operator, shape, order in product(OPERATORS, (large, few_channels, in_parts), (NHWC, NCHW)):
+        for operator, shape, order in product(
+            OPERATORS, (large, few_channels, in_parts, each_alone, one_image), (NHWC, NCHW)
+        ):
             bits = same_bits_again(operator, shape, order)
             assert found.setdefault((operator, shape), bits) == bits, f"{operator} on {number} threads"
     assert compiled._workers().workers == 2
@@ -613,6 +714,7 @@ def sweep_as_on(vector_bytes, rows, vectors):
     for module, name in product((compiled, few, gather, registers, tile, weight), values):
         if hasattr(module, name):
             setattr(module, name, values[name])
+    importlib.reload(depthwise)  # its helpers are made for a number of rows
     shapes = [random_shape(random.Random(seed), channels=5 + 4 * (seed % 5)) for seed in range(40)]
     for layout in ((NHWC, 1), (NCHW, 1), (NHWC, -2)):
         check_all((*shapes, *ALL_SHAPES), layout)

@@ -2,7 +2,8 @@
 
 `plain` is the version for reading, in plain NumPy. In the compiled version `tile` has the inner loop, and a table of
 what it multiplies for each operator. `gather` (conv2d and conv2d_input), `weight` (conv2d_weight) and `few`
-(conv2d_weight with few channels) are built on it, and `threads` share their tasks. The environment variable
+(conv2d_weight with few channels) are built on it; `depthwise` has a loop of its own, for layers with a filter for each
+channel. `threads` share the tasks. The environment variable
 CKS_NUMBA_CPU=numpy selects `plain`, which also takes over if Numba cannot compile.
 """
 
@@ -18,7 +19,7 @@ from numba.core.errors import NumbaError
 
 from ... import checks
 from ...geometry import ConvShape
-from . import gather, plain, weight
+from . import depthwise, gather, plain, weight
 
 Array = np.ndarray[Any, Any]
 _CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU", "numba"), ("numba", "numpy"))
@@ -50,7 +51,9 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
         plain.run(operator, shape, first, second, out)
         return
     try:
-        if operator == "conv2d_weight":
+        if depthwise.fits(shape):
+            depthwise.run(operator, shape, first, second, out)
+        elif operator == "conv2d_weight":
             weight.run(shape, first, second, out)
         elif operator == "conv2d":
             gather.run(operator, shape, first, second, out)

@@ -46,7 +46,7 @@ PARTS_BYTES = 1536 * 2**10  # largest size of the results of all parts of a sum 
 
 # --- what the kernel is given --------------------------------------------------------------------
 class FewAddresses(NamedTuple):
-    """The addresses of the first elements of the arrays, and of the memory for a sum in parts, or 0."""
+    """The addresses of the first elements of the arrays, and of the memory for a sum in parts."""
 
     a: int
     b: int

@@ -243,7 +243,7 @@ def sizes_of(
 def needed(operator: str, shape: ConvShape, band: tuple[int, int]) -> tuple[int, int]:
     """Return the first and the past-the-last row of the source that a band of rows of the result needs."""
     runs = (group.h for groups in _classes(operator, shape, band).values() for group in groups)
-    return _reach(runs, "i" if operator == "conv2d" else "o")
+    return reach(runs, "i" if operator == "conv2d" else "o")
 
 
 def _classes(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[tuple[Taps, Taps], list[Group]]:
@@ -251,7 +251,7 @@ def _classes(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[tup
     steps = (1, 1) if operator == "conv2d" else (shape.h.phase_step, shape.w.phase_step)
     phases: dict[tuple[int, ...], list[Group]] = {}
     for h, w in plan(operator, shape).groups:  # a group without terms may be in any class
-        part = _within(h, h.o if operator == "conv2d" else h.i, band)
+        part = within(h, h.o if operator == "conv2d" else h.i, band)
         if part.positions:
             phase = h.f.base % steps[0], w.f.base % steps[1]
             phases.setdefault(phase, []).append(Group(part, w))
@@ -259,7 +259,7 @@ def _classes(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[tup
     for groups in phases.values():
         axes = []
         for k, step in enumerate(steps):
-            first, end = _reach((group[k] for group in groups), "f")
+            first, end = reach((group[k] for group in groups), "f")
             axes.append(Taps(first, step, ceil_div(end - first, step)))
         classes.setdefault((axes[0], axes[1]), []).extend(groups)
     return classes
@@ -271,13 +271,13 @@ def _packed_taps(group: Group, number: int, h: Taps, w: Taps) -> PackedTaps:
     return PackedTaps(number=number, first=first if group.terms else 0, h=h, w=w)
 
 
-def _within(run: Run, fixed: Affine, band: tuple[int, int]) -> Run:
+def within(run: Run, fixed: Affine, band: tuple[int, int]) -> Run:
     """The part of a run whose fixed index lies in a band."""
     first, last = (min(max(0, ceil_div(end - fixed.base, fixed.fixed or 1)), run.positions) for end in band)
     return run.part(first, last)
 
 
-def _reach(runs: Iterable[Run], index: str) -> tuple[int, int]:
+def reach(runs: Iterable[Run], index: str) -> tuple[int, int]:
     """The first and the past-the-last "i", "f" or "o" that any of the runs uses."""
     ends = [
         getattr(run, index).at(k, t)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import platform
 from functools import partial
+from itertools import product
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -169,6 +170,65 @@ def add_products_along(typing, tile, rows, a, b_first, b_second):
         return result
 
     return tile(tile, rows, types.int64, types.int64, types.int64), codegen
+
+
+def row_products(count, taps):
+    """Return the intrinsic tile[r, l] + the sum of A[r + t, l] * B[t, l] over some taps t, for the first `count` rows.
+
+    Both A and B are rows of lanes. Row j of A is at a + j*a_step and is loaded once, whatever the number of taps; that
+    of B is at b + t*b_step.
+    """
+
+    @intrinsic
+    def add_row_products(typing, tile, a, a_step, b_first, b_step):
+        vector, size = _vector(tile.dtype), tile.dtype.bitwidth // 8
+
+        def codegen(context, b, signature, args):
+            def lanes(first, step, k):
+                row = b.add(first, b.mul(step, I64(k))) if k else first
+                return [_load(b, _plus_bytes(b, row, v * VECTOR_BYTES), vector, size) for v in range(TILE_VECTORS)]
+
+            result = args[0]
+            b_lanes = [lanes(args[3], args[4], t) for t in range(taps)]
+            for j in range(count + taps - 1):
+                a_lanes = lanes(args[1], args[2], j)
+                for t, v in product(range(max(0, j - count + 1), min(taps, j + 1)), range(TILE_VECTORS)):
+                    k = (j - t) * TILE_VECTORS + v
+                    total = b.call(_fma(b, vector), [a_lanes[v], b_lanes[t][v], b.extract_value(result, k)])
+                    result = b.insert_value(result, total, k)
+            return result
+
+        return tile(tile, *[types.int64] * 4), codegen
+
+    return add_row_products
+
+
+def put_rows(count, how):
+    """Return the intrinsic that puts the first `count` rows of a tile to memory, a step apart.
+
+    `how` is "write", "add" (to the numbers there), or "stream" (past the caches; each row must begin at a multiple of
+    VECTOR_BYTES).
+    """
+
+    @intrinsic
+    def put(typing, tile, first, step):
+        def codegen(context, b, signature, args):
+            size = tile.dtype.bitwidth // 8
+            passing = b.module.add_metadata([I32(1)])
+            for r, v in product(range(count), range(TILE_VECTORS)):
+                at = _plus_bytes(b, b.add(args[1], b.mul(args[2], I64(r))), v * VECTOR_BYTES)
+                value = b.extract_value(args[0], r * TILE_VECTORS + v)
+                if how == "add":
+                    value = b.fadd(value, _load(b, at, _vector(tile.dtype), size))
+                written = b.store(value, b.inttoptr(at, value.type.as_pointer()))
+                written.align = VECTOR_BYTES if how == "stream" else size
+                if how == "stream":
+                    written.set_metadata("nontemporal", passing)
+            return context.get_dummy_value()
+
+        return types.void(tile, types.int64, types.int64), codegen
+
+    return put
 
 
 @intrinsic

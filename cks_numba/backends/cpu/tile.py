@@ -187,6 +187,9 @@ def unpack(zero, target, row_step, lane_step, source, source_step, rows, lanes):
     if lane_step == size:
         pack(zero, target, row_step, source, source_step, size, rows, lanes, lanes)
         return
+    if row_step == size:
+        pack(zero, target, lane_step, source, size, source_step, lanes, rows, rows)
+        return
     for r in range(rows):
         for lane in range(lanes):
             write_number(

@@ -71,7 +71,7 @@ STARTING = 32  # estimated cost of placing a tile and adding it to its results, 
 
 # --- what the kernel is given --------------------------------------------------------------------
 class WeightAddresses(NamedTuple):
-    """The addresses of the first elements of the arrays, and of the memory for a sum in parts, or 0."""
+    """The addresses of the first elements of the arrays, and of the memory for a sum in parts."""
 
     x: int
     dy: int
@@ -134,7 +134,11 @@ def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
     """Run conv2d_weight on NHWC arrays of any strides."""
     threads = number_of_threads("conv2d_weight", shape)
     way, sizes = sizes_of(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
-    kept = _memory_for_parts(sizes.named) if sizes.named.parts > 1 else None
+    kept = (
+        memory_for_parts(sizes.named.blocks, sizes.named.parts, sizes.named.result_bytes)
+        if sizes.named.parts > 1
+        else None
+    )
     kept_at = 0 if kept is None else round_up(kept.ctypes.data, 64)
     x_at, dy_at, out_at = x.ctypes.data, dy.ctypes.data, dw.ctypes.data
     if way == "conv2d_weight":
@@ -146,14 +150,16 @@ def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
         start(few.few, dw.dtype, threads, sizes.arguments, few_addresses, sizes.scratch)
 
 
-def _memory_for_parts(sizes: WeightSizes | few.FewSizes) -> Array:
-    """Memory for a sum that is cut into parts.
+def memory_for_parts(blocks: int, parts: int, result_bytes: int) -> Array:
+    """Memory for a sum that is cut into parts, empty for one part.
 
     From its first multiple of 64 bytes on, it holds how many parts of each block are done, and then the results
     of each part of each block.
     """
-    counts = round_up(8 * sizes.blocks, 64)  # bytes
-    memory = np.empty((counts + sizes.blocks * sizes.parts * sizes.result_bytes + 64) // 8, np.int64)
+    if parts == 1:
+        return np.empty(0, np.int64)
+    counts = round_up(8 * blocks, 64)  # bytes
+    memory = np.empty((counts + blocks * parts * result_bytes + 64) // 8, np.int64)
     memory[: counts // 8 + 8] = 0
     return memory
 

@@ -1,0 +1,107 @@
+"""``cks-numba bench --depthwise``: depthwise layers, this library against PyTorch's better layout.
+
+The layers have the sizes of MobileNet, EfficientNet and ConvNeXt. A burst has calls of one contender alone, after a
+pause and an untimed call, and the bursts of the contenders alternate. Both read the same numbers, from memory that
+begins at a cache line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
+from statistics import geometric_mean, median
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from ..geometry import OPERATORS, ConvShape
+from .cases import Case
+from .cpu import has_peer, ours_call, peer_in_layout
+from .timing import burst, clean_rounds, keep_memory
+
+BAR, LEAST = 1.0, 0.75
+"""Least geometric mean of PyTorch's time over ours for each operator, and least for each case."""
+SIZES = ((56, 128), (28, 192), (14, 480), (7, 960))
+"""Rows of the map and channels."""
+CALLS = 5
+"""Calls of a burst."""
+
+
+def listed() -> Iterator[Case]:
+    """Yield the cases: one image and 16, filters of 3, 5 and 7, strides 1 and 2."""
+    for n, (size, channels), taps, stride, operator in product((1, 16), SIZES, (3, 5, 7), (1, 2), OPERATORS):
+        keys = dict(n=n, ih=size, iw=size, ic=channels, oc=channels, groups=channels)
+        shape = ConvShape(**keys, fh=taps, fw=taps, stride=stride, padding=taps // 2)
+        yield Case("depthwise", operator, shape)
+
+
+def _numbers(size: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Standard normal numbers in memory that begins at a cache line."""
+    count = int(np.prod(size))
+    memory = np.empty(count + 16, np.float32)
+    first = -memory.ctypes.data % 64 // 4
+    array = memory[first : first + count].reshape(size)
+    array[...] = rng.standard_normal(size, np.float32)
+    return array
+
+
+def ratio(case: Case, rounds: int) -> float:
+    """Return PyTorch's median time over ours, after a check that the results agree.
+
+    Raises
+    ------
+    RuntimeError
+        If they differ by more than rounding.
+    """
+    rng = np.random.default_rng(0)
+    first, second = (_numbers(size, rng) for _, size in case.shape.arrays(case.operator)[:2])
+    ours = ours_call(case, first, second, "NHWC")
+    peers = {layout: peer_in_layout(case, first, second, layout) for layout in ("NHWC", "NCHW")}
+    got, want = ours(), np.asarray(peers["NHWC"]()).transpose(0, 2, 3, 1)
+    error = float(np.abs(got - want).max()) / float(np.abs(want).max())
+    if not error < 1e-4:
+        raise RuntimeError(f"PyTorch differs by {error:.1e}: {case}")
+    times = clean_rounds({key: partial(burst, call, CALLS) for key, call in {"": ours, **peers}.items()}, rounds)
+    taken = {key: median(seconds) for key, seconds in times.items()}
+    print(f"{case.operator:<13} {case.name:<42} {1e6 * taken['']:9.1f} us", end=" ")
+    found = min(taken[layout] for layout in peers) / taken[""]
+    print(f"{found:6.2f}", flush=True)
+    return found
+
+
+def run(rounds: int, threads: int, quick: bool, check: bool, only: str) -> int:
+    """Run the benchmark of depthwise layers; returns 1 if `check` and a bar is missed.
+
+    Parameters
+    ----------
+    rounds : int
+        Rounds of each case.
+    threads : int
+        Threads of each contender.
+    quick, check : bool
+        Time every 20th case only; fail when a bar is missed.
+    only : str
+        Time only cases with this text in their line.
+    """
+    if not has_peer():
+        raise RuntimeError("--depthwise compares with PyTorch, which is not installed: pip install torch")
+    import torch
+
+    torch.set_num_threads(threads)
+    numba.set_num_threads(threads)
+    keep_memory()
+    chosen = [case for case in listed() if only in f"{case.operator} {case.name}"][:: 20 if quick else 1]
+    if not chosen:
+        raise RuntimeError(f"no case has {only!r} in it")
+    print("PyTorch's time, better layout, over ours")
+    found: dict[str, list[float]] = {}
+    for case in chosen:
+        found.setdefault(case.operator, []).append(ratio(case, rounds))
+    missed = 0
+    for operator, ratios in found.items():
+        mean, least = geometric_mean(ratios), min(ratios)
+        missed += mean < BAR or least < LEAST
+        print(f"{operator:<13} geometric mean {mean:.2f} (bar {BAR:g}), least {least:.2f} (bar {LEAST:g})")
+    return int(check and missed > 0)
