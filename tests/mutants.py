@@ -195,7 +195,6 @@ EDITS = (  # file in cks_numba/kernels, code in it, the replacement, and which o
     ("tensor/sizes.py", "STAGES = 3", "STAGES = 2", 0),
     (TENSOR, "int32(a_term) < left", "int32(a_term) <= left", 0),
     (TENSOR, "int32(a_term) < left", "int32(a_term) <= left", 1),
-    (TENSOR, "int32(b_term) < left", "int32(b_term) <= left", 1),
     (TENSOR, "b_digits = a_digits", "pass", 1),
     (TENSOR, "while left > -bk * ahead:", "while left > 0:", 0),
     (TENSOR, "return uint32(0) if at == last", "return uint32(0) if at > last", 0),
