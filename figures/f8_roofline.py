@@ -1,8 +1,9 @@
 """How many useful FLOPs each rung does per byte of global memory, and how fast a machine could be at that ratio.
 
 A roofline: a machine is limited by its memory on the slope, by its arithmetic on the flat part. Above and in the
-middle: one layer of ResNet-18 under the roof of an NVIDIA H100 SXM, 66.9 TFLOP/s of float32 without tensor cores
-(NVIDIA H100 Tensor Core GPU Architecture, white paper) and 3.35 TB/s (NVIDIA H100 Tensor Core GPU, data sheet).
+middle: one layer of ResNet-18 under the roofs of an NVIDIA H100 SXM: 66.9 TFLOP/s of float32 without tensor cores, and
+with them 494.7 of tf32 and twice that of float16 and bfloat16 (NVIDIA H100 Tensor Core GPU Architecture, white paper);
+3.35 TB/s (NVIDIA H100 Tensor Core GPU, data sheet).
 Bytes are those that the threads ask for, loads of operands and stores of results, computed from the launches in closed
 form (`asked`); a test compares them with what the traced kernels do. Caches answer part of them, so a measured point
 may lie above the slope. Hollow points are computed: a line goes up from each to the most that the roof allows there.
@@ -30,7 +31,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from cks_numba import flops, kernels
 from cks_numba.bench import results
 from cks_numba.geometry import ConvShape, plan
-from cks_numba.kernels import tiled
+from cks_numba.kernels import tensor, tiled
 from cks_numba.kernels.elementwise import insert_zeros
 from cks_numba.kernels.grouped import product_of
 from cks_numba.kernels.launch import TILE
@@ -43,6 +44,10 @@ from cks_numba.tutorial.cards import CARDS
 DATA = Path(__file__).parent / "data"
 GPU = "H100"
 PEAK, BANDWIDTH = CARDS[GPU].peak, CARDS[GPU].bandwidth  # TFLOP/s, TB/s
+PEAKS = {"tensor, tf32": CARDS[GPU].tensor, "tensor, 16 bits": 2 * CARDS[GPU].tensor}
+"""TFLOP/s of tensor cores, by what is drawn of the rung `tensor`; all other rungs have the peak of float32."""
+FORMAT = {"tensor, tf32": tensor.FORMATS["float32"], "tensor, 16 bits": tensor.FORMATS["float16"]}
+RUNGS = (*kernels.SIMULATED_RUNGS, *PEAKS)
 LAYER = dict(ih=32, iw=32, ic=64, oc=128, fh=3, fw=3, stride=2, padding=1)
 BATCH = 128
 DASHES = {"conv2d": (0, (3, 6)), "conv2d_input": (3, (3, 6)), "conv2d_weight": (6, (3, 6))}  # three lines in one
@@ -68,10 +73,29 @@ def asked(operator: str, shape: ConvShape, rung: str) -> int:
     choice = tiled.choose(operator, shape)
     if rung == "register_tile":
         choice = tiled.Choice(operator, shape, Tile(BM, BN, TM, TN), 1, choice.sms)
+    return _loads(choice) + written * (
+        2 * choice.parts + 1 if choice.parts > 1 else 1
+    )  # parts are stored, loaded, added
+
+
+def _loads(choice: tiled.Choice) -> int:
+    """Return how many elements the tiles of a choice load."""
+    operator, shape, tile = choice.operator, choice.shape, choice.tile
     depth = {"conv2d": choice.channels[0], "conv2d_input": choice.channels[1], "conv2d_weight": shape.n}[operator]
     terms = sum(n * group.terms * depth for n, group in zip(choice.blocks, choice.plan.groups, strict=True))
-    loads = terms * choice.grid[1] * shape.groups * (choice.tile.bm + choice.tile.bn)
-    return loads + written * (2 * choice.parts + 1 if choice.parts > 1 else 1)  # parts are stored, loaded, added
+    return terms * choice.grid[1] * shape.groups * (tile.bm + tile.bn)
+
+
+def asked_bytes(operator: str, shape: ConvShape, rung: str) -> int:
+    """Return how many bytes of global memory the threads of a rung load and store; parts of sums are float32."""
+    if rung not in PEAKS:
+        return 4 * asked(operator, shape, rung)
+    choice, written = (
+        tiled.choose(operator, shape, unit=FORMAT[rung].unit, tiles=tensor.TILES),
+        prod(shape.arrays(operator)[2][1]),
+    )
+    size = 16 // FORMAT[rung].lanes
+    return size * (_loads(choice) + written) + (4 * 2 * choice.parts * written if choice.parts > 1 else 0)
 
 
 def _to_add_zeros(operator: str, shape: ConvShape) -> int:
@@ -83,21 +107,26 @@ def _to_add_zeros(operator: str, shape: ConvShape) -> int:
 
 def intensity(operator: str, shape: ConvShape, rung: str) -> float:
     """Return the useful FLOPs, two per multiply-add, for each byte that the threads ask for."""
-    return 2 * flops.count(operator, shape).useful / (4 * asked(operator, shape, rung))
+    return 2 * flops.count(operator, shape).useful / asked_bytes(operator, shape, rung)
 
 
-def roof(flops_a_byte: float) -> float:
+def roof(flops_a_byte: float, peak: float = PEAK) -> float:
     """Return the TFLOP/s that the GPU could reach."""
-    return min(PEAK, BANDWIDTH * flops_a_byte)
+    return min(peak, BANDWIDTH * flops_a_byte)
 
 
 def measured() -> dict[tuple[str, str], float]:
-    """Return the measured TFLOP/s by operator and rung, as far as a CSV of the GPU has them; ours is the tiled rung."""
+    """Return the measured TFLOP/s by operator and rung, as far as a CSV of the GPU has them."""
+    names = {
+        results.OURS: "tiled",
+        f"{results.OURS}, TF32": "tensor, tf32",
+        f"{results.OURS}, float16": "tensor, 16 bits",
+    }
     found: dict[tuple[str, str], float] = {}
     wanted = (BATCH, *(LAYER[name] for name in ("ih", "ic", "oc", "fh", "stride", "padding")))
     for row in (row for path in sorted(DATA.glob("gpu_*.csv")) for row in results.read(path)):
-        rung = {results.OURS: "tiled"}.get(row.contender, row.contender)
-        if GPU in row.device and row.case[1:] == wanted and rung in kernels.SIMULATED_RUNGS and row.layout == "NHWC":
+        rung = names.get(row.contender, row.contender)
+        if GPU in row.device and row.case[1:] == wanted and rung in RUNGS and row.layout == "NHWC":
             found[row.operator, rung] = row.rate / 1e3
     return found
 
@@ -112,38 +141,45 @@ def plain(ax: Axes, *axes: str) -> None:
 
 def draw_roof(ax: Axes) -> None:
     """Draw the roof, with a line up to it from each rung, and a point at its measured rate where there is one."""
-    low, high = 0.02, 200.0
-    ax.plot([low, PEAK / BANDWIDTH, high], [roof(low), PEAK, PEAK], color="black", linewidth=3, zorder=1)
-    ax.text(190, 1.6 * PEAK, f"arithmetic: {PEAK} TFLOP/s", fontsize=15, ha="right")
+    low, high = 0.02, 1000.0
+    for peak, name in ((PEAK, "float32"), *((peak, name.split(", ")[1]) for name, peak in PEAKS.items())):
+        ax.plot([low, peak / BANDWIDTH, high], [roof(low), peak, peak], color="black", linewidth=3, zorder=1)
+        below = name == "tf32"  # there is no room above it
+        where: dict[str, Any] = dict(va="top" if below else "bottom", ha="right", fontsize=14)
+        ax.text(900, (0.87 if below else 1.1) * peak, f"{name}: {peak:g}", **where)
     ax.text(0.45, 1.5 * roof(0.45), f"memory: {BANDWIDTH} TB/s", fontsize=15, ha="right")
     shape, rates = ConvShape(n=BATCH, **LAYER), measured()
     for operator, style in gallery.OPERATORS.items():
-        for rung in kernels.SIMULATED_RUNGS:
+        for rung in RUNGS:
             at, rate = intensity(operator, shape, rung), rates.get((operator, rung))
-            ax.plot([at, at], [0.05, roof(at)], color=style["color"], linewidth=2.5, linestyle=DASHES[operator])
+            top = roof(at, PEAKS.get(rung, PEAK))
+            ax.plot([at, at], [0.05, top], color=style["color"], linewidth=2.5, linestyle=DASHES[operator])
             if rate:
                 ax.plot(at, rate, markersize=12, linestyle="", **style)
-    ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(0.05, 250), ylabel="useful TFLOP/s")
+    ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(0.05, 3000), ylabel="useful TFLOP/s")
     ax.set_title("One layer on an NVIDIA H100 SXM: larger tiles, fewer bytes")
     ax.tick_params(labelbottom=False)
     plain(ax, "y")
 
 
 def draw_rungs(ax: Axes) -> None:
-    """Draw the same points in a row for each operator, with the names of the rungs."""
+    """Draw the same points in a row for each operator, with the numbers of the rungs; their names stand below."""
     shape = ConvShape(n=BATCH, **LAYER)
     for row, (operator, style) in enumerate(gallery.OPERATORS.items()):
-        where = [intensity(operator, shape, rung) for rung in kernels.SIMULATED_RUNGS]
-        look = dict(markerfacecolor="white", markeredgewidth=2.5, markersize=13)
-        heights = [row + (-0.14 if k % 2 == 0 else 0.14) for k in range(len(where))]  # neighbours may be close
+        where = [intensity(operator, shape, rung) for rung in RUNGS]
         ax.plot([min(where), max(where)], [row, row], color=style["color"], linewidth=2)
-        ax.plot(where, heights, linestyle="", **style, **look)
-        for k, (at, height, rung) in enumerate(zip(where, heights, kernels.SIMULATED_RUNGS, strict=True)):
-            above = k % 2 == 0
-            note: dict[str, Any] = dict(ha="center", va="bottom" if above else "top", textcoords="offset points")
-            ax.annotate(rung, (at, height), (0, 8 if above else -8), fontsize=13.5, **note)
-        ax.text(180, row, operator, ha="right", va="center", fontsize=15, color=style["color"], weight="bold")
-    ax.set(xscale="log", ylim=(2.7, -0.7), yticks=(), xlabel="useful FLOPs per byte that the threads ask for")
+        for k, at in enumerate(where):
+            height = row + 0.27 * (k % 3 - 1)  # neighbours may be close
+            look = dict(markerfacecolor="white", markeredgewidth=2.5, markersize=19)
+            ax.plot(at, height, linestyle="", **style, **look)
+            ax.text(
+                at, height + (0.04 if style["marker"] == "^" else 0), str(k + 1), ha="center", va="center", fontsize=12
+            )
+        ax.text(900, row, operator, ha="right", va="center", fontsize=15, color=style["color"], weight="bold")
+    for k, rung in enumerate(RUNGS):
+        place = 0.028 * 11.9 ** (k % 4), 2.85 + 0.4 * (k // 4)
+        ax.text(*place, f"{k + 1}  {rung}", fontsize=14, va="center")
+    ax.set(xscale="log", ylim=(3.5, -0.6), yticks=(), xlabel="useful FLOPs per byte that the threads ask for")
     ax.spines["left"].set_visible(False)
     plain(ax, "x")
 
