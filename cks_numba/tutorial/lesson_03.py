@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .. import plots, trace
 from ..geometry import Axis, ConvShape
 from .answers import Wrong, call, shown, whole
@@ -56,9 +58,15 @@ def meeting(answer: Any) -> str:
 def _compare_pairs(i: int, axis: Axis, answer: Any) -> None:
     expected = {(f, o) for run in axis.runs("conv2d_input") for at, f, o in run.triples() if at == i}
     try:
-        pairs = [(int(f), int(o)) for f, o in answer]
+        given = [(f, o) for f, o in answer]
+        pairs = [(int(f), int(o)) for f, o in given]
     except (TypeError, ValueError) as error:
         raise Wrong(f"Return a list of pairs (f, o). You returned {shown(answer)}.") from error
+    for number in np.ravel(given).tolist():
+        if not isinstance(number, int):
+            raise Wrong(
+                f"{shown(number)} is no whole number: divide with //, not with /. You returned {shown(answer)}."
+            )
     got = set(pairs)
     where = f"For i={i}, {_name(axis)}:\n  yours:  {shown(sorted(pairs))}\n  right:  {shown(sorted(expected))}\n"
     if len(pairs) > len(got):
