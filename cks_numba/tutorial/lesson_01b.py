@@ -134,7 +134,7 @@ def slow_lines(result: Result) -> list[str]:
 # --- exercises ------------------------------------------------------------------------------------
 def _numbers(*sizes: tuple[int, ...]) -> list[Any]:
     rng = np.random.default_rng(0)
-    return [rng.integers(2, 99, size).astype(np.float32) for size in sizes]
+    return [(rng.integers(2, 99, size) + 0.5).astype(np.float32) for size in sizes]
 
 
 def _fill(kernel: Any, fillings: list[Filling]) -> list[Result]:

@@ -21,6 +21,7 @@ AXES = [
     Axis(size=9, taps=3, stride=2, before=3, after=3, dilation=2),
     Axis(size=6, taps=4, stride=3, before=2, after=2, dilation=1),
     Axis(size=8, taps=3, stride=1, before=2, after=2, dilation=2),  # (size - origin) / dilation leaves a rest
+    Axis(size=11, taps=4, stride=1, before=2, after=2, dilation=1),  # more than two blocks
 ]
 LAYERS = [
     ConvShape(n=1, ih=ih, iw=iw, ic=1, oc=1, fh=taps, fw=taps, stride=stride, padding=padding, dilation=dilation)

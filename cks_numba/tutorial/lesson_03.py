@@ -20,6 +20,7 @@ AXES = [
     Axis(size=8, taps=5, stride=3, before=2, after=2, dilation=1),
     Axis(size=5, taps=2, stride=3, before=0, after=0, dilation=1),  # some inputs meet no tap
     Axis(size=4, taps=3, stride=1, before=1, after=1, dilation=1),
+    Axis(size=11, taps=3, stride=2, before=1, after=1, dilation=1),  # more outputs than threads in a block
 ]
 
 

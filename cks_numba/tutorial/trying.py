@@ -136,7 +136,11 @@ REASONS = {
         "{0} is a plain Python function, which a GPU cannot call: put @cuda.jit(device=True) above it."
     ),
     r"type list\(|empty list|reflected list": "A GPU has no Python lists: add up in a variable, in a loop.",
-    r"NRT required|_ol_array_allocate": "A kernel can make no new arrays: compute with single elements, such as x[i].",
+    r"NRT required|_ol_array_allocate|function (?:zeros|ones|empty|full)\b": (
+        "A kernel can make no new arrays: compute with single elements, such as x[i]."
+    ),
+    r"Invalid use of (?:int64|UniTuple)": "x.size and x.shape[0] are numbers: no ( ) belong behind them.",
+    r"failed to unpack int64|grid\(\) missing": "cuda.grid(1) gives one number, and cuda.grid(2) gives two.",
     r">>> \w+\(.*\bDim3": "threadIdx, blockIdx and blockDim have three numbers each: take one, cuda.threadIdx.x.",
     r"cannot index array\(\w+, (\d)d, \w\) with (\d) indices": (
         "An array takes one index for each axis: this one has {0}, and you give {1}."
@@ -144,7 +148,7 @@ REASONS = {
     r">>> [gs]etitem\(array\([^)]*\), float": "An index must be a whole number: divide with //, not with /.",
     r">>> setitem\(array\([^)]*\), .*array\(": "One element cannot hold an array: take a number of it, such as x[i].",
     r">>> (?!getitem|setitem)\w+\(.*UniTuple\(": (
-        "You compute with two numbers as if they were one. cuda.grid(2) gives two: row, column = cuda.grid(2)."
+        "You compute with a tuple: cuda.grid(2) gives two numbers, row, column = cuda.grid(2), and x.shape one an axis."
     ),
     r">>> (?:i?xor|i?and_|i?or_)\(.*float": "^, & and | are for whole numbers. A square is x * x, or x ** 2.",
     r">>> (\w+item|add|sub|mul|truediv|floordiv|mod|pow|[lg][te]|eq|ne|neg|i\w+)(\(.*\))": (
@@ -539,6 +543,10 @@ def one_axis(kernel: Any, operator: str, axes: list[Axis], zeros: str) -> None:
     Open, Wrong
         As in `sums_of_products`.
     """
+    names = *NAMES[operator], "stride", "padding"
+    given = tuple(inspect.signature(getattr(kernel, "py_func", kernel)).parameters) if callable(kernel) else ()
+    if given != names and sorted(given) == sorted(names):
+        raise Wrong(f"The kernel gets {', '.join(names)}, in this order: keep its first line.")
     sums_of_products(kernel, [axis_case(operator, axis) for axis in axes], NAMES[operator], zeros)
 
 

@@ -847,3 +847,35 @@ def columns_written_turned(x, factor, out):
     column, row = cuda.grid(2)
     if row < x.shape[0] and column < x.shape[1]:
         out[column, row] = x[row, column] * factor[column]
+
+
+@wrong("01b.2", "results are wrong")
+@cuda.jit
+def whole_numbers_only(a, b, out):
+    i = cuda.grid(1)
+    if i < out.size:
+        out[i] = int(a[i]) * int(b[i])
+
+
+@wrong("01b.2", ("does not compile", "x.shape one an axis"))
+@cuda.jit
+def below_a_shape(a, b, out):
+    i = cuda.grid(1)
+    if i < a.shape:
+        out[i] = a[i] * b[i]
+
+
+@wrong("01b.2", ("does not compile", "no ( ) belong behind them"))
+@cuda.jit
+def called_size(a, b, out):
+    i = cuda.grid(1)
+    if i < a.size():
+        out[i] = a[i] * b[i]
+
+
+@wrong("01b.3", ("does not compile", "cuda.grid(2) gives two"))
+@cuda.jit
+def one_number_for_two(x, factor, out):
+    row, column = cuda.grid(1)
+    if row < x.shape[0] and column < x.shape[1]:
+        out[row, column] = x[row, column] * factor[row]

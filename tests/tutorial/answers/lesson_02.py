@@ -480,3 +480,15 @@ def by_the_number_in_the_block(x, w, y, stride, padding):
         for f in range(max(0, -origin), min(w.size, x.size - origin)):
             acc += x[origin + f] * w[f]
         y[o] = acc
+
+
+@wrong("02.4", "The kernel gets x, w, y, stride, padding, in this order")
+@cuda.jit
+def with_another_first_line(x, w, y, padding, stride):
+    o = cuda.grid(1)
+    if o < y.size:
+        origin = o * stride - padding
+        acc = y.dtype.type(0)
+        for f in range(max(0, -origin), min(w.size, x.size - origin)):
+            acc += x[origin + f] * w[f]
+        y[o] = acc

@@ -528,3 +528,20 @@ def by_a_quotient(dy, w, dx, stride, padding):
             if 0 <= o < dy.size:
                 acc += dy[o] * w[f]
         dx[i] = acc
+
+
+@wrong("03.4", ("out of bounds", "shared array"))
+@cuda.jit
+def shared_by_one_block_of_outputs(dy, w, dx, stride, padding):
+    i, t = cuda.grid(1), cuda.threadIdx.x
+    kept = cuda.shared.array(4, np.float32)
+    if t < dy.size:
+        kept[t] = dy[t]
+    cuda.syncthreads()
+    if i < dx.size:
+        acc = dx.dtype.type(0)
+        for f in range((i + padding) % stride, w.size, stride):
+            o = (i + padding - f) // stride
+            if 0 <= o < dy.size:
+                acc += kept[o] * w[f]
+        dx[i] = acc
