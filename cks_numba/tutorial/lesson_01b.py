@@ -139,7 +139,13 @@ def _numbers(*sizes: tuple[int, ...]) -> list[Any]:
 
 def _fill(kernel: Any, fillings: list[Filling]) -> list[Result]:
     """Try a kernel, in which each element of out should have one thread that writes it."""
-    results = fills(kernel, fillings, "out")
+    try:
+        results = fills(kernel, fillings, "out")
+    except Wrong as wrong:
+        if "race" in str(wrong):
+            for one in fillings:
+                _stays_in_its_row(kernel, one)
+        raise
     for one in fillings:
         writers = _writers(kernel, one)
         if writers is not None and writers.max() > 1:
@@ -151,19 +157,37 @@ def _fill(kernel: Any, fillings: list[Filling]) -> list[Result]:
     return results
 
 
+def _stays_in_its_row(kernel: Any, one: Filling) -> None:
+    """Raise `Wrong` if an index leaves its axis, though not the memory of the array."""
+    try:
+        _trace(kernel, one)
+    except IndexError as error:
+        raise Wrong(
+            f"Launched with {one.where}:\n{error}. Rows lie one after the other in memory, so that is an element of "
+            "the next row, which another thread writes. Test row against shape[0], and column against shape[1]."
+        ) from None
+    except Exception:  # a learner may write anything
+        return
+
+
 def _writers(kernel: Any, one: Filling) -> Any:
     """How many threads write each element; None where the source of a kernel cannot be traced."""
-    notes = Notes()
-    shapes = [*((arg.shape, "") for arg in one.args), (one.right.shape, "out")]
-    grid, block = (size if isinstance(size, tuple) else (size,) for size in (one.grid, one.block))
     try:
-        Machine(notes).launch(kernel, grid, block, tuple(spied(*named, notes) for named in shapes))
+        notes = _trace(kernel, one)
     except Exception:  # a learner may write anything
         return None
     found = np.zeros(one.right.shape, int)
     for _, place in set(notes.writes):
         found.flat[place] += 1
     return found
+
+
+def _trace(kernel: Any, one: Filling) -> Notes:
+    notes = Notes()
+    shapes = [*((arg.shape, "") for arg in one.args), (one.right.shape, "out")]
+    grid, block = (size if isinstance(size, tuple) else (size,) for size in (one.grid, one.block))
+    Machine(notes).launch(kernel, grid, block, tuple(spied(*named, notes) for named in shapes))
+    return notes
 
 
 def first_kernel(answer: Any) -> str:

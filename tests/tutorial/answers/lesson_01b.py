@@ -879,3 +879,11 @@ def one_number_for_two(x, factor, out):
     row, column = cuda.grid(1)
     if row < x.shape[0] and column < x.shape[1]:
         out[row, column] = x[row, column] * factor[row]
+
+
+@wrong("01b.3", ("index 3 is out of bounds for axis 1 with size 3", "Test row against shape[0]"))
+@cuda.jit
+def guard_the_other_way_round(x, factor, out):
+    row, column = cuda.grid(2)
+    if row < x.shape[1] and column < x.shape[0]:
+        out[row, column] = x[row, column] * factor[row]
