@@ -354,6 +354,10 @@ def _of_columns(x: Any, factor: Any) -> dict[str, Any]:
         "factor has a number for each column: factor[column].": x * down[:, None],
         "The factor is added: multiply by it.": x + factor,
         "Every column is multiplied by factor[0]: it should be factor[column].": x * factor[0],
+        "You divide by the factor: multiply by it.": x / factor,
+        "The factor is taken by the number of a thread in its block: it should be factor[column].": (
+            x * factor[np.arange(columns) % 32]
+        ),
         TURNED: _written_turned(x * factor),
         "The rows of out are columns of x: out[row, column] comes from x[row, column].": _turned(x) * factor,
         "out holds x itself: the factor is missing.": x,

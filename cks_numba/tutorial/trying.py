@@ -156,6 +156,7 @@ REASONS = {
     ),
     r"Function\(<(?:built-in )?function (\w+)": "A kernel cannot call {0} here: write a loop.",
     r"NumPy function '(?:numpy|np)\.(\w+)'": "A kernel cannot call np.{0}: it would need memory for a new array.",
+    r"<ufunc '(\w+)'>": "A kernel cannot call np.{0} here: write the formula out, such as x[i] * x[i].",
     r"addrspace\(4\)": "A kernel cannot call this function of NumPy: write a loop.",
     r"name '(\w+)' is not defined": "The name {0} is not defined.",
     r"a function with @cuda.jit above it, is needed": (

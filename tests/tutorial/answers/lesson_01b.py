@@ -887,3 +887,26 @@ def guard_the_other_way_round(x, factor, out):
     row, column = cuda.grid(2)
     if row < x.shape[1] and column < x.shape[0]:
         out[row, column] = x[row, column] * factor[row]
+
+
+@wrong("01b.1", ("does not compile", "cannot call np.square", "out[i] = np.square(x[i])"))
+@cuda.jit
+def by_a_function_of_numpy(x, out):
+    i = cuda.threadIdx.x
+    out[i] = np.square(x[i])
+
+
+@wrong("01b.5", "multiply by it")
+@cuda.jit
+def columns_divided(x, factor, out):
+    column, row = cuda.grid(2)
+    if row < x.shape[0] and column < x.shape[1]:
+        out[row, column] = x[row, column] / factor[column]
+
+
+@wrong("01b.5", "it should be factor[column]")
+@cuda.jit
+def column_of_the_block(x, factor, out):
+    column, row = cuda.grid(2)
+    if row < x.shape[0] and column < x.shape[1]:
+        out[row, column] = x[row, column] * factor[cuda.threadIdx.x]
