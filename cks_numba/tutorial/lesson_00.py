@@ -104,6 +104,7 @@ PREDICTIONS: dict[str, Prediction] = {
             100 * 5 / 9: "That is a corner. Along an edge it is less, and inside nothing.",
             100 / 3: "That is a pixel at an edge. A corner wastes more, and the four inside nothing.",
             0.31: "If you mean a share between 0 and 1: here it is asked in percent.",
+            0.3: "If you mean a share between 0 and 1: here it is asked in percent.",
         },
         within=2,
         near=8,

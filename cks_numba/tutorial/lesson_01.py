@@ -78,6 +78,24 @@ def count_triples(answer: Any) -> str:
         "Your i may be too large: test i < size too.": _count_if(lambda i, size: i >= 0),
         "Input 0 is on x: test 0 <= i.": _count_if(lambda i, size: 0 < i < size),
         "Input size is not on x: test i < size.": _count_if(lambda i, size: 0 <= i <= size),
+        "You count the inputs that meet a tap. Count the products: an input may be in several.": lambda *sizes: len(
+            {i for i, _, _ in triples(_axis(*sizes))}
+        ),
+        "Only the first output is counted: does your loop return too early?": lambda *sizes: sum(
+            o == 0 for _, _, o in triples(_axis(*sizes))
+        ),
+        "You count one output too many: o goes over range(outputs).": lambda *sizes: (
+            _right_count(*sizes)
+            + len(_met_by(_axis(*sizes), range(_axis(*sizes).outputs, _axis(*sizes).outputs + 1), range(sizes[1])))
+        ),
+        "The first tap is 0, and the last one taps - 1: f goes over range(taps).": lambda *sizes: len(
+            _met_by(_axis(*sizes), range(_axis(*sizes).outputs), range(1, sizes[1] + 1))
+        ),
+        "Your loop ends at the first tap that is not on x, but a later one may be.": lambda *sizes: sum(
+            all(0 <= i < sizes[0] for i, _, _ in _row(_axis(*sizes), o)[: f + 1])
+            for o in range(_axis(*sizes).outputs)
+            for f in range(sizes[1])
+        ),
     }
     for number, (text, _) in enumerate(_wrong_triples(AXES[0])):
         mistakes[text] = partial(_wrong_count, number)
@@ -86,6 +104,17 @@ def count_triples(answer: Any) -> str:
         [_sizes(axis) for axis in AXES], mistakes, f"Go over all o and f, and count if 0 <= i < size, with {EQUATION}.",
     )  # fmt: skip
     return "This count, once for the rows and once for the columns, is all the work there is."
+
+
+def _row(axis: Axis, o: int) -> list[Triple]:
+    """The triples of one output, also those whose input is not on x."""
+    return [(o * axis.stride - axis.before + f * axis.dilation, f, o) for f in range(axis.taps)]
+
+
+def _met_by(axis: Axis, outputs: range, taps: range) -> list[Triple]:
+    """The triples of any outputs and taps whose input is on x."""
+    every = ((o * axis.stride - axis.before + f * axis.dilation, f, o) for o in outputs for f in taps)
+    return [triple for triple in every if 0 <= triple[0] < axis.size]
 
 
 def _right_count(size: int, taps: int, stride: int, padding: int, dilation: int) -> int:
@@ -118,7 +147,7 @@ def _wrong_triples(axis: Axis) -> list[tuple[str, list[Triple]]]:
         ("The padding is missing: o*stride - padding.", triples(axis, lambda o, f: o * stride + f * dilation)),
         ("The padding is subtracted, not added.", triples(axis, lambda o, f: o * stride + before + f * dilation)),
         ("Stride and dilation have changed places.", triples(axis, lambda o, f: o * dilation - before + f * stride)),
-        *mistaken(axis)[5:9],
+        *mistaken(axis)[5:],
     ]
 
 
@@ -160,18 +189,49 @@ def _for(axis: Axis) -> str:
 def _gradient_of(answer: Any, axis: Axis) -> tuple[Any, Any, Any]:
     rng = np.random.default_rng(1)
     x, dy = (rng.integers(1, 99, size).astype(float) for size in (axis.size, axis.outputs))
-    dw = call(answer, x.copy(), dy.copy(), *_sizes(axis)[1:])
+    try:
+        dw = call(answer, x.copy(), dy.copy(), *_sizes(axis)[1:])
+    except Wrong as wrong:
+        raise Wrong(f"{wrong}{_which_index(wrong, axis)}") from wrong
     try:
         return x, dy, np.asarray(dw, float)
     except (TypeError, ValueError):
         raise Wrong(f"{_for(axis)} return dw, an array of numbers. You returned {shown(dw)}.") from None
 
 
-def _sums(axis: Axis, x: Any, dy: Any, found: list[Triple]) -> Any:
+def _which_index(wrong: Wrong, axis: Axis) -> str:
+    """The index that an IndexError is likely about: x, dy and dw have sizes of their own."""
+    size = str(wrong).rpartition("is out of bounds for axis 0 with size ")[2]
+    sizes = {"x": (axis.size, "test 0 <= i < len(x)"), "dy": (axis.outputs, "it is dy[o], with o below len(dy)")}
+    sizes["dw"] = axis.taps, "it is dw[f], with f below taps"
+    said = [f"{name} has {length} elements: {text}" for name, (length, text) in sizes.items() if str(length) == size]
+    return f". {'; or '.join(said)}." if said else ""
+
+
+def _sums(axis: Axis, x: Any, dy: Any, found: list[Triple], factor: Callable[[int, int], int] = lambda f, o: o) -> Any:
     dw = np.zeros(axis.taps)
     for i, f, o in found:
-        dw[f] += x[i] * dy[o]
+        at = factor(f, o)
+        dw[f] += x[i] * dy[at] if at < len(dy) else np.nan
     return dw
+
+
+def _moved(axis: Axis, x: Any, dy: Any, move: Callable[[int], int]) -> Any:
+    """The sums of a function that reads another element of x where i is not on x."""
+    every = ((move(i), f, o) for o in range(axis.outputs) for i, f, _ in _row(axis, o))
+    return _sums(axis, x, dy, [triple for triple in every if triple[0] < axis.size])
+
+
+def _until_missing(axis: Axis, x: Any, dy: Any) -> Any:
+    """The sums of a function that stops at the first output whose input lies before x, or past its end."""
+    kept = []
+    for f in range(axis.taps):
+        for o in range(axis.outputs):
+            i = o * axis.stride - axis.before + f * axis.dilation
+            if not 0 <= i < axis.size:
+                break
+            kept.append((i, f, o))
+    return _sums(axis, x, dy, kept)
 
 
 def _difference(dw: Any, expected: Any) -> str:
@@ -194,6 +254,19 @@ def _cause(answer: Any) -> str:
         "Only the first product of each sum is left: does your loop stop after it?": lambda axis, x, dy: _last(
             axis, x, dy, triples(axis)[::-1]
         ),
+        "Each product is x[i] * dy[o]: you multiply by dy[f].": lambda axis, x, dy: _sums(
+            axis, x, dy, triples(axis), lambda f, o: f
+        ),
+        "Only dw[0] is computed: does your loop return too early?": lambda axis, x, dy: _sums(
+            axis, x, dy, [triple for triple in triples(axis) if triple[1] == 0]
+        ),
+        "Where i is negative, nothing is read: abs(i) is another element.": lambda axis, x, dy: _moved(
+            axis, x, dy, abs
+        ),
+        "Where i is not on x, there is no product: the nearest element of x is not meant.": lambda axis, x, dy: _moved(
+            axis, x, dy, lambda i: min(max(i, 0), axis.size - 1)
+        ),
+        "Your loop ends at the first output that does not meet the tap, but a later one may.": _until_missing,
         "Each product is x[i] * dy[o]: you add x[i] alone.": lambda axis, x, dy: _sums(
             axis, x, np.ones_like(dy), triples(axis)
         ),

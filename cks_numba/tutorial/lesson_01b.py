@@ -26,6 +26,7 @@ SIDE = 32
 SECTOR = 8
 """Numbers of four bytes in a sector of 32 bytes."""
 LINE_COLOURS = tuple(shade for shade in LETTER_COLOURS if shade != "#FFFFFF")
+TURNED = "You write out[column, row]: the row comes first, out[row, column]."
 RED_LINE = 3.2
 """Width of the frame around what several threads write, in points."""
 
@@ -68,7 +69,7 @@ def moves(kernel: Any, size: int) -> list[tuple[int, int, int]]:
     x, out = (spied((size,), name, notes) for name in ("x", "out"))
     Machine(notes).launch(kernel, (1,), (size,), (x, out))
     reads = [(who, element.place[0]) for who, element in notes.reads if element.array == "x"]
-    return sorted({(who[1][0], i, int(o)) for who, i in reads for writer, o in notes.writes if writer == who})
+    return sorted({(who[1][0], i, o) for who, i in reads for writer, o in notes.writes if writer == who})
 
 
 def _draw_moves(ax: Any, found: list[tuple[int, int, int]], left: float, size: int) -> None:
@@ -133,12 +134,18 @@ def slow_lines(result: Result) -> list[str]:
 # --- exercises ------------------------------------------------------------------------------------
 def _numbers(*sizes: tuple[int, ...]) -> list[Any]:
     rng = np.random.default_rng(0)
-    return [rng.integers(2, 99, size).astype(np.float32) for size in sizes]
+    return [(rng.integers(2, 99, size) + 0.5).astype(np.float32) for size in sizes]
 
 
 def _fill(kernel: Any, fillings: list[Filling]) -> list[Result]:
     """Try a kernel, in which each element of out should have one thread that writes it."""
-    results = fills(kernel, fillings, "out")
+    try:
+        results = fills(kernel, fillings, "out")
+    except Wrong as wrong:
+        if "race" in str(wrong):
+            for one in fillings:
+                _stays_in_its_row(kernel, one)
+        raise
     for one in fillings:
         writers = _writers(kernel, one)
         if writers is not None and writers.max() > 1:
@@ -150,19 +157,37 @@ def _fill(kernel: Any, fillings: list[Filling]) -> list[Result]:
     return results
 
 
+def _stays_in_its_row(kernel: Any, one: Filling) -> None:
+    """Raise `Wrong` if an index leaves its axis, though not the memory of the array."""
+    try:
+        _trace(kernel, one)
+    except IndexError as error:
+        raise Wrong(
+            f"Launched with {one.where}:\n{error}. Rows lie one after the other in memory, so that is an element of "
+            "the next row, which another thread writes. Test row against shape[0], and column against shape[1]."
+        ) from None
+    except Exception:  # a learner may write anything
+        return
+
+
 def _writers(kernel: Any, one: Filling) -> Any:
     """How many threads write each element; None where the source of a kernel cannot be traced."""
-    notes = Notes()
-    shapes = [*((arg.shape, "") for arg in one.args), (one.right.shape, "out")]
-    grid, block = (size if isinstance(size, tuple) else (size,) for size in (one.grid, one.block))
     try:
-        Machine(notes).launch(kernel, grid, block, tuple(spied(*named, notes) for named in shapes))
+        notes = _trace(kernel, one)
     except Exception:  # a learner may write anything
         return None
     found = np.zeros(one.right.shape, int)
-    for _, index in set(notes.writes):
-        found[index] += 1
+    for _, place in set(notes.writes):
+        found.flat[place] += 1
     return found
+
+
+def _trace(kernel: Any, one: Filling) -> Notes:
+    notes = Notes()
+    shapes = [*((arg.shape, "") for arg in one.args), (one.right.shape, "out")]
+    grid, block = (size if isinstance(size, tuple) else (size,) for size in (one.grid, one.block))
+    Machine(notes).launch(kernel, grid, block, tuple(spied(*named, notes) for named in shapes))
+    return notes
 
 
 def first_kernel(answer: Any) -> str:
@@ -196,8 +221,11 @@ def with_guard(answer: Any) -> str:
             "These are the squares of b: the first factor is a[i].": b * b,
             "The first factor is always a[0]: it should be a[i].": a[0] * b,
             "The second factor is always b[0]: it should be b[i].": a * b[0],
+            "The second factor is b by the number in the block: it should be b[i].": a * b[np.arange(size) % 4],
+            "The first factor is a by the number in the block: it should be a[i].": a[np.arange(size) % 4] * b,
         }
-        fillings.append(Filling(f"{size} elements, {blocks} blocks of 4 threads", blocks, 4, (a, b), a * b, mistakes))
+        where = f"{size} elements, {blocks} block{'s'[: blocks > 1]} of 4 threads"
+        fillings.append(Filling(where, blocks, 4, (a, b), a * b, mistakes))
     _fill(answer, fillings)
     return "All sizes, also those that are no multiple of four: spare threads stay away."
 
@@ -222,6 +250,11 @@ def _of_rows(x: Any, factor: Any) -> dict[str, Any]:
         "factor has a number for each row: factor[row].": x * across,
         "The factor is added: multiply by it.": x + factor[:, None],
         "Every row is multiplied by factor[0]: it should be factor[row].": x * factor[0],
+        "You divide by the factor: multiply by it.": x / factor[:, None],
+        "The factor is taken by the number of a thread in its block: it should be factor[row].": (
+            x * factor[np.arange(rows) % 4, None]
+        ),
+        TURNED: _written_turned(x * factor[:, None]),
         "The rows of out are columns of x: out[row, column] comes from x[row, column].": _turned(x) * factor[:, None],
         "out holds x itself: the factor is missing.": x,
     }
@@ -243,9 +276,36 @@ def gather(answer: Any) -> str:
             + edge[1:-1]
             + edge[2:],
             "out holds x itself: add the two neighbours.": x,
-            "The first neighbour is missing at the ends, or you go around: there is nothing beyond the ends.": np.roll(
-                x, 1
+            "At both ends one neighbour exists, and belongs to the sum.": np.where(
+                (np.arange(size) == 0) | (np.arange(size) == size - 1), x, left + middle + right
+            ),
+            "The last element of x is never added: the end of a range() is not in it.": sum(
+                np.pad(np.where(np.arange(size) < size - 1, x, 0), 1)[k : k + size] for k in range(3)
+            ),
+            "The first element of x, x[0], is never added.": sum(
+                np.pad(np.where(np.arange(size) > 0, x, 0), 1)[k : k + size] for k in range(3)
+            ),
+            "You add x[o] once for each neighbour: the neighbours are x[o - 1] and x[o + 1].": sum(
+                np.pad(np.ones(size), 1)[k : k + size] for k in range(3)
             )
+            * x,
+            "The sums are divided by three: the exercise asks for sums, not for averages.": (left + middle + right) / 3,
+            "Only the last element of each sum is left: is there a = where += belongs?": np.where(
+                np.arange(size) < size - 1, right, x
+            ),
+            "Only the first element of each sum is there: does your loop stop after it?": np.where(
+                np.arange(size) > 0, left, x
+            ),
+            "Neighbours of another block are missing: the ends are those of the array, not those of a block.": (
+                np.where(np.arange(size) % 4 > 0, left, 0) + x + np.where(np.arange(size) % 4 < 3, right, 0)
+            ),
+            "These are sums of places, not of elements: add x[i], not i.": sum(
+                np.where((0 <= at) & (at < size), at, 0) for at in (np.arange(size) + step for step in (-1, 0, 1))
+            ),
+            "You add the two elements after x[o]: the neighbours are x[o - 1] and x[o + 1].": (
+                np.pad(x, (0, 2))[1:-1] + np.pad(x, (0, 2))[2:] + x
+            ),
+            "You go around: before the first element and after the last one there is nothing.": np.roll(x, 1)
             + x
             + np.roll(x, -1),
         }
@@ -279,6 +339,14 @@ def _turned(x: Any) -> Any:
     return np.take(x, column * x.shape[1] + row, mode="clip")
 
 
+def _written_turned(out: Any) -> Any:
+    """What out[column, row] = ... leaves in its memory; not a number where that writes outside."""
+    rows, columns = out.shape
+    if columns == 1:
+        return out
+    return out.T if rows == columns else np.full(out.shape, np.nan)
+
+
 def _of_columns(x: Any, factor: Any) -> dict[str, Any]:
     rows, columns = x.shape
     down = factor[np.arange(rows) % columns]
@@ -286,6 +354,11 @@ def _of_columns(x: Any, factor: Any) -> dict[str, Any]:
         "factor has a number for each column: factor[column].": x * down[:, None],
         "The factor is added: multiply by it.": x + factor,
         "Every column is multiplied by factor[0]: it should be factor[column].": x * factor[0],
+        "You divide by the factor: multiply by it.": x / factor,
+        "The factor is taken by the number of a thread in its block: it should be factor[column].": (
+            x * factor[np.arange(columns) % 32]
+        ),
+        TURNED: _written_turned(x * factor),
         "The rows of out are columns of x: out[row, column] comes from x[row, column].": _turned(x) * factor,
         "out holds x itself: the factor is missing.": x,
     }

@@ -20,10 +20,21 @@ AXES = [
     Axis(size=2, taps=5, stride=1, before=2, after=2, dilation=1),
     Axis(size=9, taps=3, stride=2, before=3, after=3, dilation=2),
     Axis(size=6, taps=4, stride=3, before=2, after=2, dilation=1),
+    Axis(size=8, taps=3, stride=1, before=2, after=2, dilation=2),  # (size - origin) / dilation leaves a rest
+    Axis(size=11, taps=4, stride=1, before=2, after=2, dilation=1),  # more than two blocks
 ]
 LAYERS = [
-    ConvShape(n=1, ih=size, iw=size + 3, ic=1, oc=1, fh=taps, fw=taps, stride=stride, padding=padding)
-    for size, taps, stride, padding in ((8, 3, 1, 1), (8, 5, 1, 2), (7, 3, 2, 1), (8, 3, 2, 1), (2, 3, 1, 1))
+    ConvShape(n=1, ih=ih, iw=iw, ic=1, oc=1, fh=taps, fw=taps, stride=stride, padding=padding, dilation=dilation)
+    for ih, iw, taps, stride, padding, dilation in (
+        (8, 11, 3, 1, 1, 1),
+        (8, 11, 5, 1, 2, 1),
+        (7, 10, 3, 2, 1, 1),
+        (8, 11, 3, 2, 1, 1),
+        (2, 5, 3, 1, 1, 1),
+        (10, 2, 3, 1, 1, 1),
+        (9, 8, 5, 1, 1, 1),
+        (9, 8, 3, 1, 1, 2),
+    )
 ]
 
 
@@ -72,6 +83,8 @@ def _compare_windows(o: int, axis: Axis, got: Any, expected: tuple[int, int]) ->
     if found == range(*expected):
         return
     said = f"{where} lo, hi should be {expected}, and yours are {(lo, hi)}."
+    if (hi, lo) == expected:
+        raise Wrong(f"{said}\nYou return hi, lo: the first tap comes first.")
     raise Wrong(f"{said}\n{_why_not(o, axis, found, expected)}")
 
 
@@ -102,6 +115,9 @@ def group_count(answer: Any) -> str:
     def windows(axis: Axis) -> int:
         return len(axis.runs("conv2d"))
 
+    def different(key: Callable[[Any], Any]) -> Callable[[ConvShape], int]:
+        return lambda shape: len(set(map(key, _windows(shape.h)))) * len(set(map(key, _windows(shape.w))))
+
     mistakes: dict[str, Callable[[ConvShape], int]] = {
         "Every window of the rows goes with every window of the columns: multiply, do not add.": lambda shape: (
             windows(shape.h) + windows(shape.w)
@@ -113,6 +129,25 @@ def group_count(answer: Any) -> str:
         "These are the windows of the columns alone. The rows have windows, too.": lambda shape: windows(shape.w),
         "The columns have a size of their own: shape.w.": lambda shape: windows(shape.h) ** 2,
         "The rows have a size of their own: shape.h.": lambda shape: windows(shape.w) ** 2,
+        "You combine each row with one column only, that of the same number: all pairs of windows are needed.": (
+            lambda shape: len(set(zip(_windows(shape.h), _windows(shape.w), strict=False)))
+        ),
+        "Windows with equally many taps may still differ: compare lo and hi.": different(
+            lambda window: window[1] - window[0]
+        ),
+        "You compare only where windows begin: two of them may differ in hi alone.": different(
+            lambda window: window[0]
+        ),
+        "You compare only where windows end: two of them may differ in lo alone.": different(lambda window: window[1]),
+        "An axis has `outputs` outputs: o goes over range(axis.outputs), not over its size.": lambda shape: (
+            len(set(_windows(shape.h, shape.ih))) * len(set(_windows(shape.w, shape.iw)))
+        ),
+        "The dilation is missing: hand axis.dilation over to taps_of_output.": lambda shape: (
+            len(set(_windows(shape.h, dilation=1))) * len(set(_windows(shape.w, dilation=1)))
+        ),
+        "2*padding + 1 windows an axis has only with stride 1, a large map, and a filter that hangs over so far.": (
+            lambda shape: (2 * shape.h.before + 1) * (2 * shape.w.before + 1)
+        ),
         "That is the number of taps. Groups are windows, (lo, hi), that differ.": lambda shape: shape.fh * shape.fw,
         "Not every layer has nine groups: it depends on the stride and on small maps.": lambda shape: 9,
     }
@@ -124,10 +159,16 @@ def group_count(answer: Any) -> str:
     return "However large the map is, the number of groups stays the same. Only the groups grow."
 
 
+def _windows(axis: Axis, outputs: int | None = None, dilation: int | None = None) -> list[tuple[int, int]]:
+    """The window of each output of an axis, (lo, hi)."""
+    sizes = axis.size, axis.taps, axis.stride, axis.before, dilation or axis.dilation
+    return [taps_of_output(o, *sizes) for o in range(outputs or axis.outputs)]
+
+
 def _layer(shape: ConvShape) -> str:
     return (
-        f"a map of {shape.ih} x {shape.iw}, a filter of {shape.fh} x {shape.fw}, stride {shape.stride[0]} and padding "
-        f"{shape.padding[0][0]}"
+        f"a map of {shape.ih} x {shape.iw}, a filter of {shape.fh} x {shape.fw}, stride {shape.stride[0]}, padding "
+        f"{shape.padding[0][0]} and dilation {shape.dilation[0]}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from .. import plots, trace
@@ -21,6 +22,7 @@ AXES = [
     Axis(size=8, taps=5, stride=3, before=2, after=2, dilation=1),
     Axis(size=5, taps=2, stride=3, before=0, after=0, dilation=1),  # some inputs meet no tap
     Axis(size=4, taps=3, stride=1, before=1, after=1, dilation=1),
+    Axis(size=11, taps=3, stride=2, before=1, after=1, dilation=1),  # more outputs than threads in a block
 ]
 
 
@@ -75,9 +77,15 @@ def meeting(answer: Any) -> str:
 def _compare_pairs(i: int, axis: Axis, answer: Any) -> None:
     expected = {(f, o) for run in axis.runs("conv2d_input") for at, f, o in run.triples() if at == i}
     try:
-        pairs = [(int(f), int(o)) for f, o in answer]
+        given = [(f, o) for f, o in answer]
+        pairs = [(int(f), int(o)) for f, o in given]
     except (TypeError, ValueError) as error:
         raise Wrong(f"Return a list of pairs (f, o). You returned {shown(answer)}.") from error
+    for number in np.ravel(given).tolist():
+        if not isinstance(number, int):
+            raise Wrong(
+                f"{shown(number)} is no whole number: divide with //, not with /. You returned {shown(answer)}."
+            )
     got = set(pairs)
     where = f"For i={i}, {_name(axis)}:\n  yours:  {shown(sorted(pairs))}\n  right:  {shown(sorted(expected))}\n"
     if len(pairs) > len(got):

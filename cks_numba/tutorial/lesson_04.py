@@ -145,6 +145,14 @@ def spread_length(answer: Any) -> str:
         "That has zeros after the last element, and as many as the stride in each gap.": lambda outputs, stride: (
             outputs + outputs * stride
         ),
+        "Nothing is inserted before the first element, nor after the last one.": lambda outputs, stride: (
+            (outputs + 1) * stride - 1
+        ),
+        "That has one gap only: there is one between any two neighbours.": lambda outputs, stride: outputs + stride - 1,
+        "That is right for stride 2 alone: a gap holds stride - 1 zeros.": lambda outputs, stride: 2 * outputs - 1,
+        "Right for stride 2 alone: stride - 1 zeros are too many at the end, not one.": lambda outputs, stride: (
+            outputs * stride - 1
+        ),
         "One gap too many: between `outputs` elements there are outputs - 1 gaps.": lambda outputs, stride: (
             outputs * stride + 1
         ),
@@ -165,12 +173,34 @@ def outputs_of_tap(answer: Any) -> str:
             raise Wrong(f"{_case(case)} you return {shown(got)}, no whole numbers: divide with //, not with /.")
         expected = _met(*case)
         if list(range(int(got[0]), int(got[1]))) != expected:
-            raise Wrong(_what_is_wrong(case, got, expected))
+            raise Wrong(f"{_what_is_wrong(case, got, expected)} {_cause(answer)}".rstrip())
     return f"Right for all {len(CASES)} cases, empty ranges and large paddings too."
 
 
 def _met(f: int, size: int, outputs: int, stride: int, padding: int, dilation: int) -> list[int]:
     return [o for o in range(outputs) if 0 <= o * stride - padding + f * dilation < size]
+
+
+def _cause(answer: Any) -> str:
+    """The mistake in the equation that explains a function's outputs in all cases; empty if none does."""
+    wrong_cases: dict[str, Callable[..., tuple[int, ...]]] = {
+        "Stride and dilation have changed places.": lambda f, s, o, stride, pad, gap: (f, s, o, gap, pad, stride),
+        "The dilation is missing: f*dilation.": lambda f, s, o, stride, pad, gap: (f, s, o, stride, pad, 1),
+        "The stride is missing: o*stride.": lambda f, s, o, stride, pad, gap: (f, s, o, 1, pad, gap),
+        "The padding is missing: o*stride - padding + f*dilation.": lambda f, s, o, stride, pad, gap: (
+            (f, s, o, stride, 0, gap)
+        ),
+        "f*dilation has the wrong sign: 0 <= o*stride - padding + f*dilation.": lambda f, s, o, stride, pad, gap: (
+            (-f, s, o, stride, pad, gap)
+        ),
+    }
+    found = [list(range(*map(int, call(answer, *case)))) for case in CASES]
+    for text, way in wrong_cases.items():
+        if found == [_met(*way(*case)) for case in CASES]:
+            return text
+    if all(list(range(hi, lo)) == _met(*case) for case in CASES for lo, hi in [map(int, call(answer, *case))]):
+        return "You return them in the wrong order: the first o, then the one past the last."
+    return ""
 
 
 def _case(case: tuple[int, ...]) -> str:
@@ -188,7 +218,8 @@ def _what_is_wrong(case: tuple[int, ...], got: Any, expected: list[int]) -> str:
         if o[0] < 0 or o[0] >= outputs:
             return f"{where} has o={o[0]}, but o goes from 0 to {outputs - 1}. Use max() and min()."
         if i < 0:
-            return f"{where} has o={o[0]}, whose input is {i}: it lies before x. The first o needs a ceiling."
+            up = " The first o needs a ceiling." if lo == max(0, (padding - f * dilation) // stride) else ""
+            return f"{where} has o={o[0]}, whose input is {i}: it lies before x.{up}"
         if i >= size:
             return f"{where} has o={o[0]}, whose input {i} lies past the last one, {size - 1}."
     missing = next(o for o in expected if o not in found)

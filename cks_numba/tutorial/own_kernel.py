@@ -167,10 +167,13 @@ def reads_to_beat(subject: Subject) -> float:
 # --- traced -----------------------------------------------------------------------------------------
 @dataclass
 class Notes(Log):
-    """A log that also knows who read and wrote what, and numbers the threads that have written."""
+    """A log that also knows who read and wrote what, and numbers the threads that have written.
+
+    What was written is told by its place in the whole array, in the order of the memory, also if it was a view.
+    """
 
     reads: Counter[tuple[Who, Element]] = field(default_factory=Counter)
-    writes: list[tuple[Who, Any]] = field(default_factory=list)
+    writes: list[tuple[Who, int]] = field(default_factory=list)
     writers: list[Who] = field(default_factory=list)
 
 
@@ -179,14 +182,14 @@ class Spied(Watched):
 
     notes: Notes
 
-    def __init__(self, cells: Any, notes: Notes, writer: Any) -> None:
+    def __init__(self, cells: Any, notes: Notes, writer: Any, places: Any) -> None:
         super().__init__(cells, np.float32, notes)
-        self.notes, self.writer = notes, writer
+        self.notes, self.writer, self.places = notes, writer, places
 
     def __getitem__(self, index: Any) -> Any:
         found = self.cells[index]
         if isinstance(found, np.ndarray):
-            return Spied(found, self.notes, self.writer[index])
+            return Spied(found, self.notes, self.writer[index], self.places[index])
         if found.element is not None:
             self.notes.reads[(self.notes.block, self.notes.thread), found.element] += 1
         return found
@@ -194,7 +197,7 @@ class Spied(Watched):
     def __setitem__(self, index: Any, value: Any) -> None:
         super().__setitem__(index, value)
         self.notes.writers.append((self.notes.block, self.notes.thread))
-        self.notes.writes.append((self.notes.writers[-1], index))
+        self.notes.writes += ((self.notes.writers[-1], int(place)) for place in np.ravel(self.places[index]))
         self.writer[index] = len(self.notes.writers) - 1
 
 
@@ -245,7 +248,8 @@ def see(kernel: Any, case: Case, names: tuple[str, str, str]) -> Seen | None:
 
 def spied(size: Index, name: str, notes: Notes) -> Spied:
     """An array of ones whose elements know the name of the array and their place."""
-    made = Spied(blank(size, np.float32, notes).cells, notes, np.full(size, -1))
+    places = np.arange(np.prod(size)).reshape(size)
+    made = Spied(blank(size, np.float32, notes).cells, notes, np.full(size, -1), places)
     for index in np.ndindex(*size):
         made.cells[index] = Number(1.0, notes, Element(name, index, REAL))
     return made

@@ -83,7 +83,11 @@ def run_kernel(kernel: Any, grid: Any, block: Any, args: tuple[Any, ...], out: A
     if unwritten(kernel) and all(map(partial(np.array_equal, equal_nan=True), arrays, before)):
         raise Open
     if result.faults:
-        raise Wrong(_in(where) + _fault(result, args[0] if out is None else out))
+        filled = args[0] if out is None else out
+        names = [
+            name for name, arg in zip(inspect.signature(kernel.py_func).parameters, args, strict=False) if arg is filled
+        ]
+        raise Wrong(_in(where) + _fault(result, filled, *names[:1]))
     return result
 
 
@@ -91,13 +95,13 @@ def _in(where: str) -> str:
     return f"Launched with {where}:\n" if where else ""
 
 
-def _fault(result: Result, out: Any) -> str:
+def _fault(result: Result, out: Any, name: str = "") -> str:
     """The fault that explains the others, in the emulator's words, and what it means here."""
     order = ("endless loop", "out of bounds", "negative index", "divergent barrier", "missing threads", "race")
     first = min(result.faults, key=lambda fault: [*order, fault.kind].index(fault.kind))
     if first.kind == "never written":
         untouched = [tuple(map(int, index)) for index in np.argwhere(out == UNTOUCHED)]
-        which = f"{len(untouched)} of {out.size} results were never written, such as {_name('', untouched[0])}."
+        which = f"{len(untouched)} of {out.size} results were never written, such as {_name(name, untouched[0])}."
         return f"{which} Is there a thread that ends without writing, or one that writes to the places of others?"
     number = sum(at * step for at, step in zip(first.block, _steps(result), strict=True)) + first.thread[0]
     if first.kind == "race" and "atomic" in first.text:
@@ -135,15 +139,34 @@ REASONS = {
         "{0} is a plain Python function, which a GPU cannot call: put @cuda.jit(device=True) above it."
     ),
     r"type list\(|empty list|reflected list": "A GPU has no Python lists: add up in a variable, in a loop.",
-    r"NRT required|_ol_array_allocate": "A kernel can make no new arrays: write a loop over the elements.",
+    r"NRT required|_ol_array_allocate|function (?:zeros|ones|empty|full)\b": (
+        "A kernel can make no new arrays: compute with single elements, such as x[i]."
+    ),
+    r"Invalid use of (?:int64|UniTuple)": "x.size and x.shape[0] are numbers: no ( ) belong behind them.",
+    r"failed to unpack int64|grid\(\) missing": "cuda.grid(1) gives one number, and cuda.grid(2) gives two.",
+    r">>> \w+\(.*\bDim3": "threadIdx, blockIdx and blockDim have three numbers each: take one, cuda.threadIdx.x.",
+    r"cannot index array\(\w+, (\d)d, \w\) with (\d) indices": (
+        "An array takes one index for each axis: this one has {0}, and you give {1}."
+    ),
+    r">>> [gs]etitem\(array\([^)]*\), float": "An index must be a whole number: divide with //, not with /.",
+    r">>> setitem\(array\([^)]*\), .*array\(": "One element cannot hold an array: take a number of it, such as x[i].",
+    r">>> (?!getitem|setitem)\w+\(.*UniTuple\(": (
+        "You compute with a tuple: cuda.grid(2) gives two numbers, row, column = cuda.grid(2), and x.shape one an axis."
+    ),
+    r">>> (?:i?xor|i?and_|i?or_)\(.*float": "^, & and | are for whole numbers. A square is x * x, or x ** 2.",
+    r">>> (\w+item|add|sub|mul|truediv|floordiv|mod|pow|[lg][te]|eq|ne|neg|i\w+)(\(.*\))": (
+        "These types do not go together: {0}{1}."
+    ),
     r"Function\(<(?:built-in )?function (\w+)": "A kernel cannot call {0} here: write a loop.",
     r"NumPy function '(?:numpy|np)\.(\w+)'": "A kernel cannot call np.{0}: it would need memory for a new array.",
+    r"<ufunc '(\w+)'>": "A kernel cannot call np.{0} here: write the formula out, such as x[i] * x[i].",
     r"addrspace\(4\)": "A kernel cannot call this function of NumPy: write a loop.",
     r"name '(\w+)' is not defined": "The name {0} is not defined.",
     r"a function with @cuda.jit above it, is needed": (
         "It is a device function, which no launch can run: leave out device=True."
     ),
     r"takes (\d+) arguments?, not (\d+)": "It takes {0} arguments, and is launched with {1}: keep its first line.",
+    r"missing a required argument: '(\w+)'": "A function that you call needs one more argument, {0}.",
 }
 """What the compiler says, and what it means."""
 
@@ -435,11 +458,13 @@ def _multiplies_no_zero(kernel: Any, case: Case, names: tuple[str, str, str], ze
                 )
     useful = sum(map(len, case.terms.values()))
     log = traced(kernel, case)
+    if twice := _done_twice(log, case, names):
+        raise Wrong(f"{_in(case.where)}The results are right. But {twice}")
     done = 0 if log is None else len(log.events) + log.outside
     if done > useful:
         raise Wrong(
             f"{_in(case.where)}The results are right. But your kernel does {done} products where {useful} are useful: "
-            "which of them are thrown away?"
+            "which of the others are by a zero, or thrown away?"
         )
     busy = Counter((event.block, event.thread) for event in log.events) if log else Counter()
     most = max(map(len, case.terms.values()))
@@ -449,6 +474,25 @@ def _multiplies_no_zero(kernel: Any, case: Case, names: tuple[str, str, str], ze
             "result has "
             f"more than {most}: every thread should make one result."
         )
+
+
+def _done_twice(log: Log | None, case: Case, names: tuple[str, str, str]) -> str:
+    """Say how many threads compute each product, if it is the same number for all of them, and more than are needed."""
+    needed = Counter(pair for pairs in case.terms.values() for pair in pairs)
+    threads: dict[tuple[Index, Index], set[Any]] = {}
+    for event in log.events if log else ():
+        place = {element.array: element.place for element in (event.first, event.second)}
+        if place.keys() == {"a", "b"}:
+            threads.setdefault((place["a"], place["b"]), set()).add((event.block, event.thread))
+    if threads.keys() != needed.keys() or len({len(found) / needed[pair] for pair, found in threads.items()}) > 1:
+        return ""
+    (k, j), found = next(iter(threads.items()))
+    if len(found) <= needed[k, j]:
+        return ""
+    return (
+        f"{len(found)} threads compute {_name(names[0], k)}*{_name(names[1], j)}, and {needed[k, j]} would do: let "
+        "each thread make one result, the one with its number in the whole launch, cuda.grid(1)."
+    )
 
 
 def no_float64(result: Result) -> None:
@@ -483,7 +527,8 @@ def _number(line: str) -> tuple[bool, int]:
 def traced(kernel: Any, case: Case) -> Log | None:
     """The multiplications of elements that a kernel does; None where its source cannot be traced."""
     log = Log()
-    a, b, out = (_watched(np.ones(size, np.float32), log) for size in case.sizes)
+    named = zip(("a", "b", ""), case.sizes, strict=True)
+    a, b, out = (_watched(name, np.ones(size, np.float32), log) for name, size in named)
     grid, block = (size if isinstance(size, tuple) else (size,) for size in (case.grid, case.block))
     try:
         Machine(log).launch(kernel, grid, block, (a, b, out, *case.scalars))
@@ -492,10 +537,10 @@ def traced(kernel: Any, case: Case) -> Log | None:
     return log
 
 
-def _watched(array: Any, log: Log) -> Watched:
+def _watched(name: str, array: Any, log: Log) -> Watched:
     made = blank(array.shape, array.dtype, log)
     for index, value in np.ndenumerate(array):
-        made.cells[index] = Number(float(value), log, Element("", index, REAL))
+        made.cells[index] = Number(float(value), log, Element(name, index, REAL))
     return made
 
 
@@ -511,6 +556,10 @@ def one_axis(kernel: Any, operator: str, axes: list[Axis], zeros: str) -> None:
     Open, Wrong
         As in `sums_of_products`.
     """
+    names = *NAMES[operator], "stride", "padding"
+    given = tuple(inspect.signature(getattr(kernel, "py_func", kernel)).parameters) if callable(kernel) else ()
+    if given != names and sorted(given) == sorted(names):
+        raise Wrong(f"The kernel gets {', '.join(names)}, in this order: keep its first line.")
     sums_of_products(kernel, [axis_case(operator, axis) for axis in axes], NAMES[operator], zeros)
 
 

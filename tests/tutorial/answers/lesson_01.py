@@ -184,3 +184,108 @@ def never_ends(x, dy, taps, stride, padding, dilation):
 @wrong("01.3", "returns None")
 def forgets_to_return(x, dy, taps, stride, padding, dilation):
     three_loops(x, dy, taps, stride, padding, dilation)
+
+
+# --- more of each ---
+@wrong("01.2", "return too early")
+def the_first_output_only(size, taps, stride, padding, dilation):
+    outputs = (size + 2 * padding - (taps - 1) * dilation - 1) // stride + 1
+    count = 0
+    for o in range(outputs):
+        for f in range(taps):
+            count += 0 <= o * stride - padding + f * dilation < size
+        return count
+
+
+@wrong("01.2", "may be in several")
+def inputs_that_are_met(size, taps, stride, padding, dilation):
+    outputs = (size + 2 * padding - (taps - 1) * dilation - 1) // stride + 1
+    return len({o * stride - padding + f * dilation for o in range(outputs) for f in range(taps)} & set(range(size)))
+
+
+@wrong("01.2", "one output too many")
+def one_output_too_many(size, taps, stride, padding, dilation):
+    outputs = (size + 2 * padding - (taps - 1) * dilation - 1) // stride + 1
+    return sum(0 <= o * stride - padding + f * dilation < size for o in range(outputs + 1) for f in range(taps))
+
+
+@wrong("01.2", "f goes over range(taps)")
+def taps_from_one(size, taps, stride, padding, dilation):
+    outputs = (size + 2 * padding - (taps - 1) * dilation - 1) // stride + 1
+    return sum(0 <= o * stride - padding + f * dilation < size for o in range(outputs) for f in range(1, taps + 1))
+
+
+@wrong("01.2", "a later one may be")
+def until_the_first_outside(size, taps, stride, padding, dilation):
+    count = 0
+    for o in range((size + 2 * padding - (taps - 1) * dilation - 1) // stride + 1):
+        for f in range(taps):
+            if not 0 <= o * stride - padding + f * dilation < size:
+                break
+            count += 1
+    return count
+
+
+def _gradient(x, dy, taps, index, place=lambda f, o: o, test=lambda i, size: 0 <= i < size):
+    dw = np.zeros(taps)
+    for f in range(taps):
+        for o in range(len(dy)):
+            i = index(f, o)
+            if test(i, len(x)):
+                dw[f] += x[i] * dy[place(f, o)]
+    return dw
+
+
+@wrong("01.3", "multiply by dy[f]")
+def by_dy_of_the_tap(x, dy, taps, stride, padding, dilation):
+    return _gradient(x, dy, taps, lambda f, o: o * stride - padding + f * dilation, lambda f, o: f)
+
+
+@wrong("01.3", "first input is never used")
+def without_input_0(x, dy, taps, stride, padding, dilation):
+    return _gradient(x, dy, taps, lambda f, o: o * stride - padding + f * dilation, test=lambda i, size: 0 < i < size)
+
+
+@wrong("01.3", "last input is never used")
+def without_the_last_input(x, dy, taps, stride, padding, dilation):
+    return _gradient(
+        x, dy, taps, lambda f, o: o * stride - padding + f * dilation, test=lambda i, size: 0 <= i < size - 1
+    )
+
+
+@wrong("01.3", "abs(i) is another element")
+def absolute(x, dy, taps, stride, padding, dilation):
+    return _gradient(x, dy, taps, lambda f, o: abs(o * stride - padding + f * dilation))
+
+
+@wrong("01.3", "the nearest element of x is not meant")
+def clamped(x, dy, taps, stride, padding, dilation):
+    return _gradient(x, dy, taps, lambda f, o: min(max(o * stride - padding + f * dilation, 0), len(x) - 1))
+
+
+@wrong("01.3", "return too early")
+def one_tap_only(x, dy, taps, stride, padding, dilation):
+    dw = np.zeros(taps)
+    for f in range(taps):
+        for o in range(len(dy)):
+            i = o * stride - padding + f * dilation
+            if 0 <= i < len(x):
+                dw[f] += x[i] * dy[o]
+        return dw
+
+
+@wrong("01.3", "a later one may")
+def until_the_first_that_is_missing(x, dy, taps, stride, padding, dilation):
+    dw = np.zeros(taps)
+    for f in range(taps):
+        for o in range(len(dy)):
+            i = o * stride - padding + f * dilation
+            if i < 0 or i >= len(x):
+                break
+            dw[f] += x[i] * dy[o]
+    return dw
+
+
+@wrong("01.3", ("IndexError", "test 0 <= i < len(x)"))
+def without_a_test(x, dy, taps, stride, padding, dilation):
+    return _gradient(x, dy, taps, lambda f, o: o * stride - padding + f * dilation, test=lambda i, size: True)

@@ -75,7 +75,7 @@ def all_into_the_first(x, out):
     out[0] = x[i] * x[i]
 
 
-@wrong("01b.1", "never written, such as [1]")
+@wrong("01b.1", "never written, such as out[1]")
 @cuda.jit
 def number_of_the_block(x, out):
     i = cuda.blockIdx.x
@@ -174,7 +174,7 @@ def one_too_many(a, b, out):
         out[i] = a[i] * b[i]
 
 
-@wrong("01b.2", "1 of 8 results were never written, such as [7]")
+@wrong("01b.2", "1 of 8 results were never written, such as out[7]")
 @cuda.jit
 def one_too_few(a, b, out):
     i = cuda.grid(1)
@@ -182,7 +182,7 @@ def one_too_few(a, b, out):
         out[i] = a[i] * b[i]
 
 
-@wrong("01b.2", ("never written, such as [4]", "writes to the places of others"))
+@wrong("01b.2", ("never written, such as out[4]", "writes to the places of others"))
 @cuda.jit
 def without_the_block(a, b, out):
     i = cuda.threadIdx.x
@@ -190,7 +190,7 @@ def without_the_block(a, b, out):
         out[i] = a[i] * b[i]
 
 
-@wrong("01b.2", "never written, such as [4]")
+@wrong("01b.2", "never written, such as out[4]")
 @cuda.jit
 def only_four(a, b, out):
     i = cuda.grid(1)
@@ -198,7 +198,7 @@ def only_four(a, b, out):
         out[i] = a[i] * b[i]
 
 
-@wrong("01b.2", ("never written, such as [5]", "writes to the places of others"))
+@wrong("01b.2", ("never written, such as out[5]", "writes to the places of others"))
 @cuda.jit
 def adds_block_and_thread(a, b, out):
     i = cuda.blockIdx.x + cuda.threadIdx.x
@@ -333,7 +333,7 @@ def a_row_in_every_thread(x, factor, out):
             out[row, column] = x[row, column] * factor[row]
 
 
-@wrong("01b.3", "never written, such as [1, 0]")
+@wrong("01b.3", "never written, such as out[1, 0]")
 @cuda.jit
 def one_index_only(x, factor, out):
     index = cuda.grid(1)
@@ -366,7 +366,7 @@ def reads_the_transposed(x, factor, out):
         out[row, column] = x[column, row] * factor[row]
 
 
-@wrong("01b.3", "never written, such as [3, 0]")
+@wrong("01b.3", "never written, such as out[3, 0]")
 @cuda.jit
 def the_last_row_is_left(x, factor, out):
     row, column = cuda.grid(2)
@@ -516,7 +516,7 @@ def repeats_the_ends(x, out):
         out[o] = x[max(0, o - 1)] + x[o] + x[min(x.size - 1, o + 1)]
 
 
-@wrong("01b.4", "there is nothing beyond the ends")
+@wrong("01b.4", "after the last one there is nothing")
 @cuda.jit
 def goes_around(x, out):
     o = cuda.grid(1)
@@ -535,7 +535,7 @@ def sum_in_float64(x, out):
         out[o] = acc
 
 
-@wrong("01b.4", "never written, such as [0]")
+@wrong("01b.4", "never written, such as out[0]")
 @cuda.jit
 def leaves_the_ends_out(x, out):
     o = cuda.grid(1)
@@ -653,3 +653,260 @@ def one_column_too_few(x, factor, out):
 
 
 wrong("01b.5", "keep the line @cuda.jit", np.multiply)
+
+
+# --- more of each ---
+@wrong("01b.1", ("does not compile", "take one, cuda.threadIdx.x"))
+@cuda.jit
+def by_three_numbers(x, out):
+    i = cuda.threadIdx
+    out[i] = x[i] * x[i]
+
+
+@wrong("01b.1", ("does not compile", "x * x, or x ** 2"))
+@cuda.jit
+def exclusive_or(x, out):
+    i = cuda.threadIdx.x
+    out[i] = x[i] ^ 2
+
+
+@wrong("01b.1", ("does not compile", "compute with single elements"))
+@cuda.jit
+def all_at_once(x, out):
+    out[:] = x * x
+
+
+@wrong("01b.2", "b by the number in the block")
+@cuda.jit
+def second_by_the_block(a, b, out):
+    i = cuda.grid(1)
+    if i < out.size:
+        out[i] = a[i] * b[cuda.threadIdx.x]
+
+
+@wrong("01b.2", ("does not compile", "row, column = cuda.grid(2)"))
+@cuda.jit
+def two_numbers_as_one(a, b, out):
+    i = cuda.grid(2)
+    if i < out.size:
+        out[i] = a[i] * b[i]
+
+
+@right("01b.3")
+@cuda.jit
+def one_index_after_the_other(x, factor, out):
+    column, row = cuda.grid(2)
+    if row < x.shape[0] and column < x.shape[1]:
+        out[row][column] = factor[row] * x[row][column]
+
+
+@wrong("01b.3", "You write out[column, row]")
+@cuda.jit
+def written_turned(x, factor, out):
+    row, column = cuda.grid(2)
+    if row < x.shape[0] and column < x.shape[1]:
+        out[column, row] = x[row, column] * factor[row]
+
+
+@wrong("01b.3", "multiply by it")
+@cuda.jit
+def divided(x, factor, out):
+    row, column = cuda.grid(2)
+    if row < x.shape[0] and column < x.shape[1]:
+        out[row, column] = x[row, column] / factor[row]
+
+
+@wrong("01b.3", "number of a thread in its block")
+@cuda.jit
+def factor_of_the_block(x, factor, out):
+    row, column = cuda.grid(2)
+    if row < x.shape[0] and column < x.shape[1]:
+        out[row, column] = x[row, column] * factor[cuda.threadIdx.x]
+
+
+@wrong("01b.3", ("does not compile", "this one has 1, and you give 2"))
+@cuda.jit
+def factor_with_two_indices(x, factor, out):
+    row, column = cuda.grid(2)
+    if row < x.shape[0] and column < x.shape[1]:
+        out[row, column] = x[row, column] * factor[row, column]
+
+
+@wrong("01b.4", "At both ends one neighbour exists")
+@cuda.jit
+def copied_ends(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        if 0 < o < out.size - 1:
+            out[o] = x[o - 1] + x[o] + x[o + 1]
+        else:
+            out[o] = x[o]
+
+
+@wrong("01b.4", "The last element of x is never added")
+@cuda.jit
+def up_to_the_last(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        acc = out.dtype.type(0)
+        for i in range(max(0, o - 1), min(x.size - 1, o + 2)):
+            acc += x[i]
+        out[o] = acc
+
+
+@wrong("01b.4", "x[0], is never added")
+@cuda.jit
+def from_one(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        acc = out.dtype.type(0)
+        for i in range(max(1, o - 1), min(x.size, o + 2)):
+            acc += x[i]
+        out[o] = acc
+
+
+@wrong("01b.4", "once for each neighbour")
+@cuda.jit
+def itself_three_times(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        acc = out.dtype.type(0)
+        for _ in range(max(0, o - 1), min(x.size, o + 2)):
+            acc += x[o]
+        out[o] = acc
+
+
+@wrong("01b.4", "not for averages")
+@cuda.jit
+def averages(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        acc = out.dtype.type(0)
+        for i in range(max(0, o - 1), min(x.size, o + 2)):
+            acc += x[i]
+        out[o] = acc / 3
+
+
+@wrong("01b.4", "a = where += belongs")
+@cuda.jit
+def the_last_of_each(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        for i in range(max(0, o - 1), min(x.size, o + 2)):
+            out[o] = x[i]
+
+
+@wrong("01b.4", "does your loop stop after it")
+@cuda.jit
+def the_first_of_each(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        for i in range(max(0, o - 1), min(x.size, o + 2)):
+            out[o] = x[i]
+            return
+
+
+@wrong("01b.4", "Neighbours of another block are missing")
+@cuda.jit
+def within_a_block(x, out):
+    o, t = cuda.grid(1), cuda.threadIdx.x
+    if o < out.size:
+        acc = x[o]
+        if t > 0:
+            acc += x[o - 1]
+        if t + 1 < cuda.blockDim.x and o + 1 < x.size:
+            acc += x[o + 1]
+        out[o] = acc
+
+
+@wrong("01b.4", "add x[i], not i")
+@cuda.jit
+def sums_of_places(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        acc = out.dtype.type(0)
+        for i in range(max(0, o - 1), min(x.size, o + 2)):
+            acc += i
+        out[o] = acc
+
+
+@wrong("01b.4", "two elements after x[o]")
+@cuda.jit
+def two_to_the_right(x, out):
+    o = cuda.grid(1)
+    if o < out.size:
+        acc = out.dtype.type(0)
+        for i in range(o, min(x.size, o + 3)):
+            acc += x[i]
+        out[o] = acc
+
+
+@wrong("01b.5", "You write out[column, row]")
+@cuda.jit
+def columns_written_turned(x, factor, out):
+    column, row = cuda.grid(2)
+    if row < x.shape[0] and column < x.shape[1]:
+        out[column, row] = x[row, column] * factor[column]
+
+
+@wrong("01b.2", "results are wrong")
+@cuda.jit
+def whole_numbers_only(a, b, out):
+    i = cuda.grid(1)
+    if i < out.size:
+        out[i] = int(a[i]) * int(b[i])
+
+
+@wrong("01b.2", ("does not compile", "x.shape one an axis"))
+@cuda.jit
+def below_a_shape(a, b, out):
+    i = cuda.grid(1)
+    if i < a.shape:
+        out[i] = a[i] * b[i]
+
+
+@wrong("01b.2", ("does not compile", "no ( ) belong behind them"))
+@cuda.jit
+def called_size(a, b, out):
+    i = cuda.grid(1)
+    if i < a.size():
+        out[i] = a[i] * b[i]
+
+
+@wrong("01b.3", ("does not compile", "cuda.grid(2) gives two"))
+@cuda.jit
+def one_number_for_two(x, factor, out):
+    row, column = cuda.grid(1)
+    if row < x.shape[0] and column < x.shape[1]:
+        out[row, column] = x[row, column] * factor[row]
+
+
+@wrong("01b.3", ("index 3 is out of bounds for axis 1 with size 3", "Test row against shape[0]"))
+@cuda.jit
+def guard_the_other_way_round(x, factor, out):
+    row, column = cuda.grid(2)
+    if row < x.shape[1] and column < x.shape[0]:
+        out[row, column] = x[row, column] * factor[row]
+
+
+@wrong("01b.1", ("does not compile", "cannot call np.square", "out[i] = np.square(x[i])"))
+@cuda.jit
+def by_a_function_of_numpy(x, out):
+    i = cuda.threadIdx.x
+    out[i] = np.square(x[i])
+
+
+@wrong("01b.5", "multiply by it")
+@cuda.jit
+def columns_divided(x, factor, out):
+    column, row = cuda.grid(2)
+    if row < x.shape[0] and column < x.shape[1]:
+        out[row, column] = x[row, column] / factor[column]
+
+
+@wrong("01b.5", "it should be factor[column]")
+@cuda.jit
+def column_of_the_block(x, factor, out):
+    column, row = cuda.grid(2)
+    if row < x.shape[0] and column < x.shape[1]:
+        out[row, column] = x[row, column] * factor[cuda.threadIdx.x]

@@ -174,7 +174,7 @@ wrong("02.3", "number of taps", lambda shape: shape.fh * shape.fw)
 wrong("02.3", "Not every layer has nine groups", lambda shape: 9)
 wrong(
     "02.3",
-    ("For a map of 8 x 11, a filter of 3 x 3, stride 1 and padding 1 it should be 9, and yours is 4"),
+    ("For a map of 8 x 11, a filter of 3 x 3, stride 1, padding 1 and dilation 1 it should be 9, and yours is 4"),
     lambda shape: 4,
 )
 wrong("02.3", "should return a number", lambda shape: set(windows(shape.h)), lambda shape: True)
@@ -413,3 +413,82 @@ def one_product(x, w, y, stride, padding):
     o = cuda.grid(1)
     if o < y.size:
         y[o] = x[0] * w[0]
+
+
+# --- more of each ---
+@wrong("02.2", "It lacks tap 2, whose input 7 lies on x")
+def a_last_tap_only_where_it_fits(o, size, taps, stride, padding, dilation):
+    origin = o * stride - padding
+    return max(0, -(origin // dilation)), min(taps, (size - origin) // dilation)
+
+
+@wrong("02.2", "You return hi, lo")
+def the_other_way_round(o, size, taps, stride, padding, dilation):
+    return geometry.taps_of_output(o, size, taps, stride, padding, dilation)[::-1]
+
+
+def _windows(axis, outputs=None, dilation=None):
+    sizes = axis.size, axis.taps, axis.stride, axis.before, dilation or axis.dilation
+    return [geometry.taps_of_output(o, *sizes) for o in range(outputs or axis.outputs)]
+
+
+@wrong("02.3", "The dilation is missing")
+def groups_without_dilation(shape):
+    return len(set(_windows(shape.h, dilation=1))) * len(set(_windows(shape.w, dilation=1)))
+
+
+@wrong("02.3", "2*padding + 1 windows")
+def groups_by_the_padding(shape):
+    return (2 * shape.h.before + 1) * (2 * shape.w.before + 1)
+
+
+@wrong("02.3", "one column only, that of the same number")
+def groups_on_the_diagonal(shape):
+    return len(set(zip(_windows(shape.h), _windows(shape.w), strict=False)))
+
+
+@wrong("02.3", "equally many taps may still differ")
+def groups_by_length(shape):
+    return len({hi - lo for lo, hi in _windows(shape.h)}) * len({hi - lo for lo, hi in _windows(shape.w)})
+
+
+@wrong("02.3", "only where windows begin")
+def groups_by_lo(shape):
+    return len({lo for lo, _ in _windows(shape.h)}) * len({lo for lo, _ in _windows(shape.w)})
+
+
+@wrong("02.3", "range(axis.outputs)")
+def groups_over_the_size(shape):
+    return len(set(_windows(shape.h, shape.ih))) * len(set(_windows(shape.w, shape.iw)))
+
+
+@right("02.3")
+def groups_by_changes(shape):
+    count = 1
+    for windows in (_windows(shape.h), _windows(shape.w)):
+        count *= 1 + sum(one != next_one for one, next_one in zip(windows[:-1], windows[1:], strict=True))
+    return count
+
+
+@wrong("02.4", "2 threads compute x[0]*w[1], and 1 would do")
+@cuda.jit
+def by_the_number_in_the_block(x, w, y, stride, padding):
+    o = cuda.threadIdx.x
+    if o < y.size:
+        origin = o * stride - padding
+        acc = y.dtype.type(0)
+        for f in range(max(0, -origin), min(w.size, x.size - origin)):
+            acc += x[origin + f] * w[f]
+        y[o] = acc
+
+
+@wrong("02.4", "The kernel gets x, w, y, stride, padding, in this order")
+@cuda.jit
+def with_another_first_line(x, w, y, padding, stride):
+    o = cuda.grid(1)
+    if o < y.size:
+        origin = o * stride - padding
+        acc = y.dtype.type(0)
+        for f in range(max(0, -origin), min(w.size, x.size - origin)):
+            acc += x[origin + f] * w[f]
+        y[o] = acc

@@ -508,3 +508,40 @@ def twice_as_much(dy, w, dx, stride, padding):
             if 0 <= o < dy.size:
                 acc += 2 * dy[o] * w[f]
         dx[i] = acc
+
+
+# --- more of each ---
+@wrong("03.2", ("1.0 is no whole number", "divide with //"))
+def with_a_quotient(i, taps, outputs, stride, padding):
+    found = ((f, (i + padding - f) / stride) for f in range((i + padding) % stride, taps, stride))
+    return [(f, o) for f, o in found if 0 <= o < outputs]
+
+
+@wrong("03.4", ("does not compile", "An index must be a whole number"))
+@cuda.jit
+def by_a_quotient(dy, w, dx, stride, padding):
+    i = cuda.grid(1)
+    if i < dx.size:
+        acc = dx.dtype.type(0)
+        for f in range((i + padding) % stride, w.size, stride):
+            o = (i + padding - f) / stride
+            if 0 <= o < dy.size:
+                acc += dy[o] * w[f]
+        dx[i] = acc
+
+
+@wrong("03.4", ("out of bounds", "shared array"))
+@cuda.jit
+def shared_by_one_block_of_outputs(dy, w, dx, stride, padding):
+    i, t = cuda.grid(1), cuda.threadIdx.x
+    kept = cuda.shared.array(4, np.float32)
+    if t < dy.size:
+        kept[t] = dy[t]
+    cuda.syncthreads()
+    if i < dx.size:
+        acc = dx.dtype.type(0)
+        for f in range((i + padding) % stride, w.size, stride):
+            o = (i + padding - f) // stride
+            if 0 <= o < dy.size:
+                acc += kept[o] * w[f]
+        dx[i] = acc

@@ -444,3 +444,86 @@ def begins_too_late(x, dy, dw, stride, padding):
         for o in range(lo + 1, hi):
             acc += x[o * stride - padding + f] * dy[o]
         dw[f] = acc
+
+
+# --- more of each ---
+@wrong("04.1", "one gap only")
+def one_gap(outputs, stride):
+    return outputs + stride - 1
+
+
+@wrong("04.1", "for stride 2 alone")
+def gaps_of_one(outputs, stride):
+    return 2 * outputs - 1
+
+
+@wrong("04.1", "too many at the end, not one")
+def one_less_than_all(outputs, stride):
+    return outputs * stride - 1
+
+
+@wrong("04.1", "before the first element")
+def gaps_outside(outputs, stride):
+    return (outputs + 1) * stride - 1
+
+
+def _outputs(f, size, outputs, stride, padding, dilation):
+    first = padding - f * dilation
+    return max(0, -(-first // stride)), min(outputs, (size - 1 + first) // stride + 1)
+
+
+@wrong("04.2", "Stride and dilation have changed places")
+def with_both_changed(f, size, outputs, stride, padding, dilation):
+    return _outputs(f, size, outputs, dilation, padding, stride)
+
+
+@wrong("04.2", "The padding is missing")
+def without_the_padding(f, size, outputs, stride, padding, dilation):
+    return _outputs(f, size, outputs, stride, 0, dilation)
+
+
+@wrong("04.2", "The dilation is missing")
+def without_dilation(f, size, outputs, stride, padding, dilation):
+    return _outputs(f, size, outputs, stride, padding, 1)
+
+
+@wrong("04.2", "The stride is missing")
+def without_stride(f, size, outputs, stride, padding, dilation):
+    return _outputs(f, size, outputs, 1, padding, dilation)
+
+
+@wrong("04.2", "the wrong sign")
+def with_a_wrong_sign(f, size, outputs, stride, padding, dilation):
+    return _outputs(-f, size, outputs, stride, padding, dilation)
+
+
+@wrong("04.2", "in the wrong order")
+def the_last_first(f, size, outputs, stride, padding, dilation):
+    return _outputs(f, size, outputs, stride, padding, dilation)[::-1]
+
+
+@wrong("04.4", ("does not compile", "one more argument, dilation"))
+@cuda.jit
+def called_without_dilation(x, dy, dw, stride, padding):
+    f = cuda.grid(1)
+    if f < dw.size:
+        lo, hi = outputs_of_tap(f, x.size, dy.size, stride, padding)
+        acc = dw.dtype.type(0)
+        for o in range(lo, hi):
+            acc += x[o * stride - padding + f] * dy[o]
+        dw[f] = acc
+
+
+@wrong("04.4", ("15 products where 7 are useful", "by a zero, or thrown away"))
+@cuda.jit
+def with_inserted_zeros(x, dy, dw, stride, padding):
+    f = cuda.grid(1)
+    if f < dw.size:
+        acc = dw.dtype.type(0)
+        for i in range(x.size):
+            value = dw.dtype.type(0)
+            o = (i + padding - f) // stride
+            if (i + padding - f) % stride == 0 and 0 <= o < dy.size:
+                value = dy[o]
+            acc += x[i] * value
+        dw[f] = acc

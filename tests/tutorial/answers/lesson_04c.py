@@ -60,7 +60,7 @@ def finds_the_taps_itself(x, w, y, padding, table):
         y[o] = acc
 
 
-@wrong("04c.1", ("2 of 14 results were never written, such as [10]",))
+@wrong("04c.1", ("2 of 14 results were never written, such as y[10]",))
 @cuda.jit
 def one_output_a_thread(x, w, y, padding, table):
     b = cuda.blockIdx.x
