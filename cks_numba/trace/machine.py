@@ -144,7 +144,9 @@ class Machine:
         assert isinstance(definition, ast.FunctionDef)
         definition.decorator_list = []
         known = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
-        used = {node.id for node in ast.walk(definition) if isinstance(node, ast.Name)}
+        used = {node.id for node in ast.walk(definition) if isinstance(node, ast.Name)} - {
+            *function.__code__.co_varnames
+        }
         names = {name: self.plain(known[name]) for name in sorted(used & known.keys())}
         ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)  # makes tracebacks name the right lines
         tree = ast.fix_missing_locations(_Barriers(names).visit(tree))

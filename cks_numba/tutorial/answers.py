@@ -109,7 +109,7 @@ def call(function: Any, *args: Any) -> Any:
     """
     if not callable(function):
         raise Wrong(f"This should be a function, but it is {shown(function)}.")
-    given = f"For {_with_names(function, args)}"
+    given = f"For {_with_names(function, args)}" if args else "Without arguments,"
     try:
         result = _within(STEPS, function, *args)
     except Endless:

@@ -17,7 +17,7 @@ from ..plots.cells import LETTER_COLOURS
 from ..trace.machine import Machine
 from .answers import Wrong
 from .guesses import Choice, Number, Prediction
-from .own_kernel import Notes, Subject, reads, spied
+from .own_kernel import Notes, Subject, reads, spied, writes
 from .small_kernels import TILE, tiled_product
 from .trying import Case, Filling, Terms, fills, one_of_each, sums_of_products, traced
 
@@ -114,6 +114,10 @@ def moved_on(answer: Any) -> str:
             "Every block has the numbers of block 0: which element of x a thread brings depends on its block, too.": (
                 np.tile(np.roll(parts[0], -1), blocks)
             ),
+            "The circle has 64 threads, so it is (t + 1) % 64: only 64 becomes 0.": _cut_short(parts),
+            "The last thread has kept its own number. It takes that of the first thread: (t + 1) % 64.": (
+                np.hstack([parts[:, 1:], parts[:, -1:]]).ravel()
+            ),
             "All elements are the same one: the index into shared memory must depend on the thread.": np.repeat(
                 parts[:, 0], BLOCK
             ),
@@ -121,8 +125,16 @@ def moved_on(answer: Any) -> str:
         right = np.roll(parts, -1, axis=1).ravel()
         where = f"{x.size} elements, {blocks} block{'s'[: blocks > 1]} of {BLOCK} threads"
         fillings.append(Filling(where, blocks, BLOCK, (x,), right, mistakes))
-    _uses_shared(fills(answer, fillings, "out"))
+    results = fills(answer, fillings, "out")
+    _uses_shared(results)
+    for one, result in zip(fillings, results, strict=True):
+        _reads_enough(reads(result), one.right.size, one.where)
     return "Each thread has read what another one brought, and the barrier made sure that it was there."
+
+
+def _cut_short(parts: Any) -> Any:
+    """Every block moved on as if its circle had one thread less."""
+    return parts[:, (np.arange(BLOCK) + 1) % (BLOCK - 1)].ravel()
 
 
 def sums_of_blocks(answer: Any) -> str:
@@ -135,6 +147,12 @@ def sums_of_blocks(answer: Any) -> str:
         mistakes = {
             "These are sums of the whole array, and not of the block.": np.full(size, x.sum()),
             "These are the elements themselves: add up all those of the block.": x,
+            "Each thread has added its own number again and again: in the loop, s[k] is that of thread k.": (
+                np.concatenate([part * len(part) for part in parts])
+            ),
+            "Every block adds up the first numbers of x: thread t brings x[i], not x[t].": np.concatenate(
+                [np.full(len(part), parts[0][: len(part)].sum()) for part in parts]
+            ),
             "Each sum ends at the thread itself, but all numbers of the block belong to it.": np.concatenate(
                 [np.cumsum(part) for part in parts]
             ),
@@ -174,6 +192,12 @@ def dot_product(answer: Any) -> str:
             raise Wrong(
                 f"Launched with {case.where}:\nThe result is right. But one thread does {max(busy.values())} products, "
                 f"and none needs more than {share}: thread t takes the products t, t + 8, t + 16, and so on."
+            )
+        written = writes(case.launch(answer, *(np.ones(size, np.float32) for size in case.sizes[:2]))[1])
+        if written >= ADDERS:
+            raise Wrong(
+                f"Launched with {case.where}:\nThe result is right. But y[0] is written {written:.0f} times, and one "
+                "thread is enough to add up the partial sums: if t == 0."
             )
     return "All threads multiply, and one of them adds up what the others have left in shared memory."
 

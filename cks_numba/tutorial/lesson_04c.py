@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,10 @@ from matplotlib.patches import Rectangle
 from .. import plots
 from ..geometry import Axis, ConvShape, plan
 from ..plots.cells import LETTER_COLOURS
+from .answers import Wrong
 from .guesses import Number, Prediction
 from .own_kernel import Subject
-from .trying import Case, Terms, one_of_each, sums_of_products
+from .trying import Case, Terms, one_of_each, sums_of_products, traced
 
 THREADS = 8
 """Threads of a block, which stands for a group."""
@@ -69,10 +71,28 @@ def grouped(answer: Any) -> str:
     words = "a table in which every group has one tap less"
     cases.append(group_case(AXES[1], shorter, words))
     sums_of_products(answer, cases, ("x", "w", "y"))
+    for case in cases:
+        _share_the_work(answer, case)
     return (
         "Each block has read its row of the table, and nobody has asked about padding. The library's `grouped` does "
         "the same with a matrix product in each group."
     )
+
+
+def _share_the_work(answer: Any, case: Case) -> None:
+    """Raise `Wrong` if a thread does more outputs of its group than it has to."""
+    log = traced(answer, case)
+    busy = Counter((event.block, event.thread) for event in log.events) if log else Counter()
+    table = case.scalars[1]
+    for block, (_, count, lo, hi) in enumerate(table.tolist()):
+        enough = -(-count // THREADS) * (hi - lo)
+        most = max((products for (at, _), products in busy.items() if at[0] == block), default=0)
+        if most > enough:
+            raise Wrong(
+                f"Launched with {case.where}:\nThe results are right. But one thread of block {block} does {most} "
+                f"products, and none needs more than {enough}: thread t takes the outputs t, t + 8, and so on, of the "
+                "group."
+            )
 
 
 def group_case(axis: Axis, table: Any, words: str = "") -> Case:

@@ -45,7 +45,7 @@ MOST_REGISTERS = 255
 """Registers that a thread can have on every GPU of the last ten years."""
 GPU_LAYER = ConvShape(n=64, ih=16, iw=16, ic=128, oc=128, fh=3, fw=3, padding=1)
 """Large enough for a GPU."""
-SIZES = ((4, 4, 4), (5, 3, 7), (1, 6, 2), (3, 2, 1))  # exercise 06.4: rows, terms, columns
+SIZES = ((4, 4, 4), (5, 3, 7), (1, 6, 2), (3, 2, 9))  # exercise 06.4: rows, terms, columns
 SIDE = 2  # threads along each side of a block in exercise 06.4
 
 
@@ -308,6 +308,9 @@ def time_with_two_buffers(answer: Any) -> str:
         "The first load is missing.": lambda chunks, load, multiply: (chunks - 1) * max(load, multiply) + multiply,
         "One step too many: the first load and the last multiplication are steps of their own.": (
             lambda chunks, load, multiply: load + chunks * max(load, multiply) + multiply
+        ),
+        "Right while multiplying takes longer. If loading does, how much is left after the last load?": (
+            lambda chunks, load, multiply: load + chunks * max(load, multiply)
         ),
         "The slower of the two sets the pace, so it is max(), not min().": lambda chunks, load, multiply: (
             load + (chunks - 1) * min(load, multiply) + multiply

@@ -17,7 +17,7 @@ from .answers import Wrong, agree, call
 from .cards import WARP, Card
 from .guesses import Choice, Number, Prediction
 from .lesson_06 import BYTES, WORK
-from .trying import compare, no_float64, run_kernel
+from .trying import UNTOUCHED, compare, no_float64, run_kernel
 
 M, N, K = 16, 8, 8
 """Rows, columns and terms of one product of matrices in TF32: what one instruction does."""
@@ -215,7 +215,7 @@ PREDICTIONS: dict[str, Prediction] = {
         lambda: summed_one_by_one(4096, np.float16),
         "It is {answer:.0f}. From 2048 on float16 numbers are 2 apart, and 2048 + 1 is rounded back to 2048.",
         low="Small whole numbers are exact in float16. How far do they go, with 10 bits of fraction?",
-        high="That would be larger than the exact sum, which is 4096.",
+        high="The sum stops growing earlier: with 10 bits of fraction, adding 1 soon changes nothing.",
         thoughts={
             4096: "That is the exact sum. How far apart are the float16 numbers between 2048 and 4096?",
             1024: "From 1024 on the numbers are 1 apart, so adding 1 still works.",
@@ -359,6 +359,13 @@ def _tensor_mistakes(a: Any, b: Any) -> dict[str, Any]:
         "Rows and columns of b are exchanged: b0 is b[k + t, g].": transposed,
         "d1 and d2 are exchanged: d0 and d1 are in one row.": _exchanged(exact),
         "The halves of c are exchanged: d0 and d1 belong to row g, d2 and d3 to row g + 8.": np.roll(exact, 8, axis=0),
+        "Rows g and g + 8 belong to a thread, and not 2*g and 2*g + 1.": exact[
+            [row // 2 + row % 2 * 8 for row in range(M)]
+        ],
+        "Each round reads the first eight terms again: the terms of a round begin at k.": (
+            len(chunks) * (a[:, :K] @ b[:K])
+        ),
+        "Your kernel adds to what c held before: keep the sums in d, and write them after the loop.": exact + UNTOUCHED,
         "All eight columns are those of b's column 0.": np.repeat(exact[:, :1], N, axis=1),
     }
 

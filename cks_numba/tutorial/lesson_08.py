@@ -237,6 +237,7 @@ def winograd_products(answer: Any) -> str:
         "A tile takes 16 products for its four results, and not 4.": lambda n: 4 * (-(-n // 2)) ** 2,
         "That would be four products a tile, as on one axis. In two dimensions it is 16.": lambda n: 4 * -(-n // 2),
         "36 is what a tile takes without Winograd. With it, 16.": lambda n: 36 * (-(-n // 2)) ** 2,
+        "Tiles are whole along each axis: a 3x3 map takes 2 x 2 of them.": lambda n: 16 * -(-n * n // 4),
         "One tile too many along each axis if n is even: round up, and no further.": lambda n: 16 * (n // 2 + 1) ** 2,
     }
     agree(

@@ -152,7 +152,16 @@ def _checked(subject: Subject, at: Any) -> Index:
 # --- counted in the emulator ------------------------------------------------------------------------
 def reads(result: Result) -> float:
     """Numbers of four bytes that all threads of a launch read from global memory."""
-    found = (cost for cost in result.costs if (cost.site.space, cost.site.action) == ("global", "read"))
+    return _moved(result, "read")
+
+
+def writes(result: Result) -> float:
+    """Numbers of four bytes that all threads of a launch write to global memory."""
+    return _moved(result, "write")
+
+
+def _moved(result: Result, action: str) -> float:
+    found = (cost for cost in result.costs if (cost.site.space, cost.site.action) == ("global", action))
     return sum(cost.lanes * cost.site.bytes for cost in found) / 4
 
 

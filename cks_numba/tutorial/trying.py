@@ -101,7 +101,8 @@ def _fault(result: Result, out: Any, name: str = "") -> str:
     first = min(result.faults, key=lambda fault: [*order, fault.kind].index(fault.kind))
     if first.kind == "never written":
         untouched = [tuple(map(int, index)) for index in np.argwhere(out == UNTOUCHED)]
-        which = f"{len(untouched)} of {out.size} results were never written, such as {_name(name, untouched[0])}."
+        were = "was" if len(untouched) == 1 else "were"
+        which = f"{len(untouched)} of {out.size} results {were} never written, such as {_name(name, untouched[0])}."
         return f"{which} Is there a thread that ends without writing, or one that writes to the places of others?"
     number = sum(at * step for at, step in zip(first.block, _steps(result), strict=True)) + first.thread[0]
     if first.kind == "race" and "atomic" in first.text:
@@ -216,8 +217,9 @@ def difference(got: Any, expected: Any, name: str = "") -> str:
     """Say in one line how many results are wrong, and what the first of them is."""
     wrong = ~np.isclose(got, expected, rtol=1e-4, atol=1e-5)
     at = first(wrong)
+    are = "is" if wrong.sum() == 1 else "are"
     return (
-        f"{int(wrong.sum())} of {got.size} results are wrong. The first one is {_name(name, at)}: you have "
+        f"{int(wrong.sum())} of {got.size} results {are} wrong. The first one is {_name(name, at)}: you have "
         f"{got[at]:.4g}, "
         f"and it should be {expected[at]:.4g}."
     )

@@ -814,3 +814,82 @@ def sums_in_float64(a, b, c):
             acc += a_tile[y, k] * b_tile[k, x]
         cuda.syncthreads()
     c[row, column] = acc
+
+
+# --- right results, made in another way than the exercise asks for ---
+@wrong("04b.1", ("reads 128 numbers", "64 are enough"))
+@cuda.jit
+def takes_the_next_one_from_x(x, out):
+    s = cuda.shared.array(64, np.float32)
+    t, i = cuda.threadIdx.x, cuda.grid(1)
+    s[t] = x[i]
+    cuda.syncthreads()
+    out[i] = x[i - t + (t + 1) % 64]
+
+
+@wrong("04b.1", "The circle has 64 threads")
+@cuda.jit
+def a_circle_of_63(x, out):
+    s = cuda.shared.array(64, np.float32)
+    t, i = cuda.threadIdx.x, cuda.grid(1)
+    s[t] = x[i]
+    cuda.syncthreads()
+    out[i] = s[(t + 1) % 63]
+
+
+@wrong("04b.1", "has kept its own number")
+@cuda.jit
+def stops_at_the_end(x, out):
+    s = cuda.shared.array(64, np.float32)
+    t, i = cuda.threadIdx.x, cuda.grid(1)
+    s[t] = x[i]
+    cuda.syncthreads()
+    out[i] = s[min(t + 1, 63)]
+
+
+@wrong("04b.2", "added its own number again and again")
+@cuda.jit
+def its_own_number_many_times(x, out):
+    s = cuda.shared.array(64, np.float32)
+    t, i = cuda.threadIdx.x, cuda.grid(1)
+    count = min(64, x.size - cuda.blockIdx.x * 64)
+    if i < x.size:
+        s[t] = x[i]
+    cuda.syncthreads()
+    acc = out.dtype.type(0)
+    for _ in range(count):
+        acc += s[t]
+    if i < x.size:
+        out[i] = acc
+
+
+@wrong("04b.2", "thread t brings x[i], not x[t]")
+@cuda.jit
+def the_first_numbers_everywhere(x, out):
+    s = cuda.shared.array(64, np.float32)
+    t, i = cuda.threadIdx.x, cuda.grid(1)
+    count = min(64, x.size - cuda.blockIdx.x * 64)
+    if i < x.size:
+        s[t] = x[t]
+    cuda.syncthreads()
+    acc = out.dtype.type(0)
+    for k in range(count):
+        acc += s[k]
+    if i < x.size:
+        out[i] = acc
+
+
+@wrong("04b.3", ("y[0] is written 8 times", "if t == 0"))
+@cuda.jit
+def everybody_adds_up(a, b, y):
+    s = cuda.shared.array(8, np.float32)
+    t = cuda.threadIdx.x
+    acc = y.dtype.type(0)
+    for k in range(t, a.size, 8):
+        acc += a[k] * b[k]
+    s[t] = acc
+    cuda.syncthreads()
+    total = y.dtype.type(0)
+    for k in range(8):
+        total += s[k]
+    y[0] = total

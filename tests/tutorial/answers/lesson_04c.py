@@ -176,3 +176,26 @@ def adds_to_y(x, w, y, padding, table):
 
 
 wrong("04c.1", "keep the line @cuda.jit", lambda x, w, y, padding, table: None)
+
+
+@wrong("04c.1", ("one thread of block 1 does 18 products", "none needs more than 3"))
+@cuda.jit
+def everybody_does_the_whole_group(x, w, y, padding, table):
+    b = cuda.blockIdx.x
+    for o in range(table[b, 0], table[b, 0] + table[b, 1]):
+        acc = y.dtype.type(0)
+        for f in range(table[b, 2], table[b, 3]):
+            acc += x[o - padding + f] * w[f]
+        y[o] = acc
+
+
+@wrong("04c.1", ("one thread of block 1 does 18 products", "none needs more than 3"))
+@cuda.jit
+def one_thread_does_the_whole_group(x, w, y, padding, table):
+    b = cuda.blockIdx.x
+    if cuda.threadIdx.x == 0:
+        for o in range(table[b, 0], table[b, 0] + table[b, 1]):
+            acc = y.dtype.type(0)
+            for f in range(table[b, 2], table[b, 3]):
+                acc += x[o - padding + f] * w[f]
+            y[o] = acc

@@ -335,3 +335,37 @@ def by_numpy(a, b, c):
 
 
 wrong("06.4", "keep the line @cuda.jit", lambda a, b, c: None)
+
+
+wrong("06.2", "how much is left after the last load", lambda chunks, load, mul: load + chunks * max(load, mul))
+
+
+@wrong("06.4", "never written")
+@cuda.jit
+def rows_and_columns_of_the_grid_exchanged(a, b, c):
+    j, i = cuda.grid(2)
+    row, column = 2 * i, 2 * j
+    if row >= c.shape[0] or column >= c.shape[1]:
+        return
+    below, beside = min(row + 1, c.shape[0] - 1), min(column + 1, c.shape[1] - 1)
+    c00 = c01 = c10 = c11 = c.dtype.type(0)
+    for k in range(a.shape[1]):
+        a0, a1, b0, b1 = a[row, k], a[below, k], b[k, column], b[k, beside]
+        c00 += a0 * b0
+        c01 += a0 * b1
+        c10 += a1 * b0
+        c11 += a1 * b1
+    c[row, column], c[row, beside] = c00, c01
+    c[below, column], c[below, beside] = c10, c11
+
+
+@wrong("06.4", "use each twice")
+@cuda.jit
+def k(a, b, c):  # also a name of its own loops: the trace must not take one for the other
+    i, j = cuda.grid(2)
+    for row in range(2 * i, min(2 * i + 2, c.shape[0])):
+        for column in range(2 * j, min(2 * j + 2, c.shape[1])):
+            acc = c.dtype.type(0)
+            for k in range(a.shape[1]):
+                acc += a[row, k] * b[k, column]
+            c[row, column] = acc

@@ -287,3 +287,42 @@ def upper_half_only(a, b, c):
 
 
 wrong("06b.4", "keep the line @cuda.jit", lambda a, b, c: None)
+
+
+@wrong("06b.4", "the terms of a round begin at k")
+@cuda.jit
+def the_first_terms_again(a, b, c):
+    g, t = cuda.threadIdx.x // 4, cuda.threadIdx.x % 4
+    zero = float32(0)
+    d = (zero, zero, zero, zero)
+    for _ in range(0, a.shape[1], 8):
+        d = multiply(a[g, t], a[g + 8, t], a[g, t + 4], a[g + 8, t + 4], b[t, g], b[t + 4, g], d)
+    c[g, 2 * t], c[g, 2 * t + 1] = d[0], d[1]
+    c[g + 8, 2 * t], c[g + 8, 2 * t + 1] = d[2], d[3]
+
+
+@wrong("06b.4", "Rows g and g + 8 belong to a thread")
+@cuda.jit
+def writes_neighbouring_rows(a, b, c):
+    g, t = cuda.threadIdx.x // 4, cuda.threadIdx.x % 4
+    zero = float32(0)
+    d = (zero, zero, zero, zero)
+    for k in range(0, a.shape[1], 8):
+        a0, a1, a2, a3 = a[g, k + t], a[g + 8, k + t], a[g, k + t + 4], a[g + 8, k + t + 4]
+        d = multiply(a0, a1, a2, a3, b[k + t, g], b[k + t + 4, g], d)
+    c[2 * g, 2 * t], c[2 * g, 2 * t + 1] = d[0], d[1]
+    c[2 * g + 1, 2 * t], c[2 * g + 1, 2 * t + 1] = d[2], d[3]
+
+
+@wrong("06b.4", "keep the sums in d")
+@cuda.jit
+def adds_to_c(a, b, c):
+    g, t = cuda.threadIdx.x // 4, cuda.threadIdx.x % 4
+    zero = float32(0)
+    for k in range(0, a.shape[1], 8):
+        a0, a1, a2, a3 = a[g, k + t], a[g + 8, k + t], a[g, k + t + 4], a[g + 8, k + t + 4]
+        d = multiply(a0, a1, a2, a3, b[k + t, g], b[k + t + 4, g], (zero, zero, zero, zero))
+        c[g, 2 * t] += d[0]
+        c[g, 2 * t + 1] += d[1]
+        c[g + 8, 2 * t] += d[2]
+        c[g + 8, 2 * t + 1] += d[3]

@@ -293,3 +293,12 @@ def nothing(w, v, dw, rate, momentum):
 
 
 wrong("07.4", "keep the line @cuda.jit", lambda w, v, dw, rate, momentum: None)
+
+
+@wrong("07.4", "a single thread of a block works")
+@cuda.jit
+def one_thread_changes_all(w, v, dw, rate, momentum):
+    if cuda.grid(1) == 0:
+        for i in range(w.size):
+            v[i] = momentum * v[i] + dw[i]
+            w[i] = w[i] - rate * v[i]

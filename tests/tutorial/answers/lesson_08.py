@@ -301,3 +301,7 @@ def returns_y(x, g, y):
 
 
 wrong("08.4", "keep the line @cuda.jit", lambda x, g, y: None)
+
+
+wrong("08.3", "Tiles are whole along each axis", lambda n: 16 * math.ceil(n * n / 4))
+wrong("08.2", "Without arguments, your function returns None", lambda: None)
