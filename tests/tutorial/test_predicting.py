@@ -82,11 +82,12 @@ def test_every_prediction_says_something_to_every_guess(name: str, capsys: pytes
     assert "{" not in said(capsys, one.right, name)
     if isinstance(one, Choice):
         assert one.right in one.choices
-        assert set(one.thoughts) == {choice for choice in one.choices if choice != one.right}
+        wrong = {choice for choice in one.choices if choice != one.right}
+        assert wrong <= set(one.thoughts) <= set(one.choices)  # what is measured may come out in another way elsewhere
     else:
         assert isinstance(one, Number)
         assert len(one.thoughts) >= 2
-    for guess, thought in one.thoughts.items():
+    for guess, thought in ((guess, thought) for guess, thought in one.thoughts.items() if guess != one.right):
         assert one.judge(guess) == ("no", thought)
         assert said(capsys, guess, name).startswith(f"Prediction {name}: no. {thought}")
 
