@@ -123,7 +123,7 @@ def in_float64(x, out):
     out[i] = x[i] ** 2.0
 
 
-@wrong("01b.1", ("results were never written",))
+@wrong("01b.1", ("1 of 4 results was never written",))
 @cuda.jit
 def the_last_is_left(x, out):
     i = cuda.threadIdx.x
@@ -174,7 +174,7 @@ def one_too_many(a, b, out):
         out[i] = a[i] * b[i]
 
 
-@wrong("01b.2", "1 of 8 results were never written, such as out[7]")
+@wrong("01b.2", "1 of 8 results was never written, such as out[7]")
 @cuda.jit
 def one_too_few(a, b, out):
     i = cuda.grid(1)
