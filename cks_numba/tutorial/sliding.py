@@ -54,10 +54,10 @@ def slider(draw: Callable[..., tuple[Figure, str]], **values: Sequence[Any]) -> 
     ValueError
         Without a slider, for a slider without values, and for more than 64 pictures.
     """
-    from IPython.display import display
-
     lists = {name: list(found) for name, found in values.items()}
     _check(lists)
+    from IPython.display import display
+
     frames = [_frame(draw, dict(zip(lists, chosen, strict=True))) for chosen in product(*lists.values())]
     page = _page(lists, frames)
     display({"text/html": page, "text/plain": frames[0][1]}, raw=True)

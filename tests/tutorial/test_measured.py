@@ -53,8 +53,8 @@ def test_no_rung_has_bank_conflicts(works):
 def test_every_rung_is_drawn(works):
     figure = ladder.draw_ladder(tuple(works.values()))
     texts = [text.get_text() for ax in figure.axes for text in ax.texts]
-    assert len(texts) == len(ladder.COUNTS) * len(kernels.RUNGS)
-    assert [label.get_text().splitlines()[0] for label in figure.axes[0].get_yticklabels()] == list(kernels.RUNGS)
+    assert len(texts) == len(ladder.COUNTS) * len(kernels.SIMULATED_RUNGS)
+    assert [label.get_text().splitlines()[0] for label in figure.axes[0].get_yticklabels()] == list(kernels.SIMULATED_RUNGS)
 
 
 def test_a_tile_of_a_thread():
@@ -112,11 +112,11 @@ def test_the_probe_knows_its_operations():
 def test_rates_of_a_gpu(tmp_path):
     assert lesson_06.gpu_rates(tmp_path) == {}
     case = Case("test", "conv2d", ladder.LAYER)
-    names = {results.OURS: 1, results.REGULAR: 8, **dict.fromkeys(kernels.RUNGS[1:-1], 4), results.PEER: 2}
+    names = {results.OURS: 1, results.REGULAR: 8, **dict.fromkeys(kernels.SIMULATED_RUNGS[1:-1], 4), results.PEER: 2}
     rows = [replace(results.row_of(case, name, "NHWC", [ms / 1e3]), device="a GPU") for name, ms in names.items()]
     results.write(rows, tmp_path / "gpu_test.csv")
     (rates,) = lesson_06.gpu_rates(tmp_path).values()
-    assert list(rates) == list(kernels.RUNGS)
+    assert list(rates) == list(kernels.SIMULATED_RUNGS)
     assert rates["with_zeros"] == 1 and rates["tiled"] == pytest.approx(8, rel=1e-3)
     results.write(rows[1:], tmp_path / "gpu_test.csv")  # a rung is missing
     assert lesson_06.gpu_rates(tmp_path) == {}
