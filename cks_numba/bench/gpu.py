@@ -164,7 +164,7 @@ class StandIn:
     def contenders(self, case: cases.Case) -> Contenders:
         for name, _, dtype in CONTENDERS:
             if OURS in name or name in RUNGS:
-                kind = np.dtype("int16" if dtype == "bfloat16" else dtype)  # as `Gpu` hands bfloat16 over
+                kind = np.dtype("int16" if dtype == "bfloat16" else dtype)  # `Gpu` passes bfloat16 as int16, too.
                 first, second, out = (np.empty(size, kind) for _, size in case.shape.arrays(case.operator))
                 kernels.launches(case.operator, case.shape, (first, second, out), rung=RUNGS.get(name, "tensor"))
         flop = 2 * plan(case.operator, case.shape).useful

@@ -89,7 +89,7 @@ class Run:
     kernel: Kernel | None = None
     dynamic: int = 0  # bytes of dynamic shared memory
     accesses: int = 0  # of global and shared memory, by all threads
-    barriers: int = 0  # that blocks have passed, added up over all of them
+    barriers: int = 0  # times that a block passed a barrier, summed over the blocks
     gpu_ptx: Callable[[], str] | None = None  # compiles what a GPU would get
 
     def __getstate__(self) -> dict[str, Any]:

@@ -77,7 +77,8 @@ def _check(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], rung: 
         if tuple(array.shape) != size:
             raise ValueError(f"{name} must have shape {size}, got {tuple(array.shape)}")
         if str(array.dtype) not in DTYPES[rung] or array.dtype != arrays[0].dtype:
-            wanted = " or ".join(name for name in DTYPES[rung] if name != "int16")  # which is how bfloat16 may come
+            # int16 stands for bfloat16 on a GPU, and nobody should be told to use it.
+            wanted = " or ".join(name for name in DTYPES[rung] if name != "int16")
             raise TypeError(f"{name} must be {wanted} like the other arrays, got {array.dtype}")
         if array.size and not array.flags["C_CONTIGUOUS"]:
             raise ValueError(f"{name} must be C-contiguous")

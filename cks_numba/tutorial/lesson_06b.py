@@ -107,7 +107,7 @@ def draw_holders(held_a: Any, held_b: Any, held_d: Any, lane: int = 5) -> Figure
 def draw_formats() -> Figure:
     """The bits of each kind of number: sign, exponent, fraction."""
     fig, ax = plots.canvas(24, 9.6)
-    wide = 0.48  # of a bit
+    wide = 0.48  # width of a bit, in squares
     for row, (name, (exponent, fraction)) in enumerate(FORMATS.items()):
         plots.write(ax, 3.8, row * 2.1 + 1.6, name, 14, ha="right", weight="bold")
         at = 4.2

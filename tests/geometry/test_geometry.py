@@ -302,5 +302,5 @@ def test_a_plan_costs_what_its_taps_cost_and_not_what_its_map_has(operator: str,
     runs = long.runs(operator)
     assert sum(run.positions for run in runs) == (long.size, taps, long.outputs)[FIXED[operator]]
     assert len(runs) == len(short.runs(operator))
-    if operator != "conv2d_weight":  # whose sums go over the positions
+    if operator != "conv2d_weight":  # its sums are as long as the map is wide
         assert [run.terms for run in runs] == [run.terms for run in short.runs(operator)]

@@ -297,7 +297,7 @@ def test_frozen_layers_have_no_gradients_that_nobody_computes():
     assert passes(of_torch(model, SIZE))["2"] == [["forward", "input gradient"]]
     model.requires_grad_(False)
     assert not any("gradient" in str(found) for found in passes(of_torch(model, SIZE)).values())
-    image = torch.zeros(SIZE, requires_grad=True)  # as for an adversarial example
+    image = torch.zeros(SIZE, requires_grad=True)  # An adversarial example needs its gradient.
     assert passes(of_torch(model, image))["0"] == [["forward", "input gradient"]]
 
 

@@ -54,7 +54,9 @@ def test_every_rung_is_drawn(works):
     figure = ladder.draw_ladder(tuple(works.values()))
     texts = [text.get_text() for ax in figure.axes for text in ax.texts]
     assert len(texts) == len(ladder.COUNTS) * len(kernels.SIMULATED_RUNGS)
-    assert [label.get_text().splitlines()[0] for label in figure.axes[0].get_yticklabels()] == list(kernels.SIMULATED_RUNGS)
+    assert [label.get_text().splitlines()[0] for label in figure.axes[0].get_yticklabels()] == list(
+        kernels.SIMULATED_RUNGS
+    )
 
 
 def test_a_tile_of_a_thread():

@@ -23,7 +23,7 @@ DTYPES = (
     "float16",
     pytest.param("bfloat16", marks=pytest.mark.skipif(not find_spec("ml_dtypes"), reason="ml_dtypes is not installed")),
 )
-NAN = {"float32": np.nan, "uint16": 0x7FFF}  # of float16 and bfloat16, whose launches take views as uint16
+NAN = {"float32": np.nan, "uint16": 0x7FFF}  # launches take 16 bits as uint16: these are a NaN
 # Largest error over the root mean square of the results. Cut off and not rounded, tf32 would be wrong by 2.7e-3.
 LARGEST_ERROR = {"float32": 2e-3, "float16": 3e-3, "bfloat16": 2.5e-2}
 
