@@ -177,9 +177,7 @@ def sizes_of(
     if run_length < HALF <= shape.n:
         # Tiles lie along the images, and a row of lanes is loaded for every product: from aligned memory, if often.
         source_packed = source_packed or groups.useful >= REUSE * shape.n * shape.groups * source_rows * source_columns
-    image_bytes = (
-        source_rows * source_columns + rows * columns
-    ) * LANE_BYTES  # memory of one image of a block of channels
+    image_bytes = LANE_BYTES * (source_rows * source_columns + rows * columns)  # one image of a block of channels
     images = even_part(shape.n, min(MOST_IMAGES, CHUNK_BYTES // image_bytes))
     wanted = PARTS if operator == "conv2d_weight" else (4 * threads if threads > 1 else 1)
     tasks = blocks * ceil_div(shape.n, images)
