@@ -254,7 +254,9 @@ def test_interrupted(times, longest, seed, tmp_path):
     environment = {**os.environ, "PYTHONPATH": python_path(), "NUMBA_NUM_THREADS": "2"}
     if longest > 1:
         environment["NUMBA_CACHE_DIR"] = str(tmp_path)  # nothing has been compiled yet
-    call = f"import test_processes; test_processes.calls_until_interrupted({times})"
+    # A shell may have started this with SIGINT ignored, which a child would inherit.
+    call = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    call += f"import test_processes; test_processes.calls_until_interrupted({times})"
     files_of_imports = ("-W", "ignore::ResourceWarning")  # an interrupted import leaves a file open
     command = [sys.executable, *WARNINGS_ARE_ERRORS, *files_of_imports, "-c", call]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
