@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from hashlib import sha256
@@ -326,17 +326,29 @@ def ptx_of(
     signature = tuple(_type(kernel, number, value) for number, value in enumerate(arguments, 1))
     if compiler not in ("nvvm", "llvm", None):
         raise ValueError(f'compiler must be "nvvm", "llvm" or None, not {compiler!r}')
-    compiler = compiler or ("nvvm" if nvvm_version() else "llvm")
     if compiler == "nvvm" and not nvvm_version():
         raise RuntimeError("NVVM is not installed: pip install numba-cuda[cu13]")
     known, what = _ptx.setdefault(kernel, {}), (signature, compiler, watched)
     if what not in known:
-        key = _key(kernel, *what) if cached else None
-        text = load(key) if key else None
-        known[what] = text or _compile(kernel, *what)
-        if key and not text:
-            save(key, known[what])
+        known[what] = _saved_or_new(kernel, *what, cached)
     return known[what]
+
+
+def _saved_or_new(kernel: Any, signature: tuple[Any, ...], compiler: str | None, watched: bool, cached: bool) -> str:
+    if compiler is None and nvvm_version():
+        from numba.cuda.cudadrv.error import NvvmError
+
+        # NVVM refuses some of what Numba's own numba.cuda writes: "Symbol name with unsupported characters".
+        with suppress(NvvmError):
+            return _saved_or_new(kernel, signature, "nvvm", watched, cached)
+    compiler = compiler or "llvm"
+    key = _key(kernel, signature, compiler, watched) if cached else None
+    text = load(key) if key else None
+    if text is None:
+        text = _compile(kernel, signature, compiler, watched)
+        if key:
+            save(key, text)
+    return text
 
 
 def _type(kernel: Any, number: int, value: Any) -> Any:

@@ -88,21 +88,23 @@ def _let_compiled_shared_arrays_take_an_alignment() -> None:
     """Give Numba's own numba.cuda, which can compile kernels but not run them, the argument `alignment`."""
     from numba.cuda import cudadecl, cudaimpl
 
-    plain = cudadecl.Cuda_shared_array.generic
+    typed = cudadecl.Cuda_shared_array.generic
 
     def generic(self: Any) -> Any:
-        typer = plain(self)
+        typer = typed(self)
         return lambda shape, dtype, alignment=None: typer(shape, dtype)
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         fewer = signature.return_type(*signature.args[:2])
-        array = cudaimpl.cuda_shared_array_tuple(context, builder, fewer, args[:2])
+        one_axis = isinstance(fewer.args[0], numba.types.Integer)
+        plain = cudaimpl.cuda_shared_array_integer if one_axis else cudaimpl.cuda_shared_array_tuple
+        array = plain(context, builder, fewer, args[:2])
         newest = next(v for name, v in reversed(builder.module.globals.items()) if "_cudapy_smem" in name)
         newest.align = signature.args[2].literal_value
         return array
 
     cudadecl.Cuda_shared_array.generic = generic
-    for shape in (numba.types.Tuple, numba.types.UniTuple):
+    for shape in (numba.types.IntegerLiteral, numba.types.Tuple, numba.types.UniTuple):
         cudaimpl.lower(cuda.shared.array, shape, numba.types.Any, numba.types.IntegerLiteral)(lower)
 
 

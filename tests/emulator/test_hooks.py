@@ -21,6 +21,7 @@ import pytest
 from hook_cases import CASES
 from llvmlite.binding import llvm_version_info
 from numba import cuda
+from numba.cuda.cudadrv.error import NvvmError
 
 from cks_numba.emulator import cache, hooks
 from cks_numba.emulator.ptx import parse
@@ -154,6 +155,24 @@ def test_options_are_honoured(compiler):
         assert re.search(r"\.maxntid\s+64", ptx(launch_bounds=(64, 2)))
     with pytest.raises(RuntimeError, match="links other code"):
         ptx(link=["other.cu"])
+
+
+@pytest.mark.skipif(hooks.nvvm_version() is None, reason="NVVM is not installed")
+@pytest.mark.parametrize("chosen", [None, "nvvm"])
+def test_what_nvvm_refuses_is_compiled_by_llvm_where_no_compiler_was_chosen(monkeypatch, chosen):
+    def refuse(modules, options):
+        asked.append(options)
+        raise NvvmError("Symbol name with unsupported characters")
+
+    asked = []
+    monkeypatch.setattr(hooks, "_nvvm_ptx", refuse)
+    kernel = cuda.jit(lambda out: None)
+    if chosen:
+        with pytest.raises(NvvmError, match="unsupported characters"):
+            hooks.ptx_of(kernel, (np.zeros(1),), chosen, cached=False)
+    else:
+        assert [".entry" in hooks.ptx_of(kernel, (np.zeros(1),), cached=False) for _ in range(2)] == [True, True]
+    assert len(asked) == 1
 
 
 def test_exceptions_are_told_in_the_ptx():

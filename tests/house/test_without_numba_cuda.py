@@ -86,14 +86,15 @@ try:
 except RuntimeError as error:
     print(error)
 print(int(cks.conv2d(x, w, padding=1, backend="emulator").sum()))
+print(int(cks.conv2d_weight(x, w.shape, x, padding=1, backend="emulator", precision="tf32").sum()))
 """
 
 
 def test_the_cpu_is_used_the_cuda_backend_says_what_is_missing_and_the_emulator_needs_nothing():
-    useful, message, emulated = run(OPERATOR, *WARNINGS_ARE_ERRORS).splitlines()
+    useful, message, emulated, tensor = run(OPERATOR, *WARNINGS_ARE_ERRORS).splitlines()
     assert int(useful) == 100 * 4 * 4  # taps that meet the input, for all outputs; channels in and out
     assert "numba-cuda" in message and "pip install 'cks-numba[cu13]'" in message and 'backend="cpu"' in message
-    assert emulated == useful
+    assert emulated == tensor == useful
 
 
 def test_the_tiled_kernels_are_traced():
