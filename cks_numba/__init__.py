@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from . import flops, kernels, steps, trace
     from .backends import Backend
     from .buffers import Layout
-    from .checks import IntPair, Padding, Precision
+    from .checks import Ints, Padding, Precision
     from .geometry import ConvShape, plan
     from .operators import conv2d, conv2d_input, conv2d_weight, conv_transpose2d
     from .operators import conv2d as conv_v2
@@ -32,7 +32,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backend",
     "ConvShape",
-    "IntPair",
+    "Ints",
     "Layout",
     "Padding",
     "Precision",
@@ -61,7 +61,7 @@ _HOMES = {  # for each public name its module, and its name there; an empty name
     "sk_dilated": ("operators", "conv2d_weight"),
     "ConvShape": ("geometry", "ConvShape"),
     "plan": ("geometry", "plan"),
-    "IntPair": ("checks", "IntPair"),
+    "Ints": ("checks", "Ints"),
     "Padding": ("checks", "Padding"),
     "Precision": ("checks", "Precision"),
     "Layout": ("buffers", "Layout"),

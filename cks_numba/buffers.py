@@ -10,15 +10,25 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
-Layout = Literal["NHWC", "NCHW"]
-"""Order of the axes of an array: channels last, or PyTorch's channels first."""
+Layout = Literal["NHWC", "NCHW", "NWC", "NCW", "NDHWC", "NCDHW"]
+"""Order of the axes of an array: channels last, or PyTorch's channels first; with one spatial axis, two or three."""
 
-LAYOUTS: tuple[Layout, ...] = ("NHWC", "NCHW")
-TO_LAST: dict[Layout, tuple[int, ...]] = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 2, 3, 1)}
-"""For each layout, its axes in the order of NHWC."""
+LAYOUTS: dict[int, tuple[Layout, Layout]] = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
+"""The two layouts for each number of spatial axes, channels last and channels first."""
 
-TO_OWN: dict[Layout, tuple[int, ...]] = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 3, 1, 2)}
-"""For each layout, the axes of NHWC in its own order."""
+TO_LAST: dict[Layout, tuple[int, ...]] = {}
+"""For each layout, its axes in the order of channels last."""
+
+TO_OWN: dict[Layout, tuple[int, ...]] = {}
+"""For each layout, the axes of channels last in its own order."""
+
+for _axes, (_last, _first) in LAYOUTS.items():
+    TO_LAST[_last] = TO_OWN[_last] = tuple(range(_axes + 2))
+    TO_LAST[_first] = (0, *range(2, _axes + 2), 1)
+    TO_OWN[_first] = (0, _axes + 1, *range(1, _axes + 1))
+
+IN_ORDER = {TO_LAST[last] for last, _ in LAYOUTS.values()}
+"""Orders of axes that change nothing."""
 
 HALVES = ("float16", "bfloat16")
 """Names of the dtypes of 16 bits; sums of their products are made in float32."""
@@ -39,16 +49,27 @@ ArrayT = TypeVar("ArrayT", bound=HasShape)
 """The type of the arrays of one call, which are all of one library: tensors in, tensors out."""
 
 
+def is_last(layout: Layout) -> bool:
+    """Return whether a layout has its channels last."""
+    return layout[-1] == "C"
+
+
+def other(layout: Layout) -> Layout:
+    """Return the layout for the same spatial axes that has its channels at the other place."""
+    last, first = LAYOUTS[len(layout) - 2]
+    return first if layout == last else last
+
+
 def channels_last(shape: Sequence[_Size], layout: Layout) -> tuple[_Size, ...]:
-    """Return a shape of the layout as NHWC, or a filter's as OHWI."""
-    if layout == "NHWC":
+    """Return a shape of the layout with channels last: as NHWC, or a filter's as OHWI."""
+    if is_last(layout):
         return tuple(shape)
     return tuple(shape[axis] for axis in TO_LAST[layout])
 
 
 def own_order(shape: Sequence[_Size], layout: Layout) -> tuple[_Size, ...]:
-    """Return an NHWC shape in the order of the layout."""
-    if layout == "NHWC":
+    """Return a shape with channels last, such as NHWC, in the order of the layout."""
+    if is_last(layout):
         return tuple(shape)
     return tuple(shape[axis] for axis in TO_OWN[layout])
 
@@ -66,6 +87,16 @@ def dtype_name(array: Any) -> str:
 def bits(array: Any) -> Any:
     """Return an array of bfloat16 as a view of int16, which every library knows; any other array as it is."""
     return array.view(np.int16) if array.dtype.kind == "V" else array
+
+
+def with_unit_axes(raw: Any, axes: int) -> Any:
+    """Return a view of an array (N, ..., C) with axes of one element after the first, so that `axes` are spatial."""
+    missing = axes + 2 - len(raw.shape)
+    if not missing:
+        return raw
+    if isinstance(raw, np.ndarray):  # reshape could copy it
+        return np.expand_dims(raw, tuple(range(1, 1 + missing)))
+    return raw.reshape((raw.shape[0], *[1] * missing, *raw.shape[1:]))
 
 
 def address(raw: Any) -> int:

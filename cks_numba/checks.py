@@ -12,14 +12,13 @@ from math import prod
 from typing import Any, Literal, TypeVar
 
 Pair = tuple[int, int]
-IntPair = int | tuple[int, int] | list[int]
-"""A stride or a dilation: an int for both axes, or (vertical, horizontal)."""
+Ints = int | tuple[int, ...] | list[int]
+"""A stride or a dilation: an int for all spatial axes, or one for each, as (vertical, horizontal)."""
 
-Padding = (
-    IntPair | tuple[Pair, Pair] | tuple[int, int, int, int] | list[Pair] | list[list[int]] | Literal["same", "valid"]
-)
-"""Zeros around an image: an int for all four sides, (vertical, horizontal), ((top, bottom), (left, right)),
-four ints in this order, "valid" for none, or "same" for a result as large as the image (stride 1 alone)."""
+Padding = Ints | tuple[Pair, ...] | list[Pair] | list[list[int]] | Literal["same", "valid"]
+"""Zeros around an image: an int for all sides, an int for each axis, as (vertical, horizontal), a pair for each axis,
+as ((top, bottom), (left, right)), two ints for each axis in this order, "valid" for none, or "same" for a result as
+large as the image (stride 1 alone)."""
 
 Precision = Literal["float32", "tf32"]
 """How float32 numbers are multiplied: as they are, or rounded to 11 significant bits, as tensor cores want them."""
@@ -46,38 +45,53 @@ def integer(name: str, value: Any, least: int) -> int:
     return number
 
 
-def pair(name: str, value: Any, least: int) -> Pair:
-    """Return an int or a pair of ints as a pair (vertical, horizontal)."""
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise ValueError(f"{name} must be an int or a pair, got {value!r}")
-        return integer(name, value[0], least), integer(name, value[1], least)
-    number = integer(name, value, least)
-    return number, number
+def integers(name: str, value: Any, least: int, axes: int) -> tuple[int, ...]:
+    """Return an int, or a list of one, as an int for each axis; a list of as many as they are."""
+    if not isinstance(value, (tuple, list)):
+        return (integer(name, value, least),) * axes
+    if len(value) == 1:
+        return (integer(name, value[0], least),) * axes
+    if len(value) != axes:
+        raise ValueError(f"{name} must be an int or {_COUNTS[axes]}, got {value!r}")
+    return tuple(integer(name, number, least) for number in value)
 
 
-def paddings(value: Any, filter_size: Pair, stride: Pair, dilation: Pair) -> tuple[Pair, Pair]:
-    """Return any accepted form of padding as ((top, bottom), (left, right))."""
+_COUNTS = {1: "one int", 2: "a pair", 3: "three ints"}
+_PADDINGS = {
+    1: "an int, (left, right)",
+    2: "an int, (vertical, horizontal), ((top, bottom), (left, right)), four ints",
+    3: "an int, three ints, three pairs, six ints",
+}
+
+
+def paddings(
+    value: Any, filter_size: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[Pair, ...]:
+    """Return any accepted form of padding as a pair for each axis: ((top, bottom), (left, right))."""
+    axes = len(filter_size)
     if isinstance(value, str):
         if value == "valid":
-            return (0, 0), (0, 0)
+            return ((0, 0),) * axes
         if value != "same":
             raise ValueError(f'padding must be ints, "same" or "valid", got {value!r}')
-        if stride != (1, 1):
+        if set(stride) != {1}:
             raise ValueError(f'padding="same" needs stride 1, got stride {stride}')
         totals = [d * (f - 1) for f, d in zip(filter_size, dilation, strict=True)]
-        return (totals[0] // 2, totals[0] - totals[0] // 2), (totals[1] // 2, totals[1] - totals[1] // 2)
-    if isinstance(value, (tuple, list)) and len(value) == 4:
-        value = (value[:2], value[2:])
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise ValueError(
-                "padding must be an int, (vertical, horizontal), ((top, bottom), (left, right)), "
-                f'four ints, "same" or "valid", got {value!r}'
-            )
-        return pair("padding", value[0], 0), pair("padding", value[1], 0)
-    number = integer("padding", value, 0)
-    return (number, number), (number, number)
+        return tuple((total // 2, total - total // 2) for total in totals)
+    if isinstance(value, (tuple, list)) and len(value) == 2 * axes:
+        value = tuple(value[k : k + 2] for k in range(0, 2 * axes, 2))
+    if not isinstance(value, (tuple, list)) or len(value) == 1 < axes:
+        (number,) = integers("padding", value, 0, 1)
+        return ((number, number),) * axes
+    if len(value) != axes:
+        raise ValueError(f'padding must be {_PADDINGS[axes]}, "same" or "valid", got {value!r}')
+    return tuple(_around(pad) for pad in value)
+
+
+def _around(value: Any) -> Pair:
+    """Return the padding of one axis, an int or a pair, as a pair."""
+    before, after = integers("padding", value, 0, 2)
+    return before, after
 
 
 # --- the arguments of the operators ---------------------------------------------------------------
@@ -127,12 +141,14 @@ def precision(value: Any, dtype: str) -> Precision:
 
 
 def rank(name: str, shape: tuple[int, ...], axes: str, unbatched: bool = False) -> None:
-    """Check that an array has four axes, or three where an unbatched one is accepted."""
-    if len(shape) == 4 or (unbatched and len(shape) == 3):
+    """Check that an array has the named axes, or all but the first where an unbatched one is accepted."""
+    count = axes.count(",") + 1
+    if len(shape) == count or (unbatched and len(shape) == count - 1):
         return
-    wanted = f"4 axes {axes}" + (f", or 3 unbatched {axes.replace('N, ', '')}" if unbatched else "")
+    wanted = f"{count} axes {axes}" + (f", or {count - 1} unbatched {axes.replace('N, ', '')}" if unbatched else "")
     new_axis = "[None]" if axes.endswith("W)") else "[..., None]"
-    way = f"; an image of one channel is {name}{new_axis}" if unbatched and len(shape) == 2 else ""
+    kind = {3: "a signal", 4: "an image", 5: "a volume"}[count]
+    way = f"; {kind} of one channel is {name}{new_axis}" if unbatched and len(shape) == count - 2 else ""
     raise ValueError(f"{name} must have {wanted}, got shape {shape}{way}")
 
 
@@ -147,7 +163,7 @@ def sizes(name: str, value: Any, axes: str, unbatched: bool) -> tuple[int, ...]:
     rank(name, tuple(value), axes, unbatched)
     if all(type(size) is int and size > 0 for size in value):
         return tuple(value)
-    may_be_empty = axes.startswith("(N") and len(value) == 4
+    may_be_empty = axes.startswith("(N") and len(value) == axes.count(",") + 1
     least = [0 if may_be_empty and k == 0 else 1 for k in range(len(value))]
     return tuple(integer(f"{name}[{k}]", size, least[k]) for k, size in enumerate(value))
 
@@ -213,9 +229,9 @@ def input_size(name: str, size: int, least: int, stride: int, outputs: int, deta
     raise ValueError(f"input_size {name} must be {valid} for dy of {outputs} {name} ({detail}), got {size}")
 
 
-def output_padding(value: Any, stride: Pair, dilation: Pair) -> Pair:
-    """Return output_padding as a pair, each smaller than the stride or the dilation."""
-    values = pair("output_padding", value, 0)
+def output_padding(value: Any, stride: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
+    """Return output_padding as an int for each axis, smaller than the stride or the dilation."""
+    values = integers("output_padding", value, 0, len(stride))
     for number, s, d in zip(values, stride, dilation, strict=True):
         if number >= max(s, d):
             raise ValueError(
@@ -240,6 +256,6 @@ def offsets(shape: Any, width: int) -> None:
     for name, size in (("x", shape.x_shape), ("w", shape.w_shape), ("dy", shape.y_shape)):
         if prod(size[1:]) >= 2**31 * width or prod(size) >= 2**32 * width:
             raise ValueError(f"{name} is too large for the CUDA kernels: shape {size}; split the batch")
-    rows = shape.n * max(shape.ih * shape.iw, shape.oh * shape.ow)
-    if max(rows, shape.fh * shape.fw * max(shape.ic, shape.oc)) >= 2**31:
+    positions = shape.n * max(prod(size[1:-1]) for size in (shape.x_shape, shape.y_shape))
+    if max(positions, prod(shape.w_shape[1:-1]) * max(shape.ic, shape.oc)) >= 2**31:
         raise ValueError(f"too many positions or terms for the CUDA kernels: {shape}; split the batch")

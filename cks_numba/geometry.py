@@ -17,8 +17,8 @@ operator           fixes  sums      the paper's name, and the zeros that it skip
 
 A *run* is a set of fixed indices of one axis that share their summed indices. Inside a run all
 three indices are affine in (k, t), the k-th fixed index and the t-th term of the sum, so a run is
-eleven integers. A *group* is a run of rows times a run of columns: no zero in it, no bounds test
-needed, one dense GEMM. A *plan* is the list of groups of an operator. Every backend, every count
+eleven integers. A *group* is a run of every axis, such as a run of rows times a run of columns: no zero
+in it, no bounds test needed, one dense GEMM. A *plan* is the list of groups of an operator. Every backend, every count
 and every drawing is made from it.
 
 This module knows nothing of arrays, threads or GPUs.
@@ -29,14 +29,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import chain, pairwise, starmap
-from math import gcd
-from typing import NamedTuple
+from itertools import chain, pairwise, product, starmap
+from math import gcd, prod
+from typing import Any, NamedTuple
 
 from . import checks
-from .checks import IntPair, Padding
+from .checks import Ints, Padding
 
 OPERATORS = ("conv2d", "conv2d_input", "conv2d_weight")
+"""Names of the operators, whatever the number of axes."""
+
+AXIS_LETTERS = "dhw"
+AXIS_NAMES = ("depths", "rows", "columns")
 
 
 # --- the equation, solved for each operator; plain integers, so that kernels inline these too ----
@@ -213,6 +217,9 @@ class Axis:
             yield starmap(window, _pieces(len(range(start, self.size, s)), cuts))
 
 
+UNIT_AXIS = Axis(size=1, taps=1, stride=1, before=0, after=0, dilation=1)
+
+
 def _pieces(size: int, cuts: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Cut range(size) before each of the numbers that lie in it: the first index of every piece, and its length."""
     ends = sorted({0, size, *(cut for cut in cuts if 0 < cut < size)})
@@ -242,21 +249,30 @@ def _merge(family: Iterable[Run]) -> Iterator[Run]:
         yield current
 
 
-class Group(NamedTuple):
-    """One dense GEMM: a run of rows (h) times a run of columns (w)."""
+class Group(tuple[Run, ...]):
+    """One dense GEMM: a run of each axis, in the order of the axes."""
 
-    h: Run
-    w: Run
+    __slots__ = ()
+
+    @property
+    def h(self) -> Run:
+        """The run of rows."""
+        return self[-2]
+
+    @property
+    def w(self) -> Run:
+        """The run of columns, the last axis."""
+        return self[-1]
 
     @property
     def positions(self) -> int:
         """Fixed indices of the group, per image or per channel pair."""
-        return self.h.positions * self.w.positions
+        return prod(run.positions for run in self)
 
     @property
     def terms(self) -> int:
-        """Pairs of summed indices of every fixed index; 0 means that the result is exactly 0."""
-        return self.h.terms * self.w.terms
+        """Combinations of summed indices of every fixed index; 0 means that the result is exactly 0."""
+        return prod(run.terms for run in self)
 
 
 @dataclass(frozen=True)
@@ -274,25 +290,36 @@ class Plan:
 
     @cached_property
     def useful(self) -> int:
-        """Multiply-adds of the whole operator: N * IC/groups * OC * T_h * T_w."""
-        pairs = sum(group.positions * group.terms for group in self.groups)
-        return self.shape.n * (self.shape.ic // self.shape.groups) * self.shape.oc * pairs
+        """Multiply-adds of the whole operator: N * IC/groups * OC * T_h * T_w (times T_d where there is depth)."""
+        products = sum(group.positions * group.terms for group in self.groups)
+        return self.shape.n * (self.shape.ic // self.shape.groups) * self.shape.oc * products
 
     def __str__(self) -> str:
         s = self.shape
         lines = [f"{self.operator} {s}", f"{len(self.groups)} groups, {self.useful:,} useful multiply-adds"]
-        lines.append("  rows x columns   sum over (rows x columns)   first (i, f, o) of rows; of columns")
-        for h, w in self.groups:
-            firsts = "; ".join(f"({run.i.base}, {run.f.base}, {run.o.base})" for run in (h, w))
-            if h.terms * w.terms == 0:
+        names = AXIS_NAMES[-len(s.axes) :]
+        axes = " x ".join(names)
+        lines.append(f"  {axes}   sum over ({axes})   first (i, f, o) of {'; of '.join(names)}")
+        for group in self.groups:
+            firsts = "; ".join(f"({run.i.base}, {run.f.base}, {run.o.base})" for run in group)
+            if not group.terms:
                 firsts = "no product: written as 0"
-            lines.append(f"  {h.positions:>4} x {w.positions:<8} {h.terms:>10} x {w.terms:<14} {firsts}")
+            positions = _times([run.positions for run in group], 4, 8)
+            lines.append(f"  {positions} {_times([run.terms for run in group], 10, 14)} {firsts}")
         return "\n".join(lines)
+
+
+def _times(numbers: Sequence[int], first: int, last: int) -> str:
+    """Write numbers as "3 x 4", the first and the last one in columns of these widths."""
+    return " x ".join([f"{numbers[0]:>{first}}", *map(str, numbers[1:])][:-1] + [f"{numbers[-1]:<{last}}"])
 
 
 @dataclass(frozen=True, init=False)
 class ConvShape:
     """Sizes of one convolutional layer: everything that a plan depends on.
+
+    A layer has one, two or three spatial axes. The arguments below make one of two axes; `ConvShape.of` takes any
+    number, with the shapes of the arrays.
 
     Parameters
     ----------
@@ -306,6 +333,11 @@ class ConvShape:
         Zeros around x; at least 0. "same" needs stride 1; an odd total puts one more at the end.
     groups : int
         Channel groups; divides `ic` and `oc`.
+
+    Attributes
+    ----------
+    axes : tuple of Axis
+        The spatial axes: (depth,) rows, columns. `h` and `w` are the last two.
 
     Raises
     ------
@@ -322,8 +354,7 @@ class ConvShape:
     """
 
     n: int
-    h: Axis
-    w: Axis
+    axes: tuple[Axis, ...]
     ic: int
     oc: int
     groups: int
@@ -338,67 +369,147 @@ class ConvShape:
         oc: int,
         fh: int,
         fw: int,
-        stride: IntPair = 1,
+        stride: Ints = 1,
         padding: Padding = 0,
-        dilation: IntPair = 1,
+        dilation: Ints = 1,
         groups: int = 1,
     ) -> None:
-        sizes = {"ih": ih, "iw": iw, "ic": ic, "oc": oc, "fh": fh, "fw": fw, "groups": groups}
-        sizes = {name: checks.integer(name, value, 1) for name, value in sizes.items()}
-        filter_size = sizes["fh"], sizes["fw"]
-        strides, dilations = checks.pair("stride", stride, 1), checks.pair("dilation", dilation, 1)
-        pads = checks.paddings(padding, filter_size, strides, dilations)
-        for name in ("ic", "oc"):
-            if sizes[name] % sizes["groups"]:
-                raise ValueError(
-                    f"groups must divide {name}, got groups={sizes['groups']} and {name}={sizes[name]}: "
-                    f"take {checks.divisors(gcd(sizes['ic'], sizes['oc']))}"
-                )
-        axes = []
-        for k, (name, size) in enumerate((("ih", sizes["ih"]), ("iw", sizes["iw"]))):
-            axis = Axis(size, filter_size[k], strides[k], *pads[k], dilations[k])
-            if axis.outputs < 1:
-                raise ValueError(
-                    f"filter is larger than the padded input: {'fh' if k == 0 else 'fw'}={axis.taps} with dilation "
-                    f"{axis.dilation} spans {axis.span}, {name}={size} padded is {size + axis.before + axis.after}"
-                )
-            axes.append(axis)
-        values = (checks.integer("n", n, 0), axes[0], axes[1], sizes["ic"], sizes["oc"], sizes["groups"])
-        for field, value in zip(("n", "h", "w", "ic", "oc", "groups"), values, strict=True):
-            object.__setattr__(self, field, value)
+        self._set(n, (ih, iw), ic, oc, (fh, fw), stride, padding, dilation, groups)
 
-    def with_axes(self, h: Axis, w: Axis) -> ConvShape:
-        """The same layer over other axes."""
-        shape = object.__new__(ConvShape)
-        for field, value in (
-            ("n", self.n),
-            ("h", h),
-            ("w", w),
-            ("ic", self.ic),
-            ("oc", self.oc),
-            ("groups", self.groups),
-        ):
-            object.__setattr__(shape, field, value)
+    @classmethod
+    def of(
+        cls,
+        x_shape: Sequence[int],
+        w_shape: Sequence[int],
+        stride: Ints = 1,
+        padding: Padding = 0,
+        dilation: Ints = 1,
+        groups: int = 1,
+    ) -> ConvShape:
+        """Return the layer of an input x and a filter w, of one, two or three spatial axes.
+
+        Parameters
+        ----------
+        x_shape : (N, IW, IC), (N, IH, IW, IC) or (N, ID, IH, IW, IC)
+        w_shape : (OC, FW, IC/groups), (OC, FH, FW, IC/groups) or (OC, FD, FH, FW, IC/groups)
+            Its last number is not looked at: the channels are those of x.
+        stride, dilation : int, or an int for each axis
+        padding : int, an int or a pair for each axis, two ints for each axis, "same" or "valid"
+        groups : int
+
+        Returns
+        -------
+        ConvShape
+
+        Raises
+        ------
+        ValueError, TypeError
+            For an impossible size; the message names the argument.
+
+        Examples
+        --------
+        >>> layer = ConvShape.of((1, 4, 8, 8, 16), (32, 3, 3, 3, 16), stride=2, padding=1)
+        >>> layer.y_shape
+        (1, 2, 4, 4, 32)
+        >>> ConvShape.of((1, 100, 16), (32, 5, 16)).y_shape
+        (1, 96, 32)
+        """
+        if len(x_shape) != len(w_shape) or not 3 <= len(x_shape) <= 5:
+            raise ValueError(f"x and w must both have 3, 4 or 5 axes, got {tuple(x_shape)} and {tuple(w_shape)}")
+        n, *sizes, ic = x_shape
+        oc, *taps, _ = w_shape
+        shape = object.__new__(cls)
+        shape._set(n, sizes, ic, oc, taps, stride, padding, dilation, groups)
         return shape
 
-    def with_outputs(self, oh: int, ow: int) -> ConvShape:
-        """The same layer with fewer outputs: the rows and columns of x after the last of them meet no filter.
+    def _set(
+        self,
+        n: int,
+        sizes: Sequence[int],
+        ic: int,
+        oc: int,
+        taps: Sequence[int],
+        stride: Ints,
+        padding: Padding,
+        dilation: Ints,
+        groups: int,
+    ) -> None:
+        letters = AXIS_LETTERS[-len(sizes) :]
+        numbers = dict(zip([f"i{letter}" for letter in letters], sizes, strict=True)) | {"ic": ic, "oc": oc}
+        numbers |= dict(zip([f"f{letter}" for letter in letters], taps, strict=True)) | {"groups": groups}
+        numbers = {name: checks.integer(name, value, 1) for name, value in numbers.items()}
+        ic, oc, groups = (numbers[name] for name in ("ic", "oc", "groups"))
+        filter_size = tuple(numbers[f"f{letter}"] for letter in letters)
+        strides, dilations = (
+            checks.integers(name, value, 1, len(letters))
+            for name, value in (("stride", stride), ("dilation", dilation))
+        )
+        pads = checks.paddings(padding, filter_size, strides, dilations)
+        for name in ("ic", "oc"):
+            if numbers[name] % groups:
+                raise ValueError(
+                    f"groups must divide {name}, got groups={groups} and {name}={numbers[name]}: "
+                    f"take {checks.divisors(gcd(ic, oc))}"
+                )
+        axes = []
+        for letter, taps_here, step, (before, after), apart in zip(
+            letters, filter_size, strides, pads, dilations, strict=True
+        ):
+            size = numbers[f"i{letter}"]
+            axis = Axis(size, taps_here, step, before, after, apart)
+            if axis.outputs < 1:
+                raise ValueError(
+                    f"filter is larger than the padded input: f{letter}={axis.taps} with dilation {axis.dilation} "
+                    f"spans {axis.span}, i{letter}={size} padded is {size + axis.before + axis.after}"
+                )
+            axes.append(axis)
+        self._fill(checks.integer("n", n, 0), tuple(axes), ic, oc, groups)
+
+    def _fill(self, *values: Any) -> None:
+        for field, value in zip(("n", "axes", "ic", "oc", "groups"), values, strict=True):
+            object.__setattr__(self, field, value)
+
+    def with_axes(self, *axes: Axis) -> ConvShape:
+        """The same layer over other axes."""
+        shape = object.__new__(ConvShape)
+        shape._fill(self.n, axes, self.ic, self.oc, self.groups)
+        return shape
+
+    def with_unit_axes(self, number: int) -> ConvShape:
+        """The same layer with axes of one element before the others, so that there are `number`."""
+        return self.with_axes(*[UNIT_AXIS] * (number - len(self.axes)), *self.axes)
+
+    def with_outputs(self, *outputs: int) -> ConvShape:
+        """The same layer with fewer outputs on each axis: what follows the last of them in x meets no filter.
 
         So a transposed layer has an ``output_padding`` of at least its stride.
         """
-        h, w = (
-            replace(axis, after=axis.after - (axis.outputs - outputs) * axis.stride) if axis.outputs > outputs else axis
-            for axis, outputs in ((self.h, oh), (self.w, ow))
+        return self.with_axes(
+            *(
+                replace(axis, after=axis.after - (axis.outputs - wanted) * axis.stride)
+                if axis.outputs > wanted
+                else axis
+                for axis, wanted in zip(self.axes, outputs, strict=True)
+            )
         )
-        return self.with_axes(h, w)
 
     def __hash__(self) -> int:
         """Compute the hash once: a shape is the key of every table of a repeated call."""
         known: int | None = self.__dict__.get("_hash")
         if known is None:
-            known = hash((self.n, self.h, self.w, self.ic, self.oc, self.groups))
+            known = hash((self.n, self.axes, self.ic, self.oc, self.groups))
             object.__setattr__(self, "_hash", known)
         return known
+
+    @property
+    def h(self) -> Axis:
+        """Rows."""
+        return self.axes[-2]
+
+    @property
+    def w(self) -> Axis:
+        """Columns, the last axis."""
+        return self.axes[-1]
 
     @property
     def ih(self) -> int:
@@ -425,34 +536,34 @@ class ConvShape:
         return self.w.outputs
 
     @property
-    def stride(self) -> tuple[int, int]:
-        return self.h.stride, self.w.stride
+    def stride(self) -> tuple[int, ...]:
+        return tuple(axis.stride for axis in self.axes)
 
     @property
-    def dilation(self) -> tuple[int, int]:
-        return self.h.dilation, self.w.dilation
+    def dilation(self) -> tuple[int, ...]:
+        return tuple(axis.dilation for axis in self.axes)
 
     @property
-    def padding(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """((top, bottom), (left, right))."""
-        return (self.h.before, self.h.after), (self.w.before, self.w.after)
+    def padding(self) -> tuple[tuple[int, int], ...]:
+        """Before and after each axis: ((top, bottom), (left, right)) for two."""
+        return tuple((axis.before, axis.after) for axis in self.axes)
 
     @cached_property
-    def x_shape(self) -> tuple[int, int, int, int]:
+    def x_shape(self) -> tuple[int, ...]:
         """Shape of the input x: (N, IH, IW, IC)."""
-        return self.n, self.ih, self.iw, self.ic
+        return self.n, *(axis.size for axis in self.axes), self.ic
 
     @cached_property
-    def w_shape(self) -> tuple[int, int, int, int]:
+    def w_shape(self) -> tuple[int, ...]:
         """Shape of the filter w: (OC, FH, FW, IC/groups)."""
-        return self.oc, self.fh, self.fw, self.ic // self.groups
+        return self.oc, *(axis.taps for axis in self.axes), self.ic // self.groups
 
     @cached_property
-    def y_shape(self) -> tuple[int, int, int, int]:
+    def y_shape(self) -> tuple[int, ...]:
         """Shape of the output y: (N, OH, OW, OC)."""
-        return self.n, self.oh, self.ow, self.oc
+        return self.n, *(axis.outputs for axis in self.axes), self.oc
 
-    def arrays(self, operator: str) -> tuple[tuple[str, tuple[int, int, int, int]], ...]:
+    def arrays(self, operator: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Names and shapes of the two operands of an operator, and of its result, in this order."""
         x, w, y = self.x_shape, self.w_shape, self.y_shape
         return {
@@ -462,10 +573,9 @@ class ConvShape:
         }[operator]
 
     def __str__(self) -> str:
-        (top, bottom), (left, right) = self.padding
         text = f"x {self.x_shape} w {self.w_shape} y {self.y_shape} stride {self.stride}"
-        text += f" padding ({top}, {bottom}, {left}, {right})"
-        text += f" dilation {self.dilation}" if self.dilation != (1, 1) else ""
+        text += f" padding {tuple(chain(*self.padding))}"
+        text += f" dilation {self.dilation}" if set(self.dilation) != {1} else ""
         return text + (f" groups {self.groups}" if self.groups > 1 else "")
 
 
@@ -503,5 +613,5 @@ def plan(operator: str, shape: ConvShape) -> Plan:
     """
     if operator not in OPERATORS:
         raise ValueError(f"operator must be one of {OPERATORS}, got {operator!r}")
-    groups = [Group(h, w) for h in shape.h.runs(operator) for w in shape.w.runs(operator)]
+    groups = map(Group, product(*(axis.runs(operator) for axis in shape.axes)))
     return Plan(operator, shape, tuple(sorted(groups, key=lambda group: -group.terms)))

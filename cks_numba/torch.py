@@ -23,7 +23,7 @@ from typing import Any
 from . import buffers, checks, operators
 from .arrays.readings import Reading
 from .buffers import Layout
-from .checks import IntPair, Padding, Pair, Precision
+from .checks import Ints, Padding, Precision
 from .geometry import ConvShape
 from .models import pytorch
 from .models.found import THRESHOLD, Found
@@ -195,9 +195,9 @@ def conv2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: IntPair = 1,
+    stride: Ints = 1,
     padding: Padding = 0,
-    dilation: IntPair = 1,
+    dilation: Ints = 1,
     groups: int = 1,
 ) -> Tensor:
     """`torch.nn.functional.conv2d`, computed by C-K-S, forward and backward.
@@ -246,11 +246,11 @@ def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: IntPair = 1,
+    stride: Ints = 1,
     padding: Padding = 0,
-    output_padding: IntPair = 0,
+    output_padding: Ints = 0,
     groups: int = 1,
-    dilation: IntPair = 1,
+    dilation: Ints = 1,
 ) -> Tensor:
     """`torch.nn.functional.conv_transpose2d`, computed by C-K-S, forward and backward.
 
@@ -347,10 +347,10 @@ def _transposed_channels(input: tuple[int, ...], weight: tuple[int, ...], groups
 
 
 def _how(
-    weight: Tensor, stride: IntPair, padding: Padding, dilation: IntPair, groups: int
-) -> tuple[Pair, tuple[int, int, int, int], Pair, int]:
+    weight: Tensor, stride: Ints, padding: Padding, dilation: Ints, groups: int
+) -> tuple[tuple[int, ...], tuple[int, int, int, int], tuple[int, ...], int]:
     """Stride, padding, dilation and groups in the one form that the operators of torch take."""
-    strides, dilations = checks.pair("stride", stride, 1), checks.pair("dilation", dilation, 1)
+    strides, dilations = checks.integers("stride", stride, 1, 2), checks.integers("dilation", dilation, 1, 2)
     rows, columns = checks.paddings(padding, (weight.shape[2], weight.shape[3]), strides, dilations)
     return strides, (*rows, *columns), dilations, checks.integer("groups", groups, 1)
 

@@ -11,7 +11,6 @@ import numpy as np
 from .. import checks
 from ..buffers import (
     HALVES,
-    LAYOUTS,
     TO_LAST,
     TO_OWN,
     ArrayT,
@@ -20,6 +19,7 @@ from ..buffers import (
     channels_last,
     dtype_name,
     is_contiguous,
+    is_last,
     own_order,
 )
 from ..checks import Precision
@@ -31,7 +31,9 @@ Found = TypeVar("Found")
 
 @lru_cache(maxsize=64)
 def _axis_names(letters: str, layout: Layout) -> str:
-    return f"({', '.join(own_order(letters.split(), layout))})"
+    first, spatial, last = letters.split()
+    names = [spatial.replace("*", letter) for letter in "DHW"[-(len(layout) - 2) :]]
+    return f"({', '.join(own_order([first, *names, last], layout))})"
 
 
 class Operand(Generic[ArrayT]):
@@ -60,7 +62,8 @@ class Call(Generic[ArrayT]):
 
     Parameters
     ----------
-    layout : {"NHWC", "NCHW"}
+    layout : Layout
+        Of as many spatial axes as the operator has.
     out : array or None
         The caller's buffer for the result.
     stream : stream or None
@@ -73,7 +76,7 @@ class Call(Generic[ArrayT]):
     Raises
     ------
     ValueError, TypeError
-        For an unknown layout or precision, for arrays that are not all of one library and one dtype, and for a stream
+        For an unknown precision, for arrays that are not all of one library and one dtype, and for a stream
         that the library cannot use. The methods check the shapes.
     """
 
@@ -86,7 +89,7 @@ class Call(Generic[ArrayT]):
         bias: ArrayT | None = None,
         precision: Precision = "float32",
     ) -> None:
-        self.layout: Layout = checks.choice("layout", layout, LAYOUTS)
+        self.layout: Layout = layout
         self.unbatched: bool = False
         self.strided: bool = False
         self.bias: Operand[ArrayT] | None = None if bias is None else Operand("bias", bias)
@@ -119,7 +122,7 @@ class Call(Generic[ArrayT]):
 
     # --- checks of shapes -------------------------------------------------------------------------
     def axes(self, letters: str) -> str:
-        """Return the names of four axes in the order of the layout: "N H W C" as "(N, C, H, W)"."""
+        """Return the names of the axes in the order of the layout: "N * C" as "(N, C, H, W)"."""
         return _axis_names(letters, self.layout)
 
     def check_batched(self, operand: Operand[ArrayT], letters: str) -> None:
@@ -129,7 +132,7 @@ class Call(Generic[ArrayT]):
         self._ranks[operand.name] = len(shape)
         if len(set(self._ranks.values())) > 1:
             raise ValueError(f"{' and '.join(self._ranks)} must both be batched or both not, got ranks {self._ranks}")
-        if len(shape) == 3:
+        if len(shape) < len(self.layout):
             self.unbatched = True
             operand.array, shape = self.library.batch_of_one(operand.array), (1, *shape)
         operand.shape = channels_last(shape, self.layout)
@@ -192,14 +195,14 @@ class Call(Generic[ArrayT]):
             self._narrow = self._first.array
             for operand in self.operands:
                 operand.array = self.library.widened(operand.array)
-        if self.layout != "NHWC" and not self.strided:
+        if not is_last(self.layout) and not self.strided:
             return self.library.empty(shape, self._first.array, self.stream)
         own = self.out if self._narrow is None else None
         if own is None:
             own = self.library.empty(own_order(shape, self.layout), self._first.array, self.stream)
-        elif len(own.shape) == 3:
+        elif len(own.shape) < len(self.layout):
             own = self.library.batch_of_one(own)
-        return own if self.layout == "NHWC" else self.library.permuted(own, TO_LAST[self.layout])
+        return own if is_last(self.layout) else self.library.permuted(own, TO_LAST[self.layout])
 
     def view(self, operand: Operand[ArrayT]) -> Any:
         """Return the operand as the backend takes it: a NumPy array or a device array of Numba, channels last."""
@@ -219,7 +222,7 @@ class Call(Generic[ArrayT]):
         result = buffer
         if self._narrow is not None:
             result = self._copied(buffer, self._narrow)
-        elif self.layout != "NHWC":
+        elif not is_last(self.layout):
             axes = TO_OWN[self.layout]
             result = self.library.permuted(buffer, axes) if self.strided else self._copied(buffer, buffer)
         if self._given_out is not None:
@@ -232,7 +235,7 @@ class Call(Generic[ArrayT]):
         target = self.out
         if target is None:
             target = self.library.empty(own_order(buffer.shape, self.layout), like, self.stream)
-        elif len(target.shape) == 3:
+        elif len(target.shape) < len(self.layout):
             target = self.library.batch_of_one(target)
         self.library.assign(target, buffer, TO_OWN[self.layout], self.stream)
         return target

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import checks
 from ..backends import gpu
-from ..buffers import TO_LAST, TO_OWN, dtype_name
+from ..buffers import IN_ORDER, dtype_name
 
 LARGE_BYTES = 2**20
 """Bytes from which a result is large and begins at a cache line."""
@@ -58,7 +58,7 @@ class NumPy:
         """Return a view with the axes permuted; a copy only if the array is not native or not aligned."""
         if not (array.flags.aligned and array.dtype.isnative):
             array = np.require(array, dtype=array.dtype.newbyteorder("="), requirements="A")
-        return array if axes == TO_LAST["NHWC"] else array.transpose(axes)
+        return array if axes in IN_ORDER else array.transpose(axes)
 
     def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
         """Return a new array; a large one begins at a cache line, so that the cpu backend can write whole lines."""
@@ -184,13 +184,13 @@ class Numba(NumPy):
     taken = "numba.cuda.to_device({})"
 
     def contiguous(self, array: Any, axes: tuple[int, ...], stream: Any) -> Any:
-        if len(array.shape) != 4:  # the array is a bias
+        if len(array.shape) == 1:  # the array is a bias
             return array
-        if axes == TO_LAST["NHWC"] and array.is_c_contiguous():
+        if axes in IN_ORDER and array.is_c_contiguous():
             return array
         shape = tuple(array.shape[axis] for axis in axes)
         result = self.empty(shape, array, stream)
-        self._copy(array, result, axes != TO_LAST["NHWC"], False, stream)
+        self._copy(array, result, axes not in IN_ORDER, False, stream)
         return result
 
     def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
@@ -200,10 +200,10 @@ class Numba(NumPy):
         gpu().fill_zero(array, stream or 0)
 
     def assign(self, target: Any, source: Any, axes: tuple[int, ...], stream: Any) -> None:
-        self._copy(source, target, False, axes != TO_OWN["NHWC"], stream)
+        self._copy(source, target, False, axes not in IN_ORDER, stream)
 
     def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
-        gpu().add_bias(out, bias, stream or 0)
+        gpu().add_bias(_of_four_axes(out), bias, stream or 0)
 
     def batch_of_one(self, array: Any) -> Any:
         if not array.is_c_contiguous():
@@ -220,6 +220,7 @@ class Numba(NumPy):
         return stream if stream is not None else getattr(like, "stream", 0)
 
     def _copy(self, source: Any, target: Any, from_first: bool, to_first: bool, stream: Any) -> None:
+        source, target = _of_four_axes(source, from_first), _of_four_axes(target, to_first)
         gpu().copy(source, target, from_first, to_first, stream or 0)
 
 
@@ -240,6 +241,18 @@ class DLPack(NumPy):
     def give(self, array: Any) -> Any:
         give = self._own if array.dtype.kind == "f" else self._from_numpy  # NumPy has no DLPack for bfloat16
         return give(array) if give else array
+
+
+def _of_four_axes(array: Any, channels_first: bool = False) -> Any:
+    """Return a view of a device array that has rows and columns; all spatial axes but the last become its rows."""
+    if len(array.shape) == 4:
+        return array
+    if not array.is_c_contiguous():
+        raise ValueError(f"a device array that is no image must be C-contiguous, got strides {tuple(array.strides)}")
+    n, *others = array.shape
+    c = others.pop(0 if channels_first else -1)
+    sizes = prod(others[:-1]), others[-1]
+    return array.reshape((n, c, *sizes) if channels_first else (n, *sizes, c))
 
 
 def _torch_bits(tensor: Any) -> Any:

@@ -7,18 +7,25 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from ..buffers import TO_LAST, TO_OWN, Layout, channels_last, own_order
+from ..buffers import TO_LAST, TO_OWN, Layout, channels_last, is_last, other, own_order
 
 Shape = tuple[int, ...]
 
 FILTERS = ("w", "weight", "weight_size")
 """Names of the arguments that have the axes of a filter."""
 
-CHANNELS_AT_END: dict[Layout, Shape] = {"NHWC": (3, 0, 1, 2), "NCHW": (3, 2, 0, 1)}
-"""The order of axes that a filter (FH, FW, IC, OC), as TensorFlow has it, must be given for each layout."""
 
-SWAPPED_CHANNELS: dict[Layout, Shape] = {"NHWC": (3, 1, 2, 0), "NCHW": (1, 0, 2, 3)}
-"""The order of axes that a filter with input channels in the place of output channels must be given for each layout."""
+def channels_at_end(layout: Layout) -> Shape:
+    """Return the order of axes that a filter (FH, FW, IC, OC), as TensorFlow has it, must be given for a layout."""
+    last = len(layout) - 1
+    spatial = range(last - 1)
+    return (last, *spatial, last - 1) if is_last(layout) else (last, last - 1, *spatial)
+
+
+def swapped_channels(layout: Layout) -> Shape:
+    """Return the order of axes for a filter with input channels in the place of output channels."""
+    last = len(layout) - 1
+    return (last, *range(1, last), 0) if is_last(layout) else (1, 0, *range(2, last + 1))
 
 
 @dataclass(frozen=True)
@@ -27,9 +34,9 @@ class Reading:
 
     Attributes
     ----------
-    layout : {"NHWC", "NCHW"}
+    layout : Layout
     shapes : dict
-        NHWC and OHWI shapes by the names of the arguments, x or the input size first; a name with "_size" at its end
+        Shapes, channels last, by the names of the arguments, x or the input size first; a name with "_size" at its end
         is that of a shape.
     options : tuple
         The options that a check takes after the shapes; the last one is the number of groups.
@@ -73,23 +80,23 @@ class Reading:
 
     def _others(self) -> Iterator[Reading]:
         """Yield other readings, the likeliest first."""
-        if self._filter[3] == 1:
+        if self._filter[-1] == 1:
             yield from (*self._grey(), *self._grouped())
-        flipped = TO_LAST["NCHW"] if self.layout == "NHWC" else TO_OWN["NCHW"]
-        name = "NCHW" if self.layout == "NHWC" else "NHWC"
-        other = self._ordered(self.shapes, flipped, "" if self.fixed else f'layout="{name}"')
-        yield other
-        if other._filter[3] == 1:
-            yield from other._grouped()
+        name = other(self.layout)
+        flipped = TO_LAST[name] if is_last(self.layout) else TO_OWN[self.layout]
+        turned = self._ordered(self.shapes, flipped, "" if self.fixed else f'layout="{name}"')
+        yield turned
+        if turned._filter[-1] == 1:
+            yield from turned._grouped()
         for count in range(1, len(self.shapes)):
             for names in combinations(self.shapes, count):
                 yield self._ordered(names, flipped)
         filters = [name for name in self.shapes if name in FILTERS]
-        at_end = self._ordered(filters, CHANNELS_AT_END[self.layout])
-        square = at_end._filter[1] == at_end._filter[2]
+        at_end = self._ordered(filters, channels_at_end(self.layout))
+        square = len(set(at_end._filter[1:-1])) == 1
         yield from (at_end,) * square
         yield from self._grouped()
-        yield self._ordered(filters, SWAPPED_CHANNELS[self.layout])
+        yield self._ordered(filters, swapped_channels(self.layout))
         yield from (at_end,) * (not square)
         yield self._swapped()
 
@@ -99,9 +106,9 @@ class Reading:
 
     def _grouped(self) -> Iterator[Reading]:
         """Yield the number of groups that the filter's channels are for, but not for `conv_transpose2d`."""
-        x, each = next(iter(self.shapes.values())), self._filter[3]
-        if each and x[3] and x[3] % each == 0:
-            groups = x[3] // each
+        x, each = next(iter(self.shapes.values())), self._filter[-1]
+        if each and x[-1] and x[-1] % each == 0:
+            groups = x[-1] // each
             way = f"{self.way.removesuffix(' would fit')} and " if self.way else ""
             yield replace(self, options=(*self.options[:-1], groups), way=f"{way}groups={groups} would fit")
 
@@ -110,9 +117,9 @@ class Reading:
         (name, x), *_ = self.shapes.items()
         if self.unbatched and not name.endswith("_size"):
             _, *sizes = own_order(x, self.layout)
-            new_axis = "[..., None]" if self.layout == "NHWC" else "[:, None]"
+            new_axis = "[..., None]" if is_last(self.layout) else "[:, None]"
             way = f"{name}{new_axis} would fit as images of one channel"
-            way += f", groups={x[3]} as one image" if self._filter[0] % x[3] == 0 else ""
+            way += f", groups={x[-1]} as one image" if self._filter[0] % x[-1] == 0 else ""
             yield replace(self, shapes=self.shapes | {name: (*sizes, 1)}, way=way)
 
     def _ordered(self, names: Iterable[str], axes: Shape, way: str = "") -> Reading:
@@ -133,6 +140,7 @@ class Reading:
         """Put the two arrays in each other's place."""
         first, second = (name for name in self.shapes if not name.endswith("_size"))
         a, b = self.shapes[first], self.shapes[second]
-        unpadded = second in FILTERS and a[3] == b[3] * self.options[-1] and (b[1] > a[1] or b[2] > a[2])
+        larger = any(taps > size for taps, size in zip(b[1:-1], a[1:-1], strict=True))
+        unpadded = second in FILTERS and a[-1] == b[-1] * self.options[-1] and larger
         way = f"are {first} and {second} swapped{', or is padding missing' if unpadded else ''}?"
         return replace(self, shapes=self.shapes | {first: b, second: a}, way=way)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import checks
-from ..buffers import HALVES, bits
+from ..buffers import HALVES, bits, with_unit_axes
 from ..checks import Precision
 from ..geometry import ConvShape
 from ..steps import BY_OPERATOR
@@ -43,11 +43,13 @@ def emulated() -> Any:
         return import_module(".emulator", __name__)
 
 
-def choose(backend: Backend, on_gpu: bool, dtype: str = "float32") -> Backend:
+def choose(backend: Backend, on_gpu: bool, dtype: str = "float32", axes: int = 2) -> Backend:
     """Return the backend to use: "auto" is the GPU where the arrays live on one or one that takes them is present.
 
     Raises
     ------
+    ValueError
+        For a backend that cannot read the arrays, or has no kernels for so many spatial `axes`.
     RuntimeError
         For "cuda" with no GPU and no simulator, or with 16 bits and a GPU that cannot multiply them, and for "emulator"
         in the simulator; says how to go on.
@@ -55,15 +57,19 @@ def choose(backend: Backend, on_gpu: bool, dtype: str = "float32") -> Backend:
     checks.choice("backend", backend, BACKENDS)
     if on_gpu and backend in ("cpu", "emulator", "steps"):
         raise ValueError(f'backend={backend!r} needs arrays in host memory, got GPU arrays; use backend="cuda"')
+    if axes > 2 and (on_gpu or backend in ("cuda", "emulator")):
+        raise ValueError(
+            'three spatial axes need backend="cpu" or "steps" and arrays in host memory: no kernels for a GPU'
+        )
     if on_gpu or backend == "cuda":
         gpu().require(dtype)
         return "cuda"
     if backend == "emulator":
         emulated().require()
-    if backend == "auto":
+    if backend == "auto" and axes <= 2:
         takes = gpu().tensor_cores if dtype in HALVES else gpu().available
         return "cuda" if takes() and not gpu().SIMULATED else "cpu"
-    return backend
+    return "cpu" if backend == "auto" else backend
 
 
 def run(
@@ -80,12 +86,16 @@ def run(
     if backend == "cpu":
         cpu.run(operator, shape, first, second, out)
         return
-    first, second, out = bits(first), bits(second), bits(out)
+    if len(shape.axes) == 1:
+        shape = shape.with_unit_axes(2)
+    first, second, out = (with_unit_axes(bits(array), len(shape.axes)) for array in (first, second, out))
     tensor = precision == "tf32" or out.dtype.itemsize == 2
     if backend == "cuda":
         gpu().run(operator, shape, first, second, out, 0 if stream is None else stream, tensor)
     elif backend == "emulator":
         emulated().run(operator, shape, first, second, out, tensor)
+    elif len(shape.axes) > 2:
+        cpu.plain.run(operator, shape, first, second, out)
     else:
         with np.errstate(all="ignore"):  # NaN, infinity and float32's range are the caller's to see
             result = BY_OPERATOR[operator](first, second, shape).skipping

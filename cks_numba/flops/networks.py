@@ -263,7 +263,7 @@ def layers(name: str, input: int | tuple[int, int] | None = None, batch: int = 1
     conv1 x (1, 32, 32, 3) w (64, 3, 3, 3) y (1, 32, 32, 64) stride (1, 1) padding (1, 1, 1, 1)
     """
     network = NETWORKS[checks.choice("network", name, tuple(NETWORKS))]
-    rows, columns = checks.pair("input", network.default if input is None else input, 1)
+    rows, columns = checks.integers("input", network.default if input is None else input, 1, 2)
     stack = Stack(checks.integer("batch", batch, 0), 3, rows, columns)
     try:
         network.build(stack, max(rows, columns) <= SMALL)

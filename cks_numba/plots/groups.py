@@ -92,7 +92,7 @@ def draw_windows(
     wide = high = 0.0
     for down, row in enumerate(rows):
         for across, column in enumerate(columns):
-            window = window_map(operator, shape, groups.index(Group(row, column)))
+            window = window_map(operator, shape, groups.index(Group((row, column))))
             high, wide = (size * unit + gap for size in window.shape)
             draw_letters(ax, window, left + across * wide, top + down * high, unit)
     return len(columns) * wide - gap, len(rows) * high - gap

@@ -18,6 +18,7 @@ import numpy as np
 from numba.core.errors import NumbaError
 
 from ... import checks
+from ...buffers import with_unit_axes
 from ...geometry import ConvShape
 from . import depthwise, gather, plain, weight
 
@@ -27,7 +28,7 @@ COMPILED = _CHOICE == "numba" and not numba.config.DISABLE_JIT  # type: ignore[a
 
 
 def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array) -> None:
-    """Run an operator on NHWC arrays of any strides.
+    """Run an operator on arrays of any strides, channels last, with one, two or three spatial axes.
 
     Parameters
     ----------
@@ -47,9 +48,12 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
     >>> y.ravel()
     array([4., 4., 4., 4.])
     """
-    if not COMPILED:
+    if not COMPILED or len(shape.axes) > 2:
         plain.run(operator, shape, first, second, out)
         return
+    if len(shape.axes) < 2:
+        shape = shape.with_unit_axes(2)
+        first, second, out = (with_unit_axes(array, 2) for array in (first, second, out))
     try:
         if depthwise.fits(shape):
             depthwise.run(operator, shape, first, second, out)

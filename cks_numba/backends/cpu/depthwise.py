@@ -228,7 +228,7 @@ def _bands(groups: Plan, rows: int, band_rows: int) -> tuple[list[BandRow], list
         for h, w in groups.groups:
             part = within(h, h.o if groups.operator == "conv2d" else h.i, (first, last))
             if part.positions:
-                found.append(Group(part, w))
+                found.append(Group((part, w)))
         needed = reach((group.h for group in found[first_group:]), "i" if groups.operator == "conv2d" else "o")
         bands.append(BandRow(first_group, len(found), first, last, *needed))
     return bands, found

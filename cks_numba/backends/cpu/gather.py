@@ -254,7 +254,7 @@ def _classes(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[tup
         part = within(h, h.o if operator == "conv2d" else h.i, band)
         if part.positions:
             phase = h.f.base % steps[0], w.f.base % steps[1]
-            phases.setdefault(phase, []).append(Group(part, w))
+            phases.setdefault(phase, []).append(Group((part, w)))
     classes: dict[tuple[Taps, Taps], list[Group]] = {}
     for groups in phases.values():
         axes = []

@@ -6,7 +6,7 @@ arrays. They are copied side by side (a chunk at a time) and multiplied: one GEM
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -21,7 +21,7 @@ SCRATCH_BYTES = 32 * 2**20  # Most bytes of gathered operands at a time, unless 
 
 
 def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array) -> None:
-    """Run an operator on NHWC arrays of any strides.
+    """Run an operator on arrays of any strides, channels last, with one, two or three spatial axes.
 
     The parameters are those of ``cks_numba.backends.cpu.run``.
 
@@ -41,34 +41,36 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
 
 def _conv2d(group: Group, shape: ConvShape, x: Array, w: Array, y: Array) -> None:
     """y (n, kh, kw, OC) = x (n, kh, kw, th, tw, IC) times w (OC, th, tw, IC/g)."""
-    h, v = group
-    target = y[:, _fixed(h.o, h.positions), _fixed(v.o, v.positions)]
+    target = y[_spatial(_fixed(run.o, run.positions) for run in group)]
     if not group.terms:
         target[...] = 0
         return
-    taps = w[:, _terms(h.f, h.terms), _terms(v.f, v.terms)]  # (OC, th, tw, IC/g)
-    filters = taps.reshape(shape.groups, shape.oc // shape.groups, -1)  # (g, OC/g, th*tw*IC/g)
-    _multiply(group, (h.i, v.i), x, filters.transpose(0, 2, 1), target)
+    filters = _taps(group, w).reshape(shape.groups, shape.oc // shape.groups, -1)  # (g, OC/g, th*tw*IC/g)
+    _multiply(group, [run.i for run in group], x, filters.transpose(0, 2, 1), target)
 
 
 def _conv2d_input(group: Group, shape: ConvShape, w: Array, dy: Array, dx: Array) -> None:
     """dx (n, kh, kw, IC) = dy (n, kh, kw, th, tw, OC) times w (OC, th, tw, IC/g)."""
-    h, v = group
-    target = dx[:, _fixed(h.i, h.positions), _fixed(v.i, v.positions)]
+    target = dx[_spatial(_fixed(run.i, run.positions) for run in group)]
     if not group.terms:
         target[...] = 0
         return
-    taps = w[:, _terms(h.f, h.terms), _terms(v.f, v.terms)]
-    taps = taps.reshape(shape.groups, shape.oc // shape.groups, h.terms, v.terms, -1)
-    filters = taps.transpose(0, 2, 3, 1, 4)  # (g, th, tw, OC/g, IC/g), the order of the gathered dy
+    taps = _taps(group, w).reshape(shape.groups, shape.oc // shape.groups, group.terms, -1)
+    filters = taps.transpose(0, 2, 1, 3)  # (g, th*tw, OC/g, IC/g), the order of the gathered dy
     filters = filters.reshape(shape.groups, -1, taps.shape[-1])  # (g, th*tw*OC/g, IC/g)
-    _multiply(group, (h.o, v.o), dy, filters, target)
+    _multiply(group, [run.o for run in group], dy, filters, target)
 
 
-def _multiply(group: Group, where: tuple[Affine, Affine], source: Array, filters: Array, target: Array) -> None:
+def _taps(group: Group, w: Array) -> Array:
+    """View of the taps that a group multiplies: (OC, th, tw, IC/g)."""
+    return w[_spatial(_terms(run.f, run.terms) for run in group)]
+
+
+def _multiply(group: Group, where: Sequence[Affine], source: Array, filters: Array, target: Array) -> None:
     """target (n, kh, kw, g*a) = windows of source (g, n*kh*kw, b) times filters (g, b, a), chunk by chunk."""
-    row_bytes = group.w.positions * group.terms * source.shape[-1] * source.itemsize
-    for n, k in _chunks(source.shape[0], group.h.positions, row_bytes):
+    first = group[0].positions
+    row_bytes = group.positions // first * group.terms * source.shape[-1] * source.itemsize
+    for n, k in _chunks(source.shape[0], first, row_bytes):
         part = target[n, k]
         windows = _windows(group, where, source[n], k)  # (n, kh, kw, th, tw, C)
         gathered = windows.reshape(-1, group.terms, len(filters), source.shape[-1] // len(filters))
@@ -77,37 +79,47 @@ def _multiply(group: Group, where: tuple[Affine, Affine], source: Array, filters
         part[...] = product.transpose(1, 0, 2).reshape(part.shape)
 
 
-def _windows(group: Group, where: tuple[Affine, Affine], source: Array, rows: slice) -> Array:
-    """View of source (n, H, W, C) as (n, kh, kw, th, tw, C): no copy, and all of it in bounds."""
-    (h, v), (at_h, at_v) = group, where
-    corner = source[:, at_h.at(rows.start, 0) :, at_v.base :]
-    sn, sh, sw, sc = source.strides
-    sizes = (len(source), rows.stop - rows.start, v.positions, h.terms, v.terms, source.shape[-1])
-    strides = (sn, at_h.fixed * sh, at_v.fixed * sw, at_h.term * sh, at_v.term * sw, sc)
-    return as_strided(corner, sizes, strides, writeable=False)
+def _windows(group: Group, where: Sequence[Affine], source: Array, rows: slice) -> Array:
+    """View of source (n, H, W, C) as (n, kh, kw, th, tw, C): no copy, and all of it in bounds.
+
+    `rows` are the positions of the first spatial axis.
+    """
+    firsts = [where[0].at(rows.start, 0), *(index.base for index in where[1:])]
+    corner = source[_spatial(slice(first, None) for first in firsts)]
+    sn, *steps, sc = source.strides
+    positions = [rows.stop - rows.start, *(run.positions for run in group[1:])]
+    sizes = (len(source), *positions, *(run.terms for run in group), source.shape[-1])
+    fixed = [index.fixed * step for index, step in zip(where, steps, strict=True)]
+    terms = [index.term * step for index, step in zip(where, steps, strict=True)]
+    return as_strided(corner, sizes, (sn, *fixed, *terms, sc), writeable=False)
 
 
 def _conv2d_weight(group: Group, shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
     """dw (OC, IC/g) of every tap of the group = dy (g, n*th*tw, OC/g) and x (g, n*th*tw, IC/g) multiplied."""
-    h, v = group
-    for kh in range(h.positions):
-        for kw in range(v.positions):
-            target = dw[:, h.f.at(kh, 0), v.f.at(kw, 0)]
-            target[...] = 0
-            if not group.terms:
-                continue
-            xs = x[:, _terms(h.i, h.terms, kh), _terms(v.i, v.terms, kw)]  # (N, th, tw, IC)
-            dys = dy[:, _terms(h.o, h.terms, kh), _terms(v.o, v.terms, kw)]  # (N, th, tw, OC)
-            row_bytes = v.terms * (shape.ic + shape.oc) * x.itemsize
-            for n, t in _chunks(shape.n, h.terms, row_bytes):  # in order, so that the same bits come out every time
-                a, b = (_by_channel_group(array[n, t], shape.groups) for array in (dys, xs))
-                target += np.matmul(a.transpose(0, 2, 1), b).reshape(target.shape)
+    for ks in np.ndindex(*(run.positions for run in group)):  # (kh, kw)
+        at = [*zip(group, ks, strict=True)]
+        target = dw[_spatial(run.f.at(k, 0) for run, k in at)]
+        target[...] = 0
+        if not group.terms:
+            continue
+        xs = x[_spatial(_terms(run.i, run.terms, k) for run, k in at)]  # (N, th, tw, IC)
+        dys = dy[_spatial(_terms(run.o, run.terms, k) for run, k in at)]  # (N, th, tw, OC)
+        first = group[0].terms
+        row_bytes = group.terms // first * (shape.ic + shape.oc) * x.itemsize
+        for n, t in _chunks(shape.n, first, row_bytes):  # in order, so that the same bits come out every time
+            a, b = (_by_channel_group(array[n, t], shape.groups) for array in (dys, xs))
+            target += np.matmul(a.transpose(0, 2, 1), b).reshape(target.shape)
 
 
 def _by_channel_group(array: Array, groups: int) -> Array:
     """(n, th, tw, C) as (g, n*th*tw, C/g)."""
-    flat = array.reshape(prod(array.shape[:3]), groups, array.shape[3] // groups)
+    flat = array.reshape(prod(array.shape[:-1]), groups, array.shape[-1] // groups)
     return flat.transpose(1, 0, 2)
+
+
+def _spatial(indices: Iterable[Any]) -> tuple[Any, ...]:
+    """Return what takes these indices, or slices, of the spatial axes, and all of the first axis and the channels."""
+    return (slice(None), *indices)
 
 
 def _fixed(index: Affine, count: int) -> slice:

@@ -13,46 +13,68 @@ bfloat16, float32 or float64.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import lru_cache, partial, wraps
+from functools import partial, wraps
 from inspect import getfullargspec
 from typing import Any, TypeVar, cast
 
-from . import backends, checks
-from .arrays.call import Call, Operand
-from .backends import Backend
-from .buffers import ArrayT, Layout, channels_last
-from .checks import IntPair, Padding, Precision
-from .geometry import Axis, ConvShape
+from .. import backends, checks
+from ..arrays.call import Call, Operand
+from ..backends import Backend
+from ..buffers import LAYOUTS, ArrayT, Layout, channels_last
+from ..checks import Ints, Padding, Precision
+from ..geometry import ConvShape
+from .fitting import (
+    W,
+    X,
+    Y,
+    fitting,
+    fitting_input,
+    fitting_transposed,
+    fitting_weight,
+)
+from .fitting import (
+    added_size as added_size,
+)
+from .fitting import (
+    input_size as input_size_of,
+)
+from .fitting import (
+    transposed_size as transposed_size,
+)
 
-X, W, Y = "N IH IW IC", "OC FH FW IC/groups", "N OH OW OC"  # axes of the arrays, in NHWC order
-Shape = tuple[int, ...]  # in the order NHWC or OHWI
 Operator = TypeVar("Operator", bound=Callable[..., Any])
-ToShape = TypeVar("ToShape", bound=Callable[..., ConvShape])
 
 
-def _options_by_name(operator: Operator) -> Operator:
-    """Make an operator name the keywords, if it is given an option by position."""
-    names = getfullargspec(operator).args
+def over(axes: int) -> Callable[[Operator], Operator]:
+    """Return a decorator for an operator of arrays with so many spatial axes, in their two layouts.
 
-    @wraps(operator)
-    def call(*arrays: Any, **options: Any) -> Any:
-        if len(arrays) >= len(names):
-            checks.by_position(operator.__name__, names, arrays)
-        return operator(*arrays, **options)
+    If the operator is given an option by position, the error names the keywords.
+    """
+    allowed = LAYOUTS[axes]
 
-    return cast(Operator, call)
+    def decorate(operator: Operator) -> Operator:
+        names = getfullargspec(operator).args
+
+        @wraps(operator)
+        def call(*arrays: Any, layout: Layout = allowed[0], **options: Any) -> Any:
+            if len(arrays) >= len(names):
+                checks.by_position(call.__name__, names, arrays)
+            return operator(*arrays, layout=checks.choice("layout", layout, allowed), **options)
+
+        return cast(Operator, call)
+
+    return decorate
 
 
-@_options_by_name
+@over(2)
 def conv2d(
     x: ArrayT,
     w: ArrayT,
     bias: ArrayT | None = None,
     *,
-    stride: IntPair = 1,
+    stride: Ints = 1,
     padding: Padding = 0,
-    dilation: IntPair = 1,
+    dilation: Ints = 1,
     groups: int = 1,
     layout: Layout = "NHWC",
     backend: Backend = "auto",
@@ -136,10 +158,10 @@ def conv2d(
     call.check_filter(w_operand, W)
     groups = checks.integer("groups", groups, 1)
     shapes = {"x": x_operand.shape, "w": w_operand.shape}
-    shape = call.fitted(_fitting, shapes, (stride, padding, dilation, groups))
+    shape = call.fitted(fitting, shapes, (stride, padding, dilation, groups))
     call.check_bias(shape.oc)
     call.check_out(shape.y_shape)
-    backend = backends.choose(backend, call.library.on_gpu, call.dtype)
+    backend = backends.choose(backend, call.library.on_gpu, call.dtype, len(shape.axes))
     # 2. allocate
     y = call.allocate(shape.y_shape, backend)
     # 3. dispatch
@@ -147,15 +169,15 @@ def conv2d(
     return call.finish(y)
 
 
-@_options_by_name
+@over(2)
 def conv2d_input(
     input_size: Sequence[int],
     w: ArrayT,
     dy: ArrayT,
     *,
-    stride: IntPair = 1,
+    stride: Ints = 1,
     padding: Padding = 0,
-    dilation: IntPair = 1,
+    dilation: Ints = 1,
     groups: int = 1,
     layout: Layout = "NHWC",
     backend: Backend = "auto",
@@ -212,10 +234,10 @@ def conv2d_input(
     call.check_filter(w_operand, W)
     call.check_batched(dy_operand, Y)
     groups = checks.integer("groups", groups, 1)
-    shapes = {"input_size": _input_size(call, input_size), "w": w_operand.shape, "dy": dy_operand.shape}
-    shape = call.fitted(partial(_fitting_input, call.shown), shapes, (stride, padding, dilation, groups))
+    shapes = {"input_size": input_size_of(call, input_size), "w": w_operand.shape, "dy": dy_operand.shape}
+    shape = call.fitted(partial(fitting_input, call.shown), shapes, (stride, padding, dilation, groups))
     call.check_out(shape.x_shape)
-    backend = backends.choose(backend, call.library.on_gpu, call.dtype)
+    backend = backends.choose(backend, call.library.on_gpu, call.dtype, len(shape.axes))
     # 2. allocate
     dx = call.allocate(shape.x_shape, backend)
     # 3. dispatch
@@ -223,16 +245,16 @@ def conv2d_input(
     return call.finish(dx)
 
 
-@_options_by_name
+@over(2)
 def conv_transpose2d(
     x: ArrayT,
     w: ArrayT,
     bias: ArrayT | None = None,
     *,
-    stride: IntPair = 1,
+    stride: Ints = 1,
     padding: Padding = 0,
-    output_padding: IntPair = 0,
-    dilation: IntPair = 1,
+    output_padding: Ints = 0,
+    dilation: Ints = 1,
     groups: int = 1,
     layout: Layout = "NHWC",
     backend: Backend = "auto",
@@ -276,14 +298,14 @@ def conv_transpose2d(
     # 1. check
     x_operand, w_operand = Operand("x", x), Operand("w", w)
     call = Call(layout, out, stream, x_operand, w_operand, bias=bias, precision=precision)
-    call.check_filter(w_operand, "IN FH FW OUT/groups")
-    call.check_batched(x_operand, "N H W IN")
+    call.check_filter(w_operand, "IN F* OUT/groups")
+    call.check_batched(x_operand, "N * IN")
     groups = checks.integer("groups", groups, 1)
     shapes = {"x": x_operand.shape, "w": w_operand.shape}
-    shape = call.fitted(_fitting_transposed, shapes, (stride, padding, output_padding, dilation, groups))
+    shape = call.fitted(fitting_transposed, shapes, (stride, padding, output_padding, dilation, groups))
     call.check_bias(shape.ic)
     call.check_out(shape.x_shape)
-    backend = backends.choose(backend, call.library.on_gpu, call.dtype)
+    backend = backends.choose(backend, call.library.on_gpu, call.dtype, len(shape.axes))
     # 2. allocate
     y = call.allocate(shape.x_shape, backend)
     # 3. dispatch
@@ -291,15 +313,15 @@ def conv_transpose2d(
     return call.finish(y)
 
 
-@_options_by_name
+@over(2)
 def conv2d_weight(
     x: ArrayT,
     weight_size: Sequence[int],
     dy: ArrayT,
     *,
-    stride: IntPair = 1,
+    stride: Ints = 1,
     padding: Padding = 0,
-    dilation: IntPair = 1,
+    dilation: Ints = 1,
     groups: int = 1,
     layout: Layout = "NHWC",
     backend: Backend = "auto",
@@ -359,44 +381,14 @@ def conv2d_weight(
     groups = checks.integer("groups", groups, 1)
     size = checks.sizes("weight_size", weight_size, call.axes(W), unbatched=False)
     shapes = {"x": x_operand.shape, "weight_size": channels_last(size, call.layout), "dy": dy_operand.shape}
-    shape = call.fitted(partial(_fitting_weight, call.shown), shapes, (stride, padding, dilation, groups))
+    shape = call.fitted(partial(fitting_weight, call.shown), shapes, (stride, padding, dilation, groups))
     call.check_out(shape.w_shape, batch=False)
-    backend = backends.choose(backend, call.library.on_gpu, call.dtype)
+    backend = backends.choose(backend, call.library.on_gpu, call.dtype, len(shape.axes))
     # 2. allocate
     dw = call.allocate(shape.w_shape, backend)
     # 3. dispatch
     _run(call, backend, "conv2d_weight", shape, x_operand, dy_operand, dw)
     return call.finish(dw, batch=False)
-
-
-# --- do the arguments fit each other? --------------------------------------------------------------
-def _fitting(x: Shape, w: Shape, *how: Any) -> ConvShape:
-    """Return the layer of conv2d; how = stride, padding, dilation, groups."""
-    checks.channels("x", x[3], w[3], how[3])
-    return _shape(x, w, *how)
-
-
-def _fitting_input(shown: Callable[[Shape], Shape], x: Shape, w: Shape, dy: Shape, *how: Any) -> ConvShape:
-    """Return the layer of conv2d_input; `shown` brings a shape to the caller's order for a message."""
-    checks.channels("input_size", x[3], w[3], how[3])
-    checks.shape_of("dy", shown(dy), shown((x[0], *dy[1:3], w[0])), "for this input_size and w")
-    return _input_shape(x, w, dy, *how)
-
-
-def _fitting_transposed(x: Shape, w: Shape, *how: Any) -> ConvShape:
-    """Return the layer of conv_transpose2d; how = stride, padding, output_padding, dilation, groups."""
-    if x[3] != w[0]:
-        raise ValueError(f"channels do not match: x has {x[3]} channels, w is for {w[0]} (its first axis)")
-    checks.divides(how[4], "x", x[3])
-    return _transposed_shape(x, w, *how)
-
-
-def _fitting_weight(shown: Callable[[Shape], Shape], x: Shape, w: Shape, dy: Shape, *how: Any) -> ConvShape:
-    """Return the layer of conv2d_weight."""
-    checks.channels("x", x[3], w[3], how[3], "weight_size")
-    shape = _shape(x, w, *how)
-    checks.shape_of("dy", shown(dy), shown(shape.y_shape), "for this x and weight_size")
-    return shape
 
 
 # --- what the operators share ---------------------------------------------------------------------
@@ -413,128 +405,6 @@ def _run(
     if shape.n == 0:
         call.library.zero(buffer, call.stream)
     else:
-        arrays = call.view(first), call.view(second), call.library.raw(buffer)
+        arrays = (call.view(first), call.view(second), call.library.raw(buffer))
         backends.run(backend, operator, shape, *arrays, call.stream, call.precision)
     call.add_bias(buffer)
-
-
-def _remembered(function: ToShape) -> ToShape:
-    """Cache a function of x_shape, w_shape and the caller's arguments, if these are made of ints, strings and tuples.
-
-    Others are not looked up: 1.0 and True are equal to 1, but are errors.
-    """
-    known = lru_cache(maxsize=1024)(function)
-
-    def is_plain(value: Any) -> bool:
-        kind = type(value)
-        return kind is int or kind is str or (kind is tuple and all(map(is_plain, value)))
-
-    @wraps(function)
-    def call(*arguments: Any) -> ConvShape:
-        return (known if is_plain(arguments[2:]) else function)(*arguments)
-
-    return cast(ToShape, call)
-
-
-@_remembered
-def _shape(
-    x_shape: Shape, w_shape: Shape, stride: IntPair, padding: Padding, dilation: IntPair, groups: int
-) -> ConvShape:
-    (n, ih, iw, ic), (oc, fh, fw, _) = x_shape, w_shape
-    return ConvShape(
-        n=n, ih=ih, iw=iw, ic=ic, oc=oc, fh=fh, fw=fw, stride=stride, padding=padding, dilation=dilation, groups=groups
-    )
-
-
-def _axes(x_shape: Shape, w_shape: Shape, stride: IntPair, padding: Padding, dilation: IntPair) -> tuple[Axis, Axis]:
-    """Return rows and columns as axes, without checking the size of x."""
-    strides, dilations = checks.pair("stride", stride, 1), checks.pair("dilation", dilation, 1)
-    pads = checks.paddings(padding, (w_shape[1], w_shape[2]), strides, dilations)
-    h, w = (Axis(x_shape[1 + k], w_shape[1 + k], strides[k], *pads[k], dilations[k]) for k in (0, 1))
-    return h, w
-
-
-def _least_size(axis: Axis, outputs: int) -> int:
-    """Return the smallest input size that has this many outputs."""
-    return (outputs - 1) * axis.stride + axis.span - axis.before - axis.after
-
-
-def _input_size(call: Call[ArrayT], input_size: Sequence[int]) -> Shape:
-    """Return the argument `input_size` as NHWC; it must be unbatched exactly if dy is."""
-    size = checks.sizes("input_size", input_size, call.axes(X), unbatched=True)
-    if len(size) != (3 if call.unbatched else 4):
-        raise ValueError(f"input_size and dy must both be batched or both not, got input_size {size}")
-    return channels_last((1, *size) if call.unbatched else size, call.layout)
-
-
-@_remembered
-def _input_shape(
-    x_shape: Shape,
-    w_shape: Shape,
-    dy_shape: Shape,
-    stride: IntPair,
-    padding: Padding,
-    dilation: IntPair,
-    groups: int,
-) -> ConvShape:
-    """Return the convolution of an input of this size, after checking that its output has the size of dy."""
-    axes = _axes(x_shape, w_shape, stride, padding, dilation)
-    for name, axis, outputs in zip(("rows", "columns"), axes, dy_shape[1:3], strict=True):
-        detail = f"filter {axis.taps}, stride {axis.stride}, padding ({axis.before}, {axis.after})"
-        detail += f", dilation {axis.dilation}" if axis.dilation > 1 else ""
-        checks.input_size(name, axis.size, _least_size(axis, outputs), axis.stride, outputs, detail)
-    return _shape(x_shape, w_shape, stride, padding, dilation, groups)
-
-
-def transposed_size(
-    x_size: Sequence[int],
-    filter_size: Sequence[int],
-    stride: IntPair,
-    padding: Padding,
-    dilation: IntPair,
-    output_padding: IntPair,
-) -> tuple[int, int]:
-    """Return the rows and columns of a transposed convolution, from those of x and of the filter."""
-    axes = _axes((0, *x_size), (0, *filter_size), stride, padding, dilation)
-    added = checks.output_padding(
-        output_padding, (axes[0].stride, axes[1].stride), (axes[0].dilation, axes[1].dilation)
-    )
-    rows, columns = (_least_size(axis, axis.size) + extra for axis, extra in zip(axes, added, strict=True))
-    if min(rows, columns) < 1 or 0 in tuple(x_size):
-        raise ValueError(f"result would have {rows} rows and {columns} columns, for x of {x_size[0]} by {x_size[1]}")
-    return rows, columns
-
-
-def added_size(
-    size: Sequence[int],
-    x_size: Sequence[int],
-    filter_size: Sequence[int],
-    stride: IntPair,
-    padding: Padding,
-    dilation: IntPair,
-) -> tuple[int, int]:
-    """Return the output_padding with which a transposed convolution gives these rows and columns."""
-    h, w = _axes((0, *x_size), (0, *filter_size), stride, padding, dilation)
-    return size[0] - _least_size(h, h.size), size[1] - _least_size(w, w.size)
-
-
-@_remembered
-def _transposed_shape(
-    x_shape: Shape,
-    w_shape: Shape,
-    stride: IntPair,
-    padding: Padding,
-    output_padding: IntPair,
-    dilation: IntPair,
-    groups: int,
-) -> ConvShape:
-    """Return the convolution whose input gradient the transposed one is: its y is x, and its x is the result."""
-    sizes = transposed_size(x_shape[1:3], w_shape[1:3], stride, padding, dilation, output_padding)
-    size = (x_shape[0], *sizes, w_shape[3] * groups)
-    shape = _shape(size, w_shape, stride, padding, dilation, groups)
-    # If output_padding is at least the stride, the added rows reach past the padding.
-    h, w = (
-        replace(axis, after=axis.after - (axis.outputs - outputs) * axis.stride) if axis.outputs > outputs else axis
-        for axis, outputs in ((shape.h, x_shape[1]), (shape.w, x_shape[2]))
-    )
-    return shape.with_axes(h, w)
