@@ -98,12 +98,12 @@ def _pad_or_crop(spread: Array, axis: int, line: Axis) -> Array:
     return np.pad(spread, widths)[(slice(None),) * axis + (slice(first, first + length),)]
 
 
-def _windows(a: Array, window: tuple[int, int], step: tuple[int, int]) -> Array:
+def _windows(a: Array, window: tuple[int, int], step: tuple[int, ...]) -> Array:
     """Return windows of `a` (N, H, W, C), one every `step`: a view (N, rows, columns, C, window rows and columns)."""
     return sliding_window_view(a, window, axis=(1, 2))[:, :: step[0], :: step[1]]
 
 
-def _correlate(a: Array, filters: Array, shape: ConvShape, step: tuple[int, int]) -> Array:
+def _correlate(a: Array, filters: Array, shape: ConvShape, step: tuple[int, ...]) -> Array:
     """Slide filters (groups, FH*FW*C/groups, K/groups) over a (N, H, W, C) and multiply everything."""
     g, (dh, dw) = shape.groups, shape.dilation
     cut = _windows(a, (shape.h.span, shape.w.span), step)[..., ::dh, ::dw]  # (N, R, C, IC, FH, FW)
