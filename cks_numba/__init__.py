@@ -22,7 +22,20 @@ if TYPE_CHECKING:
     from .buffers import Layout
     from .checks import Ints, Padding, Precision
     from .geometry import ConvShape, plan
-    from .operators import conv2d, conv2d_input, conv2d_weight, conv_transpose2d
+    from .operators import (
+        conv1d,
+        conv1d_input,
+        conv1d_weight,
+        conv2d,
+        conv2d_input,
+        conv2d_weight,
+        conv3d,
+        conv3d_input,
+        conv3d_weight,
+        conv_transpose1d,
+        conv_transpose2d,
+        conv_transpose3d,
+    )
     from .operators import conv2d as conv_v2
     from .operators import conv2d_input as ks_deconv
     from .operators import conv2d_weight as sk_dilated
@@ -37,10 +50,18 @@ __all__ = [
     "Padding",
     "Precision",
     "__version__",
+    "conv1d",
+    "conv1d_input",
+    "conv1d_weight",
     "conv2d",
     "conv2d_input",
     "conv2d_weight",
+    "conv3d",
+    "conv3d_input",
+    "conv3d_weight",
+    "conv_transpose1d",
     "conv_transpose2d",
+    "conv_transpose3d",
     "conv_v2",
     "flops",
     "kernels",
@@ -56,6 +77,14 @@ _HOMES = {  # for each public name its module, and its name there; an empty name
     "conv2d_input": ("operators", "conv2d_input"),
     "conv_transpose2d": ("operators", "conv_transpose2d"),
     "conv2d_weight": ("operators", "conv2d_weight"),
+    "conv1d": ("operators", "conv1d"),
+    "conv1d_input": ("operators", "conv1d_input"),
+    "conv_transpose1d": ("operators", "conv_transpose1d"),
+    "conv1d_weight": ("operators", "conv1d_weight"),
+    "conv3d": ("operators", "conv3d"),
+    "conv3d_input": ("operators", "conv3d_input"),
+    "conv_transpose3d": ("operators", "conv_transpose3d"),
+    "conv3d_weight": ("operators", "conv3d_weight"),
     "conv_v2": ("operators", "conv2d"),  # this and the next two are the paper's names
     "ks_deconv": ("operators", "conv2d_input"),
     "sk_dilated": ("operators", "conv2d_weight"),
