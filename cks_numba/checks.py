@@ -56,7 +56,7 @@ def integers(name: str, value: Any, least: int, axes: int) -> tuple[int, ...]:
     return tuple(integer(name, number, least) for number in value)
 
 
-_COUNTS = {1: "one int", 2: "a pair", 3: "three ints"}
+_COUNTS = {1: "a list of one", 2: "a pair", 3: "three ints"}
 _PADDINGS = {
     1: "an int, (left, right)",
     2: "an int, (vertical, horizontal), ((top, bottom), (left, right)), four ints",

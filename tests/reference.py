@@ -42,19 +42,20 @@ def meets(axis: Axis) -> np.ndarray:
 
 def brute_force(operator: str, shape: ConvShape, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Sum over all (i, f, o), real or not, weighted by M; arrays as `kernels.launches` takes them."""
-    g, mh, mw = shape.groups, meets(shape.h), meets(shape.w)
-    x_split = (shape.n, shape.ih, shape.iw, g, shape.ic // g)
-    w_split = (g, shape.oc // g, shape.fh, shape.fw, shape.ic // g)
-    y_split = (shape.n, shape.oh, shape.ow, g, shape.oc // g)
-    first, second = first.astype(np.float64), second.astype(np.float64)
-    if operator == "conv2d":
-        x, w = first.reshape(x_split), second.reshape(w_split)
-        return np.einsum("nijgc,gofvc,ifp,jvq->npqgo", x, w, mh, mw, optimize=True).reshape(shape.y_shape)
-    if operator == "conv2d_input":
-        w, dy = first.reshape(w_split), second.reshape(y_split)
-        return np.einsum("gofvc,npqgo,ifp,jvq->nijgc", w, dy, mh, mw, optimize=True).reshape(shape.x_shape)
-    x, dy = first.reshape(x_split), second.reshape(y_split)
-    return np.einsum("nijgc,npqgo,ifp,jvq->gofvc", x, dy, mh, mw, optimize=True).reshape(shape.w_shape)
+    g, axes = shape.groups, len(shape.axes)
+    inputs, taps, outputs = "ijk"[:axes], "fvu"[:axes], "pqr"[:axes]  # a letter for each axis
+    x, w, y = f"n{inputs}gc", f"go{taps}c", f"n{outputs}go"
+    split = {
+        x: (*shape.x_shape[:-1], g, shape.ic // g),
+        w: (g, shape.oc // g, *shape.w_shape[1:]),
+        y: (*shape.y_shape[:-1], g, shape.oc // g),
+    }
+    one, two, result = {"conv2d": (x, w, y), "conv2d_input": (w, y, x), "conv2d_weight": (x, y, w)}[operator]
+    arrays = [array.astype(np.float64).reshape(split[letters]) for array, letters in ((first, one), (second, two))]
+    meeting = ",".join(map("".join, zip(inputs, taps, outputs, strict=True)))
+    where = f"{one},{two},{meeting}->{result}"
+    sums = np.einsum(where, *arrays, *map(meets, shape.axes), optimize=True)
+    return sums.reshape(shape.arrays(operator)[2][1])
 
 
 def integers(operator: str, shape: ConvShape, dtype: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -68,24 +69,23 @@ def integers(operator: str, shape: ConvShape, dtype: str, seed: int = 0) -> tupl
     )
 
 
-def random_shape(rng: random.Random, size: int = 9, channels: int = 5, images: int = 3) -> ConvShape:
+def random_shape(rng: random.Random, size: int = 9, channels: int = 5, images: int = 3, axes: int = 2) -> ConvShape:
     """Draw a shape with uneven padding, dilation and channel groups; its stride often does not divide."""
+
+    def for_each(least: int, most: int) -> tuple[int, ...]:
+        return tuple(rng.randint(least, most) for _ in range(axes))
+
     while True:
         groups = rng.choice((1, 1, 2, 3))
-        fh, fw = rng.randint(1, 4), rng.randint(1, 4)
-        pads = tuple((rng.randint(0, f), rng.randint(0, f)) for f in (fh, fw))
+        taps = for_each(1, 4)
+        pads = tuple((rng.randint(0, f), rng.randint(0, f)) for f in taps)
         try:
-            return ConvShape(
-                n=rng.randint(1, images),
-                ih=rng.randint(1, size),
-                iw=rng.randint(1, size),
-                ic=groups * rng.randint(1, channels),
-                oc=groups * rng.randint(1, channels),
-                fh=fh,
-                fw=fw,
-                stride=(rng.randint(1, 4), rng.randint(1, 4)),
+            return ConvShape.of(
+                (rng.randint(1, images), *for_each(1, size), groups * rng.randint(1, channels)),
+                (groups * rng.randint(1, channels), *taps, 1),
+                stride=for_each(1, 4),
                 padding=pads,
-                dilation=(rng.randint(1, 3), rng.randint(1, 3)),
+                dilation=for_each(1, 3),
                 groups=groups,
             )
         except ValueError:  # the filter is larger than the padded input

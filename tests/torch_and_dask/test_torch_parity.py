@@ -1,4 +1,4 @@
-"""The operators against PyTorch on a CPU: more than 200 random shapes for each, in both layouts."""
+"""The operators against PyTorch on a CPU: more than 200 random shapes for each number of axes, in both layouts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 import cks_numba as cks
 from cks_numba.backends.cpu import compiled
+from cks_numba.buffers import LAYOUTS
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install cks-numba[torch])")
 F = torch.nn.functional
@@ -18,7 +19,7 @@ torch.set_num_threads(1)  # the layers are tiny: more threads only wait for each
 pytestmark = pytest.mark.torch
 
 CASES = 220
-TO_OWN = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 3, 1, 2)}
+CASES_OF_OTHER_AXES = 300
 
 
 def assert_same(got, wanted, terms, dtype=np.float64):
@@ -29,29 +30,34 @@ def assert_same(got, wanted, terms, dtype=np.float64):
 
 
 @cache
-def random_case(seed, dtype):
+def random_case(seed, dtype, axes=2):
     """Return the case of a seed, which all three operators share."""
-    return Case(seed, dtype)
+    return Case(seed, dtype, axes)
+
+
+def channels_last(array):
+    """Return a view of (N, C, ...) as (N, ..., C)."""
+    return np.moveaxis(array, 1, -1)
 
 
 class Case:
-    """A random layer: x, w and dy in NCHW, and the results of torch and its autograd."""
+    """A random layer: x, w and dy in torch's order, and the results of torch and its autograd."""
 
-    def __init__(self, seed, dtype=np.float64):
-        rng = np.random.default_rng(seed)
+    def __init__(self, seed, dtype=np.float64, axes=2):
+        rng, self.axes = np.random.default_rng(seed), axes
         self.groups = int(rng.choice([1, 1, 1, 2, 3]))
         icg, ocg = (int(k) for k in rng.integers(1, 5, 2))
         if seed % 10 == 0:  # depthwise
             self.groups, icg = int(rng.integers(2, 5)), 1
-        taps, self.stride = rng.integers(1, 6, 2), tuple(map(int, rng.integers(1, 5, 2)))
-        self.dilation = tuple(int(d) for d in rng.choice([1, 1, 2, 3], 2))
+        taps, self.stride = rng.integers(1, 8 - axes, axes), tuple(map(int, rng.integers(1, 5, axes)))
+        self.dilation = tuple(int(d) for d in rng.choice([1, 1, 2, 3], axes))
         if seed % 10 == 1:  # the shortcut of a residual network
-            taps, self.stride, self.dilation = np.array([1, 1]), (2, 2), (1, 1)
+            taps, self.stride, self.dilation = np.ones(axes, int), (2,) * axes, (1,) * axes
         self.padding = tuple(tuple(int(p) for p in rng.integers(0, f + 1, 2)) for f in taps)
         if seed % 3:  # symmetric padding, which torch takes
             self.padding = tuple((p[0], p[0]) for p in self.padding)
         size = [
-            max(1, (int(f) - 1) * d + 1 - sum(p)) + int(rng.integers(0, 9))
+            max(1, (int(f) - 1) * d + 1 - sum(p)) + int(rng.integers(0, 9 if axes < 3 else 5))
             for f, d, p in zip(taps, self.dilation, self.padding, strict=True)
         ]
         n = 0 if seed % 25 == 24 else int(rng.integers(1, 4))
@@ -61,7 +67,7 @@ class Case:
         self.dy = self.tensor(rng, tuple(y.shape), dtype)
         self.y = y.detach()
         self.dx, self.dw = torch.autograd.grad(y, (self.x, self.w), self.dy)
-        self.layout = ("NHWC", "NCHW")[seed % 2]
+        self.layout = LAYOUTS[axes][seed % 2]
         self.terms = max(self.w.numel(), self.dy.numel())
 
     @staticmethod
@@ -69,14 +75,14 @@ class Case:
         return torch.tensor(rng.standard_normal(shape).astype(dtype), requires_grad=True)
 
     def forward(self, x, w):
-        (top, bottom), (left, right) = self.padding
-        padded = F.pad(x, (left, right, top, bottom))
-        return F.conv2d(padded, w, stride=self.stride, dilation=self.dilation, groups=self.groups)
+        padded = F.pad(x, [side for pads in reversed(self.padding) for side in pads])
+        conv = getattr(F, f"conv{self.axes}d")
+        return conv(padded, w, stride=self.stride, dilation=self.dilation, groups=self.groups)
 
     def own(self, tensor):
         """Return a tensor as a NumPy array in the layout of this case."""
         array = tensor.detach().numpy()
-        return array if self.layout == "NCHW" else array.transpose(0, 2, 3, 1)
+        return channels_last(array) if self.layout == LAYOUTS[self.axes][0] else array
 
     @property
     def keys(self):
@@ -85,11 +91,12 @@ class Case:
 
     def run(self, operator):
         x, w, dy = (self.own(tensor) for tensor in (self.x, self.w, self.dy))
+        function = getattr(cks, operator.replace("2d", f"{self.axes}d"))
         if operator == "conv2d":
-            return cks.conv2d(x, w, **self.keys), self.own(self.y)
+            return function(x, w, **self.keys), self.own(self.y)
         if operator == "conv2d_input":
-            return cks.conv2d_input(x.shape, w, dy, **self.keys), self.own(self.dx)
-        return cks.conv2d_weight(x, w.shape, dy, **self.keys), self.own(self.dw)
+            return function(x.shape, w, dy, **self.keys), self.own(self.dx)
+        return function(x, w.shape, dy, **self.keys), self.own(self.dw)
 
 
 @pytest.mark.parametrize("operator", ["conv2d", "conv2d_input", "conv2d_weight"])
@@ -106,6 +113,20 @@ def test_parity(operator, dtype, threads, monkeypatch):
     assert len(seen) == 8  # both layouts, with and without channel groups, with and without dilation
 
 
+@pytest.mark.parametrize("operator", ["conv2d", "conv2d_input", "conv2d_weight"])
+@pytest.mark.parametrize("axes", [1, 3])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_parity_of_signals_and_volumes(operator, axes, threads, monkeypatch):
+    monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
+    monkeypatch.setattr(numba, "get_num_threads", lambda: threads)
+    seen = set()
+    for seed in range(CASES_OF_OTHER_AXES):
+        case = random_case(seed, np.float64, axes)
+        assert_same(*case.run(operator), case.terms)
+        seen.add((case.layout, case.groups > 1, set(case.dilation) != {1}))
+    assert len(seen) == 8
+
+
 def test_bias_and_torch_padding_words():
     rng = np.random.default_rng(0)
     for seed in range(40):
@@ -116,11 +137,11 @@ def test_bias_and_torch_padding_words():
         assert_same(got, wanted, terms=100)
 
 
-def random_transposed(seed):
-    """Draw arrays and keyword arguments for torch.nn.functional.conv_transpose2d."""
+def random_transposed(seed, axes=2):
+    """Draw arrays and keyword arguments for torch.nn.functional.conv_transpose2d, or for that of other axes."""
     rng = np.random.default_rng(seed)
     groups, inner, outer = (int(k) for k in rng.integers(1, 4, 3))
-    taps, strides, dilations = (rng.integers(1, high, 2) for high in (6, 5, 5))
+    taps, strides, dilations = (rng.integers(1, high, axes) for high in (6, 5, 5))
     added = [int(rng.integers(0, max(s, d))) for s, d in zip(strides, dilations, strict=True)]
     pads = [int(rng.integers(0, f + 1)) for f in taps]
     size = []
@@ -132,15 +153,17 @@ def random_transposed(seed):
     return x, w, bias, {name: tuple(map(int, value)) for name, value in keys.items()} | {"groups": groups}
 
 
-@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("layout", [layout for pair in LAYOUTS.values() for layout in pair])
 @pytest.mark.parametrize("backend", ["cpu", "steps"])
-def test_conv_transpose2d(layout, backend):
+def test_transposed(layout, backend):
+    axes = len(layout) - 2
+    name = f"conv_transpose{axes}d"
     for seed in range(CASES if backend == "cpu" else 30):
-        x, w, bias, keys = random_transposed(seed)
-        wanted = F.conv_transpose2d(*map(torch.tensor, (x, w, bias)), **keys).numpy()
-        if layout == "NHWC":
-            x, w, wanted = (array.transpose(0, 2, 3, 1) for array in (x, w, wanted))
-        got = cks.conv_transpose2d(x, w, bias, layout=layout, backend=backend, **keys)
+        x, w, bias, keys = random_transposed(seed, axes)
+        wanted = getattr(F, name)(*map(torch.tensor, (x, w, bias)), **keys).numpy()
+        if layout[-1] == "C":
+            x, w, wanted = map(channels_last, (x, w, wanted))
+        got = getattr(cks, name)(x, w, bias, layout=layout, backend=backend, **keys)
         assert_same(got, wanted, terms=w.size)
 
 
