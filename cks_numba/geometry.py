@@ -501,12 +501,12 @@ class ConvShape:
             object.__setattr__(self, "_hash", known)
         return known
 
-    @property
+    @cached_property
     def h(self) -> Axis:
         """Rows."""
         return self.axes[-2]
 
-    @property
+    @cached_property
     def w(self) -> Axis:
         """Columns, the last axis."""
         return self.axes[-1]
