@@ -212,10 +212,15 @@ class Call(Generic[ArrayT]):
         return self.library.raw(self.library.contiguous(operand.array, axes, self.stream))
 
     def add_bias(self, buffer: Any) -> None:
-        """Add the bias, if there is one, to an NHWC buffer."""
+        """Add the bias, if there is one, to an NHWC buffer in host memory."""
         if self.bias is not None:
-            bias = self.library.contiguous(self.bias.array, (0,), self.stream)
-            self.library.add_bias(buffer, bias, self.stream)
+            self.library.add_bias(buffer, self.library.contiguous(self.bias.array, (0,), self.stream))
+
+    def bias_view(self) -> Any:
+        """Return the bias as the backends take it, None if there is none."""
+        if self.bias is None:
+            return None
+        return self.library.raw(self.library.contiguous(self.bias.array, (0,), self.stream))
 
     def finish(self, buffer: Any, batch: bool = True) -> ArrayT:
         """Return the result in the caller's library and layout, from the NHWC buffer."""

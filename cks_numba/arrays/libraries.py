@@ -79,8 +79,8 @@ class NumPy:
         with np.errstate(all="ignore"):  # what is too large for 16 bits is infinity
             target[...] = source.transpose(axes)
 
-    def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
-        """Add a bias to the last axis, in place."""
+    def add_bias(self, out: Any, bias: Any) -> None:
+        """Add a bias to the last axis of an array in host memory, in place."""
         with np.errstate(all="ignore"):  # NaN and infinity are results like any other
             out += bias
 
@@ -154,7 +154,7 @@ class Torch(NumPy):
     def assign(self, target: Any, source: Any, axes: tuple[int, ...], stream: Any) -> None:
         target.copy_(source.permute(axes))
 
-    def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
+    def add_bias(self, out: Any, bias: Any) -> None:
         out += bias.detach()
 
     def writeable(self, array: Any) -> bool:
@@ -201,9 +201,6 @@ class Numba(NumPy):
 
     def assign(self, target: Any, source: Any, axes: tuple[int, ...], stream: Any) -> None:
         self._copy(source, target, False, axes not in IN_ORDER, stream)
-
-    def add_bias(self, out: Any, bias: Any, stream: Any) -> None:
-        gpu().add_bias(_of_four_axes(out), bias, stream or 0)
 
     def batch_of_one(self, array: Any) -> Any:
         if not array.is_c_contiguous():

@@ -79,21 +79,23 @@ def run(
     first: Any,
     second: Any,
     out: Any,
+    bias: Any = None,
     stream: Any = None,
     precision: Precision = "float32",
 ) -> None:
-    """Run one operator, and write every element of `out`; cuda and emulator alone take arrays of 16 bits."""
+    """Run one operator, and write every element of `out`; cuda and emulator alone take 16 bits and add the bias."""
     if backend == "cpu":
         cpu.run(operator, shape, first, second, out)
         return
     if len(shape.axes) == 1:
         shape = shape.with_unit_axes(2)
     first, second, out = (with_unit_axes(bits(array), len(shape.axes)) for array in (first, second, out))
+    bias = None if bias is None else bits(bias)
     tensor = precision == "tf32" or out.dtype.itemsize == 2
     if backend == "cuda":
-        gpu().run(operator, shape, first, second, out, 0 if stream is None else stream, tensor)
+        gpu().run(operator, shape, first, second, out, bias, 0 if stream is None else stream, tensor)
     elif backend == "emulator":
-        emulated().run(operator, shape, first, second, out, tensor)
+        emulated().run(operator, shape, first, second, out, bias, tensor)
     elif len(shape.axes) > 2:
         cpu.plain.run(operator, shape, first, second, out)
     else:

@@ -56,30 +56,47 @@ def require(dtype: str = "float32") -> None:
 
 
 def run(
-    operator: str, shape: ConvShape, first: Any, second: Any, out: Any, stream: Any = 0, tensor: bool = False
+    operator: str,
+    shape: ConvShape,
+    first: Any,
+    second: Any,
+    out: Any,
+    bias: Any = None,
+    stream: Any = 0,
+    tensor: bool = False,
 ) -> None:
     """Run an operator on contiguous NHWC arrays, all NumPy (copied there and back) or all on the GPU.
+
+    `bias`, an element for each channel of the result or None, is added to it.
 
     With `tensor`, tensor cores multiply; float32 does without if the GPU has none, and 16 bits `require` has refused.
     """
     if not isinstance(out, np.ndarray):
-        _launch(operator, shape, (first, second, out), stream, tensor)
+        _launch(operator, shape, (first, second, out), bias, stream, tensor)
         return
     on_gpu = [cuda.to_device(array, stream=stream) for array in (first, second)]
+    bias = None if bias is None else cuda.to_device(bias, stream=stream)
     result = cuda.device_array(out.shape, dtype=out.dtype, stream=stream)
-    _launch(operator, shape, (*on_gpu, result), stream, tensor)
+    _launch(operator, shape, (*on_gpu, result), bias, stream, tensor)
     result.copy_to_host(out, stream=stream)
     if stream:
         stream.synchronize()  # the caller reads `out` next
 
 
-def _launch(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], stream: Any, tensor: bool) -> None:
+def _launch(
+    operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], bias: Any, stream: Any, tensor: bool
+) -> None:
     """The operators have checked the arrays, and results without an element need no launch."""
     if 0 in arrays[2].shape:
         return
     with launching:
-        rung = tensor_rung if tensor and tensor_cores() else tiled
-        for launch in rung.launches(operator, shape, arrays, scratch=partial(_workspace, stream)):
+        memory = partial(_workspace, stream)
+        if tensor and tensor_cores():
+            built = tensor_rung.launches(operator, shape, arrays, bias=bias, scratch=memory)
+        else:
+            built = tiled.launches(operator, shape, arrays, scratch=memory)
+            built += [] if bias is None else [launch_add_bias(arrays[2], bias)]
+        for launch in built:
             launch.run(stream)
 
 
@@ -120,19 +137,12 @@ def _workspace(stream: Any, like: Any, shape: tuple[int, ...]) -> Any:
     return found
 
 
-# --- what the layouts and the bias need of arrays on the GPU --------------------------------------
+# --- what the layouts need of arrays on the GPU --------------------------------------
 def copy(src: Any, out: Any, src_channels_first: bool, out_channels_first: bool, stream: Any = 0) -> None:
     """Copy one device array into another, between the two layouts."""
     if out.size:
         with launching:
             launch_copy(bits(src), bits(out), src_channels_first, out_channels_first).run(stream)
-
-
-def add_bias(out: Any, bias: Any, stream: Any = 0) -> None:
-    """Add a bias to an NHWC device array in place."""
-    if out.size:
-        with launching:
-            launch_add_bias(bits(out), bits(bias)).run(stream)
 
 
 def fill_zero(out: Any, stream: Any = 0) -> None:

@@ -26,7 +26,9 @@ def require() -> None:
         raise RuntimeError(NO_EMULATOR)
 
 
-def run(operator: str, shape: ConvShape, first: Any, second: Any, out: Any, tensor: bool = False) -> None:
-    """Run an operator on contiguous NHWC arrays of NumPy, on all cores and without checks."""
-    for launch in launches(operator, shape, (first, second, out), rung="tensor" if tensor else "tiled"):
+def run(
+    operator: str, shape: ConvShape, first: Any, second: Any, out: Any, bias: Any = None, tensor: bool = False
+) -> None:
+    """Run an operator on contiguous NHWC arrays of NumPy, on all cores and without checks; `bias` may be None."""
+    for launch in launches(operator, shape, (first, second, out), "tensor" if tensor else "tiled", bias):
         run_kernel(launch.kernel, launch.grid, launch.block, *launch.args)

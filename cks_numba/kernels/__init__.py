@@ -7,6 +7,7 @@ from typing import Any
 from .. import checks
 from ..geometry import ConvShape
 from . import conv_v2, ks_deconv, sk_dilated, tensor
+from .elementwise import launch_add_bias
 from .launch import Launch
 
 BY_OPERATOR = {"conv2d": conv_v2, "conv2d_input": ks_deconv, "conv2d_weight": sk_dilated}
@@ -20,7 +21,9 @@ DTYPES = {rung: ("float32", "float64") for rung in SIMULATED_RUNGS} | {"tensor":
 __all__ = ["BY_OPERATOR", "DTYPES", "RUNGS", "SIMULATED_RUNGS", "Launch", "launches"]
 
 
-def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], rung: str = "tiled") -> list[Launch]:
+def launches(
+    operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], rung: str = "tiled", bias: Any = None
+) -> list[Launch]:
     """Build the launches of an operator, without running them; no GPU needed.
 
     Parameters
@@ -33,6 +36,9 @@ def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], rung
         `out` is written when the launches run.
     rung : {"with_zeros", "skip_zeros", "shared", "grouped", "register_tile", "tiled", "tensor"}
 
+    bias : array, optional
+        Added to the result of conv2d or conv2d_input: of the same dtype, an element for each channel.
+
     Returns
     -------
     list of Launch
@@ -42,7 +48,8 @@ def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], rung
     Raises
     ------
     ValueError, TypeError
-        For an unknown operator or rung, and for arrays of another shape, dtype or memory order.
+        For an unknown operator or rung, for arrays of another shape, dtype or memory order, and for a bias of
+        "conv2d_weight".
     RuntimeError
         For the rung "tensor" in Numba's simulator.
 
@@ -60,13 +67,28 @@ def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], rung
     if rung not in RUNGS:
         raise ValueError(f"rung must be one of {RUNGS}, got {rung!r}")
     _check(operator, shape, arrays, rung)
+    if bias is not None:
+        _check_bias(operator, bias, arrays[2])
     if 0 in arrays[2].shape:
         return []
-    built = BY_OPERATOR[operator].RUNGS[rung](shape, *arrays)
+    build = BY_OPERATOR[operator].RUNGS[rung]
+    if rung == "tensor" and bias is not None:
+        built = build(shape, *arrays, bias)
+    else:
+        built = build(shape, *arrays)
+        built += [] if bias is None else [launch_add_bias(arrays[2], bias)]
     built = [launch for launch in built if min(launch.grid)]  # with no image there is nothing to pad
     for launch in built:
         checks.grid(launch.name, launch.grid)
     return built
+
+
+def _check_bias(operator: str, bias: Any, out: Any) -> None:
+    if operator == "conv2d_weight":
+        raise ValueError("the gradient of the filter has no bias")
+    checks.bias(tuple(bias.shape), out.shape[-1])
+    if bias.dtype != out.dtype:
+        raise TypeError(f"bias must be {out.dtype} like the other arrays, got {bias.dtype}")
 
 
 def _check(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], rung: str) -> None:

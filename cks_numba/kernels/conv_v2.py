@@ -221,9 +221,9 @@ def launch_tiled(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
 
 
 # --- 7. tensor ------------------------------------------------------------------------------------
-def launch_tensor(shape: ConvShape, x: Any, w: Any, y: Any) -> list[Launch]:
+def launch_tensor(shape: ConvShape, x: Any, w: Any, y: Any, bias: Any = None) -> list[Launch]:
     """The same on tensor cores: tf32, float16 or bfloat16, by the dtype of the arrays."""
-    return tensor.launches("conv2d", shape, (x, w, y))
+    return tensor.launches("conv2d", shape, (x, w, y), bias=bias)
 
 
 RUNGS = {

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numba import float32, int16, uint32
-
 from ..geometry import ConvShape
-from .jit import cuda, device, unravel
+from .jit import cuda, unravel
 from .launch import Launch, one_thread_each, scratch
 
 
@@ -81,49 +78,14 @@ def copy(src, out, h_size, w_size, c_size, src_channels_first, out_channels_firs
         out[n, h, w, c] = value
 
 
-def bias_kernel(added):
-    """Make a kernel from a device function that adds two elements."""
-
-    @cuda.jit
-    def add_bias(out, bias):
-        """Add bias (C,) to out (N, H, W, C). One thread an element."""
-        index = cuda.grid(1)
-        if index >= out.size:
-            return
-        n, h, w, c = unravel(index, out.shape[1], out.shape[2], out.shape[3])
-        out[n, h, w, c] = added(out[n, h, w, c], bias[c])
-
-    return add_bias
-
-
-@device
-def added(a, b):
-    """The sum of two elements."""
-    return a + b
-
-
-@device
-def added_float16(a, b):
-    """The sum of two elements of float16, made in float32 and rounded."""
-    return float32(a) + float32(b)
-
-
-@device
-def added_bfloat16(a, b):
-    """The sum of two elements of bfloat16, given as int16: made in float32 and rounded to the nearest, ties to even.
-
-    A float32 begins with the bits of the bfloat16 before it.
-    """
-    wide = uint32(uint32(a) << uint32(16)).view(np.float32) + uint32(uint32(b) << uint32(16)).view(np.float32)
-    bits = wide.view(np.uint32)
-    if wide == wide:  # rounding up could make an infinity of a NaN
-        bits += uint32(0x7FFF) + (bits >> uint32(16) & uint32(1))
-    return int16(bits >> uint32(16))
-
-
-_add_bias = bias_kernel(added)
-ADD_BIAS = {"f": _add_bias, "d": _add_bias, "e": bias_kernel(added_float16), "h": bias_kernel(added_bfloat16)}
-"""The kernel for each dtype, by NumPy's character for it; bfloat16 comes as int16."""
+@cuda.jit
+def add_bias(out, bias):
+    """Add bias (C,) to out (N, H, W, C). One thread an element."""
+    index = cuda.grid(1)
+    if index >= out.size:
+        return
+    n, h, w, c = unravel(index, out.shape[1], out.shape[2], out.shape[3])
+    out[n, h, w, c] += bias[c]
 
 
 def launch_copy(src: Any, out: Any, src_channels_first: bool, out_channels_first: bool) -> Launch:
@@ -133,5 +95,5 @@ def launch_copy(src: Any, out: Any, src_channels_first: bool, out_channels_first
 
 
 def launch_add_bias(out: Any, bias: Any) -> Launch:
-    """Build the launch that adds a bias to an NHWC array in place; bfloat16 comes as int16."""
-    return one_thread_each("add bias", ADD_BIAS[out.dtype.char], out, (out, bias))
+    """Build the launch that adds a bias to an NHWC array in place."""
+    return one_thread_each("add bias", add_bias, out, (out, bias))

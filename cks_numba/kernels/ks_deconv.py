@@ -229,9 +229,9 @@ def launch_tiled(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
 
 
 # --- 7. tensor ------------------------------------------------------------------------------------
-def launch_tensor(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch]:
+def launch_tensor(shape: ConvShape, w: Any, dy: Any, dx: Any, bias: Any = None) -> list[Launch]:
     """The same on tensor cores: tf32, float16 or bfloat16, by the dtype of the arrays."""
-    return tensor.launches("conv2d_input", shape, (w, dy, dx))
+    return tensor.launches("conv2d_input", shape, (w, dy, dx), bias=bias)
 
 
 RUNGS = {

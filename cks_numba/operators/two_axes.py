@@ -68,7 +68,7 @@ def conv2d(
     w : array (OC, FH, FW, IC/groups)
         Of the dtype of x, like all arrays here.
     bias : array (OC,), optional
-        Added to the result; on "cuda" and "emulator" after a result of 16 bits was rounded, which is then done again.
+        Added to the result, before that is rounded to 16 bits.
     stride, dilation : int or (int, int)
         Vertical, horizontal.
     padding : int, (int, int), ((top, bottom), (left, right)), four ints, "same" or "valid"
@@ -378,7 +378,10 @@ def _run(
     """Fill an NHWC buffer: with the backend's result and the bias, or with zeros if there is no image."""
     if shape.n == 0:
         call.library.zero(buffer, call.stream)
+        return
+    arrays = (call.view(first), call.view(second), call.library.raw(buffer))
+    if backend in ("cuda", "emulator"):
+        backends.run(backend, operator, shape, *arrays, call.bias_view(), call.stream, call.precision)
     else:
-        arrays = (call.view(first), call.view(second), call.library.raw(buffer))
-        backends.run(backend, operator, shape, *arrays, call.stream, call.precision)
-    call.add_bias(buffer)
+        backends.run(backend, operator, shape, *arrays)
+        call.add_bias(buffer)

@@ -24,7 +24,7 @@ from ... import checks
 from ...geometry import ConvShape
 from ...plan_table import ceil_div, group_table
 from .. import tiled
-from ..elementwise import pad_channels
+from ..elementwise import launch_add_bias, pad_channels
 from ..jit import SIMULATED, cuda
 from ..launch import Launch, one_thread_each, scratch
 from ..tiled.choice import BYTES_PER_CYCLE, SECOND_LAUNCH, Choice, choose
@@ -42,6 +42,7 @@ def launches(
     shape: ConvShape,
     arrays: Any,
     choice: Choice | None = None,
+    bias: Any = None,
     scratch: Callable[[Any, tuple[int, ...]], Any] = scratch,
 ) -> list[Launch]:
     """Build the launches of the tensor rung.
@@ -57,6 +58,8 @@ def launches(
     choice : Choice, optional
         With a tile of this rung. By default the fastest one by the model of the time; and if that finds the tiled rung
         faster for float32 arrays, or there is no tensor core, the launches are those of the tiled rung.
+    bias : array (OC,), optional
+        Added to the sums of conv2d or conv2d_input before these are rounded, an element for each channel of the result.
     scratch : function of an array and a shape
         Allocates memory on the device of the array. It is called once at most.
 
@@ -74,8 +77,10 @@ def launches(
     if number.lanes == 8 and not capable:
         raise RuntimeError(f"{number.name} arrays need a GPU of compute capability 8.0 or later")
     first, second, out = (array if number.lanes == 4 else array.view(np.uint16) for array in arrays)
+    if bias is not None and number.lanes == 8:
+        bias = bias.view(np.uint16)
     if capable and shape.groups == shape.ic > 1:
-        return depthwise.launches(operator, shape, (first, second, out), number)
+        return depthwise.launches(operator, shape, (first, second, out), number, bias)
     whole = padded_shape(operator, shape, number.lanes)
     operands = [first, second]
     sizes = [size for _, size in whole.arrays(operator)[:2]]
@@ -83,7 +88,8 @@ def launches(
     if choice is None:
         choice = choose(operator, whole, tiled.multiprocessors(device), unit=number.unit, tiles=TILES)
         if number.lanes == 4 and not (capable and _is_faster(choice, shape, padded)):
-            return tiled.launches(operator, shape, (first, second, out), scratch=scratch)
+            built = tiled.launches(operator, shape, (first, second, out), scratch=scratch)
+            return built if bias is None else [*built, launch_add_bias(out, bias)]
     choice = replace(choice, shape=whole)
     partial_size = (choice.parts * shape.oc, *out.shape[1:])
     memory = _memory(scratch, out, padded, prod(partial_size) if choice.parts > 1 else 0)
@@ -93,10 +99,12 @@ def launches(
             array, operands[k] = operands[k], next(memory).reshape(size)
             built.append(_padding(name, array, operands[k], shape.groups))
     result = out if choice.parts == 1 else next(memory).view(np.float32).reshape(partial_size)
-    name, kernel, grid, block, table, steps = _prepared(choice, out.shape, number, tiled.aligned(out), device)
+    biased = bias is not None
+    name, kernel, grid, block, table, steps = _prepared(choice, out.shape, number, tiled.aligned(out), biased, device)
+    added = () if operator == "conv2d_weight" else (bias if biased else out,)
     if operator == "conv2d_input":
         operands.reverse()
-    built.append(Launch(name, kernel, grid, block, (*operands, result, table, *steps)))
+    built.append(Launch(name, kernel, grid, block, (*operands, result, *added, table, *steps)))
     if choice.parts > 1:
         args = result, out
         built.append(one_thread_each(f"sum of {choice.parts} parts", gemm.adder(number), out, args))
@@ -152,7 +160,7 @@ def _padding(name: str, array: Any, out: Any, groups: int) -> Launch:
 # --- the launch of the product --------------------------------------------------------------------
 @lru_cache(maxsize=1024)
 def _prepared(
-    choice: Choice, size: tuple[int, ...], number: Format, aligned: bool, device: int | None
+    choice: Choice, size: tuple[int, ...], number: Format, aligned: bool, biased: bool, device: int | None
 ) -> tuple[Any, ...]:
     """All of the launch but its arrays: name, kernel, grid, block, table of the plan, and sizes. `size` is that of out.
 
@@ -172,7 +180,7 @@ def _prepared(
     else:
         forward = operator == "conv2d"
         whole = size[3] // shape.groups % (8 if forward else 2) == 0
-        kernel = gemm.gather_kernel(tile, number, forward, aligned and whole)
+        kernel = gemm.gather_kernel(tile, number, forward, aligned and whole, biased)
         depth, _, *steps = tiled.gather_sizes(operator, shape, number.lanes)
         steps = [depth, *steps]
     name = f"{operator} {choice.unit.name} {tile}"

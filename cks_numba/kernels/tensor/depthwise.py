@@ -24,12 +24,15 @@ ACROSS, DOWN = 32, 16  # threads of a block of depthwise_weight: channels, and p
 
 
 @cache
-def gather_kernel(number: Format, forward: bool) -> Any:
-    """Make ``depthwise_gather`` for a format, and for conv2d (forward) or conv2d_input."""
+def gather_kernel(number: Format, forward: bool, biased: bool) -> Any:
+    """Make ``depthwise_gather`` for a format, and for conv2d (forward) or conv2d_input.
+
+    If it is not `biased`, any array may be its bias.
+    """
     narrow, widen = number.narrow, number.widen
 
     @cuda.jit
-    def depthwise_gather(src, w, out, table, times):
+    def depthwise_gather(src, w, out, bias, table, times):
         """One thread a result; an input channel has `times` output channels."""
         g = group_of_block(table, cuda.blockIdx.x)
         rows_h, rows_w, terms_h, terms_w = counts(table, g)
@@ -47,6 +50,8 @@ def gather_kernel(number: Format, forward: bool) -> Any:
                 else:
                     for oc in range(c * times, (c + 1) * times):
                         acc += widen(src[n, h, v, oc]) * widen(w[oc, fh, fw, 0])
+        if biased:
+            acc += widen(bias[c])
         out[n, fixed(table, g, ROWS, kh), fixed(table, g, COLUMNS, kw), c] = narrow(acc)
 
     return depthwise_gather
@@ -83,7 +88,9 @@ def weight_kernel(number: Format) -> Any:
     return depthwise_weight
 
 
-def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], number: Format) -> list[Launch]:
+def launches(
+    operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], number: Format, bias: Any = None
+) -> list[Launch]:
     """Build the one launch of an operator whose channel groups have one input channel.
 
     Raises
@@ -99,12 +106,13 @@ def launches(operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any], numb
         kernel, block = weight_kernel(number), (ACROSS, DOWN)
         blocks = [group.positions for group in groups.groups]
     else:
-        kernel = gather_kernel(number, operator == "conv2d")
+        kernel = gather_kernel(number, operator == "conv2d", bias is not None)
         blocks = [ceil_div(shape.n * group.positions * out.shape[3], THREADS) for group in groups.groups]
     if operator == "conv2d_input":
         first, second = second, first
     grid = sum(blocks), ceil_div(shape.oc, ACROSS) if operator == "conv2d_weight" else 1
     checks.grid(f"{operator} depthwise", grid)
     table: np.ndarray[Any, Any] = group_table(groups, blocks)
-    args = first, second, out, beside(out, table), shape.oc // shape.groups
+    added = () if operator == "conv2d_weight" else (out if bias is None else bias,)
+    args = first, second, out, *added, beside(out, table), shape.oc // shape.groups
     return [Launch(f"{operator} depthwise {number.name}", kernel, grid, block, args)]

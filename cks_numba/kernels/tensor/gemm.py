@@ -239,18 +239,42 @@ def writer(number: Format, tile: Tile, columns: int, vectors: bool) -> Any:
 
 
 @cache
-def gather_kernel(tile: Tile, number: Format, forward: bool, vectors: bool) -> Any:
-    """Make ``tensor_gather`` for a tile, a format, conv2d (forward) or conv2d_input, whole or single stores."""
+def bias_adder(number: Format, tile: Tile) -> Any:
+    """Make the function that adds the bias of each column to the results of a thread, before these are rounded."""
+    widen, high, wide = number.widen, tile.wm // 16, tile.wn // 8
+
+    @device
+    def add_bias(acc, bias, columns, exist):
+        """The channels of the j-th octet's two columns are columns[j] and the next one; exist[j] of them exist."""
+        for j in range(wide):
+            first = widen(bias[columns[j]]) if exist[j] > 0 else float32(0)
+            second = widen(bias[columns[j] + 1]) if exist[j] > 1 else float32(0)
+            for i in range(high):
+                acc[i, j, 0] += first
+                acc[i, j, 1] += second
+                acc[i, j, 2] += first
+                acc[i, j, 3] += second
+
+    return add_bias
+
+
+@cache
+def gather_kernel(tile: Tile, number: Format, forward: bool, vectors: bool, biased: bool) -> Any:
+    """Make ``tensor_gather`` for a tile, a format, conv2d (forward) or conv2d_input, whole or single stores.
+
+    If it is not `biased`, any array may be its bias.
+    """
     bm, bn, wm, wn = tile
     lanes, tall, high, wide = number.lanes, wm // 8, wm // 16, wn // 8
     place, sum_chunks, a_operand, b_operand = frame(number, tile, True, forward)
     a_loads, a_apart, a_row, a_later = a_operand.loads, a_operand.apart, a_operand.row, a_operand.later
     b_loads, b_apart, b_row, b_later = b_operand.loads, b_operand.apart, b_operand.row, b_operand.later
+    add_bias = bias_adder(number, tile)
     write = writer(number, tile, 8 if forward else 2, vectors)  # conv2d: a thread has eight neighbouring columns
 
     @kernel(tile.threads, blocks=tile.resident)
-    def tensor_gather(src, w, out, table, depth, src_h, src_w, w_h, w_w, w_oc):
-        """out[n, position, column] = sum over (tap, k) of src[n, position + tap, k] * w[tap, k, column]."""
+    def tensor_gather(src, w, out, bias, table, depth, src_h, src_w, w_h, w_w, w_oc):
+        """out[n, position, column] = sum over (tap, k) of src[n, position + tap, k] * w[tap, k, column], and a bias."""
         acc, begins = cuda.local.array((high, wide, 4), float32), cuda.local.array(tall, int64)
         places, exist = cuda.local.array(wide, uint32), cuda.local.array(wide, int32)
         a_at, b_at = cuda.local.array(a_loads, uint32), cuda.local.array(b_loads, uint32)
@@ -291,7 +315,17 @@ def gather_kernel(tile: Tile, number: Format, forward: bool, vectors: bool) -> A
         # 4. The sum.
         sum_chunks(acc, mine, (src, a_at, a_digits, in_src), (w, b_at, b_digits, in_w), (terms_w, depth), terms)
 
-        # 5. Write the results that exist. The table is read again: kept numbers would take registers from the loop.
+        # 5. Add the bias.
+        for j in range(wide):
+            places[j] = uint32(n0 + column + b_row(lane) + b_later(j))
+            exist[j] = int32(columns - places[j])
+        if biased:
+            channels = cuda.local.array(wide, uint32)
+            for j in range(wide):
+                channels[j] = uint32(c_group * columns + places[j])
+            add_bias(acc, bias, channels, exist)
+
+        # 6. Write the results that exist. The table is read again: kept numbers would take registers from the loop.
         sizes = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
         m0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bm)
         for i in range(tall):
@@ -300,9 +334,6 @@ def gather_kernel(tile: Tile, number: Format, forward: bool, vectors: bool) -> A
             v = table[g, COLUMNS + FIXED] + kw * table[g, COLUMNS + FIXED_STEP]
             at = ((int64(n) * out.shape[1] + h) * out.shape[2] + v) * out.shape[3] + c_group * columns
             begins[i] = at if n < out.shape[0] else int64(-1)
-        for j in range(wide):
-            places[j] = uint32(n0 + column + b_row(lane) + b_later(j))
-            exist[j] = int32(columns - places[j])
         write(out, acc, begins, places, exist)
 
     return tensor_gather

@@ -42,11 +42,11 @@ def operands(operator, shape, dtype, random=False):
     return tuple(array.astype(dtype) for array in (first, second, out))
 
 
-def build(operator, shape, arrays, tile=None, parts=1):
+def build(operator, shape, arrays, tile=None, parts=1, bias=None):
     """Build the launches with a tile of the rung, so that no array goes to ``tiled``."""
     parts, unit = parts if operator == "conv2d_weight" else 1, tensor.FORMATS[str(arrays[0].dtype)].unit
     choice = tiled.Choice(operator, shape, tile or tensor.TILES[-1], parts, 132, unit)
-    return tensor.launches(operator, shape, arrays, choice, scratch)
+    return tensor.launches(operator, shape, arrays, choice, bias, scratch)
 
 
 def run(built, order="forward"):
@@ -104,6 +104,43 @@ def test_hard_shapes(operator, dtype):
     for name, shape in HARD_SHAPES.items():
         if name != "depthwise":
             check(operator, shape, dtype)
+
+
+BIASED = (
+    HARD_SHAPES | SHAPES | {"several tiles": ROOMY, "whole tiles": ConvShape(n=2, ih=8, iw=8, ic=64, oc=64, fh=1, fw=1)}
+)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("operator", ["conv2d", "conv2d_input"])
+@pytest.mark.parametrize("tile", tensor.TILES, ids=str)
+def test_a_bias_is_added_before_the_result_is_rounded(operator, tile, dtype):
+    for name, shape in BIASED.items() if tile == tensor.TILES[-1] else [("several tiles", ROOMY)]:
+        first, second, out = operands(operator, shape, dtype)
+        bias = (np.arange(out.shape[3]) % 5 * 1024 + 0.5).astype(
+            dtype
+        )  # added to a rounded sum, the half would be lost
+        run(build(operator, shape, (first, second, out), tile, bias=bias))
+        sums = brute_force(operator, shape, first, second) + bias.astype(float)
+        np.testing.assert_array_equal(out.astype(float), sums.astype(dtype).astype(float), err_msg=name)
+
+
+@pytest.mark.parametrize("rung", ["skip_zeros", "tiled", "tensor"])
+def test_any_rung_takes_a_bias(rung):
+    shape = HARD_SHAPES["2x2 filter, stride 3: empty phases"]
+    for operator in ("conv2d", "conv2d_input"):
+        first, second, out = operands(operator, shape, "float32")
+        bias = np.arange(out.shape[3], dtype=np.float32)
+        for item in kernels.launches(operator, shape, (first, second, out), rung, bias):
+            assert not check_kernel(item.kernel, item.grid, item.block, *item.args).faults
+        np.testing.assert_array_equal(out, brute_force(operator, shape, first, second) + bias)
+    with pytest.raises(ValueError, match="the gradient of the filter has no bias"):
+        kernels.launches("conv2d_weight", shape, operands("conv2d_weight", shape, "float32"), rung, bias)
+    arrays = operands("conv2d", shape, "float32")
+    with pytest.raises(ValueError, match=r"bias must have shape \(9,\)"):
+        kernels.launches("conv2d", shape, arrays, rung, np.ones(8, np.float32))
+    with pytest.raises(TypeError, match="bias must be float32 like the other arrays, got float64"):
+        kernels.launches("conv2d", shape, arrays, rung, np.ones(9))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
