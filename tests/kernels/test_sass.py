@@ -114,7 +114,8 @@ class TestTensorBudget:
                 check_tensor(sass.assemble(launch.name, ptx, arch), operator, tile, dtype)
 
 
-@needs_tools
+@pytest.mark.sass
+@pytest.mark.skipif(bool(WHY), reason=WHY or "tools are there")
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("tile", tensor.TILES, ids=str)
 @pytest.mark.parametrize("operator", ["conv2d", "conv2d_input"])
