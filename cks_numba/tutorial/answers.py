@@ -101,7 +101,7 @@ def call(function: Any, *args: Any) -> Any:
     Open
         If it returns nothing, and the `...` still stands in it.
     Wrong
-        If it is no function, fails, does not end, or returns nothing.
+        If it is no function, fails, does not end, returns nothing, or changes an array that it is given.
 
     Examples
     --------
@@ -111,6 +111,7 @@ def call(function: Any, *args: Any) -> Any:
     if not callable(function):
         raise Wrong(f"This should be a function, but it is {shown(function)}.")
     given = f"For {_with_names(function, args)}" if args else "Without arguments,"
+    before = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]
     try:
         result = _within(STEPS, function, *args)
     except Endless:
@@ -120,6 +121,9 @@ def call(function: Any, *args: Any) -> Any:
             raise Open from error
         raise Wrong(f"{given} it raised {type(error).__name__}: {error}") from error
     if result is not None and result is not NotImplemented:
+        for name, arg, kept in zip(_names(function, args) or map(shown, args), args, before, strict=True):
+            if isinstance(arg, np.ndarray) and not np.array_equal(arg, kept, equal_nan=kept.dtype.kind == "f"):
+                raise Wrong(f"{given} your function changes {name}, which others still need: write into a new array.")
         return result
     if unwritten(function):
         raise Open
@@ -167,12 +171,18 @@ def agree(answer: Any, right: Any, cases: Any, mistakes: dict[str, Any], else_: 
     raise Wrong(f"{case}, and yours is {values[where]:g}. {cause}".rstrip())
 
 
-def _with_names(function: Any, args: tuple[Any, ...]) -> str:
+def _names(function: Any, args: tuple[Any, ...]) -> list[str]:
+    """The names of the arguments; none if they are not all known."""
     try:
         names = list(inspect.signature(function).bind(*args).arguments)
     except (TypeError, ValueError):
         names = []
-    if len(names) != len(args):
+    return names if len(names) == len(args) else []
+
+
+def _with_names(function: Any, args: tuple[Any, ...]) -> str:
+    names = _names(function, args)
+    if not names:
         return f"the arguments ({', '.join(map(shown, args))})"
     return ", ".join(f"{name}={shown(value)}" for name, value in zip(names, args, strict=True))
 

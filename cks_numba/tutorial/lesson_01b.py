@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -138,7 +139,7 @@ def _numbers(*sizes: tuple[int, ...]) -> list[Any]:
 
 
 def _fill(kernel: Any, fillings: list[Filling]) -> list[Result]:
-    """Try a kernel, in which each element of out should have one thread that writes it."""
+    """Try a kernel, in which each element of out should have one thread that writes it, and each thread one element."""
     try:
         results = fills(kernel, fillings, "out")
     except Wrong as wrong:
@@ -147,12 +148,20 @@ def _fill(kernel: Any, fillings: list[Filling]) -> list[Result]:
                 _stays_in_its_row(kernel, one)
         raise
     for one in fillings:
-        writers = _writers(kernel, one)
-        if writers is not None and writers.max() > 1:
+        written = _written(kernel, one)
+        writers = np.zeros(one.right.shape, int)
+        for _, place in written:
+            writers.flat[place] += 1
+        if writers.max() > 1:
             index = ", ".join(map(str, np.argwhere(writers > 1)[0]))
             raise Wrong(
                 f"Launched with {one.where}:\nThe results are right. But {writers.max()} threads write out[{index}], "
                 "all the same. Let each thread make one element: which one is its own?"
+            )
+        if written and (most := max(Counter(thread for thread, _ in written).values())) > 1:
+            raise Wrong(
+                f"Launched with {one.where}:\nThe results are right. But one thread writes {most} elements, and others "
+                "do nothing. Let each thread make one element: which one is its own?"
             )
     return results
 
@@ -170,16 +179,12 @@ def _stays_in_its_row(kernel: Any, one: Filling) -> None:
         return
 
 
-def _writers(kernel: Any, one: Filling) -> Any:
-    """How many threads write each element; None where the source of a kernel cannot be traced."""
+def _written(kernel: Any, one: Filling) -> set[tuple[Any, int]]:
+    """The threads and the places of the elements that they write; none where the source cannot be traced."""
     try:
-        notes = _trace(kernel, one)
+        return set(_trace(kernel, one).writes)
     except Exception:  # a learner may write anything
-        return None
-    found = np.zeros(one.right.shape, int)
-    for _, place in set(notes.writes):
-        found.flat[place] += 1
-    return found
+        return set()
 
 
 def _trace(kernel: Any, one: Filling) -> Notes:

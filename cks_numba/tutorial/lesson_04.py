@@ -15,7 +15,7 @@ from .. import flops, plots, trace
 from ..geometry import Axis, ConvShape
 from ..kernels import tiled
 from ..steps.stages import amount
-from .answers import Wrong, agree, call, shown
+from .answers import STEPS, Wrong, agree, call, shown
 from .guesses import Choice, Number, Prediction
 from .own_kernel import on_one_axis
 from .trying import one_axis
@@ -174,6 +174,13 @@ def outputs_of_tap(answer: Any) -> str:
         expected = _met(*case)
         if list(range(int(got[0]), int(got[1]))) != expected:
             raise Wrong(f"{_what_is_wrong(case, got, expected)} {_cause(answer)}".rstrip())
+    try:
+        call(answer, 1, STEPS, STEPS, 1, 0, 1)
+    except Wrong:
+        raise Wrong(
+            "The results are right. But your function goes over all outputs, and a map may have many: both ends can be "
+            "computed without a loop."
+        ) from None
     return f"Right for all {len(CASES)} cases, empty ranges and large paddings too."
 
 

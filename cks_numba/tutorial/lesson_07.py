@@ -124,11 +124,7 @@ def my_backward(answer: Any) -> str:
     for shape in CASES:
         sizes = shape.x_shape, shape.w_shape, shape.y_shape
         x, w, dy = (rng.standard_normal(size).astype(np.float32) for size in sizes)
-        given = x.copy(), w.copy(), dy.copy()
-        got = call(answer, *given, shape.stride[0], shape.padding[0][0])
-        for name, before, after in zip(("x", "w", "dy"), (x, w, dy), given, strict=True):
-            if not np.array_equal(before, after):
-                raise Wrong(f"Your function changes {name}, which others still need: compute with a new array.")
+        got = call(answer, x, w, dy, shape.stride[0], shape.padding[0][0])
         if not isinstance(got, (tuple, list)) or len(got) != 3:
             raise Wrong("Return three arrays: dx, dw, db.")
         expected = regular.conv2d_input(w, dy, shape), regular.conv2d_weight(x, dy, shape), dy.sum(axis=(0, 1, 2))

@@ -65,7 +65,8 @@ def run_kernel(kernel: Any, grid: Any, block: Any, args: tuple[Any, ...], out: A
     Open
         If it changed nothing, and the `...` still stands.
     Wrong
-        If it is no kernel, does not compile, does something that no kernel may do, or leaves results untouched.
+        If it is no kernel, does not compile, does something that no kernel may do, leaves results untouched, or changes
+        an array that it should only read.
     """
     if not hasattr(kernel, "py_func"):
         raise Wrong("This should be a kernel: keep the line @cuda.jit above it.")
@@ -88,6 +89,15 @@ def run_kernel(kernel: Any, grid: Any, block: Any, args: tuple[Any, ...], out: A
             name for name, arg in zip(inspect.signature(kernel.py_func).parameters, args, strict=False) if arg is filled
         ]
         raise Wrong(_in(where) + _fault(result, filled, kernel, *names[:1]))
+    if out is not None:
+        names = [
+            name
+            for name, arg in zip(inspect.signature(kernel.py_func).parameters, args, strict=False)
+            if isinstance(arg, np.ndarray)
+        ]
+        for name, arg, kept in zip(names, arrays, before, strict=False):
+            if arg is not out and not np.array_equal(arg, kept, equal_nan=True):
+                raise Wrong(f"{_in(where)}Your kernel changes {name}, which it should only read.")
     return result
 
 
@@ -385,6 +395,11 @@ def sums_of_products(kernel: Any, cases: list[Case], names: tuple[str, str, str]
         out, result = case.launch(kernel, a, b)
         if not np.allclose(out, case.expected(a, b, case.terms), rtol=1e-4):
             raise Wrong(_in(case.where) + _what_is_wrong(kernel, case, cases, names, a, b, out))
+        negative = -case.expected(a, b, case.terms)
+        out, _ = case.launch(kernel, -a, b)
+        if not np.allclose(out, negative, rtol=1e-4):
+            said = f"With negative numbers in {names[0]}, {difference(out, negative, names[2])}"
+            raise Wrong(f"{_in(case.where)}{said}\nA sum takes every product as it is, whatever its sign.")
     if zeros:
         for case in cases:
             _multiplies_no_zero(kernel, case, names, zeros)

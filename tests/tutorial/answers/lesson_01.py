@@ -300,3 +300,16 @@ def in_an_array_of_whole_numbers(x, dy, taps, stride, padding, dilation):
             if 0 <= i < len(x):
                 dw[f] += x[i] * dy[o]
     return dw
+
+
+# --- more mistakes that a reader could make ---
+@wrong("01.3", "changes dy, which others still need")
+def overwrites_dy(x, dy, taps, stride, padding, dilation):
+    dw = np.zeros(taps)
+    for f in range(taps):
+        for o in range(len(dy)):
+            i = o * stride - padding + f * dilation
+            if 0 <= i < len(x):
+                dw[f] += x[i] * dy[o]
+    dy[:] = 0
+    return dw

@@ -917,3 +917,32 @@ def column_of_the_block(x, factor, out):
 def every_thread_makes_all(x, out):
     for i in range(x.size):
         out[i] = x[i] ** 2
+
+
+# --- one thread for everything, and inputs that change ---
+@wrong("01b.1", "one thread writes 4 elements")
+@cuda.jit
+def first_thread_alone(x, out):
+    if cuda.threadIdx.x == 0:
+        for i in range(x.size):
+            out[i] = x[i] * x[i]
+
+
+@wrong("01b.3", "changes x, which it should only read")
+@cuda.jit
+def scaled_in_place(x, factor, out):
+    row, column = cuda.grid(2)
+    if row < x.shape[0] and column < x.shape[1]:
+        x[row, column] *= factor[row]
+        out[row, column] = x[row, column]
+
+
+@wrong("01b.4", "one thread writes 9 elements")
+@cuda.jit
+def gathered_by_one_thread(x, out):
+    if cuda.grid(1) == 0:
+        for o in range(out.size):
+            total = out.dtype.type(0)
+            for i in range(max(0, o - 1), min(x.size, o + 2)):
+                total += x[i]
+            out[o] = total

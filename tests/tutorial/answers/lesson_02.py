@@ -508,3 +508,15 @@ def every_thread_makes_all(x, w, y, stride, padding):
 @wrong("02.2", ("you return the taps themselves, [1, 2]", "lo, hi"))
 def taps_in_a_list(o, size, taps, stride, padding, dilation):
     return [f for f in range(taps) if 0 <= o * stride - padding + f * dilation < size]
+
+
+# --- right for positive numbers alone ---
+@wrong("02.4", ("With negative numbers in x", "whatever its sign"))
+@cuda.jit
+def keeps_the_larger_sum(x, w, y, stride, padding):
+    o = cuda.grid(1)
+    if o < y.size:
+        acc = y.dtype.type(0)
+        for f in range(max(0, padding - o * stride), min(w.size, x.size + padding - o * stride)):
+            acc = max(acc, acc + x[o * stride - padding + f] * w[f])
+        y[o] = acc

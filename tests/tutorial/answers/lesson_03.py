@@ -545,3 +545,6 @@ def shared_by_one_block_of_outputs(dy, w, dx, stride, padding):
             if 0 <= o < dy.size:
                 acc += kept[o] * w[f]
         dx[i] = acc
+
+
+wrong("03.1", "should be a whole number, but it is 2.5", [(2.5, 2.5)] * 4)

@@ -43,8 +43,7 @@ def by_ceilings(f, size, outputs, stride, padding, dilation):
 
 @right("04.2")
 def as_a_list(f, size, outputs, stride, padding, dilation):
-    met = [o for o in range(outputs) if 0 <= o * stride - padding + f * dilation < size]
-    return [met[0], met[-1] + 1] if met else [0, 0]
+    return [*by_ceilings(f, size, outputs, stride, padding, dilation)]
 
 
 @right("04.2")
@@ -527,3 +526,10 @@ def with_inserted_zeros(x, dy, dw, stride, padding):
                 value = dy[o]
             acc += x[i] * value
         dw[f] = acc
+
+
+# --- a loop over all outputs ---
+@wrong("04.2", "without a loop")
+def by_trying_every_output(f, size, outputs, stride, padding, dilation):
+    met = [o for o in range(outputs) if 0 <= o * stride - padding + f * dilation < size]
+    return (met[0], met[-1] + 1) if met else (0, 0)
