@@ -200,6 +200,7 @@ def first_kernel(answer: Any) -> str:
     fillings = []
     for size in (4, 7, 1):
         (x,) = _numbers((size,))
+        x[1::2] *= -1
         mistakes = {
             "These are the numbers of x themselves: multiply each by itself.": x,
             "These are the doubles. A square is x[i] * x[i].": x + x,

@@ -250,6 +250,8 @@ def total(answer: Any) -> str:
             "prevent it: add in the order of the numbers of the parts."
         )
     value = _total_of(answer, parts)
+    if not np.isfinite(value):
+        raise Wrong("For parts as large as 2e16 yours is no number: a type shorter than float32 cannot hold them.")
     if float(np.float32(value)) != float(value):
         raise Wrong("The same for every order, but not in float32: make the sum a np.float32 before you return it.")
     return "The same bits for every order of arrival. The price is a second kernel, which is small."

@@ -946,3 +946,10 @@ def gathered_by_one_thread(x, out):
             for i in range(max(0, o - 1), min(x.size, o + 2)):
                 total += x[i]
             out[o] = total
+
+
+@wrong("01b.1", "2 of 4 results are wrong")
+@cuda.jit
+def keeps_the_sign(x, out):
+    i = cuda.threadIdx.x
+    out[i] = abs(x[i]) * x[i]

@@ -533,3 +533,10 @@ def with_inserted_zeros(x, dy, dw, stride, padding):
 def by_trying_every_output(f, size, outputs, stride, padding, dilation):
     met = [o for o in range(outputs) if 0 <= o * stride - padding + f * dilation < size]
     return (met[0], met[-1] + 1) if met else (0, 0)
+
+
+@wrong("04.3", "a type shorter than float32")
+def in_float16(arrived):
+    with np.errstate(all="ignore"):
+        sums = np.cumsum(np.array([value for _, value in sorted(arrived)], np.float16))
+    return np.float32(sums[-1])
