@@ -20,13 +20,12 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from ..geometry import OPERATORS
 from . import accuracy, cases, cpu, results
 from .results import OURS, PEER, Bar, Row
-from .timing import WARM, Probe, burst, clean_rounds, keep_memory
+from .timing import WARM, Probe, burst, clean_rounds
 
 Call = Callable[[], Any]
 CALLS = 5
@@ -58,8 +57,6 @@ def _output_padding(case: cases.Case) -> list[int]:
 def _pytorch(case: cases.Case, first: Any, second: Any, layout: str, threads: int) -> Call:
     import torch
 
-    torch.set_num_threads(threads)
-    torch.set_grad_enabled(False)
     if not (is_forward(case) and case.operator == "conv2d_input"):
         return cpu.peer_in_layout(case, first, second, layout)
     form = torch.channels_last if layout == "NHWC" else torch.contiguous_format
@@ -305,8 +302,7 @@ def run(rounds: int, threads: int, quick: bool, check: bool, csv_file: Path | No
     chosen = [case for case in chosen if only in f"{case.operator} {case.name}"]
     if not chosen:
         raise RuntimeError(f"no case has {only!r} in it")
-    numba.set_num_threads(threads)
-    keep_memory()
+    cpu.prepare(threads)
     probe, rows, ratios = Probe(threads), [], []
     print(f"{'time over ours':<64} {'ours, ms':>9} {'NCHW':>6} {' '.join(f'{p.name:>12}' for p in present)}")
     for case in chosen:

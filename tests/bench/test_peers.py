@@ -117,6 +117,7 @@ def test_the_command_names_who_is_left_out_and_misses_bars_only_with_check(monke
     monkeypatch.setattr(cases, "peer_table", lambda *_: [cases.Case("dense", name, TINY) for name in OPERATORS])
     here, gone = StandIn.named("Here", ()), StandIn.named("Gone", ("no_such_package",))
     monkeypatch.setattr(peers, "PEERS", (here, gone))
+    monkeypatch.setattr(peers.cpu, "prepare", lambda threads: None)  # PyTorch goes on keeping gradients
     monkeypatch.setattr(peers, "PAUSE", 0.0)
     monkeypatch.setattr(peers, "WARM", 0.0)
     path = tmp_path / "rows.csv"
