@@ -57,7 +57,7 @@ from .registers import (
 from .tile import LINE_BYTES, WRITE, put_sums, sums_along
 
 SLOWER = 1.5  # A product takes so many times as long as in a tile that reads packed filters.
-KEEPING = 4  # To keep a tile between taps takes as long as so many vectors of terms.
+KEEPING = 8  # To keep a tile between taps takes as long as so many vectors of terms.
 PACKING = 8  # To pack a filter takes as long as its products for so many positions.
 PAIR, HALF = 2, TILE_ROWS // 2  # Positions of a tile, and rows of vectors for each of them.
 CHANNELS = HALF * TILE_VECTORS  # Channels of a tile.
