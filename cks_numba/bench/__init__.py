@@ -2,6 +2,7 @@
 
 ==========  =====================================================================
 `cpu`       the CPU backend against PyTorch, the regular way and BLAS
+`peers`     the CPU backend against PyTorch, ONNX Runtime, OpenVINO and JAX
 `ablation`  the special paths of the CPU backend, each with and without it
 `gpu`       the rungs on a GPU against cuDNN, and what a call costs in Python
 `emulator`  what the emulator takes to compile and to run a kernel

@@ -21,7 +21,7 @@ from unittest import mock
 import numba
 import numpy as np
 
-from ..backends.cpu import compiled, few, gather, weight
+from ..backends.cpu import compiled, few, gather, unpacked, weight
 from ..buffers import Layout
 from ..flops.text import put_between
 from ..geometry import ConvShape
@@ -70,7 +70,7 @@ class SpecialPath(NamedTuple):
 
 def _forget() -> None:
     """Forget all sizes that were chosen before."""
-    for function in (gather.sizes_of, gather.needed, weight.sizes_of):
+    for function in (gather.sizes_of, gather.needed, weight.sizes_of, unpacked.pays):
         function.cache_clear()
 
 
@@ -126,8 +126,8 @@ PATHS = (
         ("narrow",),
         {
             "gather.py": "narrow NARROW pack_columns sum_of_products_along put_sums",
-            "tile.py": "sum_of_products_along put_sums add_products_along",
-            "registers.py": "add_products_along",
+            "tile.py": "sums_along put_sums",
+            "registers.py": "products_along store_sums",
         },
     ),
     SpecialPath(
@@ -181,6 +181,13 @@ PATHS = (
         ((compiled, "SERIAL_BELOW", 0),),
         ("threads",),
         {"compiled.py": "SERIAL_BELOW"},
+    ),
+    SpecialPath(
+        "filters in place",
+        "filters packed for every layer",
+        ((unpacked, "SLOWER", ALL),),
+        ("kernels",),
+        {"unpacked.py": "*", "tile.py": "sums_along put_sums", "registers.py": "products_along store_sums"},
     ),
 )
 
@@ -243,7 +250,7 @@ def choices(call: Callable[[], Any]) -> dict[str, Any]:
         return noted
 
     with ExitStack() as stack:
-        for module in (gather, weight):
+        for module in (gather, weight, unpacked):
             stack.enter_context(mock.patch.object(module, "start", start))
             stack.enter_context(mock.patch.object(module, "sizes_of", noting(module.sizes_of)))
         call()

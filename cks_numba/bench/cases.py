@@ -14,10 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import product
+from math import prod
 from typing import NamedTuple
 
 from ..flops import networks
 from ..geometry import OPERATORS, ConvShape, plan
+
+MapSizes = tuple[int, int, int, int, int, int, int]
+"""IH = IW, IC, OC, FH = FW, stride, padding and channel groups of a layer."""
 
 # N, IH = IW, IC, OC, FH = FW, stride, padding
 AUTHORS: dict[str, tuple[tuple[int, ...], ...]] = {
@@ -91,6 +95,78 @@ GPU_BATCHES = (128, 32, 512, 1)
 """Batches for a GPU; the most telling one comes first."""
 
 
+ODD = ("few channels", "large filters")
+"""Sources of `PEER_LAYERS` whose tiles are hard to fill."""
+TRANSPOSED = "transposed"
+"""The source whose layers are transposed convolutions: they run `conv2d_input` forward."""
+PEER_BATCHES = (1, 16, 64)
+PEER_FLOP, PEER_BYTES = 2e10, 2**28
+"""Most work, and most bytes of an array, of a case of `peer_table` with more than one image."""
+
+
+def _depthwise(*rows: tuple[int, int, int, int]) -> tuple[MapSizes, ...]:
+    """Layers with a filter for each channel, from IH = IW, channels, FH = FW and stride."""
+    return tuple((size, c, c, taps, stride, taps // 2, c) for size, c, taps, stride in rows)
+
+
+# Layers on which libraries that are made for inference are fast, and those on which a tile is hard to fill.
+# The sizes of the networks are for images of 224x224: MobileNetV3-Large from table 1 of Howard et al. 2019 (arXiv
+# 1905.02244), EfficientNet-B0 from table 1 of Tan and Le 2019 (1905.11946), ConvNeXt-T from table 9 of Liu et al. 2022
+# (2201.03545), ResNeXt-50 (32x4d) from table 1 of Xie et al. 2017 (1611.05431), with the stride in the 3x3 layer. A
+# layer that two of them have is listed with the first.
+PEER_LAYERS: dict[str, tuple[MapSizes, ...]] = {
+    "dense": (
+        (2, 512, 512, 3, 1, 1, 1),
+        (4, 512, 512, 3, 1, 1, 1),
+        (7, 512, 512, 3, 1, 1, 1),
+        (8, 256, 256, 3, 1, 1, 1),
+        (14, 256, 256, 3, 1, 1, 1),
+        (16, 128, 256, 3, 2, 1, 1),
+        (28, 128, 128, 3, 1, 1, 1),
+        (7, 512, 2048, 1, 1, 0, 1),
+        (56, 64, 256, 1, 1, 0, 1),
+    ),
+    TRANSPOSED: ((8, 256, 512, 4, 2, 1, 1), (64, 3, 64, 4, 2, 1, 1)),
+    "few channels": ((4096, 3, 8, 3, 2, 1, 1), (1080, 3, 16, 3, 1, 1, 1)),
+    "large filters": ((32, 64, 64, 31, 1, 15, 1), (512, 3, 8, 65, 1, 32, 1)),
+    "MobileNetV3-Large": _depthwise(
+        (112, 16, 3, 1),
+        (112, 64, 3, 2),
+        (56, 72, 3, 1),
+        (56, 72, 5, 2),
+        (28, 120, 5, 1),
+        (28, 240, 3, 2),
+        (14, 200, 3, 1),
+        (14, 184, 3, 1),
+        (14, 480, 3, 1),
+        (14, 672, 3, 1),
+        (14, 672, 5, 2),
+        (7, 960, 5, 1),
+    ),
+    "EfficientNet-B0": _depthwise(
+        (112, 32, 3, 1),
+        (112, 96, 3, 2),
+        (56, 144, 3, 1),
+        (56, 144, 5, 2),
+        (28, 240, 5, 1),
+        (14, 480, 5, 1),
+        (14, 672, 5, 1),
+        (7, 1152, 5, 1),
+        (7, 1152, 3, 1),
+    ),
+    "ConvNeXt-T": _depthwise((56, 96, 7, 1), (28, 192, 7, 1), (14, 384, 7, 1), (7, 768, 7, 1)),
+    "ResNeXt-50": (
+        (56, 128, 128, 3, 1, 1, 32),
+        (56, 256, 256, 3, 2, 1, 32),
+        (28, 256, 256, 3, 1, 1, 32),
+        (28, 512, 512, 3, 2, 1, 32),
+        (14, 512, 512, 3, 1, 1, 32),
+        (14, 1024, 1024, 3, 2, 1, 32),
+        (7, 1024, 1024, 3, 1, 1, 32),
+    ),
+}
+
+
 class Case(NamedTuple):
     """One operator of one layer: a row of the table."""
 
@@ -103,11 +179,13 @@ class Case(NamedTuple):
         """Sizes and source in one line."""
         s = self.shape
         sizes = f"{s.ih}x{s.ih} n {s.n} {s.ic}->{s.oc} f {s.fh} s {s.stride[0]} p {s.padding[0][0]}"
+        sizes += f" g {s.groups}" if s.groups > 1 else ""
         return f"{sizes:<30} {self.source}"
 
 
-def _shape(n: int, size: int, ic: int, oc: int, taps: int, stride: int, padding: int) -> ConvShape:
-    return ConvShape(n=n, ih=size, iw=size, ic=ic, oc=oc, fh=taps, fw=taps, stride=stride, padding=padding)
+def _shape(n: int, size: int, ic: int, oc: int, taps: int, stride: int, padding: int, groups: int = 1) -> ConvShape:
+    keys = dict(n=n, ih=size, iw=size, ic=ic, oc=oc, fh=taps, fw=taps, groups=groups)
+    return ConvShape(**keys, stride=stride, padding=padding)
 
 
 def _row(s: ConvShape) -> tuple[int, ...]:
@@ -178,3 +256,27 @@ def gpu_table(batches: Iterable[int] = GPU_BATCHES) -> Iterator[Case]:
     for n in batches:
         for source, operator, (_, *sizes) in layers():
             yield Case(source, operator, _shape(n, *sizes))
+
+
+def peer_table(batches: Iterable[int] = PEER_BATCHES) -> Iterator[Case]:
+    """Yield all three operators of `PEER_LAYERS`, with each batch that a machine can take.
+
+    Parameters
+    ----------
+    batches : iterable of int
+
+    Yields
+    ------
+    Case
+
+    Examples
+    --------
+    >>> {case.source for case in peer_table()} == set(PEER_LAYERS)
+    True
+    """
+    for n, (source, layers_) in product(batches, PEER_LAYERS.items()):
+        for sizes, operator in product(layers_, OPERATORS):
+            shape = _shape(n, *sizes)
+            largest = max(prod(shape.x_shape), prod(shape.y_shape), prod(shape.w_shape))
+            if n == 1 or (2 * plan(operator, shape).useful <= PEER_FLOP and 4 * largest <= PEER_BYTES):
+                yield Case(source, operator, shape)

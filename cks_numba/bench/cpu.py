@@ -97,6 +97,17 @@ def has_peer() -> bool:
     return True
 
 
+def prepare(threads: int) -> None:
+    """Set the threads of this library and of PyTorch, which then keeps no gradients; freed memory stays."""
+    numba.set_num_threads(threads)
+    keep_memory()
+    if has_peer():
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(False)
+
+
 # --- one case ------------------------------------------------------------------------------------
 def _checked(case: cases.Case, calls: dict[tuple[str, str], Callable[[], Any]]) -> None:
     """Check that all contenders give the same result, up to rounding."""
@@ -141,13 +152,7 @@ def measure(case: cases.Case, rounds: int, probe: Probe) -> tuple[dict[tuple[str
 # --- the command ---------------------------------------------------------------------------------
 def time_cases(listed: Sequence[cases.Case], rounds: int, threads: int) -> list[Row]:
     """Time all contenders on all cases, and print a line for each case."""
-    numba.set_num_threads(threads)
-    keep_memory()
-    if has_peer():
-        import torch
-
-        torch.set_num_threads(threads)
-        torch.set_grad_enabled(False)
+    prepare(threads)
     rows: list[Row] = []
     probe = Probe(threads)
     print(f"{'case':<64} {'rate':>6} {'of BLAS':>8} {'PyTorch':>8} {'regular':>8}  (times as long as ours)")

@@ -53,10 +53,12 @@ class Row:
     threads: int
     versions: str
     commit: str
+    groups: int = 1
 
     @property
     def case(self) -> tuple[Any, ...]:
-        return self.operator, self.n, self.ih, self.ic, self.oc, self.fh, self.stride, self.padding
+        sizes = self.ih, self.ic, self.oc, self.fh, self.stride, self.padding, self.groups
+        return self.operator, self.n, *sizes
 
 
 # --- one row -------------------------------------------------------------------------------------
@@ -72,10 +74,10 @@ def machine() -> str:
 
 
 @cache
-def versions() -> str:
-    """Versions of the packages that a timing depends on."""
+def versions(packages: tuple[str, ...] = ("numpy", "numba", "torch")) -> str:
+    """Versions of the packages that a timing depends on, without those that are not installed."""
     found = []
-    for name in ("numpy", "numba", "torch"):
+    for name in packages:
         try:
             found.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
@@ -126,6 +128,7 @@ def row_of(case: cases.Case, name: str, layout: str, seconds: list[float]) -> Ro
         threads=0,
         versions=versions(),
         commit=commit(),
+        groups=s.groups,
     )
 
 

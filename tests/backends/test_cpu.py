@@ -27,7 +27,7 @@ from reference import HARD_SHAPES, brute_force, in_a_process, integers, random_s
 import cks_numba as cks
 from cks_numba import plan_table
 from cks_numba.backends import cpu
-from cks_numba.backends.cpu import compiled, depthwise, few, gather, registers, threads, tile, weight
+from cks_numba.backends.cpu import compiled, depthwise, few, gather, registers, threads, tile, unpacked, weight
 from cks_numba.geometry import OPERATORS, ConvShape
 
 DTYPES = ("float32", "float64")
@@ -132,8 +132,11 @@ SIZES = (
     (gather, "COPY_BYTES"),
     (depthwise, "CHUNK_BYTES"),
     (depthwise, "POSITIONS"),
+    (unpacked, "CHUNK_BYTES"),
+    (unpacked, "SLOWER"),
 )
-SMALL = {"as they are": (), "small": (3000, 9000, 20, 5000, 20, 5000, 3000, 30_000, 20), "least": (1,) * 9}
+SMALL = {"as they are": (), "small": (3000, 9000, 20, 5000, 20, 5000, 3000, 30_000, 20, 1, 0)}
+SMALL["least"] = (1,) * 11
 
 
 @pytest.fixture(params=SMALL)
@@ -145,11 +148,15 @@ def sizes(request, monkeypatch):
         monkeypatch.setattr(gather, "PANEL_BYTES", {"conv2d": panel, "conv2d_input": panel + 500})
     for name, value in zip(SIZES, SMALL[request.param][1:], strict=False):
         monkeypatch.setattr(*name, value)
-    for module in (gather, weight, depthwise):
-        module.sizes_of.cache_clear()
+    forget_sizes()
     yield
-    for module in (gather, weight, depthwise):
+    forget_sizes()
+
+
+def forget_sizes():
+    for module in (gather, weight, depthwise, unpacked):
         module.sizes_of.cache_clear()
+    unpacked.pays.cache_clear()
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -169,7 +176,7 @@ def test_hard_and_large_shapes(operator, sizes):
 # --- the arguments of a kernel -------------------------------------------------------------------
 RECORDS = (
     *(gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightSizes, few.FewSizes, compiled.TableRow),
-    *(depthwise.DepthwiseSizes, depthwise.BandRow),
+    *(depthwise.DepthwiseSizes, depthwise.BandRow, unpacked.UnpackedSizes),
 )
 
 
@@ -325,6 +332,60 @@ def test_results_past_the_caches(monkeypatch):
     gather.sizes_of.cache_clear()
 
 
+# --- few positions -------------------------------------------------------------------------------
+def unpacked_shapes(count):
+    """Yield layers whose terms are whole vectors, with few positions and any groups, steps and padding."""
+    rng = random.Random(2)
+    while count:
+        lanes = registers.VECTOR_BYTES // 4
+        groups, ic, oc = rng.choice((1, 1, 2, 3)), lanes * rng.randint(1, 3), rng.choice((1, 2, 9, 17, 30))
+        sizes = dict(n=rng.randint(1, 3), ih=rng.randint(1, 6), iw=rng.randint(1, 6), ic=ic * groups, oc=oc * groups)
+        steps = dict(stride=(rng.randint(1, 3), rng.randint(1, 3)), dilation=rng.choice((1, 1, 2, (1, 3))))
+        padding = ((rng.randint(0, 3), rng.randint(0, 4)), (rng.randint(0, 3), rng.randint(0, 3)))
+        try:
+            yield ConvShape(
+                **sizes, **steps, fh=rng.randint(1, 5), fw=rng.randint(1, 5), padding=padding, groups=groups
+            )
+        except ValueError:  # the filter is larger than the padded input
+            continue
+        count -= 1
+
+
+@pytest.mark.parametrize("chunk", [1, 2048])
+def test_filters_that_are_not_packed(chunk, monkeypatch):
+    """Inputs may run along any axis and backwards, as long as the terms of a tap lie side by side in w."""
+    monkeypatch.setattr(unpacked, "SLOWER", 0)
+    monkeypatch.setattr(unpacked, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
+    forget_sizes()
+    layouts = (NHWC, 1), (NCHW, 1), (NHWC, -2), ((3, 1, 2, 0), -1)
+    w_layouts = (NHWC, 1), ((2, 1, 0, 3), 1)
+    rng, used = random.Random(3), set()
+    for k, shape in enumerate(unpacked_shapes(40)):
+        layout = [rng.choice(layouts), rng.choice(w_layouts), rng.choice(layouts)]
+        x, w = (placed(a, *how) for a, how in zip(operands("conv2d", shape), layout[:2], strict=True))
+        used.add(unpacked.fits("conv2d", shape, x, w))
+        check("conv2d", shape, layout, dtypes=(DTYPES[k % 2],))
+    forget_sizes()
+    assert used == {True}
+
+
+def test_which_filters_are_not_packed():
+    """Those that few positions meet, in small groups; large sources in NCHW, which would be copied, do not count."""
+
+    def fits(operator="conv2d", order=NHWC, w_order=NHWC, **sizes):
+        shape = ConvShape(**{**dict(n=1, ih=4, iw=4, ic=512, oc=8, fh=3, fw=3, padding=1), **sizes})
+        x, w = np.empty(shape.x_shape, np.float32), np.empty(shape.w_shape, np.float32)
+        return unpacked.fits(operator, shape, placed(x, order, 1), placed(w, w_order, 1))
+
+    assert fits() and fits(ih=2, iw=2) and fits(order=NCHW) and fits(groups=4, ic=1024)
+    assert not fits(operator="conv2d_input") and not fits(w_order=NCHW) and not fits(ic=509)
+    assert (
+        not fits(n=16) and not fits(ih=14, iw=14) and not fits(ic=16) and not fits(ih=90, iw=90, stride=30, order=NCHW)
+    )
+    assert fits(ih=90, iw=90, stride=30)
+
+
 # --- depthwise -----------------------------------------------------------------------------------
 def depthwise_shapes(count):
     """Yield depthwise layers: channels that fill tiles or not, few and many images, any step and padding."""
@@ -425,13 +486,14 @@ def sweep_on_threads():
     in_parts = ConvShape(n=9, ih=20, iw=19, ic=32, oc=30, fh=3, fw=2, padding=1)
     each_alone = ConvShape(n=9, ih=20, iw=19, ic=70, oc=70, fh=3, fw=5, padding=2, groups=70)
     one_image = ConvShape(n=1, ih=33, iw=29, ic=70, oc=70, fh=5, fw=3, padding=2, groups=70)
+    few_positions = ConvShape(n=1, ih=4, iw=3, ic=256, oc=150, fh=3, fw=3, padding=1)
+    assert unpacked.pays(few_positions, 4)
+    layers = *product((large, few_channels, in_parts, each_alone, one_image), (NHWC, NCHW)), (few_positions, NHWC)
     found = {}
     for number in (1, 2, 3, 3, 2, 3):
         numba.set_num_threads(number)
         check_all(FEW_SHAPES, (NCHW, 1))
-        for operator, shape, order in product(
-            OPERATORS, (large, few_channels, in_parts, each_alone, one_image), (NHWC, NCHW)
-        ):
+        for operator, (shape, order) in product(OPERATORS, layers):
             bits = same_bits_again(operator, shape, order)
             assert found.setdefault((operator, shape), bits) == bits, f"{operator} on {number} threads"
     assert compiled._workers().workers == 2
@@ -714,7 +776,9 @@ def sweep_as_on(vector_bytes, rows, vectors):
     for module, name in product((compiled, few, gather, registers, tile, weight), values):
         if hasattr(module, name):
             setattr(module, name, values[name])
-    importlib.reload(depthwise)  # its helpers are made for a number of rows
+    gather.sum_of_products_along = tile.sums_along(rows)  # these helpers are made for a number of rows
+    importlib.reload(depthwise)
+    importlib.reload(unpacked)
     shapes = [random_shape(random.Random(seed), channels=5 + 4 * (seed % 5)) for seed in range(40)]
     for layout in ((NHWC, 1), (NCHW, 1), (NHWC, -2)):
         check_all((*shapes, *ALL_SHAPES), layout)

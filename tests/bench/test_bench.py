@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cks_numba import flops
-from cks_numba.bench import calls, cases, cpu, depthwise, emulator, results, timing
+from cks_numba.bench import calls, cases, cpu, emulator, results, timing
 from cks_numba.commands import main
 from cks_numba.flops.text import put_between
 from cks_numba.geometry import OPERATORS, ConvShape, plan
@@ -214,33 +214,3 @@ def test_what_is_timed_of_the_emulator():
     calls = []
     assert 0 <= emulator.seconds_of(lambda: calls.append(1), -1.0) < 1 and len(calls) == emulator.TRIES
     assert emulator.seconds_of(lambda: calls.append(1), 60) < 60 and len(calls) == emulator.TRIES + 1
-
-
-# --- depthwise layers ----------------------------------------------------------------------------
-def test_depthwise_cases_are_all_of_their_kind():
-    listed = list(depthwise.listed())
-    assert len(listed) == len(set(listed)) == 2 * 4 * 3 * 2 * 3
-    for case in listed:
-        s = case.shape
-        assert s.groups == s.ic == s.oc and s.oh == -(-s.ih // s.stride[0])
-
-
-def test_depthwise_bars_decide_only_with_check(monkeypatch, capsys):
-    pytest.importorskip("torch", reason="compares with PyTorch")
-    tiny = ConvShape(n=1, ih=5, iw=5, ic=9, oc=9, fh=3, fw=3, padding=1, groups=9)
-    monkeypatch.setattr(
-        depthwise, "listed", lambda: [cases.Case("depthwise", operator, tiny) for operator in OPERATORS]
-    )
-    monkeypatch.setattr(depthwise, "LEAST", 0.0)
-    for bar, check, code in ((0.0, True, 0), (1e9, True, 1), (1e9, False, 0)):
-        monkeypatch.setattr(depthwise, "BAR", bar)
-        assert depthwise.run(1, 1, False, check, "") == code
-    assert capsys.readouterr().out.count("geometric mean") == 9
-    with pytest.raises(RuntimeError, match="no case has 'nothing'"):
-        depthwise.run(1, 1, False, False, "nothing")
-
-
-def test_depthwise_needs_pytorch(monkeypatch):
-    monkeypatch.setattr(depthwise, "has_peer", lambda: False)
-    with pytest.raises(RuntimeError, match="pip install torch"):
-        depthwise.run(1, 1, True, False, "")

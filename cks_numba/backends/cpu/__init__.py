@@ -1,10 +1,10 @@
 """The operators on a CPU: the plan's groups as one grouped GEMM, compiled by Numba.
 
 `plain` is the version for reading, in plain NumPy. In the compiled version `tile` has the inner loop, and a table of
-what it multiplies for each operator. `gather` (conv2d and conv2d_input), `weight` (conv2d_weight) and `few`
-(conv2d_weight with few channels) are built on it; `depthwise` has a loop of its own, for layers with a filter for each
-channel. `threads` share the tasks. The environment variable
-CKS_NUMBA_CPU=numpy selects `plain`, which also takes over if Numba cannot compile.
+what it multiplies for each operator. `gather` (conv2d and conv2d_input), `weight` (conv2d_weight), `unpacked` (conv2d
+with few positions) and `few` (conv2d_weight with few channels) are built on it; `depthwise` has a loop of its own, for
+layers with a filter for each channel. `threads` share the tasks. The environment variable CKS_NUMBA_CPU=numpy selects
+`plain`, which also takes over if Numba cannot compile.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numba.core.errors import NumbaError
 from ... import checks
 from ...buffers import with_unit_axes
 from ...geometry import ConvShape
-from . import depthwise, gather, plain, weight
+from . import depthwise, gather, plain, unpacked, weight
 
 Array = np.ndarray[Any, Any]
 _CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU", "numba"), ("numba", "numpy"))
@@ -59,6 +59,8 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
             depthwise.run(operator, shape, first, second, out)
         elif operator == "conv2d_weight":
             weight.run(shape, first, second, out)
+        elif operator == "conv2d" and unpacked.fits(operator, shape, first, second):
+            unpacked.run(operator, shape, first, second, out)
         elif operator == "conv2d":
             gather.run(operator, shape, first, second, out)
         else:

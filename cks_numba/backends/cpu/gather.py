@@ -48,7 +48,7 @@ from .registers import (
     wait_for_streams,
     zeros,
 )
-from .tile import LINE_BYTES, copy_part, pack, put, put_sums, sum_of_products, sum_of_products_along
+from .tile import LINE_BYTES, copy_part, pack, put, put_sums, sum_of_products, sums_along
 
 # The largest panel of packed filters, and all panels of a task together.
 PANEL_BYTES = {"conv2d": L2_BYTES // 2, "conv2d_input": 3 * L2_BYTES // 8}
@@ -57,6 +57,7 @@ STREAM_BYTES = 2**20  # Results of at least this size are written past the cache
 NARROW = 4  # With at most so many channels of the result, the lanes of a tile hold terms of one sum.
 AHEAD = 16  # Number of terms from the one that is being packed to the one that is fetched into the cache.
 COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
+sum_of_products_along = sums_along(TILE_ROWS)
 
 
 # --- what the kernels are given ------------------------------------------------------------------
@@ -314,7 +315,7 @@ def place_rows(h, w, place, count, source_steps, out_steps, source_rows, out_row
 
 @helper
 def pack_columns(zero, panel, filters, steps, taps_h, taps_w, terms, lanes):
-    """Copy filters to (lane, fh, fw, term), the form that `sum_of_products_along` reads."""
+    """Copy filters to (lane, fh, fw, term), the form that `sums_along` reads."""
     step, count = terms * bytes_of(zero), taps_h.number * taps_w.number
     for tap in range(count):
         at = filters + tap_offset(tap, taps_h, taps_w, steps)
@@ -428,10 +429,10 @@ def gather(zero, arguments):
                     if narrow:
                         here = min(TILE_VECTORS, last_lane - lane)
                         tile = sum_of_products_along(
-                            zeros(zero), addresses_in(source_rows), a, b, (here - 1) * column,
+                            zeros(zero), addresses_in(source_rows), a, b, (column, here - 1),
                             loops, (a_h, a_w, size), (b_h, b_w, size),
                         )  # fmt: skip
-                        put_sums(tile, zero, out_rows, rows, here, sizes.out.c, c > 0, tile_rows)
+                        put_sums(tile, zero, out_rows, rows, here, sizes.out.c, c > 0, tile_rows, int(TILE_VECTORS))
                         b += here * column
                     else:
                         here = min(width, last_lane - lane)

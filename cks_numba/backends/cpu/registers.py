@@ -150,26 +150,37 @@ def add_products(typing, tile, rows, a, b_address):
     return tile(tile, rows, types.int64, types.int64), codegen
 
 
-@intrinsic
-def add_products_along(typing, tile, rows, a, b_first, b_second):
-    """tile[r, v] + A[r] * B[v], lane by lane, where A[r] is a vector at rows[r] + a, and B[v] one at b_first, b_second.
+def products_along(count):
+    """Return the intrinsic tile[r, v] + A[r] * B[v], lane by lane, for the first `count` rows of A.
 
-    This is the other use of a tile: its lanes hold terms of one sum and are added up at the end.
+    A[r] is a vector at rows[r] + a, and B[v] one at b + v*b_step, or at b + last*b_step if v is past `last`. The fewer
+    rows, the more vectors has each. This is the other use of a tile: its lanes hold terms of one sum and are added up
+    at the end.
     """
-    vector, size = _vector(tile.dtype), tile.dtype.bitwidth // 8
+    columns = TILE_ROWS * TILE_VECTORS // count
 
-    def codegen(context, b, signature, args):
-        result, row_addresses, offset = args[:3]
-        columns = [_load(b, at, vector, size) for at in args[3:]]
-        for r in range(TILE_ROWS):
-            row = _load(b, b.add(b.extract_value(row_addresses, r), offset), vector, size)
-            for v in range(TILE_VECTORS):
-                k = r * TILE_VECTORS + v
-                total = b.call(_fma(b, vector), [row, columns[v], b.extract_value(result, k)])
-                result = b.insert_value(result, total, k)
-        return result
+    @intrinsic
+    def add_products_along(typing, tile, rows, a, b_first, b_step, last):
+        vector, size = _vector(tile.dtype), tile.dtype.bitwidth // 8
 
-    return tile(tile, rows, types.int64, types.int64, types.int64), codegen
+        def codegen(context, b, signature, args):
+            def column(v):
+                v = b.select(b.icmp_signed("<", args[5], I64(v)), args[5], I64(v))
+                return _load(b, b.add(args[3], b.mul(args[4], v)), vector, size)
+
+            result = args[0]
+            b_columns = [column(v) for v in range(columns)]
+            for r in range(count):
+                row = _load(b, b.add(b.extract_value(args[1], r), args[2]), vector, size)
+                for v in range(columns):
+                    k = r * columns + v
+                    total = b.call(_fma(b, vector), [row, b_columns[v], b.extract_value(result, k)])
+                    result = b.insert_value(result, total, k)
+            return result
+
+        return tile(tile, rows, *[types.int64] * 4), codegen
+
+    return add_products_along
 
 
 def row_products(count, taps):
@@ -279,6 +290,33 @@ def stream(typing, tile, rows):
         return context.get_dummy_value()
 
     return types.void(tile, rows), codegen
+
+
+@intrinsic
+def store_sums(typing, tile, address):
+    """Add up the lanes of each vector of a tile, and write the sums to neighbouring places from an address on.
+
+    Vectors are added in pairs: half of the lanes of what comes out belong to each of the two. A vector without another
+    one is its own.
+    """
+    vector = _vector(tile.dtype)
+
+    def codegen(context, b, signature, args):
+        def picked(x, y, half, k):
+            lanes = [c - (c & half) + half * k + (vector.count if c & half else 0) for c in range(vector.count)]
+            return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, vector.count), lanes))
+
+        sums = [b.extract_value(args[0], k) for k in range(TILE_ROWS * TILE_VECTORS)]
+        half = 1
+        while half < vector.count:
+            pairs = zip(sums[::2], [*sums[1::2], sums[-1]], strict=False)
+            sums = [b.fadd(picked(x, y, half, 0), picked(x, y, half, 1)) for x, y in pairs]
+            half *= 2
+        for k, numbers in enumerate(sums):
+            _store(b, numbers, _plus_bytes(b, args[1], k * VECTOR_BYTES), tile.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(tile, types.int64), codegen
 
 
 @intrinsic

@@ -28,7 +28,6 @@ from .registers import (
     VECTOR_BYTES,
     add_memory,
     add_products,
-    add_products_along,
     addresses_in,
     bytes_of,
     copy_rows,
@@ -37,7 +36,9 @@ from .registers import (
     fill_vector,
     helper,
     number_at,
+    products_along,
     store,
+    store_sums,
     write_number,
 )
 
@@ -61,19 +62,24 @@ def sum_of_products(tile, rows, a, b, counts, a_steps, b_steps):
     return tile
 
 
-@helper
-def sum_of_products_along(tile, rows, a, b, second, counts, a_steps, b_steps):
-    """tile + two sums of products for each row, with neighbouring terms in the lanes; see `add_products_along`.
+def sums_along(count):
+    """Return a helper: tile + sums of products for `count` rows, with neighbouring terms in the lanes.
 
-    The bytes from the terms of the first sum in B to those of the second are `second`.
+    `b_columns` are the step from the terms of one sum in B to those of the next, and the number of the last sum.
     """
-    for i in range(counts[0]):
-        for j in range(counts[1]):
-            a_first = a + i * a_steps[0] + j * a_steps[1]
-            b_first = b + i * b_steps[0] + j * b_steps[1]
-            for k in range(0, counts[2] * b_steps[2], VECTOR_BYTES):
-                tile = add_products_along(tile, rows, a_first + k, b_first + k, b_first + second + k)
-    return tile
+    add_products_along = products_along(count)
+
+    @helper
+    def sum_of_products_along(tile, rows, a, b, b_columns, counts, a_steps, b_steps):
+        for i in range(counts[0]):
+            for j in range(counts[1]):
+                a_first = a + i * a_steps[0] + j * a_steps[1]
+                b_first = b + i * b_steps[0] + j * b_steps[1]
+                for k in range(0, counts[2] * b_steps[2], VECTOR_BYTES):
+                    tile = add_products_along(tile, rows, a_first + k, b_first + k, b_columns[0], b_columns[1])
+        return tile
+
+    return sum_of_products_along
 
 
 @helper
@@ -218,14 +224,12 @@ def put(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
 
 
 @helper
-def put_sums(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
-    """Add up the lanes of a tile of `sum_of_products_along`, and write or add the sums to memory."""
-    store(tile, addresses_in(tile_rows))
+def put_sums(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows, columns):
+    """Add up the lanes of a tile of `sums_along`, with `columns` sums in a row, and write or add them to memory."""
+    store_sums(tile, tile_rows[0])
     for r in range(rows):
         for v in range(lanes):
-            value = zero
-            for k in range(0, VECTOR_BYTES, bytes_of(zero)):
-                value += number_at(zero, tile_rows[r] + v * VECTOR_BYTES + k)
+            value = number_at(zero, tile_rows[0] + (r * columns + v) * bytes_of(zero))
             at = out_rows[r] + v * lane_step
             if add:
                 value += number_at(zero, at)

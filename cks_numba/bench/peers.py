@@ -1,0 +1,325 @@
+"""``cks-numba bench --peers``: this library against PyTorch, ONNX Runtime, OpenVINO and JAX.
+
+Forward layers meet all of them, gradients PyTorch and JAX; a peer that is not installed is left out. Each has the
+layout of memory that is usual for it. ONNX Runtime and OpenVINO are given filters that do not change, which they
+bring into their own order once, before anything is timed; the others read the filters anew in each call.
+
+A burst has calls of one contender alone. It begins with a pause, in which the threads of the contender before it
+stop to spin, and with untimed calls; the bursts of the contenders alternate. The layers are those of
+`cases.PEER_LAYERS`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..geometry import OPERATORS
+from . import accuracy, cases, cpu, results
+from .results import OURS, PEER, Bar, Row
+from .timing import WARM, Probe, burst, clean_rounds
+
+Call = Callable[[], Any]
+CALLS = 5
+"""Timed calls of a burst."""
+PAUSE = 0.02
+"""Seconds of the pause at the start of a burst."""
+LEAST = 0.75
+"""Bar: least time of the best peer over ours in any case."""
+PACKAGES = ("numpy", "numba", "torch", "onnxruntime", "openvino", "jax", "jaxlib")
+"""Packages whose versions are in the CSV."""
+
+
+def is_forward(case: cases.Case) -> bool:
+    """Whether a layer computes its results with the operator of this case, and not a gradient."""
+    return case.operator == ("conv2d_input" if case.source == cases.TRANSPOSED else "conv2d")
+
+
+# --- the peers -----------------------------------------------------------------------------------
+def _nchw(array: Any) -> Any:
+    return np.ascontiguousarray(array.transpose(0, 3, 1, 2))
+
+
+def _output_padding(case: cases.Case) -> list[int]:
+    """Rows and columns of a transposed layer's result that lie beyond the last window."""
+    axes = case.shape.h, case.shape.w
+    return [a.size + a.before + a.after - (a.outputs - 1) * a.stride - a.span for a in axes]
+
+
+def _pytorch(case: cases.Case, first: Any, second: Any, layout: str, threads: int) -> Call:
+    import torch
+
+    if not (is_forward(case) and case.operator == "conv2d_input"):
+        return cpu.peer_in_layout(case, first, second, layout)
+    form = torch.channels_last if layout == "NHWC" else torch.contiguous_format
+    w, x = (torch.from_numpy(_nchw(array)).contiguous(memory_format=form) for array in (first, second))
+    s, pads = case.shape, [before for before, _ in case.shape.padding]
+    how = (None, s.stride, pads, _output_padding(case), s.groups, s.dilation)
+    return lambda: torch.nn.functional.conv_transpose2d(x, w, *how)
+
+
+def _onnxruntime(case: cases.Case, first: Any, second: Any, layout: str, threads: int) -> Call:
+    """A session with one node, whose filters are an initializer."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    s, forward = case.shape, case.operator == "conv2d"
+    x, w = (first, second) if forward else (second, first)
+    y = case.shape.arrays(case.operator)[2][1]
+    how: dict[str, Any] = {"strides": s.stride, "dilations": s.dilation, "group": s.groups}
+    how["pads"] = [pads[k] for k in (0, 1) for pads in s.padding]
+    if not forward:
+        how["output_padding"] = _output_padding(case)
+    node = helper.make_node("Conv" if forward else "ConvTranspose", ["x", "w"], ["y"], **how)
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [size[k] for k in (0, 3, 1, 2)])
+        for name, size in (("x", x.shape), ("y", y))
+    ]
+    graph = helper.make_graph([node], "layer", ends[:1], ends[1:], [numpy_helper.from_array(_nchw(w), "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    given = {"x": _nchw(x)}
+    return lambda: session.run(None, given)[0]
+
+
+def _openvino(case: cases.Case, first: Any, second: Any, layout: str, threads: int) -> Call:
+    """A compiled model with one operation, whose filters are a constant; float32 all the way."""
+    import openvino
+    from openvino import opset13
+
+    s, forward = case.shape, case.operator == "conv2d"
+    x, w = (first, second) if forward else (second, first)
+    x, w = _nchw(x), _nchw(w)
+    begin, end = ([pads[k] for pads in s.padding] for k in (0, 1))
+    if s.groups > 1:
+        w = w.reshape(s.groups, -1, *w.shape[1:])
+    data = opset13.parameter(x.shape, np.float32)
+    how = dict(strides=list(s.stride), pads_begin=begin, pads_end=end, dilations=list(s.dilation))
+    if not forward:
+        how["output_padding"] = _output_padding(case)
+    name = ("group_" if s.groups > 1 else "") + ("convolution" if forward else "convolution_backprop_data")
+    layer = getattr(opset13, name)(data, opset13.constant(w), **how)
+    config = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(openvino.Model([layer], [data]), "CPU", config).create_infer_request()
+    return lambda: request.infer([x], share_inputs=True, share_outputs=True)[0]
+
+
+def _jax(case: cases.Case, first: Any, second: Any, layout: str, threads: int) -> Call:
+    """A compiled function; filters are in JAX's order (fh, fw, ic, oc), and gradients transpose the linear layer."""
+    os.environ["PJRT_NPROC"] = str(threads)  # read when JAX starts its threads
+    import jax
+
+    s = case.shape
+    names = [name for name, _ in s.arrays(case.operator)[:2]]
+    given = [
+        jax.numpy.asarray(array.transpose(1, 2, 3, 0) if name == "w" else array)
+        for name, array in zip(names, (first, second), strict=True)
+    ]
+
+    def layer(x: Any, w: Any) -> Any:
+        how: dict[str, Any] = {"rhs_dilation": s.dilation, "feature_group_count": s.groups}
+        how["dimension_numbers"] = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, w, s.stride, s.padding, **how)
+
+    def gradient(linear: Any, shape: tuple[int, ...], dy: Any) -> Any:
+        return jax.linear_transpose(linear, jax.numpy.empty(shape, np.float32))(dy)[0]
+
+    oc, *taps = s.w_shape
+    function = {
+        "conv2d": layer,
+        "conv2d_input": lambda w, dy: gradient(lambda x: layer(x, w), s.x_shape, dy),
+        "conv2d_weight": lambda x, dy: gradient(lambda w: layer(x, w), (*taps, oc), dy),
+    }[case.operator]
+    compiled = jax.jit(function)
+    return lambda: compiled(*given).block_until_ready()
+
+
+class Peer(NamedTuple):
+    """A library to compare with: its name, the packages it needs, its layouts, whether it has gradients, its calls."""
+
+    name: str
+    packages: tuple[str, ...]
+    layouts: tuple[str, ...]
+    gradients: bool
+    make: Callable[[cases.Case, Any, Any, str, int], Call]
+
+
+PEERS = (
+    Peer(PEER, ("torch",), ("NHWC", "NCHW"), True, _pytorch),
+    Peer("ONNX Runtime", ("onnxruntime", "onnx"), ("NCHW",), False, _onnxruntime),
+    Peer("OpenVINO", ("openvino",), ("NCHW",), False, _openvino),
+    Peer("JAX", ("jax",), ("NHWC",), True, _jax),
+)
+
+
+def missing(peer: Peer) -> list[str]:
+    """The packages of a peer that are not installed."""
+    return [package for package in peer.packages if find_spec(package) is None]
+
+
+# --- one case ------------------------------------------------------------------------------------
+def _in_our_order(case: cases.Case, name: str, layout: str, result: Any) -> Any:
+    """A result with the axes of ours in NHWC."""
+    if name == "JAX" and case.operator == "conv2d_weight":
+        return np.asarray(result).transpose(3, 0, 1, 2)
+    return np.asarray(result).transpose(0, 2, 3, 1) if name == PEER or layout == "NCHW" else np.asarray(result)
+
+
+def measure(case: cases.Case, present: Sequence[Peer], rounds: int, probe: Probe, threads: int) -> list[Row]:
+    """Time all contenders on a case, after a check that their results agree.
+
+    Raises
+    ------
+    RuntimeError
+        If a result differs from ours by more than rounding.
+    """
+    first, second = accuracy.operands(case.operator, case.shape, np.random.default_rng(0), np.float32)
+    calls = {(OURS, layout): cpu.ours_call(case, first, second, layout) for layout in ("NHWC", "NCHW")}
+    for peer in present:
+        for layout in peer.layouts if peer.gradients or is_forward(case) else ():
+            calls[peer.name, layout] = peer.make(case, first, second, layout, threads)
+    want = np.array(calls[OURS, "NHWC"]())
+    for (name, layout), call in calls.items():
+        error = float(np.abs(_in_our_order(case, name, layout, call()) - want).max() / np.abs(want).max())
+        if not error < 1e-3:
+            raise RuntimeError(f"{name} ({layout}) differs by {error:.1e}: {case}")
+    bursts = {key: partial(burst, call, CALLS, PAUSE, WARM) for key, call in calls.items()}
+    found = clean_rounds(bursts, rounds, probe)
+    rows = [results.row_of(case, name, layout, seconds) for (name, layout), seconds in found.items()]
+    return [replace(row, threads=threads, versions=results.versions(PACKAGES)) for row in rows]
+
+
+# --- ratios, bars and the table ------------------------------------------------------------------
+class Ratio(NamedTuple):
+    """A case in a few numbers: the time of each peer, and of ours in NCHW, over ours in NHWC."""
+
+    case: cases.Case
+    peers: dict[str, float]
+    nchw: float
+
+    @property
+    def best(self) -> float:
+        """The time of the fastest peer over ours."""
+        return min(self.peers.values())
+
+    @property
+    def kind(self) -> str:
+        """The kind of layer: each has bars of its own."""
+        if self.case.shape.groups > 1:
+            return "depthwise and grouped"
+        if self.case.source in cases.ODD:
+            return "odd"
+        return "one image" if self.case.shape.n == 1 else "batches of 16 and more"
+
+
+def ratio_of(case: cases.Case, rows: Sequence[Row]) -> Ratio:
+    """Compare the contenders of a case, each in its better layout."""
+    ours = results.median_of(rows, OURS)
+    names = dict.fromkeys(row.contender for row in rows if row.contender != OURS)
+    nchw = next(row.median_ms for row in rows if (row.contender, row.layout) == (OURS, "NCHW"))
+    return Ratio(case, {name: results.median_of(rows, name) / ours for name in names}, nchw / ours)
+
+
+def bars(ratios: Sequence[Ratio]) -> Iterator[Bar]:
+    """Yield the bars that the timings can be held to: those of which there are cases."""
+
+    def mean(what: str, of: list[Ratio], wanted: float) -> Iterator[Bar]:
+        if of:
+            yield Bar(f"{what}: best peer's time over ours, mean", geometric_mean(r.best for r in of), wanted)
+
+    forward = [r for r in ratios if is_forward(r.case)]
+    for kind, wanted in (("one image", 1.05), ("batches of 16 and more", 1.3), ("odd", 1.0)):
+        yield from mean(f"forward, {kind}", [r for r in forward if r.kind == kind], wanted)
+    for operator in OPERATORS:
+        grouped = [r for r in ratios if r.case.operator == operator and r.kind == "depthwise and grouped"]
+        yield from mean(f"{operator}, depthwise and grouped", grouped, 1.0)
+    dense = [r for r in ratios if r.kind in ("one image", "batches of 16 and more")]
+    yield from mean("gradients, dense", [r for r in dense if not is_forward(r.case)], 1.4)
+    large = [r.nchw for r in dense if r.case.shape.ih >= 8]
+    if large:
+        yield Bar("ours in NCHW over ours in NHWC, maps from 8x8, most", max(large), 1.15, at_most=True)
+    yield Bar("best peer's time over ours, least", min(r.best for r in ratios), LEAST)
+
+
+def summary(ratios: Sequence[Ratio], about: Row, left_out: Sequence[str]) -> str:
+    """Summarise the ratios in one table, in Markdown: geometric means, and ranges for the best peer."""
+    names = list(dict.fromkeys(name for r in ratios for name in r.peers))
+    without = f"; without {', '.join(left_out)}" if left_out else ""
+    lines = [
+        f"Time over ours ({about.device}, {about.threads} threads, float32, {about.versions}{without}):",
+        "",
+        f"| layers | operator | cases | best peer | {' | '.join(names)} |",
+        "|---|---|---|---|" + "---|" * len(names),
+    ]
+    kinds: dict[tuple[str, str], list[Ratio]] = {}
+    for r in ratios:
+        kinds.setdefault((r.kind, r.case.operator), []).append(r)
+    for (kind, operator), here in kinds.items():
+        best = [r.best for r in here]
+        cells = [kind, f"`{operator}`", str(len(here)), f"{geometric_mean(best):.2f} ({min(best):.2f}-{max(best):.2f})"]
+        for name in names:
+            found = [r.peers[name] for r in here if name in r.peers]
+            cells.append(f"{geometric_mean(found):.2f}" if found else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+# --- the command ---------------------------------------------------------------------------------
+def run(rounds: int, threads: int, quick: bool, check: bool, csv_file: Path | None, only: str) -> int:
+    """Run the benchmark against peers; returns 1 if `check` and a bar is missed.
+
+    Parameters
+    ----------
+    rounds : int
+        Clean rounds of each case.
+    threads : int
+        Threads of each contender.
+    quick, check : bool
+        Time every tenth case of one image only; fail when a bar is missed.
+    csv_file : Path, optional
+        File to write the rows to.
+    only : str
+        Time only cases with this text in their line.
+    """
+    present = [peer for peer in PEERS if not missing(peer)]
+    left_out = [f"{peer.name} (pip install {' '.join(missing(peer))})" for peer in PEERS if missing(peer)]
+    if left_out:
+        print(f"left out, because not installed: {', '.join(left_out)}")
+    if not any(peer.gradients for peer in present):
+        raise RuntimeError("--peers needs PyTorch or JAX, which have all operators: pip install torch")
+    chosen = list(cases.peer_table((1,)))[::10] if quick else list(cases.peer_table())
+    chosen = [case for case in chosen if only in f"{case.operator} {case.name}"]
+    if not chosen:
+        raise RuntimeError(f"no case has {only!r} in it")
+    cpu.prepare(threads)
+    probe, rows, ratios = Probe(threads), [], []
+    print(f"{'time over ours':<64} {'ours, ms':>9} {'NCHW':>6} {' '.join(f'{p.name:>12}' for p in present)}")
+    for case in chosen:
+        here = measure(case, present, rounds, probe, threads)
+        rows += here
+        ratios.append(ratio_of(case, here))
+        print(_line(ratios[-1], here, present), flush=True)
+    print(f"\n{summary(ratios, rows[0], [peer.name for peer in PEERS if peer not in present])}\n")
+    if csv_file:
+        results.write(rows, csv_file)
+        print(f"wrote {csv_file}\n")
+    found = list(bars(ratios))
+    print("\n".join(map(str, found)))
+    return int(check and any(bar.missed for bar in found))
+
+
+def _line(ratio: Ratio, rows: Sequence[Row], present: Sequence[Peer]) -> str:
+    cells = (f"{ratio.peers[p.name]:12.2f}" if p.name in ratio.peers else f"{'-':>12}" for p in present)
+    case = f"{ratio.case.operator:<13} {ratio.case.name:<50}"
+    return f"{case} {results.median_of(rows, OURS):9.3f} {ratio.nchw:6.2f} {' '.join(cells)}"
