@@ -245,6 +245,11 @@ def matrix_product(answer: Any) -> str:
         ones = (np.ones(size, np.float32) for size in case.sizes[:2])
         _, result = case.launch(answer, *ones)
         _reads_enough(reads(result), 2 * rows * terms * columns // TILE, case.where)
+        if writes(result) > rows * columns:
+            raise Wrong(
+                f"Launched with {case.where}:\nThe results are right. But c has {rows * columns} elements, and they "
+                f"are written {writes(result):.0f} times: write after the loop over the tiles, when a sum is complete."
+            )
     return (
         "Each number of a tile was fetched once and used four times. This is the heart of every fast kernel "
         "in this library."

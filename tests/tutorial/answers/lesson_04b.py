@@ -1008,3 +1008,21 @@ def same_tiles_again(a, b, c):
             acc += a_tile[y, k] * b_tile[k, x]
         cuda.syncthreads()
     c[row, column] = acc
+
+
+@wrong("04b.4", ("c has 16 elements, and they are written 32 times", "after the loop"))
+@cuda.jit
+def writes_in_each_round(a, b, c):
+    a_tile = cuda.shared.array((TILE, TILE), np.float32)
+    b_tile = cuda.shared.array((TILE, TILE), np.float32)
+    column, row = cuda.grid(2)
+    x, y = cuda.threadIdx.x, cuda.threadIdx.y
+    acc = c.dtype.type(0)
+    for first in range(0, a.shape[1], TILE):
+        a_tile[y, x] = a[row, first + x]
+        b_tile[y, x] = b[first + y, column]
+        cuda.syncthreads()
+        for k in range(TILE):
+            acc += a_tile[y, k] * b_tile[k, x]
+        c[row, column] = acc
+        cuda.syncthreads()
