@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from .. import flops, plots
@@ -45,7 +45,7 @@ def corner(answer: Any) -> str:
 def last_map(answer: Any) -> str:
     """The share of the regular multiply-adds that is wasted on a 2x2 map with a 3x3 filter and padding 1."""
     count = flops.count("conv2d", LAST_MAP)
-    if isinstance(answer, bool) or not isinstance(answer, (int, float, np.number)):
+    if isinstance(answer, bool) or not isinstance(answer, Real):
         raise Wrong(
             f"This should be a number between 0 and 1, but it is {shown(answer)}. A count has a method share()."
         )

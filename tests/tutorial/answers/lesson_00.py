@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 
 from cks_numba import ConvShape, flops
@@ -22,9 +24,9 @@ wrong("00.1", "whole number", 5 / 9, "five", [5])
 
 # --- 00.2: the share that is wasted ---
 COUNT = flops.count("conv2d", ConvShape(n=1, ih=2, iw=2, ic=1, oc=1, fh=3, fw=3, padding=1))
-right("00.2", COUNT.share("redundant"), 5 / 9, 1 - 16 / 36, np.float32(0.5556), 0.56)
+right("00.2", COUNT.share("redundant"), 5 / 9, 1 - 16 / 36, np.float32(0.5556), 0.56, Fraction(5, 9))
 wrong("00.2", "That is the useful share. The wasted one", COUNT.share("useful"))
-wrong("00.2", "in percent. The share itself", 100 * 5 / 9, 55.6, 55.56)
+wrong("00.2", "in percent. The share itself", Fraction(500, 9), 100 * 5 / 9, 55.6, 55.56)
 wrong("00.2", "That is the useful share, in percent", 44.4)
 wrong("00.2", "number of wasted products. Divide by all 36", 20)
 wrong("00.2", "number of useful products", 16)

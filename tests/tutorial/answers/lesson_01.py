@@ -173,6 +173,19 @@ wrong("01.3", "return dw, an array of numbers", lambda *args: ["a", "b"])
 wrong("01.3", "dw[0] should be", lambda *args: 2 * three_loops(*args))
 
 
+@wrong("01.3", ("size=4, taps=3", "your function changes x"))
+def doubles_x(x, dy, *sizes):
+    x *= 2
+    return three_loops(x, dy, *sizes) / 2
+
+
+@wrong("01.3", ("size=4, taps=3", "your function changes dy"))
+def clears_dy(x, dy, *sizes):
+    dw = three_loops(x, dy, *sizes)
+    dy[:] = 0
+    return dw
+
+
 @wrong("01.3", "does not end")
 def never_ends(x, dy, taps, stride, padding, dilation):
     dw, f = np.zeros(taps), 0

@@ -195,6 +195,15 @@ def in_one_line(arrived):
         pass
 
 
+@wrong("04.3", "The largest float16 is 65504")
+def in_half_precision(arrived):
+    acc = np.float16(0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for _, value in sorted(arrived):
+            acc += np.float16(value)
+    return np.float32(acc)
+
+
 @wrong("04.3", "yours is 0.25")
 def returns_in_the_loop(arrived):
     for _, value in arrived:
@@ -471,6 +480,12 @@ def _outputs(f, size, outputs, stride, padding, dilation):
     return max(0, -(-first // stride)), min(outputs, (size - 1 + first) // stride + 1)
 
 
+@wrong("04.2", "its input is 2, which lies on x. Divide by the stride, not by the dilation.")
+def divides_by_dilation(f, size, outputs, stride, padding, dilation):
+    origin = padding - f * dilation
+    return max(0, -(-origin // dilation)), min(outputs, (size - 1 + origin) // dilation + 1)
+
+
 @wrong("04.2", "Stride and dilation have changed places")
 def with_both_changed(f, size, outputs, stride, padding, dilation):
     return _outputs(f, size, outputs, dilation, padding, stride)
@@ -535,7 +550,7 @@ def by_trying_every_output(f, size, outputs, stride, padding, dilation):
     return (met[0], met[-1] + 1) if met else (0, 0)
 
 
-@wrong("04.3", "a type shorter than float32")
+@wrong("04.3", "largest float16 is 65504")
 def in_float16(arrived):
     with np.errstate(all="ignore"):
         sums = np.cumsum(np.array([value for _, value in sorted(arrived)], np.float16))
