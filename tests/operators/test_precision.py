@@ -271,7 +271,7 @@ class Gpu:
 @pytest.mark.parametrize(("capability", "tensor"), [((7, 5), False), ((8, 0), True), ((12, 0), True)], ids=str)
 def test_what_a_gpu_is_used_for(capability, tensor, monkeypatch):
     """16 bits need tensor cores; "auto" leaves them to the CPU where there are none, and float32 does without."""
-    monkeypatch.setattr(cuda_backend, "cuda", Gpu(capability))
+    monkeypatch.setattr(cuda_backend.tensor_rung, "cuda", Gpu(capability))
     monkeypatch.setattr(cuda_backend, "available", lambda: True)
     monkeypatch.setattr(cuda_backend, "SIMULATED", False)
     for dtype in ("float32", "float64"):
@@ -290,7 +290,7 @@ def test_what_a_gpu_is_used_for(capability, tensor, monkeypatch):
 @pytest.mark.parametrize("tensor", [False, True])
 def test_which_rung_runs(capability, tensor, monkeypatch):
     ran = []
-    monkeypatch.setattr(cuda_backend, "cuda", Gpu(capability))
+    monkeypatch.setattr(cuda_backend.tensor_rung, "cuda", Gpu(capability))
     monkeypatch.setattr(cuda_backend, "available", lambda: True)
     for name in ("tiled", "tensor_rung"):
         rung = getattr(cuda_backend, name)
