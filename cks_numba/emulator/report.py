@@ -38,7 +38,8 @@ class Cost(NamedTuple):
         return self.units / self.least if self.least else 1.0
 
     def __str__(self) -> str:
-        unit = ("pass" if self.units == self.warps else "passes") if self.site.space == "shared" else "sectors"
+        one = self.units == self.warps
+        unit = ("pass" if one else "passes") if self.site.space == "shared" else "sector" if one else "sectors"
         need = f", {self.least / self.warps:.3g} would do: {self.times:.3g}×" if self.times > 1.01 else ""
         lanes = f"; {self.lanes / self.warps:.3g} of 32 lanes" if self.lanes < 32 * self.warps else ""
         return f"{self.site.space} {self.site.action}: {self.units / self.warps:.3g} {unit}{need}{lanes}"

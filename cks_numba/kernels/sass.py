@@ -261,12 +261,13 @@ def examples(operator: str, widths: Iterable[int] = (4, 1)) -> Iterator[Launch]:
                 yield tensor_example(operator, dtype, tensor.TILES[0])
 
 
-def tensor_example(operator: str, dtype: str, tile: tensor.Tile) -> Launch:
-    """Return the launch of the tensor rung for the example, with NumPy arrays of a dtype and a tile."""
+def tensor_example(operator: str, dtype: str, tile: tensor.Tile, biased: bool = False) -> Launch:
+    """Return the launch of the tensor rung for the example, with NumPy arrays of a dtype, a tile, perhaps a bias."""
     shape = example()
     arrays = tuple(np.empty(size, dtype) for _, size in shape.arrays(operator))
     choice = tiled.Choice(operator, shape, tile, 1, tiled.DEFAULT_SMS, tensor.FORMATS[dtype].unit)
-    return tensor.launches(operator, shape, arrays, choice)[-1]
+    bias = np.empty(arrays[2].shape[-1], dtype) if biased else None
+    return tensor.launches(operator, shape, arrays, choice, bias)[-1]
 
 
 # multiply: FFMA of a thread, HMMA of a warp; loads: LDS.128, LDSM for tensor cores

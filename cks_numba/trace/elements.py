@@ -100,6 +100,14 @@ class Number:
     def __rmul__(self, other: Any) -> Number:
         return self.log.product(self._number(other), self)
 
+    def __pow__(self, exponent: int) -> Number:
+        if exponent < 1:
+            return NotImplemented
+        power = self
+        for _ in range(1, exponent):
+            power = power * self
+        return power
+
     def __add__(self, other: Any) -> Number:
         other = self._number(other)
         masked = self.masked + other.masked

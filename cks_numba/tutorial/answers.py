@@ -6,6 +6,7 @@ import ast
 import inspect
 import sys
 import textwrap
+from numbers import Rational, Real
 from typing import Any
 
 import numpy as np
@@ -154,8 +155,9 @@ def agree(answer: Any, right: Any, cases: Any, mistakes: dict[str, Any], else_: 
     values = [call(answer, *case) for case in cases]
     expected = [right(*case) for case in cases]
     for case, value in zip(cases, values, strict=True):
-        if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.number)):
+        if isinstance(value, (bool, str)) or not isinstance(value, (Real, np.number)):
             raise Wrong(f"For {named(*case)} your function should return a number, not {shown(value)}.")
+    values = [float(value) if isinstance(value, Rational) else value for value in values]
     if np.allclose(values, expected):
         return
     where = int(np.argmax(~np.isclose(values, expected)))

@@ -161,6 +161,8 @@ def filter_gradient(answer: Any) -> str:
             raise Wrong(f"{_for(axis)} dw has {axis.taps} elements, one a tap; yours has the shape {dw.shape}.")
         if not np.allclose(dw, expected):
             raise Wrong(f"{_for(axis)} {_difference(dw, expected)}\n{_cause(answer)}".rstrip())
+        if np.asarray(call(answer, x, dy, *_sizes(axis)[1:])).dtype.kind == "i":
+            raise Wrong("The results are right. But an array of whole numbers cuts off fractions: dw = np.zeros(taps).")
     for axis in AXES:
         _multiplies_no_zero(answer, axis)
     return "You have written the third operator, and no zero was multiplied: it never had any."

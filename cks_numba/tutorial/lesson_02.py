@@ -82,6 +82,8 @@ def _compare_windows(o: int, axis: Axis, got: Any, expected: tuple[int, int]) ->
     found = range(lo, hi)
     if found == range(*expected):
         return
+    if isinstance(got, list) and got == list(range(*expected)):
+        raise Wrong(f"{where}: you return the taps themselves, {shown(got)}. Return where they begin and end: lo, hi.")
     said = f"{where} lo, hi should be {expected}, and yours are {(lo, hi)}."
     if (hi, lo) == expected:
         raise Wrong(f"{said}\nYou return hi, lo: the first tap comes first.")

@@ -184,6 +184,7 @@ def dot_product(answer: Any) -> str:
     """The sum of the products of two arrays, by one block whose threads share the work."""
     cases = [_dot_of(size) for size in (8, 21, 5)]
     sums_of_products(answer, cases, ("a", "b", "y"))
+    in_a_row = False
     for case in cases:
         log = traced(answer, case)
         busy = Counter(event.thread for event in log.events) if log else Counter()
@@ -193,13 +194,25 @@ def dot_product(answer: Any) -> str:
                 f"Launched with {case.where}:\nThe result is right. But one thread does {max(busy.values())} products, "
                 f"and none needs more than {share}: thread t takes the products t, t + 8, t + 16, and so on."
             )
-        written = writes(case.launch(answer, *(np.ones(size, np.float32) for size in case.sizes[:2]))[1])
+        events = log.events if log else ()
+        in_a_row |= any(event.first.place[0] % ADDERS != event.thread[0] for event in events)
+        result = case.launch(answer, *(np.ones(size, np.float32) for size in case.sizes[:2]))[1]
+        if any(cost.site.action == "atomic" for cost in result.costs):
+            raise Wrong(
+                "The result is right. But atomics add up the partial sums in any order, so that rounding differs from "
+                "run to run: let one thread do it, if t == 0."
+            )
+        written = writes(result)
         if written >= ADDERS:
             raise Wrong(
                 f"Launched with {case.where}:\nThe result is right. But y[0] is written {written:.0f} times, and one "
                 "thread is enough to add up the partial sums: if t == 0."
             )
-    return "All threads multiply, and one of them adds up what the others have left in shared memory."
+    more = " Each of them takes products in a row; with t, t + 8, t + 16 the threads would read neighbours."
+    return (
+        "All threads multiply, and behind the barrier their partial sums are added up in a fixed order."
+        f"{more if in_a_row else ''}"
+    )
 
 
 def _dot_of(size: int) -> Case:

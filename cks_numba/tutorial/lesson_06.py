@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -29,7 +30,7 @@ from .answers import Wrong, agree
 from .cards import CARDS, Card, limits, occupancy
 from .guesses import Choice, Prediction
 from .machine_code import Code, kinds
-from .own_kernel import Subject
+from .own_kernel import Notes, Subject, spied
 from .trying import Case, Terms, one_of_each, sums_of_products
 
 BYTES = 4  # size of a float32
@@ -272,7 +273,9 @@ def multiply_adds_per_load(answer: Any) -> str:
         "These are the multiply-adds. Divide by the loads: tm / 4 for a, and tn / 4 for b.": lambda tm, tn: tm * tn,
         "That is loads for each multiply-add. Turn it over.": lambda tm, tn: (tm + tn) / (4 * tm * tn),
         "These are the loads. How many multiply-adds are there for each of them?": lambda tm, tn: (tm + tn) / 4,
-        "The loads are added, tm / 4 + tn / 4, and not multiplied.": lambda tm, tn: 16,
+        "That is 16 for every tile. The loads are added, tm / 4 + tn / 4; multiplied, they would always give 16.": (
+            lambda tm, tn: 16
+        ),
         "Four numbers travel in one load: that is fewer loads, so more multiply-adds for each.": lambda tm, tn: (
             tm * tn / (tm + tn) / 4
         ),
@@ -312,8 +315,8 @@ def time_with_two_buffers(answer: Any) -> str:
         "Right while multiplying takes longer. If loading does, how much is left after the last load?": (
             lambda chunks, load, multiply: load + chunks * max(load, multiply)
         ),
-        "The slower of the two sets the pace, so it is max(), not min().": lambda chunks, load, multiply: (
-            load + (chunks - 1) * min(load, multiply) + multiply
+        "Each step takes as long as the slower of the two, max(load, multiply). In yours it is the faster one.": (
+            lambda chunks, load, multiply: load + (chunks - 1) * min(load, multiply) + multiply
         ),
     }
     agree(
@@ -351,6 +354,9 @@ def blocks_by_registers(answer: Any) -> str:
         "That is too many blocks: what does not fit as a whole is not there. Round down.": lambda registers, threads: (
             -(-4 * (16384 // (32 * (-(-registers // 8) * 8))) // (threads // 32))
         ),
+        "Registers are rounded up to a multiple of 8, not of 4.": lambda registers, threads: (
+            4 * (16384 // (32 * (-(-registers // 4) * 4))) // (threads // 32)
+        ),
         "Blocks are whole: divide with //.": lambda registers, threads: (
             4 * (16384 // (32 * (-(-registers // 8) * 8))) / (threads / 32)
         ),
@@ -360,7 +366,7 @@ def blocks_by_registers(answer: Any) -> str:
     }
     agree(
         answer, lambda registers, threads: limits(CARDS["H100"], registers, 0, threads)["registers"],
-        [(128, 256), (70, 128), (40, 128), (38, 64), (255, 256), (128, 160), (70, 192)], mistakes,
+        [(128, 256), (70, 128), (40, 128), (38, 64), (255, 256), (128, 160), (70, 192), (84, 128)], mistakes,
         "How many warps fit in a quarter? Four times that, divided by the warps of a block.",
     )  # fmt: skip
     return "With 128 registers and 256 threads two blocks fit. With 129 it would be one: a cliff, and not a slope."
@@ -372,7 +378,13 @@ def my_product(answer: Any) -> str:
     counted = True
     for case, (rows, terms, columns) in zip(cases, SIZES, strict=True):
         loads = _loads(answer, case)
-        enough = 4 * terms * (-(-rows // 2) * -(-columns // 2))
+        tiles, threads = -(-rows // 2) * -(-columns // 2), case.grid[0] * case.grid[1] * SIDE * SIDE
+        enough = 4 * terms * tiles
+        if loads is not None and loads == 4 * terms * threads > enough:
+            raise Wrong(
+                f"The results are right. But of {threads} threads {threads - tiles} have no tile: they should stop, "
+                "and not make results of others once more."
+            )
         if loads is not None and loads > enough:
             raise Wrong(
                 f"The results are right. But for a {rows}x{terms} by {terms}x{columns} product you read {loads} "
@@ -380,8 +392,32 @@ def my_product(answer: Any) -> str:
                 f"and {enough} are enough: keep the four numbers of a term in variables, and use each twice."
             )
         counted = counted and loads is not None
+        _own_tiles(answer, case)
     twice = "Each number that you read is used twice; with 8x8 results in a thread it would be 8 times."
     return f"Odd sizes too. {twice if counted else ''}".rstrip()
+
+
+def _own_tiles(kernel: Any, case: Case) -> None:
+    """Raise `Wrong` if a thread makes results of another tile, or keeps its sums in memory."""
+    notes = Notes()
+    arrays = [spied(size, name, notes) for size, name in zip(case.sizes, "abc", strict=True)]
+    try:
+        Machine(notes).launch(kernel, case.grid, case.block, tuple(arrays))
+    except Exception:  # a learner may write anything
+        return
+    if max(Counter(notes.writes).values()) > 4:  # a thread at the corner may write one result four times
+        raise Wrong(
+            "The results are right. But the sums lie in c, in global memory: keep the four of them in variables."
+        )
+    columns = case.sizes[2][1]
+    for (block, thread), place in notes.writes:
+        own = tuple(b * SIDE + t for b, t in zip(block[:2], thread[:2], strict=True))
+        row, column = divmod(place, columns)
+        if (row // 2, column // 2) != own:
+            raise Wrong(
+                f"The results are right. But thread {own} of the grid makes c[{row}, {column}], and its rows are "
+                f"{2 * own[0]} and {2 * own[0] + 1}, its columns {2 * own[1]} and {2 * own[1] + 1}."
+            )
 
 
 def _product_of(rows: int, terms: int, columns: int) -> Case:

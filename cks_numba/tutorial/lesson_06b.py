@@ -13,10 +13,13 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from .. import plots
 from ..emulator import Result, hooks
 from ..kernels.tiled import TILES
+from ..trace.elements import Log
+from ..trace.machine import Machine
 from .answers import Wrong, agree, call
 from .cards import WARP, Card
 from .guesses import Choice, Number, Prediction
 from .lesson_06 import BYTES, WORK
+from .small_kernels import multiply
 from .trying import UNTOUCHED, compare, no_float64, run_kernel
 
 M, N, K = 16, 8, 8
@@ -238,7 +241,7 @@ def ffma_replaced(answer: Any) -> str:
         "A block may have more warps, but this is one instruction of one warp.": lambda m, n, k: m * n * k / 128,
     }
     agree(
-        answer, lambda m, n, k: m * n * k / WARP, [(16, 8, 8), (16, 8, 16), (16, 8, 4)], mistakes,
+        answer, lambda m, n, k: m * n * k / WARP, [(16, 8, 8), (16, 8, 16), (8, 8, 16), (16, 16, 8)], mistakes,
         "m * n results with k products each; an FFMA of a warp does 32 products.",
     )  # fmt: skip
     return "32 for tf32 and 64 for 16 bits: one instruction does the work of 32 or 64."
@@ -332,7 +335,36 @@ def my_tensor_product(answer: Any) -> str:
     no_float64(result)
     if "mma.sync" not in hooks.ptx_of(answer, (a, b, c)):
         raise Wrong("The results are right, but no tensor core has made them: call multiply() for eight terms at once.")
+    calls = _calls(answer, a, b)
+    if calls is not None and calls > TERMS[-1] // K:
+        raise Wrong(
+            f"The results are right. But each thread calls multiply() {calls} times for {TERMS[-1]} terms, and "
+            f"{TERMS[-1] // K} are enough: eight terms at once, without zeros."
+        )
     return f"{TERMS[-1] // K} instructions did the work of {TERMS[-1] * M * N // WARP} FFMA."
+
+
+def _calls(kernel: Any, a: Any, b: Any) -> int | None:
+    """How often the first thread calls multiply(); None where the source of a kernel cannot be traced."""
+    machine = _Counting(Log())
+    try:
+        machine.launch(kernel, (1,), (WARP,), (a, b, np.zeros((M, N), np.float32)))
+    except Exception:  # a learner may write anything
+        return None
+    return machine.calls
+
+
+class _Counting(Machine):
+    """A machine that counts the calls of multiply() of its first thread, and multiplies nothing."""
+
+    calls = 0
+
+    def plain(self, value: Any) -> Any:
+        return self._multiply if value is multiply else super().plain(value)
+
+    def _multiply(self, *numbers: Any) -> Any:
+        self.calls += self.threadIdx.x == 0
+        return numbers[-1]
 
 
 def _tensor_mistakes(a: Any, b: Any) -> dict[str, Any]:

@@ -90,8 +90,9 @@ def draw_losses(curves: dict[str, list[float]]) -> Figure:
 # --- exercises ------------------------------------------------------------------------------------
 def makes(answer: Any) -> str:
     expected = {"y": "conv2d", "dx": "conv2d_input", "dw": "conv2d_weight"}
+    given, answer = answer, _by_result(answer)
     if not isinstance(answer, dict) or set(answer) != set(expected):
-        raise Wrong(f'Answer with a dict that has the keys "y", "dx" and "dw". Yours is {shown(answer)}.')
+        raise Wrong(f'Answer with a dict that has just the keys "y", "dx" and "dw". Yours is {shown(given)}.')
     strange = [value for value in answer.values() if value not in expected.values()]
     if strange:
         raise Wrong(f"{shown(strange[0])} is none of the three names: they are {', '.join(expected.values())}.")
@@ -107,12 +108,27 @@ def makes(answer: Any) -> str:
     raise Wrong(f"{answer[key]} does not make {key}. {key} has the shape of {shape}: which of the three makes that?")
 
 
+def _by_result(answer: Any) -> Any:
+    """The names of the operators by what they make, also if functions are given, pairs, or a dict turned around."""
+    if isinstance(answer, (list, tuple)) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in answer):
+        answer = dict(answer)
+    if not isinstance(answer, dict):
+        return answer
+    if set(answer.values()) == {"y", "dx", "dw"}:
+        answer = {made: operator for operator, made in answer.items()}
+    return {made: str(getattr(name, "__name__", name)).removeprefix("cks_numba.") for made, name in answer.items()}
+
+
 def my_backward(answer: Any) -> str:
     rng = np.random.default_rng(7)
     for shape in CASES:
         sizes = shape.x_shape, shape.w_shape, shape.y_shape
         x, w, dy = (rng.standard_normal(size).astype(np.float32) for size in sizes)
-        got = call(answer, x.copy(), w.copy(), dy.copy(), shape.stride[0], shape.padding[0][0])
+        given = x.copy(), w.copy(), dy.copy()
+        got = call(answer, *given, shape.stride[0], shape.padding[0][0])
+        for name, before, after in zip(("x", "w", "dy"), (x, w, dy), given, strict=True):
+            if not np.array_equal(before, after):
+                raise Wrong(f"Your function changes {name}, which others still need: compute with a new array.")
         if not isinstance(got, (tuple, list)) or len(got) != 3:
             raise Wrong("Return three arrays: dx, dw, db.")
         expected = regular.conv2d_input(w, dy, shape), regular.conv2d_weight(x, dy, shape), dy.sum(axis=(0, 1, 2))
@@ -187,7 +203,8 @@ def factor_without_stride(answer: Any) -> str:
         * (
             1 - 1 / right
         ): "That is the share that is wasted, in percent. By which factor are there more multiply-adds?",
-        4.0: "That would be the inserted zeros of stride 2 on a large map. Here nothing is inserted.",
+        4.0: "4 is the factor of the inserted zeros of stride 2 on a large map, and that of this layer without "
+        "padding. Here nothing is inserted, and the padding is 1.",
         9.0: "That is the number of taps. How many of the 9 meet the map, on average?",
         2.25: "That is a map of 2 x 2. With stride 1 this layer has a map of 4 x 4.",
         16 * 9.0: "That is the number of products the regular way. Divide by the useful ones.",
@@ -208,7 +225,7 @@ def _layer(stride: int) -> flops.Count:
 
 
 def my_step(answer: Any) -> str:
-    rng, rate, momentum = np.random.default_rng(7), np.float32(0.25), np.float32(0.9)
+    rng, rate, momentum = np.random.default_rng(7), np.float32(0.25), np.float32(0.625)
     w, v, dw = (rng.standard_normal(10).astype(np.float32) for _ in range(3))
     new_v = momentum * v + dw
     got_w, got_v, got_dw = w.copy(), v.copy(), dw.copy()
@@ -224,6 +241,9 @@ def my_step(answer: Any) -> str:
         "The rate belongs to the step of w, and not to v.": momentum * v + rate * dw,
         "dw is added to v as it is: the rate and the minus belong to the step of w.": momentum * v - rate * dw,
         "v goes the wrong way: dw is added to it.": momentum * v - dw,
+        "momentum is an argument of the kernel, and not always 0.9.": 0.9 * v + dw,
+        "rate and momentum have changed places.": rate * v + dw,
+        "v counts once more than it should: is there a += where = belongs?": v + momentum * v + dw,
         "Only the first block has done something: which weight is that of a thread of another block?": _first(new_v, v),
         "The last weight is left out.": np.append(new_v[:-1], v[-1]),
     }, where, "v")  # fmt: skip

@@ -87,7 +87,7 @@ def run_kernel(kernel: Any, grid: Any, block: Any, args: tuple[Any, ...], out: A
         names = [
             name for name, arg in zip(inspect.signature(kernel.py_func).parameters, args, strict=False) if arg is filled
         ]
-        raise Wrong(_in(where) + _fault(result, filled, *names[:1]))
+        raise Wrong(_in(where) + _fault(result, filled, kernel, *names[:1]))
     return result
 
 
@@ -95,7 +95,7 @@ def _in(where: str) -> str:
     return f"Launched with {where}:\n" if where else ""
 
 
-def _fault(result: Result, out: Any, name: str = "") -> str:
+def _fault(result: Result, out: Any, kernel: Any, name: str = "") -> str:
     """The fault that explains the others, in the emulator's words, and what it means here."""
     order = ("endless loop", "out of bounds", "negative index", "divergent barrier", "missing threads", "race")
     first = min(result.faults, key=lambda fault: [*order, fault.kind].index(fault.kind))
@@ -107,14 +107,29 @@ def _fault(result: Result, out: Any, name: str = "") -> str:
     number = sum(at * step for at, step in zip(first.block, _steps(result), strict=True)) + first.thread[0]
     if first.kind == "race" and "atomic" in first.text:
         return f"{first.text}\n  or let each thread make results of its own, which no other thread writes"
+    if first.kind == "race" and _barriers(kernel, r"\b(?!\()"):
+        return f"{first.text}\n  a function without ( ) is only named, and not called: cuda.syncthreads()"
+    if first.kind == "missing lanes":  # the course says nothing of masks
+        return re.sub(r"(?:one|\d+) lanes? .* not there\b", "some threads of the warp are missing", first.text).replace(
+            "the mask must name just the threads that come here", "all 32 threads of a warp must come to this line"
+        )
     if first.kind != "out of bounds":
         return first.text.replace("cuda.syncwarp()", "cuda.syncthreads()")  # the only barrier that the course teaches
     least = result.grid[1:] == result.block[1:] == (1, 1) and (result.grid[0] - 1) * result.block[0] <= out.size
-    if least and number >= out.size:  # a thread for each result, and some to spare
-        return f"{first.text}\n  there are {out.size} results: this thread, number {number}, has none and must stop"
+    if least and number >= out.size > 1:  # a thread for each result, and some to spare
+        must = "needs an if around this line" if _barriers(kernel, r"\(") else "must stop"
+        return f"{first.text}\n  there are {out.size} results: this thread, number {number}, has none and {must}"
     return (
         f"{first.text}\n  test the index against both ends of the array before you use it; a GPU would not say a word"
     )
+
+
+def _barriers(kernel: Any, after: str) -> bool:
+    """Whether `cuda.syncthreads` stands in the source of a kernel with something behind it, a regular expression."""
+    try:
+        return bool(re.search(r"^[^#]*\bsyncthreads" + after, inspect.getsource(kernel.py_func), re.M))
+    except OSError:
+        return False
 
 
 def _steps(result: Result) -> tuple[int, int, int]:
@@ -139,7 +154,8 @@ REASONS = {
     r"Untyped global name '(\w+)': Cannot determine Numba type of <class 'function'>": (
         "{0} is a plain Python function, which a GPU cannot call: put @cuda.jit(device=True) above it."
     ),
-    r"type list\(|empty list|reflected list": "A GPU has no Python lists: add up in a variable, in a loop.",
+    r"\blist\(|empty list|reflected list": "A GPU has no Python lists: use variables, or a tuple of a few numbers.",
+    r"exception_match": "A kernel catches no errors: test the index with an if, before it is used.",
     r"NRT required|_ol_array_allocate|function (?:zeros|ones|empty|full)\b": (
         "A kernel can make no new arrays: compute with single elements, such as x[i]."
     ),
@@ -383,9 +399,10 @@ def _what_is_wrong(
     said = difference(out, expected, names[2])
     if np.allclose(out, expected + UNTOUCHED):
         return f"{said}\nYour kernel adds to what {names[2]} held before. Begin with 0, or use a variable."
-    found = _products(kernel, case)
+    counts = _counts(kernel, case)
+    found = _once(counts)
     if not np.allclose(out, case.expected(a, b, found), rtol=1e-4):
-        return f"{said}\nYours is no plain sum of products {names[0]}[...] * {names[1]}[...]."
+        return f"{said}\n{_repeated(counts, case, names, a, b, out)}"
     at = first(~np.isclose(out, expected, rtol=1e-4))
     sums = [_sum(terms.get(at, frozenset()), names) for terms in (found, case.terms)]
     lines = [said, f"  yours:  {_name(names[2], at)} = {sums[0]}", f"  right:  {_name(names[2], at)} = {sums[1]}"]
@@ -398,13 +415,37 @@ def _sum(pairs: Iterable[tuple[Index, Index]], names: tuple[str, str, str]) -> s
     return (" + ".join(terms[:FEW]) or "0") + more
 
 
+def _repeated(
+    counts: dict[Index, Counter[tuple[Index, Index]]], case: Case, names: tuple[str, str, str], a: Any, b: Any, out: Any
+) -> str:
+    """What to say of a kernel that adds up some products several times, or something else than products."""
+    sums = np.zeros(case.sizes[2])
+    for index, found in counts.items():
+        sums[index] = sum(often * float(a[k]) * float(b[j]) for (k, j), often in found.items())
+    if not np.allclose(out, sums, rtol=1e-4):
+        return f"Yours is no plain sum of products {names[0]}[...] * {names[1]}[...], each of them once."
+    index, found = next((index, found) for index, found in counts.items() if max(found.values()) > 1)
+    (k, j), often = max(found.items(), key=lambda item: item[1])
+    times = f"{often} times, and it belongs there once" if (k, j) in case.terms.get(index, ()) else f"{often} times"
+    return f"Your {_name(names[2], index)} has the product {_name(names[0], k)}*{_name(names[1], j)} {times}."
+
+
 def _products(kernel: Any, case: Case) -> Terms:
-    """The products that a kernel adds up, by experiment.
+    """The products that a kernel adds up once."""
+    return _once(_counts(kernel, case))
+
+
+def _once(counts: dict[Index, Counter[tuple[Index, Index]]]) -> Terms:
+    return _clean({index: frozenset(p for p, often in found.items() if often == 1) for index, found in counts.items()})
+
+
+def _counts(kernel: Any, case: Case) -> dict[Index, Counter[tuple[Index, Index]]]:
+    """How often a kernel adds up each product, by experiment.
 
     With a 1 in one element of a, and 1, 8, 64... in some of b, a digit of a result in base 8 says how often it has the
     product with one of these. float32 holds DIGITS of them exactly.
     """
-    found: dict[Index, set[tuple[Index, Index]]] = {}
+    found: dict[Index, Counter[tuple[Index, Index]]] = {}
     places = list(np.ndindex(*case.sizes[1]))
     for k, first in product(np.ndindex(*case.sizes[0]), range(0, len(places), DIGITS)):
         a, b = (np.zeros(size, np.float32) for size in case.sizes[:2])
@@ -414,9 +455,9 @@ def _products(kernel: Any, case: Case) -> Terms:
         out, _ = case.launch(kernel, a, b)
         for index in np.argwhere((out > 0) & (out < 8**DIGITS) & (out == np.floor(out))):
             digits = f"{int(out[tuple(index)]):o}"[::-1]
-            once = (places[first + digit] for digit, often in enumerate(digits) if often == "1")
-            found.setdefault(tuple(map(int, index)), set()).update((k, j) for j in once)
-    return _clean({index: frozenset(pairs) for index, pairs in found.items()})
+            here = found.setdefault(tuple(map(int, index)), Counter())
+            here.update({(k, places[first + digit]): int(often) for digit, often in enumerate(digits) if often != "0"})
+    return found
 
 
 def _cause(kernel: Any, failed: Case, cases: list[Case], found: Terms) -> Iterator[str]:

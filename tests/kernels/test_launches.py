@@ -83,7 +83,7 @@ def test_tensor_takes_memory_once_and_cuts_it(operator):
     arrays = tuple(np.empty(size, np.float16) for _, size in shape.arrays(operator))
     parts = 2 if operator == "conv2d_weight" else 1
     choice = tiled.Choice(operator, shape, tensor.TILES[-1], parts, 132, tensor.FORMATS["float16"].unit)
-    built = tensor.launches(operator, shape, arrays, choice, scratch)
+    built = tensor.launches(operator, shape, arrays, choice, scratch=scratch)
     handed = [launch.args[1] for launch in built if launch.name.startswith("pad")]
     handed += [launch.args[0] for launch in built if launch.name.startswith("sum")]
     assert len(asked) == 1 and len(handed) == 1 + parts

@@ -289,3 +289,14 @@ def until_the_first_that_is_missing(x, dy, taps, stride, padding, dilation):
 @wrong("01.3", ("IndexError", "test 0 <= i < len(x)"))
 def without_a_test(x, dy, taps, stride, padding, dilation):
     return _gradient(x, dy, taps, lambda f, o: o * stride - padding + f * dilation, test=lambda i, size: True)
+
+
+@wrong("01.3", ("whole numbers", "cuts off fractions"))
+def in_an_array_of_whole_numbers(x, dy, taps, stride, padding, dilation):
+    dw = np.zeros(taps, int)
+    for f in range(taps):
+        for o in range(len(dy)):
+            i = o * stride - padding + f * dilation
+            if 0 <= i < len(x):
+                dw[f] += x[i] * dy[o]
+    return dw

@@ -910,3 +910,10 @@ def column_of_the_block(x, factor, out):
     column, row = cuda.grid(2)
     if row < x.shape[0] and column < x.shape[1]:
         out[row, column] = x[row, column] * factor[cuda.threadIdx.x]
+
+
+@wrong("01b.1", ("4 threads write out[0], all the same", "one element"))
+@cuda.jit
+def every_thread_makes_all(x, out):
+    for i in range(x.size):
+        out[i] = x[i] ** 2

@@ -503,3 +503,8 @@ def every_thread_makes_all(x, w, y, stride, padding):
         for f in range(max(0, -origin), min(w.size, x.size - origin)):
             acc += x[origin + f] * w[f]
         y[o] = acc
+
+
+@wrong("02.2", ("you return the taps themselves, [1, 2]", "lo, hi"))
+def taps_in_a_list(o, size, taps, stride, padding, dilation):
+    return [f for f in range(taps) if 0 <= o * stride - padding + f * dilation < size]

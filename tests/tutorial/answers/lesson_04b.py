@@ -251,7 +251,7 @@ def nobody_waits(x, out):
         out[i] = acc
 
 
-@wrong("04b.2", ("out of bounds", "has none and must stop"))
+@wrong("04b.2", ("out of bounds", "has none and needs an if around this line"))
 @cuda.jit
 def no_guard_at_the_start(x, out):
     s = cuda.shared.array(64, np.float32)
@@ -265,7 +265,7 @@ def no_guard_at_the_start(x, out):
         out[i] = acc
 
 
-@wrong("04b.2", ("out of bounds: writes", "has none and must stop"))
+@wrong("04b.2", ("out of bounds: writes", "has none and needs an if around this line"))
 @cuda.jit
 def no_guard_at_the_end(x, out):
     s = cuda.shared.array(64, np.float32)
@@ -893,3 +893,118 @@ def everybody_adds_up(a, b, y):
     for k in range(8):
         total += s[k]
     y[0] = total
+
+
+@wrong("04b.1", ("race", "only named, and not called"))
+@cuda.jit
+def barrier_only_named(x, out):
+    s = cuda.shared.array(64, np.float32)
+    t, i = cuda.threadIdx.x, cuda.grid(1)
+    s[t] = x[i]
+    cuda.syncthreads  # noqa: B018
+    out[i] = s[(t + 1) % 64]
+
+
+@right("04b.2")
+@cuda.jit
+def by_halves(x, out):
+    s = cuda.shared.array(64, np.float32)
+    t, i = cuda.threadIdx.x, cuda.grid(1)
+    count = min(64, x.size - cuda.blockIdx.x * 64)  # numbers of this block
+    if t < count:
+        s[t] = x[i]
+    else:
+        s[t] = 0
+    cuda.syncthreads()
+    half = 32
+    while half > 0:
+        if t < half:
+            s[t] += s[t + half]
+        cuda.syncthreads()
+        half //= 2
+    if t < count:
+        out[i] = s[0]
+
+
+@right("04b.3")
+@cuda.jit
+def sums_by_halves(a, b, y):
+    s = cuda.shared.array(8, np.float32)
+    t = cuda.threadIdx.x
+    s[t] = 0
+    for k in range(t, a.size, 8):
+        s[t] += a[k] * b[k]
+    cuda.syncthreads()
+    for half in (4, 2, 1):
+        if t < half:
+            s[t] = s[t] + s[t + half]
+        cuda.syncthreads()
+    if t == 0:
+        y[0] = s[0]
+
+
+@wrong("04b.3", "atomics add up the partial sums in any order")
+@cuda.jit
+def adds_with_atomics(a, b, y):
+    s = cuda.shared.array(8, np.float32)
+    t = cuda.threadIdx.x
+    acc = y.dtype.type(0)
+    for k in range(t, a.size, 8):
+        acc += a[k] * b[k]
+    s[t] = acc
+    if t == 0:
+        y[0] = 0
+    cuda.syncthreads()
+    cuda.atomic.add(y, 0, s[t])
+
+
+@wrong("04b.3", "each of them once")
+@cuda.jit
+def goes_on_in_steps_of_one(a, b, y):
+    s = cuda.shared.array(8, np.float32)
+    t = cuda.threadIdx.x
+    acc = y.dtype.type(0)
+    for k in range(t, a.size):
+        acc += a[k] * b[k]
+    s[t] = acc
+    cuda.syncthreads()
+    if t == 0:
+        total = y.dtype.type(0)
+        for j in range(8):
+            total += s[j]
+        y[0] = total
+
+
+@wrong("04b.3", ("out of bounds: reads a[21]", "test the index"))
+@cuda.jit
+def asks_for_no_end(a, b, y):
+    s = cuda.shared.array(8, np.float32)
+    t = cuda.threadIdx.x
+    acc = y.dtype.type(0)
+    for k in range(0, a.size, 8):
+        acc += a[k + t] * b[k + t]
+    s[t] = acc
+    cuda.syncthreads()
+    if t == 0:
+        total = y.dtype.type(0)
+        for j in range(8):
+            total += s[j]
+        y[0] = total
+
+
+@wrong("04b.4", "a[0, 0]*b[0, 0] 2 times, and it belongs there once")
+@cuda.jit
+def same_tiles_again(a, b, c):
+    a_tile = cuda.shared.array((TILE, TILE), np.float32)
+    b_tile = cuda.shared.array((TILE, TILE), np.float32)
+    column, row = cuda.grid(2)
+    x, y = cuda.threadIdx.x, cuda.threadIdx.y
+    acc = c.dtype.type(0)
+    for _ in range(0, a.shape[1], TILE):
+        a_tile[y, x] = a[row, x]
+        b_tile[y, x] = b[y, column]
+        cuda.syncthreads()
+        for k in range(TILE):
+            acc += a_tile[y, k] * b_tile[k, x]
+        cuda.syncthreads()
+    c[row, column] = acc

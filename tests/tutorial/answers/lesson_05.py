@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 from numba import cuda
 
@@ -26,6 +28,9 @@ wrong("05.1", "a pair", 62, "62, 96", (62,))
 # --- 05.2: outputs that are wrong ---
 EDGE = {(oh, ow) for oh in range(4) for ow in range(4) if oh == 0 or ow == 0}
 right("05.2", EDGE, sorted(EDGE), np.array(sorted(EDGE)))
+MASK = np.array([[(oh, ow) in EDGE for ow in range(4)] for oh in range(4)])
+right("05.2", MASK, np.nonzero(MASK))
+wrong("05.2", "These are the right ones", ~MASK, np.nonzero(~MASK))
 wrong("05.2", "These are the right ones", {(oh, ow) for oh in range(1, 4) for ow in range(1, 4)})
 wrong("05.2", "Output (1, 1) is right", {(oh, ow) for oh in range(4) for ow in range(4)}, {(1, 1)}, EDGE | {(1, 1)})
 wrong("05.2", "output (1, 0) is wrong too", {(0, ow) for ow in range(4)})
@@ -40,6 +45,7 @@ wrong("05.2", "a set of pairs", 7, {0, 1, 2}, "all")
 
 # --- 05.3: loads for each multiply-add ---
 right("05.3", lambda tile: 2 / tile, lambda tile: 2 * tile**2 / tile**3, lambda t: np.float64(1 / t + 1 / t))
+right("05.3", lambda tile: Fraction(2, tile))
 wrong("05.3", "two tiles", lambda tile: 1 / tile)
 wrong("05.3", "Turn it over", lambda tile: tile / 2)
 wrong("05.3", "These are the loads of the block", lambda tile: 2 * tile * tile)
@@ -331,3 +337,19 @@ def one_block_only(x, w, y, stride, padding):
 
 
 wrong("05.4", "keep the line @cuda.jit", lambda x, w, y, stride, padding: None)
+
+
+@wrong("05.4", "catches no errors")
+@cuda.jit
+def tries_and_catches(x, w, y, stride, padding):
+    i = cuda.grid(1)
+    if i < y.size:
+        oh, ow = i // y.shape[1], i % y.shape[1]
+        acc = y.dtype.type(0)
+        for fh in range(w.shape[0]):
+            for fw in range(w.shape[1]):
+                try:
+                    acc += x[oh * stride - padding + fh, ow * stride - padding + fw] * w[fh, fw]
+                except IndexError:
+                    pass
+        y[oh, ow] = acc

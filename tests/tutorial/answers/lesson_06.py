@@ -25,7 +25,7 @@ wrong("06.1", "more multiply-adds for each", lambda tm, tn: tm * tn / (4 * (tm +
 wrong("06.1", "loads of a alone", lambda tm, tn: tm * tn / (tm / 4))
 wrong("06.1", "loads of b alone", lambda tm, tn: tm * tn / (tn / 4))
 wrong("06.1", "as two operations", lambda tm, tn: 2 * tm * tn / (tm / 4 + tn / 4))
-wrong("06.1", "it should be 8, and yours is 16", lambda tm, tn: 16.5 - 0.5)
+wrong("06.1", "That is 16 for every tile", lambda tm, tn: 16, lambda tm, tn: 16.5 - 0.5)
 wrong("06.1", "should be a function", 16)
 wrong("06.1", "returns None", lambda tm, tn: None)
 wrong("06.1", "raised", lambda tm: tm)
@@ -52,7 +52,8 @@ wrong("06.2", "If multiplying does", lambda c, load, mul: c * load + mul)
 wrong("06.2", "last multiplication is missing", lambda c, load, mul: load + (c - 1) * max(load, mul))
 wrong("06.2", "first load is missing", lambda c, load, mul: (c - 1) * max(load, mul) + mul)
 wrong("06.2", "One step too many", lambda c, load, mul: load + c * max(load, mul) + mul)
-wrong("06.2", "not min()", lambda c, load, mul: load + (c - 1) * min(load, mul) + mul)
+wrong("06.2", "In yours it is the faster one", lambda c, load, mul: load + (c - 1) * min(load, mul) + mul)
+wrong("06.2", "In yours it is the faster one", lambda c, load, mul: c * (load + mul) - (c - 1) * max(load, mul))
 wrong("06.2", "it should be 19, and yours is 28", lambda c, load, mul: 28)
 wrong("06.2", "does not end", lambda c, load, mul: next(k for k in iter(int, 1) if k))
 wrong("06.2", "should return a number", lambda *_: "19", lambda *_: (19,))
@@ -88,6 +89,7 @@ def rounded(registers):
 
 wrong("06.3", ("registers=38, threads=64", "whole warps"), lambda r, t: 65536 // (r * t))
 wrong("06.3", "Round the registers of a thread up", lambda r, t: 4 * (16384 // (32 * r)) // (t // 32))
+wrong("06.3", "not of 4", lambda r, t: 4 * (16384 // (32 * (-(-r // 4) * 4))) // (t // 32))
 wrong("06.3", "rounded up, not down", lambda r, t: 4 * (16384 // (32 * (r // 8 * 8))) // (t // 32))
 wrong("06.3", "from one quarter", lambda r, t: 65536 // (32 * rounded(r)) // (t // 32))
 wrong("06.3", "These are warps", lambda r, t: 4 * (16384 // (32 * rounded(r))))
@@ -369,3 +371,62 @@ def k(a, b, c):  # also a name of its own loops: the trace must not take one for
             for k in range(a.shape[1]):
                 acc += a[row, k] * b[k, column]
             c[row, column] = acc
+
+
+@wrong("06.4", ("thread (0, 0) of the grid makes c[0, 2]", "its columns 0 and 1"))
+@cuda.jit
+def rows_half_a_matrix_apart(a, b, c):
+    i, j = cuda.grid(2)
+    hr, hc = (c.shape[0] + 1) // 2, (c.shape[1] + 1) // 2
+    if i < hr and j < hc:
+        r0, c0 = i, j
+        r1, c1 = min(i + hr, c.shape[0] - 1), min(j + hc, c.shape[1] - 1)
+        s00 = s01 = s10 = s11 = c.dtype.type(0)
+        for k in range(a.shape[1]):
+            p, q, u, v = a[r0, k], a[r1, k], b[k, c0], b[k, c1]
+            s00 += p * u
+            s01 += p * v
+            s10 += q * u
+            s11 += q * v
+        c[r0, c0] = s00
+        c[r0, c1] = s01
+        c[r1, c0] = s10
+        c[r1, c1] = s11
+
+
+@wrong("06.4", "keep the four of them in variables")
+@cuda.jit
+def adds_up_in_c(a, b, c):
+    i, j = cuda.grid(2)
+    if 2 * i < c.shape[0] and 2 * j < c.shape[1]:
+        r0, c0 = 2 * i, 2 * j
+        r1, c1 = min(r0 + 1, c.shape[0] - 1), min(c0 + 1, c.shape[1] - 1)
+        c[r0, c0] = c[r0, c1] = c[r1, c0] = c[r1, c1] = 0
+        for k in range(a.shape[1]):
+            p, q, u, v = a[r0, k], a[r1, k], b[k, c0], b[k, c1]
+            c[r0, c0] += p * u
+            if c1 != c0:
+                c[r0, c1] += p * v
+            if r1 != r0:
+                c[r1, c0] += q * u
+                if c1 != c0:
+                    c[r1, c1] += q * v
+
+
+@wrong("06.4", "of 16 threads 4 have no tile")
+@cuda.jit
+def every_thread_works(a, b, c):
+    i, j = cuda.grid(2)
+    r0, c0 = min(2 * i, c.shape[0] - 1), min(2 * j, c.shape[1] - 1)
+    r1, c1 = min(2 * i + 1, c.shape[0] - 1), min(2 * j + 1, c.shape[1] - 1)
+    s00 = s01 = s10 = s11 = c.dtype.type(0)
+    for k in range(b.shape[0]):
+        p, q, u, v = a[r0, k], a[r1, k], b[k, c0], b[k, c1]
+        s00 += p * u
+        s01 += p * v
+        s10 += q * u
+        s11 += q * v
+    c[r0, c0] = s00
+    c[r0, c1] = s01
+    c[r1, c0] = s10
+    c[r1, c1] = s11

@@ -27,6 +27,9 @@ wrong("06b.1", "A warp has 32 threads", lambda m, n, k: m * n * k / 64)
 wrong("06b.1", "elements of A and B", lambda m, n, k: (m * k + k * n) / 32)
 wrong("06b.1", "one instruction of one warp", lambda m, n, k: m * n * k / 128)
 wrong("06b.1", "it should be 64, and yours is 32", lambda m, n, k: 32)
+wrong("06b.1", "For m=8, n=8, k=16 it should be 32, and yours is 64", lambda m, n, k: 16 * n * k / 32)
+wrong("06b.1", "For m=8, n=8, k=16 it should be 32, and yours is 16", lambda m, n, k: m * m * k / 64)
+wrong("06b.1", "For m=16, n=16, k=8 it should be 64, and yours is 32", lambda m, n, k: 8 * m * k / 32)
 wrong("06b.1", "should be a function", 32)
 wrong("06b.1", "returns None", lambda m, n, k: None)
 wrong("06b.1", "raised", lambda m: m)
@@ -326,3 +329,39 @@ def adds_to_c(a, b, c):
         c[g, 2 * t + 1] += d[1]
         c[g + 8, 2 * t] += d[2]
         c[g + 8, 2 * t + 1] += d[3]
+
+
+@wrong("06b.4", "calls multiply() 6 times for 24 terms, and 3 are enough")
+@cuda.jit
+def four_terms_at_once(a, b, c):
+    g, t = cuda.threadIdx.x // 4, cuda.threadIdx.x % 4
+    d = (float32(0), float32(0), float32(0), float32(0))
+    for k in range(0, a.shape[1], 4):
+        d = multiply(a[g, k + t], a[g + 8, k + t], float32(0), float32(0), b[k + t, g], float32(0), d)
+    c[g, 2 * t], c[g, 2 * t + 1], c[g + 8, 2 * t], c[g + 8, 2 * t + 1] = d
+
+
+@wrong("06b.4", ("some threads of the warp are missing", "all 32 threads"))
+@cuda.jit
+def half_a_warp(a, b, c):
+    g, t = cuda.threadIdx.x // 4, cuda.threadIdx.x % 4
+    d = (float32(0), float32(0), float32(0), float32(0))
+    if cuda.threadIdx.x < 16:
+        for k in range(0, a.shape[1], 8):
+            d = multiply(
+                a[g, k + t], a[g + 8, k + t], a[g, k + t + 4], a[g + 8, k + t + 4], b[k + t, g], b[k + t + 4, g], d
+            )
+        c[g, 2 * t], c[g, 2 * t + 1], c[g + 8, 2 * t], c[g + 8, 2 * t + 1] = d
+
+
+@wrong("06b.4", "no Python lists")
+@cuda.jit
+def sums_in_a_list(a, b, c):
+    g, t = cuda.threadIdx.x // 4, cuda.threadIdx.x % 4
+    d = [float32(0)] * 4
+    for k in range(0, a.shape[1], 8):
+        d = multiply(
+            a[g, k + t], a[g + 8, k + t], a[g, k + t + 4], a[g + 8, k + t + 4], b[k + t, g], b[k + t + 4, g], d
+        )
+    for r in range(4):
+        c[g + 8 * (r // 2), 2 * t + r % 2] = d[r]

@@ -24,8 +24,12 @@ wrong("07.1", "conv2d does not make dx", RIGHT | {"dx": "conv2d"})
 wrong("07.1", "conv2d does not make dw", RIGHT | {"dw": "conv2d"})
 wrong("07.1", "conv2d_weight does not make dx", RIGHT | {"dx": "conv2d_weight"})
 wrong("07.1", "'ks_deconv' is none of the three names", RIGHT | {"dx": "ks_deconv"})
-wrong("07.1", "is none of the three names", RIGHT | {"dx": conv2d_input}, RIGHT | {"dw": None})
-wrong("07.1", "the keys", {"y": "conv2d"}, {}, ["conv2d", "conv2d_input", "conv2d_weight"], "conv2d")
+right("07.1", list(RIGHT.items()), {made: name for name, made in RIGHT.items()})
+right("07.1", RIGHT | {"dx": conv2d_input}, RIGHT | {"dx": "cks_numba.conv2d_input"})
+wrong("07.1", "is none of the three names", RIGHT | {"dx": regular}, RIGHT | {"dw": None})
+wrong("07.1", "just the keys", RIGHT | {"db": "conv2d_weight"})
+wrong("07.1", "look at the names", {"conv2d": "y", "conv2d_input": "dw", "conv2d_weight": "dx"})
+wrong("07.1", "just the keys", {"y": "conv2d"}, {}, ["conv2d", "conv2d_input", "conv2d_weight"], "conv2d")
 
 # --- 07.3: the factor without a stride ---
 LAYER = dict(n=64, ih=4, iw=4, ic=16, oc=32, fh=3, fw=3, padding=1)
@@ -36,7 +40,7 @@ wrong("07.3", "Turn it over", COUNT.share("useful"))
 wrong("07.3", "dy is still padded", 1, 1.0)
 wrong("07.3", "share that is wasted. By which factor", COUNT.share("redundant"))
 wrong("07.3", "share that is wasted, in percent", 100 * COUNT.share("redundant"))
-wrong("07.3", "inserted zeros of stride 2", 4)
+wrong("07.3", ("inserted zeros of stride 2", "without padding"), 4)
 wrong("07.3", "number of taps", 9)
 wrong("07.3", "a map of 2 x 2", 2.25)
 wrong("07.3", "products the regular way", 144)
@@ -261,7 +265,16 @@ def every_block_the_same(w, v, dw, rate, momentum):
     w[index] -= rate * v[index]
 
 
-@wrong("07.4", ("float64", "v[index] = 0.9 * v[index] + dw[index]"))
+@wrong("07.4", ("float64", "v[index] = 1.0 * momentum * v[index] + dw[index]"))
+@cuda.jit
+def a_one_of_python(w, v, dw, rate, momentum):
+    index = cuda.grid(1)
+    if index < w.size:
+        v[index] = 1.0 * momentum * v[index] + dw[index]
+        w[index] -= rate * v[index]
+
+
+@wrong("07.4", "momentum is an argument of the kernel, and not always 0.9")
 @cuda.jit
 def a_number_of_python(w, v, dw, rate, momentum):
     index = cuda.grid(1)
@@ -302,3 +315,41 @@ def one_thread_changes_all(w, v, dw, rate, momentum):
         for i in range(w.size):
             v[i] = momentum * v[i] + dw[i]
             w[i] = w[i] - rate * v[i]
+
+
+@wrong("07.4", "have changed places")
+@cuda.jit
+def rate_for_momentum(w, v, dw, rate, momentum):
+    i = cuda.grid(1)
+    if i < w.size:
+        v[i] = rate * v[i] + dw[i]
+        w[i] -= momentum * v[i]
+
+
+@wrong("07.4", "a += where = belongs")
+@cuda.jit
+def adds_v_twice(w, v, dw, rate, momentum):
+    i = cuda.grid(1)
+    if i < w.size:
+        v[i] += momentum * v[i] + dw[i]
+        w[i] -= rate * v[i]
+
+
+@wrong("07.2", "changes w")
+def changes_w(x, w, dy, stride, padding):
+    w -= 0.1 * conv2d_weight(x, w.shape, dy, stride=stride, padding=padding)
+    return (
+        conv2d_input(x.shape, w, dy, stride=stride, padding=padding),
+        conv2d_weight(x, w.shape, dy, stride=stride, padding=padding),
+        dy.sum((0, 1, 2)),
+    )
+
+
+@wrong("07.2", "changes dy")
+def changes_dy(x, w, dy, stride, padding):
+    dy /= len(dy)
+    return (
+        conv2d_input(x.shape, w, dy, stride=stride, padding=padding),
+        conv2d_weight(x, w.shape, dy, stride=stride, padding=padding),
+        dy.sum((0, 1, 2)),
+    )
