@@ -3,7 +3,8 @@
 Geometry: every comparison, sum, product, quotient, minimum and small number in `geometry.py` is changed in turn.
 Kernels: a list of mistakes that people make. The emulator runs their compiled code.
 
-Usage: ``python tests/mutants.py [geometry|kernels] [--sample N] [--seed K]``; prints the mutants that survived.
+Usage: ``python tests/mutants.py [geometry|kernels] [--only TEXT] [--sample N] [--seed K]``; prints the mutants that
+survived.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ KERNEL_TESTS = {
     "ks_deconv.py": "(hard_shapes or whole_tiles) and conv2d_input and not tiled",
     "sk_dilated.py": "(hard_shapes or whole_tiles) and conv2d_weight and not tiled",
     "grouped.py": "(hard_shapes or whole_tiles) and grouped",
-    "elementwise.py": "(hard_shapes and with_zeros) or (small_shapes and odd) or no_image",
+    "elementwise.py": "(hard_shapes and with_zeros) or (small_shapes and odd) or no_image or takes_a_bias",
     "register_tile.py": "(hard_shapes or whole_tiles or no_bank) and register_tile",
-    "tensor": "small_shapes or every_tile or depthwise or no_image or not_begin or error_of_random",
+    "tensor": "small_shapes or every_tile or depthwise or no_image or not_begin or error_of_random or bias",
     "": "(hard_shapes and tiled) or tails or every_tile or no_image or no_vector",
 }
 LEAST = 0.9  # share of the mutants of geometry that the tests must notice
@@ -185,6 +186,7 @@ EDITS = (  # file in cks_numba/kernels, code in it, the replacement, and which o
     ("elementwise.py", "real and 0 <= sh", "real and -1 <= sh", 0),
     ("elementwise.py", "sw < src.shape[2]", "sw <= src.shape[2]", 0),
     ("elementwise.py", "real = h - before_h == sh * step_h and w", "real = w", 0),
+    ("elementwise.py", "    if index >= out.size:", "    if index > out.size:", 3),
     (LAUNCHES, "address(array) % 16 == 0", "True", 0),
     (LAUNCHES, "shape.h.dilation * row, shape.w.dilation", "shape.w.dilation * row, shape.h.dilation", 0),
     (LAUNCHES, "shape.h.stride * x_row, shape.w.stride", "shape.w.stride * x_row, shape.h.stride", 0),
@@ -210,6 +212,10 @@ EDITS = (  # file in cks_numba/kernels, code in it, the replacement, and which o
     (TENSOR, "left = min(int32(terms - first), most)", "left = most", 0),
     (TENSOR, "<< uint32(16)", "<< uint32(15)", 0),
     (TENSOR, "        for part in range(1, partial", "        for part in range(2, partial", 0),
+    (TENSOR, "widen(bias[columns[j]]) if exist[j] > 0", "widen(bias[columns[j]]) if exist[j] >= 0", 0),
+    (TENSOR, "1]) if exist[j] > 1 else", "1]) if exist[j] > 0 else", 0),
+    (TENSOR, "acc[i, j, 2] += first", "acc[i, j, 2] += second", 0),
+    (TENSOR, "uint32(c_group * columns + places[j])", "places[j]", 0),
     (OPERANDS, "term // lanes ^ row // 8 % 4", "term // lanes ^ row // 4 % 4", 0),
     (OPERANDS, "term % 2 * 4 + term // 2 % 4", "term % 8", 0),
     (OPERANDS, "term % 4 * 2", "term % 4", 0),
@@ -222,6 +228,8 @@ EDITS = (  # file in cks_numba/kernels, code in it, the replacement, and which o
     (DEPTHWISE, "    if n >= out.shape[0]:", "    if n > out.shape[0]:", 0),
     (DEPTHWISE, "range(c * times, (c + 1) * times)", "range(c * times, c * times + 1)", 0),
     (DEPTHWISE, "        cuda.syncthreads()\n", "", 0),
+    (DEPTHWISE, "acc += widen(bias[c])", "acc = widen(narrow(acc)) + widen(bias[c])", 0),
+    (DEPTHWISE, "acc += widen(bias[c])", "acc += widen(bias[c // times])", 0),
     (DEPTHWISE, "for k in range(1, DOWN):", "for k in range(2, DOWN):", 0),
     (DEPTHWISE, "if oc < out.shape[0]:", "if oc <= out.shape[0]:", 0),
     ("tensor/__init__.py", "aligned and whole", "aligned", 0),
@@ -274,8 +282,9 @@ def survives(mutant: Mutant | None, folder: Path, tests: tuple[str, ...]) -> boo
             (folder / mutant.path).write_text(original, encoding="utf-8")
 
 
-def run(kind: str, sample: int | None, seed: int) -> int:
+def run(kind: str, only: str, sample: int | None, seed: int) -> int:
     mutants = list(geometry_mutants() if kind == "geometry" else kernel_mutants())
+    mutants = [mutant for mutant in mutants if only in f"{mutant.path}: {mutant.what}"]
     if sample is not None and sample < len(mutants):
         mutants = random.Random(seed).sample(mutants, sample)
     with tempfile.TemporaryDirectory() as name:
@@ -300,10 +309,11 @@ def run(kind: str, sample: int | None, seed: int) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Change one line at a time and see whether the tests notice.")
     parser.add_argument("kind", nargs="?", choices=("geometry", "kernels"), default="geometry")
+    parser.add_argument("--only", default="", metavar="TEXT", help="those with this text in their file or change")
     parser.add_argument("--sample", type=int, help="number of mutants, chosen at random; all by default")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    return run(arguments.kind, arguments.sample, arguments.seed)
+    return run(arguments.kind, arguments.only, arguments.sample, arguments.seed)
 
 
 if __name__ == "__main__":

@@ -39,11 +39,7 @@ def available() -> bool:
 
 def tensor_cores() -> bool:
     """Whether the kernels for tensor cores can run: on a GPU of compute capability 8.0 or newer."""
-    return available() and not SIMULATED and _capability() >= tensor_rung.LEAST_CAPABILITY
-
-
-def _capability() -> tuple[int, int]:
-    return tuple(cuda.get_current_device().compute_capability)
+    return available() and not SIMULATED and tensor_rung.capability() >= tensor_rung.LEAST_CAPABILITY
 
 
 def require(dtype: str = "float32") -> None:
@@ -51,7 +47,7 @@ def require(dtype: str = "float32") -> None:
     if not available():
         raise RuntimeError(NO_GPU)
     if dtype in HALVES and not tensor_cores():
-        found = "Numba's simulator" if SIMULATED else ".".join(map(str, _capability()))
+        found = "Numba's simulator" if SIMULATED else ".".join(map(str, tensor_rung.capability()))
         raise RuntimeError(NO_HALVES.format(dtype, found))
 
 
@@ -137,7 +133,7 @@ def _workspace(stream: Any, like: Any, shape: tuple[int, ...]) -> Any:
     return found
 
 
-# --- what the layouts need of arrays on the GPU --------------------------------------
+# --- what the layouts need of arrays on the GPU ---------------------------------------------------
 def copy(src: Any, out: Any, src_channels_first: bool, out_channels_first: bool, stream: Any = 0) -> None:
     """Copy one device array into another, between the two layouts."""
     if out.size:

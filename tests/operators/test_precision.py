@@ -119,6 +119,22 @@ def test_the_bias_is_added_before_the_sum_is_rounded(backend, layout, dtype):
 
 @HALVES
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("groups", [1, 6])
+def test_every_backend_gives_the_same_bits_with_a_bias(groups, backend, dtype):
+    """Sums of products of eighths are exact in float32, but not in 16 bits."""
+    shape = ConvShape(n=2, ih=9, iw=9, ic=6, oc=12, fh=3, fw=3, stride=2, padding=1, groups=groups)
+    rng = np.random.default_rng(0)
+    x, w, dy = ((rng.integers(-64, 65, size) / 8).astype(dtype) for _, size in shape.arrays("conv2d"))
+    keys = dict(stride=2, padding=1, groups=groups, backend=backend)
+    bias = (np.arange(12) * 3.25 - 20).astype(dtype)
+    wanted = (brute_force("conv2d", shape, x, w) + bias.astype(float)).astype(dtype)
+    np.testing.assert_array_equal(cks.conv2d(x, w, bias, **keys), wanted)
+    wanted = (brute_force("conv2d_input", shape, w, dy) + bias[:6].astype(float)).astype(dtype)
+    np.testing.assert_array_equal(cks.conv_transpose2d(dy, w, bias[:6], **keys), wanted)
+
+
+@HALVES
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_out_and_one_image(backend, dtype):
     x, w = normal(SHAPE, "conv2d", dtype)
     bias = np.arange(5).astype(dtype)
@@ -271,7 +287,7 @@ class Gpu:
 @pytest.mark.parametrize(("capability", "tensor"), [((7, 5), False), ((8, 0), True), ((12, 0), True)], ids=str)
 def test_what_a_gpu_is_used_for(capability, tensor, monkeypatch):
     """16 bits need tensor cores; "auto" leaves them to the CPU where there are none, and float32 does without."""
-    monkeypatch.setattr(cuda_backend, "cuda", Gpu(capability))
+    monkeypatch.setattr(cuda_backend.tensor_rung, "cuda", Gpu(capability))
     monkeypatch.setattr(cuda_backend, "available", lambda: True)
     monkeypatch.setattr(cuda_backend, "SIMULATED", False)
     for dtype in ("float32", "float64"):
@@ -290,7 +306,7 @@ def test_what_a_gpu_is_used_for(capability, tensor, monkeypatch):
 @pytest.mark.parametrize("tensor", [False, True])
 def test_which_rung_runs(capability, tensor, monkeypatch):
     ran = []
-    monkeypatch.setattr(cuda_backend, "cuda", Gpu(capability))
+    monkeypatch.setattr(cuda_backend.tensor_rung, "cuda", Gpu(capability))
     monkeypatch.setattr(cuda_backend, "available", lambda: True)
     for name in ("tiled", "tensor_rung"):
         rung = getattr(cuda_backend, name)

@@ -31,7 +31,7 @@ from ..tiled.choice import BYTES_PER_CYCLE, SECOND_LAUNCH, Choice, choose
 from . import depthwise, gemm
 from .sizes import FORMATS, TILES, Format, Tile
 
-__all__ = ["FORMATS", "LEAST_CAPABILITY", "TILES", "Format", "Tile", "launches"]
+__all__ = ["FORMATS", "LEAST_CAPABILITY", "TILES", "Format", "Tile", "capability", "launches"]
 
 LEAST_CAPABILITY = (8, 0)
 NO_SIMULATOR = "the tensor rung is written in PTX, which Numba's simulator does not run: unset NUMBA_ENABLE_CUDASIM"
@@ -73,7 +73,7 @@ def launches(
     if SIMULATED:
         raise RuntimeError(NO_SIMULATOR)
     number, device = FORMATS[str(arrays[2].dtype)], tiled.device_of(arrays[2])
-    capable = device is None or _capability(device) >= LEAST_CAPABILITY
+    capable = device is None or capability() >= LEAST_CAPABILITY
     if number.lanes == 8 and not capable:
         raise RuntimeError(f"{number.name} arrays need a GPU of compute capability 8.0 or later")
     first, second, out = (array if number.lanes == 4 else array.view(np.uint16) for array in arrays)
@@ -111,8 +111,8 @@ def launches(
     return built
 
 
-@lru_cache(maxsize=8)
-def _capability(device: int) -> tuple[int, int]:
+def capability() -> tuple[int, int]:
+    """Return the compute capability of the current GPU."""
     major, minor = cuda.get_current_device().compute_capability
     return major, minor
 

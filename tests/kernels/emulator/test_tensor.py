@@ -106,20 +106,21 @@ def test_hard_shapes(operator, dtype):
             check(operator, shape, dtype)
 
 
-BIASED = (
-    HARD_SHAPES | SHAPES | {"several tiles": ROOMY, "whole tiles": ConvShape(n=2, ih=8, iw=8, ic=64, oc=64, fh=1, fw=1)}
-)
+WHOLE = ConvShape(n=2, ih=8, iw=8, ic=64, oc=64, fh=1, fw=1)
+TWO_EACH = ConvShape(n=2, ih=9, iw=9, ic=6, oc=12, fh=3, fw=3, stride=2, padding=1, groups=6)
+BIASED = HARD_SHAPES | SHAPES | {"several tiles": ROOMY, "whole tiles": WHOLE, "depthwise": TWO_EACH}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("operator", ["conv2d", "conv2d_input"])
 @pytest.mark.parametrize("tile", tensor.TILES, ids=str)
 def test_a_bias_is_added_before_the_result_is_rounded(operator, tile, dtype):
+    rng = np.random.default_rng(0)
     for name, shape in BIASED.items() if tile == tensor.TILES[-1] else [("several tiles", ROOMY)]:
         first, second, out = operands(operator, shape, dtype)
-        bias = (np.arange(out.shape[3]) % 5 * 1024 + 0.5).astype(
-            dtype
-        )  # added to a rounded sum, the half would be lost
+        for array in (first, second):
+            array[...] = rng.integers(-64, 65, array.shape) / 8  # sums of products are exact in float32, not in 16 bits
+        bias = (np.arange(out.shape[3]) % 5 * 3.25 + 0.5).astype(dtype)
         run(build(operator, shape, (first, second, out), tile, bias=bias))
         sums = brute_force(operator, shape, first, second) + bias.astype(float)
         np.testing.assert_array_equal(out.astype(float), sums.astype(dtype).astype(float), err_msg=name)
