@@ -27,7 +27,7 @@ This module knows nothing of arrays, threads or GPUs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import chain, pairwise, product, starmap
 from math import gcd, prod
@@ -358,6 +358,8 @@ class ConvShape:
     ic: int
     oc: int
     groups: int
+    h: Axis = field(repr=False, compare=False)  # rows: the last axis but one, if there is one
+    w: Axis = field(repr=False, compare=False)  # columns: the last axis
 
     def __init__(
         self,
@@ -466,8 +468,10 @@ class ConvShape:
         self._fill(checks.integer("n", n, 0), tuple(axes), ic, oc, groups)
 
     def _fill(self, *values: Any) -> None:
-        for field, value in zip(("n", "axes", "ic", "oc", "groups"), values, strict=True):
-            object.__setattr__(self, field, value)
+        for name, value in zip(("n", "axes", "ic", "oc", "groups"), values, strict=True):
+            object.__setattr__(self, name, value)
+        for name, axis in zip("wh", reversed(self.axes), strict=False):
+            object.__setattr__(self, name, axis)
 
     def with_axes(self, *axes: Axis) -> ConvShape:
         """The same layer over other axes."""
@@ -500,16 +504,6 @@ class ConvShape:
             known = hash((self.n, self.axes, self.ic, self.oc, self.groups))
             object.__setattr__(self, "_hash", known)
         return known
-
-    @cached_property
-    def h(self) -> Axis:
-        """Rows."""
-        return self.axes[-2]
-
-    @cached_property
-    def w(self) -> Axis:
-        """Columns, the last axis."""
-        return self.axes[-1]
 
     @property
     def ih(self) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import cks_numba as cks
+import cks_numba.backends as cks_backends
 from cks_numba import ConvShape
 from cks_numba.bench import cluster as bench_cluster
 from cks_numba.commands import main
@@ -65,8 +66,8 @@ def test_same_as_without_dask(layout, images):
 def test_a_chain_stays_lazy_and_takes_dask_filters(monkeypatch):
     x, w, dy, _ = operands()
     ran = []
-    right = cks.operators.backends.run
-    monkeypatch.setattr(cks.operators.backends, "run", lambda *a: ran.append(a[1]) or right(*a))
+    right = cks_backends.run
+    monkeypatch.setattr(cks_backends, "run", lambda *a: ran.append(a[1]) or right(*a))
     y = cd.conv2d(cut(x, 4), da.from_array(w), **KEYS)
     dw = cd.conv2d_weight(cut(x, 4), w.shape, y - 1, **KEYS)
     assert not ran

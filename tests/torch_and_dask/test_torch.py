@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import cks_numba as cks
+import cks_numba.backends as cks_backends
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install cks-numba[torch])")
 import torch_networks  # noqa: E402
@@ -145,8 +146,8 @@ def test_opcheck(name, images, format_):
 
 def test_only_gradients_that_are_needed_are_computed(monkeypatch):
     ran = []
-    right = cks.operators.backends.run
-    monkeypatch.setattr(cks.operators.backends, "run", lambda *a: ran.append(a[1]) or right(*a))
+    right = cks_backends.run
+    monkeypatch.setattr(cks_backends, "run", lambda *a: ran.append(a[1]) or right(*a))
     x, w = randn(1, 2, 4, 4, grad=False), randn(3, 2, 3, 3)
     ct.conv2d(x, w).sum().backward()
     assert ran == ["conv2d", "conv2d_weight"]
@@ -156,13 +157,13 @@ def test_only_gradients_that_are_needed_are_computed(monkeypatch):
 @pytest.mark.parametrize("format_", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_operators_see_the_memory_of_the_tensors(monkeypatch, format_):
     seen = []
-    right = cks.operators.backends.run
+    right = cks_backends.run
 
     def spy(backend, operator, shape, first, second, out, *options):
         seen.append((operator, first, second, out))
         right(backend, operator, shape, first, second, out, *options)
 
-    monkeypatch.setattr(cks.operators.backends, "run", spy)
+    monkeypatch.setattr(cks_backends, "run", spy)
     x, w = (torch.randn(s).contiguous(memory_format=format_).requires_grad_() for s in ((2, 4, 6, 6), (8, 4, 3, 3)))
     y = ct.conv2d(x, w, stride=2, padding=1)
     dy = torch.randn_like(y)
