@@ -58,11 +58,12 @@ def call(
         stride=shape.stride, padding=shape.padding, dilation=shape.dilation, groups=shape.groups, backend=backend
     )
     options["layout"] = layout
+    function = getattr(operators, operator.replace("2d", f"{len(shape.axes)}d"))
     if operator == "conv2d":
-        return operators.conv2d(first, second, **options)
+        return function(first, second, **options)
     if operator == "conv2d_input":
-        return operators.conv2d_input(own_order(shape.x_shape, layout), first, second, **options)
-    return operators.conv2d_weight(first, own_order(shape.w_shape, layout), second, **options)
+        return function(own_order(shape.x_shape, layout), first, second, **options)
+    return function(first, own_order(shape.w_shape, layout), second, **options)
 
 
 def tolerance(operator: str, shape: ConvShape, dtype: Any) -> float:

@@ -1,28 +1,30 @@
-"""``cks-numba bench --depthwise``: depthwise layers, this library against PyTorch's better layout.
+"""``cks-numba bench --depthwise`` and ``--axes``: sets of layers of their own, against PyTorch's better layout.
 
-The layers have the sizes of MobileNet, EfficientNet and ConvNeXt. A burst has calls of one contender alone, after a
+The depthwise layers have the sizes of MobileNet, EfficientNet and ConvNeXt; those of one and three axes are in
+`cases`. A burst has calls of one contender alone, after a
 pause and an untimed call, and the bursts of the contenders alternate. Both read the same numbers, from memory that
 begins at a cache line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
 from statistics import geometric_mean, median
+from typing import NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from ..buffers import LAYOUTS
 from ..geometry import OPERATORS, ConvShape
+from . import cases
 from .cases import Case
 from .cpu import has_peer, ours_call, peer_in_layout
 from .timing import burst, clean_rounds, keep_memory
 
-BAR, LEAST = 1.0, 0.75
-"""Least geometric mean of PyTorch's time over ours for each operator, and least for each case."""
 SIZES = ((56, 128), (28, 192), (14, 480), (7, 960))
 """Rows of the map and channels."""
 CALLS = 5
@@ -35,6 +37,21 @@ def listed() -> Iterator[Case]:
         keys = dict(n=n, ih=size, iw=size, ic=channels, oc=channels, groups=channels)
         shape = ConvShape(**keys, fh=taps, fw=taps, stride=stride, padding=taps // 2)
         yield Case("depthwise", operator, shape)
+
+
+class LayerSet(NamedTuple):
+    """Cases, and the bars: least geometric mean of PyTorch's time over ours for each operator, and least of a case."""
+
+    cases: Callable[[], Iterator[Case]]
+    mean: float
+    least: float
+
+
+SETS = {
+    "depthwise": LayerSet(listed, 1.0, 0.75),
+    "1 axis": LayerSet(cases.signals, 1.25, 0.0),
+    "3 axes": LayerSet(cases.volumes, 2.0, 1.0),
+}
 
 
 def _numbers(size: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -57,9 +74,10 @@ def ratio(case: Case, rounds: int) -> float:
     """
     rng = np.random.default_rng(0)
     first, second = (_numbers(size, rng) for _, size in case.shape.arrays(case.operator)[:2])
-    ours = ours_call(case, first, second, "NHWC")
-    peers = {layout: peer_in_layout(case, first, second, layout) for layout in ("NHWC", "NCHW")}
-    got, want = ours(), np.asarray(peers["NHWC"]()).transpose(0, 2, 3, 1)
+    layouts = LAYOUTS[len(case.shape.axes)]
+    ours = ours_call(case, first, second, layouts[0])
+    peers = {layout: peer_in_layout(case, first, second, layout) for layout in layouts}
+    got, want = ours(), np.moveaxis(np.asarray(peers[layouts[0]]()), 1, -1)
     error = float(np.abs(got - want).max()) / float(np.abs(want).max())
     if not error < 1e-4:
         raise RuntimeError(f"PyTorch differs by {error:.1e}: {case}")
@@ -71,11 +89,12 @@ def ratio(case: Case, rounds: int) -> float:
     return found
 
 
-def run(rounds: int, threads: int, quick: bool, check: bool, only: str) -> int:
-    """Run the benchmark of depthwise layers; returns 1 if `check` and a bar is missed.
+def run(name: str, rounds: int, threads: int, quick: bool, check: bool, only: str) -> int:
+    """Run the benchmark of a set of layers; returns 1 if `check` and a bar is missed.
 
     Parameters
     ----------
+    name : {"depthwise", "1 axis", "3 axes"}
     rounds : int
         Rounds of each case.
     threads : int
@@ -86,22 +105,22 @@ def run(rounds: int, threads: int, quick: bool, check: bool, only: str) -> int:
         Time only cases with this text in their line.
     """
     if not has_peer():
-        raise RuntimeError("--depthwise compares with PyTorch, which is not installed: pip install torch")
+        raise RuntimeError("--depthwise and --axes compare with PyTorch, which is not installed: pip install torch")
     import torch
 
     torch.set_num_threads(threads)
     numba.set_num_threads(threads)
     keep_memory()
-    chosen = [case for case in listed() if only in f"{case.operator} {case.name}"][:: 20 if quick else 1]
+    chosen = [case for case in SETS[name].cases() if only in f"{case.operator} {case.name}"][:: 20 if quick else 1]
     if not chosen:
         raise RuntimeError(f"no case has {only!r} in it")
     print("PyTorch's time, better layout, over ours")
     found: dict[str, list[float]] = {}
     for case in chosen:
         found.setdefault(case.operator, []).append(ratio(case, rounds))
-    missed = 0
+    missed, (_, bar, bar_of_least) = 0, SETS[name]
     for operator, ratios in found.items():
         mean, least = geometric_mean(ratios), min(ratios)
-        missed += mean < BAR or least < LEAST
-        print(f"{operator:<13} geometric mean {mean:.2f} (bar {BAR:g}), least {least:.2f} (bar {LEAST:g})")
+        missed += mean < bar or least < bar_of_least
+        print(f"{operator:<13} geometric mean {mean:.2f} (bar {bar:g}), least {least:.2f} (bar {bar_of_least:g})")
     return int(check and missed > 0)

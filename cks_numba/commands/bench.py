@@ -21,6 +21,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--launch-cost", action="store_true", help="cuda: only the Python time of a call; no GPU needed")
     add("--ablation", action="store_true", help="cpu: each special path of the backend, with and without it")
     add("--depthwise", action="store_true", help="cpu: depthwise layers, against PyTorch; with bars")
+    add("--axes", type=int, choices=(1, 3), help="cpu: layers of one axis or of three, against PyTorch; with bars")
     add("--emulator", action="store_true", help="the emulator, with bars; exit with 1 if one is missed")
     add("--dask", action="store_true", help="one and two local workers, one thread each; needs dask")
     add("--check", action="store_true", help="exit with 1 if a bar is missed; needs PyTorch")
@@ -48,7 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
     if given.ablation:
         return ablation.run(given.rounds, given.threads, given.quick, given.csv, given.readme, given.only)
     if given.depthwise:
-        return depthwise.run(given.rounds, given.threads, given.quick, given.check, given.only)
+        return depthwise.run("depthwise", given.rounds, given.threads, given.quick, given.check, given.only)
+    if given.axes:
+        name = "1 axis" if given.axes == 1 else "3 axes"
+        return depthwise.run(name, given.rounds, given.threads, given.quick, given.check, given.only)
     if given.emulator:
         return emulator.run()
     if given.dask:

@@ -225,22 +225,36 @@ def test_depthwise_cases_are_all_of_their_kind():
         assert s.groups == s.ic == s.oc and s.oh == -(-s.ih // s.stride[0])
 
 
-def test_depthwise_bars_decide_only_with_check(monkeypatch, capsys):
+def test_signals_and_volumes_have_one_axis_and_three():
+    for axes, listed in ((1, list(cases.signals())), (3, list(cases.volumes()))):
+        assert len(listed) == len(set(listed)) and {case.operator for case in listed} == set(OPERATORS)
+        assert all(len(case.shape.axes) == axes and case.name for case in listed)
+        assert all(before == after for case in listed for before, after in case.shape.padding)
+    volumes = {case.shape for case in cases.volumes()}
+    assert {shape.axes[0].size for shape in volumes} == {4, 8, 16} and {shape.fh for shape in volumes} == {3, 4}
+    assert {shape.n for shape in volumes} == {1, 2, 8} and {shape.stride for shape in volumes} == {(1,) * 3, (2,) * 3}
+
+
+TINY = {
+    "depthwise": ConvShape(n=1, ih=5, iw=5, ic=9, oc=9, fh=3, fw=3, padding=1, groups=9),
+    "1 axis": ConvShape.of((1, 30, 3), (5, 4, 3), stride=2, padding=1),
+    "3 axes": ConvShape.of((2, 3, 4, 5, 3), (5, 3, 3, 3, 3), padding=1),
+}
+
+
+@pytest.mark.parametrize("name", depthwise.SETS)
+def test_bars_of_a_set_decide_only_with_check(name, monkeypatch, capsys):
     pytest.importorskip("torch", reason="compares with PyTorch")
-    tiny = ConvShape(n=1, ih=5, iw=5, ic=9, oc=9, fh=3, fw=3, padding=1, groups=9)
-    monkeypatch.setattr(
-        depthwise, "listed", lambda: [cases.Case("depthwise", operator, tiny) for operator in OPERATORS]
-    )
-    monkeypatch.setattr(depthwise, "LEAST", 0.0)
+    listed = [cases.Case("tiny", operator, TINY[name]) for operator in OPERATORS]
     for bar, check, code in ((0.0, True, 0), (1e9, True, 1), (1e9, False, 0)):
-        monkeypatch.setattr(depthwise, "BAR", bar)
-        assert depthwise.run(1, 1, False, check, "") == code
+        monkeypatch.setitem(depthwise.SETS, name, depthwise.LayerSet(lambda: iter(listed), bar, 0.0))
+        assert depthwise.run(name, 1, 1, False, check, "") == code
     assert capsys.readouterr().out.count("geometric mean") == 9
     with pytest.raises(RuntimeError, match="no case has 'nothing'"):
-        depthwise.run(1, 1, False, False, "nothing")
+        depthwise.run(name, 1, 1, False, False, "nothing")
 
 
-def test_depthwise_needs_pytorch(monkeypatch):
+def test_a_set_needs_pytorch(monkeypatch):
     monkeypatch.setattr(depthwise, "has_peer", lambda: False)
     with pytest.raises(RuntimeError, match="pip install torch"):
-        depthwise.run(1, 1, True, False, "")
+        depthwise.run("depthwise", 1, 1, True, False, "")
