@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def call(
         stride=shape.stride, padding=shape.padding, dilation=shape.dilation, groups=shape.groups, backend=backend
     )
     options["layout"] = layout
-    function = getattr(operators, operator.replace("2d", f"{len(shape.axes)}d"))
+    function: Callable[..., NDArray[Any]] = getattr(operators, operator.replace("2d", f"{len(shape.axes)}d"))
     if operator == "conv2d":
         return function(first, second, **options)
     if operator == "conv2d_input":

@@ -103,7 +103,7 @@ class Case(NamedTuple):
         """Sizes and source in one line."""
         s = self.shape
         size = "x".join([str(s.axes[0].size)] * len(s.axes))
-        sizes = f"{size} n {s.n} {s.ic}->{s.oc} f {s.fh} s {s.stride[0]} p {s.padding[0][0]}"
+        sizes = f"{size} n {s.n} {s.ic}->{s.oc} f {s.axes[0].taps} s {s.stride[0]} p {s.padding[0][0]}"
         sizes += f" d {s.dilation[0]}" if s.dilation[0] > 1 else ""
         return f"{sizes:<30} {self.source}"
 

@@ -36,7 +36,7 @@ def ours_call(case: cases.Case, first: Any, second: Any, layout: Any) -> Callabl
     return lambda: accuracy.call(case.operator, case.shape, first, second, "cpu", layout)
 
 
-def peer_in_layout(case: cases.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
+def peer_in_layout(case: cases.Case, first: Any, second: Any, layout: Any) -> Callable[[], Any]:
     """Return a call of PyTorch on copies of arrays with channels last, in this layout."""
     import torch
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
 from statistics import geometric_mean, median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -76,15 +76,16 @@ def ratio(case: Case, rounds: int) -> float:
     first, second = (_numbers(size, rng) for _, size in case.shape.arrays(case.operator)[:2])
     layouts = LAYOUTS[len(case.shape.axes)]
     ours = ours_call(case, first, second, layouts[0])
-    peers = {layout: peer_in_layout(case, first, second, layout) for layout in layouts}
+    peers: dict[str, Callable[[], Any]] = {layout: peer_in_layout(case, first, second, layout) for layout in layouts}
     got, want = ours(), np.moveaxis(np.asarray(peers[layouts[0]]()), 1, -1)
     error = float(np.abs(got - want).max()) / float(np.abs(want).max())
     if not error < 1e-4:
         raise RuntimeError(f"PyTorch differs by {error:.1e}: {case}")
-    times = clean_rounds({key: partial(burst, call, CALLS) for key, call in {"": ours, **peers}.items()}, rounds)
+    calls: dict[str, Callable[[], Any]] = {"ours": ours, **peers}
+    times = clean_rounds({key: partial(burst, call, CALLS) for key, call in calls.items()}, rounds)
     taken = {key: median(seconds) for key, seconds in times.items()}
-    print(f"{case.operator:<13} {case.name:<42} {1e6 * taken['']:9.1f} us", end=" ")
-    found = min(taken[layout] for layout in peers) / taken[""]
+    print(f"{case.operator:<13} {case.name:<42} {1e6 * taken['ours']:9.1f} us", end=" ")
+    found = min(taken[layout] for layout in peers) / taken["ours"]
     print(f"{found:6.2f}", flush=True)
     return found
 

@@ -198,6 +198,7 @@ OTHER_AXES = {
     "causal, dilation 64": layer((1, 300, 24), (24, 2, 24), padding=((64, 0),), dilation=64),
     "depthwise signal": layer((2, 200, 40), (40, 7, 1), padding=3, groups=40),
 }
+FEW_OTHER_NAMES = "37 to 70, stride 2", "3 to 40, two images", "signal", "depthwise volume"
 LONG = {
     "signal": layer((1, 9000, 37), (40, 9, 37), stride=2, padding=4),
     "one channel": layer((2, 9000, 1), (40, 41, 1), stride=4, padding=20),
@@ -246,7 +247,7 @@ def test_random_layers_of_one_axis_and_three(axes, operator, sizes):
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("name", ["37 to 70, stride 2", "3 to 40, two images", "signal", "depthwise volume"])
+@pytest.mark.parametrize("name", FEW_OTHER_NAMES)
 def test_a_layer_of_one_axis_or_three_is_compiled(name, operator, monkeypatch):
     shape = OTHER_AXES[name]
     wanted = by_plain(operator, shape)
@@ -817,6 +818,9 @@ def sweep_as_on(vector_bytes, rows, vectors):
     shapes = [random_shape(random.Random(seed), channels=5 + 4 * (seed % 5)) for seed in range(40)]
     for layout in ((NHWC, 1), (NCHW, 1), (NHWC, -2)):
         check_all((*shapes, *ALL_SHAPES), layout)
+    for name, operator in product(FEW_OTHER_NAMES, OPERATORS):
+        shape = OTHER_AXES[name]
+        check_arrays(operator, shape, *operands(operator, shape), by_plain(operator, shape), orders_of(shape)[0])
 
 
 @pytest.mark.slow

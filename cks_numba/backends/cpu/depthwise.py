@@ -357,8 +357,8 @@ def _tile_of(rows):
     def put_tile(zero, a, a_step, b, out, out_step, sums):
         counts, a_steps, b_steps, slides, streams = sums
         tile = zeros(zero)
-        i, a_jump, b_jump = 0, a_steps[0] - counts[1] * a_steps[1], b_steps[0] - counts[1] * b_steps[1]
-        for _ in range(counts[0] * counts[1]):
+        i = 0
+        for _ in range(counts[0]):  # rows of taps, of all depths
             at, b_at, left = a, b, counts[2]
             if slides:
                 while left >= 3:
@@ -370,8 +370,8 @@ def _tile_of(rows):
             for t in range(left):
                 tile = add_one(tile, at + t * a_steps[2], a_step, b_at + t * b_steps[2], 0)
             i, a, b = i + 1, a + a_steps[1], b + b_steps[1]
-            if i == counts[1]:  # the next depth; two loops would cost more
-                i, a, b = 0, a + a_jump, b + b_jump
+            if i == counts[1]:
+                i, a, b = 0, a + a_steps[0], b + b_steps[0]
         if streams and out % LINE_BYTES == 0:
             stream_rows(tile, out, out_step)
         else:
@@ -453,7 +453,7 @@ def depthwise(zero, arguments):
             a = source + first_of((d.third, h.third, w.third), source_steps)
             b = filters + ((d.summed * taps[1] + h.summed) * taps[2] + w.summed) * LANE_BYTES
             first_out = out + first_of((d.fixed, h.fixed, w.fixed), out_steps)
-            counts = d.terms, h.terms, w.terms
+            counts = d.terms * h.terms, h.terms, w.terms
             a_d, a_h, a_w = d.third_term * source_steps.d, h.third_term * source_steps.h, w.third_term * source_steps.w
             b_h, b_w = h.summed_step * taps[2] * LANE_BYTES, w.summed_step * LANE_BYTES
             b_d = d.summed_step * taps[1] * taps[2] * LANE_BYTES
@@ -464,7 +464,8 @@ def depthwise(zero, arguments):
                 a_w, b_w = -a_w, -b_w
             x, y, z = tile_axes(images, h.count, w.count)
             axes = images, h.count, w.count
-            sums = counts, (a_d, a_h, a_w), (b_d, b_h, b_w), z == 2 and a_w == a_fixed[2], sizes.streams
+            a_jump, b_jump = a_d - h.terms * a_h, b_d - h.terms * b_h  # from past the last row of a depth to the next
+            sums = counts, (a_jump, a_h, a_w), (b_jump, b_h, b_w), z == 2 and a_w == a_fixed[2], sizes.streams
             # 3. its tiles: neighbouring positions
             for k in range(d.count):
                 a_depth = a + k * d.third_fixed * source_steps.d
@@ -512,21 +513,21 @@ add_to_four, add_to_three, add_to_one = _sum_of(4), _sum_of(3), _sum_of(1)
 @helper
 def add_taps(zero, a, tap_steps, b, results, result_steps, taps, sums):
     """Add the sum over some positions to the results of all taps of a group."""
-    for k in range(taps[0] * taps[1]):
-        depth, row, left = k // taps[1], k % taps[1], taps[2]
-        at = a + depth * tap_steps[0] + row * tap_steps[1]
-        there = results + depth * result_steps[0] + row * result_steps[1]
-        while left > 0:
-            if left >= 4 and left != 5 and left != 6:  # 5 is done as 3, 1 and 1, and 6 as 3 and 3
-                count = 4
-                add_to_four(zero, at, tap_steps[2], b, there, sums)
-            elif left >= 3:
-                count = 3
-                add_to_three(zero, at, tap_steps[2], b, there, sums)
-            else:
-                count = 1
-                add_to_one(zero, at, tap_steps[2], b, there, sums)
-            at, there, left = at + count * tap_steps[2], there + count * LANE_BYTES, left - count
+    for d in range(taps[0]):
+        for h in range(taps[1]):
+            at, left = a + d * tap_steps[0] + h * tap_steps[1], taps[2]
+            there = results + d * result_steps[0] + h * result_steps[1]
+            while left > 0:
+                if left >= 4 and left != 5 and left != 6:  # 5 is done as 3, 1 and 1, and 6 as 3 and 3
+                    count = 4
+                    add_to_four(zero, at, tap_steps[2], b, there, sums)
+                elif left >= 3:
+                    count = 3
+                    add_to_three(zero, at, tap_steps[2], b, there, sums)
+                else:
+                    count = 1
+                    add_to_one(zero, at, tap_steps[2], b, there, sums)
+                at, there, left = at + count * tap_steps[2], there + count * LANE_BYTES, left - count
 
 
 def of_filters(zero, arguments):

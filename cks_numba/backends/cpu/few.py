@@ -164,8 +164,8 @@ def place_taps(taps, first, rows, channels, a_steps, out, out_steps, a_rows, out
     Rows after the last one repeat it.
     """
     taps_h, taps_w = taps
-    channel, tap = first % channels, first // channels
-    tap_d, tap_h, tap_w = tap // (taps_h * taps_w), tap // taps_w % taps_h, tap % taps_w
+    channel, tap_w, row = first % channels, first // channels % taps_w, first // channels // taps_w
+    tap_d, tap_h = row // taps_h, row % taps_h
     for r in range(TILE_ROWS):
         a_rows[r] = tap_d * a_steps[0] + tap_h * a_steps[1] + tap_w * a_steps[2] + channel * a_steps[3]
         out_rows[r] = out + tap_d * out_steps[0] + tap_h * out_steps[1] + tap_w * out_steps[2] + channel * out_steps[3]
