@@ -22,7 +22,8 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def _row(operator: str, run: Run) -> list[int]:
+def axis_columns(operator: str, run: Run) -> list[int]:
+    """Return the nine columns of an axis."""
     fixed, summed, third = {
         "conv2d": (run.o, run.f, run.i),
         "conv2d_input": (run.i, run.f, run.o),
@@ -39,6 +40,6 @@ def group_table(plan: Plan, blocks: Sequence[int], dtype: type[np.signedinteger[
     table: NDArray[Any] = np.zeros((len(plan.groups) + 1, TABLE_WIDTH), dtype)
     table[1:, FIRST_BLOCK] = np.cumsum(blocks)
     for line, group in zip(table, plan.groups, strict=False):
-        line[ROWS:COLUMNS] = _row(plan.operator, group.h)
-        line[COLUMNS:] = _row(plan.operator, group.w)
+        line[ROWS:COLUMNS] = axis_columns(plan.operator, group.h)
+        line[COLUMNS:] = axis_columns(plan.operator, group.w)
     return table

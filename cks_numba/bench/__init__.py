@@ -2,6 +2,7 @@
 
 ==========  =====================================================================
 `cpu`       the CPU backend against PyTorch, the regular way and BLAS
+`axes`      layers of one axis and of three against PyTorch, on a CPU
 `peers`     the CPU backend against PyTorch, ONNX Runtime, OpenVINO and JAX
 `ablation`  the special paths of the CPU backend, each with and without it
 `gpu`       the rungs on a GPU against cuDNN, and what a call costs in Python

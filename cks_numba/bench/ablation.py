@@ -159,7 +159,7 @@ PATHS = (
         "each group packs its own",
         ((gather, "_classes", _class_of_each),),
         ("table",),
-        {"gather.py": "PackedTaps packed_taps _packed_taps _classes packed tap_offset"},
+        {"gather.py": "PackedTaps packed_count _packed_taps _classes packed tap_offset"},
     ),
     SpecialPath(
         "copy to channels last",

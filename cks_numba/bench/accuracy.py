@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -58,11 +59,12 @@ def call(
         stride=shape.stride, padding=shape.padding, dilation=shape.dilation, groups=shape.groups, backend=backend
     )
     options["layout"] = layout
+    function: Callable[..., NDArray[Any]] = getattr(operators, operator.replace("2d", f"{len(shape.axes)}d"))
     if operator == "conv2d":
-        return operators.conv2d(first, second, **options)
+        return function(first, second, **options)
     if operator == "conv2d_input":
-        return operators.conv2d_input(own_order(shape.x_shape, layout), first, second, **options)
-    return operators.conv2d_weight(first, own_order(shape.w_shape, layout), second, **options)
+        return function(own_order(shape.x_shape, layout), first, second, **options)
+    return function(first, own_order(shape.w_shape, layout), second, **options)
 
 
 def tolerance(operator: str, shape: ConvShape, dtype: Any) -> float:

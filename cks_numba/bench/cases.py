@@ -178,7 +178,9 @@ class Case(NamedTuple):
     def name(self) -> str:
         """Sizes and source in one line."""
         s = self.shape
-        sizes = f"{s.ih}x{s.ih} n {s.n} {s.ic}->{s.oc} f {s.fh} s {s.stride[0]} p {s.padding[0][0]}"
+        size = "x".join([str(s.axes[0].size)] * len(s.axes))
+        sizes = f"{size} n {s.n} {s.ic}->{s.oc} f {s.axes[0].taps} s {s.stride[0]} p {s.padding[0][0]}"
+        sizes += f" d {s.dilation[0]}" if s.dilation[0] > 1 else ""
         sizes += f" g {s.groups}" if s.groups > 1 else ""
         return f"{sizes:<30} {self.source}"
 
@@ -240,6 +242,42 @@ def table(flop: float = 1.2e9, batch: int = 32) -> list[Case]:
             n //= 2
         cases.append(Case(source, operator, _shape(n, *sizes)))
     return cases
+
+
+def volumes() -> Iterator[Case]:
+    """Yield layers of three axes: maps of 4 to 16, filters of 3 and 4, strides 1 and 2, one to eight images."""
+    for size, channels in ((4, 128), (8, 64), (16, 32)):
+        for taps, stride, n, operator in product((3, 4), (1, 2), (1, 2, 8), OPERATORS):
+            shape = ConvShape.of(
+                (n, *[size] * 3, channels), (channels, *[taps] * 3, channels), stride=stride, padding=1
+            )
+            yield Case("volumes", operator, shape)
+
+
+SIGNALS = (
+    ("ECG", 4, 5000, 1, 64, 15, 2, 1),
+    ("ECG", 4, 1250, 64, 64, 3, 1, 1),
+    ("sensors", 8, 1000, 8, 64, 5, 1, 1),
+    ("sensors", 1, 2000, 128, 256, 3, 2, 1),
+    ("WaveNet", 1, 8000, 64, 128, 2, 1, 1),
+    ("WaveNet", 1, 8000, 64, 128, 2, 1, 64),
+    ("WaveNet", 1, 8000, 64, 128, 2, 1, 512),
+    ("HiFi-GAN", 1, 8192, 32, 32, 11, 1, 1),
+    ("HiFi-GAN", 1, 8192, 32, 32, 7, 1, 5),
+    ("HiFi-GAN", 1, 1000, 512, 256, 16, 8, 1),
+    ("discriminator", 1, 16000, 16, 64, 41, 4, 1),
+    ("wav2vec", 1, 16000, 8, 512, 10, 5, 1),
+    ("audio", 1, 500000, 8, 16, 3, 1, 1),
+)
+"""Source, images, samples, channels in and out, taps, stride and dilation."""
+
+
+def signals() -> Iterator[Case]:
+    """Yield layers of one axis, for audio and sensors."""
+    for (source, n, size, ic, oc, taps, stride, dilation), operator in product(SIGNALS, OPERATORS):
+        pad = (taps - 1) * dilation // 2
+        shape = ConvShape.of((n, size, ic), (oc, taps, ic), stride=stride, padding=pad, dilation=dilation)
+        yield Case(source, operator, shape)
 
 
 def gpu_table(batches: Iterable[int] = GPU_BATCHES) -> Iterator[Case]:

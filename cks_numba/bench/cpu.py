@@ -19,6 +19,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from ..buffers import is_last
 from ..flops.text import put_between
 from ..steps import regular
 from . import accuracy, cases
@@ -29,19 +30,26 @@ from .timing import AFTER_BLAS, Probe, burst, clean_rounds, keep_memory
 
 # --- contenders ----------------------------------------------------------------------------------
 def ours_call(case: cases.Case, first: Any, second: Any, layout: Any) -> Callable[[], Any]:
-    """Return a call of this library on arrays in NHWC, which for NCHW are copied first."""
-    if layout == "NCHW":
-        first, second = (np.ascontiguousarray(array.transpose(0, 3, 1, 2)) for array in (first, second))
+    """Return a call of this library on arrays with channels last, which for channels first are copied first."""
+    if not is_last(layout):
+        first, second = (np.ascontiguousarray(np.moveaxis(array, -1, 1)) for array in (first, second))
     return lambda: accuracy.call(case.operator, case.shape, first, second, "cpu", layout)
 
 
-def peer_in_layout(case: cases.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:
-    """Return a call of PyTorch on copies of arrays in NHWC, in this layout."""
+def peer_in_layout(case: cases.Case, first: Any, second: Any, layout: Any) -> Callable[[], Any]:
+    """Return a call of PyTorch on copies of arrays with channels last, in this layout."""
     import torch
 
-    form = torch.channels_last if layout == "NHWC" else torch.contiguous_format
-    tensors = (torch.from_numpy(a).permute(0, 3, 1, 2).contiguous(memory_format=form) for a in (first, second))
+    form = _memory_form(len(case.shape.axes), is_last(layout))
+    tensors = (torch.from_numpy(a).movedim(-1, 1).contiguous(memory_format=form) for a in (first, second))
     return peer_call(case, *tensors)
+
+
+def _memory_form(axes: int, last: bool) -> Any:
+    """PyTorch's order of axes in memory; it has no channels last for one axis."""
+    torch = sys.modules["torch"]
+    forms = {2: torch.channels_last, 3: torch.channels_last_3d}
+    return forms.get(axes, torch.contiguous_format) if last else torch.contiguous_format
 
 
 def peer_call(case: cases.Case, first: Any, second: Any) -> Callable[[], Any]:
@@ -53,20 +61,20 @@ def peer_call(case: cases.Case, first: Any, second: Any) -> Callable[[], Any]:
     pads = tuple(before for before, _ in shape.padding)
     if case.operator == "conv2d":
         how = (None, shape.stride, pads, shape.dilation, shape.groups)
-        return lambda: torch.nn.functional.conv2d(given["x"], given["w"], *how)
+        conv = getattr(torch.nn.functional, f"conv{len(pads)}d")
+        return lambda: conv(given["x"], given["w"], *how)
     x = given["x"] if "x" in given else _unread(first, shape.x_shape)
     w = given["w"] if "w" in given else _unread(first, shape.w_shape)
     wanted = (case.operator == "conv2d_input", case.operator == "conv2d_weight", False)
-    rest = (None, shape.stride, pads, shape.dilation, False, (0, 0), shape.groups, wanted)
+    rest = (None, shape.stride, pads, shape.dilation, False, (0,) * len(pads), shape.groups, wanted)
     return lambda: torch.ops.aten.convolution_backward(given["dy"], x, w, *rest)[wanted.index(True)]
 
 
-def _unread(like: Any, nhwc: tuple[int, ...]) -> Any:
-    """A tensor from which PyTorch reads only the sizes and the memory order."""
-    n, h, w, c = nhwc
-    empty = like.new_empty((n, c, h, w))
-    form = "channels_last" if like.stride()[1] == 1 else "contiguous_format"
-    return empty.contiguous(memory_format=getattr(sys.modules["torch"], form))
+def _unread(like: Any, last: tuple[int, ...]) -> Any:
+    """A tensor from which PyTorch reads only the sizes, given with channels last, and the memory order."""
+    n, *spatial, c = last
+    empty = like.new_empty((n, c, *spatial))
+    return empty.contiguous(memory_format=_memory_form(len(spatial), like.stride()[1] == 1))
 
 
 def _regular(case: cases.Case, first: Any, second: Any, layout: str) -> Callable[[], Any]:

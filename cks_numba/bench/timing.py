@@ -110,7 +110,7 @@ def multiply_adds(zero, arguments):  # type: ignore[no-untyped-def]
         rows = carray(integers_at(addresses.rows + task * 8 * TILE_ROWS), TILE_ROWS)
         tile, there = zeros(zero), addresses_in(rows)
         for _ in range(REPEATS):
-            tile = sum_of_products(tile, there, 0, rows[0], (1, 1, TERMS), (0, 0, 4), (0, 0, 0))
+            tile = sum_of_products(tile, there, 0, rows[0], (1, 1, 1, TERMS), (0, 0, 0, 4), (0, 0, 0, 0))
         store(tile, there)
 
 

@@ -77,7 +77,7 @@ def lay_out(shape, dtype, order=NHWC, step=1):
     """Return an array of NaN, with its axes in this order in memory and this step, and the larger buffer around it."""
     size = [shape[axis] * abs(step) for axis in order]
     buffer = np.full(prod(size) + 2 * GUARD, OUTSIDE, dtype)
-    array = buffer[GUARD:-GUARD].reshape(size)[(slice(None, None, step),) * 4].transpose(np.argsort(order))
+    array = buffer[GUARD:-GUARD].reshape(size)[(slice(None, None, step),) * len(shape)].transpose(np.argsort(order))
     array[...] = np.nan
     return array, buffer
 
@@ -117,6 +117,13 @@ def check(operator, shape, layouts=((NHWC, 1),) * 3, dtypes=DTYPES):
         check_arrays(operator, shape, *pair, truth(operator, shape), *layouts[2])
 
 
+def orders_of(shape):
+    """Orders of the axes of a layer's arrays in memory: channels last, channels first, and odd ones."""
+    spatial = range(1, len(shape.axes) + 1)
+    channel = len(shape.axes) + 1
+    return (0, *spatial, channel), (0, channel, *spatial), (channel, *spatial, 0), (0, channel, *reversed(spatial))
+
+
 def check_all(shapes, layout=(NHWC, 1)):
     for shape, operator in product(shapes, OPERATORS):
         check(operator, shape, (layout,) * 3)
@@ -149,7 +156,7 @@ def sizes(request, monkeypatch):
     for name, value in zip(SIZES, SMALL[request.param][1:], strict=False):
         monkeypatch.setattr(*name, value)
     forget_sizes()
-    yield
+    yield request.param
     forget_sizes()
 
 
@@ -171,6 +178,88 @@ def test_random_shapes(operator):
 def test_hard_and_large_shapes(operator, sizes):
     for shape, order in product(ALL_SHAPES, (NHWC, NCHW)):
         check(operator, shape, ((order, 1),) * 3, dtypes=("float32",) if order == NHWC else ("float64",))
+
+
+# --- one axis and three --------------------------------------------------------------------------
+def layer(x, w, **keys):
+    """Return the layer of an input and a filter of these shapes."""
+    return ConvShape.of(x, w, **keys)
+
+
+OTHER_AXES = {
+    "37 to 70, stride 2": layer((2, 3, 6, 5, 37), (70, 3, 3, 3, 37), stride=2, padding=1),
+    "4x4x4 filter, stride 2": layer((2, 4, 4, 4, 40), (70, 4, 4, 4, 40), stride=2, padding=1),
+    "129 to 37, one tap with stride": layer((2, 5, 4, 6, 129), (37, 1, 1, 1, 129), stride=(1, 2, 3)),
+    "3 to 70, one image": layer((1, 7, 9, 8, 3), (70, 3, 3, 3, 3), padding=((1, 0), (0, 2), (1, 1))),
+    "3 to 40, two images": layer((2, 9, 7, 8, 3), (40, 3, 3, 3, 3), padding=1),
+    "32 to 3": layer((2, 4, 6, 5, 32), (3, 3, 3, 3, 32), stride=(2, 1, 2), padding=1),
+    "stride 3, dilation 2": layer((1, 9, 7, 11, 19), (40, 3, 2, 2, 19), stride=3, padding=2, dilation=(2, 3, 1)),
+    "1x1x1 map": layer((9, 1, 1, 1, 70), (33, 3, 3, 3, 70), padding=1),
+    "large map": layer((1, 12, 24, 24, 5), (9, 3, 3, 3, 5), padding=1),
+    "two channel groups": layer((2, 4, 5, 5, 74), (36, 3, 3, 3, 37), padding=1, groups=2),
+    "depthwise volume": layer((3, 5, 6, 9, 40), (40, 3, 3, 3, 1), padding=1, groups=40),
+    "depthwise volume, stride 2": layer((1, 7, 8, 12, 17), (17, 3, 2, 5, 1), stride=2, padding=2, groups=17),
+    "signal": layer((2, 300, 37), (70, 9, 37), stride=2, padding=4),
+    "one signal of one channel": layer((1, 400, 1), (40, 41, 1), stride=4, padding=20),
+    "signals to one channel": layer((2, 200, 32), (1, 7, 32), padding=3),
+    "causal, dilation 64": layer((1, 300, 24), (24, 2, 24), padding=((64, 0),), dilation=64),
+    "depthwise signal": layer((2, 200, 40), (40, 7, 1), padding=3, groups=40),
+}
+FEW_OTHER_NAMES = "37 to 70, stride 2", "3 to 40, two images", "signal", "depthwise volume"
+LONG = {
+    "signal": layer((1, 9000, 37), (40, 9, 37), stride=2, padding=4),
+    "one channel": layer((2, 9000, 1), (40, 41, 1), stride=4, padding=20),
+    "causal, dilation 64": layer((1, 9000, 24), (24, 2, 24), padding=((64, 0),), dilation=64),
+    "depthwise": layer((1, 40_000, 3), (3, 5, 1), stride=2, padding=2, groups=3),
+}
+
+
+@cache
+def by_plain(operator, shape):
+    """The result of the plain version: brute force would take much memory for these layers."""
+    wanted = np.empty(shape.arrays(operator)[2][1])
+    cpu.plain.run(operator, shape, *operands(operator, shape, "float64"), wanted)
+    return wanted
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("name", OTHER_AXES)
+def test_hard_layers_of_one_axis_and_three(name, operator, sizes):
+    shape = OTHER_AXES[name]
+    for order, dtype in zip(orders_of(shape)[:2], DTYPES, strict=True):
+        pair = [placed(array, order, 1) for array in operands(operator, shape, dtype)]
+        check_arrays(operator, shape, *pair, by_plain(operator, shape), order)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("name", LONG)
+def test_long_signals_are_done_in_pieces(name, operator):
+    """The sizes of the pieces are the real ones."""
+    shape, pair = LONG[name], operands(operator, LONG[name])
+    for order in orders_of(shape)[:2]:
+        check_arrays(operator, shape, *(placed(array, order, 1) for array in pair), by_plain(operator, shape), order)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("axes", [1, 3])
+def test_random_layers_of_one_axis_and_three(axes, operator, sizes):
+    """300 shapes for each number of axes, a third of them with each set of sizes; arrays are views of any strides."""
+    start = 100 * list(SMALL).index(sizes)
+    for seed in range(start, start + 100):
+        rng = random.Random(seed)
+        size = rng.choice((9, 60)) if axes == 1 else rng.choice((5, 9))
+        shape = random_shape(rng, size=size, channels=rng.choice((5, 5, 30)), axes=axes)
+        layouts = [(rng.choice(orders_of(shape)), rng.choice((1, 1, -1, 2, -2))) for _ in range(3)]
+        check(operator, shape, layouts, dtypes=(DTYPES[seed % 2],))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("name", FEW_OTHER_NAMES)
+def test_a_layer_of_one_axis_or_three_is_compiled(name, operator, monkeypatch):
+    shape = OTHER_AXES[name]
+    wanted = by_plain(operator, shape)
+    monkeypatch.setattr(cpu.plain, "run", None)
+    check_arrays(operator, shape, *operands(operator, shape), wanted, orders_of(shape)[0])
 
 
 # --- the arguments of a kernel -------------------------------------------------------------------
@@ -200,8 +289,8 @@ def test_compiled_code_reads_each_field_by_its_name(kind):
 
 
 def test_arguments_begin_with_those_of_all_kernels_and_the_addresses():
-    sizes = gather.CopySizes(images=1, rows=2, columns=3, channels=4, source=compiled.Steps(n=5, h=6, w=7, c=8))
-    assert compiled.arguments_of(gather.CopyAddresses, sizes).tolist() == [0] * 6 + list(range(1, 9))
+    sizes = gather.CopySizes(1, 2, 3, columns=4, columns_together=5, channels=6, source=compiled.Steps(7, 8, 9, 10, 11))
+    assert compiled.arguments_of(gather.CopyAddresses, sizes).tolist() == [0] * 6 + list(range(1, 12))
     places = {name: getattr(compiled, name.upper()) for name in compiled.Common._fields}
     assert list(places.values()) == list(range(4)) and compiled.OWN == 4
 
@@ -210,11 +299,13 @@ def test_rows_of_the_table_are_named_in_the_order_of_its_columns():
     columns = [getattr(plan_table, name.upper()) for name in compiled.AxisRow._fields]
     assert columns == list(range(plan_table.COLUMNS - plan_table.ROWS))
     assert (plan_table.FIRST_BLOCK, plan_table.ROWS) == (0, 1)
-    assert compiled.count_of(compiled.TableRow) == plan_table.TABLE_WIDTH
+    assert compiled.count_of(compiled.TableRow) == plan_table.TABLE_WIDTH + compiled.count_of(compiled.AxisRow)
+    assert compiled.TableRow._fields[:3] == ("first_block", "h", "w")
 
 
 def test_a_field_that_is_missing_doubled_or_unknown_is_an_error():
-    right = {"images": 1, "rows": 2, "columns": 3, "channels": 4, "source": compiled.Steps(5, 6, 7, 8)}
+    right = {"images": 1, "depths": 2, "rows": 3, "columns": 4, "columns_together": 4, "channels": 5}
+    right["source"] = compiled.Steps(5, 6, 7, 8, 9)
     gather.CopySizes(**right)
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'rows'"):
         gather.CopySizes(**{name: value for name, value in right.items() if name != "rows"})
@@ -227,15 +318,15 @@ def test_a_field_that_is_missing_doubled_or_unknown_is_an_error():
 @pytest.mark.parametrize(
     ("field", "value", "error", "message"),
     [
-        ("source", (5, 6, 7), ValueError, r"source must be 4 numbers, got \(5, 6, 7\)"),
-        ("source", (5, 6, 7, 8, 9), ValueError, "source must be 4 numbers"),
-        ("source", (5, 6, 7, 8.5), TypeError, "float"),
+        ("source", (5, 6, 7), ValueError, r"source must be 5 numbers, got \(5, 6, 7\)"),
+        ("source", (5, 6, 7, 8, 9, 10), ValueError, "source must be 5 numbers"),
+        ("source", (5, 6, 7, 8, 9.5), TypeError, "float"),
         ("rows", 2.0, TypeError, "float"),
         ("rows", (2, 3), TypeError, "tuple"),
     ],
 )
 def test_a_field_of_the_wrong_length_or_type_is_an_error(field, value, error, message):
-    right = gather.CopySizes(images=1, rows=2, columns=3, channels=4, source=compiled.Steps(5, 6, 7, 8))
+    right = gather.CopySizes(1, 2, 3, columns=4, columns_together=4, channels=5, source=compiled.Steps(5, 6, 7, 8, 9))
     with pytest.raises(error, match=message):
         compiled.arguments_of(gather.CopyAddresses, right._replace(**{field: value}))
 
@@ -488,13 +579,24 @@ def sweep_on_threads():
     one_image = ConvShape(n=1, ih=33, iw=29, ic=70, oc=70, fh=5, fw=3, padding=2, groups=70)
     few_positions = ConvShape(n=1, ih=4, iw=3, ic=256, oc=150, fh=3, fw=3, padding=1)
     assert unpacked.pays(few_positions, 4)
-    layers = *product((large, few_channels, in_parts, each_alone, one_image), (NHWC, NCHW)), (few_positions, NHWC)
+    two_axes = large, few_channels, in_parts, each_alone, one_image
+    volumes = [
+        layer((2, 7, 12, 11, 40), (33, 3, 3, 3, 40), stride=2, padding=1),
+        layer((3, 9, 10, 11, 3), (40, 3, 3, 3, 3), padding=1),
+        layer((2, 9, 10, 11, 40), (40, 3, 3, 3, 1), padding=1, groups=40),
+    ]
+    signals = [
+        layer((1, 5000, 24), (40, 5, 24), stride=2, padding=2),
+        layer((2, 5000, 1), (40, 9, 1)),
+        layer((1, 9000, 40), (40, 5, 1), padding=2, groups=40),
+    ]
+    layers = *product((*two_axes, *volumes, *signals), (0, 1)), (few_positions, 0)  # in both layouts
     found = {}
     for number in (1, 2, 3, 3, 2, 3):
         numba.set_num_threads(number)
         check_all(FEW_SHAPES, (NCHW, 1))
-        for operator, (shape, order) in product(OPERATORS, layers):
-            bits = same_bits_again(operator, shape, order)
+        for operator, (shape, k) in product(OPERATORS, layers):
+            bits = same_bits_again(operator, shape, orders_of(shape)[k])
             assert found.setdefault((operator, shape), bits) == bits, f"{operator} on {number} threads"
     assert compiled._workers().workers == 2
 
@@ -782,6 +884,9 @@ def sweep_as_on(vector_bytes, rows, vectors):
     shapes = [random_shape(random.Random(seed), channels=5 + 4 * (seed % 5)) for seed in range(40)]
     for layout in ((NHWC, 1), (NCHW, 1), (NHWC, -2)):
         check_all((*shapes, *ALL_SHAPES), layout)
+    for name, operator in product(FEW_OTHER_NAMES, OPERATORS):
+        shape = OTHER_AXES[name]
+        check_arrays(operator, shape, *operands(operator, shape), by_plain(operator, shape), orders_of(shape)[0])
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cks_numba import flops
-from cks_numba.bench import calls, cases, cpu, emulator, results, timing
+from cks_numba.bench import axes, calls, cases, cpu, emulator, results, timing
 from cks_numba.commands import main
 from cks_numba.flops.text import put_between
 from cks_numba.geometry import OPERATORS, ConvShape, plan
@@ -214,3 +214,38 @@ def test_what_is_timed_of_the_emulator():
     calls = []
     assert 0 <= emulator.seconds_of(lambda: calls.append(1), -1.0) < 1 and len(calls) == emulator.TRIES
     assert emulator.seconds_of(lambda: calls.append(1), 60) < 60 and len(calls) == emulator.TRIES + 1
+
+
+# --- layers of one axis and of three -------------------------------------------------------------
+def test_signals_and_volumes_have_one_axis_and_three():
+    for count, listed in ((1, list(cases.signals())), (3, list(cases.volumes()))):
+        assert len(listed) == len(set(listed)) and {case.operator for case in listed} == set(OPERATORS)
+        assert all(len(case.shape.axes) == count and case.name for case in listed)
+        assert all(before == after for case in listed for before, after in case.shape.padding)
+    volumes = {case.shape for case in cases.volumes()}
+    assert {shape.axes[0].size for shape in volumes} == {4, 8, 16} and {shape.fh for shape in volumes} == {3, 4}
+    assert {shape.n for shape in volumes} == {1, 2, 8} and {shape.stride for shape in volumes} == {(1,) * 3, (2,) * 3}
+
+
+TINY = {
+    1: ConvShape.of((1, 30, 3), (5, 4, 3), stride=2, padding=1),
+    3: ConvShape.of((2, 3, 4, 5, 3), (5, 3, 3, 3, 3), padding=1),
+}
+
+
+@pytest.mark.parametrize("count", axes.SETS)
+def test_bars_of_a_set_decide_only_with_check(count, monkeypatch, capsys):
+    pytest.importorskip("torch", reason="compares with PyTorch")
+    listed = [cases.Case("tiny", operator, TINY[count]) for operator in OPERATORS]
+    for bar, check, code in ((0.0, True, 0), (1e9, True, 1), (1e9, False, 0)):
+        monkeypatch.setitem(axes.SETS, count, axes.LayerSet(lambda: iter(listed), bar, 0.0))
+        assert axes.run(count, 1, 1, False, check, "") == code
+    assert capsys.readouterr().out.count("geometric mean") == 9
+    with pytest.raises(RuntimeError, match="no case has 'nothing'"):
+        axes.run(count, 1, 1, False, False, "nothing")
+
+
+def test_a_set_needs_pytorch(monkeypatch):
+    monkeypatch.setattr(axes, "has_peer", lambda: False)
+    with pytest.raises(RuntimeError, match="pip install torch"):
+        axes.run(1, 1, 1, True, False, "")

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import cks_numba as cks
 import cks_numba.backends as cks_backends
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install cks-numba[torch])")

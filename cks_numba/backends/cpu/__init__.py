@@ -18,7 +18,6 @@ import numpy as np
 from numba.core.errors import NumbaError
 
 from ... import checks
-from ...buffers import with_unit_axes
 from ...geometry import ConvShape
 from . import depthwise, gather, plain, unpacked, weight
 
@@ -48,12 +47,9 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
     >>> y.ravel()
     array([4., 4., 4., 4.])
     """
-    if not COMPILED or len(shape.axes) > 2:
+    if not COMPILED:
         plain.run(operator, shape, first, second, out)
         return
-    if len(shape.axes) < 2:
-        shape = shape.with_unit_axes(2)
-        first, second, out = (with_unit_axes(array, 2) for array in (first, second, out))
     try:
         if depthwise.fits(shape):
             depthwise.run(operator, shape, first, second, out)

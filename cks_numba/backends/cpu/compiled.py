@@ -18,9 +18,9 @@ import os
 import threading
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from operator import index
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
@@ -35,7 +35,7 @@ from numba.core.ccallback import CFunc
 from numba.extending import intrinsic, models, register_jitable, register_model
 
 from ... import plan_table
-from ...geometry import ConvShape, plan
+from ...geometry import ConvShape, Plan, plan
 from ..interrupts import uninterrupted
 from .registers import I64, LANE_BYTES, ONLY_IN_KERNELS, TILE_ROWS, helper, integers_at, next_number
 from .threads import Pool
@@ -87,6 +87,7 @@ class Steps(NamedTuple):
     """Bytes from an element of an array to the next one along each axis."""
 
     n: int
+    d: int
     h: int
     w: int
     c: int
@@ -107,11 +108,12 @@ class AxisRow(NamedTuple):
 
 
 class TableRow(NamedTuple):
-    """A row of a plan's table: one group."""
+    """A row of the table of a plan for three axes: one group. The columns that other backends have too come first."""
 
     first_block: int
     h: AxisRow
     w: AxisRow
+    d: AxisRow
 
 
 class Sizes(NamedTuple):
@@ -193,7 +195,32 @@ def own_arguments(typing, arguments, addresses, sizes):
     return fields(arguments, addresses, sizes), codegen
 
 
+# --- three axes: depth, rows and columns ----------------------------------------------------------
+def with_three_axes(shape: ConvShape) -> ConvShape:
+    """The shape as the kernels see it: the axes that a layer lacks have one element, and come first."""
+    return shape.with_unit_axes(3)
+
+
+def five(strides: Strides) -> Strides:
+    """The strides of an array of one, two or three spatial axes, with 0 for the axes that it lacks."""
+    first, *spatial, last = strides
+    return (first, *[0] * (3 - len(spatial)), *spatial, last)
+
+
+def table_of(groups: Plan, blocks: Sequence[int]) -> Array:
+    """Write a plan for three axes as rows that kernels read as `TableRow`; the last one ends the search for a block."""
+    depth = [plan_table.axis_columns(groups.operator, group[0]) for group in groups.groups]
+    shared = plan_table.group_table(groups, blocks, np.int64)
+    return np.hstack([shared, np.array([*depth, [0] * count_of(AxisRow)], np.int64)])
+
+
 # --- helpers for kernels -------------------------------------------------------------------------
+@helper
+def first_of(indices, steps):
+    """Bytes from the first element of an array to the one at these indices (depth, row, column)."""
+    return indices[0] * steps.d + indices[1] * steps.h + indices[2] * steps.w
+
+
 @helper
 def own_scratch(arguments):
     """This thread's part of the scratch memory: three arrays for addresses of rows, and where the free part begins.
@@ -305,9 +332,14 @@ if hasattr(os, "register_at_fork"):
 
 def number_of_threads(operator: str, shape: ConvShape) -> int:
     """Return how many threads to use: as many as Numba is set to, or one for little work."""
-    if plan(operator, shape).useful < SERIAL_BELOW:
+    if _multiply_adds(operator, shape) < SERIAL_BELOW:
         return 1
     return numba.get_num_threads()
+
+
+@lru_cache(maxsize=4096)
+def _multiply_adds(operator: str, shape: ConvShape) -> int:
+    return plan(operator, with_three_axes(shape)).useful
 
 
 def start(

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 from ...geometry import ConvShape, Group, Plan, plan
-from ...plan_table import group_table
 from . import weight
 from .compiled import (
     NEXT_TASK,
@@ -38,12 +38,17 @@ from .compiled import (
     arguments_of,
     ceil_div,
     even_part,
+    first_of,
+    five,
     number_of_threads,
+    numbers_of,
     own_arguments,
     own_scratch,
     record,
     round_up,
     start,
+    table_of,
+    with_three_axes,
 )
 from .gather import reach, within
 from .registers import (
@@ -89,6 +94,7 @@ class FilterSteps(NamedTuple):
     """Bytes from an element of w or dw to the next one along each axis."""
 
     channel: int
+    d: int
     h: int
     w: int
 
@@ -105,10 +111,9 @@ class DepthwiseSizes(NamedTuple):
     blocks: int
     parts: int
     result_bytes: int
+    fd: int
     fh: int
     fw: int
-    source_columns: int
-    out_columns: int
     source_packed: int
     out_packed: int
     source_bytes: int
@@ -118,25 +123,42 @@ class DepthwiseSizes(NamedTuple):
     filters: FilterSteps
 
 
-class BandRow(NamedTuple):
-    """Some rows of the result: their groups in the table, which rows they are, and which rows of the source they need.
+class Box(NamedTuple):
+    """A part of each image: its first depth, row and column, and how many there are of each."""
 
-    Each is given by the first one and the past-the-last one.
+    d: int
+    h: int
+    w: int
+    depths: int
+    rows: int
+    columns: int
+
+    @property
+    def positions(self) -> int:
+        return self.depths * self.rows * self.columns
+
+
+class BandRow(NamedTuple):
+    """A band of the result: its groups in the table (the first and the past-the-last), and what it needs of the source.
+
+    A band has all of each axis but the layer's first one.
     """
 
     first_group: int
     last_group: int
-    first_out: int
-    last_out: int
-    first_source: int
-    last_source: int
+    out: Box
+    source: Box
 
 
 # --- the sizes -----------------------------------------------------------------------------------
 def fits(shape: ConvShape) -> bool:
     """Whether every channel has one filter of its own, and rows of images and filters are short enough to be packed."""
-    row = max(shape.iw, shape.ow) * (min(shape.h.span, shape.ih) + 1)
-    short = max(row, shape.fh * shape.fw) * LANE_BYTES <= MOST_BYTES
+    first, *others = shape.axes
+    if not others:
+        row = min(first.span, first.size) + 1  # A signal can be cut anywhere.
+    else:
+        row = prod(max(axis.size, axis.outputs) for axis in others) * (min(first.span, first.size) + 1)
+    short = max(row, prod(axis.taps for axis in shape.axes)) * LANE_BYTES <= MOST_BYTES
     return short and shape.groups > 1 and shape.groups == shape.ic == shape.oc
 
 
@@ -167,29 +189,34 @@ def sizes_of(
     operator: str, shape: ConvShape, source: Strides, filters: Strides, out: Strides, itemsize: int, threads: int
 ) -> Sizes:
     """Return the sizes for a kernel; the arrays are given by their strides."""
-    groups = plan("conv2d" if operator == "conv2d_weight" else operator, shape)
-    small, large = (shape.oh, shape.ow), (shape.ih, shape.iw)
-    (source_rows, source_columns), (rows, columns) = (small, large) if operator == "conv2d_input" else (large, small)
+    groups = plan("conv2d" if operator == "conv2d_weight" else operator, with_three_axes(shape))
+    source, filters, out = five(source), five(filters), five(out)
+    lengths = [[axis.size for axis in shape.axes], [axis.outputs for axis in shape.axes]]
+    source_positions, positions = map(prod, reversed(lengths) if operator == "conv2d_input" else lengths)
+    length = lengths[operator != "conv2d_input"][0]  # of the result, on the axis that is cut into bands
     width = LANE_BYTES // itemsize
-    source_packed, out_packed = (step != itemsize or shape.groups < width for step in (source[3], out[3]))
+    source_packed, out_packed = (step != itemsize or shape.groups < width for step in (source[4], out[4]))
     blocks = ceil_div(shape.groups, width)
     run_length = max(run.positions for run in shape.w.runs(groups.operator))
     if run_length < HALF <= shape.n:
         # Tiles lie along the images, and a row of lanes is loaded for every product: from aligned memory, if often.
-        source_packed = source_packed or groups.useful >= REUSE * shape.n * shape.groups * source_rows * source_columns
-    image_bytes = LANE_BYTES * (source_rows * source_columns + rows * columns)  # one image of a block of channels
+        source_packed = source_packed or groups.useful >= REUSE * shape.n * shape.groups * source_positions
+    image_bytes = LANE_BYTES * (source_positions + positions)  # one image of a block of channels
     images = even_part(shape.n, min(MOST_IMAGES, CHUNK_BYTES // image_bytes))
     wanted = PARTS if operator == "conv2d_weight" else (4 * threads if threads > 1 else 1)
     tasks = blocks * ceil_div(shape.n, images)
-    band_rows = max(LEAST_ROWS, ceil_div(rows, ceil_div(wanted, tasks)))
+    band_length = max(LEAST_ROWS, ceil_div(length, ceil_div(wanted, tasks)))
     if source_packed or out_packed:
-        band_rows = min(band_rows, max(1, rows * CHUNK_BYTES // (image_bytes * images)))
-    bands, found = _bands(groups, rows, min(band_rows, rows))
-    table = group_table(replace(groups, groups=tuple(found)), [0] * len(found), np.int64)
-    memory = np.concatenate([table.ravel(), np.array(bands, np.int64).ravel()])
-    whole_lines = not out_packed and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:3]))
-    source_bytes = max(band.last_source - band.first_source for band in bands) * source_columns * images * LANE_BYTES
-    out_bytes = max(band.last_out - band.first_out for band in bands) * columns * images * LANE_BYTES
+        band_length = min(band_length, max(1, length * CHUNK_BYTES // (image_bytes * images)))
+    bands, found = _bands(groups, 3 - len(shape.axes), min(band_length, length))
+    table = table_of(replace(groups, groups=tuple(found)), [0] * len(found))
+    memory = np.concatenate([table.ravel(), np.array([numbers_of(band) for band in bands], np.int64).ravel()])
+    whole_lines = not out_packed and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:4]))
+    source_bytes, out_bytes = (
+        max(box.positions for box in boxes) * images * LANE_BYTES
+        for boxes in ([band.source for band in bands], [band.out for band in bands])
+    )
+    fd, fh, fw = (axis.taps for axis in groups.shape.axes)
     chunks = len(bands) * ceil_div(shape.n, images)
     parts = min(chunks, ceil_div(PARTS, blocks)) if operator == "conv2d_weight" else 1
     sizes = DepthwiseSizes(
@@ -201,37 +228,45 @@ def sizes_of(
         channels=shape.groups,
         blocks=blocks,
         parts=parts,
-        result_bytes=shape.fh * shape.fw * LANE_BYTES,
-        fh=shape.fh,
-        fw=shape.fw,
-        source_columns=source_columns,
-        out_columns=columns,
+        result_bytes=fd * fh * fw * LANE_BYTES,
+        fd=fd,
+        fh=fh,
+        fw=fw,
         source_packed=source_packed,
         out_packed=out_packed,
         source_bytes=source_bytes if source_packed else 0,
         streams=whole_lines and image_bytes // LANE_BYTES * shape.n * shape.groups * itemsize >= STREAM_BYTES,
         source=Steps(*source),
         out=Steps(*out),
-        filters=FilterSteps(channel=filters[0], h=filters[1], w=filters[2]),
+        filters=FilterSteps(channel=filters[0], d=filters[1], h=filters[2], w=filters[3]),
     )
-    scratch = SCRATCH_HEAD + shape.fh * shape.fw * LANE_BYTES
+    scratch = SCRATCH_HEAD + sizes.result_bytes
     scratch += source_packed * source_bytes + out_packed * out_bytes
     return Sizes(sizes, arguments_of(DepthwiseAddresses, sizes), scratch, memory)
 
 
-def _bands(groups: Plan, rows: int, band_rows: int) -> tuple[list[BandRow], list[Group]]:
-    """Cut the result into bands of rows; returns these, and the groups of all of them."""
+def _bands(groups: Plan, axis: int, band_length: int) -> tuple[list[BandRow], list[Group]]:
+    """Cut the result into bands of one axis; returns these, and the groups of all of them."""
     bands: list[BandRow] = []
     found: list[Group] = []
-    for first in range(0, rows, band_rows):
-        last, first_group = min(first + band_rows, rows), len(found)
-        for h, w in groups.groups:
-            part = within(h, h.o if groups.operator == "conv2d" else h.i, (first, last))
-            if part.positions:
-                found.append(Group((part, w)))
-        needed = reach((group.h for group in found[first_group:]), "i" if groups.operator == "conv2d" else "o")
-        bands.append(BandRow(first_group, len(found), first, last, *needed))
+    source, out = [one.size for one in groups.shape.axes], [one.outputs for one in groups.shape.axes]
+    if groups.operator == "conv2d_input":
+        source, out = out, source
+    for first in range(0, out[axis], band_length):
+        last, first_group = min(first + band_length, out[axis]), len(found)
+        parts = (within(group, groups.operator, axis, (first, last)) for group in groups.groups)
+        found += [part for part in parts if part.positions]
+        needed = reach((group[axis] for group in found[first_group:]), "i" if groups.operator == "conv2d" else "o")
+        boxes = _box(out, axis, first, last), _box(source, axis, *needed)
+        bands.append(BandRow(first_group, len(found), *boxes))
     return bands, found
+
+
+def _box(lengths: list[int], axis: int, first: int, last: int) -> Box:
+    """The whole of each axis but one, of which only a part."""
+    firsts, counts = [0] * 3, lengths.copy()
+    firsts[axis], counts[axis] = first, last - first
+    return Box(*firsts, *counts)
 
 
 # --- the kernels ---------------------------------------------------------------------------------
@@ -247,57 +282,70 @@ def task_of(task, sizes, width):
 
 
 @helper
-def placed_images(zero, array, steps, first, counts, packed, memory):
-    """The address of the first image in an array, as if its rows began with row 0, and the steps from there.
+def placed_images(zero, array, steps, first, box, lanes, packed, memory):
+    """The address of the first image in an array, as if each image began with position 0, and the steps from there.
 
-    `first` is the first image, the first row and the first channel that are used, `counts` how many (n, h, w, c).
-    With `packed` these are copied to (n, h, w, lane) in other memory, whose steps are returned.
+    `first` is the first image, how many there are, and the first channel. With `packed` the box of each is copied to
+    (n, d, h, w, lane) in other memory, whose steps are returned.
     """
-    n, row, channel = first
-    images, rows, columns, lanes = counts
+    n, images, channel = first
     at = array + n * steps.n + channel * steps.c
     if not packed:
         return at, steps
     size = bytes_of(zero)
-    inside = packed_steps(rows, columns, size)
-    at += row * steps.h
+    inside = packed_steps(box, size)
+    at += first_of((box.d, box.h, box.w), steps)
+    counts = images, box.depths, box.rows, box.columns, lanes
     pack_images(zero, memory, (inside.n, inside.w), at, steps, counts, LANE_BYTES // size)
-    return memory - row * inside.h, inside
+    return memory - first_of((box.d, box.h, box.w), inside), inside
 
 
 @helper
-def packed_steps(rows, columns, size):
-    """The steps of packed images (n, h, w, lane)."""
-    return Steps(rows * columns * LANE_BYTES, columns * LANE_BYTES, int(LANE_BYTES), size)
+def packed_steps(box, size):
+    """The steps of packed images (n, d, h, w, lane)."""
+    row = box.columns * LANE_BYTES
+    plane = box.rows * row
+    return Steps(box.depths * plane, plane, row, int(LANE_BYTES), size)
 
 
 @helper
-def unpack_images(zero, target, steps, source, counts, lanes):
-    """Copy (n, h, w, lane) to an array of any steps."""
-    n, h, w = counts
-    rows, columns = (1, h * w) if steps.h == w * steps.w else (h, w)
-    for row in range(n * rows):
-        there = target + row // rows * steps.n + row % rows * steps.h
-        unpack(zero, there, steps.w, steps.c, source + row * columns * LANE_BYTES, int(LANE_BYTES), columns, lanes)
+def rows_of(counts, steps):
+    """Depths, rows and columns: rows that follow each other without gaps are one long row, and so are depths."""
+    d, h, w = counts
+    if h == 1 or steps.h == w * steps.w:
+        h, w = 1, h * w
+        if d == 1 or steps.d == w * steps.w:
+            d, w = 1, d * w
+    return d, h, w
 
 
 @helper
-def pack_filters(zero, target, source, steps, fh, fw, lanes):
-    """Copy filters to (fh, fw, lane)."""
+def unpack_images(zero, target, steps, source, box, images, lanes):
+    """Copy the boxes (n, d, h, w, lane) to the images of an array of any steps."""
+    target += first_of((box.d, box.h, box.w), steps)
+    d, h, w = rows_of((box.depths, box.rows, box.columns), steps)
+    for row in range(images * d * h):
+        there = target + row // (d * h) * steps.n + row // h % d * steps.d + row % h * steps.h
+        unpack(zero, there, steps.w, steps.c, source + row * w * LANE_BYTES, int(LANE_BYTES), w, lanes)
+
+
+@helper
+def pack_filters(zero, target, source, steps, taps, lanes):
+    """Copy filters to (fd, fh, fw, lane)."""
     padded = LANE_BYTES // bytes_of(zero)
-    rows, columns = (1, fh * fw) if steps.h == fw * steps.w else (fh, fw)
-    for row in range(rows):
-        there, at = target + row * columns * LANE_BYTES, source + row * steps.h
-        pack(zero, there, int(LANE_BYTES), at, steps.w, steps.channel, columns, lanes, padded)
+    d, h, w = rows_of(taps, steps)
+    for row in range(d * h):
+        there, at = target + row * w * LANE_BYTES, source + row // h * steps.d + row % h * steps.h
+        pack(zero, there, int(LANE_BYTES), at, steps.w, steps.channel, w, lanes, padded)
 
 
 @helper
-def unpack_filters(zero, target, steps, source, fh, fw, lanes):
-    """Copy (fh, fw, lane) to filters of any steps."""
-    rows, columns = (1, fh * fw) if steps.h == fw * steps.w else (fh, fw)
-    for row in range(rows):
-        there, at = target + row * steps.h, source + row * columns * LANE_BYTES
-        unpack(zero, there, steps.w, steps.channel, at, int(LANE_BYTES), columns, lanes)
+def unpack_filters(zero, target, steps, source, taps, lanes):
+    """Copy (fd, fh, fw, lane) to filters of any steps."""
+    d, h, w = rows_of(taps, steps)
+    for row in range(d * h):
+        there, at = target + row // h * steps.d + row % h * steps.h, source + row * w * LANE_BYTES
+        unpack(zero, there, steps.w, steps.channel, at, int(LANE_BYTES), w, lanes)
 
 
 def _tile_of(rows):
@@ -309,17 +357,21 @@ def _tile_of(rows):
     def put_tile(zero, a, a_step, b, out, out_step, sums):
         counts, a_steps, b_steps, slides, streams = sums
         tile = zeros(zero)
-        for i in range(counts[0]):
-            at, b_at, left = a + i * a_steps[0], b + i * b_steps[0], counts[1]
+        i = 0
+        for _ in range(counts[0]):  # rows of taps, of all depths
+            at, b_at, left = a, b, counts[2]
             if slides:
                 while left >= 3:
-                    tile = add_three(tile, at, a_step, b_at, b_steps[1])
-                    at, b_at, left = at + 3 * a_steps[1], b_at + 3 * b_steps[1], left - 3
+                    tile = add_three(tile, at, a_step, b_at, b_steps[2])
+                    at, b_at, left = at + 3 * a_steps[2], b_at + 3 * b_steps[2], left - 3
                 if left == 2:
-                    tile = add_two(tile, at, a_step, b_at, b_steps[1])
+                    tile = add_two(tile, at, a_step, b_at, b_steps[2])
                     left = 0
             for t in range(left):
-                tile = add_one(tile, at + t * a_steps[1], a_step, b_at + t * b_steps[1], 0)
+                tile = add_one(tile, at + t * a_steps[2], a_step, b_at + t * b_steps[2], 0)
+            i, a, b = i + 1, a + a_steps[1], b + b_steps[1]
+            if i == counts[1]:
+                i, a, b = 0, a + a_steps[0], b + b_steps[0]
         if streams and out % LINE_BYTES == 0:
             stream_rows(tile, out, out_step)
         else:
@@ -368,8 +420,8 @@ def depthwise(zero, arguments):
     size = bytes_of(zero)
     addresses, sizes = own_arguments(arguments, DepthwiseAddresses, DepthwiseSizes)
     filters = own_scratch(arguments)[3]
-    width, fh, fw = LANE_BYTES // size, sizes.fh, sizes.fw
-    source_memory = filters + fh * fw * LANE_BYTES
+    width, taps = LANE_BYTES // size, (sizes.fd, sizes.fh, sizes.fw)
+    source_memory = filters + sizes.result_bytes
     out_memory = source_memory + sizes.source_bytes
     packed = -1  # first channel of the filters that are packed now
     tasks = sizes.blocks * ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
@@ -383,29 +435,28 @@ def depthwise(zero, arguments):
         band = record(sizes.bands, number, BandRow)
         if packed != channel:
             packed = channel
-            pack_filters(
-                zero, filters, addresses.filters + channel * sizes.filters.channel, sizes.filters, fh, fw, lanes
-            )
-        rows, columns = band.last_source - band.first_source, sizes.source_columns
+            at = addresses.filters + channel * sizes.filters.channel
+            pack_filters(zero, filters, at, sizes.filters, taps, lanes)
         source, source_steps = placed_images(
-            zero, addresses.source, sizes.source, (n, band.first_source, channel), (images, rows, columns, lanes),
-            sizes.source_packed, source_memory,
+            zero, addresses.source, sizes.source, (n, images, channel), band.source, lanes, sizes.source_packed,
+            source_memory,
         )  # fmt: skip
-        rows, columns = band.last_out - band.first_out, sizes.out_columns
-        out, out_steps = addresses.out + n * sizes.out.n + channel * sizes.out.c, sizes.out
+        target = addresses.out + n * sizes.out.n + channel * sizes.out.c
+        out, out_steps = target, sizes.out
         if sizes.out_packed:
-            out_steps = packed_steps(rows, columns, size)
-            out = out_memory - band.first_out * out_steps.h
+            out_steps = packed_steps(band.out, size)
+            out = out_memory - first_of((band.out.d, band.out.h, band.out.w), out_steps)
         for group in range(band.first_group, band.last_group):
             # 2. a group of the plan
             line = record(sizes.table, group, TableRow)
-            h, w = line.h, line.w
-            a = source + h.third * source_steps.h + w.third * source_steps.w
-            b = filters + (h.summed * fw + w.summed) * LANE_BYTES
-            first_out = out + h.fixed * out_steps.h + w.fixed * out_steps.w
-            counts = h.terms, w.terms
-            a_h, a_w = h.third_term * source_steps.h, w.third_term * source_steps.w
-            b_h, b_w = h.summed_step * fw * LANE_BYTES, w.summed_step * LANE_BYTES
+            d, h, w = line.d, line.h, line.w
+            a = source + first_of((d.third, h.third, w.third), source_steps)
+            b = filters + ((d.summed * taps[1] + h.summed) * taps[2] + w.summed) * LANE_BYTES
+            first_out = out + first_of((d.fixed, h.fixed, w.fixed), out_steps)
+            counts = d.terms * h.terms, h.terms, w.terms
+            a_d, a_h, a_w = d.third_term * source_steps.d, h.third_term * source_steps.h, w.third_term * source_steps.w
+            b_h, b_w = h.summed_step * taps[2] * LANE_BYTES, w.summed_step * LANE_BYTES
+            b_d = d.summed_step * taps[1] * taps[2] * LANE_BYTES
             a_fixed = source_steps.n, h.third_fixed * source_steps.h, w.third_fixed * source_steps.w
             out_fixed = out_steps.n, h.fixed_step * out_steps.h, w.fixed_step * out_steps.w
             if a_w == -a_fixed[2]:  # the last tap comes first, so that taps and positions go the same way
@@ -413,17 +464,20 @@ def depthwise(zero, arguments):
                 a_w, b_w = -a_w, -b_w
             x, y, z = tile_axes(images, h.count, w.count)
             axes = images, h.count, w.count
-            sums = counts, (a_h, a_w), (b_h, b_w), z == 2 and a_w == a_fixed[2], sizes.streams
+            a_jump, b_jump = a_d - h.terms * a_h, b_d - h.terms * b_h  # from past the last row of a depth to the next
+            sums = counts, (a_jump, a_h, a_w), (b_jump, b_h, b_w), z == 2 and a_w == a_fixed[2], sizes.streams
             # 3. its tiles: neighbouring positions
-            for i in range(axes[x]):
-                for j in range(axes[y]):
-                    a_row = a + i * a_fixed[x] + j * a_fixed[y]
-                    out_row = first_out + i * out_fixed[x] + j * out_fixed[y]
-                    put_tiles(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
+            for k in range(d.count):
+                a_depth = a + k * d.third_fixed * source_steps.d
+                out_depth = first_out + k * d.fixed_step * out_steps.d
+                for i in range(axes[x]):
+                    for j in range(axes[y]):
+                        a_row = a_depth + i * a_fixed[x] + j * a_fixed[y]
+                        out_row = out_depth + i * out_fixed[x] + j * out_fixed[y]
+                        put_tiles(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
         # 4. the results to their places
         if sizes.out_packed:
-            target = addresses.out + n * sizes.out.n + band.first_out * sizes.out.h + channel * sizes.out.c
-            unpack_images(zero, target, sizes.out, out_memory, (images, rows, columns), lanes)
+            unpack_images(zero, target, sizes.out, out_memory, band.out, images, lanes)
 
 
 def _sum_of(taps):
@@ -457,21 +511,23 @@ add_to_four, add_to_three, add_to_one = _sum_of(4), _sum_of(3), _sum_of(1)
 
 
 @helper
-def add_taps(zero, a, tap_steps, b, results, result_step, taps, sums):
+def add_taps(zero, a, tap_steps, b, results, result_steps, taps, sums):
     """Add the sum over some positions to the results of all taps of a group."""
-    for h in range(taps[0]):
-        at, there, left = a + h * tap_steps[0], results + h * result_step, taps[1]
-        while left > 0:
-            if left >= 4 and left != 5 and left != 6:  # 5 is done as 3, 1 and 1, and 6 as 3 and 3
-                count = 4
-                add_to_four(zero, at, tap_steps[1], b, there, sums)
-            elif left >= 3:
-                count = 3
-                add_to_three(zero, at, tap_steps[1], b, there, sums)
-            else:
-                count = 1
-                add_to_one(zero, at, tap_steps[1], b, there, sums)
-            at, there, left = at + count * tap_steps[1], there + count * LANE_BYTES, left - count
+    for d in range(taps[0]):
+        for h in range(taps[1]):
+            at, left = a + d * tap_steps[0] + h * tap_steps[1], taps[2]
+            there = results + d * result_steps[0] + h * result_steps[1]
+            while left > 0:
+                if left >= 4 and left != 5 and left != 6:  # 5 is done as 3, 1 and 1, and 6 as 3 and 3
+                    count = 4
+                    add_to_four(zero, at, tap_steps[2], b, there, sums)
+                elif left >= 3:
+                    count = 3
+                    add_to_three(zero, at, tap_steps[2], b, there, sums)
+                else:
+                    count = 1
+                    add_to_one(zero, at, tap_steps[2], b, there, sums)
+                at, there, left = at + count * tap_steps[2], there + count * LANE_BYTES, left - count
 
 
 def of_filters(zero, arguments):
@@ -483,8 +539,8 @@ def of_filters(zero, arguments):
     size = bytes_of(zero)
     addresses, sizes = own_arguments(arguments, DepthwiseAddresses, DepthwiseSizes)
     results = own_scratch(arguments)[3]
-    width, fh, fw = LANE_BYTES // size, sizes.fh, sizes.fw
-    source_memory = results + fh * fw * LANE_BYTES
+    width, taps = LANE_BYTES // size, (sizes.fd, sizes.fh, sizes.fw)
+    source_memory = results + sizes.result_bytes
     out_memory = source_memory + sizes.source_bytes
     parts, chunks = sizes.parts, ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
     while True:
@@ -502,36 +558,40 @@ def of_filters(zero, arguments):
             # 2. a chunk of x and dy
             channel, lanes, n, images, number = task_of(block * chunks + chunk, sizes, width)
             band = record(sizes.bands, number, BandRow)
-            rows, columns = band.last_source - band.first_source, sizes.source_columns
             source, source_steps = placed_images(
-                zero, addresses.source, sizes.source, (n, band.first_source, channel), (images, rows, columns, lanes),
-                sizes.source_packed, source_memory,
+                zero, addresses.source, sizes.source, (n, images, channel), band.source, lanes, sizes.source_packed,
+                source_memory,
             )  # fmt: skip
-            rows, columns = band.last_out - band.first_out, sizes.out_columns
             out, out_steps = placed_images(
-                zero, addresses.out, sizes.out, (n, band.first_out, channel), (images, rows, columns, lanes),
-                sizes.out_packed, out_memory,
-            )  # fmt: skip
+                zero, addresses.out, sizes.out, (n, images, channel), band.out, lanes, sizes.out_packed, out_memory
+            )
             for group in range(band.first_group, band.last_group):
                 # 3. a group: some taps of each row of the filter at a time
                 line = record(sizes.table, group, TableRow)
-                h, w = line.h, line.w
-                a = source + h.third * source_steps.h + w.third * source_steps.w
-                b = out + h.fixed * out_steps.h + w.fixed * out_steps.w
-                at = results + (h.summed * fw + w.summed) * LANE_BYTES
+                d, h, w = line.d, line.h, line.w
+                a = source + first_of((d.third, h.third, w.third), source_steps)
+                b = out + first_of((d.fixed, h.fixed, w.fixed), out_steps)
+                at = results + ((d.summed * taps[1] + h.summed) * taps[2] + w.summed) * LANE_BYTES
                 axes = images, h.count, w.count
                 a_fixed = source_steps.n, h.third_fixed * source_steps.h, w.third_fixed * source_steps.w
                 b_fixed = out_steps.n, h.fixed_step * out_steps.h, w.fixed_step * out_steps.w
                 x, y, z = tile_axes(images, h.count, w.count)
                 a_steps, b_steps = (a_fixed[x], a_fixed[y], a_fixed[z]), (b_fixed[x], b_fixed[y], b_fixed[z])
-                a_h, a_w = h.third_term * source_steps.h, w.third_term * source_steps.w
+                a_w = w.third_term * source_steps.w
+                tap_steps = d.third_term * source_steps.d, h.third_term * source_steps.h, a_w
+                result_steps = taps[1] * taps[2] * LANE_BYTES, taps[2] * LANE_BYTES
+                met = d.terms, h.terms, w.terms
                 by_x, by_y = max(1, POSITIONS // (axes[y] * axes[z])), min(axes[y], ceil_div(POSITIONS, axes[z]))
-                for i in range(0, axes[x], by_x):
-                    for j in range(0, axes[y], by_y):
-                        counts = min(by_x, axes[x] - i), min(by_y, axes[y] - j), axes[z]
-                        sums = counts, a_steps, b_steps, z == 2 and a_w == a_fixed[2]
-                        a_at, b_at = a + i * a_steps[0] + j * a_steps[1], b + i * b_steps[0] + j * b_steps[1]
-                        add_taps(zero, a_at, (a_h, a_w), b_at, at, fw * LANE_BYTES, (h.terms, w.terms), sums)
+                for k in range(d.count):
+                    a_depth = a + k * d.third_fixed * source_steps.d
+                    b_depth = b + k * d.fixed_step * out_steps.d
+                    for i in range(0, axes[x], by_x):
+                        for j in range(0, axes[y], by_y):
+                            counts = min(by_x, axes[x] - i), min(by_y, axes[y] - j), axes[z]
+                            sums = counts, a_steps, b_steps, z == 2 and a_w == a_fixed[2]
+                            a_at = a_depth + i * a_steps[0] + j * a_steps[1]
+                            b_at = b_depth + i * b_steps[0] + j * b_steps[1]
+                            add_taps(zero, a_at, tap_steps, b_at, at, result_steps, met, sums)
         # 4. the results to dw, by the thread that finishes the last part of a block
         if parts > 1:
             if next_number(addresses.kept, block) < parts - 1:
@@ -541,4 +601,4 @@ def of_filters(zero, arguments):
                 for k in range(0, sizes.result_bytes, size):
                     there = number_at(zero, results + k) + number_at(zero, results + part * sizes.result_bytes + k)
                     write_number(there, results + k)
-        unpack_filters(zero, addresses.filters + channel * sizes.filters.channel, sizes.filters, results, fh, fw, lanes)
+        unpack_filters(zero, addresses.filters + channel * sizes.filters.channel, sizes.filters, results, taps, lanes)

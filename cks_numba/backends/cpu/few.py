@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from ...geometry import ConvShape, plan
-from ...plan_table import group_table
 from .compiled import (
     NEXT_TASK,
     SCRATCH_HEAD,
@@ -21,10 +18,12 @@ from .compiled import (
     arguments_of,
     ceil_div,
     even_part,
+    first_of,
     own_arguments,
     own_scratch,
     record,
     round_up,
+    table_of,
 )
 from .registers import (
     LANE_BYTES,
@@ -57,6 +56,7 @@ class FewAddresses(NamedTuple):
 class FewOutSteps(NamedTuple):
     """Bytes from an element of dw to the next one along each axis, and to the next channel group."""
 
+    d: int
     h: int
     w: int
     channel: int
@@ -73,6 +73,7 @@ class FewSizes(NamedTuple):
     parts: int
     result_bytes: int
     images: int
+    fd: int
     fh: int
     fw: int
     channels: int
@@ -85,6 +86,9 @@ class FewSizes(NamedTuple):
 
 
 # --- the sizes -----------------------------------------------------------------------------------
+def columns_at_once(columns: int, terms: int) -> int:
+    """Return into how many columns to cut rows for chunks of so many terms: only rows that are far longer are cut."""
+    return even_part(columns, terms) if columns > 4 * terms else columns
 
 
 def parts_of(dw_bytes: int, most: int) -> int:
@@ -102,12 +106,13 @@ def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, it
     if a is x, "conv2d_input" if a is dy. The arrays are given by their strides.
     """
     groups = plan(way, shape)
-    table = group_table(groups, [0] * len(groups.groups), np.int64)
+    table = table_of(groups, [0] * len(groups.groups))
     wide = LANE_BYTES // itemsize
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     rows, lanes = (ic, oc) if way == "conv2d" else (oc, ic)
-    columns, (row, lane) = (shape.ow, (dw[3], dw[0])) if way == "conv2d" else (shape.iw, (dw[0], dw[3]))
-    lane_bytes = shape.fh * shape.fw * rows * itemsize  # results of one lane
+    columns, (row, lane) = (shape.ow, (dw[4], dw[0])) if way == "conv2d" else (shape.iw, (dw[0], dw[4]))
+    fd, fh, fw = (axis.taps for axis in shape.axes)
+    lane_bytes = fd * fh * fw * rows * itemsize  # results of one lane
     blocks = [
         block
         for block in range(wide, min(8 * wide, round_up(lanes, wide)) + 1, wide)
@@ -129,38 +134,58 @@ def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, it
         parts=parts,
         result_bytes=result_bytes,
         images=shape.n,
-        fh=shape.fh,
-        fw=shape.fw,
+        fd=fd,
+        fh=fh,
+        fw=fw,
         channels=rows,
         lanes=lanes,
         block_lanes=block,
         chunk_terms=CHUNK_TERMS,
         a=Steps(*a),
         b=Steps(*b),
-        out=FewOutSteps(h=dw[1], w=dw[2], channel=row, lane=lane, channel_group=oc * dw[0]),
+        out=FewOutSteps(d=dw[1], h=dw[2], w=dw[3], channel=row, lane=lane, channel_group=oc * dw[0]),
     )
-    packed_bytes = max(CHUNK_TERMS, columns) * block * itemsize + block // wide * PART_GAP
+    packed_bytes = max(CHUNK_TERMS, min(columns, 4 * CHUNK_TERMS)) * block * itemsize + block // wide * PART_GAP
     scratch = SCRATCH_HEAD + packed_bytes + (result_bytes if parts == 1 else 0)
     return Sizes(sizes, arguments_of(FewAddresses, sizes), scratch, table)
 
 
 # --- the kernel ----------------------------------------------------------------------------------
 @helper
-def place_taps(taps_w, first, rows, channels, a_steps, out, out_steps, a_rows, out_rows):
-    """Write the addresses of a tile's rows, which are (tap of h, tap of w, channel) in a and in the results.
+def tap_step(tap, fh, fw, steps):
+    """Bytes from the first tap of a filter to another one, of which `tap` others are before it."""
+    return first_of((tap // (fh * fw), tap // fw % fh, tap % fw), steps)
+
+
+@helper
+def place_taps(taps, first, rows, channels, a_steps, out, out_steps, a_rows, out_rows):
+    """Write the addresses of a tile's rows, which are (tap of d, of h, of w, channel) in a and in the results.
 
     Rows after the last one repeat it.
     """
-    channel, tap_h, tap_w = first % channels, first // channels // taps_w, first // channels % taps_w
+    taps_h, taps_w = taps
+    channel, tap_w, row = first % channels, first // channels % taps_w, first // channels // taps_w
+    tap_d, tap_h = row // taps_h, row % taps_h
     for r in range(TILE_ROWS):
-        a_rows[r] = tap_h * a_steps[0] + tap_w * a_steps[1] + channel * a_steps[2]
-        out_rows[r] = out + tap_h * out_steps[0] + tap_w * out_steps[1] + channel * out_steps[2]
+        a_rows[r] = tap_d * a_steps[0] + tap_h * a_steps[1] + tap_w * a_steps[2] + channel * a_steps[3]
+        out_rows[r] = out + tap_d * out_steps[0] + tap_h * out_steps[1] + tap_w * out_steps[2] + channel * out_steps[3]
         if first + r < rows - 1:
             channel += 1
             if channel == channels:
                 channel, tap_w = 0, tap_w + 1
                 if tap_w == taps_w:
                     tap_h, tap_w = tap_h + 1, 0
+                    if tap_h == taps_h:
+                        tap_d, tap_h = tap_d + 1, 0
+
+
+@helper
+def chunk_of_group(images, counts, terms):
+    """Images, depths, rows and columns of a group that are about so many terms together."""
+    d, h, w = counts
+    columns = even_part(w, terms) if w > 4 * terms else w
+    images = even_part(images, terms // (d * h * w))
+    return images, even_part(d, terms // (h * w)), even_part(h, terms // w), columns
 
 
 def few(zero, arguments):
@@ -173,14 +198,15 @@ def few(zero, arguments):
     """
     size = bytes_of(zero)
     addresses, sizes = own_arguments(arguments, FewAddresses, FewSizes)
-    blocks, parts, result_bytes, fw = sizes.blocks, sizes.parts, sizes.result_bytes, sizes.fw
+    blocks, parts, result_bytes = sizes.blocks, sizes.parts, sizes.result_bytes
+    fd, fh, fw = sizes.fd, sizes.fh, sizes.fw
     images, channels, lanes, block = sizes.images, sizes.channels, sizes.lanes, sizes.block_lanes
     a_steps, b_steps, out_steps = sizes.a, sizes.b, sizes.out
     a_rows, out_rows, tile_rows, results = own_scratch(arguments)
     packed = results + (result_bytes if parts == 1 else 0)
     width, lane_blocks = LANE_BYTES // size, ceil_div(lanes, block)
-    row_step = block * size  # bytes of a row of results, which are (fh, fw, channel, lane)
-    tap_h, tap_w = fw * channels * row_step, channels * row_step
+    row_step = block * size  # bytes of a row of results, which are (fd, fh, fw, channel, lane)
+    tap_d, tap_h, tap_w = fh * fw * channels * row_step, fw * channels * row_step, channels * row_step
     while True:
         # 1. a task: some channels of b and a part of the images; its results begin as 0
         task = next_number(arguments, NEXT_TASK)
@@ -191,48 +217,57 @@ def few(zero, arguments):
         if parts > 1:
             results = addresses.kept + round_up(8 * blocks, 64) + task * result_bytes
         task_lanes = min(block, lanes - lane0)
-        for k in range(sizes.fh * fw * channels * block):
+        for k in range(fd * fh * fw * channels * block):
             write_number(zero, results + k * size)
         for group in range(sizes.groups):
             line = record(sizes.table, group, TableRow)
-            h, w = line.h, line.w
-            rows = h.terms * w.terms * channels
+            d, h, w = line.d, line.h, line.w
+            rows = d.terms * h.terms * w.terms * channels
             if rows == 0:
                 continue
             # Steps in a and b from one position of the group to the next, and in a and the results from tap to tap.
-            a_by = a_steps.n, h.third_fixed * a_steps.h, w.third_fixed * a_steps.w
-            b_by = b_steps.n, h.fixed_step * b_steps.h, w.fixed_step * b_steps.w
-            a_taps = h.third_term * a_steps.h, w.third_term * a_steps.w, a_steps.c
-            taps = h.summed_step * tap_h, w.summed_step * tap_w, row_step
-            a_group = addresses.a + h.third * a_steps.h + w.third * a_steps.w + g * channels * a_steps.c
-            b_group = addresses.b + h.fixed * b_steps.h + w.fixed * b_steps.w + (g * lanes + lane0) * b_steps.c
-            at = results + h.summed * tap_h + w.summed * tap_w
-            chunk_images = even_part(last_image - first_image, sizes.chunk_terms // (h.count * w.count))
-            chunk_rows = even_part(h.count, sizes.chunk_terms // w.count)
-            for n0 in range(first_image, last_image, chunk_images):
-                n = min(chunk_images, last_image - n0)
-                for h0 in range(0, h.count, chunk_rows):
-                    terms = n, min(chunk_rows, h.count - h0), w.count
-                    # 2. a chunk of b, packed unless its lanes are neighbours already
-                    a_chunk, b_chunk = a_group + n0 * a_by[0] + h0 * a_by[1], b_group + n0 * b_by[0] + h0 * b_by[1]
-                    b_terms, part = b_by, int(LANE_BYTES)
-                    if b_steps.c != size or task_lanes % width != 0:
-                        image = terms[1] * terms[2] * LANE_BYTES
-                        steps = b_by[0], b_by[1], b_by[2], b_steps.c
-                        counts = terms[0], terms[1], terms[2], task_lanes
-                        pack_images(zero, packed, (image, LANE_BYTES), b_chunk, steps, counts, width)
-                        b_chunk, b_terms = packed, (image, terms[2] * LANE_BYTES, int(LANE_BYTES))
-                        part = n * image + PART_GAP
-                    # 3. its terms
-                    counts, a_loops, b_loops = loops(terms, a_by, b_terms)
-                    for lane in range(0, task_lanes, width):
-                        b_lanes = b_chunk + lane // width * part
-                        for first in range(0, rows, TILE_ROWS):
-                            place_taps(w.terms, first, rows, channels, a_taps, at + lane * size, taps, a_rows, out_rows)
-                            tile = sum_of_products(
-                                zeros(zero), addresses_in(a_rows), a_chunk, b_lanes, counts, a_loops, b_loops
-                            )
-                            put(tile, zero, out_rows, int(TILE_ROWS), width, size, bool(ADD), tile_rows)
+            a_by = a_steps.n, d.third_fixed * a_steps.d, h.third_fixed * a_steps.h, w.third_fixed * a_steps.w
+            b_by = b_steps.n, d.fixed_step * b_steps.d, h.fixed_step * b_steps.h, w.fixed_step * b_steps.w
+            a_taps = d.third_term * a_steps.d, h.third_term * a_steps.h, w.third_term * a_steps.w, a_steps.c
+            taps = d.summed_step * tap_d, h.summed_step * tap_h, w.summed_step * tap_w, row_step
+            a_group = addresses.a + first_of((d.third, h.third, w.third), a_steps) + g * channels * a_steps.c
+            b_group = addresses.b + first_of((d.fixed, h.fixed, w.fixed), b_steps) + (g * lanes + lane0) * b_steps.c
+            at = results + d.summed * tap_d + h.summed * tap_h + w.summed * tap_w
+            most = chunk_of_group(last_image - first_image, (d.count, h.count, w.count), sizes.chunk_terms)
+            n_cuts, d_cuts = ceil_div(last_image - first_image, most[0]), ceil_div(d.count, most[1])
+            h_cuts, w_cuts = ceil_div(h.count, most[2]), ceil_div(w.count, most[3])
+            for chunk in range(n_cuts * d_cuts * h_cuts * w_cuts):
+                n0, d0 = chunk // (d_cuts * h_cuts * w_cuts) * most[0], chunk // (h_cuts * w_cuts) % d_cuts * most[1]
+                h0, w0 = chunk // w_cuts % h_cuts * most[2], chunk % w_cuts * most[3]
+                n0 += first_image
+                terms = (
+                    min(most[0], last_image - n0), min(most[1], d.count - d0), min(most[2], h.count - h0),
+                    min(most[3], w.count - w0),
+                )  # fmt: skip
+                # 2. a chunk of b, packed unless its lanes are neighbours already
+                a_chunk = a_group + n0 * a_by[0] + d0 * a_by[1] + h0 * a_by[2] + w0 * a_by[3]
+                b_chunk = b_group + n0 * b_by[0] + d0 * b_by[1] + h0 * b_by[2] + w0 * b_by[3]
+                b_terms, part = b_by, int(LANE_BYTES)
+                if b_steps.c != size or task_lanes % width != 0:
+                    row = terms[3] * LANE_BYTES
+                    plane = terms[2] * row
+                    image = terms[1] * plane
+                    steps = Steps(b_by[0], b_by[1], b_by[2], b_by[3], b_steps.c)
+                    counts = terms[0], terms[1], terms[2], terms[3], task_lanes
+                    pack_images(zero, packed, (image, LANE_BYTES), b_chunk, steps, counts, width)
+                    b_chunk, b_terms = packed, (image, plane, row, int(LANE_BYTES))
+                    part = terms[0] * image + PART_GAP
+                # 3. its terms
+                counts, a_loops, b_loops = loops(terms, a_by, b_terms)
+                for lane in range(0, task_lanes, width):
+                    b_lanes = b_chunk + lane // width * part
+                    for first in range(0, rows, TILE_ROWS):
+                        to = at + lane * size
+                        place_taps((h.terms, w.terms), first, rows, channels, a_taps, to, taps, a_rows, out_rows)
+                        tile = sum_of_products(
+                            zeros(zero), addresses_in(a_rows), a_chunk, b_lanes, counts, a_loops, b_loops
+                        )
+                        put(tile, zero, out_rows, int(TILE_ROWS), width, size, bool(ADD), tile_rows)
         # 4. the results to dw, by the thread that finishes the last part of a block
         if parts > 1:
             if next_number(addresses.kept, task // parts) < parts - 1:
@@ -243,7 +278,7 @@ def few(zero, arguments):
                     there = number_at(zero, results + k) + number_at(zero, results + part * result_bytes + k)
                     write_number(there, results + k)
         at = addresses.out + g * out_steps.channel_group + lane0 * out_steps.lane
-        for tap in range(sizes.fh * fw):
-            place = at + tap // fw * out_steps.h + tap % fw * out_steps.w
+        for tap in range(fd * fh * fw):
+            place = at + tap_step(tap, fh, fw, out_steps)
             there = results + tap * channels * row_step
             unpack(zero, place, out_steps.channel, out_steps.lane, there, row_step, channels, task_lanes)

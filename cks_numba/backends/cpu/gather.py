@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
-from ...geometry import Affine, ConvShape, Group, Run, plan
-from ...plan_table import TABLE_WIDTH, group_table
+from ...geometry import ConvShape, Group, Run, plan
 from .compiled import (
     NEXT_TASK,
     SCRATCH_HEAD,
@@ -26,12 +26,16 @@ from .compiled import (
     ceil_div,
     count_of,
     even_part,
+    first_of,
+    five,
     number_of_threads,
     numbers_of,
     own_arguments,
     own_scratch,
     record,
     start,
+    table_of,
+    with_three_axes,
 )
 from .registers import (
     L2_BYTES,
@@ -57,6 +61,7 @@ STREAM_BYTES = 2**20  # Results of at least this size are written past the cache
 NARROW = 4  # With at most so many channels of the result, the lanes of a tile hold terms of one sum.
 AHEAD = 16  # Number of terms from the one that is being packed to the one that is fetched into the cache.
 COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
+COPY_COLUMNS = 1024  # A thread copies so many columns of a row at a time.
 sum_of_products_along = sums_along(TILE_ROWS)
 
 
@@ -66,6 +71,7 @@ class FilterSteps(NamedTuple):
 
     lane: int
     term: int
+    d: int
     h: int
     w: int
     channel_group: int
@@ -109,8 +115,10 @@ class CopySizes(NamedTuple):
     """The other arguments of `to_channels_last`."""
 
     images: int
+    depths: int
     rows: int
     columns: int
+    columns_together: int
     channels: int
     source: Steps
 
@@ -128,6 +136,7 @@ class PackedTaps(NamedTuple):
 
     number: int
     first: int
+    d: Taps
     h: Taps
     w: Taps
 
@@ -138,6 +147,7 @@ class GatherRow(NamedTuple):
     first_block: int
     h: AxisRow
     w: AxisRow
+    d: AxisRow
     packed: PackedTaps
 
 
@@ -145,19 +155,20 @@ class GatherRow(NamedTuple):
 def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) -> None:
     """Run an operator on the whole source or, if its channels are not last, piece by piece on copies of its images."""
     threads = number_of_threads(operator, shape)
-    if source.strides[3] == source.itemsize:
+    if source.strides[-1] == source.itemsize:
         sizes = sizes_of(operator, shape, shape.n, (0, out.shape[1]), source.strides, w.strides, out.strides, threads)
         addresses = GatherAddresses(source=source.ctypes.data, filters=w.ctypes.data, out=out.ctypes.data)
         start(gather, out.dtype, threads, sizes.arguments, addresses, sizes.scratch)
         return
-    images, rows = _copied_at_once(source, out)
+    images, length = _copied_at_once(source, out)
     for n in range(0, shape.n, images):
-        for row in range(0, out.shape[1], rows):
-            _run_copied(operator, shape, source[n : n + images], w, out[n : n + images], row, rows, threads)
+        for first in range(0, out.shape[1], length):
+            band = first, min(first + length, out.shape[1])
+            _run_copied(operator, shape, source[n : n + images], w, out[n : n + images], band, threads)
 
 
 def _copied_at_once(source: Array, out: Array) -> tuple[int, int]:
-    """How many images, and for how many rows of the result, are copied to channels last at a time."""
+    """How many images, and for how much of the first axis of the result, are copied to channels last at a time."""
     image_bytes = source[0].size * source.itemsize
     if image_bytes <= COPY_BYTES:
         return COPY_BYTES // image_bytes, out.shape[1]
@@ -165,22 +176,29 @@ def _copied_at_once(source: Array, out: Array) -> tuple[int, int]:
 
 
 def _run_copied(
-    operator: str, shape: ConvShape, source: Array, w: Array, out: Array, row: int, rows: int, threads: int
+    operator: str, shape: ConvShape, source: Array, w: Array, out: Array, band: tuple[int, int], threads: int
 ) -> None:
-    """Copy the rows of some images that some rows of the result need, and compute these."""
-    n, _, columns, channels = source.shape
-    band = (row, min(row + rows, out.shape[1]))
-    steps = (columns * channels * source.itemsize, channels * source.itemsize, source.itemsize)
+    """Copy the part of some images that a band of the result needs, and compute the band."""
     first, last = needed(operator, shape, band)
-    buffer = np.empty((n, last - first, columns, channels), source.dtype)
     part = source[:, first:last]
-    copy = CopySizes(images=n, rows=last - first, columns=columns, channels=channels, source=Steps(*part.strides))
+    buffer = np.empty(part.shape, source.dtype)
+    images, *lengths, channels = part.shape
+    depths, rows, columns = [1] * (3 - len(lengths)) + lengths
+    copy = CopySizes(
+        images=images,
+        depths=depths,
+        rows=rows,
+        columns=columns,
+        columns_together=even_part(columns, COPY_COLUMNS) if columns else 1,
+        channels=channels,
+        source=Steps(*five(part.strides)),
+    )
     to_copy = CopyAddresses(source=part.ctypes.data, target=buffer.ctypes.data)
     start(to_channels_last, out.dtype, threads, arguments_of(CopyAddresses, copy), to_copy, 0)
-    image_step = (last - first) * steps[0]
-    sizes = sizes_of(operator, shape, n, band, (image_step, *steps), w.strides, out.strides, threads)
-    row_0 = buffer.ctypes.data - first * steps[0]  # The buffer begins with row `first`.
-    addresses = GatherAddresses(source=row_0, filters=w.ctypes.data, out=out.ctypes.data)
+    steps = tuple(source.itemsize * prod(part.shape[k:]) for k in range(1, part.ndim + 1))  # also of an empty part
+    sizes = sizes_of(operator, shape, images, band, steps, w.strides, out.strides, threads)
+    index_0 = buffer.ctypes.data - first * steps[1]  # The buffer begins with index `first`.
+    addresses = GatherAddresses(source=index_0, filters=w.ctypes.data, out=out.ctypes.data)
     start(gather, out.dtype, threads, sizes.arguments, addresses, sizes.scratch)
 
 
@@ -195,31 +213,35 @@ def sizes_of(
     out: Strides,
     threads: int,
 ) -> Sizes:
-    """Return the sizes for `gather` on a band of rows of the result; source, w and out are strides of the arrays."""
+    """Return the sizes for `gather` on a band of the result; source, w and out are strides of the arrays.
+
+    The band is a part of the layer's first spatial axis: its first index, and the past-the-last one.
+    """
+    source, w, out = five(source), five(w), five(out)
     classes = _classes(operator, shape, band)
     groups = [group for members in classes.values() for group in members]
     blocks = [ceil_div(images * group.positions, TILE_ROWS) for group in groups]
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
-    lane_step, term_step = (w[0], w[3]) if operator == "conv2d" else (w[3], w[0])
-    taps = max(rows.number * columns.number for rows, columns in classes)
-    column_bytes = taps * terms * source[3]  # packed filters of one lane
-    narrow = lanes <= NARROW and terms * source[3] % VECTOR_BYTES == 0 and lanes * column_bytes <= PANELS_BYTES
+    lane_step, term_step = (w[0], w[4]) if operator == "conv2d" else (w[4], w[0])
+    taps = max(prod(axis.number for axis in axes) for axes in classes)
+    column_bytes = taps * terms * source[4]  # packed filters of one lane
+    narrow = lanes <= NARROW and terms * source[4] % VECTOR_BYTES == 0 and lanes * column_bytes <= PANELS_BYTES
     term_bytes = max(1, taps) * LANE_BYTES  # one term of a panel
-    panels = ceil_div(lanes * source[3], LANE_BYTES)
+    panels = ceil_div(lanes * source[4], LANE_BYTES)
     chunk = terms if narrow else even_part(terms, PANEL_BYTES[operator] // term_bytes)
     together = even_part(panels, PANELS_BYTES // (chunk * term_bytes))
     tiles = sum(blocks)
     blocks_wanted = ceil_div(4 * threads, ceil_div(panels, together) * shape.groups)
     tiles_together = min(64, max(8, ceil_div(tiles, blocks_wanted)))
     # Large results that are whole cache lines are written past the caches, which are too small for them.
-    whole_lines = out[3] == source[3] and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:3]))
+    whole_lines = out[4] == source[4] and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:4]))
     streams = whole_lines and chunk == terms and images * out[0] >= STREAM_BYTES
-    table = np.zeros((len(groups) + 1, count_of(GatherRow)), np.int64)
-    table[:, :TABLE_WIDTH] = group_table(replace(plan(operator, shape), groups=tuple(groups)), blocks, np.int64)
-    table[:-1, TABLE_WIDTH:] = [
-        numbers_of(_packed_taps(group, k, *axes)) for k, axes in enumerate(classes) for group in classes[axes]
-    ]
+    packed = [_packed_taps(group, k, *axes) for k, axes in enumerate(classes) for group in classes[axes]]
+    last = [[0] * count_of(PackedTaps)]
+    whole = plan(operator, with_three_axes(shape))
+    rows = table_of(replace(whole, groups=tuple(groups)), blocks)
+    table = np.hstack([rows, np.array([numbers_of(taps) for taps in packed] + last, np.int64)])
     sizes = GatherSizes(
         table=table.ctypes.data,
         groups=len(groups),
@@ -234,7 +256,7 @@ def sizes_of(
         streams=streams,
         source=Steps(*source),
         out=Steps(*out),
-        filters=FilterSteps(lane=lane_step, term=term_step, h=w[1], w=w[2], channel_group=oc * w[0]),
+        filters=FilterSteps(lane=lane_step, term=term_step, d=w[1], h=w[2], w=w[3], channel_group=oc * w[0]),
     )
     packed_bytes = lanes * column_bytes if narrow else together * chunk * term_bytes
     return Sizes(sizes, arguments_of(GatherAddresses, sizes), SCRATCH_HEAD + packed_bytes, table)
@@ -242,40 +264,46 @@ def sizes_of(
 
 @lru_cache(maxsize=1024)
 def needed(operator: str, shape: ConvShape, band: tuple[int, int]) -> tuple[int, int]:
-    """Return the first and the past-the-last row of the source that a band of rows of the result needs."""
-    runs = (group.h for groups in _classes(operator, shape, band).values() for group in groups)
+    """Return the first and the past-the-last index of the source's first axis that a band of the result needs."""
+    first_axis = 3 - len(shape.axes)
+    runs = (group[first_axis] for groups in _classes(operator, shape, band).values() for group in groups)
     return reach(runs, "i" if operator == "conv2d" else "o")
 
 
-def _classes(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[tuple[Taps, Taps], list[Group]]:
+def _classes(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[tuple[Taps, ...], list[Group]]:
     """The groups with results in the band, sorted into classes that share packed taps: the phases of conv2d_input."""
-    steps = (1, 1) if operator == "conv2d" else (shape.h.phase_step, shape.w.phase_step)
+    whole = plan(operator, with_three_axes(shape))
+    steps = [1 if operator == "conv2d" else axis.phase_step for axis in whole.shape.axes]
     phases: dict[tuple[int, ...], list[Group]] = {}
-    for h, w in plan(operator, shape).groups:  # a group without terms may be in any class
-        part = within(h, h.o if operator == "conv2d" else h.i, band)
+    for group in whole.groups:  # a group without terms may be in any class
+        part = within(group, operator, 3 - len(shape.axes), band)
         if part.positions:
-            phase = h.f.base % steps[0], w.f.base % steps[1]
-            phases.setdefault(phase, []).append(Group((part, w)))
-    classes: dict[tuple[Taps, Taps], list[Group]] = {}
+            phase = tuple(run.f.base % step for run, step in zip(group, steps, strict=True))
+            phases.setdefault(phase, []).append(part)
+    classes: dict[tuple[Taps, ...], list[Group]] = {}
     for groups in phases.values():
         axes = []
-        for k, step in enumerate(steps):
-            first, end = reach((group[k] for group in groups), "f")
+        for runs, step in zip(zip(*groups, strict=True), steps, strict=True):
+            first, end = reach(runs, "f")
             axes.append(Taps(first, step, ceil_div(end - first, step)))
-        classes.setdefault((axes[0], axes[1]), []).extend(groups)
+        classes.setdefault(tuple(axes), []).extend(groups)
     return classes
 
 
-def _packed_taps(group: Group, number: int, h: Taps, w: Taps) -> PackedTaps:
+def _packed_taps(group: Group, number: int, *axes: Taps) -> PackedTaps:
     """The taps that are packed for class `number`, and which of them a group of that class begins with."""
-    first = (group.h.f.base - h.first) // h.step * w.number + (group.w.f.base - w.first) // w.step
-    return PackedTaps(number=number, first=first if group.terms else 0, h=h, w=w)
+    first = 0
+    for run, taps in zip(group, axes, strict=True):
+        first = first * taps.number + (run.f.base - taps.first) // taps.step
+    return PackedTaps(number, first if group.terms else 0, *axes)
 
 
-def within(run: Run, fixed: Affine, band: tuple[int, int]) -> Run:
-    """The part of a run whose fixed index lies in a band."""
+def within(group: Group, operator: str, axis: int, band: tuple[int, int]) -> Group:
+    """The part of a group of conv2d or conv2d_input whose results lie in a band of an axis."""
+    run = group[axis]
+    fixed = run.o if operator == "conv2d" else run.i
     first, last = (min(max(0, ceil_div(end - fixed.base, fixed.fixed or 1)), run.positions) for end in band)
-    return run.part(first, last)
+    return Group((*group[:axis], run.part(first, last), *group[axis + 1 :]))
 
 
 def reach(runs: Iterable[Run], index: str) -> tuple[int, int]:
@@ -292,44 +320,57 @@ def reach(runs: Iterable[Run], index: str) -> tuple[int, int]:
 
 # --- the kernels ---------------------------------------------------------------------------------
 @helper
-def place_rows(h, w, place, count, source_steps, out_steps, source_rows, out_rows):
-    """Write the addresses of `count` rows of a tile, the positions (n, kh, kw) of a group from `place` on.
+def place_rows(axes, place, count, source_steps, out_steps, source_rows, out_rows):
+    """Write the addresses of `count` rows of a tile, the positions (n, kd, kh, kw) of a group from `place` on.
 
     Returns the place after them. The other rows of the tile repeat the last one.
     """
-    n, kh, kw = place
+    d, h, w = axes
+    n, kd, kh, kw = place
     source_h, source_w = h.third_fixed * source_steps.h, w.third_fixed * source_steps.w
     out_h, out_w = h.fixed_step * out_steps.h, w.fixed_step * out_steps.w
+    source_plane = n * source_steps.n + kd * d.third_fixed * source_steps.d
+    out_plane = n * out_steps.n + kd * d.fixed_step * out_steps.d
     for r in range(TILE_ROWS):
         if r < count:
-            source_at = n * source_steps.n + kh * source_h + kw * source_w
-            out_at = n * out_steps.n + kh * out_h + kw * out_w
+            source_at = source_plane + kh * source_h + kw * source_w
+            out_at = out_plane + kh * out_h + kw * out_w
             kw += 1
             if kw == w.count:
                 kw, kh = 0, kh + 1
                 if kh == h.count:
-                    kh, n = 0, n + 1
+                    kh, kd = 0, kd + 1
+                    if kd == d.count:
+                        kd, n = 0, n + 1
+                    source_plane = n * source_steps.n + kd * d.third_fixed * source_steps.d
+                    out_plane = n * out_steps.n + kd * d.fixed_step * out_steps.d
         source_rows[r], out_rows[r] = source_at, out_at
-    return n, kh, kw
+    return n, kd, kh, kw
 
 
 @helper
-def pack_columns(zero, panel, filters, steps, taps_h, taps_w, terms, lanes):
-    """Copy filters to (lane, fh, fw, term), the form that `sums_along` reads."""
-    step, count = terms * bytes_of(zero), taps_h.number * taps_w.number
+def packed_count(packed):
+    """How many taps are packed together."""
+    return packed.d.number * packed.h.number * packed.w.number
+
+
+@helper
+def pack_columns(zero, panel, filters, steps, packed, terms, lanes):
+    """Copy filters to (lane, fd, fh, fw, term), the form that `sums_along` reads."""
+    step, count = terms * bytes_of(zero), packed_count(packed)
     for tap in range(count):
-        at = filters + tap_offset(tap, taps_h, taps_w, steps)
+        at = filters + tap_offset(tap, packed, steps)
         pack(zero, panel + tap * step, count * step, at, steps.lane, steps.term, lanes, terms, terms)
 
 
 @helper
-def pack_panels(zero, panel, filters, steps, taps_h, taps_w, terms, lanes):
-    """Copy filters to (lane // width, fh, fw, term, lane % width); lanes past the last become 0."""
-    size, count = bytes_of(zero), taps_h.number * taps_w.number
+def pack_panels(zero, panel, filters, steps, packed, terms, lanes):
+    """Copy filters to (lane // width, fd, fh, fw, term, lane % width); lanes past the last become 0."""
+    size, count = bytes_of(zero), packed_count(packed)
     width = LANE_BYTES // size
     whole = lanes // width if steps.lane == size else 0
     for tap in range(count if whole else 0):
-        to, at = panel + tap * terms * LANE_BYTES, filters + tap_offset(tap, taps_h, taps_w, steps)
+        to, at = panel + tap * terms * LANE_BYTES, filters + tap_offset(tap, packed, steps)
         for k in range(terms):
             for part in range(whole):
                 for line in range(part * LANE_BYTES, (part + 1) * LANE_BYTES, LINE_BYTES):
@@ -340,17 +381,19 @@ def pack_panels(zero, panel, filters, steps, taps_h, taps_w, terms, lanes):
         for tap in range(count):
             pack(
                 zero, panel + (part * count + tap) * terms * LANE_BYTES, int(LANE_BYTES),
-                filters + part * width * steps.lane + tap_offset(tap, taps_h, taps_w, steps), steps.term, steps.lane,
+                filters + part * width * steps.lane + tap_offset(tap, packed, steps), steps.term, steps.lane,
                 terms, min(width, lanes - part * width), width,
             )  # fmt: skip
 
 
 @helper
-def tap_offset(tap, taps_h, taps_w, steps):
+def tap_offset(tap, packed, steps):
     """Bytes from the first number of the filters to those of a packed tap."""
-    fh = taps_h.first + tap // taps_w.number * taps_h.step
-    fw = taps_w.first + tap % taps_w.number * taps_w.step
-    return fh * steps.h + fw * steps.w
+    d, h, w = packed.d, packed.h, packed.w
+    fd = d.first + tap // (h.number * w.number) * d.step
+    fh = h.first + tap // w.number % h.number * h.step
+    fw = w.first + tap % w.number * w.step
+    return fd * steps.d + fh * steps.h + fw * steps.w
 
 
 def gather(zero, arguments):
@@ -382,7 +425,7 @@ def gather(zero, arguments):
         last_lane = min(first_lane + together * width, lanes)
         for c in range(chunks):
             count = min(chunk, terms - c * chunk)
-            group, next_block, place = -1, 0, (0, 0, 0)
+            group, next_block, place = -1, 0, (0, 0, 0, 0)
             for number in range(block * tiles_together, min(tiles, (block + 1) * tiles_together)):
                 # 2. a new group: what its tiles share, and its filters
                 if number >= next_block:
@@ -390,37 +433,38 @@ def gather(zero, arguments):
                         group += 1
                         next_block = record(sizes.table, group + 1, GatherRow).first_block
                     line = record(sizes.table, group, GatherRow)
-                    h, w = line.h, line.w
-                    per_image = h.count * w.count
+                    d, h, w = line.d, line.h, line.w
+                    per_depth = h.count * w.count
+                    per_image = d.count * per_depth
                     row = (number - line.first_block) * TILE_ROWS
-                    place = row // per_image, row % per_image // w.count, row % w.count
+                    place = row // per_image, row // per_depth % d.count, row % per_depth // w.count, row % w.count
                     row_end = sizes.images * per_image
-                    a = addresses.source + h.third * sizes.source.h + w.third * sizes.source.w
+                    a = addresses.source + first_of((d.third, h.third, w.third), sizes.source)
                     a += (g * terms + c * chunk) * sizes.source.c
-                    y = addresses.out + h.fixed * sizes.out.h + w.fixed * sizes.out.w
+                    y = addresses.out + first_of((d.fixed, h.fixed, w.fixed), sizes.out)
                     y += (g * lanes + first_lane) * sizes.out.c
-                    packed_taps = line.packed.h.number * line.packed.w.number
-                    column = packed_taps * count * unit  # bytes of one panel, or of one lane
+                    column = packed_count(line.packed) * count * unit  # bytes of one panel, or of one lane
                     first_b = panel + line.packed.first * count * unit
-                    a_h, a_w = h.third_term * sizes.source.h, w.third_term * sizes.source.w
-                    b_h, b_w = line.packed.w.number * count * unit, count * unit
-                    loops = (h.terms, w.terms, count)
+                    a_d, a_h = d.third_term * sizes.source.d, h.third_term * sizes.source.h
+                    a_w, b_w = w.third_term * sizes.source.w, count * unit
+                    b_h = line.packed.w.number * b_w
+                    b_d = line.packed.h.number * b_h
+                    loops = (d.terms, h.terms, w.terms, count)
                     if a_w == count * size:  # neighbouring taps lie side by side in both: one longer loop
-                        loops = (h.terms, min(w.terms, 1), w.terms * count)
+                        loops = (d.terms, h.terms, min(w.terms, 1), w.terms * count)
                     key = (which * chunks + c) * groups + line.packed.number
                     if packed != key:
-                        packed = key
-                        steps, taps_h, taps_w = sizes.filters, line.packed.h, line.packed.w
+                        packed, steps = key, sizes.filters
                         at = addresses.filters + g * steps.channel_group
                         at += first_lane * steps.lane + c * chunk * steps.term
                         if narrow:
-                            pack_columns(zero, panel, at, steps, taps_h, taps_w, count, last_lane - first_lane)
+                            pack_columns(zero, panel, at, steps, line.packed, count, last_lane - first_lane)
                         else:
-                            pack_panels(zero, panel, at, steps, taps_h, taps_w, count, last_lane - first_lane)
+                            pack_panels(zero, panel, at, steps, line.packed, count, last_lane - first_lane)
                 # 3. the addresses of the rows of a tile
                 rows = min(TILE_ROWS, row_end - row)
                 row += rows
-                place = place_rows(h, w, place, rows, sizes.source, sizes.out, source_rows, out_rows)
+                place = place_rows((d, h, w), place, rows, sizes.source, sizes.out, source_rows, out_rows)
                 for r in range(TILE_ROWS):
                     out_rows[r] += y
                 # 4. the tile, for each panel
@@ -430,7 +474,7 @@ def gather(zero, arguments):
                         here = min(TILE_VECTORS, last_lane - lane)
                         tile = sum_of_products_along(
                             zeros(zero), addresses_in(source_rows), a, b, (column, here - 1),
-                            loops, (a_h, a_w, size), (b_h, b_w, size),
+                            loops, (a_d, a_h, a_w, size), (b_d, b_h, b_w, size),
                         )  # fmt: skip
                         put_sums(tile, zero, out_rows, rows, here, sizes.out.c, c > 0, tile_rows, int(TILE_VECTORS))
                         b += here * column
@@ -438,7 +482,7 @@ def gather(zero, arguments):
                         here = min(width, last_lane - lane)
                         tile = sum_of_products(
                             zeros(zero), addresses_in(source_rows), a, b,
-                            loops, (a_h, a_w, size), (b_h, b_w, LANE_BYTES),
+                            loops, (a_d, a_h, a_w, size), (b_d, b_h, b_w, LANE_BYTES),
                         )  # fmt: skip
                         if sizes.streams and here == width and out_rows[0] % LINE_BYTES == 0:
                             stream(tile, addresses_in(out_rows))
@@ -450,15 +494,17 @@ def gather(zero, arguments):
 
 
 def to_channels_last(zero, arguments):
-    """Kernel: copy an array (n, h, w, c) of any steps to contiguous memory; a task is a row of an image."""
+    """Kernel: copy an array (n, d, h, w, c) of any steps to contiguous memory; a task is a row, or a part of one."""
     addresses, sizes = own_arguments(arguments, CopyAddresses, CopySizes)
-    steps, rows, columns, channels = sizes.source, sizes.rows, sizes.columns, sizes.channels
-    step = channels * bytes_of(zero)
+    steps, depths, rows, columns, channels = sizes.source, sizes.depths, sizes.rows, sizes.columns, sizes.channels
+    together, step = sizes.columns_together, channels * bytes_of(zero)
+    parts = ceil_div(columns, together)
     while True:
         task = next_number(arguments, NEXT_TASK)
-        if task >= sizes.images * rows:
+        if task >= sizes.images * depths * rows * parts:
             return
-        at = addresses.source + task // rows * steps.n + task % rows * steps.h
-        pack(
-            zero, addresses.target + task * columns * step, step, at, steps.w, steps.c, columns, channels, channels
-        )  # fmt: skip
+        row, first = task // parts, task % parts * together
+        at = addresses.source + row // (depths * rows) * steps.n + first * steps.w
+        at += row // rows % depths * steps.d + row % rows * steps.h
+        target = addresses.target + (row * columns + first) * step
+        pack(zero, target, step, at, steps.w, steps.c, min(together, columns - first), channels, channels)

@@ -2,20 +2,21 @@
 
 Everything rests on `sum_of_products`::
 
-    tile[r, l] += A[row r, k] * B[k, lane l]        for the k of three nested loops
+    tile[r, l] += A[row r, k] * B[k, lane l]        for the k of four nested loops
 
 The TILE_ROWS x lanes results of a tile stay in registers while k runs over the terms of a group of the plan. All
-three loops step evenly through A and B, because every run of the plan is affine. A and B are:
+loops step evenly through A and B, because every run of the plan is affine. A and B are:
 
 =================  ==========================  =============================  ======================
-operator           rows, from A                lanes, from B                  the three loops
+operator           rows, from A                lanes, from B                  the four loops
 =================  ==========================  =============================  ======================
-``conv2d``         positions, from x           output channels, from w        fh, fw, ic
-``conv2d_input``   positions, from dy          input channels, from w         fh, fw, oc
-``conv2d_weight``  output channels, from dy    input channels, from x         n, oh, ow
+``conv2d``         positions, from x           output channels, from w        fd, fh, fw, ic
+``conv2d_input``   positions, from dy          input channels, from w         fd, fh, fw, oc
+``conv2d_weight``  output channels, from dy    input channels, from x         n, od, oh, ow
 =================  ==========================  =============================  ======================
 
-`few` has another form of conv2d_weight, for few channels on one side.
+A layer of two axes has one depth, so that loop runs once. `few` has another form of conv2d_weight, for few channels on
+one side.
 """
 
 from __future__ import annotations
@@ -52,13 +53,19 @@ WRITE, ADD = False, True  # values of the parameter `add` of `put`
 # --- the inner loop ------------------------------------------------------------------------------
 @helper(inline="always")
 def sum_of_products(tile, rows, a, b, counts, a_steps, b_steps):
-    """tile + the sum of A[row, k] * B[k, lane] over three nested loops, of which the last is the innermost."""
-    for i in range(counts[0]):
-        for j in range(counts[1]):
-            a_first = a + i * a_steps[0] + j * a_steps[1]
-            b_first = b + i * b_steps[0] + j * b_steps[1]
-            for k in range(counts[2]):
-                tile = add_products(tile, rows, a_first + k * a_steps[2], b_first + k * b_steps[2])
+    """tile + the sum of A[row, k] * B[k, lane] over four nested loops, of which the last is the innermost.
+
+    The two outer ones are written as one: around a fourth loop, LLVM would not keep the tile in registers.
+    """
+    i, a_jump, b_jump = 0, a_steps[0] - counts[1] * a_steps[1], b_steps[0] - counts[1] * b_steps[1]
+    for _ in range(counts[0] * counts[1]):
+        for j in range(counts[2]):
+            a_first, b_first = a + j * a_steps[2], b + j * b_steps[2]
+            for k in range(counts[3]):
+                tile = add_products(tile, rows, a_first + k * a_steps[3], b_first + k * b_steps[3])
+        i, a, b = i + 1, a + a_steps[1], b + b_steps[1]
+        if i == counts[1]:
+            i, a, b = 0, a + a_jump, b + b_jump
     return tile
 
 
@@ -71,12 +78,15 @@ def sums_along(count):
 
     @helper
     def sum_of_products_along(tile, rows, a, b, b_columns, counts, a_steps, b_steps):
-        for i in range(counts[0]):
-            for j in range(counts[1]):
-                a_first = a + i * a_steps[0] + j * a_steps[1]
-                b_first = b + i * b_steps[0] + j * b_steps[1]
-                for k in range(0, counts[2] * b_steps[2], VECTOR_BYTES):
+        i, a_jump, b_jump = 0, a_steps[0] - counts[1] * a_steps[1], b_steps[0] - counts[1] * b_steps[1]
+        for _ in range(counts[0] * counts[1]):
+            for j in range(counts[2]):
+                a_first, b_first = a + j * a_steps[2], b + j * b_steps[2]
+                for k in range(0, counts[3] * b_steps[3], VECTOR_BYTES):
                     tile = add_products_along(tile, rows, a_first + k, b_first + k, b_columns[0], b_columns[1])
+            i, a, b = i + 1, a + a_steps[1], b + b_steps[1]
+            if i == counts[1]:
+                i, a, b = 0, a + a_jump, b + b_jump
         return tile
 
     return sum_of_products_along
@@ -84,26 +94,30 @@ def sums_along(count):
 
 @helper
 def loops(counts, a_steps, b_steps):
-    """Three loops with the same terms: the longest is the innermost.
+    """Four loops with the same terms: the longest is the innermost.
 
     Loops whose steps follow each other without a gap in both A and B are joined.
     """
-    n, h, w = counts
-    if a_steps[1] == w * a_steps[2] and b_steps[1] == w * b_steps[2]:
+    n, d, h, w = counts
+    if a_steps[2] == w * a_steps[3] and b_steps[2] == w * b_steps[3]:
         h, w = 1, h * w
-    if h == 1 and a_steps[0] == w * a_steps[2] and b_steps[0] == w * b_steps[2]:
+    if h == 1 and a_steps[1] == w * a_steps[3] and b_steps[1] == w * b_steps[3]:
+        d, w = 1, d * w
+    if h == d == 1 and a_steps[0] == w * a_steps[3] and b_steps[0] == w * b_steps[3]:
         n, w = 1, n * w
-    if n >= h and n > w:
-        x, y, z = 2, 1, 0
+    if n >= d and n >= h and n > w:
+        x, y, z, last = 1, 3, 2, 0
+    elif d >= h and d > w:
+        x, y, z, last = 0, 3, 2, 1
     elif h > w:
-        x, y, z = 0, 2, 1
+        x, y, z, last = 0, 1, 3, 2
     else:
-        x, y, z = 0, 1, 2
-    counts = (n, h, w)
+        x, y, z, last = 0, 1, 2, 3
+    counts = (n, d, h, w)
     return (
-        (counts[x], counts[y], counts[z]),
-        (a_steps[x], a_steps[y], a_steps[z]),
-        (b_steps[x], b_steps[y], b_steps[z]),
+        (counts[x], counts[y], counts[z], counts[last]),
+        (a_steps[x], a_steps[y], a_steps[z], a_steps[last]),
+        (b_steps[x], b_steps[y], b_steps[z], b_steps[last]),
     )
 
 
@@ -155,33 +169,36 @@ def pack(zero, target, target_step, source, row_step, lane_step, rows, lanes, pa
 
 @helper
 def pack_images(zero, target, target_steps, source, steps, counts, together):
-    """Copy (n, h, w, c) with any steps to (c // together, n, h, w, c % together); zeros fill the last part.
+    """Copy (n, d, h, w, c) with any steps to (c // together, n, d, h, w, c % together); zeros fill the last part.
 
     `target_steps` are the steps from image to image and from pixel to pixel; either may be the smaller one.
     """
-    images, rows, columns, channels = counts
+    images, depths, rows, columns, channels = counts
     size = bytes_of(zero)
-    part_step = images * rows * columns * together * size + PART_GAP
+    part_step = images * depths * rows * columns * together * size + PART_GAP
     by_image, by_pixel = target_steps
-    if steps[1] == columns * steps[2]:  # rows without gaps, and perhaps images, are one long row
+    if rows == 1 or steps[2] == columns * steps[3]:  # rows without gaps, depths and perhaps images are one long row
         columns, rows = rows * columns, 1
-        if steps[0] == columns * steps[2] and by_image == columns * by_pixel:
-            columns, images = images * columns, 1
-    whole = channels // together if steps[3] == size else 0
+        if depths == 1 or steps[1] == columns * steps[3]:
+            columns, depths = depths * columns, 1
+            if steps[0] == columns * steps[3] and by_image == columns * by_pixel:
+                columns, images = images * columns, 1
+    whole = channels // together if steps[4] == size else 0
     for n in range(images):
-        for h in range(rows):
-            at, there = source + n * steps[0] + h * steps[1], target + n * by_image + h * columns * by_pixel
+        for row in range(depths * rows):
+            at = source + n * steps[0] + row // rows * steps[1] + row % rows * steps[2]
+            there = target + n * by_image + row * columns * by_pixel
             for w in range(columns):  # in the order of memory, which the CPU prefetches best
                 for part in range(whole):
                     copy_part(
                         zero,
                         there + part * part_step + w * by_pixel,
-                        at + w * steps[2] + part * together * size,
+                        at + w * steps[3] + part * together * size,
                         together,
                     )
             for part in range(whole, ceil_div(channels, together)):
                 pack(
-                    zero, there + part * part_step, by_pixel, at + part * together * steps[3], steps[2], steps[3],
+                    zero, there + part * part_step, by_pixel, at + part * together * steps[4], steps[3], steps[4],
                     columns, min(together, channels - part * together), together,
                 )  # fmt: skip
 

@@ -14,13 +14,13 @@ tiles are kept in memory. In the end their lanes are added up.
 from __future__ import annotations
 
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 from numba import carray
 
 from ...geometry import ConvShape, plan
-from ...plan_table import group_table
 from .compiled import (
     NEXT_TASK,
     SCRATCH_HEAD,
@@ -31,12 +31,15 @@ from .compiled import (
     TableRow,
     arguments_of,
     ceil_div,
+    five,
     number_of_threads,
     own_arguments,
     own_scratch,
     record,
     round_up,
     start,
+    table_of,
+    with_three_axes,
 )
 from .gather import COPY_BYTES, FilterSteps, GatherAddresses
 from .registers import (
@@ -75,6 +78,7 @@ class UnpackedSizes(NamedTuple):
     terms: int
     lanes: int
     chunk_bytes: int
+    od: int
     oh: int
     ow: int
     source: Steps
@@ -85,9 +89,9 @@ class UnpackedSizes(NamedTuple):
 # --- the sizes -----------------------------------------------------------------------------------
 def fits(operator: str, shape: ConvShape, source: Array, w: Array) -> bool:
     """Whether this is a layer for the kernel: the terms of a tap are whole vectors in memory, and it pays."""
-    if operator != "conv2d" or w.strides[3] != w.itemsize or shape.ic // shape.groups * w.itemsize % VECTOR_BYTES:
+    if operator != "conv2d" or w.strides[-1] != w.itemsize or shape.ic // shape.groups * w.itemsize % VECTOR_BYTES:
         return False
-    if source.strides[3] != source.itemsize and source.size * source.itemsize > COPY_BYTES:
+    if source.strides[-1] != source.itemsize and source.size * source.itemsize > COPY_BYTES:
         return False
     return pays(shape, w.itemsize)
 
@@ -95,19 +99,19 @@ def fits(operator: str, shape: ConvShape, source: Array, w: Array) -> bool:
 @lru_cache(maxsize=1024)
 def pays(shape: ConvShape, itemsize: int) -> bool:
     """Whether a kernel that packs filters would take longer: its tiles have empty rows if groups are small."""
-    if shape.n * shape.oh * shape.ow * KEPT_BYTES > L2_BYTES // 2:
+    if prod(shape.y_shape[:-1]) * KEPT_BYTES > L2_BYTES // 2:
         return False
     useful = full = 0
     for group in plan("conv2d", shape).groups:
         useful += shape.n * group.positions * group.terms
         full += ceil_div(shape.n * group.positions, TILE_ROWS) * TILE_ROWS * group.terms
     vectors = shape.ic // shape.groups * itemsize / VECTOR_BYTES
-    return useful * SLOWER * (1 + KEEPING / vectors) < full + PACKING * shape.fh * shape.fw
+    return useful * SLOWER * (1 + KEEPING / vectors) < full + PACKING * prod(shape.w_shape[1:-1])
 
 
 def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) -> None:
     """Run an operator; a source whose channels are not last is copied."""
-    if source.strides[3] != source.itemsize:
+    if source.strides[-1] != source.itemsize:
         source = np.ascontiguousarray(source)
     sizes = sizes_of(operator, shape, source.strides, w.strides, out.strides)
     addresses = GatherAddresses(source=source.ctypes.data, filters=w.ctypes.data, out=out.ctypes.data)
@@ -117,8 +121,10 @@ def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) ->
 @lru_cache(maxsize=1024)
 def sizes_of(operator: str, shape: ConvShape, source: Strides, w: Strides, out: Strides) -> Sizes:
     """Return the sizes for the kernel; source, w and out are strides of the arrays."""
+    shape = with_three_axes(shape)
     found = plan("conv2d_weight", shape)  # its groups say which positions have which taps
-    table = group_table(found, [0] * len(found.groups), np.int64)
+    table = table_of(found, [0] * len(found.groups))
+    (od, oh, ow), w = (axis.outputs for axis in shape.axes), five(w)
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     sizes = UnpackedSizes(
         table=table.ctypes.data,
@@ -128,13 +134,14 @@ def sizes_of(operator: str, shape: ConvShape, source: Strides, w: Strides, out: 
         terms=ic,
         lanes=oc,
         chunk_bytes=round_up(CHUNK_BYTES, VECTOR_BYTES),
-        oh=shape.oh,
-        ow=shape.ow,
-        source=Steps(*source),
-        out=Steps(*out),
-        filters=FilterSteps(lane=w[0], term=w[3], h=w[1], w=w[2], channel_group=oc * w[0]),
+        od=od,
+        oh=oh,
+        ow=ow,
+        source=Steps(*five(source)),
+        out=Steps(*five(out)),
+        filters=FilterSteps(lane=w[0], term=w[4], d=w[1], h=w[2], w=w[3], channel_group=oc * w[0]),
     )
-    positions = shape.n * shape.oh * shape.ow
+    positions = shape.n * od * oh * ow
     scratch = SCRATCH_HEAD + round_up(16 * positions + 16, LINE_BYTES) + (positions + 2) * KEPT_BYTES
     return Sizes(sizes, arguments_of(GatherAddresses, sizes), scratch, table)
 
@@ -151,23 +158,25 @@ def place_kept(rows, first, second):
 
 
 @helper
-def positions_of(h, w, images, sizes, found):
+def positions_of(axes, images, sizes, found):
     """Write where the positions of a group are, in the source and among the kept tiles; returns how many they are.
 
     An odd number gets a further one, whose sums nobody reads.
     """
-    count = 0
+    (d, h, w), count = axes, 0
     for n in range(images):
-        for i in range(h.terms):
-            for j in range(w.terms):
-                row, column = h.summed + i * h.summed_step, w.summed + j * w.summed_step
-                found[2 * count] = n * sizes.source.n + i * h.third_term * sizes.source.h
-                found[2 * count] += j * w.third_term * sizes.source.w
-                found[2 * count + 1] = ((n * sizes.oh + row) * sizes.ow + column) * KEPT_BYTES
-                count += 1
+        for k in range(d.terms):
+            image = n * sizes.od + d.summed + k * d.summed_step
+            for i in range(h.terms):
+                row = image * sizes.oh + h.summed + i * h.summed_step
+                at = n * sizes.source.n + k * d.third_term * sizes.source.d + i * h.third_term * sizes.source.h
+                for j in range(w.terms):
+                    found[2 * count] = at + j * w.third_term * sizes.source.w
+                    found[2 * count + 1] = (row * sizes.ow + w.summed + j * w.summed_step) * KEPT_BYTES
+                    count += 1
     if count % PAIR:
         found[2 * count] = found[2 * count - 2]
-        found[2 * count + 1] = images * sizes.oh * sizes.ow * KEPT_BYTES
+        found[2 * count + 1] = images * sizes.od * sizes.oh * sizes.ow * KEPT_BYTES
         count += 1
     return count
 
@@ -178,7 +187,7 @@ def unpacked(zero, arguments):
     addresses, sizes = own_arguments(arguments, GatherAddresses, UnpackedSizes)
     source_rows, rows, tile_rows, free = own_scratch(arguments)
     terms, lanes, filters, source = sizes.terms, sizes.lanes, sizes.filters, sizes.source
-    positions = sizes.images * sizes.oh * sizes.ow
+    positions = sizes.images * sizes.od * sizes.oh * sizes.ow
     found = carray(integers_at(free), 2 * positions + 2)
     kept = free + round_up(16 * positions + 16, LINE_BYTES)
     blocks = ceil_div(lanes, CHANNELS)
@@ -194,22 +203,23 @@ def unpacked(zero, arguments):
         # 1. the products of each tap, for the positions that have it
         for group in range(sizes.groups):
             line = record(sizes.table, group, TableRow)
-            h, w = line.h, line.w
-            count = positions_of(h, w, sizes.images, sizes, found)
-            for tap in range(h.count * w.count):
-                kh, kw = tap // w.count, tap % w.count
-                a = addresses.source + (h.third + kh * h.third_fixed) * source.h + g * terms * size
-                a += (w.third + kw * w.third_fixed) * source.w
-                b = addresses.filters + (h.fixed + kh * h.fixed_step) * filters.h + lane * filters.lane
-                b += (w.fixed + kw * w.fixed_step) * filters.w + g * filters.channel_group
+            d, h, w = line.d, line.h, line.w
+            count = positions_of((d, h, w), sizes.images, sizes, found)
+            for tap in range(d.count * h.count * w.count):
+                kd, kh, kw = tap // w.count // h.count, tap // w.count % h.count, tap % w.count
+                a = addresses.source + g * terms * size + (d.third + kd * d.third_fixed) * source.d
+                a += (h.third + kh * h.third_fixed) * source.h + (w.third + kw * w.third_fixed) * source.w
+                b = addresses.filters + g * filters.channel_group + (d.fixed + kd * d.fixed_step) * filters.d
+                b += (h.fixed + kh * h.fixed_step) * filters.h + (w.fixed + kw * w.fixed_step) * filters.w
+                b += lane * filters.lane
                 for k in range(0, terms * size, sizes.chunk_bytes):
-                    counts = (1, 1, min(sizes.chunk_bytes, terms * size - k) // size)
+                    counts = (1, 1, 1, min(sizes.chunk_bytes, terms * size - k) // size)
                     for p in range(0, count, PAIR):
                         source_rows[0], source_rows[1] = found[2 * p], found[2 * p + 2]
                         place_kept(rows, kept + found[2 * p + 1], kept + found[2 * p + 3])
                         tile = sum_of_products_along(
                             zeros(zero), addresses_in(source_rows), a + k, b + k, (filters.lane, here - 1),
-                            counts, (0, 0, size), (0, 0, size),
+                            counts, (0, 0, 0, size), (0, 0, 0, size),
                         )  # fmt: skip
                         store(add_memory(tile, addresses_in(rows)), addresses_in(rows))
         # 2. the sums
@@ -217,8 +227,9 @@ def unpacked(zero, arguments):
             place_kept(rows, kept + p * KEPT_BYTES, kept + (p + 1) * KEPT_BYTES)
             tile = add_memory(zeros(zero), addresses_in(rows))
             for r in range(PAIR):
-                n, row = (p + r) // (sizes.oh * sizes.ow), (p + r) // sizes.ow % sizes.oh
-                rows[r] = addresses.out + n * sizes.out.n + row * sizes.out.h + (p + r) % sizes.ow * sizes.out.w
-                rows[r] += (g * lanes + lane) * sizes.out.c
+                row, column = (p + r) // sizes.ow, (p + r) % sizes.ow
+                n, depth, row = row // sizes.oh // sizes.od, row // sizes.oh % sizes.od, row % sizes.oh
+                rows[r] = addresses.out + n * sizes.out.n + depth * sizes.out.d + row * sizes.out.h
+                rows[r] += column * sizes.out.w + (g * lanes + lane) * sizes.out.c
             there = min(PAIR, positions - p)
             put_sums(tile, zero, rows, there, here, sizes.out.c, WRITE, tile_rows, int(CHANNELS))

@@ -3,10 +3,12 @@
 ==========  ==========================  ===================  ============  ==========================
 kernel      rows of a tile              lanes                sum over      a group of
 ==========  ==========================  ===================  ============  ==========================
-``weight``  channels of dy              channels of x        n, oh, ow     plan("conv2d_weight")
-``few``     taps, and channels of x     channels of dy       n, oh, ow     plan("conv2d")
-``few``     taps, and channels of dy    channels of x        n, ih, iw     plan("conv2d_input")
+``weight``  channels of dy              channels of x        n, o          plan("conv2d_weight")
+``few``     taps, and channels of x     channels of dy       n, o          plan("conv2d")
+``few``     taps, and channels of dy    channels of x        n, i          plan("conv2d_input")
 ==========  ==========================  ===================  ============  ==========================
+
+o and i are positions of dy and of x, on all spatial axes.
 
 `few` is for few channels on one side, which would fill a part of a tile only. The positions that meet the same taps
 are a group of the other operators' plans, so all taps of a group can share tiles, and still no zero is multiplied.
@@ -24,7 +26,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import ConvShape, plan
-from ...plan_table import group_table
 from . import few
 from .compiled import (
     NEXT_TASK,
@@ -37,14 +38,18 @@ from .compiled import (
     arguments_of,
     ceil_div,
     even_part,
+    first_of,
+    five,
     number_of_threads,
     own_arguments,
     own_scratch,
     record,
     round_up,
     start,
+    table_of,
+    with_three_axes,
 )
-from .few import parts_of
+from .few import columns_at_once, parts_of, tap_step
 from .registers import (
     L2_BYTES,
     LANE_BYTES,
@@ -80,22 +85,40 @@ class WeightAddresses(NamedTuple):
 
 
 class AxisSizes(NamedTuple):
-    """What the kernel needs to know of an axis of the convolution."""
+    """What the kernel needs to know of an axis of the convolution.
 
+    A chunk has at most `chunk` of its outputs, and `span` indices of x for each: all of them if the axis is not cut.
+    """
+
+    size: int
+    taps: int
+    outputs: int
     stride: int
     before: int
     dilation: int
+    span: int
     phases: int
+    chunk: int
 
 
 class OutSteps(NamedTuple):
     """Bytes from an element of dw to the next one along each axis, and to the next channel group."""
 
     oc: int
+    d: int
     h: int
     w: int
     ic: int
     channel_group: int
+
+
+class AxisPart(NamedTuple):
+    """The first and the past-the-last index of x, and the same of dy, that a chunk has of an axis."""
+
+    i0: int
+    i1: int
+    o0: int
+    o1: int
 
 
 class WeightSizes(NamedTuple):
@@ -111,17 +134,10 @@ class WeightSizes(NamedTuple):
     lanes: int
     block_rows: int
     block_lanes: int
-    fh: int
-    fw: int
     chunk_images: int
-    chunk_rows: int
     phase_bytes: int
     x_bytes: int
-    ih: int
-    iw: int
-    oh: int
-    ow: int
-    span: int
+    axis_d: AxisSizes
     axis_h: AxisSizes
     axis_w: AxisSizes
     x: Steps
@@ -131,7 +147,7 @@ class WeightSizes(NamedTuple):
 
 # --- the sizes -----------------------------------------------------------------------------------
 def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
-    """Run conv2d_weight on NHWC arrays of any strides."""
+    """Run conv2d_weight on arrays of any strides, channels last."""
     threads = number_of_threads("conv2d_weight", shape)
     way, sizes = sizes_of(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
     kept = (
@@ -170,6 +186,8 @@ def sizes_of(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, itemsize: i
 
     The number of threads changes only the size of a task. x, dy and dw are the strides of the arrays.
     """
+    x, dy, dw = five(x), five(dy), five(dw)
+    shape = with_three_axes(shape)
     way = best_way(shape, itemsize)
     if way == "conv2d_weight":
         return way, sizes_of_weight(shape, x, dy, dw, itemsize, threads)
@@ -185,7 +203,7 @@ def best_way(shape: ConvShape, itemsize: int) -> str:
     def work(way: str) -> int:
         """Terms of all tiles together, the cost of starting each chunk included."""
         total = 0
-        for group in plan(way, shape).groups:
+        for group in plan(way, with_three_axes(shape)).groups:
             if way == "conv2d_weight":
                 tiles, terms = group.positions * ceil_div(oc, high) * ceil_div(ic, wide), shape.n * group.terms
             else:
@@ -196,7 +214,7 @@ def best_way(shape: ConvShape, itemsize: int) -> str:
 
     best, least = "conv2d_weight", work("conv2d_weight") * SAVING
     for way, rows in (("conv2d", ic), ("conv2d_input", oc)):
-        if shape.fh * shape.fw * rows * LANE_BYTES <= FEW_BYTES and work(way) < least:
+        if prod(axis.taps for axis in shape.axes) * rows * LANE_BYTES <= FEW_BYTES and work(way) < least:
             best, least = way, work(way)
     return best
 
@@ -204,16 +222,30 @@ def best_way(shape: ConvShape, itemsize: int) -> str:
 def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, itemsize: int, threads: int) -> Sizes:
     """Return the sizes for `weight`."""
     groups = plan("conv2d_weight", shape)
-    table = group_table(groups, [0] * len(groups.groups), np.int64)
+    table = table_of(groups, [0] * len(groups.groups))
     taps = sum(group.positions for group in groups.groups if group.terms)
     high, wide = TILE_ROWS, LANE_BYTES // itemsize
     rows, lanes = shape.oc // shape.groups, shape.ic // shape.groups
-    phases = [min(axis.taps, axis.phase_step) for axis in (shape.h, shape.w)]
+    phases = [min(axis.taps, axis.phase_step) for axis in shape.axes]
 
-    images = even_part(shape.n, CHUNK_TERMS // (shape.oh * shape.ow))
-    output_rows = even_part(shape.oh, CHUNK_TERMS // shape.ow)
-    chunks = ceil_div(shape.n, images) * ceil_div(shape.oh, output_rows)
-    dw_bytes = shape.fh * shape.fw * round_up(rows, high) * round_up(lanes, wide) * shape.groups * itemsize
+    images, *outputs = _chunk(shape)
+    axes = [
+        AxisSizes(
+            size=axis.size,
+            taps=axis.taps,
+            outputs=axis.outputs,
+            stride=axis.stride,
+            before=axis.before,
+            dilation=axis.dilation,
+            span=axis.span if chunk < axis.outputs else axis.before + axis.size,
+            phases=count,
+            chunk=chunk,
+        )
+        for axis, count, chunk in zip(shape.axes, phases, outputs, strict=True)
+    ]
+    chunks = ceil_div(shape.n, images) * prod(ceil_div(axis.outputs, axis.chunk) for axis in axes)
+    all_taps = prod(axis.taps for axis in axes)
+    dw_bytes = all_taps * round_up(rows, high) * round_up(lanes, wide) * shape.groups * itemsize
     parts = parts_of(dw_bytes, chunks // 2)
 
     def packed(block: tuple[int, int]) -> int:
@@ -238,16 +270,12 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
         or (taps * prod(block) * itemsize <= RESULT_BYTES and CHUNK_TERMS * packed(block) * itemsize <= PACKED_BYTES)
     ]
     block_rows, block_lanes = min(blocks, key=busiest)
-    input_rows = min(shape.ih, (output_rows - 1) * shape.h.stride + shape.h.span)
-    x_image = ceil_div(input_rows, shape.h.stride) * ceil_div(shape.iw, shape.w.stride) * LANE_BYTES
+    inputs = [min(axis.size, (axis.chunk - 1) * axis.stride + axis.span) for axis in axes]  # indices of x in a chunk
+    x_image = prod(ceil_div(size, axis.stride) for size, axis in zip(inputs, axes, strict=True)) * LANE_BYTES
     x_phase = block_lanes // wide * (images * x_image + PART_GAP)
     x_bytes = prod(phases) * x_phase
-    dy_bytes = block_rows * images * output_rows * shape.ow * itemsize + block_rows // high * PART_GAP
-    result_bytes = round_up(shape.fh * shape.fw * block_rows * block_lanes * itemsize, 64)
-    axis_h, axis_w = (
-        AxisSizes(stride=axis.stride, before=axis.before, dilation=axis.dilation, phases=count)
-        for axis, count in zip((shape.h, shape.w), phases, strict=True)
-    )
+    dy_bytes = block_rows * images * prod(outputs) * itemsize + block_rows // high * PART_GAP
+    result_bytes = round_up(all_taps * block_rows * block_lanes * itemsize, 64)
     sizes = WeightSizes(
         table=table.ctypes.data,
         groups=len(groups.groups),
@@ -259,25 +287,27 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
         lanes=lanes,
         block_rows=block_rows,
         block_lanes=block_lanes,
-        fh=shape.fh,
-        fw=shape.fw,
         chunk_images=images,
-        chunk_rows=output_rows,
         phase_bytes=x_phase,
         x_bytes=x_bytes,
-        ih=shape.ih,
-        iw=shape.iw,
-        oh=shape.oh,
-        ow=shape.ow,
-        span=shape.h.span,
-        axis_h=axis_h,
-        axis_w=axis_w,
+        axis_d=axes[0],
+        axis_h=axes[1],
+        axis_w=axes[2],
         x=Steps(*x),
         dy=Steps(*dy),
-        out=OutSteps(oc=dw[0], h=dw[1], w=dw[2], ic=dw[3], channel_group=rows * dw[0]),
+        out=OutSteps(oc=dw[0], d=dw[1], h=dw[2], w=dw[3], ic=dw[4], channel_group=rows * dw[0]),
     )
     own_bytes = x_bytes + dy_bytes + (result_bytes if parts == 1 else 0)
     return Sizes(sizes, arguments_of(WeightAddresses, sizes), SCRATCH_HEAD + own_bytes, table)
+
+
+def _chunk(shape: ConvShape) -> tuple[int, int, int, int]:
+    """Images, depths, rows and columns of dy whose products are a chunk; rows are whole unless they are very long."""
+    od, oh, ow = (axis.outputs for axis in shape.axes)
+    columns = columns_at_once(ow, CHUNK_TERMS)
+    rows = even_part(oh, CHUNK_TERMS // ow)
+    depths = even_part(od, CHUNK_TERMS // (oh * ow))
+    return even_part(shape.n, CHUNK_TERMS // (od * oh * ow)), depths, rows, columns
 
 
 # --- the kernel ----------------------------------------------------------------------------------
@@ -299,50 +329,69 @@ def place_channels(first, rows, out, out_step, out_rows, tile_rows):
 
 
 @helper
-def add_group(zero, group, chunk, axes, packed, results, add, own):
-    """Add the terms of one chunk to the results of a group of taps."""
+def terms_in(row, part):
+    """How many terms of a group are in earlier chunks, and how many in this one, along one axis."""
+    earlier = max(0, part.o0 - row.summed)
+    return earlier, max(0, min(row.terms, part.o1 - row.summed) - earlier)
+
+
+@helper
+def tap_in(row, k, earlier, part, axis):
+    """The k-th tap of a group on an axis, the first index of packed x that it meets, and the length of x there."""
+    tap = row.fixed + k * row.fixed_step
+    at = (row.third + k * row.third_fixed + earlier * row.third_term - part.i0) // axis.stride
+    return tap, at, ceil_div(part.i1 - first_met(tap, axis, part.i0), axis.stride)
+
+
+@helper
+def add_group(zero, group, n, chunk, axes, packed, results, add, own):
+    """Add the terms of one chunk of n images to the results of a group of taps."""
     size = bytes_of(zero)
     width = LANE_BYTES // size
-    h, w = group
+    d, h, w = group
+    chunk_d, chunk_h, chunk_w = chunk
+    axis_d, axis_h, axis_w = axes
     rows_of_tile = own[1]
-    n, ih0, ih1, iw, oh0, oh1, ow = chunk
     x, phase_bytes, dy = packed
-    kept, fw, rows, lanes = results
-    axis_h, axis_w = axes
-    skipped = max(0, oh0 - h.summed)  # output rows of the group in earlier chunks
-    terms = max(0, min(h.terms, oh1 - h.summed) - skipped), w.terms, n
-    dy_by = ow * n * TILE_ROWS * size, n * TILE_ROWS * size, TILE_ROWS * size
-    dy_part = (oh1 - oh0) * dy_by[0] + PART_GAP
-    dy += (h.summed + skipped - oh0) * dy_by[0] + w.summed * dy_by[1]
-    for kh in range(h.count):
-        for kw in range(w.count):
-            # 1. the addresses of this tap in the results, and in x, where each phase is packed as an image of its own
-            tap_h, tap_w = h.fixed + kh * h.fixed_step, w.fixed + kw * w.fixed_step
-            x_rows = ceil_div(ih1 - first_met(tap_h, axis_h, ih0), axis_h.stride)
-            x_columns = ceil_div(iw - first_met(tap_w, axis_w, 0), axis_w.stride)
-            x_by = x_columns * n * LANE_BYTES, n * LANE_BYTES, LANE_BYTES
-            x_part = x_rows * x_by[0] + PART_GAP
-            row = (h.third + kh * h.third_fixed + skipped * h.third_term - ih0) // axis_h.stride
-            column = (w.third + kw * w.third_fixed) // axis_w.stride
-            phase = tap_h % axis_h.phases * axis_w.phases + tap_w % axis_w.phases
-            x_tap = x + phase * phase_bytes + row * x_by[0] + column * x_by[1]
-            counts, dy_loops, x_loops = loops(terms, dy_by, x_by)
-            at_tap = kept + (tap_h * fw + tap_w) * lanes * rows * size
-            # 2. its tiles
-            for lane in range(0, lanes, width):
-                for first in range(0, rows, TILE_ROWS):
-                    for r in range(TILE_ROWS):
-                        rows_of_tile[r] = at_tap + (lane * rows + first * width + r * width) * size
-                        for line in range(0, LANE_BYTES, LINE_BYTES):
-                            fetch(rows_of_tile[r] + line)
-                    tile = sum_of_products(
-                        zeros(zero), size, dy + first // TILE_ROWS * dy_part, x_tap + lane // width * x_part,
-                        counts, dy_loops, x_loops,
-                    )  # fmt: skip
-                    there = addresses_in(rows_of_tile)
-                    if add:
-                        tile = add_memory(tile, there)
-                    store(tile, there)
+    kept, rows, lanes = results
+    earlier_d, terms_d = terms_in(d, chunk_d)
+    earlier_h, terms_h = terms_in(h, chunk_h)
+    earlier_w, terms_w = terms_in(w, chunk_w)
+    dy_w, x_w = n * TILE_ROWS * size, n * LANE_BYTES
+    dy_h = (chunk_w.o1 - chunk_w.o0) * dy_w
+    dy_d = (chunk_h.o1 - chunk_h.o0) * dy_h
+    dy_part = (chunk_d.o1 - chunk_d.o0) * dy_d + PART_GAP
+    dy += (d.summed + earlier_d - chunk_d.o0) * dy_d + (h.summed + earlier_h - chunk_h.o0) * dy_h
+    dy += (w.summed + earlier_w - chunk_w.o0) * dy_w
+    for k in range(d.count * h.count * w.count):
+        # 1. the addresses of this tap in the results, and in x, where each phase is packed as an image of its own
+        tap_d, depth, x_depths = tap_in(d, k // (h.count * w.count), earlier_d, chunk_d, axis_d)
+        tap_h, row, x_rows = tap_in(h, k // w.count % h.count, earlier_h, chunk_h, axis_h)
+        tap_w, column, x_columns = tap_in(w, k % w.count, earlier_w, chunk_w, axis_w)
+        x_h = x_columns * x_w
+        x_d = x_rows * x_h
+        x_part = x_depths * x_d + PART_GAP
+        phase = (tap_d % axis_d.phases * axis_h.phases + tap_h % axis_h.phases) * axis_w.phases + tap_w % axis_w.phases
+        x_tap = x + phase * phase_bytes + depth * x_d + row * x_h + column * x_w
+        counts, dy_loops, x_loops = loops(  # images and columns are always one loop
+            (1, terms_d, terms_h, terms_w * n), (0, dy_d, dy_h, TILE_ROWS * size), (0, x_d, x_h, LANE_BYTES)
+        )
+        at_tap = kept + ((tap_d * axis_h.taps + tap_h) * axis_w.taps + tap_w) * lanes * rows * size
+        # 2. its tiles
+        for lane in range(0, lanes, width):
+            for first in range(0, rows, TILE_ROWS):
+                for r in range(TILE_ROWS):
+                    rows_of_tile[r] = at_tap + (lane * rows + first * width + r * width) * size
+                    for line in range(0, LANE_BYTES, LINE_BYTES):
+                        fetch(rows_of_tile[r] + line)
+                tile = sum_of_products(
+                    zeros(zero), size, dy + first // TILE_ROWS * dy_part, x_tap + lane // width * x_part,
+                    counts, dy_loops, x_loops,
+                )  # fmt: skip
+                there = addresses_in(rows_of_tile)
+                if add:
+                    tile = add_memory(tile, there)
+                store(tile, there)
 
 
 @helper
@@ -366,19 +415,34 @@ def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, own):
 
 
 @helper
-def chunk_of(c, sizes):
-    """First image and number of images of a chunk, then first and past-the-last row in x, and the same in dy.
+def cuts(axis):
+    """Into how many parts an axis is cut."""
+    return ceil_div(axis.outputs, axis.chunk)
 
-    Chunks differ by one image or one row at most, so equal numbers of chunks are about equal work.
-    """
-    images, ih, oh, axis = sizes.images, sizes.ih, sizes.oh, sizes.axis_h
-    by_images, by_rows = ceil_div(images, sizes.chunk_images), ceil_div(oh, sizes.chunk_rows)
-    k, r = c // by_rows, c % by_rows
+
+@helper
+def part_of(k, axis):
+    """Part k of an axis. Parts differ by one output at most, so equal numbers of chunks are about equal work."""
+    parts = cuts(axis)
+    o0, o1 = k * axis.outputs // parts, (k + 1) * axis.outputs // parts
+    i0 = min(axis.size, max(0, o0 * axis.stride - axis.before))
+    i1 = max(i0, min(axis.size, (o1 - 1) * axis.stride - axis.before + axis.span))
+    return AxisPart(i0, i1, o0, o1)
+
+
+@helper
+def chunk_of(c, images, chunk_images, axes):
+    """First image and number of images of a chunk, and its part of each axis."""
+    by_images = ceil_div(images, chunk_images)
+    by_depths, by_rows, by_columns = cuts(axes[0]), cuts(axes[1]), cuts(axes[2])
+    k = c // (by_depths * by_rows * by_columns)
     n = k * images // by_images
-    oh0, oh1 = r * oh // by_rows, (r + 1) * oh // by_rows
-    ih0 = min(ih, max(0, oh0 * axis.stride - axis.before))
-    ih1 = max(ih0, min(ih, (oh1 - 1) * axis.stride - axis.before + sizes.span))
-    return n, (k + 1) * images // by_images - n, ih0, ih1, oh0, oh1
+    parts = (
+        part_of(c // (by_rows * by_columns) % by_depths, axes[0]),
+        part_of(c // by_columns % by_rows, axes[1]),
+        part_of(c % by_columns, axes[2]),
+    )
+    return n, (k + 1) * images // by_images - n, parts
 
 
 @helper
@@ -398,21 +462,21 @@ def weight(zero, arguments):
     """Kernel: do tasks of conv2d_weight until none is left.
 
     A task is a block of rows and lanes and, if the sum is cut into parts, a part of the chunks. x is packed phase by
-    phase: the rows and columns that a tap meets, which are a stride apart, are put side by side. The images of a chunk
+    phase: the positions that a tap meets, which are a stride apart, are put side by side. The images of a chunk
     come innermost, so that images and columns are one long loop even if padding leaves columns out. The results stay
     in memory of their own, tap by tap and tile by tile, until they are complete.
     """
     size = bytes_of(zero)
     addresses, sizes = own_arguments(arguments, WeightAddresses, WeightSizes)
     blocks, parts, result_bytes = sizes.blocks, sizes.parts, sizes.result_bytes
-    iw, ow, fw, axis_h, axis_w = sizes.iw, sizes.ow, sizes.fw, sizes.axis_h, sizes.axis_w
+    axes = axis_d, axis_h, axis_w = sizes.axis_d, sizes.axis_h, sizes.axis_w
     x_steps, dy_steps, out_steps = sizes.x, sizes.dy, sizes.out
     own = own_scratch(arguments)
     kept = own[3]
     x_packed = kept if parts > 1 else kept + result_bytes
     dy_packed = x_packed + sizes.x_bytes
     width = LANE_BYTES // size
-    chunks = ceil_div(sizes.images, sizes.chunk_images) * ceil_div(sizes.oh, sizes.chunk_rows)
+    chunks = ceil_div(sizes.images, sizes.chunk_images) * cuts(axis_d) * cuts(axis_h) * cuts(axis_w)
     while True:
         # 1. a task: some channels of dy, some of x, some chunks of the sum
         task = next_number(arguments, NEXT_TASK)
@@ -422,31 +486,38 @@ def weight(zero, arguments):
         first_chunk, last_chunk = task % parts * chunks // parts, (task % parts + 1) * chunks // parts
         if parts > 1:
             kept = addresses.kept + round_up(8 * blocks, 64) + task * result_bytes
-        results = kept, fw, round_up(rows, TILE_ROWS), round_up(lanes, width)
+        results = kept, round_up(rows, TILE_ROWS), round_up(lanes, width)
         for c in range(first_chunk, last_chunk):
             # 2. a chunk of both, packed
-            n0, n, ih0, ih1, oh0, oh1 = chunk_of(c, sizes)
+            n0, n, chunk = chunk_of(c, sizes.images, sizes.chunk_images, axes)
+            chunk_d, chunk_h, chunk_w = chunk
             step = int(LANE_BYTES)
-            for phase in range(axis_h.phases * axis_w.phases):
-                first_h = first_met(phase // axis_w.phases, axis_h, ih0)
-                first_w = first_met(phase % axis_w.phases, axis_w, 0)
-                at = x + n0 * x_steps.n + first_h * x_steps.h + first_w * x_steps.w
-                steps = x_steps.n, axis_h.stride * x_steps.h, axis_w.stride * x_steps.w, x_steps.c
-                counts = n, ceil_div(ih1 - first_h, axis_h.stride), ceil_div(iw - first_w, axis_w.stride), lanes
+            for phase in range(axis_d.phases * axis_h.phases * axis_w.phases):
+                first_d = first_met(phase // (axis_h.phases * axis_w.phases), axis_d, chunk_d.i0)
+                first_h = first_met(phase // axis_w.phases % axis_h.phases, axis_h, chunk_h.i0)
+                first_w = first_met(phase % axis_w.phases, axis_w, chunk_w.i0)
+                at = x + n0 * x_steps.n + first_of((first_d, first_h, first_w), x_steps)
+                steps = Steps(
+                    x_steps.n, axis_d.stride * x_steps.d, axis_h.stride * x_steps.h, axis_w.stride * x_steps.w,
+                    x_steps.c,
+                )  # fmt: skip
+                counts = (
+                    n, ceil_div(chunk_d.i1 - first_d, axis_d.stride), ceil_div(chunk_h.i1 - first_h, axis_h.stride),
+                    ceil_div(chunk_w.i1 - first_w, axis_w.stride), lanes,
+                )  # fmt: skip
                 pack_images(zero, x_packed + phase * sizes.phase_bytes, (step, n * step), at, steps, counts, width)
-            at, counts = dy + n0 * dy_steps.n + oh0 * dy_steps.h, (n, oh1 - oh0, ow, rows)
-            step, steps = TILE_ROWS * size, (dy_steps.n, dy_steps.h, dy_steps.w, dy_steps.c)
-            pack_images(zero, dy_packed, (step, n * step), at, steps, counts, int(TILE_ROWS))
+            at = dy + n0 * dy_steps.n + first_of((chunk_d.o0, chunk_h.o0, chunk_w.o0), dy_steps)
+            counts = n, chunk_d.o1 - chunk_d.o0, chunk_h.o1 - chunk_h.o0, chunk_w.o1 - chunk_w.o0, rows
+            step = TILE_ROWS * size
+            pack_images(zero, dy_packed, (step, n * step), at, dy_steps, counts, int(TILE_ROWS))
             # 3. the terms of the chunk, group by group
             for group in range(sizes.groups):
                 line = record(sizes.table, group, TableRow)
-                h, w = line.h, line.w
-                missed = h.summed >= oh1 or h.summed + h.terms <= oh0 or w.terms == 0
-                if missed and c > first_chunk:
+                met = terms_in(line.d, chunk_d)[1] * terms_in(line.h, chunk_h)[1] * terms_in(line.w, chunk_w)[1]
+                if met == 0 and c > first_chunk:
                     continue
                 add_group(
-                    zero, (h, w), (n, ih0, ih1, iw, oh0, oh1, ow), (axis_h, axis_w),
-                    (x_packed, sizes.phase_bytes, dy_packed),
+                    zero, (line.d, line.h, line.w), n, chunk, axes, (x_packed, sizes.phase_bytes, dy_packed),
                     results, c > first_chunk, own,
                 )  # fmt: skip
         # 4. the results to dw, by the thread that finishes the last part of a block
@@ -454,6 +525,6 @@ def weight(zero, arguments):
             continue
         if parts > 1:
             kept -= task % parts * result_bytes
-        for tap in range(sizes.fh * fw):
-            at = out + tap // fw * out_steps.h + tap % fw * out_steps.w
+        for tap in range(axis_d.taps * axis_h.taps * axis_w.taps):
+            at = out + tap_step(tap, axis_h.taps, axis_w.taps, out_steps)
             finish(zero, tap, kept, result_bytes, parts, at, out_steps, rows, lanes, own)
