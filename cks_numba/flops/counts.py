@@ -207,7 +207,7 @@ def layer_count(layer: Layer) -> LayerCount:
 
 
 def network(
-    which: str | Iterable[Layer | ConvShape], input: int | tuple[int, int] | None = None, batch: int = 1
+    which: str | Iterable[Layer | ConvShape], input: int | tuple[int, ...] | None = None, batch: int = 1
 ) -> NetworkCount:
     """Count the multiply-adds of the convolutions of a network: forward, input gradient and weight gradient.
 
@@ -215,9 +215,9 @@ def network(
     ----------
     which : str, or sequence of Layer or ConvShape
         A name in `networks.NETWORKS`, or layers of your own, which bring their sizes with them.
-    input : int or (int, int), optional
-        Rows and columns of the image (for a generator: of the image that it draws); only with a name.
-        Image classifiers up to 64x64 take their form for small images.
+    input : int, or an int for each axis, optional
+        Size of the input, as in `networks.layers`; only with a name. Image classifiers up to 64x64 take their form
+        for small images.
     batch : int
         Number of images; only with a name.
 
