@@ -36,7 +36,7 @@ def theory(shape: ConvShape) -> float:
 
 
 def counted(shape: ConvShape) -> float:
-    """Multiply-adds over useful ones, from the traced kernels; they have no third axis, so there all are walked over."""
+    """Multiply-adds over useful ones: of the traced kernels; these have no third axis, so there all are walked over."""
     if len(shape.axes) < 3:
         counts = trace.count("conv2d_input", shape.with_unit_axes(2), "with_zeros")
         return counts.total / counts.useful
