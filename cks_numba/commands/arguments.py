@@ -22,7 +22,7 @@ SHAPE_HELP = (
 ALIASES = {"conv_v2": "conv2d", "ks_deconv": "conv2d_input", "sk_dilated": "conv2d_weight"}
 DEFAULTS: dict[str, Any] = {"n": 1, "ih": 8, "iw": 8, "ic": 1, "oc": 1, "fh": 3, "fw": 3}
 KEYS = ("n", "i", "ih", "iw", "ic", "oc", "f", "fh", "fw", "stride", "padding", "dilation", "groups")
-MANY = {"input": (1, 2), "stride": (1, 2), "padding": (1, 2, 4), "dilation": (1, 2), "i": (1, 2), "f": (1, 2)}
+MANY = {"input": (1, 2, 3), "stride": (1, 2), "padding": (1, 2, 4), "dilation": (1, 2), "i": (1, 2), "f": (1, 2)}
 
 
 def parse_shape(text: str) -> ConvShape:
@@ -87,10 +87,10 @@ def parse_operator(name: str) -> str:
     return name
 
 
-def parse_image(text: str) -> tuple[int, int]:
-    """Return rows and columns of an image, written as one number or as two joined by x."""
-    numbers = _numbers("input", text)
-    return numbers if isinstance(numbers, tuple) else (numbers, numbers)
+def parse_input(text: str) -> int | tuple[int, ...]:
+    """Return the size of an input, written as one number for every axis or as numbers joined by x."""
+    numbers: int | tuple[int, ...] = _numbers("input", text)
+    return numbers
 
 
 def parse_size(text: str) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from .. import checks, flops
 from ..flops import text
 from ..flops.networks import NETWORKS
 from ..geometry import OPERATORS, ConvShape
-from .arguments import ALIASES, SHAPE_HELP, at_least, converted, parse_image, parse_operator, parse_shape
+from .arguments import ALIASES, SHAPE_HELP, at_least, converted, parse_input, parse_operator, parse_shape
 
 ALL = "all"
 
@@ -29,8 +29,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     names = f"{', '.join(NETWORKS)}, or all of them with all; or one of {', '.join(OPERATORS)} with a SHAPE"
     add("name", type=converted(parse_counted), metavar="NAME", help=names)
     add("shape", nargs="?", type=converted(parse_shape), metavar="SHAPE", help=SHAPE_HELP)
-    add("--input", type=converted(parse_image), help="image, such as 32 or 96x64 (default: the paper's)")
-    add("--batch", type=at_least(0), default=1, help="images (default 1)")
+    add("--input", type=converted(parse_input), help="size, such as 32, 96x64 or 16x112x112 (default: the source's)")
+    add("--batch", type=at_least(0), default=1, help="images, volumes or signals (default 1)")
     add("--csv", type=Path, help="file to write the counts of every layer to")
     add("--readme", type=Path, help="file with markers, between which the table of all networks is put")
 
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 def show(
     what: str,
     shape: ConvShape | None = None,
-    input: int | tuple[int, int] | None = None,
+    input: int | tuple[int, ...] | None = None,
     batch: int = 1,
     csv_file: Path | None = None,
     readme: Path | None = None,
@@ -58,7 +58,7 @@ def show(
     shape : ConvShape, optional
         Shape of the operator, if `what` is one.
     input, batch : int
-        Size of the image and number of images, for a network.
+        Size of the input and number of inputs, for a network.
     csv_file, readme : Path, optional
         File to write the counts of networks to; file with markers to put the table of all networks between.
 

@@ -24,7 +24,7 @@ All are counted along each axis and combined: no loop over elements.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from math import prod
 
@@ -98,17 +98,17 @@ def _inside(axis: Axis) -> int:
     return Axis(axis.size, axis.taps, 1, axis.before, after, axis.dilation).triples
 
 
-def _kinds(operator: str, h: Axis, w: Axis) -> tuple[int, int, int]:
-    """Regular, inserted and both, for one image and one pair of channels."""
+def _kinds(operator: str, axes: Sequence[Axis]) -> tuple[int, int, int]:
+    """Regular, inserted and both, for one image and one pair of channels: products over the axes."""
+    useful = prod(axis.triples for axis in axes)
+    windows = prod(axis.taps * axis.outputs for axis in axes)  # products with padding, but no inserted zero
     if operator == "conv2d":
-        return h.outputs * h.taps * w.outputs * w.taps, 0, 0
-    inside = _inside(h) * _inside(w)  # no factor is padded
-    inserted = inside - h.triples * w.triples
+        return windows, 0, 0
+    inside = prod(_inside(axis) for axis in axes)  # no factor is padded
     if operator == "conv2d_input":
-        return h.size * h.taps * w.size * w.taps, inserted, 0
-    regular = h.taps * _spread(h) * w.taps * _spread(w)
-    no_insertion = h.taps * h.outputs * w.taps * w.outputs
-    return regular, inserted, regular - inside - no_insertion + h.triples * w.triples
+        return prod(axis.size * axis.taps for axis in axes), inside - useful, 0
+    regular = prod(axis.taps * _spread(axis) for axis in axes)
+    return regular, inside - useful, regular - inside - windows + useful
 
 
 def count(operator: str, shape: ConvShape) -> Count:
@@ -118,6 +118,7 @@ def count(operator: str, shape: ConvShape) -> Count:
     ----------
     operator : {"conv2d", "conv2d_input", "conv2d_weight"}
     shape : ConvShape
+        Of one, two or three axes.
 
     Returns
     -------
@@ -145,10 +146,16 @@ def count(operator: str, shape: ConvShape) -> Count:
     >>> found = count("conv2d_weight", shape)
     >>> found.regular, found.useful, found.padded, found.inserted, found.both
     (81, 25, 11, 39, 6)
+
+    Each axis with stride 2 inserts a zero after every element, so three axes multiply eight times as much:
+
+    >>> shape = ConvShape.of((1, 16, 16, 16, 1), (1, 2, 2, 2, 1), stride=2)
+    >>> count("conv2d_input", shape).saved
+    8.0
     """
     useful = plan(operator, shape).useful
     channels = shape.n * (shape.ic // shape.groups) * shape.oc
-    regular, inserted, both = (channels * kind for kind in _kinds(operator, shape.h, shape.w))
+    regular, inserted, both = (channels * kind for kind in _kinds(operator, shape.axes))
     moved = 4 * sum(prod(size) for _, size in shape.arrays(operator))
     return Count(regular, useful, inserted, both, moved)
 
@@ -200,7 +207,7 @@ def layer_count(layer: Layer) -> LayerCount:
 
 
 def network(
-    which: str | Iterable[Layer | ConvShape], input: int | tuple[int, int] | None = None, batch: int = 1
+    which: str | Iterable[Layer | ConvShape], input: int | tuple[int, ...] | None = None, batch: int = 1
 ) -> NetworkCount:
     """Count the multiply-adds of the convolutions of a network: forward, input gradient and weight gradient.
 
@@ -208,9 +215,9 @@ def network(
     ----------
     which : str, or sequence of Layer or ConvShape
         A name in `networks.NETWORKS`, or layers of your own, which bring their sizes with them.
-    input : int or (int, int), optional
-        Rows and columns of the image (for a generator: of the image that it draws); only with a name.
-        Image classifiers up to 64x64 take their form for small images.
+    input : int, or an int for each axis, optional
+        Size of the input, as in `networks.layers`; only with a name. Image classifiers up to 64x64 take their form
+        for small images.
     batch : int
         Number of images; only with a name.
 

@@ -1,4 +1,4 @@
-"""The convolutional layers of networks that people train, for any size of image.
+"""The convolutional layers of networks that people train, for any size of image, volume or signal.
 
 Sources, by name:
 
@@ -13,14 +13,23 @@ Sources, by name:
 - dcgan-discriminator, dcgan-generator: arXiv 1511.06434; pytorch/examples, dcgan/main.py, one layer more or
   less for every factor of two in the size.
 - unet: arXiv 1505.04597: no padding, 2x2 transposed convolutions on the way up.
+- unet3d: arXiv 1606.06650, figure 2: no padding, three channels, a tile of 132x132x116.
+- r3d18: arXiv 1711.11248; torchvision/models/video/resnet.py: 16 frames of 112x112.
+- gan3d-generator, gan3d-discriminator: arXiv 1610.07584: DCGAN with three axes, 200 random numbers and one channel.
+- wavenet: arXiv 1609.03499, which leaves the channels open; these, and 100,000 samples to predict, are those of
+  ibab/tensorflow-wavenet, wavenet_params.json and train.py: no padding, so the input is longer than the output.
+- hifigan: generator V1 of arXiv 2010.05646; jik876/hifi-gan, models.py and config_v1.json: 8192 samples of audio.
+- ecg-resnet: Ribeiro et al. 2020, doi 10.1038/s41467-020-15432-4; antonior92/automatic-ecg-diagnosis, model.py:
+  4096 samples of 12 leads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from .. import checks
+from ..checks import Ints, Padding
 from ..geometry import ConvShape
 
 SMALL = 64
@@ -48,39 +57,63 @@ class Layer(NamedTuple):
 
 
 class Stack:
-    """Layers in their order, and the map (channels, rows, columns) that the next one reads."""
+    """Layers in their order, and the map (channels, then the size of every axis) that the next one reads."""
 
-    def __init__(self, batch: int, channels: int, rows: int, columns: int) -> None:
+    def __init__(self, batch: int, channels: int, *sizes: int) -> None:
         self.batch = batch
-        self.map: tuple[int, int, int] = (channels, rows, columns)
+        self.map: tuple[int, ...] = (channels, *sizes)
         self.layers: list[Layer] = []
 
-    def conv(self, name: str, oc: int, taps: int, stride: int = 1, padding: int = 0, first: bool = False) -> None:
+    def conv(
+        self,
+        name: str,
+        oc: int,
+        taps: Ints,
+        stride: Ints = 1,
+        padding: Padding = 0,
+        dilation: int = 1,
+        first: bool = False,
+    ) -> None:
         """Add a convolution."""
-        ic, ih, iw = self.map
-        sizes = dict(n=self.batch, ih=ih, iw=iw, ic=ic, oc=oc, fh=taps, fw=taps)
-        shape = ConvShape(**sizes, stride=stride, padding=padding)
+        ic, *sizes = self.map
+        filters = checks.integers("taps", taps, 1, len(sizes))
+        shape = ConvShape.of((self.batch, *sizes, ic), (oc, *filters, ic), stride, padding, dilation)
         self.layers.append(Layer(name, shape, first=first))
-        self.map = (oc, shape.oh, shape.ow)
+        self.map = (oc, *shape.y_shape[1:-1])
 
     def up(self, name: str, oc: int, taps: int, stride: int, padding: int = 0, first: bool = False) -> None:
         """Add a transposed convolution."""
-        ic, oh, ow = self.map
-        ih, iw = ((size - 1) * stride - 2 * padding + taps for size in (oh, ow))
-        sizes = dict(n=self.batch, ih=ih, iw=iw, ic=oc, oc=ic, fh=taps, fw=taps)
-        self.layers.append(
-            Layer(name, ConvShape(**sizes, stride=stride, padding=padding), transposed=True, first=first)
-        )
-        self.map = (oc, ih, iw)
+        ic, *outputs = self.map
+        sizes = [(size - 1) * stride - 2 * padding + taps for size in outputs]
+        shape = ConvShape.of((self.batch, *sizes, oc), (ic, *[taps] * len(sizes), oc), stride, padding)
+        self.layers.append(Layer(name, shape, transposed=True, first=first))
+        self.map = (oc, *sizes)
 
     def pool(self, taps: int, stride: int, padding: int = 0, ceil: bool = False) -> None:
         """Make the map smaller."""
-        channels, *size = self.map
+        channels, *sizes = self.map
         spare = stride - 1 if ceil else 0
-        rows, columns = ((side + 2 * padding - taps + spare) // stride + 1 for side in size)
-        if min(rows, columns) < 1:
-            raise ValueError(f"a {size[0]}x{size[1]} map cannot be pooled by {taps}x{taps}")
-        self.map = (channels, rows, columns)
+        pooled = [(side + 2 * padding - taps + spare) // stride + 1 for side in sizes]
+        if min(pooled) < 1:
+            raise ValueError(f"a {by(sizes)} map cannot be pooled by {by([taps] * len(sizes))}")
+        self.map = (channels, *pooled)
+
+    def halve(self, level: int) -> None:
+        """Pool by 2, as the networks do that later put the map beside one of twice the size."""
+        if any(side % 2 for side in self.map[1:]):
+            raise ValueError(f"level {level} gives a {by(self.map[1:])} map, and pooling needs even sides")
+        self.pool(2, 2)
+
+
+def by(numbers: Iterable[int]) -> str:
+    """Join numbers with x, as in 3x3.
+
+    Examples
+    --------
+    >>> by((132, 132, 116))
+    '132x132x116'
+    """
+    return "x".join(map(str, numbers))
 
 
 def _alexnet(stack: Stack, small: bool) -> None:
@@ -154,11 +187,15 @@ def _resnet(blocks: tuple[int, ...]) -> Callable[[Stack, bool], None]:
         else:
             stack.conv("conv1", 64, 7, 2, 3, first=True)
             stack.pool(3, 2, 1)
-        for stage, depth in enumerate(blocks, 1):
-            for block in range(depth):
-                _block(stack, f"layer{stage}.{block}", 32 << stage, 2 if stage > 1 and block == 0 else 1)
+        _stages(stack, blocks)
 
     return build
+
+
+def _stages(stack: Stack, blocks: tuple[int, ...]) -> None:
+    for stage, depth in enumerate(blocks, 1):
+        for block in range(depth):
+            _block(stack, f"layer{stage}.{block}", 32 << stage, 2 if stage > 1 and block == 0 else 1)
 
 
 def _block(stack: Stack, name: str, oc: int, stride: int) -> None:
@@ -170,11 +207,17 @@ def _block(stack: Stack, name: str, oc: int, stride: int) -> None:
     stack.conv(f"{name}.conv2", oc, 3, 1, 1)
 
 
+def _r3d(stack: Stack, small: bool) -> None:
+    stack.conv("stem", 64, (3, 7, 7), (1, 2, 2), (1, 3, 3), first=True)
+    _stages(stack, (2, 2, 2, 2))
+
+
 def _halvings(stack: Stack) -> int:
-    _, rows, columns = stack.map
-    halvings = rows.bit_length() - 3
-    if rows != columns or halvings < 1 or rows != 4 << halvings:
-        raise ValueError("the image must be square, its side a power of two from 8")
+    side, *others = stack.map[1:]
+    halvings = side.bit_length() - 3
+    if set(others) != {side} or halvings < 1 or side != 4 << halvings:
+        form = "image must be square" if len(others) == 1 else "volume must be a cube"
+        raise ValueError(f"the {form}, its side a power of two from 8")
     return halvings
 
 
@@ -185,25 +228,25 @@ def _discriminator(stack: Stack, small: bool) -> None:
     stack.conv("verdict", 1, 4)
 
 
-def _generator(stack: Stack, small: bool) -> None:
-    halvings = _halvings(stack)
-    stack.map = (100, 1, 1)  # the vector of random numbers
-    stack.up("up1", 32 << halvings, 4, 1, first=True)
-    for k in range(1, halvings + 1):
-        stack.up(f"up{k + 1}", 32 << halvings - k if k < halvings else 3, 4, 2, 1)
+def _generator(numbers: int) -> Callable[[Stack, bool], None]:
+    """Layers that draw an image from so many random numbers."""
+
+    def build(stack: Stack, small: bool) -> None:
+        halvings, (channels, *sizes) = _halvings(stack), stack.map
+        stack.map = (numbers, *[1] * len(sizes))
+        stack.up("up1", 32 << halvings, 4, 1, first=True)
+        for k in range(1, halvings + 1):
+            stack.up(f"up{k + 1}", 32 << halvings - k if k < halvings else channels, 4, 2, 1)
+
+    return build
 
 
 def _unet(stack: Stack, small: bool) -> None:
-    stack.map = (1, *stack.map[1:])  # a grey image
     for level in range(1, 6):
         for k in (1, 2):
             stack.conv(f"down{level}_{k}", 32 << level, 3, first=(level, k) == (1, 1))
         if level < 5:
-            if stack.map[1] % 2 or stack.map[2] % 2:
-                raise ValueError(
-                    f"level {level} gives a {stack.map[1]}x{stack.map[2]} map, and pooling needs even sides"
-                )
-            stack.pool(2, 2)
+            stack.halve(level)
     for level in range(4, 0, -1):
         oc = 32 << level
         stack.up(f"up{level}", oc, 2, 2)
@@ -213,37 +256,116 @@ def _unet(stack: Stack, small: bool) -> None:
     stack.conv("last", 2, 1)
 
 
+def _unet3d(stack: Stack, small: bool) -> None:
+    for level in range(1, 5):
+        stack.conv(f"down{level}_1", 16 << level, 3, first=level == 1)
+        stack.conv(f"down{level}_2", 32 << level, 3)
+        if level < 4:
+            stack.halve(level)
+    for level in range(3, 0, -1):
+        stack.up(f"up{level}", 64 << level, 2, 2)
+        stack.map = ((64 << level) + (32 << level), *stack.map[1:])  # the map from the way down, cropped, beside it
+        for k in (1, 2):
+            stack.conv(f"up{level}_{k}", 32 << level, 3)
+    stack.conv("last", 3, 1)
+
+
+def _wavenet(stack: Stack, small: bool) -> None:
+    dilations = [1 << k for k in range(10)]
+    quantized, predicted = stack.map
+    stack.map = (quantized, predicted + 1 + 5 * sum(dilations))
+    stack.conv("causal", 32, 2, first=True)
+    for block in range(1, 6):
+        for dilation in dilations:
+            _gated(stack, f"{block}.{dilation}", dilation, predicted, last=(block, dilation) == (5, 512))
+    stack.map = (512, predicted)  # the sum of all skips
+    stack.conv("after1", 512, 1)
+    stack.conv("after2", quantized, 1)
+
+
+def _gated(stack: Stack, name: str, dilation: int, predicted: int, last: bool) -> None:
+    start = stack.map
+    for part in ("filter", "gate"):
+        stack.map = start
+        stack.conv(f"{name} {part}", 32, 2, dilation=dilation)
+    gated = stack.map
+    stack.map = (32, predicted)  # the last samples
+    stack.conv(f"{name} skip", 512, 1)
+    stack.map = gated
+    if not last:  # nothing reads what this layer would give in the last block
+        stack.conv(f"{name} dense", 32, 1)
+
+
+def _hifigan(stack: Stack, small: bool) -> None:
+    channels, samples = stack.map
+    if samples % 256:
+        raise ValueError("the samples must be a multiple of 256, the step from one spectrum to the next")
+    stack.map = (channels, samples // 256)
+    stack.conv("pre", 512, 7, 1, 3, first=True)
+    for k, (taps, stride) in enumerate(((16, 8), (16, 8), (4, 2), (4, 2)), 1):
+        stack.up(f"up{k}", 512 >> k, taps, stride, (taps - stride) // 2)
+        for width in (3, 7, 11):
+            for dilation in (1, 3, 5):
+                half = width // 2
+                stack.conv(f"up{k} {width}.{dilation} one", 512 >> k, width, 1, half * dilation, dilation)
+                stack.conv(f"up{k} {width}.{dilation} two", 512 >> k, width, 1, half)
+    stack.conv("post", 1, 7, 1, 3)
+
+
+def _ecg(stack: Stack, small: bool) -> None:
+    """Sixteen taps, padded as Keras pads: y has a sample for every one of x, or for every four."""
+    if stack.map[1] % 256:
+        raise ValueError("the samples must be a multiple of 256: four layers keep one of four")
+    stack.conv("conv1", 64, 16, 1, (7, 8), first=True)
+    for k, oc in enumerate((128, 196, 256, 320), 1):
+        start = stack.map
+        stack.pool(4, 4)
+        stack.conv(f"unit{k}.shortcut", oc, 1)
+        stack.map = start
+        stack.conv(f"unit{k}.conv1", oc, 16, 1, (7, 8))
+        stack.conv(f"unit{k}.conv2", oc, 16, 4, 6)
+
+
 class Network(NamedTuple):
-    """Title of a network, function that adds its layers to a `Stack`, and size of the image if none is given."""
+    """Title of a network, function that adds its layers to a `Stack`, and the input if no size is given."""
 
     title: str
     build: Callable[[Stack, bool], None]
-    default: int
-    small: bool = True  # whether it has a form for small images
+    default: tuple[int, ...]
+    channels: int = 3
+    small: bool = False  # whether it has a form for small images
 
 
 NETWORKS = {
-    "alexnet": Network("AlexNet", _alexnet, 224),
-    "vgg16": Network("VGG-16", _vgg((2, 2, 3, 3, 3)), 224),
-    "vgg19": Network("VGG-19", _vgg((2, 2, 4, 4, 4)), 224),
-    "googlenet": Network("GoogLeNet", _googlenet, 224),
-    "resnet18": Network("ResNet-18", _resnet((2, 2, 2, 2)), 224),
-    "resnet34": Network("ResNet-34", _resnet((3, 4, 6, 3)), 224),
-    "dcgan-generator": Network("DCGAN generator", _generator, 64, small=False),
-    "dcgan-discriminator": Network("DCGAN discriminator", _discriminator, 64, small=False),
-    "unet": Network("U-Net", _unet, 572, small=False),
+    "alexnet": Network("AlexNet", _alexnet, (224, 224), small=True),
+    "vgg16": Network("VGG-16", _vgg((2, 2, 3, 3, 3)), (224, 224), small=True),
+    "vgg19": Network("VGG-19", _vgg((2, 2, 4, 4, 4)), (224, 224), small=True),
+    "googlenet": Network("GoogLeNet", _googlenet, (224, 224), small=True),
+    "resnet18": Network("ResNet-18", _resnet((2, 2, 2, 2)), (224, 224), small=True),
+    "resnet34": Network("ResNet-34", _resnet((3, 4, 6, 3)), (224, 224), small=True),
+    "dcgan-generator": Network("DCGAN generator", _generator(100), (64, 64)),
+    "dcgan-discriminator": Network("DCGAN discriminator", _discriminator, (64, 64)),
+    "unet": Network("U-Net", _unet, (572, 572), channels=1),
+    "unet3d": Network("3-D U-Net", _unet3d, (132, 132, 116)),
+    "r3d18": Network("R3D-18", _r3d, (16, 112, 112)),
+    "gan3d-generator": Network("3-D GAN generator", _generator(200), (64, 64, 64), channels=1),
+    "gan3d-discriminator": Network("3-D GAN discriminator", _discriminator, (64, 64, 64), channels=1),
+    "wavenet": Network("WaveNet", _wavenet, (100_000,), channels=256),
+    "hifigan": Network("HiFi-GAN V1 generator", _hifigan, (8192,), channels=80),
+    "ecg-resnet": Network("ECG ResNet", _ecg, (4096,), channels=12),
 }
 
 
-def layers(name: str, input: int | tuple[int, int] | None = None, batch: int = 1) -> tuple[Layer, ...]:
+def layers(name: str, input: int | tuple[int, ...] | None = None, batch: int = 1) -> tuple[Layer, ...]:
     """Return the convolutions of a network, in the order of the forward pass.
 
     Parameters
     ----------
     name : str
         A key of `NETWORKS`.
-    input : int or (int, int), optional
-        Rows and columns of the image; by default those of the network's paper.
+    input : int, or an int for each axis, optional
+        Rows and columns of the image, sizes of the volume, or samples (for a generator: of what it makes; for
+        WaveNet: that it predicts); by default those of the network's source.
     batch : int
         Number of images.
 
@@ -263,10 +385,27 @@ def layers(name: str, input: int | tuple[int, int] | None = None, batch: int = 1
     conv1 x (1, 32, 32, 3) w (64, 3, 3, 3) y (1, 32, 32, 64) stride (1, 1) padding (1, 1, 1, 1)
     """
     network = NETWORKS[checks.choice("network", name, tuple(NETWORKS))]
-    rows, columns = checks.integers("input", network.default if input is None else input, 1, 2)
-    stack = Stack(checks.integer("batch", batch, 0), 3, rows, columns)
+    sizes = size(name, input)
+    stack = Stack(checks.integer("batch", batch, 0), network.channels, *sizes)
     try:
-        network.build(stack, max(rows, columns) <= SMALL)
+        network.build(stack, network.small and max(sizes) <= SMALL)
     except ValueError as error:
-        raise ValueError(f"{name} cannot take an input of {rows}x{columns}: {error}") from None
+        raise ValueError(f"{name} cannot take an input of {by(sizes)}: {error}") from None
     return tuple(stack.layers)
+
+
+def size(name: str, input: int | tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """Return the size of the input on every axis, the network's own if none is given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a number of axes that the network does not have, or no sizes.
+
+    Examples
+    --------
+    >>> size("resnet18", 32), size("wavenet")
+    ((32, 32), (100000,))
+    """
+    default = NETWORKS[name].default
+    return checks.integers("input", default if input is None else input, 1, len(default))

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from ..geometry import ConvShape
 from . import counts, networks
 from .counts import PASSES, Count, LayerCount, NetworkCount
+from .networks import by
 
 KINDS = ("useful", "padded", "inserted", "both")
 MARKERS = ("<!-- flops: networks -->", "<!-- end of flops -->")
 
 
-def title(name: str, input: int | tuple[int, int] | None = None) -> str:
-    """Name of a network and its image, such as "ResNet-18, 32x32"."""
-    network = networks.NETWORKS[name]
-    size = network.default if input is None else input
-    rows, columns = size if isinstance(size, tuple) else (size, size)
-    return f"{network.title}, {rows}x{columns}"
+def title(name: str, input: int | tuple[int, ...] | None = None) -> str:
+    """Name of a network and its input, such as "ResNet-18, 32x32" or "WaveNet, 100000"."""
+    return f"{networks.NETWORKS[name].title}, {by(networks.size(name, input))}"
 
 
 # --- one network -----------------------------------------------------------------------------------
@@ -43,17 +43,24 @@ def network_text(name: str, batch: int, counted: NetworkCount) -> str:
 
 def network_table(counted: NetworkCount) -> str:
     """Return one line for each layer, and one for the total."""
-    heads = f"{'':<50}" + "".join(f"   {name:<20}" for name in PASSES)
-    below = "".join(f"   {'any':>5}{'pad':>5}{'ins':>5}{'both':>5}" for _ in PASSES)
-    lines = [heads.rstrip(), f"{'layer':<18} {'input':<12} {'filter':<11} {'useful':>6}{below}"]
-    lines += [_line(layer.layer.name, *layer_sizes(layer), layer.passes) for layer in counted.layers]
-    return "\n".join([*lines, _line("total", "", "", {name: counted.of(name) for name in PASSES})])
+    rows = [(layer.layer.name, *layer_sizes(layer), layer.passes) for layer in counted.layers]
+    rows.append(("total", "", "", {name: counted.of(name) for name in PASSES}))
+    name, input, filters = (max(map(len, column)) for column in list(zip(*rows, strict=True))[:3])
+    widths = name, max(input, 12), max(filters, 11)
+    heads = " " * (sum(widths) + 11) + "".join(f"  {name:<20}" for name in PASSES)
+    below = "".join(f"  {'any':>5}{'pad':>5}{'ins':>5}{'both':>5}" for _ in PASSES)
+    lines = [heads.rstrip(), f"{_cells(widths, 'layer', 'input', 'filter')} {'useful':>8}{below}"]
+    return "\n".join([*lines, *(_line(_cells(widths, *cells), passes) for *cells, passes in rows)])
 
 
-def _line(name: str, input: str, filters: str, passes: dict[str, Count]) -> str:
+def _cells(widths: tuple[int, ...], *cells: str) -> str:
+    return " ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
+
+
+def _line(head: str, passes: dict[str, Count]) -> str:
     useful = passes["forward"].useful / 1e6
-    cells = "".join(f"   {_shares(passes.get(key, Count(0, 0)))}" for key in PASSES)
-    return f"{name:<18} {input:<12} {filters:<11} {useful:>6.1f}{cells}".rstrip()
+    cells = "".join(f"  {_shares(passes.get(key, Count(0, 0)))}" for key in PASSES)
+    return f"{head} {useful:>8.1f}{cells}".rstrip()
 
 
 def _shares(count: Count) -> str:
@@ -65,25 +72,35 @@ def _shares(count: Count) -> str:
 def layer_sizes(layer: LayerCount) -> tuple[str, str]:
     """The map that the layer reads, and its filters, with /2 for stride 2 and *2 for a transposed layer."""
     s, transposed = layer.layer.shape, layer.layer.transposed
-    (rows, columns, ic), oc = ((s.oh, s.ow, s.oc), s.ic) if transposed else ((s.ih, s.iw, s.ic), s.oc)
-    stride = f"{'*' if transposed else '/'}{s.stride[0]}" if s.stride != (1, 1) else ""
-    return f"{rows}x{columns}x{ic}", f"{s.fh}x{s.fw}x{oc}{stride}"
+    read, oc = (s.y_shape, s.ic) if transposed else (s.x_shape, s.oc)
+    stride = f"{'*' if transposed else '/'}{_short(s.stride)}" if set(s.stride) != {1} else ""
+    return by(read[1:]), f"{by((*s.w_shape[1:-1], oc))}{stride}"
+
+
+def _short(numbers: Sequence[int]) -> str:
+    """One number if all are the same; else all, joined with x."""
+    return by(numbers[:1] if len(set(numbers)) == 1 else numbers)
 
 
 def write(counted: dict[str, NetworkCount], path: Path) -> None:
-    """Write the counts of networks, by their titles, as CSV: a row for each pass of each layer."""
-    sizes = ("n", "ih", "iw", "ic", "oc", "fh", "fw")
+    """Write the counts of networks, by their titles, as CSV: a row for each pass of each layer.
+
+    The columns ``i`` and ``f`` have the sizes of x and of w on every axis, joined with x, such as 224x224; ``stride``,
+    ``dilation`` and ``padding`` (before and after each axis) have one number where all are the same.
+    """
+    head = ("network", "layer", "pass", "operator", "n", "i", "ic", "oc", "f", "stride", "dilation", "padding")
     numbers = ("regular", *KINDS, "bytes")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("network", "layer", "pass", "operator", *sizes, "stride", "padding", *numbers, "intensity"))
+        writer.writerow((*head, *numbers, "intensity"))
         for name, layer in ((name, layer) for name, network in counted.items() for layer in network.layers):
             s, operators = layer.layer.shape, counts.operators(layer.layer)
-            shape = (*(getattr(s, key) for key in sizes), s.stride[0], s.padding[0][0])
+            shape = (s.n, by(s.x_shape[1:-1]), s.ic, s.oc, by(s.w_shape[1:-1]))
+            rest = (_short(s.stride), _short(s.dilation), _short(tuple(chain(*s.padding))))
             for pass_name, count in layer.passes.items():
                 found = (*(getattr(count, key) for key in numbers), f"{count.intensity:.4g}")
-                writer.writerow((name, layer.layer.name, pass_name, operators[pass_name], *shape, *found))
+                writer.writerow((name, layer.layer.name, pass_name, operators[pass_name], *shape, *rest, *found))
 
 
 # --- all networks ----------------------------------------------------------------------------------
@@ -99,7 +116,7 @@ def all_networks() -> dict[str, NetworkCount]:
 def summary(counted: dict[str, NetworkCount]) -> str:
     """Return the share of redundant multiply-adds by network, in Markdown."""
     lines = [
-        "| network, image | useful, G | forward | input gradient | weight gradient | training step | factor |",
+        "| network, input | useful, G | forward | input gradient | weight gradient | training step | factor |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, network in counted.items():

@@ -15,22 +15,20 @@ from cks_numba.plots import INSERTED, PADDED, REAL
 CASES = 1000
 
 
-def random_shape(rng: np.random.Generator) -> ConvShape:
+def random_shape(rng: np.random.Generator, axes: int = 2) -> ConvShape:
     """Return a small layer; test_random_shapes_are_awkward lists the awkward kinds that come up."""
     while True:
-        pick = {name: int(rng.integers(1, 8)) for name in ("ih", "iw")}
-        pick |= {name: int(rng.integers(1, 5)) for name in ("fh", "fw")}
-        groups = int(rng.integers(1, 4))
+        sizes, taps = rng.integers(1, 8, axes).tolist(), rng.integers(1, 5, axes).tolist()
+        groups, n = int(rng.integers(1, 4)), int(rng.integers(0, 3))
+        ic, oc = (groups * rng.integers(1, 3, 2)).tolist()
         try:
-            return ConvShape(
-                n=int(rng.integers(0, 3)),
-                ic=groups * int(rng.integers(1, 3)),
-                oc=groups * int(rng.integers(1, 3)),
+            return ConvShape.of(
+                (n, *sizes, ic),
+                (oc, *taps, ic // groups),
                 groups=groups,
-                stride=tuple(rng.integers(1, 5, 2).tolist()),
-                dilation=tuple(rng.integers(1, 4, 2).tolist()),
-                padding=tuple(rng.integers(0, 4, 4).tolist()),
-                **pick,
+                stride=tuple(rng.integers(1, 5, axes).tolist()),
+                dilation=tuple(rng.integers(1, 4, axes).tolist()),
+                padding=tuple(rng.integers(0, 4, 2 * axes).tolist()),
             )
         except ValueError:  # the filter does not fit: draw again
             continue
@@ -47,36 +45,39 @@ def test_random_shapes_are_awkward() -> None:
 
 # --- brute force: tensors that were really padded and zero-inserted, with the kind of every element ----------------
 def padded_x(shape: ConvShape) -> np.ndarray:
-    return np.pad(np.full((shape.ih, shape.iw), REAL), shape.padding, constant_values=PADDED)
+    return np.pad(np.full(shape.x_shape[1:-1], REAL), shape.padding, constant_values=PADDED)
 
 
 def inserted_dy(shape: ConvShape) -> np.ndarray:
-    rows, columns = ((size - 1) * s + 1 for size, s in zip((shape.oh, shape.ow), shape.stride, strict=True))
-    spread = np.full((rows, columns), INSERTED)
-    spread[:: shape.stride[0], :: shape.stride[1]] = REAL
+    spread = np.full([(axis.outputs - 1) * axis.stride + 1 for axis in shape.axes], INSERTED)
+    spread[tuple(slice(None, None, step) for step in shape.stride)] = REAL
     return spread
 
 
 def padded_dy(shape: ConvShape) -> np.ndarray:
     """Return dy as the flipped filter reads it: for input i from i + before - (span - 1) on. Cut from ample padding."""
-    ample = 50
+    ample = 20
     spread = np.pad(inserted_dy(shape), ample, constant_values=PADDED)
-    first = [ample + axis.before - (axis.span - 1) for axis in (shape.h, shape.w)]
-    sizes = [axis.size + axis.span - 1 for axis in (shape.h, shape.w)]
-    return spread[first[0] : first[0] + sizes[0], first[1] : first[1] + sizes[1]]
+    first = [ample + axis.before - (axis.span - 1) for axis in shape.axes]
+    cut = [slice(start, start + axis.size + axis.span - 1) for start, axis in zip(first, shape.axes, strict=True)]
+    assert all(0 <= part.start and part.stop <= size for part, size in zip(cut, spread.shape, strict=True))
+    return spread[tuple(cut)]
 
 
 def every_product(operator: str, shape: ConvShape) -> tuple[np.ndarray, np.ndarray]:
     """Return the kinds of both factors of every product, for one image and one pair of channels."""
-    filters = np.full((shape.fh, shape.fw), REAL)
+    ones = (1,) * len(shape.axes)
+    x, taps, y = shape.x_shape[1:-1], shape.w_shape[1:-1], shape.y_shape[1:-1]
+    filters = np.full(taps, REAL)
     field, slider, step, gaps, results = {
-        "conv2d": (padded_x(shape), filters, shape.stride, shape.dilation, (shape.oh, shape.ow)),
-        "conv2d_input": (padded_dy(shape), filters, (1, 1), shape.dilation, (shape.ih, shape.iw)),
-        "conv2d_weight": (padded_x(shape), inserted_dy(shape), shape.dilation, (1, 1), (shape.fh, shape.fw)),
+        "conv2d": (padded_x(shape), filters, shape.stride, shape.dilation, y),
+        "conv2d_input": (padded_dy(shape), filters, ones, shape.dilation, x),
+        "conv2d_weight": (padded_x(shape), inserted_dy(shape), shape.dilation, ones, taps),
     }[operator]
     window = tuple((size - 1) * gap + 1 for size, gap in zip(slider.shape, gaps, strict=True))
-    windows = np.lib.stride_tricks.sliding_window_view(field, window)[:: step[0], :: step[1], :: gaps[0], :: gaps[1]]
-    first = windows[: results[0], : results[1]]
+    windows = np.lib.stride_tricks.sliding_window_view(field, window)
+    windows = windows[tuple(slice(None, None, every) for every in (*step, *gaps))]
+    first = windows[tuple(map(slice, results))]
     assert first.shape == (*results, *slider.shape)
     return first, np.broadcast_to(slider, first.shape)
 
@@ -87,12 +88,13 @@ def pairs_of_channels(shape: ConvShape) -> int:
     return sum(ic * shape.groups // shape.ic == oc * shape.groups // shape.oc for _, ic, oc in every)
 
 
+@pytest.mark.parametrize(("axes", "cases"), [(1, CASES), (2, CASES), (3, CASES // 5)])
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_counts_equal_brute_force(operator: str) -> None:
+def test_counts_equal_brute_force(operator: str, axes: int, cases: int) -> None:
     rng = np.random.default_rng(1)
     seen = flops.Count(0, 0)
-    for _ in range(CASES):
-        shape = random_shape(rng)
+    for _ in range(cases):
+        shape = random_shape(rng, axes)
         first, second = every_product(operator, shape)
         padded, inserted = ((first == kind) | (second == kind) for kind in (PADDED, INSERTED))
         wanted = [
@@ -142,10 +144,11 @@ def test_known_savings_of_a_3x3_filter_with_padding_1(size: int, saved: float) -
         assert flops.count(operator, shape).saved == pytest.approx(saved, rel=1e-12)
 
 
-def test_stride_2_inserts_three_zeros_for_every_element() -> None:
-    shape = ConvShape(n=1, ih=16, iw=16, ic=1, oc=1, fh=2, fw=2, stride=2)  # no padding
+@pytest.mark.parametrize(("axes", "saved"), [(1, 2.0), (2, 4.0), (3, 8.0)])
+def test_stride_2_doubles_the_work_on_every_axis(axes: int, saved: float) -> None:
+    shape = ConvShape.of((1, *[16] * axes, 1), (1, *[2] * axes, 1), stride=2)  # no padding
     assert flops.count("conv2d", shape).saved == 1.0
-    assert flops.count("conv2d_input", shape).saved == 4.0
+    assert flops.count("conv2d_input", shape).saved == saved
 
 
 def test_nothing_useful() -> None:

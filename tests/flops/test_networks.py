@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from cks_numba import flops
@@ -52,12 +54,38 @@ def test_unet_has_the_sizes_of_its_paper() -> None:
     assert len(shapes) == 23
 
 
+def weights(name: str) -> int:
+    return sum(math.prod(layer.shape.w_shape) for layer in networks.layers(name))
+
+
+def test_unet3d_has_the_sizes_and_the_parameters_of_its_paper() -> None:
+    layers = networks.layers("unet3d")
+    assert layers[0].shape.x_shape == (1, 132, 132, 116, 3) and layers[-1].shape.y_shape == (1, 44, 44, 28, 3)
+    biases = sum(layer.shape.oc for layer in layers if not layer.transposed)
+    assert weights("unet3d") + biases == 19_069_955  # stated in section 2, where up-convolutions have no bias
+
+
+def test_r3d18_is_what_torchvision_states() -> None:
+    """Its "num_params" and "_ops", in torchvision/models/video/resnet.py."""
+    layers = networks.layers("r3d18")
+    normalised = sum(layer.shape.oc for layer in layers)
+    assert weights("r3d18") + 2 * normalised + 513 * 400 == 33_371_472
+    forward = flops.network("r3d18").of("forward").regular + 512 * 400
+    assert forward / 1e9 == pytest.approx(40.697, abs=5e-4)
+
+
+def test_the_generators_make_what_their_papers_say() -> None:
+    assert networks.layers("gan3d-generator")[-1].shape.x_shape == (1, 64, 64, 64, 1)
+    assert networks.layers("hifigan")[-1].shape.y_shape == (1, 8192, 1)
+    assert networks.layers("wavenet")[-1].shape.y_shape == (1, 100_000, 256)
+
+
 # --- passes ----------------------------------------------------------------------------------------
 def test_a_first_layer_has_no_input_gradient_and_a_discriminator_has_one() -> None:
     for name in networks.NETWORKS:
         layers = flops.network(name).layers
         without = [k for k, layer in enumerate(layers) if "input gradient" not in layer.passes]
-        assert without == ([] if name == "dcgan-discriminator" else [0]), name
+        assert without == ([] if name.endswith("discriminator") else [0]), name
 
 
 def test_a_transposed_layer_runs_the_input_gradient_forward() -> None:
@@ -69,8 +97,9 @@ def test_a_transposed_layer_runs_the_input_gradient_forward() -> None:
     assert passes["weight gradient"] == flops.count("conv2d_weight", layer.shape)
 
 
-def test_a_generator_mirrors_its_discriminator() -> None:
-    down, up = (networks.layers(f"dcgan-{name}", 64) for name in ("discriminator", "generator"))
+@pytest.mark.parametrize("kind", ["dcgan", "gan3d"])
+def test_a_generator_mirrors_its_discriminator(kind: str) -> None:
+    down, up = (networks.layers(f"{kind}-{name}", 64) for name in ("discriminator", "generator"))
     assert [layer.shape for layer in up[:0:-1]] == [layer.shape for layer in down[:-1]]
 
 
@@ -95,6 +124,11 @@ def test_images_need_not_be_square() -> None:
         (("vgg16", 8), ValueError, "vgg16 cannot take an input of 8x8: a 1x1 map cannot be pooled by 2x2"),
         (("dcgan-generator", 48), ValueError, "dcgan-generator cannot take .* a power of two from 8"),
         (("dcgan-discriminator", (32, 64)), ValueError, "must be square"),
+        (("gan3d-generator", (32, 64, 64)), ValueError, "input of 32x64x64: the volume must be a cube"),
+        (("resnet18", (8, 32, 32)), ValueError, "input must be an int or a pair"),
+        (("unet3d", 130), ValueError, "unet3d cannot take an input of 130x130x130: level 2 .* even sides"),
+        (("hifigan", 1000), ValueError, "hifigan cannot take an input of 1000: .* a multiple of 256"),
+        (("ecg-resnet", 1000), ValueError, "ecg-resnet cannot take an input of 1000: .* a multiple of 256"),
         (("unet", 570), ValueError, "unet cannot take an input of 570x570: level 2 gives a 279x279 map"),
         (("unet", 60), ValueError, "unet cannot take an input of 60x60"),
         (("vgg16", 32, -1), ValueError, "batch must be at least 0, got -1"),
@@ -108,20 +142,21 @@ def test_errors_say_what_is_wrong(arguments, error, message) -> None:
 
 
 # --- PyTorch ---------------------------------------------------------------------------------------
-ONE_SIZE = ("unet", "dcgan-generator", "dcgan-discriminator")
+SMALL = [name for name, network in networks.NETWORKS.items() if network.small]
 
 
 @pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 @pytest.mark.parametrize(
-    ("name", "size"),
-    [(name, size) for name in networks.NETWORKS for size in (None, 32, 64) if size is None or name not in ONE_SIZE],
+    ("name", "side"),
+    [*((name, None) for name in networks.NETWORKS), *((name, side) for name in SMALL for side in (32, 64))],
 )
-def test_layers_are_those_of_pytorch(name: str, size: int | None) -> None:
+def test_layers_are_those_of_pytorch(name: str, side: int | None) -> None:
     pytest.importorskip("torch", reason="compares with PyTorch")
     from torch_networks import layers
 
     ours = [
-        (s.x_shape, s.y_shape, (s.fh, s.fw), s.stride, tuple(p for p, _ in s.padding), transposed)
-        for _, s, transposed, _ in networks.layers(name, size)
+        (s.x_shape, s.y_shape, s.w_shape[1:-1], s.stride, tuple(p for p, _ in s.padding), s.dilation, transposed)
+        for _, s, transposed, _ in networks.layers(name, side)
     ]
-    assert ours == layers(name, size or networks.NETWORKS[name].default, small=size is not None)
+    assert ours == layers(name, side or networks.NETWORKS[name].default[-1], small=side is not None)

@@ -55,6 +55,30 @@ def test_strided_and_transposed_layers_are_told_apart(capsys) -> None:
     assert out.startswith("ResNet-18, 64x32, batch 1.") and "64x32x64     3x3x128/2" in out
 
 
+@pytest.mark.parametrize(
+    ("name", "title", "layer"),
+    [
+        ("unet3d", "3-D U-Net, 132x132x116", "9x9x7x512      2x2x2x512*2"),
+        ("r3d18", "R3D-18, 16x112x112", "16x112x112x3 3x7x7x64/1x2x2"),
+        ("wavenet", "WaveNet, 100000", "105116x256   2x32"),
+        ("ecg-resnet", "ECG ResNet, 4096", "4096x128     16x128/4"),
+    ],
+)
+def test_layers_of_one_and_three_axes_have_all_their_sizes(capsys, name: str, title: str, layer: str) -> None:
+    assert main(["flops", name]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{title}, batch 1.") and layer in out
+
+
+def test_csv_tells_axes_apart(tmp_path: Path) -> None:
+    path = tmp_path / "counts.csv"
+    assert main(["flops", "r3d18", "--csv", str(path)]) == 0
+    with path.open(newline="") as file:
+        stem, *_, last = csv.DictReader(file)
+    assert [stem[key] for key in ("i", "f", "stride", "padding")] == ["16x112x112", "3x7x7", "1x2x2", "1x1x3x3x3x3"]
+    assert [last[key] for key in ("i", "f", "stride", "dilation", "padding")] == ["2x7x7", "3x3x3", "1", "1", "1"]
+
+
 def test_csv_has_every_pass_of_every_layer(tmp_path: Path, capsys) -> None:
     path = tmp_path / "new" / "counts.csv"
     assert main(["flops", "resnet18", "--input", "32", "--csv", str(path)]) == 0
@@ -87,6 +111,7 @@ def test_an_operator_has_its_kinds(capsys) -> None:
     [
         (["vgg16", "--input", "8"], "vgg16 cannot take an input of 8x8"),
         (["unet", "--input", "100"], "pooling needs even sides"),
+        (["wavenet", "--input", "8x8"], "input must be an int or a list of one, got (8, 8)"),
         (["alexnet", "i=3"], "SHAPE goes with an operator, got alexnet"),
         (["conv2d"], "conv2d needs a SHAPE"),
         (["conv2d", "i=4", "--input", "3"], "--input and --batch go with one network, got conv2d"),

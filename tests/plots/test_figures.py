@@ -16,8 +16,17 @@ from cks_numba.commands import main
 from cks_numba.plots import gallery
 
 COMMITTED = {path.name for kind in ("png", "gif") for path in gallery.FOLDER.glob(f"*.{kind}")}
-SCRIPTS = ["animations", "architecture", "barrier", "f10_training", "f1_conv_v2", "f2_ks_deconv", "f3_sk_dilated"]
-SCRIPTS += ["f4_redundancy", "f5_authors", "f6_speed", "f7_networks", "f8_roofline", "f9_sass", "zeros"]
+SCRIPTS = ["animations", "architecture", "barrier", "f10_training", "f11_axes", "f1_conv_v2", "f2_ks_deconv"]
+SCRIPTS += [
+    "f3_sk_dilated",
+    "f4_redundancy",
+    "f5_authors",
+    "f6_speed",
+    "f7_networks",
+    "f8_roofline",
+    "f9_sass",
+    "zeros",
+]
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +173,16 @@ def test_lines_of_redundancy_are_told_apart() -> None:
         at_two = [float(line.get_ydata()[0]) for line in ax.lines if len(line.get_ydata()) > 5]
         assert len(at_two) == 4 and max(at_two) - min(at_two) > 0.1 * (high - low)
         assert [text.get_text() for text in ax.texts] == ([f"axis from {low:g}%"] if low else [])
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_what_is_counted_over_axes_lies_on_the_lines(axes: int) -> None:
+    """And the lines of stride 2 tend to 2, 4 and 8, as the picture says."""
+    script = gallery.load("f11_axes")
+    for stride in script.STRIDES:
+        shapes = [script.layer(axes, size, stride) for size in script.COUNTED]
+        assert [script.counted(shape) for shape in shapes] == [script.theory(shape) for shape in shapes]
+        assert script.theory(script.layer(axes, 4096, stride)) == pytest.approx(stride**axes, rel=1e-3)
 
 
 def test_every_layer_of_a_network_can_be_read() -> None:
