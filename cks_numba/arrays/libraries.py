@@ -271,6 +271,12 @@ def library_of(name: str, array: Any) -> tuple[NumPy, Any]:
         return _LIBRARIES.setdefault(type(array), Numba()), array
     if hasattr(array, "__cuda_array_interface__"):
         return Numba(), gpu().cuda.as_cuda_array(array)
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(array, jax.core.Tracer):
+        raise TypeError(
+            f"{name} is an array that JAX is tracing (in jit, grad or vmap), which has no elements yet: "
+            "cks_numba.jax has conv2d and conv_transpose2d for it"
+        )
     if hasattr(array, "__dlpack__") and not isinstance(array, (np.ndarray, type)):
         return DLPack(array), _numpy_view(name, array)
     raise TypeError(
