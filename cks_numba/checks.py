@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 Pair = tuple[int, int]
 IntPair = int | tuple[int, int] | list[int]
-"""A stride or a dilation: an int for both axes, or (vertical, horizontal)."""
+"""A stride or a dilation: an int, or a list of one, for both axes, or (vertical, horizontal)."""
 
 Padding = (
     IntPair | tuple[Pair, Pair] | tuple[int, int, int, int] | list[Pair] | list[list[int]] | Literal["same", "valid"]
@@ -47,7 +47,9 @@ def integer(name: str, value: Any, least: int) -> int:
 
 
 def pair(name: str, value: Any, least: int) -> Pair:
-    """Return an int or a pair of ints as a pair (vertical, horizontal)."""
+    """Return an int, a list of one int or a pair of ints as a pair (vertical, horizontal)."""
+    if isinstance(value, (tuple, list)) and len(value) == 1:
+        value = value[0]
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ValueError(f"{name} must be an int or a pair, got {value!r}")
@@ -69,6 +71,8 @@ def paddings(value: Any, filter_size: Pair, stride: Pair, dilation: Pair) -> tup
         return (totals[0] // 2, totals[0] - totals[0] // 2), (totals[1] // 2, totals[1] - totals[1] // 2)
     if isinstance(value, (tuple, list)) and len(value) == 4:
         value = (value[:2], value[2:])
+    if isinstance(value, (tuple, list)) and len(value) == 1:
+        value = value[0]
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ValueError(

@@ -264,7 +264,7 @@ def library_of(name: str, array: Any) -> tuple[NumPy, Any]:
     if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
         return NumPy(), array
     if torch is not None and isinstance(array, torch.Tensor):
-        return _torch_library(name, array, torch), array
+        return _torch_library(name, array, torch), _resolved(name, array)
     if cupy is not None and isinstance(array, cupy.ndarray):
         return CuPy(), array
     if hasattr(type(array), "__cuda_ndarray__"):
@@ -311,6 +311,13 @@ def _torch_library(name: str, tensor: Any, torch: Any) -> Torch:
     if tensor.device.type not in ("cpu", "cuda"):
         raise TypeError(f"{name} must be on the CPU or a CUDA GPU, got device {tensor.device}")
     return TorchCuda() if tensor.device.type == "cuda" else Torch()
+
+
+def _resolved(name: str, tensor: Any) -> Any:
+    """Return a tensor whose memory has its values: one with PyTorch's negative bit, as z.conj().imag has, is copied."""
+    if tensor.is_neg() and name == "out":
+        raise TypeError("out has PyTorch's negative bit, so its memory holds other numbers: take out.resolve_neg()")
+    return tensor.resolve_neg()
 
 
 def _numpy_view(name: str, array: Any) -> np.ndarray[Any, Any]:
