@@ -178,8 +178,9 @@ def _map(function: Any, meta: Any, *arrays: da.Array, cut: int = 1, **options: A
 def _by_images(name: str, array: Any) -> da.Array:
     if not isinstance(array, da.Array):
         raise TypeError(f"{name} must be a dask array, got {type(array).__name__}")
-    if array.ndim != 4 or np.isnan(array.shape).any():
-        raise ValueError(f"{name} must have 4 axes of known size, got shape {array.shape}")
+    _known(name, array)
+    if array.ndim != 4:
+        raise ValueError(f"{name} must have 4 axes, got shape {array.shape}")
     if any(len(chunks) > 1 for chunks in array.chunks[1:]):
         raise ValueError(
             f"{name} must be chunked along its first axis alone, got chunks {array.chunks}: "
@@ -188,10 +189,18 @@ def _by_images(name: str, array: Any) -> da.Array:
     return array
 
 
+def _known(name: str, array: da.Array) -> None:
+    if np.isnan(array.shape).any():
+        raise ValueError(
+            f"{name} must have axes of known size, got shape {array.shape}: use {name}.compute_chunk_sizes()"
+        )
+
+
 def _whole(name: str, array: Any) -> da.Array:
     """Check a filter or a bias, which every chunk needs."""
     if not isinstance(array, da.Array):
         return da.from_array(np.asarray(array), chunks=-1)  # so it is in the graph once, and not in every task
+    _known(name, array)
     if array.npartitions > 1:
         raise ValueError(f"{name} must be one chunk, got chunks {array.chunks}: use {name}.rechunk(-1)")
     return array

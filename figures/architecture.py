@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "cks_numba"
 LAYERS = (  # title, colour and rooms of each layer, from the top down
     ("run it", "#E8E8E4", "commands tutorial train bench"),
     ("see it", "#F9E3CF", "plots trace"),
-    ("call it", "#CDE4F2", "operators torch dask arrays"),
+    ("call it", "#CDE4F2", "operators torch jax dask arrays"),
     ("compute it", "#CFEAE0", "steps kernels backends"),
     ("count it", "#F3DCEB", "flops models"),
     ("one geometry", "#FFF3B8", "geometry plan_table buffers checks"),

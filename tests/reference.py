@@ -20,9 +20,10 @@ WARNINGS_ARE_ERRORS = (
 
 
 def python_path() -> str:
-    """Return a PYTHONPATH with which another process finds this file, and those of tests/backends."""
+    """Return a PYTHONPATH with which another process finds this file, and those of two folders beside it."""
     tests = Path(__file__).resolve().parent
-    return os.pathsep.join([str(tests), str(tests / "backends"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    folders = [tests, tests / "backends", tests / "torch_and_dask"]
+    return os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def in_a_process(module: str | None, call: str, error: str = "", **environment: str) -> None:

@@ -30,7 +30,7 @@ Found = TypeVar("Found")
 
 
 @lru_cache(maxsize=64)
-def _axis_names(letters: str, layout: Layout) -> str:
+def axis_names(letters: str, layout: Layout) -> str:
     first, spatial, last = letters.split()
     names = [spatial.replace("*", letter) for letter in "DHW"[-(len(layout) - 2) :]]
     return f"({', '.join(own_order([first, *names, last], layout))})"
@@ -123,7 +123,7 @@ class Call(Generic[ArrayT]):
     # --- checks of shapes -------------------------------------------------------------------------
     def axes(self, letters: str) -> str:
         """Return the names of the axes in the order of the layout: "N * C" as "(N, C, H, W)"."""
-        return _axis_names(letters, self.layout)
+        return axis_names(letters, self.layout)
 
     def check_batched(self, operand: Operand[ArrayT], letters: str) -> None:
         """Check the axes of an operand that has a batch; a single image gets a batch of one."""

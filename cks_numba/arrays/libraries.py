@@ -274,13 +274,19 @@ def library_of(name: str, array: Any) -> tuple[NumPy, Any]:
     if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
         return NumPy(), array
     if torch is not None and isinstance(array, torch.Tensor):
-        return _torch_library(name, array, torch), array
+        return _torch_library(name, array, torch), _resolved(name, array)
     if cupy is not None and isinstance(array, cupy.ndarray):
         return CuPy(), array
     if hasattr(type(array), "__cuda_ndarray__"):
         return _LIBRARIES.setdefault(type(array), Numba()), array
     if hasattr(array, "__cuda_array_interface__"):
         return Numba(), gpu().cuda.as_cuda_array(array)
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(array, jax.core.Tracer):
+        raise TypeError(
+            f"{name} is an array that JAX is tracing (in jit, grad or vmap), which has no elements yet: "
+            "cks_numba.jax has conv2d and conv_transpose2d for it"
+        )
     if hasattr(array, "__dlpack__") and not isinstance(array, (np.ndarray, type)):
         return DLPack(array), _numpy_view(name, array)
     raise TypeError(
@@ -315,6 +321,13 @@ def _torch_library(name: str, tensor: Any, torch: Any) -> Torch:
     if tensor.device.type not in ("cpu", "cuda"):
         raise TypeError(f"{name} must be on the CPU or a CUDA GPU, got device {tensor.device}")
     return TorchCuda() if tensor.device.type == "cuda" else Torch()
+
+
+def _resolved(name: str, tensor: Any) -> Any:
+    """Return a tensor whose memory has its values: one with PyTorch's negative bit, as z.conj().imag has, is copied."""
+    if tensor.is_neg() and name == "out":
+        raise TypeError("out has PyTorch's negative bit, so its memory holds other numbers: take out.resolve_neg()")
+    return tensor.resolve_neg()
 
 
 def _numpy_view(name: str, array: Any) -> np.ndarray[Any, Any]:

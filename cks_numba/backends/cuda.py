@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import OrderedDict
 from functools import lru_cache, partial
 from typing import Any
@@ -33,8 +34,17 @@ NO_HALVES = (
 
 @lru_cache(maxsize=1)
 def available() -> bool:
-    """Whether kernels can run: on a GPU, or in Numba's simulator."""
-    return SIMULATED or (NUMBA_CUDA and bool(cuda.is_available()))
+    """Whether kernels can run: on a GPU, or in Numba's simulator. A driver that raises is one warning."""
+    if SIMULATED or not NUMBA_CUDA:
+        return SIMULATED
+    try:
+        return bool(cuda.is_available() and cuda.get_current_device())
+    except (
+        Exception
+    ) as error:  # an old driver lacks functions, and what a driver or a library in its place raises varies
+        said = f"the CUDA driver cannot be used, so there is no GPU: {type(error).__name__}: {error}"
+        warnings.warn(said, RuntimeWarning, stacklevel=2)
+        return False
 
 
 def tensor_cores() -> bool:

@@ -28,6 +28,7 @@ import numpy as np
 
 from .. import kernels, operators
 from ..backends import cuda as backend
+from ..flops.files import replacing
 from ..geometry import OPERATORS, ConvShape, plan
 from ..kernels import tiled
 from ..kernels.jit import cuda
@@ -215,10 +216,11 @@ def done(path: Path | None, device: str) -> set[tuple[Any, ...]]:
 
 def append(rows: list[Row], path: Path) -> None:
     """Add the rows of a case to the file."""
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    with replacing(path) as file:
+        file.write(before)
         writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        if new:
+        if not before:
             writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
 

@@ -14,6 +14,7 @@ from statistics import geometric_mean, median
 from typing import Any
 
 from ..backends.cpu.registers import VECTOR_BYTES
+from ..flops.files import replacing
 from ..geometry import OPERATORS, plan
 from . import cases
 
@@ -253,7 +254,7 @@ def summary(rows: Iterable[Row]) -> str:
 def write(rows: Sequence[Any], path: Path) -> None:
     """Write rows, which are dataclasses of one kind, as CSV."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as file:
         writer = csv.DictWriter(file, [field.name for field in fields(rows[0])], lineterminator="\n")
         writer.writeheader()
         for row in rows:

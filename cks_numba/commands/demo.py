@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from .. import flops, plots
 from ..backends import cuda
 from ..bench import accuracy, timing
+from ..flops.files import replacing
 from ..geometry import OPERATORS, ConvShape
 from ..steps import regular
 from .arguments import at_least
@@ -233,7 +234,8 @@ def draw(path: Path, layers: Sequence[Layer], rows: Sequence[Row], backend: str)
     halves: Any = figure.subfigures(2, 1, height_ratios=(6.9, 5.3))
     _draw_stack(halves[0], layers[:-1], layers[-1].x, backend)
     _draw_zeros(halves[1], layers[-2].shape, rows)
-    figure.savefig(path, dpi=100)
+    with replacing(path, "wb") as file:
+        figure.savefig(file, format=path.suffix[1:] or "png", dpi=100)
 
 
 def _draw_stack(figure: Any, layers: Sequence[Layer], last: Array, backend: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..flops.files import replacing
 from ..models import onnx, page, pytorch, text
 from ..models.found import THRESHOLD
 from ..models.onnx_sizes import Given, Size
@@ -83,7 +84,8 @@ def show(
     print(text.text(rows, threshold))
     if html:
         html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_text(page.page(_title(model, input), rows, threshold), encoding="utf-8")
+        with replacing(html) as file:
+            file.write(page.page(_title(model, input), rows, threshold))
         print(f"\nwrote {html}")
     return 0
 

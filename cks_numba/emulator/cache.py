@@ -142,6 +142,18 @@ def load(key: str) -> str | None:
     return text.decode() if hashlib.sha256(text).hexdigest().encode() == checksum else None
 
 
+def replace(path: Path, data: bytes) -> None:
+    """Write a file beside the old one, which it replaces when it is whole."""
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with open(handle, "wb") as file:
+            file.write(data)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
 _warned: set[Path] = set()
 
 
@@ -150,14 +162,7 @@ def save(key: str, text: str) -> None:
     folder, data = cache_folder(), text.encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
-        try:
-            with open(handle, "wb") as file:
-                file.write(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
-            os.replace(name, folder / f"{key}.ptx")
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        replace(folder / f"{key}.ptx", hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
     except OSError as error:
         if folder not in _warned and load(key) is None:
             _warned.add(folder)

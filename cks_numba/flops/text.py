@@ -10,6 +10,7 @@ from pathlib import Path
 from ..geometry import ConvShape
 from . import counts, networks
 from .counts import PASSES, Count, LayerCount, NetworkCount
+from .files import replacing
 from .networks import by
 
 KINDS = ("useful", "padded", "inserted", "both")
@@ -91,7 +92,7 @@ def write(counted: dict[str, NetworkCount], path: Path) -> None:
     head = ("network", "layer", "pass", "operator", "n", "i", "ic", "oc", "f", "stride", "dilation", "padding")
     numbers = ("regular", *KINDS, "bytes")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow((*head, *numbers, "intensity"))
         for name, layer in ((name, layer) for name, network in counted.items() for layer in network.layers):
@@ -140,7 +141,8 @@ def put_between(path: Path, text: str, markers: tuple[str, str]) -> None:
     _, end, after = rest.partition(markers[1])
     if not start or not end:
         raise RuntimeError(f"{path} has no {markers[0]} ... {markers[1]}")
-    path.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
+    with replacing(path) as file:
+        file.write(f"{before}{start}\n{text}\n{end}{after}")
 
 
 # --- one operator ----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numba import typeof
 
+from ..flops.files import replacing
 from ..geometry import ConvShape
 from . import SIMULATED_RUNGS, launches, tensor, tiled
 from .jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED, compiling_for, cuda
@@ -307,7 +308,7 @@ def made_with() -> str:
 
 def write(path: Path, lines: Iterable[dict[str, str]], command: str) -> None:
     """Write the CSV, under comments that say what a line is and how it was made."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as file:
         file.write(f"# A line is a kind of instruction in the inner loop of a kernel. Made by: {command}\n")
         file.write(f"# {made_with()}\n")
         file.write("# spilled, shared: bytes of a thread, of a block; code: instructions of the whole kernel\n")

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from inspect import Parameter, signature
+from inspect import signature
 from typing import Any
 
 from ..buffers import LAYOUTS
 from .two_axes import Operator, conv2d, conv2d_input, conv2d_weight, conv_transpose2d, over
 
 
-def _like(operator: Operator, axes: int, doc: str) -> Operator:
-    """Return an operator of two axes as one of `axes`: the same code, with layouts, name and text of its own."""
+def like(operator: Operator, axes: int, module: str, doc: str) -> Operator:
+    """Return an operator of two axes, decorated by `over`, as one of `axes`.
+
+    It is the same code, with layouts, a name, a module and a text of its own.
+    """
     plain: Any = operator
     new: Any = over(axes)(plain.__wrapped__)
-    new.__module__ = __name__
+    new.__module__, new.__doc__ = module, doc
     new.__name__ = new.__qualname__ = plain.__name__.replace("2d", f"{axes}d")
-    new.__doc__ = doc
     known = signature(plain)
     layout = known.parameters["layout"].replace(default=LAYOUTS[axes][0])
     new.__signature__ = known.replace(parameters=[*(known.parameters | {"layout": layout}).values()])
-    assert layout.kind is Parameter.KEYWORD_ONLY
     operator_of_axes: Operator = new
     return operator_of_axes
 
 
-conv1d = _like(
+conv1d = like(
     conv2d,
     1,
+    __name__,
     """Convolution of signals: `conv2d` with one spatial axis.
 
     ``y[n, ow, oc] = sum over fw, ic of x[n, ow*s - p + fw*d, ic] * w[oc, fw, ic]``
@@ -61,9 +63,10 @@ conv1d = _like(
     """,
 )
 
-conv3d = _like(
+conv3d = like(
     conv2d,
     3,
+    __name__,
     """Convolution of volumes: `conv2d` with three spatial axes, depth, rows and columns.
 
     ``y[n, od, oh, ow, oc]`` is the sum of ``x[n, id, ih, iw, ic] * w[oc, fd, fh, fw, ic]`` over fd, fh, fw and ic, with
@@ -102,9 +105,10 @@ conv3d = _like(
     """,
 )
 
-conv1d_input = _like(
+conv1d_input = like(
     conv2d_input,
     1,
+    __name__,
     """Gradient of `conv1d` with respect to x: `conv2d_input` with one spatial axis.
 
     Parameters
@@ -134,9 +138,10 @@ conv1d_input = _like(
     """,
 )
 
-conv3d_input = _like(
+conv3d_input = like(
     conv2d_input,
     3,
+    __name__,
     """Gradient of `conv3d` with respect to x: `conv2d_input` with three spatial axes.
 
     Parameters
@@ -168,9 +173,10 @@ conv3d_input = _like(
     """,
 )
 
-conv1d_weight = _like(
+conv1d_weight = like(
     conv2d_weight,
     1,
+    __name__,
     """Gradient of `conv1d` with respect to w: `conv2d_weight` with one spatial axis.
 
     Parameters
@@ -200,9 +206,10 @@ conv1d_weight = _like(
     """,
 )
 
-conv3d_weight = _like(
+conv3d_weight = like(
     conv2d_weight,
     3,
+    __name__,
     """Gradient of `conv3d` with respect to w: `conv2d_weight` with three spatial axes.
 
     Parameters
@@ -234,9 +241,10 @@ conv3d_weight = _like(
     """,
 )
 
-conv_transpose1d = _like(
+conv_transpose1d = like(
     conv_transpose2d,
     1,
+    __name__,
     """Transposed convolution of signals: `conv1d_input` with x in the place of dy, plus a bias.
 
     Parameters
@@ -269,9 +277,10 @@ conv_transpose1d = _like(
     """,
 )
 
-conv_transpose3d = _like(
+conv_transpose3d = like(
     conv_transpose2d,
     3,
+    __name__,
     """Transposed convolution of volumes: `conv3d_input` with x in the place of dy, plus a bias.
 
     Parameters

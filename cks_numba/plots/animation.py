@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from .. import trace
+from ..flops.files import replacing
 from ..geometry import ConvShape
 from ..steps.stages import REAL
 from .cells import BLUE, INK, RED, Kinds, canvas, draw_cells, frame, single, write, zero_maps
@@ -100,7 +101,8 @@ def animate(operator: str, shape: ConvShape, path: str | Path, fps: float = 1.5,
     pair = ways(operator, shape)
     frames = list(_frames(pair, dpi))
     times = [1000 / fps] * (len(frames) - 1) + [(1 + HOLD) * 1000 / fps]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0)
+    with replacing(path, "wb") as file:
+        frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0)
     return path
 
 

@@ -19,6 +19,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from .. import plots
+from ..flops.files import replacing
 
 Writer = Callable[[Path], Path]
 """Function that writes an animation to a path."""
@@ -87,8 +88,11 @@ def pictures(name: str, script: ModuleType) -> dict[str, Figure]:
 def save(fig: Figure, folder: Path, name: str) -> list[Path]:
     """Save a picture as PNG and SVG, with the version of Matplotlib and without a date."""
     maker, paths = f"Matplotlib {matplotlib.__version__}", [folder / f"{name}.{kind}" for kind in ("png", "svg")]
-    fig.savefig(paths[0], dpi=DPI, metadata={"Software": maker}, pil_kwargs={"optimize": True})
-    fig.savefig(paths[1], metadata={"Creator": maker, "Date": None})
+    with replacing(paths[0], "wb") as file:
+        metadata = {"Software": maker}
+        fig.savefig(file, format="png", dpi=DPI, metadata=metadata, pil_kwargs={"optimize": True})
+    with replacing(paths[1], "wb") as file:
+        fig.savefig(file, format="svg", metadata={"Creator": maker, "Date": None})
     return paths
 
 

@@ -10,41 +10,18 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
-
-def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Replace a file so that at every moment the old one or the new one is there, complete.
-
-    Parameters
-    ----------
-    path : Path
-    write : function
-        Called with the open file.
-
-    Examples
-    --------
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     replace(Path(folder, "a"), lambda file: file.write(b"new"))
-    ...     Path(folder, "a").read_bytes()
-    b'new'
-    """
-    beside = path.with_name(f"{path.name}.tmp")  # in the same folder: a move to another disk would be a copy
-    with beside.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())  # otherwise the name may reach the disk before the content
-    os.replace(beside, path)
+from ..flops.files import naming, replacing
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint of tensors, numbers, strings and containers of them."""
-    replace(path, lambda file: torch.save(state, file))
+    with replacing(path, "wb") as file:
+        torch.save(state, file)
 
 
 def load(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -106,7 +83,8 @@ class Log:
         lines = [head.getvalue()]
         if rows:
             lines = self._kept(path, lines[0], rows)
-        replace(path, lambda file: file.write("".join(lines).encode()))
+        with replacing(path) as file:
+            file.writelines(lines)
         self.path, self.columns = path, columns
 
     @staticmethod
@@ -119,10 +97,10 @@ class Log:
 
     def add(self, row: dict[str, Any]) -> None:
         """Write a row, which then stays even if the process is killed."""
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
 
     def sync(self) -> None:
         """Wait until all rows are on the disk, before a checkpoint says that they are."""
-        with self.path.open("a", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             os.fsync(file.fileno())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from ..emulator.cache import cache_folder
+from ..flops.files import replacing
 
 NAME = "solved_exercises.json"
 
@@ -31,8 +31,6 @@ def add(exercise: str) -> None:
     if exercise in known:
         return
     with suppress(OSError):
-        folder = _file().parent
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
+        _file().parent.mkdir(parents=True, exist_ok=True)
+        with replacing(_file()) as file:
             json.dump(sorted({*known, exercise}), file)
-        Path(file.name).replace(_file())

@@ -235,3 +235,16 @@ def test_bfloat16_that_numpy_is_not_given():
     x, w, _ = operands()
     with pytest.raises(TypeError, match="x cannot be read through DLPack: NumPy gets float32 for bfloat16"):
         cks.conv2d(Own(x), Own(w), **KEYS)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("backend", ["cpu", "steps"])
+def test_tensors_with_the_negative_bit(backend):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install cks-numba[torch])")
+    x, w, bias = (torch.randn(size, dtype=torch.complex64).conj().imag for size in ((1, 5, 5, 2), (3, 3, 3, 2), (3,)))
+    assert x.is_neg() and w.is_neg() and bias.is_neg()
+    plain = [each.resolve_neg().numpy() for each in (x, w, bias)]
+    got = cks.conv2d(x, w, bias, backend=backend)
+    np.testing.assert_allclose(got, cks.conv2d(*plain, backend=backend), rtol=1e-5, atol=1e-5)
+    with pytest.raises(TypeError, match=r"out has PyTorch's negative bit.*out.resolve_neg\(\)"):
+        cks.conv2d(x, w, out=torch._neg_view(torch.zeros(1, 3, 3, 3)), backend=backend)

@@ -9,7 +9,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+import cks_numba as cks
 from cks_numba import operators, plots, steps
+from cks_numba.backends import cuda as backend
 from cks_numba.bench import accuracy
 from cks_numba.commands import demo, main, verify
 from cks_numba.commands.arguments import parse_shape
@@ -125,6 +127,27 @@ def test_info_names_versions_and_the_backend(capsys):
     assert np.__version__ in out and "numba-cuda" in out
     assert 'backend="auto" uses "' in out
     assert 'backend="emulator" runs the compiled kernels' in out
+
+
+@pytest.mark.skipif(backend.SIMULATED, reason="the simulator asks no driver")
+@pytest.mark.parametrize("error", [RuntimeError("Failed to get cuInit"), OSError("no device"), KeyError("cuInit")])
+def test_a_driver_that_raises_is_no_gpu(capsys, monkeypatch, error):
+    def is_available():
+        raise error
+
+    monkeypatch.setattr(backend, "NUMBA_CUDA", True)
+    monkeypatch.setattr(backend.cuda, "is_available", is_available)
+    backend.available.cache_clear()
+    x = np.ones((1, 3, 3, 1))
+    try:
+        with pytest.warns(RuntimeWarning, match=f"the CUDA driver cannot be used, so there is no GPU: .*{error}"):
+            assert cks.conv2d(x, x).item() == 9
+        assert main(["info"]) == 0
+        assert "none found" in capsys.readouterr().out
+        with pytest.raises(RuntimeError, match="found no CUDA GPU"):
+            cks.conv2d(x, x, backend="cuda")
+    finally:
+        backend.available.cache_clear()
 
 
 @pytest.mark.parametrize("name", [*OPERATORS, "ks_deconv"])

@@ -380,3 +380,12 @@ def test_cuda_backend_in_the_simulator():
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "simulated"
+
+
+@pytest.mark.parametrize("one", [[2], (2,)])
+def test_a_list_of_one_is_for_both_axes_as_in_pytorch(one):
+    x, w = np.ones((1, 7, 7, 2)), np.ones((2, 3, 3, 2))
+    for name in ("stride", "padding", "dilation"):
+        np.testing.assert_array_equal(cks.conv2d(x, w, **{name: one}), cks.conv2d(x, w, **{name: 2}))
+    y = cks.conv_transpose2d(x, w, stride=[2], output_padding=[1])
+    np.testing.assert_array_equal(y, cks.conv_transpose2d(x, w, stride=2, output_padding=1))

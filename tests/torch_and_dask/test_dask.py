@@ -103,7 +103,17 @@ def test_float32_stays_float32():
     ("call", "error", "message"),
     [
         (lambda x, w, dy: cd.conv2d(x.compute(), w), TypeError, "x must be a dask array, got ndarray"),
-        (lambda x, w, dy: cd.conv2d(x[0], w), ValueError, "x must have 4 axes of known size"),
+        (lambda x, w, dy: cd.conv2d(x[0], w), ValueError, "x must have 4 axes, got"),
+        (
+            lambda x, w, dy: cd.conv2d(x[x[:, 0, 0, 0] > 0], w),
+            ValueError,
+            r"x must have axes of known size, .*: use x.compute_chunk_sizes",
+        ),
+        (
+            lambda x, w, dy: cd.conv2d(x, da.from_array(w)[da.from_array(w)[:, 0, 0, 0] > 0]),
+            ValueError,
+            r"w must have axes of known size, .*: use w.compute_chunk_sizes",
+        ),
         (lambda x, w, dy: cks.conv2d(x, w), TypeError, "got Array: cks_numba.dask has the operators for dask"),
         (
             lambda x, w, dy: cd.conv2d(x.rechunk(3), w),

@@ -21,6 +21,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip insta
 pytest.importorskip("sklearn", reason="sklearn is not installed (pip install cks-numba[train])")
 
 from cks_numba import flops  # noqa: E402
+from cks_numba.flops.files import replacing  # noqa: E402
 from cks_numba.train import architectures, checkpoint, data, run  # noqa: E402
 from cks_numba.train.__main__ import main, parser  # noqa: E402
 
@@ -103,15 +104,27 @@ def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     checkpoint.save(path, {"settings": {}, "step": 1})
 
-    def broken(file):
+    with pytest.raises(KeyboardInterrupt), replacing(path, "wb") as file:
         file.write(b"half of it")
         raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        checkpoint.replace(path, broken)
     assert checkpoint.load(path, {})["step"] == 1
     checkpoint.save(path, {"settings": {}, "step": 2})
     assert checkpoint.load(path, {})["step"] == 2
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="the system has no limits of a process")
+    path = tmp_path / "a.pt"
+    checkpoint.save(path, {"settings": {}, "step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        with pytest.raises(OSError, match=str(path)):
+            checkpoint.save(path, {"settings": {}, "step": 2, "tensor": torch.zeros(10000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert checkpoint.load(path, {})["step"] == 1
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_a_log_behind_its_checkpoint(tmp_path: Path, capsys) -> None:

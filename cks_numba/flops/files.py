@@ -1,0 +1,62 @@
+"""Files that are written whole or not at all, as a disk may fill up and a process may be killed at any moment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in an error of the operating system, which does so when it opens a file, but not when it writes."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+@contextmanager
+def replacing(path: Path, mode: str = "w") -> Iterator[Any]:
+    """Open a file to be written, which takes the place of the old one at the end, in one move.
+
+    Parameters
+    ----------
+    path : Path
+        What is no plain file, such as /dev/stdout, is written to directly.
+    mode : {"w", "wb"}
+        For text, in UTF-8, or for bytes.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; names `path`. The old file stays as it was, as after any other error.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     with replacing(Path(folder, "a"), "wb") as file:
+    ...         _ = file.write(b"new")
+    ...     Path(folder, "a").read_bytes()
+    b'new'
+    """
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    with naming(path):
+        if path.exists() and not path.is_file():
+            with path.open(mode, **text) as file:
+                yield file
+            return
+        target = path.resolve()  # where a link leads
+        beside = target.with_name(f"{target.name}.{os.getpid()}.tmp")  # a move to another disk would be a copy
+        try:
+            with beside.open(mode, **text) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())  # otherwise the name may reach the disk before the content
+            os.replace(beside, target)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
