@@ -563,20 +563,24 @@ class Report:
         return text(self.rows, self.threshold)
 
 
-def convert(model: nn.Module, input_size: Any, threshold: float = THRESHOLD) -> tuple[nn.Module, Report]:
+def convert(
+    model: nn.Module, input_size: Any, threshold: float = THRESHOLD, train: bool = True
+) -> tuple[nn.Module, Report]:
     """Let the layers of a model skip zeros where that pays according to their plans.
 
-    A layer is swapped if a training step of it the regular way takes at least `threshold` times the useful
+    A layer is swapped if its part of a training step the regular way takes at least `threshold` times the useful
     multiply-adds. Parameters, hooks, state dict and everything else of the model stay the same objects.
 
     Parameters
     ----------
     model : torch.nn.Module
         Changed in place. Its `Conv2d` and `ConvTranspose2d` are swapped, subclasses of them are not.
-    input_size : tuple of int, tensor, or tuple of tensors
+    input_size : tensor, size, or a tuple, list or dict of them
         The input of one forward pass, which finds the size of every map; see `cks_numba.models.pytorch.of_torch`.
     threshold : float
         Factor from which a layer is swapped; 1 swaps every layer that can be.
+    train : bool
+        False judges the forward pass alone.
 
     Returns
     -------
@@ -602,7 +606,7 @@ def convert(model: nn.Module, input_size: Any, threshold: float = THRESHOLD) -> 
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if not threshold >= 1:
         raise ValueError(f"threshold must be at least 1, got {threshold}")
-    report = Report(pytorch.of_torch(model, input_size), threshold)
+    report = Report(pytorch.of_torch(model, input_size, train), threshold)
     for name in report.swapped:
         layer = model.get_submodule("" if name == pytorch.WHOLE else name)
         # the layer stays the same object, so its hooks and all references to it stay valid

@@ -136,3 +136,28 @@ def test_fusing_after_revert():
     again, report = ct.convert(fused, (2, 3, 8, 8))
     assert report.swapped == ["0.0", "3"]
     torch.testing.assert_close(again(x), model(x))
+
+
+def test_convert_judges_the_forward_pass_alone():
+    """The forward pass of a stride without padding multiplies no zero; its gradient does."""
+    layers = [nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 2, 2)) for _ in range(2)]
+    reports = [
+        ct.convert(model, (1, 3, 8, 8), train=train)[1] for model, train in zip(layers, (True, False), strict=True)
+    ]
+    assert [report.swapped for report in reports] == [["1"], []]
+
+
+class Adds(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+
+    def forward(self, first, *, second):
+        return self.conv(first) + self.conv(second)
+
+
+def test_convert_takes_inputs_by_keyword_and_several_sizes():
+    model, report = ct.convert(Adds(), {"first": (1, 3, 8, 8), "second": (1, 3, 8, 8)})
+    assert report.swapped == ["conv"] and type(model.conv) is ct.CKSConv2d
+    model, report = ct.convert(nn.Bilinear(2, 3, 4), [(5, 2), (5, 3)])
+    assert report.rows == []
