@@ -321,8 +321,9 @@ def conv2d(
     [32.0, 48.0, 48.0, 32.0]
     """
     if torch.overrides.has_torch_function((input, weight, bias)):  # such as a proxy of torch.fx
-        options = dict(bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
-        return torch.overrides.handle_torch_function(conv2d, (input, weight, bias), input, weight, **options)
+        options: Any = dict(bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        y: Tensor = torch.overrides.handle_torch_function(conv2d, (input, weight, bias), input, weight, **options)
+        return y
     input, weight, bias = _checked(input, weight, bias, "(N, IC, IH, IW)", "(OC, IC/groups, FH, FW)")
     x = input if input.dim() == 4 else input[None]
     how = _how(weight, stride, padding, dilation, groups)
@@ -374,11 +375,14 @@ def conv_transpose2d(
     torch.Size([1, 5, 4, 4])
     """
     if torch.overrides.has_torch_function((input, weight, bias)):
-        options = dict(bias=bias, stride=stride, padding=padding, output_padding=output_padding, groups=groups)
+        options: Any = dict(bias=bias, stride=stride, padding=padding, output_padding=output_padding, groups=groups)
         options["dilation"] = dilation
-        return torch.overrides.handle_torch_function(conv_transpose2d, (input, weight, bias), input, weight, **options)
+        given = (input, weight, bias)
+        x: Tensor = torch.overrides.handle_torch_function(conv_transpose2d, given, input, weight, **options)
+        return x
     input, weight, bias = _checked(input, weight, bias, "(N, IN, H, W)", "(IN, OUT/groups, FH, FW)")
-    if torch.jit.is_tracing():  # its record has no place for a size that may change
+    jit: Any = torch.jit  # its types do not list all that it has
+    if jit.is_tracing():  # its record has no place for a size that may change
         raise NotImplementedError(f"torch.jit.trace does not record conv_transpose2d: {INSTEAD}")
     y = input if input.dim() == 4 else input[None]
     how = _how(weight, stride, padding, dilation, groups)
@@ -474,7 +478,8 @@ def _leaf(layer: nn.Module, *arguments: Any) -> Any:
 
 def _is_traced(layer: nn.Module, input: Any) -> bool:
     """Whether torch.fx traces a model of which the layer is a part."""
-    return isinstance(input, fx.Proxy) and input.tracer.root is not layer
+    tracer: Any = input.tracer if isinstance(input, fx.Proxy) else None
+    return tracer is not None and tracer.root is not layer
 
 
 def _not_scripted(layer: nn.Module) -> nn.Module:
@@ -504,11 +509,13 @@ class CKSConv2d(nn.Conv2d):
     __prepare_scriptable__ = _not_scripted
 
     def forward(self, input: Tensor) -> Tensor:
-        return _leaf(self, input) if _is_traced(self, input) else super().forward(input)
+        result: Tensor = _leaf(self, input) if _is_traced(self, input) else super().forward(input)
+        return result
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if torch.onnx.is_in_onnx_export():  # the file has a Conv
-            return super()._conv_forward(input, weight, bias)
+            result: Tensor = super()._conv_forward(input, weight, bias)
+            return result
         how: tuple[Any, Any, Any] = self.stride, self.padding, self.dilation
         stride, padding, dilation = how
         if self.padding_mode != "zeros":
@@ -533,7 +540,8 @@ class CKSConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Apply the layer; `output_size` chooses one of the sizes that the stride leaves open."""
         if _is_traced(self, input):
-            return _leaf(self, input, output_size)
+            result: Tensor = _leaf(self, input, output_size)
+            return result
         if torch.onnx.is_in_onnx_export():  # the file has a ConvTranspose
             return super().forward(input, output_size)
         how: tuple[Any, Any, Any, Any] = self.stride, self.padding, self.kernel_size, self.dilation
@@ -641,9 +649,7 @@ def revert(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    plain: dict[type[nn.Module], Any] = {CKSConv2d: nn.Conv2d, CKSConvTranspose2d: nn.ConvTranspose2d}
     for layer in model.modules():
-        if type(layer) is CKSConv2d:
-            layer.__class__ = nn.Conv2d
-        elif type(layer) is CKSConvTranspose2d:
-            layer.__class__ = nn.ConvTranspose2d
+        layer.__class__ = plain.get(type(layer), type(layer))
     return model
