@@ -9,8 +9,8 @@ the result is channels_last where an operand is. Tensors are float16, bfloat16, 
 result; sums of 16 bits are made in float32. Autocast casts the tensors as it does for torch's own convolutions. On
 CUDA, float32 is multiplied as TF32 where `torch.backends.cudnn` lets torch's own do so (`allow_tf32`, which is torch's
 default). A batch may change its size under torch.compile; a new size of the map compiles anew, because it has another
-plan. Custom operators have gradients through torch.autograd, but no forward-mode differentiation and no gradients of
-torch.func.
+plan. The transforms of torch.func and forward-mode differentiation work too, in any order: the tangent of an operator
+is the operator itself, and a batch of `vmap` is a batch of images, or of groups where every sample has its own filter.
 
 Needs PyTorch: ``pip install 'cks-numba[torch]'``.
 """
@@ -31,12 +31,12 @@ from .models.text import text
 
 try:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor, fx, nn
     from torch.autograd import forward_ad
 except ModuleNotFoundError as _missing:
     raise ImportError("cks_numba.torch needs PyTorch: pip install 'cks-numba[torch]'") from _missing
 
-__all__ = ["CKSConv2d", "CKSConvTranspose2d", "conv2d", "conv_transpose2d", "convert"]
+__all__ = ["CKSConv2d", "CKSConvTranspose2d", "conv2d", "conv_transpose2d", "convert", "revert"]
 
 # --- three operators, each other's gradients ------------------------------------------------------
 DERIVATIVES = (
@@ -65,8 +65,18 @@ def _parts(by: int, arguments: Sequence[Any]) -> tuple[Sequence[Any], Sequence[A
 def _derivative(by: int, three: Sequence[Tensor], how: Sequence[Any]) -> Tensor:
     """Derivative of S(x, w, dy) with respect to one of the three, of which only the size is used."""
     arguments = [tensor.shape if place == by else tensor for place, tensor in enumerate(three)]
-    derivative: Tensor = getattr(torch.ops.cks, DERIVATIVES[by][0])(*_parts(by, arguments)[0], *how)
-    return derivative
+    return _apply(by, *_parts(by, arguments)[0], *how)
+
+
+def _apply(by: int, *arguments: Any) -> Tensor:
+    """Call an operator; with `_Transformed` where torch asks for rules that its custom operators cannot have."""
+    tensors = _tensors(arguments)
+    dual = any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+    if not torch.compiler.is_compiling() and (dual or torch._C._are_functorch_transforms_active()):
+        transformed: Tensor = TRANSFORMED[by].apply(*arguments)
+        return transformed
+    result: Tensor = getattr(torch.ops.cks, DERIVATIVES[by][0])(*arguments)
+    return result
 
 
 def _backward(by: int) -> Callable[..., tuple[Any, ...]]:
@@ -91,6 +101,58 @@ def _save(by: int) -> Callable[..., None]:
         ctx.save_for_backward(*_tensors(operands))
 
     return save
+
+
+def _jvp(by: int) -> Callable[..., Tensor]:
+    """Make the rule of forward mode: S is linear in each operand, so the tangent of one takes its place."""
+
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        operands = list(ctx.saved_tensors)
+        if by < 2:
+            operands.insert(by, ctx.result_size)
+        given, _, bias = _parts(by, tangents)
+        moved = [(k, tangent) for k, tangent in enumerate(given) if tangent is not None]
+        terms = [_apply(by, *operands[:k], tangent, *operands[k + 1 :], *ctx.how) for k, tangent in moved]
+        terms += [] if bias is None else [bias[:, None, None].expand(ctx.result_size)]
+        return sum(terms[1:], terms[0])
+
+    return jvp
+
+
+def _vmap(by: int) -> Callable[..., tuple[Tensor, int]]:
+    """Make the rule of vmap: samples become images, or groups of channels where each has filters or a bias of its own.
+
+    Filters are the second argument of all three operators, or stand there for their size.
+    """
+
+    def rule(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple[Tensor, int]:
+        operands, (*how, groups), bias = _parts(by, arguments)
+        samples = info.batch_size
+        by_groups = by == 1 or in_dims[1] is not None or (bias is not None and in_dims[-1] is not None)
+        axes = [0 if place == 1 else int(by_groups) for place in range(3)]
+        joined = [
+            argument if place == 1 and not by_groups else _join(argument, in_dims[place], axes[place], samples)
+            for place, argument in enumerate(operands)
+        ]
+        if bias is not None and by_groups:
+            bias = _join(bias, in_dims[-1], 0, samples)
+        groups *= samples if by_groups else 1
+        result = _apply(by, *joined, *how, groups, *([] if bias is None else [bias]))
+        axis = axes[by] if by < 2 else int(by_groups)
+        return result.unflatten(axis, (samples, result.shape[axis] // samples)), axis
+
+    return rule
+
+
+def _join(argument: Any, dim: int | None, axis: int, samples: int) -> Any:
+    """Make one axis of the samples and another; of a size, the size of that axis."""
+    if not isinstance(argument, Tensor):
+        return [size * samples if place == axis else size for place, size in enumerate(argument)]
+    if dim is None:
+        apart = argument.unsqueeze(axis).expand(*argument.shape[:axis], samples, *argument.shape[axis:])
+    else:
+        apart = argument.movedim(dim, axis)
+    return apart.flatten(axis, axis + 1)
 
 
 def _tensors(operands: Sequence[Any]) -> list[Tensor]:
@@ -184,10 +246,36 @@ def _define(by: int) -> None:
     operator = torch.library.custom_op(f"cks::{name}", _run(by), mutates_args=(), schema=schema)
     operator.register_fake(_empty(by))
     operator.register_autograd(_backward(by), setup_context=_save(by))
+    operator.register_vmap(_vmap(by))
+
+
+def _transformed(by: int) -> Any:
+    """Make the operator for torch.func and for forward mode: a custom operator has no rule for a tangent."""
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _save(by)(ctx, inputs, output)
+        ctx.result_size = tuple(output.shape)
+        ctx.save_for_forward(*_tensors(_parts(by, inputs)[0]))
+        ctx.set_materialize_grads(False)  # the tangent of a constant is None
+
+    rules = {
+        "forward": getattr(torch.ops.cks, DERIVATIVES[by][0]),
+        "setup_context": setup_context,
+        "backward": _backward(by),
+        "jvp": _jvp(by),
+        "vmap": _vmap(by),
+    }
+    return type("Transformed", (torch.autograd.Function,), {name: staticmethod(rule) for name, rule in rules.items()})
 
 
 for _by in range(len(DERIVATIVES)):
     _define(_by)
+TRANSFORMED = tuple(map(_transformed, range(len(DERIVATIVES))))
+"""The three operators once more, with rules for forward mode and torch.func."""
+
+
+INSTEAD = "use torch.export, or call cks_numba.torch.revert(model) first"
+"""What to do where TorchScript cannot have our operators."""
 
 
 # --- functions -------------------------------------------------------------------------------------
@@ -232,13 +320,17 @@ def conv2d(
     >>> torch.autograd.grad(y.sum(), x)[0][0, 0, 0].tolist()
     [32.0, 48.0, 48.0, 32.0]
     """
+    if torch.overrides.has_torch_function((input, weight, bias)):  # such as a proxy of torch.fx
+        options: Any = dict(bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        y: Tensor = torch.overrides.handle_torch_function(conv2d, (input, weight, bias), input, weight, **options)
+        return y
     input, weight, bias = _checked(input, weight, bias, "(N, IC, IH, IW)", "(OC, IC/groups, FH, FW)")
     x = input if input.dim() == 4 else input[None]
     how = _how(weight, stride, padding, dilation, groups)
     if x.shape[1] != weight.shape[1] * how[3]:
         _refuse(_channels, x, weight, input.dim() == 3, how[3])
     _check_bias(bias, weight.shape[0])
-    y: Tensor = torch.ops.cks.conv2d(x, weight, *how, bias)
+    y = _apply(2, x, weight, *how, bias)
     return y[0] if input.dim() == 3 else y
 
 
@@ -282,7 +374,16 @@ def conv_transpose2d(
     >>> conv_transpose2d(x, w, stride=2, padding=1, output_padding=1).shape
     torch.Size([1, 5, 4, 4])
     """
+    if torch.overrides.has_torch_function((input, weight, bias)):
+        options: Any = dict(bias=bias, stride=stride, padding=padding, output_padding=output_padding, groups=groups)
+        options["dilation"] = dilation
+        given = (input, weight, bias)
+        x: Tensor = torch.overrides.handle_torch_function(conv_transpose2d, given, input, weight, **options)
+        return x
     input, weight, bias = _checked(input, weight, bias, "(N, IN, H, W)", "(IN, OUT/groups, FH, FW)")
+    jit: Any = torch.jit  # its types do not list all that it has
+    if jit.is_tracing():  # its record has no place for a size that may change
+        raise NotImplementedError(f"torch.jit.trace does not record conv_transpose2d: {INSTEAD}")
     y = input if input.dim() == 4 else input[None]
     how = _how(weight, stride, padding, dilation, groups)
     if y.shape[1] != weight.shape[0] or y.shape[1] % how[3]:
@@ -292,7 +393,7 @@ def conv_transpose2d(
     mapped = operators.transposed_size(*maps, strides, pads, dilations, output_padding)
     size = (y.shape[0], weight.shape[1] * how[3], *mapped)
     _check_bias(bias, size[1])
-    x: Tensor = torch.ops.cks.conv2d_input(size, weight, _reaching(y, size, weight, how), *how, bias)
+    x = _apply(0, size, weight, _reaching(y, size, weight, how), *how, bias)
     return x[0] if input.dim() == 3 else x
 
 
@@ -307,13 +408,12 @@ def _checked(
             )
     checks.rank("input", tuple(input.shape), axes, unbatched=True)
     checks.rank("weight", tuple(weight.shape), filter_axes)
-    if torch.is_autocast_enabled(input.device.type):
-        dtype = torch.get_autocast_dtype(input.device.type)
+    kind = input.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
         input, weight = _autocast(input, dtype), _autocast(weight, dtype)
         bias = None if bias is None else _autocast(bias, dtype)
     named = {"input": input, "weight": weight} | ({} if bias is None else {"bias": bias})
-    if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(t).tangent is not None for t in named.values()):
-        raise NotImplementedError("forward-mode differentiation: custom operators of torch would lose the tangents")
     checks.dtypes({name: buffers.dtype_name(tensor) for name, tensor in named.items()}, ".float()")
     return input, weight, bias
 
@@ -370,6 +470,23 @@ def _check_bias(bias: Tensor | None, channels: int) -> None:
         checks.bias(tuple(bias.shape), channels)
 
 
+def _leaf(layer: nn.Module, *arguments: Any) -> Any:
+    """Let torch.fx call the layer as one node, as it does with layers of torch.nn."""
+    tracer = arguments[0].tracer
+    return tracer.create_proxy("call_module", tracer.path_of_module(layer), arguments, {})
+
+
+def _is_traced(layer: nn.Module, input: Any) -> bool:
+    """Whether torch.fx traces a model of which the layer is a part."""
+    tracer: Any = input.tracer if isinstance(input, fx.Proxy) else None
+    return tracer is not None and tracer.root is not layer
+
+
+def _not_scripted(layer: nn.Module) -> nn.Module:
+    """Refuse torch.jit.script, which asks for the module to compile."""
+    raise TypeError(f"torch.jit.script does not compile {type(layer).__name__}: {INSTEAD}")
+
+
 # --- layers ----------------------------------------------------------------------------------------
 class CKSConv2d(nn.Conv2d):
     """`torch.nn.Conv2d` that never multiplies an added zero: same arguments, parameters and state dict.
@@ -389,8 +506,16 @@ class CKSConv2d(nn.Conv2d):
     """
 
     skips_zeros = True
+    __prepare_scriptable__ = _not_scripted
+
+    def forward(self, input: Tensor) -> Tensor:
+        result: Tensor = _leaf(self, input) if _is_traced(self, input) else super().forward(input)
+        return result
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if torch.onnx.is_in_onnx_export():  # the file has a Conv
+            result: Tensor = super()._conv_forward(input, weight, bias)
+            return result
         how: tuple[Any, Any, Any] = self.stride, self.padding, self.dilation
         stride, padding, dilation = how
         if self.padding_mode != "zeros":
@@ -410,9 +535,15 @@ class CKSConvTranspose2d(nn.ConvTranspose2d):
     """
 
     skips_zeros = True
+    __prepare_scriptable__ = _not_scripted
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Apply the layer; `output_size` chooses one of the sizes that the stride leaves open."""
+        if _is_traced(self, input):
+            result: Tensor = _leaf(self, input, output_size)
+            return result
+        if torch.onnx.is_in_onnx_export():  # the file has a ConvTranspose
+            return super().forward(input, output_size)
         how: tuple[Any, Any, Any, Any] = self.stride, self.padding, self.kernel_size, self.dilation
         stride, padding, kernel_size, dilation = how
         added: Any = self._output_padding(input, output_size, stride, padding, kernel_size, 2, dilation)
@@ -440,20 +571,24 @@ class Report:
         return text(self.rows, self.threshold)
 
 
-def convert(model: nn.Module, input_size: Any, threshold: float = THRESHOLD) -> tuple[nn.Module, Report]:
+def convert(
+    model: nn.Module, input_size: Any, threshold: float = THRESHOLD, train: bool = True
+) -> tuple[nn.Module, Report]:
     """Let the layers of a model skip zeros where that pays according to their plans.
 
-    A layer is swapped if a training step of it the regular way takes at least `threshold` times the useful
+    A layer is swapped if its part of a training step the regular way takes at least `threshold` times the useful
     multiply-adds. Parameters, hooks, state dict and everything else of the model stay the same objects.
 
     Parameters
     ----------
     model : torch.nn.Module
         Changed in place. Its `Conv2d` and `ConvTranspose2d` are swapped, subclasses of them are not.
-    input_size : tuple of int, tensor, or tuple of tensors
+    input_size : tensor, size, or a tuple, list or dict of them
         The input of one forward pass, which finds the size of every map; see `cks_numba.models.pytorch.of_torch`.
     threshold : float
         Factor from which a layer is swapped; 1 swaps every layer that can be.
+    train : bool
+        False judges the forward pass alone.
 
     Returns
     -------
@@ -479,9 +614,42 @@ def convert(model: nn.Module, input_size: Any, threshold: float = THRESHOLD) -> 
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if not threshold >= 1:
         raise ValueError(f"threshold must be at least 1, got {threshold}")
-    report = Report(pytorch.of_torch(model, input_size), threshold)
+    report = Report(pytorch.of_torch(model, input_size, train), threshold)
     for name in report.swapped:
         layer = model.get_submodule("" if name == pytorch.WHOLE else name)
         # the layer stays the same object, so its hooks and all references to it stay valid
         layer.__class__ = CKSConvTranspose2d if isinstance(layer, nn.ConvTranspose2d) else CKSConv2d
     return model, report
+
+
+def revert(model: nn.Module) -> nn.Module:
+    """Give a model torch's own layers back: the same objects with the same parameters and hooks.
+
+    Tools that ask for the very class of a layer need it, such as torch.jit.script and the fusing of a convolution
+    with batch normalisation: revert, fuse, and `convert` again.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Changed in place.
+
+    Returns
+    -------
+    torch.nn.Module
+        The model.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model, _ = convert(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=2)), (1, 3, 8, 8))
+    >>> revert(model)
+    Sequential(
+      (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(2, 2))
+    )
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    plain: dict[type[nn.Module], Any] = {CKSConv2d: nn.Conv2d, CKSConvTranspose2d: nn.ConvTranspose2d}
+    for layer in model.modules():
+        layer.__class__ = plain.get(type(layer), type(layer))
+    return model

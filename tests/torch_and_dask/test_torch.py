@@ -410,16 +410,6 @@ def test_wrong_dtypes_and_types():
         ct.convert(nn.Conv2d(1, 1, 1), 8)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch itself warns
-def test_forward_mode_is_refused():
-    """Without the check, torch would return a tangent of zeros."""
-    x, w = randn(1, 1, 3, 3, grad=False), randn(1, 1, 2, 2, grad=False)
-    with pytest.raises(NotImplementedError, match="forward-mode differentiation"):
-        torch.func.jvp(lambda w: ct.conv2d(x, w), (w,), (w,))
-    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward-mode"):
-        ct.conv2d(torch.autograd.forward_ad.make_dual(x, x), w)
-
-
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, cks_numba, cks_numba.operators; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,163 @@
+"""Converted layers and the operators inside other tools of PyTorch: torch.func, torch.fx, TorchScript, ONNX."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install cks-numba[torch])")
+from torch import nn  # noqa: E402
+
+import cks_numba.torch as ct  # noqa: E402
+
+F = nn.functional
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # TorchScript warns
+KEYS = dict(stride=2, padding=1, groups=2)
+PAIRS = pytest.mark.parametrize(
+    "ours, theirs, size",
+    [(ct.conv2d, F.conv2d, (6, 2, 3, 3)), (ct.conv_transpose2d, F.conv_transpose2d, (4, 3, 3, 3))],
+    ids=["conv2d", "conv_transpose2d"],
+)
+
+
+def operands(size):
+    torch.manual_seed(0)
+    return [torch.randn(*each, dtype=torch.float64) for each in ((2, 4, 5, 4), size, (6,))]
+
+
+def squared(function):
+    return lambda *inputs: function(*inputs, **KEYS).square().sum()
+
+
+TRANSFORMS = {
+    "grad": lambda f, inputs: torch.func.grad(squared(f), (0, 1, 2))(*inputs),
+    "jacrev": lambda f, inputs: torch.func.jacrev(lambda *a: f(*a, **KEYS), (0, 1, 2))(*inputs),
+    "jacfwd": lambda f, inputs: torch.func.jacfwd(lambda *a: f(*a, **KEYS), (0, 1, 2))(*inputs),
+    "jvp": lambda f, inputs: torch.func.jvp(lambda *a: f(*a, **KEYS), tuple(inputs), tuple(t.cos() for t in inputs)),
+    "forward over reverse": lambda f, inputs: torch.func.jvp(
+        torch.func.grad(squared(f), (0, 1)), tuple(inputs), tuple(t.cos() for t in inputs)
+    ),
+    "gradients of each sample": lambda f, inputs: torch.func.vmap(
+        torch.func.grad(squared(f), (1, 2)), in_dims=(0, None, None)
+    )(*inputs),
+}
+"""Transforms by name; the last is what Opacus computes."""
+
+
+@PAIRS
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_transforms_of_torch_func(ours, theirs, size, transform):
+    inputs = operands(size)
+    torch.testing.assert_close(*(TRANSFORMS[transform](function, inputs) for function in (ours, theirs)))
+
+
+@PAIRS
+@pytest.mark.parametrize(
+    "dims", [(0, None, None), (2, None, None), (None, 0, None), (0, 3, None), (0, None, 0), (None, None, 0), (1, 2, 1)]
+)
+def test_vmap_over_every_operand(ours, theirs, size, dims):
+    inputs = operands(size)
+    inputs = [t if d is None else torch.stack([t, t.cos(), 2 * t], d) for t, d in zip(inputs, dims, strict=True)]
+    results = (torch.func.vmap(lambda *a, f=f: f(*a, **KEYS), dims)(*inputs) for f in (ours, theirs))
+    torch.testing.assert_close(*results)
+
+
+@PAIRS
+def test_forward_mode(ours, theirs, size):
+    x, w, bias = operands(size)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, x.cos())
+        results = [function(dual, w, bias, **KEYS) for function in (ours, theirs)]
+        torch.testing.assert_close(*(torch.autograd.forward_ad.unpack_dual(y).tangent for y in results))
+
+
+@PAIRS
+def test_meta_tensors_give_shapes(ours, theirs, size):
+    inputs = [tensor.to("meta") for tensor in operands(size)]
+    assert ours(*inputs, **KEYS).shape == theirs(*inputs, **KEYS).shape
+
+
+def converted():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 3, 4, 2, 1))
+    model, report = ct.convert(model.eval(), (2, 3, 8, 8))
+    assert report.swapped == ["0", "3"]
+    return model, torch.randn(2, 3, 8, 8)
+
+
+def test_fx_sees_leaves():
+    model, x = converted()
+    graph = torch.fx.symbolic_trace(model)
+    assert [node.target for node in graph.graph.nodes if node.op == "call_module"] == ["0", "1", "2", "3"]
+    torch.testing.assert_close(graph(x), model(x))
+
+
+def test_fx_sees_the_functions():
+    graph = torch.fx.symbolic_trace(lambda x, w: ct.conv_transpose2d(ct.conv2d(x, w), w))
+    assert [n.target for n in graph.graph.nodes if n.op == "call_function"] == [ct.conv2d, ct.conv_transpose2d]
+    x, w = torch.randn(1, 3, 5, 5), torch.randn(4, 3, 2, 2)
+    torch.testing.assert_close(graph(x, w), F.conv_transpose2d(F.conv2d(x, w), w))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # a trace is of one size
+def test_torchscript_works_or_says_what_to_do():
+    model, x = converted()
+    torch.testing.assert_close(torch.jit.trace(model[0], x)(x), model[0](x))
+    with pytest.raises(NotImplementedError, match="torch.jit.trace does not record conv_transpose2d: use torch.export"):
+        torch.jit.trace(model, x)
+    with pytest.raises(TypeError, match="torch.jit.script does not compile CKSConv2d: use torch.export, or call"):
+        torch.jit.script(model)
+    torch.testing.assert_close(torch.jit.script(ct.revert(model))(x), model(x))
+
+
+def test_onnx_has_the_nodes_of_torch():
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install cks-numba[onnx])")
+    model, x = converted()
+    file = io.BytesIO()
+    torch.onnx.export(model, (x,), file, dynamo=False)
+    nodes = [node.op_type for node in onnx.load_from_string(file.getvalue()).graph.node]
+    assert "Conv" in nodes and "ConvTranspose" in nodes and not any("cks" in node.lower() for node in nodes)
+
+
+def test_revert_gives_the_same_objects_back():
+    model, x = converted()
+    layers, wanted = list(model.modules()), model(x)
+    assert ct.revert(model) is model and all(a is b for a, b in zip(model.modules(), layers, strict=True))
+    assert [type(layer) for layer in (model[0], model[3])] == [nn.Conv2d, nn.ConvTranspose2d]
+    torch.testing.assert_close(model(x), wanted)
+    with pytest.raises(TypeError, match="model must be a torch.nn.Module, got int"):
+        ct.revert(3)
+
+
+def test_fusing_after_revert():
+    model, x = converted()
+    fused = torch.ao.quantization.fuse_modules(ct.revert(copy.deepcopy(model)), [["0", "1", "2"]])
+    again, report = ct.convert(fused, (2, 3, 8, 8))
+    assert report.swapped == ["0.0", "3"]
+    torch.testing.assert_close(again(x), model(x))
+
+
+def test_convert_judges_the_forward_pass_alone():
+    """The forward pass of a stride without padding multiplies no zero; its gradient does."""
+    layers = [nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 2, 2)) for _ in range(2)]
+    reports = [
+        ct.convert(model, (1, 3, 8, 8), train=train)[1] for model, train in zip(layers, (True, False), strict=True)
+    ]
+    assert [report.swapped for report in reports] == [["1"], []]
+
+
+class Adds(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+
+    def forward(self, first, *, second):
+        return self.conv(first) + self.conv(second)
+
+
+def test_convert_takes_inputs_by_keyword_and_several_sizes():
+    model, report = ct.convert(Adds(), {"first": (1, 3, 8, 8), "second": (1, 3, 8, 8)})
+    assert report.swapped == ["conv"] and type(model.conv) is ct.CKSConv2d
+    model, report = ct.convert(nn.Bilinear(2, 3, 4), [(5, 2), (5, 3)])
+    assert report.rows == []
