@@ -123,7 +123,7 @@ def measured() -> dict[tuple[str, str], float]:
         f"{results.OURS}, float16": "tensor, 16 bits",
     }
     found: dict[tuple[str, str], float] = {}
-    wanted = (BATCH, *(LAYER[name] for name in ("ih", "ic", "oc", "fh", "stride", "padding")))
+    wanted = (BATCH, *(LAYER[name] for name in ("ih", "ic", "oc", "fh", "stride", "padding")), 1)
     for row in (row for path in sorted(DATA.glob("gpu_*.csv")) for row in results.read(path)):
         rung = names.get(row.contender, row.contender)
         if GPU in row.device and row.case[1:] == wanted and rung in RUNGS and row.layout == "NHWC":
@@ -191,8 +191,9 @@ def draw_cpu(axes: Sequence[Axes]) -> None:
         if row.layout != "NCHW":
             rates[row.case][row.contender] = row
     for contender, look in ((results.REGULAR, dict(color=GREY)), (results.OURS, {})):
-        for (operator, n, ih, ic, oc, fh, stride, padding), here in rates.items():
-            shape = ConvShape(n=n, ih=ih, iw=ih, ic=ic, oc=oc, fh=fh, fw=fh, stride=stride, padding=padding)
+        for (operator, n, ih, ic, oc, fh, stride, padding, groups), here in rates.items():
+            sizes = dict(n=n, ih=ih, iw=ih, ic=ic, oc=oc, fh=fh, fw=fh, groups=groups)
+            shape = ConvShape(**sizes, stride=stride, padding=padding)
             at, share = flops.count(operator, shape).intensity, here[contender].rate / here[results.LIMIT].rate
             ax = axes[list(gallery.OPERATORS).index(operator)]
             ax.plot(at, share, markersize=7, markeredgewidth=0, alpha=0.6, **{**gallery.OPERATORS[operator], **look})

@@ -121,7 +121,8 @@ def call(function: Any, *args: Any) -> Any:
             raise Open from error
         raise Wrong(f"{given} it raised {type(error).__name__}: {error}") from error
     if result is not None and result is not NotImplemented:
-        for name, arg, kept in zip(_names(function, args) or map(shown, args), args, before, strict=True):
+        known = [*_names(function, args), *(f"argument {k}" for k in range(1, len(args) + 1))]
+        for name, arg, kept in zip(known, args, before, strict=False):
             if isinstance(arg, np.ndarray) and not np.array_equal(arg, kept, equal_nan=kept.dtype.kind == "f"):
                 raise Wrong(f"{given} your function changes {name}, which others still need: write into a new array.")
         return result
@@ -172,17 +173,17 @@ def agree(answer: Any, right: Any, cases: Any, mistakes: dict[str, Any], else_: 
 
 
 def _names(function: Any, args: tuple[Any, ...]) -> list[str]:
-    """The names of the arguments; none if they are not all known."""
+    """The names of the first arguments, as far as they have one each."""
     try:
-        names = list(inspect.signature(function).bind(*args).arguments)
+        bound = inspect.signature(function).bind(*args).arguments
     except (TypeError, ValueError):
-        names = []
-    return names if len(names) == len(args) else []
+        return []
+    return [name for name, arg in zip(bound, args, strict=False) if bound[name] is arg]
 
 
 def _with_names(function: Any, args: tuple[Any, ...]) -> str:
     names = _names(function, args)
-    if not names:
+    if len(names) != len(args):
         return f"the arguments ({', '.join(map(shown, args))})"
     return ", ".join(f"{name}={shown(value)}" for name, value in zip(names, args, strict=True))
 

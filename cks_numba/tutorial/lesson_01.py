@@ -191,14 +191,10 @@ def _for(axis: Axis) -> str:
 def _gradient_of(answer: Any, axis: Axis) -> tuple[Any, Any, Any]:
     rng = np.random.default_rng(1)
     x, dy = (rng.integers(1, 99, size).astype(float) for size in (axis.size, axis.outputs))
-    given = {"x": x.copy(), "dy": dy.copy()}
     try:
-        dw = call(answer, *given.values(), *_sizes(axis)[1:])
+        dw = call(answer, x.copy(), dy.copy(), *_sizes(axis)[1:])
     except Wrong as wrong:
         raise Wrong(f"{wrong}{_which_index(wrong, axis)}") from wrong
-    for (name, after), before in zip(given.items(), (x, dy), strict=True):
-        if not np.array_equal(after, before):
-            raise Wrong(f"{_for(axis)} your function changes {name}, which others still need: write to dw alone.")
     try:
         return x, dy, np.asarray(dw, float)
     except (TypeError, ValueError):

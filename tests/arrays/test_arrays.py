@@ -168,7 +168,7 @@ def test_device_arrays_are_never_copied(monkeypatch):
     monkeypatch.setattr(jit.cuda, "as_cuda_array", View, raising=False)
     monkeypatch.setattr(jit.cuda, "device_array", lambda shape, **options: View(OnGpu(next(made), shape)))
     monkeypatch.setattr(cuda_backend, "available", lambda: True)
-    monkeypatch.setattr(backends, "run", lambda *a: seen.append((*a[:2], *(o.address for o in a[3:6]), a[6])))
+    monkeypatch.setattr(backends, "run", lambda *a: seen.append((*a[:2], *(o.address for o in a[3:6]), a[7])))
     addresses = 0x1000_0000, 0x2000_0000, 0x3000_0000
     x, w, dy = (OnGpu(address, array.shape) for address, array in zip(addresses, operands(), strict=True))
     for array, size in ((x, (2, 5, 6, 3)), (w, (4, 3, 3, 3))):

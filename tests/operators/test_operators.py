@@ -311,8 +311,8 @@ def test_names_of_the_paper_and_public_names():
     assert set(cks.__all__) == {"__version__", *cks._HOMES}
     for name in cks.__all__:
         assert getattr(cks, name) is not None and name in dir(cks)
-    with pytest.raises(AttributeError, match="no attribute 'conv3d'"):
-        _ = cks.conv3d
+    with pytest.raises(AttributeError, match="no attribute 'conv4d'"):
+        _ = cks.conv4d
 
 
 SIMULATED = """

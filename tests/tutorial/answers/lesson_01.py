@@ -173,13 +173,13 @@ wrong("01.3", "return dw, an array of numbers", lambda *args: ["a", "b"])
 wrong("01.3", "dw[0] should be", lambda *args: 2 * three_loops(*args))
 
 
-@wrong("01.3", ("size=4, taps=3", "your function changes x"))
+@wrong("01.3", "your function changes x")
 def doubles_x(x, dy, *sizes):
     x *= 2
     return three_loops(x, dy, *sizes) / 2
 
 
-@wrong("01.3", ("size=4, taps=3", "your function changes dy"))
+@wrong("01.3", "your function changes dy")
 def clears_dy(x, dy, *sizes):
     dw = three_loops(x, dy, *sizes)
     dy[:] = 0
@@ -312,17 +312,4 @@ def in_an_array_of_whole_numbers(x, dy, taps, stride, padding, dilation):
             i = o * stride - padding + f * dilation
             if 0 <= i < len(x):
                 dw[f] += x[i] * dy[o]
-    return dw
-
-
-# --- more mistakes that a reader could make ---
-@wrong("01.3", "changes dy, which others still need")
-def overwrites_dy(x, dy, taps, stride, padding, dilation):
-    dw = np.zeros(taps)
-    for f in range(taps):
-        for o in range(len(dy)):
-            i = o * stride - padding + f * dilation
-            if 0 <= i < len(x):
-                dw[f] += x[i] * dy[o]
-    dy[:] = 0
     return dw
