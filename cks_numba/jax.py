@@ -10,6 +10,7 @@ Needs JAX: ``pip install jax``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -235,8 +236,8 @@ def _finish(result: Any, bias: Any, layout: Layout) -> Any:
 
 
 # --- one axis and three ----------------------------------------------------------------------------
-conv1d, conv3d, conv_transpose1d, conv_transpose3d = (
-    like(operator, axes, __name__, f"`cks_numba.{name.format(axes)}` for JAX, traced or not, as `{name.format(2)}`.")
-    for operator, name in ((conv2d, "conv{}d"), (conv_transpose2d, "conv_transpose{}d"))
-    for axes in (1, 3)
-)
+_TEXT = "`cks_numba.{}` for JAX, traced or not; see the function of two axes here."
+conv1d: Callable[..., Any] = like(conv2d, 1, __name__, _TEXT.format("conv1d"))
+conv3d: Callable[..., Any] = like(conv2d, 3, __name__, _TEXT.format("conv3d"))
+conv_transpose1d: Callable[..., Any] = like(conv_transpose2d, 1, __name__, _TEXT.format("conv_transpose1d"))
+conv_transpose3d: Callable[..., Any] = like(conv_transpose2d, 3, __name__, _TEXT.format("conv_transpose3d"))

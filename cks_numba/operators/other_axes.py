@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from inspect import signature
-from typing import Any
+from typing import Any, Protocol
 
-from ..buffers import LAYOUTS
+from ..backends import Backend
+from ..buffers import LAYOUTS, ArrayT, Layout
+from ..checks import Ints, Padding, Precision
 from .two_axes import Operator, conv2d, conv2d_input, conv2d_weight, conv_transpose2d, over
 
 
@@ -25,7 +28,98 @@ def like(operator: Operator, axes: int, module: str, doc: str) -> Operator:
     return operator_of_axes
 
 
-conv1d = like(
+# --- the types of the operators, whatever the number of axes ---------------------------------------
+class Convolution(Protocol):
+    """Takes what `conv2d` takes."""
+
+    def __call__(
+        self,
+        x: ArrayT,
+        w: ArrayT,
+        bias: ArrayT | None = None,
+        *,
+        stride: Ints = 1,
+        padding: Padding = 0,
+        dilation: Ints = 1,
+        groups: int = 1,
+        layout: Layout = ...,
+        backend: Backend = "auto",
+        precision: Precision = "float32",
+        out: ArrayT | None = None,
+        stream: Any = None,
+    ) -> ArrayT:
+        """Compute the result; see the operator of two axes."""
+
+
+class InputGradient(Protocol):
+    """Takes what `conv2d_input` takes."""
+
+    def __call__(
+        self,
+        input_size: Sequence[int],
+        w: ArrayT,
+        dy: ArrayT,
+        *,
+        stride: Ints = 1,
+        padding: Padding = 0,
+        dilation: Ints = 1,
+        groups: int = 1,
+        layout: Layout = ...,
+        backend: Backend = "auto",
+        precision: Precision = "float32",
+        out: ArrayT | None = None,
+        stream: Any = None,
+    ) -> ArrayT:
+        """Compute the result; see the operator of two axes."""
+
+
+class WeightGradient(Protocol):
+    """Takes what `conv2d_weight` takes."""
+
+    def __call__(
+        self,
+        x: ArrayT,
+        weight_size: Sequence[int],
+        dy: ArrayT,
+        *,
+        stride: Ints = 1,
+        padding: Padding = 0,
+        dilation: Ints = 1,
+        groups: int = 1,
+        layout: Layout = ...,
+        backend: Backend = "auto",
+        precision: Precision = "float32",
+        out: ArrayT | None = None,
+        stream: Any = None,
+    ) -> ArrayT:
+        """Compute the result; see the operator of two axes."""
+
+
+class TransposedConvolution(Protocol):
+    """Takes what `conv_transpose2d` takes."""
+
+    def __call__(
+        self,
+        x: ArrayT,
+        w: ArrayT,
+        bias: ArrayT | None = None,
+        *,
+        stride: Ints = 1,
+        padding: Padding = 0,
+        output_padding: Ints = 0,
+        dilation: Ints = 1,
+        groups: int = 1,
+        layout: Layout = ...,
+        backend: Backend = "auto",
+        precision: Precision = "float32",
+        out: ArrayT | None = None,
+        stream: Any = None,
+    ) -> ArrayT:
+        """Compute the result; see the operator of two axes."""
+
+
+# --- the operators ---------------------------------------------------------------------------------
+conv1d: Convolution = like(
     conv2d,
     1,
     __name__,
@@ -63,7 +157,7 @@ conv1d = like(
     """,
 )
 
-conv3d = like(
+conv3d: Convolution = like(
     conv2d,
     3,
     __name__,
@@ -105,7 +199,7 @@ conv3d = like(
     """,
 )
 
-conv1d_input = like(
+conv1d_input: InputGradient = like(
     conv2d_input,
     1,
     __name__,
@@ -138,7 +232,7 @@ conv1d_input = like(
     """,
 )
 
-conv3d_input = like(
+conv3d_input: InputGradient = like(
     conv2d_input,
     3,
     __name__,
@@ -173,7 +267,7 @@ conv3d_input = like(
     """,
 )
 
-conv1d_weight = like(
+conv1d_weight: WeightGradient = like(
     conv2d_weight,
     1,
     __name__,
@@ -206,7 +300,7 @@ conv1d_weight = like(
     """,
 )
 
-conv3d_weight = like(
+conv3d_weight: WeightGradient = like(
     conv2d_weight,
     3,
     __name__,
@@ -241,7 +335,7 @@ conv3d_weight = like(
     """,
 )
 
-conv_transpose1d = like(
+conv_transpose1d: TransposedConvolution = like(
     conv_transpose2d,
     1,
     __name__,
@@ -277,7 +371,7 @@ conv_transpose1d = like(
     """,
 )
 
-conv_transpose3d = like(
+conv_transpose3d: TransposedConvolution = like(
     conv_transpose2d,
     3,
     __name__,
