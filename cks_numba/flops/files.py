@@ -50,7 +50,9 @@ def replacing(path: Path, mode: str = "w") -> Iterator[Any]:
                 yield file
             return
         target = path.resolve()  # where a link leads
-        beside = target.with_name(f"{target.name}.{os.getpid()}.tmp")  # a move to another disk would be a copy
+        # In the same folder, because a move to another disk would be a copy; under a name that does not change, so that
+        # the next write takes the place of what a killed process has left.
+        beside = target.with_name(f"{target.name}.tmp")
         try:
             with beside.open(mode, **text) as file:
                 yield file
