@@ -21,7 +21,7 @@ from .arrays.call import axis_names
 from .buffers import Layout
 from .checks import Ints, Padding, Pair
 from .geometry import ConvShape
-from .operators.fitting import W, X
+from .operators.fitting import W, X, fitting, fitting_transposed
 from .operators.other_axes import like
 from .operators.two_axes import over
 
@@ -140,8 +140,7 @@ def conv2d(
     x, w, bias = _arrays(x, w, bias)
     x_shape, w_shape = _shapes(x, w, layout, X, W)
     how = _how(w_shape, stride, padding, dilation, groups, layout)
-    shape = _shape(x_shape, w_shape, how)
-    checks.channels("x", x_shape[-1], w_shape[-1], how.groups, "w")
+    shape = fitting(x_shape, w_shape, how.stride, how.padding, how.dilation, how.groups)
     return _finish(_derivative(2, buffers.own_order(shape.y_shape, layout), how, x, w), bias, layout)
 
 
@@ -188,15 +187,13 @@ def conv_transpose2d(
     x, w, bias = _arrays(x, w, bias)
     x_shape, w_shape = _shapes(x, w, layout, "N * IN", "IN F* OUT/groups")
     how = _how(w_shape, stride, padding, dilation, groups, layout)
-    if x_shape[-1] != w_shape[0]:
-        raise ValueError(f"channels do not match: x has {x_shape[-1]} channels, w is for {w_shape[0]} (its first axis)")
-    checks.divides(how.groups, "x", x_shape[-1])
-    sizes = how.stride, how.padding, how.dilation, output_padding
-    spatial = operators.transposed_size(x_shape[1:-1], w_shape[1:-1], *sizes)
-    size = (x_shape[0], *spatial, w_shape[-1] * how.groups)
-    y_size = _shape(size, w_shape, how).y_shape
+    size = fitting_transposed(
+        x_shape, w_shape, how.stride, how.padding, output_padding, how.dilation, how.groups
+    ).x_shape
+    # The convolution of an input of this size has more outputs than x only if output_padding is at least the stride.
+    y_size = ConvShape.of(size, w_shape, how.stride, how.padding, how.dilation, how.groups).y_shape
     more = [(0, wanted - found) for wanted, found in zip(y_size, x_shape, strict=True)]
-    dy = jax.numpy.pad(x, buffers.own_order(more, layout))  # by nothing, unless output_padding is at least the stride
+    dy = jax.numpy.pad(x, buffers.own_order(more, layout))
     return _finish(_derivative(0, buffers.own_order(size, layout), how, w, dy), bias, layout)
 
 
@@ -222,10 +219,6 @@ def _how(w_shape: tuple[int, ...], stride: Ints, padding: Padding, dilation: Int
     strides, dilations = checks.integers("stride", stride, 1, axes), checks.integers("dilation", dilation, 1, axes)
     pads = checks.paddings(padding, w_shape[1:-1], strides, dilations)
     return How(strides, pads, dilations, checks.integer("groups", groups, 1), layout)
-
-
-def _shape(x_shape: tuple[int, ...], w_shape: tuple[int, ...], how: How) -> ConvShape:
-    return ConvShape.of(x_shape, w_shape, how.stride, how.padding, how.dilation, how.groups)
 
 
 def _finish(result: Any, bias: Any, layout: Layout) -> Any:

@@ -320,7 +320,7 @@ def conv2d(
     >>> torch.autograd.grad(y.sum(), x)[0][0, 0, 0].tolist()
     [32.0, 48.0, 48.0, 32.0]
     """
-    if torch.overrides.has_torch_function((input, weight, bias)):  # such as a proxy of torch.fx
+    if torch.overrides.has_torch_function((input, weight, bias)):  # torch.fx gives a proxy, for example
         options: Any = dict(bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
         y: Tensor = torch.overrides.handle_torch_function(conv2d, (input, weight, bias), input, weight, **options)
         return y
@@ -381,8 +381,8 @@ def conv_transpose2d(
         x: Tensor = torch.overrides.handle_torch_function(conv_transpose2d, given, input, weight, **options)
         return x
     input, weight, bias = _checked(input, weight, bias, "(N, IN, H, W)", "(IN, OUT/groups, FH, FW)")
-    jit: Any = torch.jit  # its types do not list all that it has
-    if jit.is_tracing():  # its record has no place for a size that may change
+    jit: Any = torch.jit  # The types of torch.jit do not list all its functions.
+    if jit.is_tracing():  # A trace has no place for a size that may change.
         raise NotImplementedError(f"torch.jit.trace does not record conv_transpose2d: {INSTEAD}")
     y = input if input.dim() == 4 else input[None]
     how = _how(weight, stride, padding, dilation, groups)

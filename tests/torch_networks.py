@@ -234,7 +234,8 @@ NETWORKS = {  # each is a function of whether the image is small
     "hifigan": lambda small: hifigan(),
     "ecg-resnet": lambda small: ecg_resnet(),
 }
-INPUTS = {  # where the input is not an image of three channels: its channels, and its sizes
+# The channels of the input and its sizes, for networks whose input is no image of three channels.
+INPUTS = {
     "unet": (1, 572, 572),
     "dcgan-generator": (100, 1, 1),
     "unet3d": (3, 132, 132, 116),

@@ -49,8 +49,8 @@ def replacing(path: Path, mode: str = "w") -> Iterator[Any]:
             with path.open(mode, **text) as file:
                 yield file
             return
-        target = path.resolve()  # where a link leads
-        # In the same folder, because a move to another disk would be a copy; under a name that does not change, so that
+        target = path.resolve()  # A link leads to the file that is replaced.
+        # A move to another disk would be a copy, so the new file is in the same folder. Its name is always the same:
         # the next write takes the place of what a killed process has left.
         beside = target.with_name(f"{target.name}.tmp")
         try:

@@ -455,22 +455,42 @@ def test_filters_that_are_not_packed(chunk, monkeypatch):
     for k, shape in enumerate(unpacked_shapes(40)):
         layout = [rng.choice(layouts), rng.choice(w_layouts), rng.choice(layouts)]
         x, w = (placed(a, *how) for a, how in zip(operands("conv2d", shape), layout[:2], strict=True))
-        used.add(unpacked.fits("conv2d", shape, x, w))
+        used.add(unpacked.fits(shape, x, w))
         check("conv2d", shape, layout, dtypes=(DTYPES[k % 2],))
     forget_sizes()
     assert used == {True}
 
 
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_filters_that_are_not_packed_over_any_axes(axes, dtype, monkeypatch):
+    monkeypatch.setattr(unpacked, "SLOWER", 0)
+    forget_sizes()
+    rng, seen = random.Random(axes), set()
+    for seed in range(60):
+        drawn = random_shape(rng, size=6, axes=axes)
+        groups, lanes = drawn.groups, 64 // np.dtype(dtype).itemsize  # the terms are whole vectors on every CPU
+        keys = {name: getattr(drawn, name) for name in ("stride", "padding", "dilation", "groups")}
+        x_shape, w_shape = (*drawn.x_shape[:-1], lanes * groups), (*drawn.w_shape[:-1], lanes)
+        shape = ConvShape.of(x_shape, w_shape, **keys)
+        x, w, out = integers("conv2d", shape, dtype, seed)
+        seen.add(unpacked.fits(shape, x, w))
+        cpu.run("conv2d", shape, x, w, out)
+        np.testing.assert_array_equal(out, brute_force("conv2d", shape, x, w), err_msg=f"{shape} {groups}")
+    forget_sizes()
+    assert seen == {True}
+
+
 def test_which_filters_are_not_packed():
     """Those that few positions meet, in small groups; large sources in NCHW, which would be copied, do not count."""
 
-    def fits(operator="conv2d", order=NHWC, w_order=NHWC, **sizes):
+    def fits(order=NHWC, w_order=NHWC, **sizes):
         shape = ConvShape(**{**dict(n=1, ih=4, iw=4, ic=512, oc=8, fh=3, fw=3, padding=1), **sizes})
         x, w = np.empty(shape.x_shape, np.float32), np.empty(shape.w_shape, np.float32)
-        return unpacked.fits(operator, shape, placed(x, order, 1), placed(w, w_order, 1))
+        return unpacked.fits(shape, placed(x, order, 1), placed(w, w_order, 1))
 
     assert fits() and fits(ih=2, iw=2) and fits(order=NCHW) and fits(groups=4, ic=1024)
-    assert not fits(operator="conv2d_input") and not fits(w_order=NCHW) and not fits(ic=509)
+    assert not fits(w_order=NCHW) and not fits(ic=509)
     assert (
         not fits(n=16) and not fits(ih=14, iw=14) and not fits(ic=16) and not fits(ih=90, iw=90, stride=30, order=NCHW)
     )

@@ -55,8 +55,8 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
             depthwise.run(operator, shape, first, second, out)
         elif operator == "conv2d_weight":
             weight.run(shape, first, second, out)
-        elif operator == "conv2d" and unpacked.fits(operator, shape, first, second):
-            unpacked.run(operator, shape, first, second, out)
+        elif operator == "conv2d" and unpacked.fits(shape, first, second):
+            unpacked.run(shape, first, second, out)
         elif operator == "conv2d":
             gather.run(operator, shape, first, second, out)
         else:

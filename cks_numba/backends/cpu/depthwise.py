@@ -193,7 +193,7 @@ def sizes_of(
     source, filters, out = five(source), five(filters), five(out)
     lengths = [[axis.size for axis in shape.axes], [axis.outputs for axis in shape.axes]]
     source_positions, positions = map(prod, reversed(lengths) if operator == "conv2d_input" else lengths)
-    length = lengths[operator != "conv2d_input"][0]  # of the result, on the axis that is cut into bands
+    length = lengths[operator != "conv2d_input"][0]  # The axis that is cut into bands has so many positions.
     width = LANE_BYTES // itemsize
     source_packed, out_packed = (step != itemsize or shape.groups < width for step in (source[4], out[4]))
     blocks = ceil_div(shape.groups, width)
@@ -464,7 +464,8 @@ def depthwise(zero, arguments):
                 a_w, b_w = -a_w, -b_w
             x, y, z = tile_axes(images, h.count, w.count)
             axes = images, h.count, w.count
-            a_jump, b_jump = a_d - h.terms * a_h, b_d - h.terms * b_h  # from past the last row of a depth to the next
+            # The steps from past the last row of a depth to the first row of the next one.
+            a_jump, b_jump = a_d - h.terms * a_h, b_d - h.terms * b_h
             sums = counts, (a_jump, a_h, a_w), (b_jump, b_h, b_w), z == 2 and a_w == a_fixed[2], sizes.streams
             # 3. its tiles: neighbouring positions
             for k in range(d.count):

@@ -195,7 +195,7 @@ def _run_copied(
     )
     to_copy = CopyAddresses(source=part.ctypes.data, target=buffer.ctypes.data)
     start(to_channels_last, out.dtype, threads, arguments_of(CopyAddresses, copy), to_copy, 0)
-    steps = tuple(source.itemsize * prod(part.shape[k:]) for k in range(1, part.ndim + 1))  # also of an empty part
+    steps = tuple(source.itemsize * prod(part.shape[k:]) for k in range(1, part.ndim + 1))
     sizes = sizes_of(operator, shape, images, band, steps, w.strides, out.strides, threads)
     index_0 = buffer.ctypes.data - first * steps[1]  # The buffer begins with index `first`.
     addresses = GatherAddresses(source=index_0, filters=w.ctypes.data, out=out.ctypes.data)

@@ -87,9 +87,9 @@ class UnpackedSizes(NamedTuple):
 
 
 # --- the sizes -----------------------------------------------------------------------------------
-def fits(operator: str, shape: ConvShape, source: Array, w: Array) -> bool:
+def fits(shape: ConvShape, source: Array, w: Array) -> bool:
     """Whether this is a layer for the kernel: the terms of a tap are whole vectors in memory, and it pays."""
-    if operator != "conv2d" or w.strides[-1] != w.itemsize or shape.ic // shape.groups * w.itemsize % VECTOR_BYTES:
+    if w.strides[-1] != w.itemsize or shape.ic // shape.groups * w.itemsize % VECTOR_BYTES:
         return False
     if source.strides[-1] != source.itemsize and source.size * source.itemsize > COPY_BYTES:
         return False
@@ -102,27 +102,27 @@ def pays(shape: ConvShape, itemsize: int) -> bool:
     if prod(shape.y_shape[:-1]) * KEPT_BYTES > L2_BYTES // 2:
         return False
     useful = full = 0
-    for group in plan("conv2d", shape).groups:
+    for group in plan("conv2d", with_three_axes(shape)).groups:
         useful += shape.n * group.positions * group.terms
         full += ceil_div(shape.n * group.positions, TILE_ROWS) * TILE_ROWS * group.terms
     vectors = shape.ic // shape.groups * itemsize / VECTOR_BYTES
     return useful * SLOWER * (1 + KEEPING / vectors) < full + PACKING * prod(shape.w_shape[1:-1])
 
 
-def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) -> None:
-    """Run an operator; a source whose channels are not last is copied."""
+def run(shape: ConvShape, source: Array, w: Array, out: Array) -> None:
+    """Run conv2d; a source whose channels are not last is copied."""
     if source.strides[-1] != source.itemsize:
         source = np.ascontiguousarray(source)
-    sizes = sizes_of(operator, shape, source.strides, w.strides, out.strides)
+    sizes = sizes_of(shape, source.strides, w.strides, out.strides)
     addresses = GatherAddresses(source=source.ctypes.data, filters=w.ctypes.data, out=out.ctypes.data)
-    start(unpacked, out.dtype, number_of_threads(operator, shape), sizes.arguments, addresses, sizes.scratch)
+    start(unpacked, out.dtype, number_of_threads("conv2d", shape), sizes.arguments, addresses, sizes.scratch)
 
 
 @lru_cache(maxsize=1024)
-def sizes_of(operator: str, shape: ConvShape, source: Strides, w: Strides, out: Strides) -> Sizes:
+def sizes_of(shape: ConvShape, source: Strides, w: Strides, out: Strides) -> Sizes:
     """Return the sizes for the kernel; source, w and out are strides of the arrays."""
     shape = with_three_axes(shape)
-    found = plan("conv2d_weight", shape)  # its groups say which positions have which taps
+    found = plan("conv2d_weight", shape)  # The groups of this plan say which positions have which taps.
     table = table_of(found, [0] * len(found.groups))
     (od, oh, ow), w = (axis.outputs for axis in shape.axes), five(w)
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
