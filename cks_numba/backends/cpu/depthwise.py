@@ -35,6 +35,7 @@ from .compiled import (
     Steps,
     Strides,
     TableRow,
+    address_of,
     arguments_of,
     ceil_div,
     even_part,
@@ -175,13 +176,10 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
     blocks, parts, result_bytes = sizes.named.blocks, sizes.named.parts, sizes.named.result_bytes
     kept = weight.memory_for_parts(blocks, parts, result_bytes)
     addresses = DepthwiseAddresses(
-        source=source.ctypes.data,
-        filters=filters.ctypes.data,
-        out=out.ctypes.data,
-        kept=round_up(kept.ctypes.data, 64),
+        source=address_of(source), filters=address_of(filters), out=address_of(out), kept=address_of(kept)
     )
     kernel = of_filters if operator == "conv2d_weight" else depthwise
-    start(kernel, out.dtype, threads, sizes.arguments, addresses, sizes.scratch)
+    start(kernel, out.dtype, threads, sizes, addresses)
 
 
 @lru_cache(maxsize=1024)

@@ -29,6 +29,7 @@ from .compiled import (
     Steps,
     Strides,
     TableRow,
+    address_of,
     arguments_of,
     ceil_div,
     five,
@@ -114,8 +115,8 @@ def run(shape: ConvShape, source: Array, w: Array, out: Array) -> None:
     if source.strides[-1] != source.itemsize:
         source = np.ascontiguousarray(source)
     sizes = sizes_of(shape, source.strides, w.strides, out.strides)
-    addresses = GatherAddresses(source=source.ctypes.data, filters=w.ctypes.data, out=out.ctypes.data)
-    start(unpacked, out.dtype, number_of_threads("conv2d", shape), sizes.arguments, addresses, sizes.scratch)
+    addresses = GatherAddresses(source=address_of(source), filters=address_of(w), out=address_of(out))
+    start(unpacked, out.dtype, number_of_threads("conv2d", shape), sizes, addresses)
 
 
 @lru_cache(maxsize=1024)

@@ -35,6 +35,7 @@ from .compiled import (
     Steps,
     Strides,
     TableRow,
+    address_of,
     arguments_of,
     ceil_div,
     even_part,
@@ -150,33 +151,31 @@ def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
     """Run conv2d_weight on arrays of any strides, channels last."""
     threads = number_of_threads("conv2d_weight", shape)
     way, sizes = sizes_of(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
-    kept = (
-        memory_for_parts(sizes.named.blocks, sizes.named.parts, sizes.named.result_bytes)
-        if sizes.named.parts > 1
-        else None
-    )
-    kept_at = 0 if kept is None else round_up(kept.ctypes.data, 64)
-    x_at, dy_at, out_at = x.ctypes.data, dy.ctypes.data, dw.ctypes.data
+    blocks, parts, result_bytes = sizes.named.blocks, sizes.named.parts, sizes.named.result_bytes
+    kept = memory_for_parts(blocks, parts, result_bytes) if parts > 1 else None
+    kept_at = 0 if kept is None else address_of(kept)
+    x_at, dy_at, out_at = address_of(x), address_of(dy), address_of(dw)
     if way == "conv2d_weight":
         addresses = WeightAddresses(x=x_at, dy=dy_at, out=out_at, kept=kept_at)
-        start(weight, dw.dtype, threads, sizes.arguments, addresses, sizes.scratch)
+        start(weight, dw.dtype, threads, sizes, addresses)
     else:
         a, b = (x_at, dy_at) if way == "conv2d" else (dy_at, x_at)
         few_addresses = few.FewAddresses(a=a, b=b, out=out_at, kept=kept_at)
-        start(few.few, dw.dtype, threads, sizes.arguments, few_addresses, sizes.scratch)
+        start(few.few, dw.dtype, threads, sizes, few_addresses)
 
 
 def memory_for_parts(blocks: int, parts: int, result_bytes: int) -> Array:
     """Memory for a sum that is cut into parts, empty for one part.
 
-    From its first multiple of 64 bytes on, it holds how many parts of each block are done, and then the results
-    of each part of each block.
+    It begins at a multiple of 64 bytes, with the number of parts of each block that are done, and goes on with the
+    results of each part of each block.
     """
     if parts == 1:
         return np.empty(0, np.int64)
-    counts = round_up(8 * blocks, 64)  # bytes
-    memory = np.empty((counts + blocks * parts * result_bytes + 64) // 8, np.int64)
-    memory[: counts // 8 + 8] = 0
+    counts, results = round_up(8 * blocks, 64) // 8, blocks * parts * result_bytes // 8
+    memory = np.empty(counts + results + 8, np.int64)
+    memory = memory[-memory.ctypes.data % 64 // 8 :][: counts + results]
+    memory[:counts] = 0
     return memory
 
 
