@@ -24,7 +24,7 @@ from numba import carray, cfunc, types
 from numba.extending import intrinsic
 from numpy.lib.stride_tricks import as_strided
 
-from .registers import CHECKED, I64, INSIDE, check, helper, integers_at
+from .registers import CHECKED, I64, INSIDE, call_inside, helper, integers_at
 from .threads import swap
 
 Array = np.ndarray[Any, Any]
@@ -115,7 +115,7 @@ def note_index(typing):
     """Note that an index is outside of its array, unless something else is wrong already."""
 
     def codegen(context, b, signature, args):
-        check(context, b, I64(0), I64, 8)
+        call_inside(b, I64(0), I64(0), I64(1), I64(0), I64(0))
         return context.get_dummy_value()
 
     return types.void(), codegen
@@ -154,13 +154,14 @@ def inside_of(kernel: str, regions: list[Region]) -> Iterator[None]:
 def _failure(regions: list[Region]) -> str:
     """What a kernel wanted, and where that lies beside the nearest region."""
     address, size, writes, where = map(int, _table[0, ADDRESS : WHERE + 1])
-    line = ctypes.string_at(where).decode()
-    if not address:
+    if not where:
         return "an index is outside of an array of addresses in its scratch memory"
+    line = ctypes.string_at(where).decode()
     near = min(regions, key=lambda one: max(one.first - address, address + size - one.end, 0))
+    kind = (", a view with gaps" if near.mask is not None else "") + ("" if near.writes else ", only read")
     return (
-        f"{line} {'writes' if writes else 'reads'} {size} bytes at offset {address - near.first} of "
-        f"`{near.name}`, which has {near.end - near.first} bytes"
+        f"{line} {'writes' if writes else 'reads'} {size} bytes at offset {address - near.first} of `{near.name}`, "
+        f"which has {near.end - near.first} bytes{kind}"
     )
 
 

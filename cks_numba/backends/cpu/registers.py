@@ -104,10 +104,15 @@ def check(context: Any, b: Any, address: Any, kind: ir.Type, align: int, writes:
     vector = isinstance(kind, ir.VectorType)  # as long as its lanes: LLVM's size of 6 numbers is that of 8
     size = kind.count * context.get_abi_sizeof(kind.element) if vector else context.get_abi_sizeof(kind)
     where = b.ptrtoint(context.insert_const_string(b.module, _line_of_kernel()), I64)
-    function = cgutils.get_or_insert_function(b.module, ir.FunctionType(I64, [I64] * 5), INSIDE)
-    inside = b.call(function, [address, I64(size), I64(align), I64(int(writes)), where])
+    inside = call_inside(b, address, I64(size), I64(align), I64(int(writes)), where)
     with cgutils.if_unlikely(b, b.icmp_signed("==", inside, I64(0))):
         context.call_conv.return_user_exc(b, IndexError, ())
+
+
+def call_inside(b: Any, *args: Any) -> Any:
+    """Write a call of `bounds.inside`."""
+    function = cgutils.get_or_insert_function(b.module, ir.FunctionType(I64, [I64] * len(args)), INSIDE)
+    return b.call(function, args)
 
 
 def _line_of_kernel() -> str:

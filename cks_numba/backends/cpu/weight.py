@@ -153,8 +153,8 @@ def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
     way, sizes = sizes_of(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
     blocks, parts, result_bytes = sizes.named.blocks, sizes.named.parts, sizes.named.result_bytes
     kept = memory_for_parts(blocks, parts, result_bytes) if parts > 1 else None
-    kept_at = 0 if kept is None else address_of(kept)
     x_at, dy_at, out_at = address_of(x), address_of(dy), address_of(dw)
+    kept_at = 0 if kept is None else address_of(kept)
     if way == "conv2d_weight":
         addresses = WeightAddresses(x=x_at, dy=dy_at, out=out_at, kept=kept_at)
         start(weight, dw.dtype, threads, sizes, addresses)
