@@ -200,7 +200,8 @@ def test_an_input_is_only_read(monkeypatch):
     arrays = []
     monkeypatch.setattr(gather, "address_of", lambda a: bounds.Address(arrays[0] if arrays.append(a) or a is y else a))
     assert re.search(
-        "writes [0-9]+ bytes at offset [0-9]+ of `source`, which has .* only read", message(cpu.run, "conv2d", WIDE, x, w, y)
+        "writes [0-9]+ bytes at offset [0-9]+ of `source`, which has .* only read",
+        message(cpu.run, "conv2d", WIDE, x, w, y),
     )
 
 

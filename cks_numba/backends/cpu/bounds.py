@@ -24,13 +24,15 @@ from numba import carray, cfunc, types
 from numba.extending import intrinsic
 from numpy.lib.stride_tricks import as_strided
 
-from .registers import CHECKED, I64, INSIDE, call_inside, helper, integers_at
+from .registers import CHECKED, I64, INSIDE, SPLIT, call, helper, integers_at
 from .threads import swap
 
 Array = np.ndarray[Any, Any]
 ALL = nullcontext()  # the regions of a build that tests nothing
-GUARD_BYTES = 4096 if CHECKED else 0  # between the parts of the scratch memory
-MOST = 1024  # regions of a call
+GUARD_BYTES = 4096 if CHECKED else 0  # between the buffers in scratch memory
+BUFFERS = 3  # most buffers in the scratch memory of a thread, beside the rows of a tile
+UNUSED = 1  # the first address of a buffer that has not begun
+MOST = 8192  # regions of a call
 # Places of the numbers of a failure, and of those of a region; the first row of the table is a failure.
 FAILED, ADDRESS, BYTES, WRITES, WHERE, COUNT = range(6)
 FIRST, END, MASK, ITEM, WRITABLE = range(5)
@@ -105,9 +107,23 @@ def inside(address, size, align, writes, where):
     return 0
 
 
+def split(address, size):
+    """End the buffer at an address of scratch memory after so many bytes; returns where the next one begins."""
+    table = carray(integers_at(TABLE), (1 + MOST, WIDTH))
+    for k in range(1, table[0, COUNT]):
+        row, rest = table[k], table[k + 1]
+        if row[FIRST] == address and row[MASK] == 0 and rest[FIRST] == UNUSED:
+            rest[END] = row[END] + GUARD_BYTES
+            row[END] = address + size
+            rest[FIRST] = row[END] + GUARD_BYTES
+            return rest[FIRST]
+    return address + size
+
+
 if CHECKED:
-    _inside = cfunc(types.int64(*[types.int64] * 5))(inside)
-    llvm.add_symbol(INSIDE, _inside.address)
+    _functions = [cfunc(types.int64(*[types.int64] * count))(f) for f, count in ((inside, 5), (split, 2))]
+    for name, function in zip((INSIDE, SPLIT), _functions, strict=True):
+        llvm.add_symbol(name, function.address)
 
 
 @intrinsic
@@ -115,7 +131,7 @@ def note_index(typing):
     """Note that an index is outside of its array, unless something else is wrong already."""
 
     def codegen(context, b, signature, args):
-        call_inside(b, I64(0), I64(0), I64(1), I64(0), I64(0))
+        call(b, INSIDE, I64(0), I64(0), I64(1), I64(0), I64(0))
         return context.get_dummy_value()
 
     return types.void(), codegen
@@ -157,7 +173,10 @@ def _failure(regions: list[Region]) -> str:
     if not where:
         return "an index is outside of an array of addresses in its scratch memory"
     line = ctypes.string_at(where).decode()
-    near = min(regions, key=lambda one: max(one.first - address, address + size - one.end, 0))
+    now = [
+        one._replace(first=int(row[FIRST]), end=int(row[END])) for one, row in zip(regions, _table[1:], strict=False)
+    ]
+    near = min(now, key=lambda one: max(one.first - address, address + size - one.end, 0))
     kind = (", a view with gaps" if near.mask is not None else "") + ("" if near.writes else ", only read")
     return (
         f"{line} {'writes' if writes else 'reads'} {size} bytes at offset {address - near.first} of `{near.name}`, "

@@ -38,7 +38,7 @@ from ... import plan_table
 from ...geometry import ConvShape, Plan, plan
 from ..interrupts import uninterrupted
 from . import bounds
-from .bounds import GUARD_BYTES
+from .bounds import BUFFERS, GUARD_BYTES, UNUSED
 from .registers import (
     CHECKED,
     I64,
@@ -374,7 +374,7 @@ def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, addre
         In the checked build, if the kernel reads or writes anything else.
     """
     kernel, arguments = compiled(function, dtype.char), sizes.arguments
-    step = round_up(sizes.scratch, 64) + GUARD_BYTES
+    step = round_up(sizes.scratch, 64) + BUFFERS * GUARD_BYTES
     memory = np.empty(len(arguments) + (threads * step + 64) // 8, np.int64)  # the arguments, then the scratch memory
     memory[: len(arguments)] = arguments
     for k, address in enumerate(addresses, OWN):
@@ -400,7 +400,8 @@ def _regions(memory: Array, threads: int, sizes: Sizes, addresses: Any) -> list[
     for k in range(threads if sizes.scratch else 0):
         first = int(memory[SCRATCH] + k * memory[SCRATCH_STEP])
         found.append(bounds.Region(f"rows of thread {k}", first, first + ROWS_BYTES))
-        found.append(bounds.Region(f"scratch memory of thread {k}", first + SCRATCH_HEAD, first + sizes.scratch))
+        found.append(bounds.Region(f"buffer 0 of thread {k}", first + SCRATCH_HEAD, first + sizes.scratch))
+        found += [bounds.Region(f"buffer {i} of thread {k}", UNUSED, 0) for i in range(1, BUFFERS)]
     return found
 
 

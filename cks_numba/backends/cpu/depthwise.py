@@ -57,6 +57,7 @@ from .registers import (
     LANE_BYTES,
     TILE_ROWS,
     VECTOR_BYTES,
+    after,
     bytes_of,
     fill_vector,
     helper,
@@ -419,8 +420,8 @@ def depthwise(zero, arguments):
     addresses, sizes = own_arguments(arguments, DepthwiseAddresses, DepthwiseSizes)
     filters = own_scratch(arguments)[3]
     width, taps = LANE_BYTES // size, (sizes.fd, sizes.fh, sizes.fw)
-    source_memory = filters + sizes.result_bytes
-    out_memory = source_memory + sizes.source_bytes
+    source_memory = after(filters, sizes.result_bytes)
+    out_memory = after(source_memory, sizes.source_bytes)
     packed = -1  # first channel of the filters that are packed now
     tasks = sizes.blocks * ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
     while True:
@@ -539,8 +540,8 @@ def of_filters(zero, arguments):
     addresses, sizes = own_arguments(arguments, DepthwiseAddresses, DepthwiseSizes)
     results = own_scratch(arguments)[3]
     width, taps = LANE_BYTES // size, (sizes.fd, sizes.fh, sizes.fw)
-    source_memory = results + sizes.result_bytes
-    out_memory = source_memory + sizes.source_bytes
+    source_memory = after(results, sizes.result_bytes)
+    out_memory = after(source_memory, sizes.source_bytes)
     parts, chunks = sizes.parts, ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
     while True:
         # 1. a task: its results begin as 0

@@ -42,7 +42,7 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 
 # Whether each load and store of the kernels is tested (see `bounds`).
 CHECKED = os.environ.get("CKS_NUMBA_CPU") == "checked"
-INSIDE = "cks_numba_inside"  # The name in compiled code of the function that tests them.
+INSIDE, SPLIT = "cks_numba_inside", "cks_numba_split"  # the names of functions of `bounds` in compiled code
 
 # Options for all compiled code: divisors are never 0, and the checked build tests the indices of arrays too.
 OPTIONS = {"error_model": "numpy", "boundscheck": CHECKED}
@@ -104,15 +104,14 @@ def check(context: Any, b: Any, address: Any, kind: ir.Type, align: int, writes:
     vector = isinstance(kind, ir.VectorType)  # as long as its lanes: LLVM's size of 6 numbers is that of 8
     size = kind.count * context.get_abi_sizeof(kind.element) if vector else context.get_abi_sizeof(kind)
     where = b.ptrtoint(context.insert_const_string(b.module, _line_of_kernel()), I64)
-    inside = call_inside(b, address, I64(size), I64(align), I64(int(writes)), where)
+    inside = call(b, INSIDE, address, I64(size), I64(align), I64(int(writes)), where)
     with cgutils.if_unlikely(b, b.icmp_signed("==", inside, I64(0))):
         context.call_conv.return_user_exc(b, IndexError, ())
 
 
-def call_inside(b: Any, *args: Any) -> Any:
-    """Write a call of `bounds.inside`."""
-    function = cgutils.get_or_insert_function(b.module, ir.FunctionType(I64, [I64] * len(args)), INSIDE)
-    return b.call(function, args)
+def call(b: Any, name: str, *args: Any) -> Any:
+    """Write a call of a function of `bounds`."""
+    return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(I64, [I64] * len(args)), name), args)
 
 
 def _line_of_kernel() -> str:
@@ -506,6 +505,16 @@ def next_number(typing, address, index):
         return b.atomic_rmw("add", number, ir.Constant(I64, 1), "acq_rel")
 
     return types.int64(address, types.int64), codegen
+
+
+@intrinsic
+def after(typing, address, count):
+    """The address in the scratch memory after a buffer of so many bytes; the checked build leaves a gap there."""
+
+    def codegen(context, b, signature, args):
+        return call(b, SPLIT, *args) if CHECKED else b.add(*args, flags=["nsw"])
+
+    return types.int64(types.int64, types.int64), codegen
 
 
 @intrinsic

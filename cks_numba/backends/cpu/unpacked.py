@@ -51,6 +51,7 @@ from .registers import (
     VECTOR_BYTES,
     add_memory,
     addresses_in,
+    after,
     bytes_of,
     helper,
     integers_at,
@@ -190,7 +191,7 @@ def unpacked(zero, arguments):
     terms, lanes, filters, source = sizes.terms, sizes.lanes, sizes.filters, sizes.source
     positions = sizes.images * sizes.od * sizes.oh * sizes.ow
     found = carray(integers_at(free), 2 * positions + 2)
-    kept = free + round_up(16 * positions + 16, LINE_BYTES)
+    kept = after(free, round_up(16 * positions + 16, LINE_BYTES))
     blocks = ceil_div(lanes, CHANNELS)
     while True:
         task = next_number(arguments, NEXT_TASK)

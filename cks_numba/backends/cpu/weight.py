@@ -57,6 +57,7 @@ from .registers import (
     TILE_ROWS,
     add_memory,
     addresses_in,
+    after,
     bytes_of,
     fetch,
     helper,
@@ -472,8 +473,8 @@ def weight(zero, arguments):
     x_steps, dy_steps, out_steps = sizes.x, sizes.dy, sizes.out
     own = own_scratch(arguments)
     kept = own[3]
-    x_packed = kept if parts > 1 else kept + result_bytes
-    dy_packed = x_packed + sizes.x_bytes
+    x_packed = kept if parts > 1 else after(kept, result_bytes)
+    dy_packed = after(x_packed, sizes.x_bytes)
     width = LANE_BYTES // size
     chunks = ceil_div(sizes.images, sizes.chunk_images) * cuts(axis_d) * cuts(axis_h) * cuts(axis_w)
     while True:
