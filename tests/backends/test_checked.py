@@ -114,11 +114,11 @@ def test_an_array_beside_its_place(name, array, count, monkeypatch):
 # A line of a kernel, and another one in its place, which reads or writes outside of what is named.
 MUTANTS = [
     ("gather", gather, "sizes.source.c\n", "sizes.source.c + size\n", "reads", "source"),
-    ("gather", gather, "first_b = panel + ", "first_b = panel - LANE_BYTES + ", "reads", "scratch memory of thread"),
+    ("gather", gather, "first_b = panel + ", "first_b = panel - LANE_BYTES + ", "reads", "buffer 0 of thread"),
     ("gather", gather, "c * chunk * steps.term\n", "c * chunk * steps.term + size\n", "reads", "filters"),
     ("gather", gather, "y += (g * lanes + first_lane)", "y += (g * lanes + first_lane + 1)", "writes", "out"),
-    ("gather, narrow", gather, "b += here * column", "b -= here * column", "reads", "scratch memory of thread"),
-    ("to_channels_last", gather, "at += row // rows", "at += size + row // rows", "reads", "source"),
+    ("gather, narrow", gather, "b += here * column", "b += 99 * here * column", "reads", "buffer 0 of thread"),
+    ("to_channels_last", gather, "at += row // rows", "at += 4 + row // rows", "reads", "source"),
     (
         "to_channels_last",
         gather,
@@ -198,11 +198,14 @@ def test_what_lies_between_the_elements_of_a_view_is_outside(monkeypatch):
 def test_an_input_is_only_read(monkeypatch):
     x, w, y = integers("conv2d", WIDE, "float32")
     arrays = []
-    monkeypatch.setattr(gather, "address_of", lambda a: bounds.Address(arrays[0] if arrays.append(a) or a is y else a))
-    assert re.search(
-        "writes [0-9]+ bytes at offset [0-9]+ of `source`, which has .* only read",
-        message(cpu.run, "conv2d", WIDE, x, w, y),
-    )
+
+    def address_of(array):
+        arrays.append(array)
+        return bounds.Address(arrays[0] if array is y else array)
+
+    monkeypatch.setattr(gather, "address_of", address_of)
+    text = message(cpu.run, "conv2d", WIDE, x, w, y)
+    assert re.search("writes [0-9]+ bytes at offset [0-9]+ of `source`, which has .* only read", text)
 
 
 @checked
@@ -216,7 +219,7 @@ def test_views_have_regions_of_their_elements():
         whole[1, 2, 3:4],
     ):
         found = bounds.region("x", view)
-        places = {view[index : index + 1].ctypes.data for index in ()} or {
+        places = {
             view.ctypes.data + sum(k * step for k, step in zip(index, view.strides, strict=True))
             for index in np.ndindex(view.shape)
         }

@@ -173,9 +173,8 @@ def _failure(regions: list[Region]) -> str:
     if not where:
         return "an index is outside of an array of addresses in its scratch memory"
     line = ctypes.string_at(where).decode()
-    now = [
-        one._replace(first=int(row[FIRST]), end=int(row[END])) for one, row in zip(regions, _table[1:], strict=False)
-    ]
+    ends = _table[1 : 1 + len(regions), [FIRST, END]].tolist()  # `split` may have changed them
+    now = [one._replace(first=first, end=end) for one, (first, end) in zip(regions, ends, strict=True)]
     near = min(now, key=lambda one: max(one.first - address, address + size - one.end, 0))
     kind = (", a view with gaps" if near.mask is not None else "") + ("" if near.writes else ", only read")
     return (
