@@ -130,11 +130,14 @@ def _load(context: Any, b: Any, address: Any, kind: ir.Type, align: int) -> Any:
     return value
 
 
-def _store(context: Any, b: Any, value: Any, address: Any, align: int) -> Any:
+def _store(context: Any, b: Any, value: Any, address: Any, align: int, streams: bool = False) -> None:
+    """Write a value to memory; with `streams` past the caches, to a multiple of VECTOR_BYTES."""
+    align = VECTOR_BYTES if streams else align
     check(context, b, address, value.type, align, writes=True)
     written = b.store(value, b.inttoptr(address, value.type.as_pointer()))
     written.align = align
-    return written
+    if streams:
+        written.set_metadata("nontemporal", b.module.add_metadata([I32(1)]))
 
 
 def _plus_bytes(b: Any, address: Any, count: int) -> Any:
@@ -275,15 +278,12 @@ def put_rows(count, how):
     def put(typing, tile, first, step):
         def codegen(context, b, signature, args):
             size = tile.dtype.bitwidth // 8
-            passing = b.module.add_metadata([I32(1)])
             for r, v in product(range(count), range(TILE_VECTORS)):
                 at = _plus_bytes(b, b.add(args[1], b.mul(args[2], I64(r))), v * VECTOR_BYTES)
                 value = b.extract_value(args[0], r * TILE_VECTORS + v)
                 if how == "add":
                     value = b.fadd(value, _load(context, b, at, _vector(tile.dtype), size))
-                written = _store(context, b, value, at, VECTOR_BYTES if how == "stream" else size)
-                if how == "stream":
-                    written.set_metadata("nontemporal", passing)
+                _store(context, b, value, at, size, streams=how == "stream")
             return context.get_dummy_value()
 
         return types.void(tile, types.int64, types.int64), codegen
@@ -309,38 +309,27 @@ def add_memory(typing, tile, rows):
     return tile(tile, rows), codegen
 
 
-@intrinsic
-def store(typing, tile, rows):
-    """Write each row of the tile to its address."""
+def _rows_to_memory(streams):
+    """Return the intrinsic that writes each row of a tile to its address.
 
-    def codegen(context, b, signature, args):
-        for r in range(TILE_ROWS):
-            for v in range(TILE_VECTORS):
-                at = _plus_bytes(b, b.extract_value(args[1], r), v * VECTOR_BYTES)
-                _store(context, b, b.extract_value(args[0], r * TILE_VECTORS + v), at, tile.dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(tile, rows), codegen
-
-
-@intrinsic
-def stream(typing, tile, rows):
-    """Write each row of the tile to its address past the caches, which saves reading the lines from memory first.
-
-    The addresses must be multiples of VECTOR_BYTES.
+    Streaming past the caches saves reading the lines from memory first. It needs multiples of VECTOR_BYTES.
     """
 
-    def codegen(context, b, signature, args):
-        passing = b.module.add_metadata([I32(1)])
-        for r in range(TILE_ROWS):
-            for v in range(TILE_VECTORS):
+    @intrinsic
+    def write(typing, tile, rows):
+        def codegen(context, b, signature, args):
+            for r, v in product(range(TILE_ROWS), range(TILE_VECTORS)):
                 at = _plus_bytes(b, b.extract_value(args[1], r), v * VECTOR_BYTES)
                 value = b.extract_value(args[0], r * TILE_VECTORS + v)
-                written = _store(context, b, value, at, VECTOR_BYTES)
-                written.set_metadata("nontemporal", passing)
-        return context.get_dummy_value()
+                _store(context, b, value, at, tile.dtype.bitwidth // 8, streams)
+            return context.get_dummy_value()
 
-    return types.void(tile, rows), codegen
+        return types.void(tile, rows), codegen
+
+    return write
+
+
+store, stream = _rows_to_memory(False), _rows_to_memory(True)
 
 
 @intrinsic
