@@ -129,7 +129,14 @@ MUTANTS = [
     ),
     ("unpacked", unpacked, "b += lane * filters.lane", "b += (lane + 1) * filters.lane", "reads", "filters"),
     ("unpacked", unpacked, "rows[r] += column * sizes.out.w", "rows[r] += (column + 1) * sizes.out.w", "writes", "out"),
-    ("depthwise", depthwise, "h.terms, h.terms, w.terms\n", "h.terms, h.terms, w.terms + 1\n", "reads", "s"),
+    (
+        "depthwise",
+        depthwise,
+        "h.terms, h.terms, w.terms\n",
+        "h.terms, h.terms, w.terms + 1\n",
+        "reads",
+        "buffer 0 of thread",
+    ),
     ("depthwise", depthwise, "first_out = out + ", "first_out = out + size + ", "writes", "out"),
     ("of_filters", depthwise, "b = out + first_of", "b = out + size + first_of", "reads", "out"),
     (
@@ -143,7 +150,7 @@ MUTANTS = [
     ("weight", weight, "(g * lanes + lane) * sizes.x.c", "(g * lanes + lane + 1) * sizes.x.c", "reads", "x"),
     ("weight", weight, "place = out + lane *", "place = out + (lane + 1) *", "writes", "out"),
     ("few", weight.few, "(g * lanes + lane0) *", "(g * lanes + lane0 + 1) *", "reads", "b"),
-    ("few", weight.few, "tap_step(tap, fh", "tap_step(tap + 1, fh", "writes", "out"),
+    ("few", weight.few, "place = at + tap_step(tap,", "place = at + tap_step(tap + 1,", "writes", "out"),
 ]
 
 
@@ -174,7 +181,7 @@ def test_a_wrong_line_is_found(name, module, old, new, does, array, tmp_path, mo
 
 @checked
 def test_an_index_outside_of_an_array_in_scratch_memory(tmp_path, monkeypatch):
-    made = mutant(unpacked, "found[2 * count] = at + j", "found[99 * positions] = at + j", tmp_path, monkeypatch)
+    made = mutant(unpacked, "found[2 * count] = at + j", "found[99999 + count] = at + j", tmp_path, monkeypatch)
     monkeypatch.setattr(cpu, "unpacked", made)
     assert message(run, "unpacked") == (
         "CPU kernel unpacked: an index is outside of an array of addresses in its scratch memory"

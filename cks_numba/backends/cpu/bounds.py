@@ -160,7 +160,8 @@ def inside_of(kernel: str, regions: list[Region]) -> Iterator[None]:
     with _one_call:
         _table[0] = 0
         _table[0, COUNT] = len(regions)
-        for row, (_, first, end, mask, item, writes) in zip(_table[1:], regions, strict=False):
+        rows = _table[1 : 1 + len(regions)]
+        for row, (_, first, end, mask, item, writes) in zip(rows, regions, strict=True):
             row[:5] = first, end, 0 if mask is None else mask.ctypes.data, item, writes
         yield
         if _table[0, FAILED]:
