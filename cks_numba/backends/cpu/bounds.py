@@ -15,7 +15,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
@@ -28,7 +28,6 @@ from .registers import CHECKED, I64, INSIDE, SPLIT, call, helper, integers_at
 from .threads import swap
 
 Array = np.ndarray[Any, Any]
-ALL = nullcontext()  # the regions of a build that tests nothing
 GUARD_BYTES = 4096 if CHECKED else 0  # between the buffers in scratch memory
 BUFFERS = 3  # most buffers in the scratch memory of a thread, beside the rows of a tile
 UNUSED = 1  # the first address of a buffer that has not begun

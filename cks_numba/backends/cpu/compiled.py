@@ -137,9 +137,7 @@ class Sizes(NamedTuple):
     named: Any  # the sizes that the kernel reads, as a named tuple
     arguments: Array  # the same sizes in the form that `start` takes
     scratch: int = 0  # bytes of scratch memory for each thread
-    table: Array = np.empty(
-        0, np.int64
-    )  # what the kernel reads besides; kept alive, because the arguments hold its address
+    table: Array = np.empty(0)  # which the kernel reads too; kept alive, because the arguments hold its address
 
 
 def arguments_of(addresses: Any, sizes: Any) -> Array:
@@ -380,15 +378,14 @@ def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, addre
     for k, address in enumerate(addresses, OWN):
         memory[k] = address
     at = memory.ctypes.data
-    scratch = round_up(at + arguments.nbytes, 64)
-    memory[SCRATCH], memory[SCRATCH_STEP] = scratch, step
-    with (
-        bounds.ALL if not CHECKED else bounds.inside_of(function.__name__, _regions(memory, threads, sizes, addresses))
-    ):
-        if threads == 1:
-            kernel.call(0, at)
-        else:
+    memory[SCRATCH], memory[SCRATCH_STEP] = round_up(at + arguments.nbytes, 64), step
+    if CHECKED:
+        with bounds.inside_of(function.__name__, _regions(memory, threads, sizes, addresses)):
             _workers().share(kernel.address, at, dtype.char == "d", threads)
+    elif threads == 1:
+        kernel.call(0, at)
+    else:
+        _workers().share(kernel.address, at, dtype.char == "d", threads)
 
 
 def _regions(memory: Array, threads: int, sizes: Sizes, addresses: Any) -> list[bounds.Region]:

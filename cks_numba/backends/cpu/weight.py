@@ -152,8 +152,11 @@ def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
     """Run conv2d_weight on arrays of any strides, channels last."""
     threads = number_of_threads("conv2d_weight", shape)
     way, sizes = sizes_of(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
-    blocks, parts, result_bytes = sizes.named.blocks, sizes.named.parts, sizes.named.result_bytes
-    kept = memory_for_parts(blocks, parts, result_bytes) if parts > 1 else None
+    kept = (
+        memory_for_parts(sizes.named.blocks, sizes.named.parts, sizes.named.result_bytes)
+        if sizes.named.parts > 1
+        else None
+    )
     x_at, dy_at, out_at = address_of(x), address_of(dy), address_of(dw)
     kept_at = 0 if kept is None else address_of(kept)
     if way == "conv2d_weight":
