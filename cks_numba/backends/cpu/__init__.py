@@ -19,7 +19,8 @@ from numba.core.errors import NumbaError
 
 from ... import checks
 from ...geometry import ConvShape
-from . import bounds, depthwise, gather, plain, registers, unpacked, weight
+from . import bounds, depthwise, gather, plain, unpacked, weight
+from .registers import CHECKED
 
 Array = np.ndarray[Any, Any]
 _CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU", "numba"), ("numba", "numpy", "checked"))
@@ -50,7 +51,7 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
     if not COMPILED:
         plain.run(operator, shape, first, second, out)
         return
-    if registers.CHECKED:
+    if CHECKED:
         first, second = bounds.only_read(first), bounds.only_read(second)
     try:
         if depthwise.fits(shape):
