@@ -148,9 +148,8 @@ def rows() -> Iterator[tuple[str, list[float]]]:
 def main() -> None:
     """Print the table."""
     calls(count=3)  # compiles, and starts the threads of this process
-    print(
-        f"{results.machine()}, {compiled.affordable(numba.get_num_threads())} threads, {results.versions(('numba',))}\n"
-    )
+    count = compiled.affordable(compiled.threads_of_numba())
+    print(f"{results.machine()}, {count} threads, {results.versions(('numba',))}\n")
     print("| surroundings | median ms | worst ms |\n|---|---|---|")
     for name, seconds in rows():
         print(f"| {name} | {1000 * median(seconds):.2f} | {1000 * max(seconds):.2f} |", flush=True)

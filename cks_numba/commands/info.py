@@ -7,8 +7,6 @@ import os
 import platform
 from importlib import metadata
 
-import numba
-
 from ..backends import emulator
 from ..backends.cpu import compiled, threads
 from ..backends.cuda import available
@@ -38,7 +36,7 @@ def gpu_name() -> str | None:
 def cpu_limits() -> str:
     """Return how many cores this process may use, what limits it, and how many threads a call uses."""
     limit = f" by a quota of {threads.quota():g}" if threads.quota() < (os.cpu_count() or 1) else ""
-    count = compiled.affordable(numba.get_num_threads())
+    count = compiled.affordable(compiled.threads_of_numba())
     return f"{threads.cores()} of {os.cpu_count()} cores{limit}; a call uses up to {count} thread{'s'[: count > 1]}"
 
 

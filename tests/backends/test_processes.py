@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numba.core.caching import IndexDataCacheFile
+from numba.np.ufunc import parallel
 from reference import WARNINGS_ARE_ERRORS, brute_force, give_up_roots_rights, in_a_process, integers, python_path
 
 import cks_numba as cks
@@ -84,6 +85,16 @@ def threads_share_arrays():
 
 def test_threads_share_one_set_of_arrays():
     in_a_process("test_processes", "threads_share_arrays()", NUMBA_NUM_THREADS="3")
+
+
+def without_numbas_threads():
+    seed_is_right(0)
+    assert compiled._workers.pool.workers == 2 and not parallel._is_initialized
+
+
+def test_numbas_own_threads_are_not_needed():
+    """numba/numba#6108: a threading layer that cannot be loaded; nobody calls Numba's threads here."""
+    in_a_process("test_processes", "without_numbas_threads()", NUMBA_NUM_THREADS="3", NUMBA_THREADING_LAYER="absent")
 
 
 def after_pauses(pause):
@@ -162,6 +173,7 @@ def workers(method):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [pytest.param("fork", marks=NO_FORK), "spawn"])
 def test_workers(method):
+    """pytorch/pytorch#49555, dmlc/xgboost#8040: workers of a server hang that have been forked after the first use."""
     in_a_process("test_processes", f"workers({method!r})", NUMBA_NUM_THREADS="2")
 
 
@@ -195,6 +207,38 @@ def fork_within_calls():
 @NO_FORK
 def test_fork_while_others_call():
     in_a_process("test_processes", "fork_within_calls()", NUMBA_NUM_THREADS="3")
+
+
+def fork_while_another_compiles():
+    """Fork a child in the middle of a compilation, which takes seconds, and let it compile the same code."""
+    begun, compile_it = threading.Event(), compiled.CFunc._compile_uncached
+
+    def compiling(*arguments):
+        begun.set()
+        return compile_it(*arguments)
+
+    def call():
+        return cks.conv2d(x, w, stride=SHAPE.stride, padding=SHAPE.padding, backend="cpu")
+
+    compiled.CFunc._compile_uncached = compiling
+    x, w, dy = arrays()
+    with ThreadPoolExecutor(1) as pool, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process", DeprecationWarning)
+        caller = pool.submit(call)
+        assert begun.wait(60)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            call()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        np.testing.assert_array_equal(caller.result(), truth(x, w, dy)[0])
+
+
+@pytest.mark.slow
+@NO_FORK
+def test_fork_while_another_thread_compiles(tmp_path):
+    in_a_process("test_processes", "fork_while_another_compiles()", NUMBA_CACHE_DIR=str(tmp_path))
 
 
 IMPORTED_AFTER_THE_FORK = """
@@ -245,7 +289,7 @@ assert test_processes.compiled._workers.pool.workers == 2
 
 @pytest.mark.skipif(not hasattr(signal, "alarm"), reason="alarms are of Unix")
 def test_green_threads():
-    """gevent and eventlet, as workers of web servers have them, replace the functions that start threads."""
+    """benoitc/gunicorn#2525, numba/numba#1556: gevent and eventlet replace the functions that start threads."""
     in_a_process(None, GREEN_THREADS, NUMBA_NUM_THREADS="3")
 
 
@@ -382,6 +426,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_damaged_in_the_cache_is_compiled_again(damage, filled_cache, tmp_path):
+    """numba/numba#10434: a file that is cut short is an error in every later process."""
     folder = shutil.copytree(filled_cache, tmp_path / "cache")
     change, warning = DAMAGES[damage]
     change(folder)
@@ -423,7 +468,7 @@ def saves_with(folder, others, dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtypes", [("float32", "float32"), ("float32", "float64")], ids=["same code", "other code"])
 def test_processes_that_fill_the_cache_at_once(dtypes, tmp_path):
-    """No process waits for another or fails, and whatever stays in the cache gives right results."""
+    """numba/numba#10128, #4807: none waits for another or fails; whatever stays in the cache gives right results."""
     folder = tmp_path / "cache"
     with ThreadPoolExecutor(2) as pool:
         calls = [f"saves_with({str(tmp_path)!r}, 1, {dtype!r})" for dtype in dtypes]
@@ -506,6 +551,7 @@ def read_only_in_between(folder):
 
 @NO_FORK
 def test_a_folder_that_turns_read_only(own_cache):
+    """numba/numba#1771: no permission to write."""
     in_a_process("test_processes", f"read_only_in_between({str(own_cache)!r})", NUMBA_CACHE_DIR=str(own_cache))
     assert not kept_code(own_cache, ".nb?")
 
@@ -532,7 +578,7 @@ def with_another_package(folder, call, **environment):
 
 @NO_FORK
 def test_code_is_read_where_nothing_can_be_written(tmp_path):
-    """As in an image of a container: the first call was made when it was built, and nobody has a home there."""
+    """LMCache/LMCache#4597: an image of a container, with a first call when it was built, where nobody has a home."""
     package = copy_of_the_package(tmp_path)
     nobody = {"NUMBA_CACHE_DIR": "", "HOME": "/dev/null/nobody", "XDG_CACHE_HOME": "/dev/null/nobody"}
     for call in ("one_call_is_right()", f"nothing_is_compiled({str(package)!r})"):
@@ -542,6 +588,7 @@ def test_code_is_read_where_nothing_can_be_written(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["zip", "without sources"])
 def test_a_package_that_is_no_folder_of_sources(form, tmp_path):
+    """piskvorky/smart_open#347, fivetran/great_expectations#3772: in a zip file; SanPen/VeraGrid#9: in an executable."""
     package = copy_of_the_package(tmp_path / "folder")
     if form == "zip":
         place = shutil.make_archive(str(tmp_path / "package"), "zip", package.parent, package.name)

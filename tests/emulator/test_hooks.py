@@ -376,7 +376,7 @@ def test_processes_that_fill_the_cache_at_once(tmp_path, monkeypatch, compilatio
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    """The rights are those of any new file, a link stays one, and an error names the file."""
+    """The rights are those of any new file, for users who share a cache (triton-lang/triton#518); a link stays one."""
     (tmp_path / "link").symlink_to(tmp_path / "file")
     cache.replace(tmp_path / "link", b"new")
     (tmp_path / "any").touch()

@@ -34,7 +34,9 @@ from numba import carray, types
 from numba.core import sigutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic, models, register_jitable, register_model
+from numba.np.ufunc import parallel
 
 from ... import plan_table
 from ...geometry import ConvShape, Plan, plan
@@ -360,13 +362,26 @@ class _Workers:
 _workers = _Workers()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_workers.forget)
+    # A child that is forked while another thread compiles would wait for that thread, which it does not have.
+    lock = global_compiler_lock
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 def number_of_threads(operator: str, shape: ConvShape) -> int:
     """Return how many threads to use: one for little work, else as many as Numba is set to."""
     if _multiply_adds(operator, shape) < SERIAL_BELOW:
         return 1
-    return affordable(numba.get_num_threads())
+    return affordable(threads_of_numba())
+
+
+def threads_of_numba() -> int:
+    """Return how many threads Numba is set to.
+
+    Numba starts its own threads, which are of no use here, when it is asked. Until then nobody has set a number in
+    Python, and its threading layer need not be there.
+    """
+    number: int = numba.get_num_threads() if parallel._is_initialized else numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    return number
 
 
 @cache
