@@ -588,7 +588,7 @@ def test_code_is_read_where_nothing_can_be_written(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["zip", "without sources"])
 def test_a_package_that_is_no_folder_of_sources(form, tmp_path):
-    """piskvorky/smart_open#347, fivetran/great_expectations#3772: in a zip file; SanPen/VeraGrid#9: in an executable."""
+    """fivetran/great_expectations#3772, piskvorky/smart_open#347: in a zip file; SanPen/VeraGrid#9: an executable."""
     package = copy_of_the_package(tmp_path / "folder")
     if form == "zip":
         place = shutil.make_archive(str(tmp_path / "package"), "zip", package.parent, package.name)

@@ -8,6 +8,8 @@ tests/commands/test_commands.py.
 from __future__ import annotations
 
 import threading
+import warnings
+from tempfile import TemporaryFile
 
 import numba
 import numpy as np
@@ -105,6 +107,7 @@ REFUSED = {
     # what no layer can be
     "jax-ml/jax#4216": (lambda: cks.conv_transpose2d(X, UP, stride=2, padding="same"), '"same" needs stride 1'),
     "pytorch/pytorch#5112": (lambda: cks.conv_transpose2d(X, UP, output_padding=1), "output_padding must be smaller"),
+    "pytorch/pytorch#157909": (lambda: cks.conv_transpose2d(X, UP, padding=4), "result would have -1 rows"),
 }
 
 
@@ -216,6 +219,28 @@ def _():
     got = [cks.conv2d(x, each, padding=1, layout="NCHW", backend="cpu") for each in (w, last)]
     assert torch.equal(*got)
     torch.testing.assert_close(got[0], torch.conv2d(x, w, padding=1))
+
+
+@report("pytorch/pytorch#99519: a filter in channels_last makes a transposed convolution random", needs="torch")
+def _():
+    import torch
+
+    last = {"memory_format": torch.channels_last}
+    x, w = torch.ones(1, 1, 2, 2).to(**last), torch.ones(1, 2, 5, 5).to(**last)
+    y = cks.conv_transpose2d(x, w, layout="NCHW", backend="cpu")
+    torch.testing.assert_close(y, torch.conv_transpose2d(x.contiguous(), w.contiguous()))
+
+
+@report("pytorch/pytorch#114090: nested tensors end in an internal error", needs="torch")
+def _():
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # nested tensors are a prototype
+        nested = torch.nested.nested_tensor([torch.ones(3, 5, 5)])
+    with pytest.raises(TypeError, match=r"x must be a dense tensor, got a nested one: take x.to_padded_tensor\(0\)"):
+        cks.conv2d(nested, torch.ones(4, 3, 3, 3), layout="NCHW")
+    assert cks.conv2d(nested.to_padded_tensor(0), torch.ones(4, 3, 3, 3), layout="NCHW").shape == (1, 4, 3, 3)
 
 
 @report("pytorch/pytorch#110387: equal images with other strides give other bits")
@@ -332,6 +357,18 @@ def _():
         assert plan(operator, shape).useful == flops.count(operator, shape).useful < shape.oh * shape.ow * 9 * 16
 
 
+@report("pytorch/pytorch#46741: a file that is mapped into memory, to be read alone, ends the process")
+def _():
+    x, w = random(1, 5, 5, 3), random(3, 1, 1, 3)
+    with TemporaryFile() as file:
+        file.write(x.tobytes())
+        file.flush()
+        mapped = np.memmap(file, np.float32, "r", shape=x.shape)
+        np.testing.assert_array_equal(cks.conv2d(mapped, w, backend="cpu"), cks.conv2d(x, w, backend="cpu"))
+        with pytest.raises(ValueError, match="out must be writeable, got a read-only array"):
+            cks.conv2d(x, w, backend="cpu", out=mapped)
+
+
 # --- PyTorch, JAX, dask and ONNX ------------------------------------------------------------------------------------
 @report("pytorch/pytorch#75889: output_size is ignored for one image without a batch", needs="torch")
 def _():
@@ -422,6 +459,38 @@ def _():
     y = cj.conv1d(x, w, **options)
     assert y.dtype == "bfloat16"
     same(y.astype("float32"), wanted, 0.01)
+
+
+@report("jax-ml/jax#5832: gradients of a vmap of a scan of a function with a gradient of its own", needs="jax")
+def _():
+    import jax
+
+    from cks_numba import jax as cj
+
+    x, w = (jax.numpy.asarray(random(*size)) for size in ((3, 1, 4, 4, 2), (2, 3, 3, 2)))
+
+    def loss(convolution, x, w):
+        steps = jax.vmap(lambda x: jax.lax.scan(lambda y, _: (convolution(y, w), None), x, length=2)[0])
+        return (steps(x) ** 2).sum()
+
+    def theirs(x, w):
+        return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "OHWI", "NHWC"))
+
+    got, wanted = (
+        jax.grad(loss, (1, 2))(convolution, x, w) for convolution in (lambda x, w: cj.conv2d(x, w, padding=1), theirs)
+    )
+    jax.tree.map(lambda a, b: same(a, b, 1e-3), got, wanted)
+
+
+@report("jax-ml/jax#38914: second derivatives under remat", needs="jax")
+def _():
+    import jax
+
+    from cks_numba import jax as cj
+
+    w = jax.numpy.ones((1, 3, 1))
+    first = jax.grad(lambda w: (jax.remat(lambda w: cj.conv1d(jax.numpy.ones((1, 5, 1)), w) ** 2)(w)).sum())
+    np.testing.assert_array_equal(jax.jacrev(first)(w), np.full((1, 3, 1, 1, 3, 1), 6))
 
 
 @report("xarray-contrib/xarray-spatial#3618: dask says float64 and computes float32", needs="dask")
