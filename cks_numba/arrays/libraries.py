@@ -316,6 +316,8 @@ def _torch_library(name: str, tensor: Any, torch: Any) -> Torch:
             f"{name} requires grad, which would be lost: cks_numba.torch.conv2d and its layers keep it; or use "
             f"{name}.detach(), or torch.no_grad()"
         )
+    if tensor.is_nested:
+        raise TypeError(f"{name} must be a dense tensor, got a nested one: take {name}.to_padded_tensor(0)")
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
     if tensor.device.type not in ("cpu", "cuda"):

@@ -1,4 +1,4 @@
-"""``cks-numba info``: versions, the GPU, and the backend that will be used."""
+"""``cks-numba info``: versions, the cores, the GPU, and the backend that will be used."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import platform
 from importlib import metadata
 
 from ..backends import emulator
+from ..backends.cpu import compiled, threads
 from ..backends.cuda import available
 from ..kernels.jit import NO_NUMBA_CUDA, NUMBA_CUDA, SIMULATED, cuda
 
@@ -32,11 +33,19 @@ def gpu_name() -> str | None:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
+def cpu_limits() -> str:
+    """Return how many cores this process may use, what limits it, and how many threads a call uses."""
+    limit = f" by a quota of {threads.quota():g}" if threads.quota() < (os.cpu_count() or 1) else ""
+    count = compiled.affordable(compiled.threads_of_numba())
+    return f"{threads.cores()} of {os.cpu_count()} cores{limit}; a call uses up to {count} thread{'s'[: count > 1]}"
+
+
 def run(arguments: argparse.Namespace) -> int:
-    """Print versions, the GPU, and what backend="auto" will use."""
+    """Print versions, cores and threads, the GPU, and what backend="auto" will use."""
     for name in ("cks-numba", "numpy", "numba", "numba-cuda"):
         print(f"{name:<12} {version(name)}")
-    print(f"{'python':<12} {platform.python_version()} on {platform.machine()}, {os.cpu_count()} CPUs")
+    print(f"{'python':<12} {platform.python_version()} on {platform.machine()}")
+    print(f"{'CPU':<12} {cpu_limits()}")
     gpu = gpu_name()
     print(f"{'GPU':<12} {gpu or 'none found'}")
     print(f"{'simulator':<12} {'on: kernels run on the CPU, for tiny shapes' if SIMULATED else 'off'}")

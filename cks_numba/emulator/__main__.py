@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import cuda, float32
 
-from . import check_kernel
+from . import cache, check_kernel
 
 
 @cuda.jit
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = check_kernel(reverse, 2, 64, *arrays(), poison=np.nan)
         print(result)
         if arguments.html:
-            arguments.html.write_text(result.html(), encoding="utf-8")
+            cache.replace(arguments.html, result.html().encode())
     except (RuntimeError, OSError) as error:  # nothing that compiles kernels, or a file that cannot be written
         print(f"python -m cks_numba.emulator: {error}", file=sys.stderr)
         return 1

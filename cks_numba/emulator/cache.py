@@ -9,11 +9,11 @@ import io
 import os
 import pickle
 import sys
-import tempfile
 import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import numba
@@ -143,15 +143,25 @@ def load(key: str) -> str | None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Write a file beside the old one, which it replaces when it is whole."""
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    """Write a file whole or not at all; what is no plain file, such as /dev/stdout, is written to directly.
+
+    The new file is written beside the old one, which it replaces at the end, and has the rights that any new file gets.
+    """
     try:
-        with open(handle, "wb") as file:
-            file.write(data)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return
+        target = path.resolve()  # A link leads to the file that is replaced.
+        beside = target.with_name(f"{target.name}.{token_hex(8)}.tmp")  # Another process may write the same file.
+        try:
+            with open(beside, "xb") as file:
+                file.write(data)
+            os.replace(beside, target)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+    except OSError as error:  # a write does not name its file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 _warned: set[Path] = set()

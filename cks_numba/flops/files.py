@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,8 +58,17 @@ def replacing(path: Path, mode: str = "w") -> Iterator[Any]:
             with beside.open(mode, **text) as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())  # otherwise the name may reach the disk before the content
+                _to_disk(file)  # otherwise the name may reach the disk before the content
             os.replace(beside, target)
         except BaseException:
             beside.unlink(missing_ok=True)
+            raise
+
+
+def _to_disk(file: Any) -> None:
+    """Wait until the content of a file is on the disk, unless its file system cannot be asked to."""
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
             raise

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import product
 from math import prod
+from types import SimpleNamespace
 
 import numba
 import numpy as np
@@ -729,17 +730,23 @@ def test_a_worker_wakes_on_another_core_than_its_caller():
     assert os.sched_getaffinity(0) == own
 
 
+def starting_with(monkeypatch, start):
+    """Let this function start the threads of the next pool."""
+    own = SimpleNamespace(start_new_thread=start, get_native_id=threading.get_native_id)
+    monkeypatch.setattr(threads, "_threads_of_the_system", lambda: own)
+
+
 def test_a_late_worker_finds_nothing_to_do(monkeypatch):
     """The caller withdraws its offer from workers that have not begun; they are then free for other callers."""
     late, called = [], []
-    monkeypatch.setattr(threading.Thread, "start", lambda thread: late.append(thread))
+    starting_with(monkeypatch, lambda *thread: late.append(thread))
     jobs = Jobs(2)
     monkeypatch.undo()
     jobs.share(called.append, 7, 3)
     assert called == [7] and len(late) == 2
     assert (jobs.pool.rows[1:, threads.STATE] == threads.FREE).all()
-    for thread in late:
-        thread.start()
+    for function, arguments in late:
+        threading.Thread(target=function, args=arguments, daemon=True).start()
     jobs.all_asleep()
     assert called == [7]
     met = threading.Barrier(3, timeout=60)
@@ -784,13 +791,29 @@ def test_many_callers_share_workers():
 
 
 def test_without_threads_of_the_system(monkeypatch):
-    def fail(_):
+    def fail(function, arguments):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", fail)
+    starting_with(monkeypatch, fail)
     jobs, called = Jobs(2), []
     jobs.share(called.append, 3, 3)
     assert called == [3] and jobs.pool.workers == 0
+
+
+@pytest.mark.parametrize(("variable", "most"), [(None, 1), ("2", 5)])
+def test_a_quota_limits_the_threads_that_nobody_chose(monkeypatch, variable, most):
+    """A quota of half a core is one thread; what the user sets holds."""
+    monkeypatch.setattr(threads, "quota", lambda: 0.5)
+    monkeypatch.setattr(numba.config, "NUMBA_DEFAULT_NUM_THREADS", 5)
+    monkeypatch.delenv("NUMBA_NUM_THREADS")
+    if variable:
+        monkeypatch.setenv("NUMBA_NUM_THREADS", variable)
+    compiled.affordable.cache_clear()
+    try:
+        assert threads.cores() == 1
+        assert [compiled.affordable(number) for number in (4, 5)] == [4, most]
+    finally:
+        compiled.affordable.cache_clear()
 
 
 # --- no compiler -----------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ something is wrong; none may wait forever.
 
 from __future__ import annotations
 
+import compileall
+import errno
 import multiprocessing
 import os
 import random
@@ -21,10 +23,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reference import WARNINGS_ARE_ERRORS, brute_force, in_a_process, integers, python_path
+from numba.core.caching import IndexDataCacheFile
+from numba.np.ufunc import parallel
+from reference import WARNINGS_ARE_ERRORS, brute_force, give_up_roots_rights, in_a_process, integers, python_path
 
 import cks_numba as cks
-from cks_numba.backends.cpu import compiled
+from cks_numba.backends.cpu import compiled, gather
 from cks_numba.geometry import OPERATORS, ConvShape
 
 SHAPE = ConvShape(n=4, ih=9, iw=8, ic=32, oc=30, fh=3, fw=3, stride=2, padding=1)
@@ -81,6 +85,16 @@ def threads_share_arrays():
 
 def test_threads_share_one_set_of_arrays():
     in_a_process("test_processes", "threads_share_arrays()", NUMBA_NUM_THREADS="3")
+
+
+def without_numbas_threads():
+    seed_is_right(0)
+    assert compiled._workers.pool.workers == 2 and not parallel._is_initialized
+
+
+def test_numbas_own_threads_are_not_needed():
+    """numba/numba#6108: a threading layer that cannot be loaded; nobody calls Numba's threads here."""
+    in_a_process("test_processes", "without_numbas_threads()", NUMBA_NUM_THREADS="3", NUMBA_THREADING_LAYER="absent")
 
 
 def after_pauses(pause):
@@ -159,6 +173,7 @@ def workers(method):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [pytest.param("fork", marks=NO_FORK), "spawn"])
 def test_workers(method):
+    """pytorch/pytorch#49555, dmlc/xgboost#8040: workers of a server hang that have been forked after the first use."""
     in_a_process("test_processes", f"workers({method!r})", NUMBA_NUM_THREADS="2")
 
 
@@ -194,6 +209,38 @@ def test_fork_while_others_call():
     in_a_process("test_processes", "fork_within_calls()", NUMBA_NUM_THREADS="3")
 
 
+def fork_while_another_compiles():
+    """Fork a child in the middle of a compilation, which takes seconds, and let it compile the same code."""
+    begun, compile_it = threading.Event(), compiled.CFunc._compile_uncached
+
+    def compiling(*arguments):
+        begun.set()
+        return compile_it(*arguments)
+
+    def call():
+        return cks.conv2d(x, w, stride=SHAPE.stride, padding=SHAPE.padding, backend="cpu")
+
+    compiled.CFunc._compile_uncached = compiling
+    x, w, dy = arrays()
+    with ThreadPoolExecutor(1) as pool, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process", DeprecationWarning)
+        caller = pool.submit(call)
+        assert begun.wait(60)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            call()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        np.testing.assert_array_equal(caller.result(), truth(x, w, dy)[0])
+
+
+@pytest.mark.slow
+@NO_FORK
+def test_fork_while_another_thread_compiles(tmp_path):
+    in_a_process("test_processes", "fork_while_another_compiles()", NUMBA_CACHE_DIR=str(tmp_path))
+
+
 IMPORTED_AFTER_THE_FORK = """
 import os, signal, sys, warnings
 import numba, numpy
@@ -221,6 +268,29 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 def test_a_child_that_imports_the_package_itself(layer):
     """GNU's OpenMP ends a child that uses the threads that Numba started in its parent."""
     in_a_process(None, IMPORTED_AFTER_THE_FORK, NUMBA_NUM_THREADS="2", NUMBA_THREADING_LAYER=layer)
+
+
+GREEN_THREADS = """
+import _thread, signal, threading
+signal.alarm(100)
+
+def start(function, arguments=(), *more, **options):
+    function(*arguments)  # a green thread has the thread of the system to itself until it waits for something
+
+for module in (_thread, threading):
+    for name in ("start_new_thread", "_start_new_thread", "start_joinable_thread", "_start_joinable_thread"):
+        if hasattr(module, name):
+            setattr(module, name, start)
+import test_processes
+test_processes.seed_is_right(0)
+assert test_processes.compiled._workers.pool.workers == 2
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="alarms are of Unix")
+def test_green_threads():
+    """benoitc/gunicorn#2525, numba/numba#1556: gevent and eventlet replace the functions that start threads."""
+    in_a_process(None, GREEN_THREADS, NUMBA_NUM_THREADS="3")
 
 
 # --- Ctrl-C --------------------------------------------------------------------------------------
@@ -356,6 +426,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_damaged_in_the_cache_is_compiled_again(damage, filled_cache, tmp_path):
+    """numba/numba#10434: a file that is cut short is an error in every later process."""
     folder = shutil.copytree(filled_cache, tmp_path / "cache")
     change, warning = DAMAGES[damage]
     change(folder)
@@ -377,3 +448,153 @@ def on_a_full_disk(folder):
 def test_a_full_disk_costs_the_cache_alone(tmp_path):
     in_a_process("test_processes", f"on_a_full_disk({str(tmp_path)!r})", NUMBA_CACHE_DIR=str(tmp_path))
     assert not kept_code(tmp_path, ".nb?")
+
+
+def saves_with(folder, others, dtype):
+    """Check a call whose code is kept when so many other processes are about to keep theirs."""
+    plain = IndexDataCacheFile.save
+
+    def together(self, key, data):
+        Path(folder, f"{self._index_name} {os.getpid()}").touch()
+        end = time.monotonic() + 100
+        while len([*Path(folder).glob(f"{self._index_name} *")]) <= others and time.monotonic() < end:
+            time.sleep(0.001)
+        plain(self, key, data)
+
+    IndexDataCacheFile.save = together
+    one_call_is_right(dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtypes", [("float32", "float32"), ("float32", "float64")], ids=["same code", "other code"])
+def test_processes_that_fill_the_cache_at_once(dtypes, tmp_path):
+    """numba/numba#10128, #4807: none waits for another or fails; whatever stays in the cache gives right results."""
+    folder = tmp_path / "cache"
+    with ThreadPoolExecutor(2) as pool:
+        calls = [f"saves_with({str(tmp_path)!r}, 1, {dtype!r})" for dtype in dtypes]
+        for done in [pool.submit(in_a_process, "test_processes", call, NUMBA_CACHE_DIR=str(folder)) for call in calls]:
+            done.result()
+    assert kept_code(folder, ".nbi")
+    for dtype in set(dtypes):
+        in_a_process("test_processes", f"one_call_is_right({dtype!r})", NUMBA_CACHE_DIR=str(folder))
+
+
+def without_locks(dtype):
+    """Check a call on a file system that refuses every lock and every way to write a file to the disk at once."""
+    import fcntl
+
+    def refuse(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    fcntl.flock = fcntl.lockf = fcntl.fcntl = os.fsync = os.link = refuse
+    one_call_is_right(dtype)
+
+
+@NO_FORK
+def test_a_file_system_without_locks(filled_cache, tmp_path):
+    """The cache is read and filled there too."""
+    folder = shutil.copytree(filled_cache, tmp_path / "cache")
+    in_a_process("test_processes", "without_locks('float32')", NUMBA_CACHE_DIR=str(folder))
+    for path in kept_code(folder, ".nb?"):
+        path.unlink()
+    in_a_process("test_processes", "without_locks('float32')", NUMBA_CACHE_DIR=str(folder))
+    assert len(kept_code(folder, ".nbc")) == 1
+
+
+def without_moves(folder):
+    """Check a call on a file system where no file takes the place of another."""
+
+    def refuse(*arguments):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    os.replace = refuse
+    one_call_is_right(warning=f"could not be kept in {folder}")
+
+
+def test_a_file_system_without_moves(tmp_path):
+    call = f"without_moves({str(tmp_path)!r})"
+    in_a_process("test_processes", call, NUMBA_CACHE_DIR=str(tmp_path))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def make_read_only(folder):
+    for path in [*Path(folder).rglob("*"), Path(folder)]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+
+@pytest.fixture
+def own_cache(filled_cache, tmp_path):
+    """A copy of the filled cache without the code of one kernel, which may be made read-only."""
+    folder = shutil.copytree(filled_cache, tmp_path / "cache")
+    for path in kept_code(folder, ".nb?"):
+        path.unlink()
+    yield folder
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755)
+
+
+def read_only_in_between(folder):
+    """Check calls whose cache can be written to when the code is looked up, and no more when it is to be kept."""
+    look_up = compiled._CarefulCache.load_overload
+
+    def then_read_only(*arguments):
+        found = look_up(*arguments)
+        if found is None:
+            give_up_roots_rights()
+            make_read_only(folder)
+        return found
+
+    compiled._CarefulCache.load_overload = then_read_only
+    one_call_is_right("float32", warning=f"could not be kept in {folder}")
+    one_call_is_right("float64")
+
+
+@NO_FORK
+def test_a_folder_that_turns_read_only(own_cache):
+    """numba/numba#1771: no permission to write."""
+    in_a_process("test_processes", f"read_only_in_between({str(own_cache)!r})", NUMBA_CACHE_DIR=str(own_cache))
+    assert not kept_code(own_cache, ".nb?")
+
+
+def nothing_is_compiled(package):
+    """Check a call of this copy of the package, which can be read alone."""
+    give_up_roots_rights()
+    make_read_only(package)
+    one_call_is_right()
+    assert compiled.compiled(gather.gather, "f").owner.cache_hits == 1
+
+
+def copy_of_the_package(folder):
+    return shutil.copytree(Path(cks.__file__).parent, folder / "cks_numba", ignore=lambda *_: {"__pycache__"})
+
+
+def with_another_package(folder, call, **environment):
+    """Make a call with the package in this folder or zip file, in a process of its own."""
+    path = os.pathsep.join([str(folder), python_path()])
+    code = f"import sys; sys.path = [*filter(None, sys.path)]; import test_processes; test_processes.{call}"
+    code += f"; assert test_processes.cks.__file__.startswith({str(folder)!r})"
+    in_a_process(None, code, PYTHONPATH=path, **environment)
+
+
+@NO_FORK
+def test_code_is_read_where_nothing_can_be_written(tmp_path):
+    """LMCache/LMCache#4597: an image of a container, with a first call when it was built, where nobody has a home."""
+    package = copy_of_the_package(tmp_path)
+    nobody = {"NUMBA_CACHE_DIR": "", "HOME": "/dev/null/nobody", "XDG_CACHE_HOME": "/dev/null/nobody"}
+    for call in ("one_call_is_right()", f"nothing_is_compiled({str(package)!r})"):
+        with_another_package(tmp_path, call, **nobody)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["zip", "without sources"])
+def test_a_package_that_is_no_folder_of_sources(form, tmp_path):
+    """fivetran/great_expectations#3772, piskvorky/smart_open#347: in a zip file; SanPen/VeraGrid#9: an executable."""
+    package = copy_of_the_package(tmp_path / "folder")
+    if form == "zip":
+        place = shutil.make_archive(str(tmp_path / "package"), "zip", package.parent, package.name)
+    else:
+        place = package.parent
+        assert compileall.compile_dir(package, quiet=2, legacy=True)
+        for path in package.rglob("*.py"):
+            path.unlink()
+    with_another_package(place, "one_call_is_right()", NUMBA_CACHE_DIR=str(tmp_path / "cache"))

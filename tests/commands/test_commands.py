@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from itertools import product
@@ -12,6 +13,7 @@ import pytest
 import cks_numba as cks
 from cks_numba import operators, plots, steps
 from cks_numba.backends import cuda as backend
+from cks_numba.backends.cpu import threads
 from cks_numba.bench import accuracy
 from cks_numba.commands import demo, main, verify
 from cks_numba.commands.arguments import parse_shape
@@ -146,8 +148,23 @@ def test_info_names_versions_and_the_backend(capsys):
     assert 'backend="emulator" runs the compiled kernels' in out
 
 
+def test_info_names_the_cores_that_may_be_used(capsys, monkeypatch):
+    """numba/numba#3253: not those of the machine alone."""
+    monkeypatch.setattr(threads, "quota", lambda: 0.5)
+    assert main(["info"]) == 0
+    assert f"1 of {os.cpu_count()} cores by a quota of 0.5; a call uses up to " in capsys.readouterr().out
+
+
 @pytest.mark.skipif(backend.SIMULATED, reason="the simulator asks no driver")
-@pytest.mark.parametrize("error", [RuntimeError("Failed to get cuInit"), OSError("no device"), KeyError("cuInit")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(TypeError("no CUDA installed"), id="NVIDIA/numba-cuda#233"),
+        pytest.param(RuntimeError("a bad driver"), id="numba/numba#2841"),
+        pytest.param(KeyError("driver missing function: cuInit"), id="numba/numba#3963"),
+        pytest.param(OSError("no device"), id="no device"),
+    ],
+)
 def test_a_driver_that_raises_is_no_gpu(capsys, monkeypatch, error):
     def is_available():
         raise error

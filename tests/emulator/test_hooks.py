@@ -9,7 +9,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from importlib.util import find_spec
@@ -24,6 +23,7 @@ from numba import cuda
 from numba.cuda.cudadrv.error import NvvmError
 
 from cks_numba.emulator import cache, hooks
+from cks_numba.emulator.__main__ import main
 from cks_numba.emulator.ptx import parse
 
 COMPILERS = [
@@ -332,7 +332,7 @@ def test_a_folder_that_takes_nothing_is_told_once(tmp_path, monkeypatch, compila
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tempfile, "mkstemp", full)
+    monkeypatch.setattr(cache, "open", full, raising=False)
     with pytest.warns(RuntimeWarning, match=re.escape(str(cache.cache_folder()))):
         hooks.ptx_of(fresh(tmp_path, monkeypatch), (np.ones(4, np.float32),), "llvm")
     hooks.ptx_of(fresh(tmp_path, monkeypatch), (np.ones(4, np.float32),), "llvm")
@@ -345,6 +345,64 @@ def test_no_temporary_file_stays_after_a_failed_write(tmp_path, monkeypatch, com
     with pytest.warns(RuntimeWarning, match="held"):
         hooks.ptx_of(fresh(tmp_path, monkeypatch), (np.ones(4, np.float32),), "llvm")
     assert not [*cache.cache_folder().iterdir()]
+
+
+def fills_with(folder, others):
+    """Compile a kernel and keep it when so many others are about to keep it too."""
+    plain = cache.os.replace
+
+    def together(source, target):
+        Path(folder, f"ready {os.getpid()}").touch()
+        end = time.monotonic() + 60
+        while len([*Path(folder).glob("ready *")]) <= others and time.monotonic() < end:
+            time.sleep(0.001)
+        plain(source, target)
+
+    cache.os.replace = together
+    assert ".entry" in hooks.ptx_of(runpy.run_path(str(Path(folder, "module.py")))["kernel"], (np.ones(4),), "llvm")
+
+
+def test_processes_that_fill_the_cache_at_once(tmp_path, monkeypatch, compilations):
+    """All keep the same text under one name; what is read then is whole."""
+    kernel = fresh(tmp_path, monkeypatch)
+    call = f"import test_hooks; test_hooks.fills_with({str(tmp_path)!r}, 1)"
+    path = os.pathsep.join([str(Path(__file__).parent), str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-W", "error::RuntimeWarning", "-c", call]
+    environment = {**os.environ, "PYTHONPATH": path}
+    running = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=100)[1] for process in running] == ["", ""]
+    assert [file.suffix for file in cache.cache_folder().iterdir()] == [".ptx"]
+    assert ".entry" in hooks.ptx_of(kernel, (np.ones(4),), "llvm") and not compilations
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    """The rights are those of any new file, for users who share a cache (triton-lang/triton#518); a link stays one."""
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    cache.replace(tmp_path / "link", b"new")
+    (tmp_path / "any").touch()
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_bytes() == b"new"
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "any").stat().st_mode
+    with pytest.raises(FileNotFoundError, match="missing/file"):
+        cache.replace(tmp_path / "missing" / "file", b"new")
+    cache.replace(Path(os.devnull), b"new")
+    assert not Path(os.devnull).is_file()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no limits of a process")
+def test_a_full_disk_leaves_the_old_report(tmp_path, capsys):
+    import resource
+
+    path = tmp_path / "report.html"
+    assert main(["--html", str(path)]) == 0
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        assert main(["--html", str(path)]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(path) in capsys.readouterr().err
+    assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
 
 
 # ---- launches and arrays without a driver ----

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pkgutil
+import sys
 import threading
 import warnings
 import zlib
@@ -30,9 +32,11 @@ import numpy as np
 from llvmlite import ir
 from numba import carray, types
 from numba.core import sigutils
-from numba.core.caching import FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic, models, register_jitable, register_model
+from numba.np.ufunc import parallel
 
 from ... import plan_table
 from ...geometry import ConvShape, Plan, plan
@@ -51,7 +55,7 @@ from .registers import (
     integers_at,
     next_number,
 )
-from .threads import Pool
+from .threads import Pool, cores
 
 Array = np.ndarray[Any, Any]
 address_of: Callable[[Array], int] = bounds.Address if CHECKED else attrgetter("ctypes.data")
@@ -65,10 +69,19 @@ SCRATCH_HEAD = ROWS_BYTES + GUARD_BYTES
 
 
 def _stamp() -> int:
-    """A checksum of the source files of all compiled code."""
-    here = Path(__file__).parent
-    sources = [*sorted(here.glob("*.py")), here.parent.parent / "plan_table.py"]
-    return zlib.crc32(b"".join(path.read_bytes() for path in sources))
+    """A checksum of the files of all compiled code, in a folder or a zip file, source or not.
+
+    An application that is frozen into one file may have none of them. Its code does not change either.
+    """
+    found: list[Any] = [each.module_finder.find_spec(each.name, None) for each in pkgutil.iter_modules(_FOLDER)]
+    checksum = 0
+    for spec in (*found, plan_table.__spec__):
+        with suppress(OSError):
+            checksum = zlib.crc32(spec.loader.get_data(spec.origin), checksum)
+    return checksum
+
+
+_FOLDER: Any = sys.modules[str(__package__)].__path__
 
 
 class Arguments(types.Type):
@@ -285,9 +298,30 @@ def _compile(function: Any, signature: Any) -> Any:
     return owner
 
 
+def _readable(place: Any) -> Any:
+    """A kind of folder where Numba looks for its cache, which need not be writable if there is code in it."""
+
+    class Readable(place):  # type: ignore[misc]
+        def ensure_cache_path(self) -> None:
+            if not any(Path(self.get_cache_path()).glob("*.nbi")):
+                super().ensure_cache_path()
+
+    return Readable
+
+
+class _Places(CompileResultCacheImpl):
+    """Where the cache may be: Numba's own places, which it can write to; if there is none, those that it can read."""
+
+    _locator_classes: ClassVar[list[Any]] = [
+        *CompileResultCacheImpl._locator_classes,
+        *map(_readable, CompileResultCacheImpl._locator_classes),
+    ]
+
+
 class _CarefulCache(FunctionCache):
     """Numba's cache on disk, of which nothing that is damaged, full or another process's costs a result."""
 
+    _impl_class = _Places
     warned: ClassVar[bool] = False
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
@@ -347,13 +381,33 @@ class _Workers:
 _workers = _Workers()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_workers.forget)
+    # A child that is forked while another thread compiles would wait for that thread, which it does not have.
+    lock = global_compiler_lock
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 def number_of_threads(operator: str, shape: ConvShape) -> int:
-    """Return how many threads to use: as many as Numba is set to, or one for little work."""
+    """Return how many threads to use: one for little work, else as many as Numba is set to."""
     if _multiply_adds(operator, shape) < SERIAL_BELOW:
         return 1
-    return numba.get_num_threads()
+    return affordable(threads_of_numba())
+
+
+def threads_of_numba() -> int:
+    """Return how many threads Numba is set to.
+
+    Numba starts its own threads, which are of no use here, when it is asked. Until then nobody has set a number in
+    Python, and its threading layer need not be there.
+    """
+    number: int = numba.get_num_threads() if parallel._is_initialized else numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    return number
+
+
+@cache
+def affordable(threads: int) -> int:
+    """Return this number of Numba's threads, or less if nobody chose it and a quota of CPU time allows less."""
+    chosen = "NUMBA_NUM_THREADS" in os.environ or threads != numba.config.NUMBA_DEFAULT_NUM_THREADS  # type: ignore[attr-defined]
+    return threads if chosen else min(threads, cores())
 
 
 @lru_cache(maxsize=4096)

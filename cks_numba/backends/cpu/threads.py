@@ -27,8 +27,12 @@ import ctypes
 import os
 import platform
 import sys
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec, module_from_spec
+from math import ceil, inf
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -248,15 +252,18 @@ class Pool:
     def __init__(self, workers: int, compiled: Callable[[Any], Callable[[int], None]]) -> None:
         self._share, working = compiled(share), compiled(work)
         self.rows, self.workers = _rows(1 + workers), 0  # the first is for callers
-        self.rows[:, SPINS] = SPIN if workers < _cores() else 0
+        self.rows[:, SPINS] = SPIN if workers < cores() else 0
+        threads = _threads_of_the_system()
+
+        def begin(row: Array) -> None:
+            row[THREAD] = threads.get_native_id()
+            working(row.ctypes.data)
+
         for row in self.rows[1:]:
-            name = f"cks_numba {self.workers + 1}"
-            thread = threading.Thread(target=working, args=(row.ctypes.data,), name=name, daemon=True)
             try:
-                thread.start()
+                threads.start_new_thread(begin, (row,))
             except RuntimeError:  # the system has no more threads, or the interpreter is about to end
                 break
-            row[THREAD] = thread.native_id or 0
             self.workers += 1
 
     def share(self, kernel: int, arguments: int, double: bool, threads: int) -> None:
@@ -265,6 +272,17 @@ class Pool:
         address = job.ctypes.data
         job[:CORES] = address, kernel, arguments, double, 0, threads - 1, self.workers, self.rows.ctypes.data
         self._share(address)
+
+
+def _threads_of_the_system() -> Any:
+    """Return Python's module `_thread` as it is made, before gevent or eventlet put green threads in its place.
+
+    A green thread that never comes back from compiled code stops all others.
+    """
+    spec: Any = find_spec("_thread")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _rows(count: int) -> Array:
@@ -290,6 +308,38 @@ def _rows(count: int) -> Array:
     return rows
 
 
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores() -> int:
+    """Return how many cores this process may keep busy: those that it is bound to, and what its quota allows."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(bound, ceil(min(quota(), bound))))
+
+
+@cache
+def quota(root: Path = Path("/")) -> float:
+    """Return the CPU time that the cgroups of this process give it, as a number of cores; infinity without a quota.
+
+    The limit of a container (``docker run --cpus``, Kubernetes, systemd's CPUQuota) is such a quota, of which neither
+    os.cpu_count nor sched_getaffinity knows. It is asked for once.
+    """
+    return min(_quotas(root), default=inf)
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Yield the quota of each cgroup that has one, from that of this process upwards, of version 1 and 2 of cgroups."""
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            top = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+            folder = top / path.lstrip("/")
+            # A container may be told the path on its host, and see its own folder alone, as the topmost one.
+            for each in (folder, *folder.parents[: len(folder.parts) - len(top.parts)]):
+                with suppress(OSError, ValueError):
+                    texts = [(each / name).read_text(encoding="utf-8") for name in _QUOTA_FILES[bool(controllers)]]
+                    time, period = map(int, " ".join(texts).split())  # not for "max"
+                    if time > 0:  # not for -1
+                        yield time / period
+
+
+_QUOTA_FILES = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
