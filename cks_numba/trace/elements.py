@@ -110,13 +110,16 @@ class Number:
 
     def __add__(self, other: Any) -> Number:
         other = self._number(other)
+        for one, zero in ((self, other), (other, self)):
+            if zero.value == 0 and zero.element is None and not zero.events and not zero.masked:
+                return one  # an element to which 0 is added is still that element
         masked = self.masked + other.masked
         return Number(self.value + other.value, self.log, None, self.events + other.events, masked)
 
     __radd__ = __add__
 
     def __neg__(self) -> Number:
-        return Number(-self.value, self.log, None, self.events, self.masked)
+        return Number(-self.value, self.log, self.element, self.events, self.masked)
 
     def __sub__(self, other: Any) -> Number:
         return self + -self._number(other)
