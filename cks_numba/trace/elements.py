@@ -110,9 +110,10 @@ class Number:
 
     def __add__(self, other: Any) -> Number:
         other = self._number(other)
-        for one, zero in ((self, other), (other, self)):
-            if zero.value == 0 and zero.element is None and not zero.events and not zero.masked:
-                return one  # an element to which 0 is added is still that element
+        if not (other.value or other.element or other.events or other.masked):
+            return self  # an element to which 0 is added is still that element
+        if not (self.value or self.element or self.events or self.masked):
+            return other
         masked = self.masked + other.masked
         return Number(self.value + other.value, self.log, None, self.events + other.events, masked)
 
