@@ -110,13 +110,17 @@ class Number:
 
     def __add__(self, other: Any) -> Number:
         other = self._number(other)
+        if not (other.value or other.element or other.events or other.masked):
+            return self  # an element to which 0 is added is still that element
+        if not (self.value or self.element or self.events or self.masked):
+            return other
         masked = self.masked + other.masked
         return Number(self.value + other.value, self.log, None, self.events + other.events, masked)
 
     __radd__ = __add__
 
     def __neg__(self) -> Number:
-        return Number(-self.value, self.log, None, self.events, self.masked)
+        return Number(-self.value, self.log, self.element, self.events, self.masked)
 
     def __sub__(self, other: Any) -> Number:
         return self + -self._number(other)

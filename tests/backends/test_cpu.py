@@ -557,7 +557,7 @@ def test_which_layers_are_depthwise():
     long = ConvShape(**keys, iw=20_000, ic=2, oc=2, groups=2)
     assert not depthwise.fits(long)
     for operator in OPERATORS:
-        check(operator, long, dtypes=("float32",))
+        check_arrays(operator, long, *operands(operator, long), by_plain(operator, long))
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -575,8 +575,10 @@ def test_depthwise_filter_gradient_in_parts():
     x, w, y = strides
     parts = {depthwise.sizes_of("conv2d_weight", shape, x, w, y, 4, threads).named.parts for threads in (1, 2, 3)}
     assert len(parts) == 1 and parts.pop() > 1
-    for order in (NHWC, NCHW):
-        check("conv2d_weight", shape, ((order, 1),) * 3)
+    wanted = by_plain("conv2d_weight", shape)
+    for order, dtype in product((NHWC, NCHW), DTYPES):
+        pair = [placed(array, order, 1) for array in operands("conv2d_weight", shape, dtype)]
+        check_arrays("conv2d_weight", shape, *pair, wanted, order)
 
 
 def test_large_results_begin_with_a_cache_line():
