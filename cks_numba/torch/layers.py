@@ -73,7 +73,8 @@ class _Transposed(_SkipsZeros, _ConvTransposeNd):
         elif torch.onnx.is_in_onnx_export():  # the file has a ConvTranspose
             result = super().forward(input, output_size)
         else:
-            sizes = self.stride, self.padding, self.kernel_size, len(self.kernel_size), self.dilation
+            axes = len(self.kernel_size)
+            sizes: tuple[Any, ...] = self.stride, self.padding, self.kernel_size, axes, self.dilation
             added = self._output_padding(input, output_size, *sizes)
             how = self.stride, self.padding, added, self.groups, self.dilation
             result = self._function("conv_transpose{}d")(input, self.weight, self.bias, *how)
@@ -91,7 +92,7 @@ class CKSConv1d(_Convolution, nn.Conv1d):
     torch.Size([2, 8, 50])
     """
 
-    replaces = nn.Conv1d
+    replaces: ClassVar[type[_ConvNd]] = nn.Conv1d
 
 
 class CKSConv2d(_Convolution, nn.Conv2d):
@@ -111,7 +112,7 @@ class CKSConv2d(_Convolution, nn.Conv2d):
     True
     """
 
-    replaces = nn.Conv2d
+    replaces: ClassVar[type[_ConvNd]] = nn.Conv2d
 
 
 class CKSConv3d(_Convolution, nn.Conv3d):
@@ -124,7 +125,7 @@ class CKSConv3d(_Convolution, nn.Conv3d):
     torch.Size([2, 8, 3, 3, 3])
     """
 
-    replaces = nn.Conv3d
+    replaces: ClassVar[type[_ConvNd]] = nn.Conv3d
 
 
 class CKSConvTranspose1d(_Transposed, nn.ConvTranspose1d):
@@ -137,7 +138,7 @@ class CKSConvTranspose1d(_Transposed, nn.ConvTranspose1d):
     torch.Size([2, 8, 100])
     """
 
-    replaces = nn.ConvTranspose1d
+    replaces: ClassVar[type[_ConvNd]] = nn.ConvTranspose1d
 
 
 class CKSConvTranspose2d(_Transposed, nn.ConvTranspose2d):
@@ -150,7 +151,7 @@ class CKSConvTranspose2d(_Transposed, nn.ConvTranspose2d):
     torch.Size([2, 8, 12, 12])
     """
 
-    replaces = nn.ConvTranspose2d
+    replaces: ClassVar[type[_ConvNd]] = nn.ConvTranspose2d
 
 
 class CKSConvTranspose3d(_Transposed, nn.ConvTranspose3d):
@@ -163,7 +164,7 @@ class CKSConvTranspose3d(_Transposed, nn.ConvTranspose3d):
     torch.Size([2, 8, 12, 12, 12])
     """
 
-    replaces = nn.ConvTranspose3d
+    replaces: ClassVar[type[_ConvNd]] = nn.ConvTranspose3d
 
 
 # --- subclasses of torch's own layers -------------------------------------------------------------
@@ -195,5 +196,5 @@ def _reduce(layer: Any, protocol: Any) -> Any:
     return made, arguments, *state
 
 
-def _new(kind: type[nn.Module], *arguments: Any) -> Any:
+def _new(kind: Any, *arguments: Any) -> Any:
     return skipping(kind).__new__(skipping(kind), *arguments)

@@ -175,8 +175,9 @@ def _empty(by: int) -> Callable[..., Tensor]:
 
 def y_size(x: Sequence[Any], w: Sequence[Any], how: Sequence[Any]) -> tuple[Any, ...]:
     """Size of y for those of x and w; the number of images may be symbolic, the other sizes are known."""
-    sizes = [buffers.channels_last([*map(int, size)], LAYOUTS[len(w) - 2][1]) for size in ((1, *x[1:]), w)]
-    shape = ConvShape.of(*sizes, **_named(how))
+    layout = LAYOUTS[len(w) - 2][1]
+    image, filters = (buffers.channels_last([*map(int, size)], layout) for size in ((1, *x[1:]), w))
+    shape = ConvShape.of(image, filters, **_named(how))
     return x[0], shape.oc, *(axis.outputs for axis in shape.axes)
 
 
@@ -252,7 +253,7 @@ def _transformed(by: int) -> Any:
         ctx.save_for_forward(*_tensors(_parts(by, inputs)[0]))
         ctx.set_materialize_grads(False)  # the tangent of a constant is None
 
-    rules = {
+    rules: dict[str, Callable[..., Any]] = {
         "forward": lambda *arguments: _operator(by, arguments)(*arguments),
         "setup_context": setup_context,
         "backward": _backward(by),

@@ -178,6 +178,17 @@ def test_transposed_layers_by_the_size_of_the_result(tmp_path, options, size, pa
     assert row.of("forward").useful == pairs
 
 
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_transposed_layers_of_every_number_of_axes(tmp_path, axes, groups):
+    size, more = (4, 5, 3)[:axes], [1, 0, 1][:axes]
+    options = dict(strides=[2] * axes, pads=[1, 0, 1][:axes] * 2, output_padding=more, group=groups)
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], **options)
+    model = model_of([node], {"x": [1, 4, *size]}, [ones((4, 3, *[3] * axes), "w")])
+    (row,) = rows_of(tmp_path, model)
+    assert row.of("forward").useful == real_pairs(model, (1, 4, *size))
+
+
 def up(before, after, scaled):
     """Nodes of an upsampling to the size of a map, as exporters write them."""
     size = [

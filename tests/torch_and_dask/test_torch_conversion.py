@@ -47,6 +47,50 @@ def same_before_and_after(layer, x, **options):
     torch.testing.assert_close(results(plain, x), before)
 
 
+# --- networks of signals and volumes ----------------------------------------------------------
+class Waves(nn.Module):
+    """Dilated convolutions of a signal with gates and a residual, as in WaveNet, and an upsampled result."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv1d(3, 8, 1)
+        self.gates = nn.ModuleList(nn.Conv1d(8, 16, 2, dilation=2**k, padding=2**k) for k in range(3))
+        self.up = nn.ConvTranspose1d(8, 2, 8, 4, 2)
+
+    def forward(self, x):
+        x = self.first(x)
+        for gate in self.gates:
+            a, b = gate(x)[..., : x.shape[-1]].chunk(2, 1)
+            x = x + a.tanh() * b.sigmoid()
+        return self.up(x)
+
+
+def volumes():
+    """An encoder and a decoder of volumes, as in a 3-D U-Net without its skips."""
+    down = [nn.Conv3d(3, 4, 3, 2, 1), nn.BatchNorm3d(4), nn.ReLU(), nn.Conv3d(4, 8, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*down, nn.ConvTranspose3d(8, 4, 2, 2), nn.Conv3d(4, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("make", "size", "format_"),
+    [
+        (Waves, (2, 3, 20), torch.contiguous_format),
+        (volumes, (2, 3, 6, 4, 8), torch.contiguous_format),
+        (volumes, (2, 3, 6, 4, 8), torch.channels_last_3d),
+    ],
+    ids=str,
+)
+def test_networks_of_signals_and_volumes(make, size, format_):
+    torch.manual_seed(0)
+    model, x = (item.to(dtype=DOUBLE, memory_format=format_) for item in (make(), torch.randn(size)))
+    before = results(model, x.requires_grad_())
+    _, report = ct.convert(model, tuple(x.shape), threshold=1)
+    assert len(report.swapped) == (5 if make is Waves else 4)
+    torch.testing.assert_close(results(model, x), before)
+    ct.revert(model)
+    torch.testing.assert_close(results(model, x), before)
+
+
 # --- filters that are computed ------------------------------------------------------------------
 NORMALISED = {
     "weight_norm": parametrizations.weight_norm,
