@@ -337,7 +337,10 @@ def _transposed(
     mapped = transposed_size(y.shape[2:], weight.shape[2:], strides, pads, dilations, output_padding)
     size = (y.shape[0], weight.shape[1] * how[3], *mapped)
     _check_bias(bias, size[1])
-    x = apply(0, size, weight, _reaching(y, size, weight, how), *how, bias)
+    added = checks.integers("output_padding", output_padding, 0, axes)
+    if any(more >= step for more, step in zip(added, strides, strict=True)):
+        y = _reaching(y, size, weight, how)
+    x = apply(0, size, weight, y, *how, bias)
     return x[0] if unbatched else x
 
 
@@ -408,8 +411,7 @@ def _reaching(y: Tensor, size: tuple[Any, ...], weight: Tensor, how: tuple[Any, 
     """
     wanted = y_size(size, weight.shape, how)
     missing = [more - there for more, there in zip(wanted[2:], y.shape[2:], strict=True)]
-    around = [side for more in reversed(missing) for side in (0, more)]  # torch begins with the last axis
-    return nn.functional.pad(y, around) if any(missing) else y
+    return nn.functional.pad(y, [side for more in reversed(missing) for side in (0, more)])  # the last axis is first
 
 
 def _check_bias(bias: Tensor | None, channels: int) -> None:

@@ -10,6 +10,7 @@ One code serves every number of spatial axes: the arguments of an operator have 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -165,7 +166,7 @@ def _empty(by: int) -> Callable[..., Tensor]:
     def empty(*arguments: Any) -> Tensor:
         given, how, _ = _parts(by, arguments)
         operands = _tensors(given)
-        size = given[by] if by < 2 else y_size(operands[0].shape, operands[1].shape, how)
+        size = given[by] if by < 2 else _y_size(operands[0].shape, operands[1].shape, how)
         like = operands[0]
         format_ = LAST[like.dim()] if _is_last(operands) else torch.contiguous_format
         return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=format_)
@@ -179,6 +180,16 @@ def y_size(x: Sequence[Any], w: Sequence[Any], how: Sequence[Any]) -> tuple[Any,
     image, filters = (buffers.channels_last([*map(int, size)], layout) for size in ((1, *x[1:]), w))
     shape = ConvShape.of(image, filters, **_named(how))
     return x[0], shape.oc, *(axis.outputs for axis in shape.axes)
+
+
+def _y_size(x: Sequence[Any], w: Sequence[Any], how: Sequence[Any]) -> tuple[Any, ...]:
+    """The same from a table of the sizes that are known already, which torch.compile would not look into."""
+    return x[0], *_known_y_size((*map(int, x[1:]),), (*map(int, w),), *_named(how).values())
+
+
+@lru_cache(maxsize=1024)
+def _known_y_size(x: tuple[int, ...], w: tuple[int, ...], *how: Any) -> tuple[int, ...]:
+    return y_size((1, *x), w, how)[1:]
 
 
 def _run(by: int) -> Callable[..., Tensor]:
