@@ -19,8 +19,7 @@ from numba.core.errors import NumbaError
 
 from ... import checks
 from ...geometry import ConvShape
-from . import bounds, depthwise, gather, plain, unpacked, weight
-from .registers import CHECKED
+from . import bounds, depthwise, gather, plain, registers, unpacked, weight
 
 Array = np.ndarray[Any, Any]
 _CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU", "numba"), ("numba", "numpy", "checked"))
@@ -51,7 +50,7 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
     if not COMPILED:
         plain.run(operator, shape, first, second, out)
         return
-    if CHECKED:
+    if registers.CHECKED:
         first, second = bounds.only_read(first), bounds.only_read(second)
     try:
         if depthwise.fits(shape):
