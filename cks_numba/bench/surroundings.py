@@ -28,6 +28,8 @@ from . import accuracy, results
 
 LAYER = ConvShape(n=32, ih=16, iw=16, ic=64, oc=64, fh=3, fw=3, padding=1)
 CALLS = 40
+PAUSES = 0.001, 0.02, 1.0
+"""Seconds."""
 HALF = 0.5
 """Cores' worth of CPU time of the quota."""
 
@@ -46,7 +48,7 @@ def call() -> float:
     return time.perf_counter() - begin
 
 
-def calls(pause: float = 0, count: int = CALLS) -> list[float]:
+def calls(pause: float, count: int) -> list[float]:
     """Seconds of some calls, each after a pause, and after one that is not counted."""
     call()
     found = []
@@ -110,6 +112,7 @@ def join(group: Path, chosen: int = 0) -> None:
     group.write_text(str(os.getpid()), encoding="utf-8")
     threads.quota.cache_clear()
     compiled.affordable.cache_clear()
+    os.environ.pop("NUMBA_NUM_THREADS", None)
     if chosen:
         os.environ["NUMBA_NUM_THREADS"] = str(chosen)
 
@@ -124,30 +127,29 @@ def in_a_child(work: Callable[[], list[float]], prepare: Callable[[], object] | 
 
 def rows() -> Iterator[tuple[str, list[float]]]:
     """Name each of the surroundings and yield the seconds of its calls."""
-    yield "one call after the other", in_a_child(calls)
+    at_once = partial(calls, 0, CALLS)
+    yield "one call after the other", in_a_child(at_once)
     yield "the first call of a forked child", [in_a_child(first_call)[0] for _ in range(9)]
-    for pause in (0.001, 0.02, 1):
-        yield (
-            f"each after {1000 * pause:g} ms without work",
-            in_a_child(partial(calls, pause, 10 if pause == 1 else CALLS)),
-        )
+    for pause in PAUSES:
+        count = min(CALLS, round(10 / pause))
+        yield f"each after {1000 * pause:g} ms without work", in_a_child(partial(calls, pause, count))
     with busy_cores():
-        yield "beside a busy process on each core", in_a_child(calls)
-        yield "the same under nice -n 19", in_a_child(partial(calls, count=5), partial(os.nice, 19))
+        yield "beside a busy process on each core", in_a_child(at_once)
+        yield "the same under nice -n 19", in_a_child(partial(calls, 0, 5), partial(os.nice, 19))
     with ExitStack() as stack:
         try:
             group = stack.enter_context(half_a_core())
         except OSError as error:
             print(f"half a core is not measured: {error}", file=sys.stderr)
             return
-        yield f"a quota of {HALF:g} cores, 1 thread (the default there)", in_a_child(calls, partial(join, group))
+        yield f"a quota of {HALF:g} cores, 1 thread (the default there)", in_a_child(at_once, partial(join, group))
         chosen = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-        yield f"the same with {chosen} threads", in_a_child(calls, partial(join, group, chosen))
+        yield f"the same with {chosen} threads", in_a_child(at_once, partial(join, group, chosen))
 
 
 def main() -> None:
     """Print the table."""
-    calls(count=3)  # compiles, and starts the threads of this process
+    calls(0, 3)  # compiles, and starts the threads of this process
     count = compiled.affordable(compiled.threads_of_numba())
     print(f"{results.machine()}, {count} threads, {results.versions(('numba',))}\n")
     print("| surroundings | median ms | worst ms |\n|---|---|---|")

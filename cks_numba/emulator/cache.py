@@ -128,9 +128,20 @@ def fingerprint(*parts: Any) -> str | None:
 
 
 def cache_folder() -> Path:
-    """The folder of the PTX that is kept: below NUMBA_CACHE_DIR, or where the system keeps a user's caches."""
+    """The folder of the PTX that is kept: below NUMBA_CACHE_DIR, or where the system keeps a user's caches.
+
+    Raises
+    ------
+    FileNotFoundError
+        For a user without a home, for whom the system names a folder "~".
+    """
     name, below = "cks_numba_emulator", os.environ.get("NUMBA_CACHE_DIR")
-    return Path(below, name) if below else Path(AppDirs(name, appauthor=False).user_cache_dir)
+    if below:
+        return Path(below, name)
+    folder = Path(AppDirs(name, appauthor=False).user_cache_dir)
+    if not folder.is_absolute():
+        raise FileNotFoundError("there is no home for a cache")
+    return folder
 
 
 def load(key: str) -> str | None:
@@ -168,8 +179,11 @@ _warned: set[Path] = set()
 
 
 def save(key: str, text: str) -> None:
-    """Keep a text under a key; a folder that takes nothing is one warning."""
-    folder, data = cache_folder(), text.encode()
+    """Keep a text under a key, if there is a folder for it; one that takes nothing is a warning, once."""
+    try:
+        folder, data = cache_folder(), text.encode()
+    except FileNotFoundError:
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace(folder / f"{key}.ptx", hashlib.sha256(data).hexdigest().encode() + b"\n" + data)

@@ -585,6 +585,21 @@ def test_code_is_read_where_nothing_can_be_written(tmp_path):
         with_another_package(tmp_path, call, **nobody)
 
 
+def without_a_home(folder):
+    """Check a call of a user without a home, where Numba finds no other folder for its cache."""
+    places = compiled._Places._locator_classes
+    compiled._Places._locator_classes = [place for place in places if "UserWide" in place.__mro__[1].__name__]
+    assert len(compiled._Places._locator_classes) == 2
+    os.chdir(folder)
+    one_call_is_right()
+    assert not [*Path(folder).iterdir()]
+
+
+@NO_FORK
+def test_a_user_without_a_home_keeps_nothing(tmp_path):
+    in_a_process("test_processes", f"without_a_home({str(tmp_path)!r})", NUMBA_CACHE_DIR="", XDG_CACHE_HOME="~")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["zip", "without sources"])
 def test_a_package_that_is_no_folder_of_sources(form, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from cks_numba import flops
-from cks_numba.bench import axes, calls, cases, cpu, emulator, results, timing
+from cks_numba.bench import axes, calls, cases, cpu, emulator, results, surroundings, timing
 from cks_numba.commands import main
 from cks_numba.flops.text import put_between
 from cks_numba.geometry import OPERATORS, ConvShape, plan
@@ -249,3 +250,18 @@ def test_a_set_needs_pytorch(monkeypatch):
     monkeypatch.setattr(axes, "has_peer", lambda: False)
     with pytest.raises(RuntimeError, match="pip install torch"):
         axes.run(1, 1, 1, True, False, "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no os.fork on this system")
+def test_surroundings_have_a_row_each(monkeypatch, capsys):
+    monkeypatch.setattr(surroundings, "LAYER", ConvShape(n=2, ih=4, iw=4, ic=4, oc=4, fh=3, fw=3, padding=1))
+    monkeypatch.setattr(surroundings, "CALLS", 2)
+    monkeypatch.setattr(surroundings, "PAUSES", (0.001,))
+    surroundings.arrays.cache_clear()
+    surroundings.main()
+    out = capsys.readouterr().out
+    surroundings.arrays.cache_clear()
+    rows = [line.split(" | ") for line in out.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) in (5, 7)  # half a core needs the right to make a cgroup
+    assert all(0 < float(middle) <= float(worst.strip(" |")) for _, middle, worst in rows)

@@ -388,6 +388,16 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert not Path(os.devnull).is_file()
 
 
+def test_a_user_without_a_home_keeps_nothing(tmp_path, monkeypatch):
+    """dottxt-ai/outlines#1425: a container with a user whom it does not know. No folder is named "~"."""
+    for variable in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    cache.save("key", "text")
+    assert cache.load("key") is None and not [*tmp_path.iterdir()]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no limits of a process")
 def test_a_full_disk_leaves_the_old_report(tmp_path, capsys):
     import resource

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import errno
+import os
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 
 import pytest
@@ -95,3 +97,18 @@ def test_what_is_no_plain_file_is_written_to():
     with replacing(gallery.Path("/dev/null")) as file:
         file.write("text")
     assert not gallery.Path("/dev/null").is_file()
+
+
+@pytest.mark.parametrize(("number", "kept"), [(errno.EINVAL, "new"), (errno.ENOTSUP, "new"), (errno.EIO, "old")])
+def test_a_file_system_without_fsync(tmp_path, monkeypatch, number, kept):
+    """One that cannot be asked takes the file; one that fails does not."""
+
+    def fail(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "a"
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=str(path)) if kept == "old" else nullcontext(), replacing(path) as file:
+        file.write("new")
+    assert path.read_text() == kept and [*tmp_path.iterdir()] == [path]

@@ -298,23 +298,26 @@ def _compile(function: Any, signature: Any) -> Any:
     return owner
 
 
-def _readable(place: Any) -> Any:
-    """A kind of folder where Numba looks for its cache, which need not be writable if there is code in it."""
+def _place(kind: Any, writable: bool) -> Any:
+    """A kind of folder where Numba looks for its cache; if it need not be writable, there must be code in it."""
 
-    class Readable(place):  # type: ignore[misc]
+    class Place(kind):  # type: ignore[misc]
         def ensure_cache_path(self) -> None:
-            if not any(Path(self.get_cache_path()).glob("*.nbi")):
+            path = Path(self.get_cache_path())
+            # For a user without a home, Numba would make a folder "~" here. One that the user names may be relative.
+            if not path.is_absolute() and not numba.config.CACHE_DIR:  # type: ignore[attr-defined]
+                raise NotADirectoryError(path)
+            if writable or not any(path.glob("*.nbi")):
                 super().ensure_cache_path()
 
-    return Readable
+    return Place
 
 
 class _Places(CompileResultCacheImpl):
     """Where the cache may be: Numba's own places, which it can write to; if there is none, those that it can read."""
 
     _locator_classes: ClassVar[list[Any]] = [
-        *CompileResultCacheImpl._locator_classes,
-        *map(_readable, CompileResultCacheImpl._locator_classes),
+        _place(kind, writable) for writable in (True, False) for kind in CompileResultCacheImpl._locator_classes
     ]
 
 
