@@ -19,7 +19,7 @@ WHOLE = "(the model)"
 """Name of a layer that is the model itself."""
 OTHER = "not torch.nn's own"
 """Note of a convolution that no layer of torch's own computes."""
-SUBCLASS = "a subclass; subclasses=True swaps it"
+SUBCLASS = "unless subclasses=True"
 """Note of a layer whose class is not torch's own, but whose forward pass is."""
 PLAIN = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
 """Classes of torch.nn whose layers are swapped."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import sub
 from typing import Any
 
 import torch
@@ -302,7 +303,7 @@ def _convolution(
     if x.shape[1] != weight.shape[1] * how[3]:
         _refuse(_channels, x, weight, unbatched, how[3])
     _check_bias(bias, weight.shape[0])
-    y = apply(2, x, weight, *how, bias)
+    y = _written(x, weight, bias, how) if torch.onnx.is_in_onnx_export() else apply(2, x, weight, *how, bias)
     return y[0] if unbatched else y
 
 
@@ -326,7 +327,8 @@ def _transposed(
         return x
     input, weight, bias = _checked(input, weight, bias, *TRANSPOSED_AXES[axes])
     jit: Any = torch.jit  # The types of torch.jit do not list all its functions.
-    if jit.is_tracing():  # A trace has no place for a size that may change.
+    exports = torch.onnx.is_in_onnx_export()
+    if jit.is_tracing() and not exports:  # A trace has no place for a size that may change.
         raise NotImplementedError(f"torch.jit.trace does not record conv_transpose{axes}d: {INSTEAD}")
     unbatched = input.dim() == axes + 1
     y = input[None] if unbatched else input
@@ -338,9 +340,10 @@ def _transposed(
     size = (y.shape[0], weight.shape[1] * how[3], *mapped)
     _check_bias(bias, size[1])
     added = checks.integers("output_padding", output_padding, 0, axes)
-    if any(more >= step for more, step in zip(added, strides, strict=True)):
-        y = _reaching(y, size, weight, how)
-    x = apply(0, size, weight, y, *how, bias)
+    if exports:
+        x = _written_transposed(y, weight, bias, how, added)
+    else:
+        x = apply(0, size, weight, _reaching(y, size, weight, how, added), *how, bias)
     return x[0] if unbatched else x
 
 
@@ -404,14 +407,45 @@ def _how(
     return strides, tuple(side for pad in pads for side in pad), dilations, checks.integer("groups", groups, 1)
 
 
-def _reaching(y: Tensor, size: tuple[Any, ...], weight: Tensor, how: tuple[Any, ...]) -> Tensor:
+def _written(x: Tensor, weight: Tensor, bias: Tensor | None, how: tuple[Any, ...]) -> Tensor:
+    """The convolution as torch's own operator, for an ONNX file; that operator pads both ends alike."""
+    stride, padding, dilation, groups = how
+    before, after = padding[::2], padding[1::2]
+    if before != after:
+        x, before = nn.functional.pad(x, _from_last(before, after)), (0,) * len(stride)
+    y: Tensor = getattr(nn.functional, f"conv{len(stride)}d")(x, weight, bias, stride, before, dilation, groups)
+    return y
+
+
+def _written_transposed(
+    y: Tensor, weight: Tensor, bias: Tensor | None, how: tuple[Any, ...], added: tuple[int, ...]
+) -> Tensor:
+    """The transposed convolution as torch's own operator, for an ONNX file; that operator crops both ends alike."""
+    stride, padding, dilation, groups = how
+    before, after = padding[::2], padding[1::2]
+    both = tuple(map(min, before, after))
+    function = getattr(nn.functional, f"conv_transpose{len(stride)}d")
+    x: Tensor = function(y, weight, bias, stride, both, added, groups, dilation)
+    for axis, (first, last) in enumerate(zip(map(sub, before, both), map(sub, after, both), strict=True), 2):
+        x = x.narrow(axis, first, x.shape[axis] - first - last) if first or last else x
+    return x
+
+
+def _from_last(before: Sequence[int], after: Sequence[int]) -> list[int]:
+    """Padding before and after each axis as torch's `pad` takes it, which begins with the last axis."""
+    return [side for pair in reversed([*zip(before, after, strict=True)]) for side in pair]
+
+
+def _reaching(y: Tensor, size: tuple[Any, ...], weight: Tensor, how: tuple[Any, ...], added: tuple[int, ...]) -> Tensor:
     """Pad y to the size of the output of a convolution whose input has this size.
 
     Nothing is missing unless output_padding is at least the stride; then a few positions of zeros are added at the end.
     """
+    if all(more < step for more, step in zip(added, how[0], strict=True)):
+        return y
     wanted = y_size(size, weight.shape, how)
     missing = [more - there for more, there in zip(wanted[2:], y.shape[2:], strict=True)]
-    return nn.functional.pad(y, [side for more in reversed(missing) for side in (0, more)])  # the last axis is first
+    return nn.functional.pad(y, _from_last([0] * len(missing), missing))
 
 
 def _check_bias(bias: Tensor | None, channels: int) -> None:

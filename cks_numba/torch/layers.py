@@ -6,7 +6,6 @@ import copyreg
 from functools import cache
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
@@ -50,15 +49,12 @@ class _Convolution(_SkipsZeros):
         return result
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        result: Tensor
-        if torch.onnx.is_in_onnx_export():  # the file has a Conv
-            result = super()._conv_forward(input, weight, bias)
-            return result
         padding: Any = self.padding
         if self.padding_mode != "zeros":
             around = self._reversed_padding_repeated_twice
             input, padding = nn.functional.pad(input, around, mode=self.padding_mode), 0
-        result = self._function("conv{}d")(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+        how = self.stride, padding, self.dilation, self.groups
+        result: Tensor = self._function("conv{}d")(input, weight, bias, *how)
         return result
 
 
@@ -70,14 +66,12 @@ class _Transposed(_SkipsZeros, _ConvTransposeNd):
         result: Tensor
         if self._is_traced(input):
             result = self._leaf(input, output_size)
-        elif torch.onnx.is_in_onnx_export():  # the file has a ConvTranspose
-            result = super().forward(input, output_size)
-        else:
-            axes = len(self.kernel_size)
-            sizes: tuple[Any, ...] = self.stride, self.padding, self.kernel_size, axes, self.dilation
-            added = self._output_padding(input, output_size, *sizes)
-            how = self.stride, self.padding, added, self.groups, self.dilation
-            result = self._function("conv_transpose{}d")(input, self.weight, self.bias, *how)
+            return result
+        axes = len(self.kernel_size)
+        sizes: tuple[Any, ...] = self.stride, self.padding, self.kernel_size, axes, self.dilation
+        added = self._output_padding(input, output_size, *sizes)
+        how = self.stride, self.padding, added, self.groups, self.dilation
+        result = self._function("conv_transpose{}d")(input, self.weight, self.bias, *how)
         return result
 
 

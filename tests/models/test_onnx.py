@@ -179,10 +179,9 @@ def test_transposed_layers_by_the_size_of_the_result(tmp_path, options, size, pa
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
-@pytest.mark.parametrize("groups", [1, 2])
-def test_transposed_layers_of_every_number_of_axes(tmp_path, axes, groups):
+def test_transposed_layers_of_every_number_of_axes(tmp_path, axes):
     size, more = (4, 5, 3)[:axes], [1, 0, 1][:axes]
-    options = dict(strides=[2] * axes, pads=[1, 0, 1][:axes] * 2, output_padding=more, group=groups)
+    options = dict(strides=[2] * axes, pads=[1, 0, 1][:axes] * 2, output_padding=more)
     node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], **options)
     model = model_of([node], {"x": [1, 4, *size]}, [ones((4, 3, *[3] * axes), "w")])
     (row,) = rows_of(tmp_path, model)

@@ -631,7 +631,7 @@ def test_every_layer_is_listed_with_the_reason():
         "shared": "swap",
         "up": "swap",
         "one": "swap",
-        "three": "no: below 1.15",
+        "three": "swap",
         "lost": "no: not reached",
     }
     rows = {row.name: row for row in report.rows}

@@ -120,17 +120,37 @@ def test_torchscript_works_or_says_what_to_do(axes):
     torch.testing.assert_close(torch.jit.script(ct.revert(model))(x), model(x))
 
 
+class Called(nn.Module):
+    """A convolution and a transposed one by functions, with more padding at one end than at the other."""
+
+    def __init__(self, axes):
+        super().__init__()
+        self.axes, self.w = axes, nn.Parameter(torch.randn(4, 3, *[3] * axes) / 3**axes)
+
+    def forward(self, x):
+        down, up = (getattr(ct, f"{name}{self.axes}d") for name in ("conv", "conv_transpose"))
+        padding = ((1, 2), (0, 1), (2, 0))[: self.axes]
+        y = up(down(x, self.w, stride=2, padding=padding), self.w, stride=2, padding=padding, output_padding=1)
+        return up(down(y, self.w, padding="same"), self.w)
+
+
+def called(axes):
+    torch.manual_seed(0)
+    return Called(axes), torch.randn(2, 3, *[8] * axes)
+
+
 @pytest.mark.parametrize("dynamo", [False, True])
 @pytest.mark.filterwarnings("ignore")  # of torch's exporters, about each other
+@pytest.mark.parametrize("make", [converted, called])
 @AXES
-def test_onnx_has_the_nodes_of_torch(axes, dynamo):
+def test_onnx_has_the_nodes_of_torch(axes, make, dynamo):
     """Both exporters write torch's own operators, and the file computes what the model does."""
     onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install cks-numba[onnx])")
     if dynamo:
         pytest.importorskip("onnxscript", reason="onnxscript is not installed (pip install onnxscript)")
     from onnx.reference import ReferenceEvaluator
 
-    model, x = converted(axes)
+    model, x = make(axes)
     file = io.BytesIO()
     torch.onnx.export(model, (x,), file, dynamo=dynamo)
     written = onnx.load_from_string(file.getvalue())
@@ -138,7 +158,7 @@ def test_onnx_has_the_nodes_of_torch(axes, dynamo):
     assert "Conv" in kinds and "ConvTranspose" in kinds and not any("cks" in kind.lower() for kind in kinds)
     (name,) = (value.name for value in written.graph.input)
     (y,) = ReferenceEvaluator(written).run(None, {name: x.numpy()})
-    torch.testing.assert_close(torch.from_numpy(y), model(x), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.from_numpy(y), model(x), atol=1e-4, rtol=1e-4)
 
 
 @AXES
