@@ -109,13 +109,13 @@ class Number:
         return power
 
     def __add__(self, other: Any) -> Number:
-        other = self._number(other)
-        if not (other.value or other.element or other.events or other.masked):
+        added = self._number(other)
+        if not (added.value or added.element or added.events or added.masked):
             return self  # an element to which 0 is added is still that element
         if not (self.value or self.element or self.events or self.masked):
-            return other
-        masked = self.masked + other.masked
-        return Number(self.value + other.value, self.log, None, self.events + other.events, masked)
+            return added
+        masked = self.masked + added.masked
+        return Number(self.value + added.value, self.log, None, self.events + added.events, masked)
 
     __radd__ = __add__
 
