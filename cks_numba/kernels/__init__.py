@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import checks
 from ..geometry import ConvShape
-from . import conv_v2, ks_deconv, sk_dilated, tensor
+from . import conv_v2, ks_deconv, sk_dilated, tensor, three_axes
 from .elementwise import launch_add_bias
 from .launch import Launch
 
@@ -71,7 +71,7 @@ def launches(
         _check_bias(operator, bias, arrays[2])
     if 0 in arrays[2].shape:
         return []
-    build = BY_OPERATOR[operator].RUNGS[rung]
+    build = _rungs(operator, len(shape.axes))[rung]
     if rung == "tensor" and bias is not None:
         built = build(shape, *arrays, bias)
     else:
@@ -81,6 +81,11 @@ def launches(
     for launch in built:
         checks.grid(launch.name, launch.grid)
     return built
+
+
+def _rungs(operator: str, axes: int) -> dict[str, Any]:
+    """Return the builders of launches by rung; the last rungs have one for any number of axes."""
+    return BY_OPERATOR[operator].RUNGS | (three_axes.BY_OPERATOR[operator] if axes == 3 else {})
 
 
 def _check_bias(operator: str, bias: Any, out: Any) -> None:

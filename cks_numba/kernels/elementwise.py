@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..geometry import ConvShape
@@ -29,16 +30,37 @@ def insert_zeros(src, out, before_h, before_w, step_h, step_w):
         out[n, h, w, c] = 0
 
 
-def zeros_inserted(name: str, src: Any, height: int, width: int, before: Any, step: Any) -> tuple[Any, Launch]:
+@cuda.jit
+def insert_zeros_3d(src, out, before_d, before_h, before_w, step_d, step_h, step_w):
+    """The same over three axes."""
+    index = cuda.grid(1)
+    if index >= out.size:
+        return
+    n, d, h, w = unravel(index // out.shape[4], out.shape[1], out.shape[2], out.shape[3])
+    c = index % out.shape[4]
+    sd, sh, sw = (d - before_d) // step_d, (h - before_h) // step_h, (w - before_w) // step_w
+    real = d - before_d == sd * step_d and h - before_h == sh * step_h and w - before_w == sw * step_w
+    real = real and 0 <= sd and sd < src.shape[1] and 0 <= sh and sh < src.shape[2] and 0 <= sw and sw < src.shape[3]
+    if real:
+        out[n, d, h, w, c] = src[n, sd, sh, sw, c]
+    else:
+        out[n, d, h, w, c] = 0
+
+
+ADD_ZEROS = {2: insert_zeros, 3: insert_zeros_3d}
+"""The kernels that make an array with padded or inserted zeros, by the number of spatial axes."""
+
+
+def zeros_inserted(name: str, src: Any, size: Sequence[int], before: Any, step: Any) -> tuple[Any, Launch]:
     """Allocate an array for src with zeros around or between its elements; return it and the launch that fills it."""
-    out = scratch(src, (src.shape[0], height, width, src.shape[3]))
-    return out, one_thread_each(name, insert_zeros, out, (src, out, *before, *step))
+    out = scratch(src, (src.shape[0], *size, src.shape[-1]))
+    return out, one_thread_each(name, ADD_ZEROS[len(size)], out, (src, out, *before, *step))
 
 
 def padded(x: Any, shape: ConvShape) -> tuple[Any, Launch]:
     """Allocate an array for x with its padding; return it and the launch that fills it."""
-    height, width = (axis.before + axis.size + axis.after for axis in (shape.h, shape.w))
-    return zeros_inserted("pad x", x, height, width, (shape.h.before, shape.w.before), (1, 1))
+    size = [axis.before + axis.size + axis.after for axis in shape.axes]
+    return zeros_inserted("pad x", x, size, [axis.before for axis in shape.axes], [1] * len(size))
 
 
 # --- channel groups as long as the tensor rung needs them -----------------------------------------

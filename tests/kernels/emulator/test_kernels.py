@@ -7,15 +7,16 @@ import re
 
 import numpy as np
 import pytest
-from reference import HARD_SHAPES, brute_force, integers, random_shape
+from reference import HARD_SHAPES, HARD_VOLUMES, brute_force, integers, random_shape
 
 from cks_numba import kernels
 from cks_numba.emulator import check_kernel, hooks
 from cks_numba.geometry import OPERATORS, ConvShape
-from cks_numba.kernels import elementwise, tiled
+from cks_numba.kernels import elementwise, three_axes, tiled
 from cks_numba.kernels.tiled import gemm
 
 ORDERS = ("forward", "reverse", 1)
+FIRST_RUNGS = tuple(three_axes.BY_OPERATOR["conv2d"])
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +131,41 @@ def test_no_image_gives_a_filter_gradient_of_zeros(rung):
     check("conv2d_weight", shape, lambda *arrays: kernels.launches("conv2d_weight", shape, arrays, rung=rung))
 
 
+@pytest.mark.parametrize("name", HARD_VOLUMES)
+@pytest.mark.parametrize("rung", FIRST_RUNGS)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_hard_volumes(operator, rung, name):
+    shape = HARD_VOLUMES[name]
+    check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, rung=rung))
+
+
+@pytest.mark.parametrize("rung", FIRST_RUNGS)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_random_volumes(operator, rung):
+    rng = random.Random(3)
+    for _ in range(10):
+        shape = random_shape(rng, size=5, axes=3)
+        check(operator, shape, lambda *arrays, s=shape: kernels.launches(operator, s, arrays, rung=rung))
+
+
+@pytest.mark.parametrize("rung", FIRST_RUNGS)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_volumes_in_float64_and_without_an_image(operator, rung):
+    shape = HARD_VOLUMES["odd sizes, stride does not divide"]
+    check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, rung=rung), "float64")
+    none = ConvShape.of((0, 3, 4, 4, 3), (2, 2, 3, 2, 3), stride=2, padding=1)
+    check(operator, none, lambda *arrays: kernels.launches(operator, none, arrays, rung=rung))
+
+
+@pytest.mark.parametrize("rung", ["shared", "grouped", "register_tile"])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_volumes_after_whole_tiles(operator, rung):
+    """Rows, columns and terms of a group need several tiles each, and the last one is never whole."""
+    padding = ((1, 0), (0, 0), (0, 0))
+    shape = ConvShape.of((3, 2, 4, 6, 2 * 67), (2 * 69, 2, 1, 2, 67), padding=padding, groups=2)
+    check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, rung=rung))
+
+
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_same_bits_twice(operator):
     shape = ConvShape(n=9, ih=9, iw=9, ic=3, oc=4, fh=3, fw=3, padding=1)
@@ -152,17 +188,26 @@ def test_same_bits_twice(operator):
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("rung", kernels.SIMULATED_RUNGS)
 def test_float32_kernels_hold_no_float64_and_no_atomics(operator, rung):
-    shape = HARD_SHAPES["odd sizes, stride does not divide"]
-    for item in kernels.launches(operator, shape, integers(operator, shape, "float32"), rung=rung):
-        ptx = hooks.ptx_of(item.kernel, item.args)
-        assert re.search(r"\.f64|\b(atom|red)\.", ptx) is None
-        assert rung == "with_zeros" or "fma.rn.f32" in ptx or item.kernel is gemm.sum_parts
+    shapes = [HARD_SHAPES["odd sizes, stride does not divide"]]
+    shapes += [HARD_VOLUMES["odd sizes, stride does not divide"]] if rung in FIRST_RUNGS else []
+    for shape in shapes:
+        for item in kernels.launches(operator, shape, integers(operator, shape, "float32"), rung=rung):
+            ptx = hooks.ptx_of(item.kernel, item.args)
+            assert re.search(r"\.f64|\b(atom|red)\.", ptx) is None
+            assert rung == "with_zeros" or "fma.rn.f32" in ptx or item.kernel is gemm.sum_parts
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        ConvShape(n=8, ih=4, iw=4, ic=16, oc=16, fh=3, fw=3, padding=1),
+        ConvShape.of((8, 3, 3, 3, 16), (16, 2, 3, 3, 16), padding=1),
+    ],
+    ids=["images", "volumes"],
+)
 @pytest.mark.parametrize("rung", ["shared", "grouped", "register_tile"])
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_no_bank_conflicts(operator, rung):
-    shape = ConvShape(n=8, ih=4, iw=4, ic=16, oc=16, fh=3, fw=3, padding=1)
+def test_no_bank_conflicts(operator, rung, shape):
     (item,) = kernels.launches(operator, shape, integers(operator, shape, "float32"), rung=rung)
     result = check_kernel(item.kernel, item.grid, item.block, *item.args)
     costs = [cost for cost in result.costs if cost.site.space == "shared"]
