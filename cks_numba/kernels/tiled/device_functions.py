@@ -24,8 +24,11 @@ from .vectors import load, load4, store, store4
 # --- whole numbers --------------------------------------------------------------------------------
 # Indices are unsigned and have 32 bits: a GPU has no instruction that divides 64 bits, and they take two registers.
 @cache
-def stepper(width: int) -> Any:
-    """Make the function that finds the term one chunk further on, as three digits, without a division."""
+def stepper(axes: int, width: int, channels: bool = False) -> Any:
+    """Make the function that finds the term one chunk further on, without a division.
+
+    A term has a digit more than there are `axes`. `channels` says that the last one counts channels, at least `width`.
+    """
 
     @device
     def carry(first, middle, last, middle_size, last_size):
@@ -34,8 +37,10 @@ def stepper(width: int) -> Any:
         return uint32(first + around), uint32(middle - around * middle_size), uint32(last - last_size)
 
     @device
-    def further(first, middle, last, by, middle_size, last_size):
+    def further(term, by, sizes):
         """Add `by`, the digits of BK. Kernels with loads of single elements have no registers for it, and count up."""
+        first, middle, last = term
+        middle_size, last_size = sizes
         if width == 4:
             last = uint32(last + by[2])
             over = uint32(last >= last_size)
@@ -49,18 +54,55 @@ def stepper(width: int) -> Any:
                 first, middle, last = carry(first, middle, last, middle_size, last_size)
         return first, middle, last
 
+    return further if axes == 2 else _stepper_of_four(width, channels, further)
+
+
+def _stepper_of_four(width: int, channels: bool, further_by_three: Any) -> Any:
+    """Make the same function for a term of four digits, from that for the last three."""
+
+    @device
+    def carried(digit, next_digit, size):
+        """Carry from the next digit, which is less than twice its size, to this one."""
+        over = uint32(next_digit >= size)
+        return uint32(digit + over), uint32(next_digit - over * size)
+
+    @device
+    def carry(term, sizes):
+        outer, first, middle, last = term
+        middle, last = carried(middle, last, sizes[2])
+        first, middle = carried(first, middle, sizes[1])
+        outer, first = carried(outer, first, sizes[0])
+        return outer, first, middle, last
+
+    @device
+    def further(term, by, sizes):
+        """Channels of at least four are carried twice at most, which takes fewer registers than the digits of BK."""
+        outer, first, middle, last = term
+        if width == 4 and not channels:
+            first, middle, last = further_by_three((first, middle, last), by[1:], sizes[1:])
+            outer, first = carried(uint32(outer + by[0]), first, sizes[0])
+            return outer, first, middle, last
+        term = outer, first, middle, uint32(last + uint32(BK))
+        if width == 4:
+            return carry(carry(term, sizes), sizes)
+        while term[3] >= sizes[2]:
+            term = carry(term, sizes)
+        return term
+
     return further
 
 
 @cache
-def offset_of(width: int, along_terms: bool) -> Any:
+def offset_of(axes: int, width: int, along_terms: bool) -> Any:
     """Make the function that says how far a term lies from the first one in memory, in runs of `width` elements."""
 
     @device
-    def offset(first, middle, last, steps):
+    def offset(term, steps):
         """Along terms, the last digit counts neighbours in memory."""
-        outer = int32(first * steps[0]) + int32(middle * steps[1])
-        return outer + int32(last // width if along_terms else last * steps[2])
+        outer = int32(term[0] * steps[0]) + int32(term[1] * steps[1])
+        if axes == 3:
+            outer += int32(term[2] * steps[2])
+        return outer + int32(term[-1] // width if along_terms else term[-1] * steps[-1])
 
     return offset
 
