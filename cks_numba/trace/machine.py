@@ -13,7 +13,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from itertools import product
-from types import FunctionType, SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,6 +85,8 @@ class Machine:
             return Whole(known.bitwidth, known.signed)
         if isinstance(value, numba_types.Float):
             return float
+        if isinstance(value, ModuleType):
+            return _Module(value, self)
         if hasattr(value, "twin"):  # an intrinsic names the plain Python function that does the same
             return value.twin
         if hasattr(value, "py_func"):  # a kernel or a device function
@@ -154,6 +156,16 @@ class Machine:
         return names[definition.name]
 
 
+class _Module:
+    """What a copied kernel sees in place of a module."""
+
+    def __init__(self, module: ModuleType, machine: Machine) -> None:
+        self._module, self._machine = module, machine
+
+    def __getattr__(self, name: str) -> Any:
+        return self._machine.plain(getattr(self._module, name))
+
+
 class _Barriers(ast.NodeTransformer):
     """A change of source: barriers become yields, and calls of functions with barriers become `yield from`."""
 
@@ -167,8 +179,15 @@ class _Barriers(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> Any:
         self.generic_visit(node)
-        called = self.names.get(node.func.id) if isinstance(node.func, ast.Name) else None
+        called = self._known(node.func)
         return ast.copy_location(ast.YieldFrom(node), node) if inspect.isgeneratorfunction(called) else node
+
+    def _known(self, function: ast.expr) -> Any:
+        """Return the function that ``name`` or ``module.name`` stands for."""
+        if isinstance(function, ast.Name):
+            return self.names.get(function.id)
+        inside = isinstance(function, ast.Attribute) and isinstance(self._known(function.value), _Module)
+        return getattr(self._known(function.value), function.attr) if inside else None
 
 
 def _places(sizes: Dim3) -> Iterator[Dim3]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from itertools import product
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -214,6 +216,25 @@ def test_zeros_behind_a_bounds_test_are_masked_products():
 @device
 def wait():
     cuda.syncthreads()
+
+
+HELPERS = ModuleType("helpers")
+HELPERS.wait = wait
+
+
+@cuda.jit
+def through_a_module(out):
+    tile = cuda.shared.array(4, out.dtype)
+    t = cuda.threadIdx.x
+    tile[3 - t] = t
+    HELPERS.wait()
+    out[t] = tile[t] + math.floor(1.5)
+
+
+def test_names_in_a_module_are_replaced_too():
+    out = blank(4, "float32", log := Log())
+    Machine(log).launch(through_a_module, (1,), (4,), (out,))
+    assert [float(number) for number in out.cells] == [4, 3, 2, 1]
 
 
 @cuda.jit
