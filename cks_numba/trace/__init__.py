@@ -246,11 +246,12 @@ def _run_all(launches: list[Launch], memory: _Memory) -> None:
 
 def _mark(made: Watched, name: str, kinds: np.ndarray[Any, Any]) -> None:
     """Tell the elements of a padded or zero-inserted array what they are."""
-    for index, number in np.ndenumerate(made.cells):
+    cells = made.cells.reshape(made.shape[0], *kinds.shape, made.shape[-1])  # the kernels have at least two axes
+    for index, number in np.ndenumerate(cells):
         kind = int(kinds[index[1:-1]])
         if (number.element is None) != (kind != REAL):
             raise AssertionError(f"{name}: the kernel and steps/ differ about element {index}")
-        made.cells[index] = Number(number.value, made.log, Element(name, index, kind))
+        cells[index] = Number(number.value, made.log, Element(name, index, kind))
 
 
 class _Memory:

@@ -2,9 +2,9 @@
 
 Read conv_v2.py, ks_deconv.py and sk_dilated.py first: each explains the rungs of one operator over two axes.
 
-``gather``   conv3d and conv3d_input: one code for both
-``weight``   conv3d_weight
-``axes``     an axis as numbers that a kernel reads
+``gather``    conv3d and conv3d_input: one code for both
+``weight``    conv3d_weight
+``equation``  an axis as numbers, and the equation solved along it
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..grouped import launch_groups
 from ..launch import TILE, Launch, one_thread_each
 from ..register_tile import BM, BN
 from . import gather, weight
-from .axes import axes_table
+from .equation import axes_table
 
 __all__ = ["BY_OPERATOR"]
 

@@ -25,7 +25,7 @@ from ..grouped import fixed, group_of_block, summed, third
 from ..jit import cuda, device, unravel
 from ..launch import TILE
 from ..register_tile import ACROSS, ALONG, BM, BN, TM, TN, add_term, clear
-from .axes import DILATION, STRIDE, after, four_digits, taps_of_phase, taps_on_x
+from .equation import DILATION, STRIDE, after, four_digits, taps_of_phase, taps_on_x
 
 
 @cache

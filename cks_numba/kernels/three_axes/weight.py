@@ -9,7 +9,7 @@ from ..grouped import fixed, group_of_block, summed, third
 from ..jit import cuda, unravel
 from ..launch import TILE
 from ..register_tile import ALONG, BM, BN, TM, TN, add_term, clear
-from .axes import DILATION, after, four_digits, outputs_on_x
+from .equation import DILATION, after, four_digits, outputs_on_x
 
 
 # --- 1. with_zeros --------------------------------------------------------------------------------
