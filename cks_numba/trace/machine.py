@@ -186,8 +186,10 @@ class _Barriers(ast.NodeTransformer):
         """Return the function that ``name`` or ``module.name`` stands for."""
         if isinstance(function, ast.Name):
             return self.names.get(function.id)
-        inside = isinstance(function, ast.Attribute) and isinstance(self._known(function.value), _Module)
-        return getattr(self._known(function.value), function.attr) if inside else None
+        if isinstance(function, ast.Attribute):
+            module = self._known(function.value)
+            return getattr(module, function.attr) if isinstance(module, _Module) else None
+        return None
 
 
 def _places(sizes: Dim3) -> Iterator[Dim3]:
