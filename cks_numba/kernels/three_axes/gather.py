@@ -10,7 +10,7 @@ operator          ``src``  ``out``  columns            terms, at each tap
 ================  =======  =======  =================  ====================
 
 A function here makes the kernel of a rung, of ``conv3d`` (`forward`) or of ``conv3d_input``. Each kernel is the one of
-conv_v2.py or ks_deconv.py with one loop more.
+conv_v2.py or ks_deconv.py with one loop more. An index of src is called d, h, v, because w is the filter.
 """
 
 from __future__ import annotations
