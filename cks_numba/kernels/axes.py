@@ -1,6 +1,7 @@
-"""Indices over two or three spatial axes: device functions for kernels that are made for a number of axes.
+"""Kernels for two or three spatial axes: what is done for the axis of depth, and what the compiler drops without it.
 
-A tuple with an entry for each axis is in the order of the axes of an array: (row, column) or (depth, row, column).
+The text of such a kernel has three axes. It is made for a number of axes, and over two the depth is one element: its
+size is 1 and its index is 0. Both are constants, so the machine code has no trace of them.
 """
 
 from __future__ import annotations
@@ -10,170 +11,98 @@ from typing import Any, NamedTuple
 
 from numba import int32, uint32
 
-from ..plan_table import COLUMNS, COUNT, DEPTH, FIXED, FIXED_STEP, ROWS, SUMMED, TERMS, THIRD, THIRD_FIXED
+from ..plan_table import DEPTH
 from . import grouped
 from .jit import device
 
 
 class Axes(NamedTuple):
-    """A number of axes, and the device functions for it; `table` is that of a plan, and `g` a group of it.
+    """A number of axes, and the device functions that differ by it.
 
     Attributes
     ----------
     number : int
         Two or three.
-    counts, terms : device functions of table and g
-        Positions of each axis; and terms, where no term counts as one, so that they may divide.
-    terms_of_all : device function of table and g
-        Terms of all axes together, which may be 0.
-    product : device function of a tuple
-        The product of its entries.
-    digits : device function of a number and the sizes of its last digits, as many as axes
-        The number, written with a first digit that has no limit, and these.
-    summed : device function of table and g
-        The index that counts the terms, at the first term.
-    third, fixed : device functions of table, g and a position
-        The index that follows from a position and the first term; and the index of the result.
-    inside, pixel : device functions of an array and a place, or of an array, an image and a place
-        How many pixels lie before a place: in its image, and in the whole array.
-    steps : device function of three numbers
-        Those for depth, rows and columns, without that for depth where there is none.
+    depth : device function of table, g, a column and a number
+        What the table of a plan says in this column about the depth of group g; the number where there is no depth.
+    sizes : device function of an array
+        Its depths, rows and columns.
+    places : device function of a number and the sizes of depth, rows and columns
+        The number as (image, depth, row, column), of which the image has no limit.
+    digits : device function of a number and the sizes of three digits
+        The number as four digits, of which the first has no limit. Over two axes it is 0, and the second has none.
+    in_order : device function of four numbers
+        A number for each of these digits, from those for image, depth, rows and columns.
+    index : device function of five numbers
+        The index of an element of an array, from image, depth, row, column and channel.
     """
 
     number: int
-    counts: Any
-    terms: Any
-    terms_of_all: Any
-    product: Any
+    depth: Any
+    sizes: Any
+    places: Any
     digits: Any
-    summed: Any
-    third: Any
-    fixed: Any
-    inside: Any
-    pixel: Any
-    steps: Any
-
-
-@device
-def divisor(table, g, axis):
-    """The terms of an axis, but at least one."""
-    return uint32(max(table[g, axis + TERMS], 1))
-
-
-@device
-def third_of(table, g, axis, k):
-    """The third index at position k of an axis, and its first term."""
-    return table[g, axis + THIRD] + k * table[g, axis + THIRD_FIXED]
-
-
-@device
-def fixed_of(table, g, axis, k):
-    """The index of the result at position k of an axis."""
-    return table[g, axis + FIXED] + k * table[g, axis + FIXED_STEP]
+    in_order: Any
+    index: Any
 
 
 @cache
 def over(axes: int) -> Axes:
     """Make the device functions for arrays of two or of three spatial axes."""
-    return _three() if axes == 3 else _two()
+    return Axes(axes, *(_three() if axes == 3 else _two()))
 
 
-@cache
-def _two() -> Axes:
+def _two() -> tuple[Any, ...]:
     @device
-    def counts(table, g):
-        return uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
-
-    @device
-    def terms(table, g):
-        return divisor(table, g, ROWS), divisor(table, g, COLUMNS)
+    def depth(table, g, column, alone):
+        return alone
 
     @device
-    def terms_of_all(table, g):
-        return table[g, ROWS + TERMS] * table[g, COLUMNS + TERMS]
+    def sizes(array):
+        return 1, array.shape[1], array.shape[2]
 
     @device
-    def product(sizes):
-        return sizes[0] * sizes[1]
+    def places(k, depths, rows, columns):
+        n, row, column = grouped.digits(k, rows, columns)
+        return n, uint32(0), row, column
 
     @device
-    def digits(k, sizes):
-        return grouped.digits(k, sizes[0], sizes[1])
+    def digits(k, first, middle, last):
+        one, two, three = grouped.digits(k, middle, last)
+        return uint32(0), one, two, three
 
     @device
-    def summed(table, g):
-        return table[g, ROWS + SUMMED], table[g, COLUMNS + SUMMED]
+    def in_order(n, d, h, w):
+        return int32(0), int32(n), int32(h), int32(w)
 
     @device
-    def third(table, g, k):
-        return third_of(table, g, ROWS, k[0]), third_of(table, g, COLUMNS, k[1])
+    def index(n, d, h, w, c):
+        return n, h, w, c
+
+    return depth, sizes, places, digits, in_order, index
+
+
+def _three() -> tuple[Any, ...]:
+    @device
+    def depth(table, g, column, alone):
+        return table[g, DEPTH + column]
 
     @device
-    def fixed(table, g, k):
-        return fixed_of(table, g, ROWS, k[0]), fixed_of(table, g, COLUMNS, k[1])
+    def sizes(array):
+        return array.shape[1], array.shape[2], array.shape[3]
 
     @device
-    def inside(array, place):
-        return place[0] * array.shape[2] + place[1]
+    def digits(k, first, middle, last):
+        rest = uint32(uint32(k) // uint32(last))
+        one, two, three = grouped.digits(rest, first, middle)
+        return one, two, three, uint32(uint32(k) - uint32(rest * last))
 
     @device
-    def pixel(array, n, place):
-        return (n * array.shape[1] + place[0]) * array.shape[2] + place[1]
+    def in_order(n, d, h, w):
+        return int32(n), int32(d), int32(h), int32(w)
 
     @device
-    def steps(depth, row, column):
-        return int32(row), int32(column)
+    def index(n, d, h, w, c):
+        return n, d, h, w, c
 
-    return Axes(2, counts, terms, terms_of_all, product, digits, summed, third, fixed, inside, pixel, steps)
-
-
-@cache
-def _three() -> Axes:
-    _, plane_counts, plane_terms, plane_terms_of_all, _, _, plane_summed, plane_third, plane_fixed, *_ = _two()
-
-    @device
-    def counts(table, g):
-        return uint32(table[g, DEPTH + COUNT]), *plane_counts(table, g)
-
-    @device
-    def terms(table, g):
-        return divisor(table, g, DEPTH), *plane_terms(table, g)
-
-    @device
-    def terms_of_all(table, g):
-        return table[g, DEPTH + TERMS] * plane_terms_of_all(table, g)
-
-    @device
-    def product(sizes):
-        return sizes[0] * sizes[1] * sizes[2]
-
-    @device
-    def digits(k, sizes):
-        rest = uint32(uint32(k) // uint32(sizes[2]))
-        return *grouped.digits(rest, sizes[0], sizes[1]), uint32(uint32(k) - uint32(rest * sizes[2]))
-
-    @device
-    def summed(table, g):
-        return table[g, DEPTH + SUMMED], *plane_summed(table, g)
-
-    @device
-    def third(table, g, k):
-        return third_of(table, g, DEPTH, k[0]), *plane_third(table, g, k[1:])
-
-    @device
-    def fixed(table, g, k):
-        return fixed_of(table, g, DEPTH, k[0]), *plane_fixed(table, g, k[1:])
-
-    @device
-    def inside(array, place):
-        return (place[0] * array.shape[2] + place[1]) * array.shape[3] + place[2]
-
-    @device
-    def pixel(array, n, place):
-        return ((n * array.shape[1] + place[0]) * array.shape[2] + place[1]) * array.shape[3] + place[2]
-
-    @device
-    def steps(depth, row, column):
-        return int32(depth), int32(row), int32(column)
-
-    return Axes(3, counts, terms, terms_of_all, product, digits, summed, third, fixed, inside, pixel, steps)
+    return depth, sizes, digits, digits, in_order, index

@@ -1,8 +1,12 @@
-"""Kernels that make each element of their result from one element, a thread each, and their launches."""
+"""Kernels that make each element of their result from one element, a thread each, and their launches.
+
+Where the place in an image does not matter, the kernels take arrays of four axes: see `as_images`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from ..geometry import ConvShape
@@ -63,10 +67,18 @@ def padded(x: Any, shape: ConvShape) -> tuple[Any, Launch]:
     return zeros_inserted("pad x", x, size, [axis.before for axis in shape.axes], [1] * len(size))
 
 
+def as_images(array: Any) -> Any:
+    """Return a view of a contiguous array, channels last, of which all spatial axes but the last one are rows."""
+    n, *rows, columns, channels = array.shape
+    return array.reshape((n, prod(rows), columns, channels))
+
+
 # --- channel groups as long as the tensor rung needs them -----------------------------------------
 @cuda.jit
 def pad_channels(src, out, first, first_padded, last, last_padded):
     """Copy src to out, which has more channels in each channel group: those are 0. One thread an element of out.
+
+    Both have four axes.
 
     `last` counts the channels of a group on the last axis, `first` those on the first axis, 1 where that counts images.
     """
@@ -102,7 +114,7 @@ def copy(src, out, h_size, w_size, c_size, src_channels_first, out_channels_firs
 
 @cuda.jit
 def add_bias(out, bias):
-    """Add bias (C,) to out (N, H, W, C). One thread an element."""
+    """Add bias (C,) to out, an array of four axes with channels last. One thread an element."""
     index = cuda.grid(1)
     if index >= out.size:
         return
@@ -117,5 +129,5 @@ def launch_copy(src: Any, out: Any, src_channels_first: bool, out_channels_first
 
 
 def launch_add_bias(out: Any, bias: Any) -> Launch:
-    """Build the launch that adds a bias to an NHWC array in place."""
-    return one_thread_each("add bias", add_bias, out, (out, bias))
+    """Build the launch that adds a bias in place to a contiguous array, channels last."""
+    return one_thread_each("add bias", add_bias, out, (as_images(out), bias))
