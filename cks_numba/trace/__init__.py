@@ -116,7 +116,7 @@ def run(operator: str, shape: ConvShape, rung: str, first: Any = None, second: A
     ----------
     operator : {"conv2d", "conv2d_input", "conv2d_weight"}
     shape : ConvShape
-        A tiny one, of two or three axes.
+        A tiny one, of one, two or three axes.
     rung : {"with_zeros", "skip_zeros", "shared", "grouped", "register_tile", "tiled"}
     first, second : ndarray, optional
         The operands as `kernels.launches` takes them; full of ones if not given.

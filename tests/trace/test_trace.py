@@ -15,7 +15,7 @@ from reference import HARD_SHAPES, HARD_VOLUMES, brute_force, integers, meets, r
 
 from cks_numba import flops, kernels, trace
 from cks_numba.geometry import OPERATORS, ConvShape
-from cks_numba.kernels import three_axes, tiled
+from cks_numba.kernels import tiled
 from cks_numba.kernels.jit import cuda, device
 from cks_numba.trace.elements import Element, Log, Number, Watched, blank
 from cks_numba.trace.machine import Machine
@@ -70,9 +70,15 @@ def test_hard_and_random_shapes(operator, rung):
 
 @EACH
 @pytest.mark.parametrize("name", TINY_VOLUMES)
-@pytest.mark.parametrize("rung", three_axes.BY_OPERATOR["conv2d"])
+@pytest.mark.parametrize("rung", kernels.SIMULATED_RUNGS)
 def test_counts_and_results_of_volumes(operator, name, rung):
     check(operator, TINY_VOLUMES[name], rung)
+
+
+@EACH
+@pytest.mark.parametrize("rung", ("with_zeros", "grouped"))
+def test_counts_and_results_of_signals(operator, rung):
+    check(operator, ConvShape.of((2, 7, 2), (3, 3, 2), stride=2, padding=((1, 2),)), rung)
 
 
 @EACH

@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import uint32
 
 from ...geometry import ConvShape
-from ..grouped import digits
+from ..axes import over
 from ..jit import device, outputs_of_tap, taps_of_input, taps_of_output
 from ..launch import beside
 
@@ -67,9 +66,5 @@ def after(axes, axis, first_summed, first_third, t):
     return first_summed + t * axes[axis, SUMMED_STEP], first_third + t * axes[axis, THIRD_STEP]
 
 
-@device
-def four_digits(k, size1, size2, size3):
-    """Write k with four digits, of which the last three are below these sizes."""
-    rest, digit2, digit3 = digits(k, size2, size3)
-    digit0 = uint32(rest // uint32(size1))
-    return digit0, uint32(rest - uint32(digit0 * size1)), digit2, digit3
+four_digits = over(3).digits
+"""Writes a number with four digits, of which the last three are below the sizes that follow."""
