@@ -70,7 +70,7 @@ def frame(axes: Axes, tile: Tile, width: int, a_along_terms: bool, b_along_terms
     b_in_order = a_along_terms if axes.number == 3 and width == 1 else b_along_terms
     b_loads, b_apart, b_first, b_fetch, b_put = loader(width, b_in_order, bn, threads)
     a_offset, b_offset = offset_of(axes.number, width, a_along_terms), offset_of(axes.number, width, b_along_terms)
-    digits, further = axes.digits, stepper(axes.number, width, twice=a_along_terms and b_along_terms)
+    digits, further = axes.digits, stepper(axes.number, width, twice=a_along_terms)
     same_terms, whole = a_along_terms == b_in_order, tile.whole
     # A thread goes on to its next term before it multiplies, or after: the sum is the same, the machine code differs by
     # a few instructions. Each kernel has the order that figures/data/sass_sm_90.csv was made with.
