@@ -304,12 +304,12 @@ class Plan:
             firsts = "; ".join(f"({run.i.base}, {run.f.base}, {run.o.base})" for run in group)
             if not group.terms:
                 firsts = "no product: written as 0"
-            positions = _times([run.positions for run in group], 4, 8)
-            lines.append(f"  {positions} {_times([run.terms for run in group], 10, 14)} {firsts}")
+            positions = times([run.positions for run in group], 4, 8)
+            lines.append(f"  {positions} {times([run.terms for run in group], 10, 14)} {firsts}")
         return "\n".join(lines)
 
 
-def _times(numbers: Sequence[int], first: int, last: int) -> str:
+def times(numbers: Sequence[int], first: int, last: int) -> str:
     """Write numbers as "3 x 4", the first and the last one in columns of these widths."""
     return " x ".join([f"{numbers[0]:>{first}}", *map(str, numbers[1:])][:-1] + [f"{numbers[-1]:<{last}}"])
 

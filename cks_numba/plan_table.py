@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from .geometry import Plan, Run
 
-# Columns of the table. Each axis has nine, from ROWS and from COLUMNS on: the number of positions, the number of terms,
-# the fixed index as base + k*step, the first summed index as base + t*step, the third as base + k*fixed + t*term.
-FIRST_BLOCK, ROWS, COLUMNS = 0, 1, 10
+# Columns of the table. Each axis has nine, from ROWS, COLUMNS and, where there are three axes, DEPTH on: the number of
+# positions, the number of terms, the fixed index as base + k*step, the first summed index as base + t*step, the third
+# as base + k*fixed + t*term. DEPTH is last, so that kernels of two axes read the same places in every table.
+FIRST_BLOCK, ROWS, COLUMNS, DEPTH = 0, 1, 10, 19
 COUNT, TERMS, FIXED, FIXED_STEP, SUMMED, SUMMED_STEP, THIRD, THIRD_FIXED, THIRD_TERM = range(9)
-TABLE_WIDTH = 19
+TABLE_WIDTH = {2: 19, 3: 28}
+"""Columns of a table, by the number of spatial axes."""
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -33,13 +35,16 @@ def axis_columns(operator: str, run: Run) -> list[int]:
 
 
 def group_table(plan: Plan, blocks: Sequence[int], dtype: type[np.signedinteger[Any]] = np.int32) -> NDArray[Any]:
-    """Write the plan as (groups + 1, TABLE_WIDTH) integers; `blocks` holds the number of blocks of each group.
+    """Write the plan of a shape of two or three axes as (groups + 1, TABLE_WIDTH) integers.
 
-    Every row holds the first block of its group; the last row ends the search for the group of a block.
+    `blocks` holds the number of blocks of each group. Every row holds the first block of its group; the last row ends
+    the search for the group of a block.
     """
-    table: NDArray[Any] = np.zeros((len(plan.groups) + 1, TABLE_WIDTH), dtype)
+    table: NDArray[Any] = np.zeros((len(plan.groups) + 1, TABLE_WIDTH[len(plan.shape.axes)]), dtype)
     table[1:, FIRST_BLOCK] = np.cumsum(blocks)
     for line, group in zip(table, plan.groups, strict=False):
         line[ROWS:COLUMNS] = axis_columns(plan.operator, group.h)
-        line[COLUMNS:] = axis_columns(plan.operator, group.w)
+        line[COLUMNS:DEPTH] = axis_columns(plan.operator, group.w)
+        if len(group) == 3:
+            line[DEPTH:] = axis_columns(plan.operator, group[0])
     return table

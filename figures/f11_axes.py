@@ -1,8 +1,7 @@
 """How often the regular way multiplies, for each useful time, over one, two and three axes.
 
 The layer is an input gradient, which is also the forward pass of a transposed layer, with three taps on every axis.
-Lines are from ``flops.count``. Points are counted: over one axis (as a map of one row) and over two in the traced
-kernels, over three by walking over every product.
+Lines are from ``flops.count``. Points are counted in the traced kernels, over one axis as a map of one row.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from cks_numba import flops, trace
-from cks_numba.geometry import Axis, ConvShape
+from cks_numba.geometry import ConvShape
 from cks_numba.plots import gallery
 
 AXES = {1: ("#A0A0A0", "o"), 2: ("#56B4E9", "s"), 3: ("#000000", "D")}  # colour and marker; more axes are darker
@@ -36,20 +35,9 @@ def theory(shape: ConvShape) -> float:
 
 
 def counted(shape: ConvShape) -> float:
-    """Multiply-adds over useful ones: of the traced kernels; these have no third axis, so there all are walked over."""
-    if len(shape.axes) < 3:
-        counts = trace.count("conv2d_input", shape.with_unit_axes(2), "with_zeros")
-        return counts.total / counts.useful
-    useful = [
-        sum(column) for column in zip(*((1, all(real)) for real in product(*map(pairs, shape.axes))), strict=True)
-    ]
-    return useful[0] / useful[1]
-
-
-def pairs(axis: Axis) -> list[bool]:
-    """For every input and every tap of an axis: whether they meet an element of dy that is no added zero."""
-    places = [i + axis.before - f * axis.dilation for i in range(axis.size) for f in range(axis.taps)]
-    return [place % axis.stride == 0 and 0 <= place // axis.stride < axis.outputs for place in places]
+    """Multiply-adds over useful ones, of the traced kernels."""
+    counts = trace.count("conv2d_input", shape.with_unit_axes(max(2, len(shape.axes))), "with_zeros")
+    return counts.total / counts.useful
 
 
 def draw_cells(ax: Axes, axes: int) -> None:

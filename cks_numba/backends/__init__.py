@@ -43,13 +43,13 @@ def emulated() -> Any:
         return import_module(".emulator", __name__)
 
 
-def choose(backend: Backend, on_gpu: bool, dtype: str = "float32", axes: int = 2) -> Backend:
+def choose(backend: Backend, on_gpu: bool, dtype: str = "float32") -> Backend:
     """Return the backend to use: "auto" is the GPU where the arrays live on one or one that takes them is present.
 
     Raises
     ------
     ValueError
-        For a backend that cannot read the arrays, or has no kernels for so many spatial `axes`.
+        For a backend that cannot read the arrays.
     RuntimeError
         For "cuda" with no GPU and no simulator, or with 16 bits and a GPU that cannot multiply them, and for "emulator"
         in the simulator; says how to go on.
@@ -57,16 +57,12 @@ def choose(backend: Backend, on_gpu: bool, dtype: str = "float32", axes: int = 2
     checks.choice("backend", backend, BACKENDS)
     if on_gpu and backend in ("cpu", "emulator", "steps"):
         raise ValueError(f'backend={backend!r} needs arrays in host memory, got GPU arrays; use backend="cuda"')
-    if axes > 2 and (on_gpu or backend in ("cuda", "emulator")):
-        raise ValueError(
-            'three spatial axes need backend="cpu" or "steps" and arrays in host memory: no kernels for a GPU'
-        )
     if on_gpu or backend == "cuda":
         gpu().require(dtype)
         return "cuda"
     if backend == "emulator":
         emulated().require()
-    if backend == "auto" and axes <= 2:
+    if backend == "auto":
         takes = gpu().tensor_cores if dtype in HALVES else gpu().available
         return "cuda" if takes() and not gpu().SIMULATED else "cpu"
     return "cpu" if backend == "auto" else backend

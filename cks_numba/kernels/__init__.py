@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from .. import checks
+from ..buffers import with_unit_axes
 from ..geometry import ConvShape
-from . import conv_v2, ks_deconv, sk_dilated, tensor
+from . import conv_v2, ks_deconv, sk_dilated, tensor, three_axes
 from .elementwise import launch_add_bias
 from .launch import Launch
 
@@ -30,12 +31,12 @@ def launches(
     ----------
     operator : {"conv2d", "conv2d_input", "conv2d_weight"}
     shape : ConvShape
+        Of one, two or three spatial axes. One axis runs as two, of which the first has one element.
     arrays : tuple of three arrays
-        (x, w, out), (w, dy, out) or (x, dy, out): NumPy or device arrays, C-contiguous NHWC and OHWI,
+        (x, w, out), (w, dy, out) or (x, dy, out): NumPy or device arrays, C-contiguous, channels last (NHWC, OHWI),
         all of one dtype: float32 or float64; for the rung "tensor" float32 (multiplied as tf32), float16 or bfloat16.
         `out` is written when the launches run.
     rung : {"with_zeros", "skip_zeros", "shared", "grouped", "register_tile", "tiled", "tensor"}
-
     bias : array, optional
         Added to the result of conv2d or conv2d_input: of the same dtype, an element for each channel.
 
@@ -69,9 +70,12 @@ def launches(
     _check(operator, shape, arrays, rung)
     if bias is not None:
         _check_bias(operator, bias, arrays[2])
+    if len(shape.axes) == 1:
+        one, two, out = (with_unit_axes(array, 2) for array in arrays)
+        shape, arrays = shape.with_unit_axes(2), (one, two, out)
     if 0 in arrays[2].shape:
         return []
-    build = BY_OPERATOR[operator].RUNGS[rung]
+    build = _rungs(operator, len(shape.axes))[rung]
     if rung == "tensor" and bias is not None:
         built = build(shape, *arrays, bias)
     else:
@@ -81,6 +85,11 @@ def launches(
     for launch in built:
         checks.grid(launch.name, launch.grid)
     return built
+
+
+def _rungs(operator: str, axes: int) -> dict[str, Any]:
+    """Return the builders of launches by rung; the last rungs have one for any number of axes."""
+    return BY_OPERATOR[operator].RUNGS | (three_axes.BY_OPERATOR[operator] if axes == 3 else {})
 
 
 def _check_bias(operator: str, bias: Any, out: Any) -> None:

@@ -1,7 +1,12 @@
-"""Kernels that make each element of their result from one element, a thread each, and their launches."""
+"""Kernels that make each element of their result from one element, a thread each, and their launches.
+
+Where the place in an image does not matter, the kernels take arrays of four axes: see `as_images`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from ..geometry import ConvShape
@@ -29,22 +34,51 @@ def insert_zeros(src, out, before_h, before_w, step_h, step_w):
         out[n, h, w, c] = 0
 
 
-def zeros_inserted(name: str, src: Any, height: int, width: int, before: Any, step: Any) -> tuple[Any, Launch]:
+@cuda.jit
+def insert_zeros_3d(src, out, before_d, before_h, before_w, step_d, step_h, step_w):
+    """The same over three axes."""
+    index = cuda.grid(1)
+    if index >= out.size:
+        return
+    n, d, h, w = unravel(index // out.shape[4], out.shape[1], out.shape[2], out.shape[3])
+    c = index % out.shape[4]
+    sd, sh, sw = (d - before_d) // step_d, (h - before_h) // step_h, (w - before_w) // step_w
+    real = d - before_d == sd * step_d and h - before_h == sh * step_h and w - before_w == sw * step_w
+    real = real and 0 <= sd and sd < src.shape[1] and 0 <= sh and sh < src.shape[2] and 0 <= sw and sw < src.shape[3]
+    if real:
+        out[n, d, h, w, c] = src[n, sd, sh, sw, c]
+    else:
+        out[n, d, h, w, c] = 0
+
+
+ADD_ZEROS = {2: insert_zeros, 3: insert_zeros_3d}
+"""The kernels that make an array with padded or inserted zeros, by the number of spatial axes."""
+
+
+def zeros_inserted(name: str, src: Any, size: Sequence[int], before: Any, step: Any) -> tuple[Any, Launch]:
     """Allocate an array for src with zeros around or between its elements; return it and the launch that fills it."""
-    out = scratch(src, (src.shape[0], height, width, src.shape[3]))
-    return out, one_thread_each(name, insert_zeros, out, (src, out, *before, *step))
+    out = scratch(src, (src.shape[0], *size, src.shape[-1]))
+    return out, one_thread_each(name, ADD_ZEROS[len(size)], out, (src, out, *before, *step))
 
 
 def padded(x: Any, shape: ConvShape) -> tuple[Any, Launch]:
     """Allocate an array for x with its padding; return it and the launch that fills it."""
-    height, width = (axis.before + axis.size + axis.after for axis in (shape.h, shape.w))
-    return zeros_inserted("pad x", x, height, width, (shape.h.before, shape.w.before), (1, 1))
+    size = [axis.before + axis.size + axis.after for axis in shape.axes]
+    return zeros_inserted("pad x", x, size, [axis.before for axis in shape.axes], [1] * len(size))
+
+
+def as_images(array: Any) -> Any:
+    """Return a view of a contiguous array, channels last, of which all spatial axes but the last one are rows."""
+    n, *rows, columns, channels = array.shape
+    return array.reshape((n, prod(rows), columns, channels))
 
 
 # --- channel groups as long as the tensor rung needs them -----------------------------------------
 @cuda.jit
 def pad_channels(src, out, first, first_padded, last, last_padded):
     """Copy src to out, which has more channels in each channel group: those are 0. One thread an element of out.
+
+    Both have four axes.
 
     `last` counts the channels of a group on the last axis, `first` those on the first axis, 1 where that counts images.
     """
@@ -80,7 +114,7 @@ def copy(src, out, h_size, w_size, c_size, src_channels_first, out_channels_firs
 
 @cuda.jit
 def add_bias(out, bias):
-    """Add bias (C,) to out (N, H, W, C). One thread an element."""
+    """Add bias (C,) to out, an array of four axes with channels last. One thread an element."""
     index = cuda.grid(1)
     if index >= out.size:
         return
@@ -95,5 +129,5 @@ def launch_copy(src: Any, out: Any, src_channels_first: bool, out_channels_first
 
 
 def launch_add_bias(out: Any, bias: Any) -> Launch:
-    """Build the launch that adds a bias to an NHWC array in place."""
-    return one_thread_each("add bias", add_bias, out, (out, bias))
+    """Build the launch that adds a bias in place to a contiguous array, channels last."""
+    return one_thread_each("add bias", add_bias, out, (as_images(out), bias))

@@ -59,7 +59,7 @@ def launch_with_zeros(shape: ConvShape, w: Any, dy: Any, dx: Any) -> list[Launch
     around = [axis.span - 1 for axis in (shape.h, shape.w)]
     before = [reach - axis.before for reach, axis in zip(around, (shape.h, shape.w), strict=True)]
     height, width = shape.ih + around[0], shape.iw + around[1]
-    dz, insert = zeros_inserted("insert zeros in dy", dy, height, width, before, shape.stride)
+    dz, insert = zeros_inserted("insert zeros in dy", dy, (height, width), before, shape.stride)
     return [insert, one_thread_each("conv2d_input with_zeros", with_zeros, dx, (dz, w, dx, *shape.dilation))]
 
 

@@ -58,7 +58,7 @@ def with_zeros(xp, dz, dw, dil_h, dil_w):
 def launch_with_zeros(shape: ConvShape, x: Any, dy: Any, dw: Any) -> list[Launch]:
     xp, pad = padded(x, shape)
     height, width = ((axis.outputs - 1) * axis.stride + 1 for axis in (shape.h, shape.w))
-    dz, insert = zeros_inserted("insert zeros in dy", dy, height, width, (0, 0), shape.stride)
+    dz, insert = zeros_inserted("insert zeros in dy", dy, (height, width), (0, 0), shape.stride)
     work = one_thread_each("conv2d_weight with_zeros", with_zeros, dw, (xp, dz, dw, *shape.dilation))
     return [pad, insert, work]
 

@@ -175,9 +175,7 @@ conv3d: Convolution = like(
     padding : int, three ints, three pairs, six ints, "same" or "valid"
     layout : {"NDHWC", "NCDHW"}
         "NCDHW" is PyTorch's: x (N, IC, ID, IH, IW), w (OC, IC/groups, FD, FH, FW), y (N, OC, OD, OH, OW).
-    backend : {"auto", "cpu", "steps"}
-        There are no kernels for a GPU yet.
-    groups, precision, out, stream
+    groups, backend, precision, out, stream
         As in `conv2d`.
 
     Returns
@@ -187,7 +185,7 @@ conv3d: Convolution = like(
     Raises
     ------
     ValueError, TypeError
-        As `conv2d`; also for arrays on a GPU and for the backends that need one.
+        As `conv2d`.
 
     Examples
     --------

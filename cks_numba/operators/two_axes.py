@@ -135,7 +135,7 @@ def conv2d(
     shape = call.fitted(fitting, shapes, (stride, padding, dilation, groups))
     call.check_bias(shape.oc)
     call.check_out(shape.y_shape)
-    backend = backends.choose(backend, call.library.on_gpu, call.dtype, len(shape.axes))
+    backend = backends.choose(backend, call.library.on_gpu, call.dtype)
     # 2. allocate
     y = call.allocate(shape.y_shape, backend)
     # 3. dispatch
@@ -211,7 +211,7 @@ def conv2d_input(
     shapes = {"input_size": input_size_of(call, input_size), "w": w_operand.shape, "dy": dy_operand.shape}
     shape = call.fitted(partial(fitting_input, call.shown), shapes, (stride, padding, dilation, groups))
     call.check_out(shape.x_shape)
-    backend = backends.choose(backend, call.library.on_gpu, call.dtype, len(shape.axes))
+    backend = backends.choose(backend, call.library.on_gpu, call.dtype)
     # 2. allocate
     dx = call.allocate(shape.x_shape, backend)
     # 3. dispatch
@@ -279,7 +279,7 @@ def conv_transpose2d(
     shape = call.fitted(fitting_transposed, shapes, (stride, padding, output_padding, dilation, groups))
     call.check_bias(shape.ic)
     call.check_out(shape.x_shape)
-    backend = backends.choose(backend, call.library.on_gpu, call.dtype, len(shape.axes))
+    backend = backends.choose(backend, call.library.on_gpu, call.dtype)
     # 2. allocate
     y = call.allocate(shape.x_shape, backend)
     # 3. dispatch
@@ -357,7 +357,7 @@ def conv2d_weight(
     shapes = {"x": x_operand.shape, "weight_size": channels_last(size, call.layout), "dy": dy_operand.shape}
     shape = call.fitted(partial(fitting_weight, call.shown), shapes, (stride, padding, dilation, groups))
     call.check_out(shape.w_shape, batch=False)
-    backend = backends.choose(backend, call.library.on_gpu, call.dtype, len(shape.axes))
+    backend = backends.choose(backend, call.library.on_gpu, call.dtype)
     # 2. allocate
     dw = call.allocate(shape.w_shape, backend)
     # 3. dispatch

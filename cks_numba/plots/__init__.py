@@ -31,6 +31,7 @@ from .phases import draw_sub_filters, phase_maps, sub_filters
 from .photograph import photograph
 from .products import draw_heat, draw_products, products, waste_map
 from .triples import draw_triples, triple_map
+from .volumes import axes_figure, draw_volume, window_kinds
 
 __all__ = [
     "BLUE",
@@ -44,6 +45,7 @@ __all__ = [
     "RED",
     "STYLES",
     "animate",
+    "axes_figure",
     "canvas",
     "draw_bars",
     "draw_cells",
@@ -55,6 +57,7 @@ __all__ = [
     "draw_shares",
     "draw_sub_filters",
     "draw_triples",
+    "draw_volume",
     "draw_windows",
     "explore_figure",
     "frame",
@@ -71,6 +74,7 @@ __all__ = [
     "sub_filters",
     "triple_map",
     "waste_map",
+    "window_kinds",
     "window_map",
     "write",
     "zero_maps",

@@ -15,7 +15,7 @@ from .. import trace
 from ..flops.files import replacing
 from ..geometry import ConvShape
 from ..steps.stages import REAL
-from .cells import BLUE, INK, RED, Kinds, canvas, draw_cells, frame, single, write, zero_maps
+from .cells import BLUE, INK, RED, Kinds, canvas, check_axes, draw_cells, frame, single, write, zero_maps
 from .products import draw_heat, draw_products, products, waste_map
 
 MOST_RESULTS = 100
@@ -65,7 +65,7 @@ def animate(operator: str, shape: ConvShape, path: str | Path, fps: float = 1.5,
     ----------
     operator : {"conv2d", "conv2d_input", "conv2d_weight"}
     shape : ConvShape
-        Its first image and channel are shown; at most 100 results.
+        Of two axes; its first image and channel are shown; at most 100 results.
     path : str or Path
         Name that ends with .gif.
     fps : float
@@ -111,6 +111,7 @@ def _check_size(operator: str, shape: ConvShape) -> None:
         raise TypeError(f"shape must be a ConvShape, got {type(shape).__name__}")
     if operator not in OPERANDS:
         raise ValueError(f"operator must be one of {tuple(OPERANDS)}, got {operator!r}")
+    check_axes(shape)
     _, rows, columns, _ = shape.arrays(operator)[2][1]
     if rows * columns > MOST_RESULTS:
         raise ValueError(f"shape must have at most {MOST_RESULTS} results to be animated, got {rows} x {columns}")

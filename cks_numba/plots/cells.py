@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from .. import steps
+from .. import trace
 from ..geometry import ConvShape
 from ..steps.stages import INSERTED, PADDED, REAL
 
@@ -30,13 +30,17 @@ STYLES: dict[int, dict[str, Any]] = {  # blue and orange of the Okabe-Ito palett
     PADDED: dict(facecolor="#F2F2F2", edgecolor="#9A9A9A", hatch="...."),
 }
 NAMES = {REAL: "real element", INSERTED: "inserted zero", PADDED: "padded zero"}
-FIELDS = {"conv2d": "padded x", "conv2d_input": "padded dy", "conv2d_weight": "padded x"}
 
 
 def single(shape: ConvShape) -> ConvShape:
     """Reduce a layer to one image and one channel, which is what is drawn."""
-    one = dict(n=1, ih=shape.ih, iw=shape.iw, ic=1, oc=1, fh=shape.fh, fw=shape.fw)
-    return ConvShape(**one, stride=shape.stride, padding=shape.padding, dilation=shape.dilation)
+    return ConvShape(n=1, ih=1, iw=1, ic=1, oc=1, fh=1, fw=1).with_axes(*shape.axes)
+
+
+def check_axes(shape: ConvShape) -> None:
+    """Check that a layer has rows and columns, and no other axis."""
+    if len(shape.axes) != 2:
+        raise ValueError(f"shape must have two spatial axes to be drawn so, got {len(shape.axes)}")
 
 
 def zero_maps(operator: str, shape: ConvShape) -> tuple[Kinds, Kinds]:
@@ -46,12 +50,17 @@ def zero_maps(operator: str, shape: ConvShape) -> tuple[Kinds, Kinds]:
     ----------
     operator : {"conv2d", "conv2d_input", "conv2d_weight"}
     shape : ConvShape
-        Only one image and one channel of it count.
+        Only its axes count, of which there may be one, two or three.
 
     Returns
     -------
     field, slider : int arrays of REAL, INSERTED and PADDED
         The tensor that is read, and what slides over it: the filter, or the zero-inserted dy.
+
+    Raises
+    ------
+    ValueError
+        For an unknown operator.
 
     Examples
     --------
@@ -59,14 +68,8 @@ def zero_maps(operator: str, shape: ConvShape) -> tuple[Kinds, Kinds]:
     >>> zero_maps("conv2d", shape)[0].tolist()
     [[2, 2, 2, 2], [2, 0, 0, 2], [2, 0, 0, 2], [2, 2, 2, 2]]
     """
-    shape = single(shape)
-    first, second = (np.ones(size) for _, size in shape.arrays(operator)[:2])
-    shown = steps.BY_OPERATOR[operator](first, second, shape)
-    if operator == "conv2d_weight":
-        slider = shown.stage("dy with inserted zeros").kinds[0, :, :, 0]
-    else:
-        slider = np.full((shape.fh, shape.fw), REAL)
-    return shown.stage(FIELDS[operator]).kinds[0, :, :, 0], slider
+    field, *slider = trace.added_zeros(operator, shape).values()
+    return field, slider[0] if slider else np.full(shape.w_shape[1:-1], REAL)
 
 
 def draw_cells(ax: Any, kinds: Kinds, left: float = 0, top: float = 0, window: tuple[int, int] | None = None) -> None:

@@ -11,7 +11,7 @@ from .. import flops, trace
 from ..geometry import ConvShape, plan
 from ..steps.stages import amount
 from .animation import ADDED, RESULTS
-from .cells import Kinds, canvas, draw_cells, frame, legend_of_kinds, single, write, zero_maps
+from .cells import Kinds, canvas, check_axes, draw_cells, frame, legend_of_kinds, single, write, zero_maps
 from .groups import draw_groups
 from .products import draw_heat, products, waste_map
 
@@ -30,7 +30,7 @@ def explore_figure(operator: str, shape: ConvShape) -> Figure:
     ----------
     operator : {"conv2d", "conv2d_input", "conv2d_weight"}
     shape : ConvShape
-        Its first image and channel are shown.
+        Of two axes; its first image and channel are shown.
 
     Returns
     -------
@@ -47,7 +47,8 @@ def explore_figure(operator: str, shape: ConvShape) -> Figure:
     >>> [text.get_text() for text in explore_figure("conv2d", shape).axes[0].texts][:2]
     ['conv2d: 144 products, 100 useful: ×1.44', '9 groups, each with one window']
     """
-    _check(operator, shape)
+    check_products(operator, shape)
+    check_axes(shape)
     shape = single(shape)
     field, slider = zero_maps(operator, shape)
     traced = trace.run(operator, shape, "with_zeros")
@@ -83,7 +84,8 @@ def _draw_results(ax: Any, traced: trace.Trace, right: float, top: float) -> Non
     write(ax, right, below, f"{result} by group", LETTERS, ha="left")
 
 
-def _check(operator: str, shape: ConvShape) -> None:
+def check_products(operator: str, shape: ConvShape) -> None:
+    """Check that a layer is small enough to be traced and drawn."""
     if not isinstance(shape, ConvShape):
         raise TypeError(f"shape must be a ConvShape, got {type(shape).__name__}")
     regular = flops.count(operator, single(shape)).regular

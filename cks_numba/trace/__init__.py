@@ -8,19 +8,20 @@ is counted is what it multiplied. Only for tiny shapes; a multiplication takes a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from .. import kernels, steps
-from ..geometry import ConvShape
-from ..kernels.elementwise import insert_zeros
+from ..geometry import UNIT_AXIS, Axis, ConvShape
+from ..kernels.elementwise import ADD_ZEROS
 from ..kernels.launch import Launch
 from ..steps.stages import INSERTED, PADDED, REAL
 from .elements import Element, Event, Log, Number, Watched, blank
 from .machine import Machine
 
-__all__ = ["INSERTED", "PADDED", "REAL", "Counts", "Element", "Event", "Trace", "count", "run"]
+__all__ = ["INSERTED", "PADDED", "REAL", "Counts", "Element", "Event", "Trace", "added_zeros", "count", "run"]
 
 ADDED = {
     "conv2d": ("padded x",),
@@ -115,7 +116,7 @@ def run(operator: str, shape: ConvShape, rung: str, first: Any = None, second: A
     ----------
     operator : {"conv2d", "conv2d_input", "conv2d_weight"}
     shape : ConvShape
-        A tiny one.
+        A tiny one, of one, two or three axes.
     rung : {"with_zeros", "skip_zeros", "shared", "grouped", "register_tile", "tiled"}
     first, second : ndarray, optional
         The operands as `kernels.launches` takes them; full of ones if not given.
@@ -140,8 +141,7 @@ def run(operator: str, shape: ConvShape, rung: str, first: Any = None, second: A
     """
     if not isinstance(shape, ConvShape):
         raise TypeError(f"shape must be a ConvShape, got {type(shape).__name__}")
-    if operator not in ADDED:
-        raise ValueError(f"operator must be one of {tuple(ADDED)}, got {operator!r}")
+    _check_operator(operator)
     if rung not in kernels.SIMULATED_RUNGS:
         raise ValueError(f"rung must be one of {kernels.SIMULATED_RUNGS}, which are all Python, got {rung!r}")
     sizes = [size for _, size in shape.arrays(operator)]
@@ -152,8 +152,7 @@ def run(operator: str, shape: ConvShape, rung: str, first: Any = None, second: A
     out = np.full(sizes[2], np.nan, first.dtype)
     launches = kernels.launches(operator, shape, (first, second, out), rung=rung)
     memory = _Memory(operator, shape, (first, second, out))
-    adds_zeros = any(launch.kernel is insert_zeros for launch in launches)
-    _run_all(launches, memory, _added(operator, shape, first, second) if adds_zeros else [])
+    _run_all(launches, memory)
     result, masked = memory.collect(out)
     memory.log.drop_lost()
     return Trace(operator, shape, rung, _counted(memory.log, masked), memory.log.events, result)
@@ -187,36 +186,79 @@ def _counted(log: Log, masked: int) -> Counts:
     return Counts(len(kinds) - wasted, padded - both, inserted - both, both, log.outside, masked)
 
 
-def _added(operator: str, shape: ConvShape, first: Any, second: Any) -> list[steps.Stage]:
-    """The arrays with added zeros, as `steps` makes them: their masks say which zero is of which kind."""
-    shown = steps.BY_OPERATOR[operator](first, second, shape)
-    return [shown.stage(name) for name in ADDED[operator]]
+def added_zeros(operator: str, shape: ConvShape) -> dict[str, np.ndarray[Any, Any]]:
+    """Map the zeros that the regular way adds to its tensors, for one image and one channel.
+
+    Parameters
+    ----------
+    operator : {"conv2d", "conv2d_input", "conv2d_weight"}
+    shape : ConvShape
+
+    Returns
+    -------
+    dict of str to int array with an axis for each axis of the shape
+        REAL, INSERTED or PADDED for every element of "padded x", "padded dy" or "dy with inserted zeros".
+
+    Raises
+    ------
+    ValueError
+        For an unknown operator.
+
+    Notes
+    -----
+    Along one axis the kinds are those that `steps` shows. An element is padded if it is so along any axis, and inserted
+    if it is so along an axis and padded along none.
+
+    Examples
+    --------
+    >>> shape = ConvShape.of((1, 3, 3, 1), (1, 1, 2, 1), stride=2, padding=(0, 1))
+    >>> added_zeros("conv2d_input", shape)["padded dy"]
+    array([[0, 1, 0, 2],
+           [1, 1, 1, 2],
+           [0, 1, 0, 2]])
+    """
+    _check_operator(operator)
+    lines = [_zeros_along(operator, axis) for axis in shape.axes]
+    return {name: reduce(np.maximum.outer, [line[name] for line in lines]) for name in ADDED[operator]}
 
 
-def _run_all(launches: list[Launch], memory: _Memory, added: list[steps.Stage]) -> None:
-    machine, stages = Machine(memory.log), iter(added)
+def _zeros_along(operator: str, axis: Axis) -> dict[str, np.ndarray[Any, Any]]:
+    """Kinds of elements along one axis, from `steps` on a picture of one row."""
+    row = ConvShape(n=1, ih=1, iw=1, ic=1, oc=1, fh=1, fw=1).with_axes(UNIT_AXIS, axis)
+    first, second = (np.ones(size) for _, size in row.arrays(operator)[:2])
+    shown = steps.BY_OPERATOR[operator](first, second, row)
+    return {name: shown.stage(name).kinds[0, 0, :, 0] for name in ADDED[operator]}
+
+
+def _check_operator(operator: str) -> None:
+    if operator not in ADDED:
+        raise ValueError(f"operator must be one of {tuple(ADDED)}, got {operator!r}")
+
+
+def _run_all(launches: list[Launch], memory: _Memory) -> None:
+    machine, added = Machine(memory.log), iter(memory.added.items())
     for launch in launches:
         args = tuple(memory.watched(arg) if isinstance(arg, np.ndarray) else arg for arg in launch.args)
         machine.launch(launch.kernel, launch.grid, launch.block, args)
-        if launch.kernel is insert_zeros:
-            _mark(args[1], next(stages))
+        if launch.kernel in ADD_ZEROS.values():
+            _mark(args[1], *next(added))
 
 
-def _mark(made: Watched, stage: steps.Stage) -> None:
+def _mark(made: Watched, name: str, kinds: np.ndarray[Any, Any]) -> None:
     """Tell the elements of a padded or zero-inserted array what they are."""
-    kinds = stage.kinds
-    for index, number in np.ndenumerate(made.cells):
-        kind = int(kinds[index])
+    cells = made.cells.reshape(made.shape[0], *kinds.shape, made.shape[-1])  # the kernels have at least two axes
+    for index, number in np.ndenumerate(cells):
+        kind = int(kinds[index[1:-1]])
         if (number.element is None) != (kind != REAL):
-            raise AssertionError(f"{stage.name}: the kernel and steps/ differ about element {index}")
-        made.cells[index] = Number(number.value, made.log, Element(stage.name, index, kind))
+            raise AssertionError(f"{name}: the kernel and steps/ differ about element {index}")
+        cells[index] = Number(number.value, made.log, Element(name, index, kind))
 
 
 class _Memory:
     """A map from NumPy memory to watched cells, because launches pass the same array in several shapes."""
 
     def __init__(self, operator: str, shape: ConvShape, arrays: tuple[Any, Any, Any]) -> None:
-        self.log = Log()
+        self.log, self.added = Log(), added_zeros(operator, shape)
         self.known: list[tuple[int, int, Watched]] = []  # first byte, past the last byte, flat cells
         for (name, _), array in zip(shape.arrays(operator)[:2], arrays, strict=False):
             cells = self.watched(array).cells

@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
-from types import CodeType, FunctionType, SimpleNamespace
+from types import CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,6 +90,8 @@ class Machine:
             return Whole(known.bitwidth, known.signed)
         if isinstance(value, numba_types.Float):
             return float
+        if isinstance(value, ModuleType):
+            return _Module(value, self)
         if hasattr(value, "twin"):  # an intrinsic names the plain Python function that does the same
             return value.twin
         if hasattr(value, "py_func"):  # a kernel or a device function
@@ -144,10 +146,20 @@ class Machine:
         """Compile the source of a function again, with the names that it uses replaced."""
         known = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
         names = {name: self.plain(known[name]) for name in _used(function) if name in known}
-        waiting = frozenset(name for name, value in names.items() if inspect.isgeneratorfunction(value))
+        waiting = frozenset(name for name in _called(function) if inspect.isgeneratorfunction(_found(names, name)))
         names[_CONVERTED] = _converted
         exec(_compiled(function, waiting), names)
         return names[function.__code__.co_name]
+
+
+class _Module:
+    """What a copied kernel sees in place of a module."""
+
+    def __init__(self, module: ModuleType, machine: Machine) -> None:
+        self._module, self._machine = module, machine
+
+    def __getattr__(self, name: str) -> Any:
+        return self._machine.plain(getattr(self._module, name))
 
 
 def _parsed(function: FunctionType) -> ast.Module:
@@ -164,6 +176,21 @@ def _used(function: FunctionType) -> tuple[str, ...]:
     """The names in a function that are not its own."""
     found = {node.id for node in ast.walk(_parsed(function)) if isinstance(node, ast.Name)}
     return tuple(sorted(found - {*function.__code__.co_varnames}))
+
+
+@lru_cache(256)
+def _called(function: FunctionType) -> tuple[str, ...]:
+    """The names that a function calls: ``name`` or ``module.name``."""
+    called = {ast.unparse(node.func) for node in ast.walk(_parsed(function)) if isinstance(node, ast.Call)}
+    return tuple(sorted(name for name in called if name.replace(".", "").isidentifier()))
+
+
+def _found(names: dict[str, Any], name: str) -> Any:
+    """Return what ``name`` or ``module.name`` stands for in a copied kernel; None for anything else."""
+    module, dot, last = name.partition(".")
+    if not dot:
+        return names.get(name)
+    return getattr(names.get(module), last, None) if isinstance(names.get(module), _Module) else None
 
 
 @lru_cache(256)
@@ -199,7 +226,7 @@ class _Rewriting(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> Any:
         self.generic_visit(node)
-        if isinstance(node.func, ast.Name) and node.func.id in self.waiting:
+        if ast.unparse(node.func) in self.waiting:
             return ast.copy_location(ast.YieldFrom(node), node)
         if len(node.args) == 1 and ast.unparse(node.func).rpartition(".")[2] in _FLOATS:
             return ast.copy_location(ast.Call(ast.Name(_CONVERTED, ast.Load()), [node.func, *node.args], []), node)

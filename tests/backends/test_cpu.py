@@ -300,9 +300,10 @@ def test_arguments_begin_with_those_of_all_kernels_and_the_addresses():
 def test_rows_of_the_table_are_named_in_the_order_of_its_columns():
     columns = [getattr(plan_table, name.upper()) for name in compiled.AxisRow._fields]
     assert columns == list(range(plan_table.COLUMNS - plan_table.ROWS))
-    assert (plan_table.FIRST_BLOCK, plan_table.ROWS) == (0, 1)
-    assert compiled.count_of(compiled.TableRow) == plan_table.TABLE_WIDTH + compiled.count_of(compiled.AxisRow)
-    assert compiled.TableRow._fields[:3] == ("first_block", "h", "w")
+    assert compiled.count_of(compiled.TableRow) == plan_table.TABLE_WIDTH[3]
+    assert compiled.TableRow._fields == ("first_block", "h", "w", "d")
+    first = [plan_table.FIRST_BLOCK, plan_table.ROWS, plan_table.COLUMNS, plan_table.DEPTH]
+    assert first == [0, *range(1, plan_table.TABLE_WIDTH[3], len(columns))]
 
 
 def test_a_field_that_is_missing_doubled_or_unknown_is_an_error():

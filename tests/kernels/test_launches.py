@@ -97,13 +97,20 @@ def test_empty_batch_needs_no_launch_but_a_gradient_of_zeros():
         assert len(kernels.launches(operator, shape, integers(operator, shape, "float32"))) == expected
 
 
+VOLUME = ConvShape.of((2, 7, 4, 5, 3), (4, 3, 2, 3, 3), stride=(2, 1, 3), padding=(1, 0, 2), dilation=(1, 2, 1))
+
+
+@pytest.mark.parametrize("shape", [SHAPE, VOLUME], ids=["two axes", "three axes"])
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_group_table_says_what_the_plan_says(operator):
-    groups = plan(operator, SHAPE)
+def test_group_table_says_what_the_plan_says(operator, shape):
+    groups = plan(operator, shape)
     table = plan_table.group_table(groups, [2] * len(groups.groups))
     assert list(table[:, plan_table.FIRST_BLOCK]) == list(range(0, 2 * len(groups.groups) + 1, 2))
+    axes = (plan_table.ROWS, plan_table.COLUMNS, plan_table.DEPTH)[: len(shape.axes)]
+    assert table.shape[1] == plan_table.TABLE_WIDTH[len(shape.axes)] == axes[-1] + 9
     for line, group in zip(table, groups.groups, strict=False):
-        for axis, run in ((plan_table.ROWS, group.h), (plan_table.COLUMNS, group.w)):
+        for axis, run in zip(axes, (group.h, group.w, group[0]), strict=False):
+            assert list(line[axis : axis + 9]) == plan_table.axis_columns(operator, run)
             assert (line[axis + plan_table.COUNT], line[axis + plan_table.TERMS]) == (run.positions, run.terms)
 
 

@@ -11,7 +11,7 @@ import pytest
 from numba import typeof
 
 from cks_numba.commands import main
-from cks_numba.geometry import OPERATORS
+from cks_numba.geometry import OPERATORS, ConvShape
 from cks_numba.kernels import sass, tensor, tiled
 from cks_numba.kernels.jit import compiling_for, cuda
 from cks_numba.kernels.register_tile import TM, TN
@@ -69,6 +69,45 @@ class TestBudget:
         assert kinds == ({"LDG.128"} if width == 4 else {"LDG"}), where
         guards = {line.split()[0] for line in loads if line.startswith("@")}
         assert len(guards) <= 2, f"{where}: {guards}"  # one per operand, at the end of the sum; none for padding
+
+
+def volume_example(operator: str, tile, channels: int, dtype: str):
+    """Return the launch of a layer of three axes; in float32 of ``tiled``, else of the rung ``tensor``."""
+    shape = ConvShape.of((32, 4, 8, 8, channels), (channels, 3, 3, 3, channels), stride=2, padding=1)
+    arrays = tuple(np.empty(size, dtype) for _, size in shape.arrays(operator))
+    if tile in TILES:
+        return tiled.launches(operator, shape, arrays, tiled.Choice(operator, shape, tile, 1, tiled.DEFAULT_SMS))[0]
+    choice = tiled.Choice(operator, shape, tile, 1, tiled.DEFAULT_SMS, tensor.FORMATS[dtype].unit)
+    return tensor.launches(operator, shape, arrays, choice)[-1]
+
+
+VOLUMES = [(tile, channels, "float32") for tile in TILES for channels in (128, 127)]
+VOLUMES += [(tile, 128, dtype) for tile in tensor.TILES for dtype in ("float32", "float16")]
+
+
+@pytest.mark.sass
+@pytest.mark.skipif(bool(WHY), reason=WHY or "tools are there")
+@pytest.mark.parametrize(("tile", "channels", "dtype"), VOLUMES, ids=str)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_budget_over_three_axes(operator, tile, channels, dtype):
+    """Nothing is spilled, and the inner loop does as many products for each load as over two axes."""
+    launch = volume_example(operator, tile, channels, dtype)
+    ptx = sass.ptx_of(launch)
+    for arch in ("sm_75", "sm_80", "sm_90"):
+        if not sass.runs_on(launch, arch):
+            continue
+        compiled = sass.assemble(launch.name, ptx, arch)
+        where = f"{compiled.name} {arch}: {compiled.registers} registers, {dict(compiled.mix)}"
+        most = 128 if tile in TILES else 65536 // (tile.threads * tile.resident)
+        assert compiled.registers <= most and compiled.spilled == 0, where
+        assert not any(name.startswith(("LDL", "STL", "DFMA", "DSETP")) for name in sass.mix(compiled.code)), where
+        assert compiled.mix["BAR"] == 1 and not {"I2F", "F2I", "MUFU"} & set(compiled.mix), where
+        if tile in TILES:
+            assert compiled.mix["FFMA"] == 8 * tile.tm * tile.tn and compiled.per_load >= LEAST[tile.bm * tile.bn], (
+                where
+            )
+        else:
+            assert compiled.mix["HMMA"] == tile.wm // 16 * (tile.wn // 8) * 2, where
 
 
 @pytest.mark.sass
@@ -191,7 +230,7 @@ def test_device_functions_have_lines_of_their_own_and_are_all_inlined():
         ptx, _ = cuda.compile(launch.kernel.py_func, types, device=False, abi="numba", cc=sass.PTX_FOR, lineinfo=True)
     names = {number: name for number, name in re.findall(r'\.file\s+(\d+) ".*?(\w+\.py)"', ptx)}
     inlined = {names[number] for number in re.findall(r"\.loc\s+(\d+) .*inlined_at", ptx)}
-    assert set(names.values()) == {"gemm.py", "device_functions.py", "grouped.py"} == inlined
+    assert set(names.values()) == {"axes.py", "gemm.py", "device_functions.py", "grouped.py"} == inlined
     assert ".func" not in ptx and "call" not in ptx
 
 

@@ -17,6 +17,7 @@ SHAPES = [
     ConvShape(n=1, ih=5, iw=6, ic=1, oc=1, fh=3, fw=3, stride=(2, 3), padding=((1, 2), (0, 1))),
     ConvShape(n=1, ih=5, iw=4, ic=1, oc=1, fh=2, fw=1, stride=3, dilation=(2, 1)),
 ]
+VOLUME = ConvShape.of((1, 3, 2, 3, 1), (1, 2, 2, 3, 1), stride=(2, 1, 2), padding=((1, 0), (0, 1), (1, 1)))
 EACH = pytest.mark.parametrize("operator", OPERATORS)
 SHAPED = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
@@ -130,6 +131,68 @@ def test_explore_figure_refuses():
         plots.explore_figure("conv2d", 4)
     with pytest.raises(ValueError, match="operator must be one of"):
         plots.explore_figure("conv3d", SHAPES[0])
+
+
+@EACH
+def test_windows_of_a_volume_add_up_to_the_theory(operator):
+    theory = flops.count(operator, VOLUME)
+    places = np.ndindex(VOLUME.arrays(operator)[2][1][1:-1])
+    kinds = np.concatenate([plots.window_kinds(operator, VOLUME, at).ravel() for at in places])
+    found = [int((kinds == kind).sum()) for kind in (plots.REAL, plots.INSERTED, plots.PADDED)]
+    assert found == [theory.useful, theory.inserted, theory.padded + theory.both]
+
+
+def test_zeros_of_a_volume_by_hand():
+    field, slider = plots.zero_maps("conv2d", VOLUME)
+    assert field.shape == (4, 3, 5) and slider.tolist() == np.zeros((2, 2, 3)).tolist()
+    np.testing.assert_array_equal(field[1:, :2, 1:4], plots.REAL)
+    assert np.count_nonzero(field == plots.PADDED) == field.size - 3 * 2 * 3
+    cube = ConvShape.of((1, 4, 4, 4, 1), (1, 4, 4, 4, 1), stride=2, padding=1)
+    field, _ = plots.zero_maps("conv2d_input", cube)
+    line = np.array([plots.PADDED] * 2 + [plots.REAL, plots.INSERTED, plots.REAL] + [plots.PADDED] * 2)
+    np.testing.assert_array_equal(field, np.maximum.outer(np.maximum.outer(line, line), line))
+
+
+def test_a_volume_is_drawn_slice_by_slice():
+    figure, ax = plots.canvas(20, 6)
+    kinds = plots.window_kinds("conv2d_input", ConvShape.of((1, 4, 4, 4, 1), (1, 4, 4, 4, 1), 2, 1), (1, 1, 1))
+    assert plots.draw_volume(ax, kinds, 0.5, 0.5) == (4 * 4 + 3 * 0.8, 5.1)
+    faces = [square.get_facecolor() for square in ax.patches if square.get_width() == square.get_height() == 1]
+    blue = matplotlib.colors.to_rgba(plots.BLUE)
+    assert len(faces) == 64 and faces.count(blue) == 8
+    assert texts(figure).count("0") == 56
+    assert [text for text in texts(figure) if text != "0"] == ["depth 0", "depth 1", "depth 2", "depth 3"]
+
+
+@EACH
+def test_each_axis_makes_a_smaller_share_useful(operator):
+    axis = Axis(size=4, taps=4, stride=2, before=1, after=1, dilation=1)
+    with gallery.look():
+        figure = plots.axes_figure(operator, axis, 1)
+        figure.draw_without_rendering()
+    useful, done = {"conv2d": (3, 4), "conv2d_input": (2, 4), "conv2d_weight": (2, 3)}[operator]
+    titles = [text for text in texts(figure) if "useful" in text]
+    assert titles == [
+        f"{name}: {useful**n} of {done**n} products are useful"
+        for n, name in enumerate(("1 axis", "2 axes", "3 axes"), 1)
+    ]
+    words = [*(text for text in figure.axes[0].texts if text.get_text() != "0"), *figure.axes[0].get_legend().texts]
+    boxes = [text.get_window_extent() for text in words]
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 for box in boxes)
+    assert not any(box.overlaps(other) for place, box in enumerate(boxes) for other in boxes[:place])
+
+
+def test_drawings_of_three_axes_refuse():
+    with pytest.raises(ValueError, match=r"at must be a place in a result of \(2, 2, 2\), got \(0, 0, 2\)"):
+        plots.window_kinds("conv2d", VOLUME, (0, 0, 2))
+    with pytest.raises(ValueError, match=r"at must be a place in a result of .*, got \(0, 0\)"):
+        plots.window_kinds("conv2d", VOLUME, (0, 0))
+    with pytest.raises(ValueError, match="at most 100000 products a channel"):
+        plots.axes_figure("conv2d", Axis(20, 5, 1, 0, 0, 1), 0)
+    with pytest.raises(ValueError, match="two spatial axes to be drawn so, got 3"):
+        plots.explore_figure("conv2d", VOLUME)
+    with pytest.raises(ValueError, match="two spatial axes to be drawn so, got 3"):
+        plots.animate("conv2d", VOLUME, "a.gif")
 
 
 @SHAPED

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
+from itertools import product
+from types import ModuleType
 
 import numpy as np
 import pytest
 from numba import int64, uint32
-from reference import HARD_SHAPES, brute_force, integers, meets, random_shape
+from reference import HARD_SHAPES, HARD_VOLUMES, brute_force, integers, meets, random_shape
 
 from cks_numba import flops, kernels, trace
 from cks_numba.geometry import OPERATORS, ConvShape
@@ -24,6 +27,15 @@ TINY_SHAPES = {
     "dilation 2": ConvShape(n=1, ih=4, iw=5, ic=1, oc=1, fh=2, fw=3, stride=(1, 2), padding=2, dilation=2),
     "two channel groups": ConvShape(n=1, ih=3, iw=3, ic=4, oc=2, fh=2, fw=2, padding=(1, 0), groups=2),
     "1x1 with stride 2": ConvShape(n=1, ih=4, iw=5, ic=2, oc=3, fh=1, fw=1, stride=2),
+}
+TINY_VOLUMES = {
+    "stride 2 does not divide": ConvShape.of((1, 4, 3, 2, 1), (2, 3, 2, 1, 1), stride=(2, 2, 1), padding=(1, 1, 0)),
+    "filter smaller than stride, two channel groups": ConvShape.of(
+        (2, 3, 4, 2, 2), (2, 1, 2, 2, 1), stride=(2, 3, 2), padding=((0, 1), (0, 0), (1, 2)), groups=2
+    ),
+    "dilation 2": ConvShape.of(
+        (1, 3, 2, 4, 2), (1, 2, 1, 3, 2), stride=(1, 1, 2), padding=(2, 0, 1), dilation=(2, 1, 2)
+    ),
 }
 TINY = pytest.mark.parametrize("shape", TINY_SHAPES.values(), ids=TINY_SHAPES.keys())
 EACH = pytest.mark.parametrize("operator", OPERATORS)
@@ -56,6 +68,36 @@ def test_hard_and_random_shapes(operator, rung):
         check(operator, shape, rung)
 
 
+@EACH
+@pytest.mark.parametrize("name", TINY_VOLUMES)
+@pytest.mark.parametrize("rung", kernels.SIMULATED_RUNGS)
+def test_counts_and_results_of_volumes(operator, name, rung):
+    check(operator, TINY_VOLUMES[name], rung)
+
+
+@EACH
+@pytest.mark.parametrize("rung", ("with_zeros", "grouped"))
+def test_counts_and_results_of_signals(operator, rung):
+    check(operator, ConvShape.of((2, 7, 2), (3, 3, 2), stride=2, padding=((1, 2),)), rung)
+
+
+@EACH
+@pytest.mark.parametrize("rung", ("with_zeros", "skip_zeros"))
+def test_hard_and_random_volumes(operator, rung):
+    rng = random.Random(2307)
+    random_shapes = [random_shape(rng, size=4, channels=2, images=1, axes=3) for _ in range(4)]
+    for shape in [*list(HARD_VOLUMES.values())[2:], *random_shapes]:
+        check(operator, shape, rung)
+
+
+@EACH
+def test_kinds_of_zeros_of_volumes_are_those_of_the_theory(operator):
+    shape = TINY_VOLUMES["stride 2 does not divide"]
+    counts, theory = trace.count(operator, shape, "with_zeros"), flops.count(operator, shape)
+    assert (counts.by_padded, counts.by_inserted, counts.by_both) == (theory.padded, theory.inserted, theory.both)
+    assert counts.by_padded > 0 and (operator == "conv2d" or counts.by_inserted > 0)
+
+
 def test_kinds_of_zeros_by_hand():
     """Along an axis, inputs 0, 1, 2 read (padded, real, inserted), (real, inserted, real), (inserted, real, padded)."""
     shape = ConvShape(n=1, ih=3, iw=3, ic=1, oc=1, fh=3, fw=3, stride=2, padding=1)
@@ -71,19 +113,18 @@ def test_kinds_of_zeros_by_hand():
 
 
 @EACH
-def test_events_are_exactly_the_real_triples(operator):
-    shape = TINY_SHAPES["stride 2 does not divide"]
+@pytest.mark.parametrize("shapes", [TINY_SHAPES, TINY_VOLUMES], ids=["two axes", "three axes"])
+def test_events_are_exactly_the_real_triples(operator, shapes):
+    shape = shapes["stride 2 does not divide"]
     place = {"x": 0, "w": 1, "dy": 2, "conv2d": 2, "conv2d_input": 0, "conv2d_weight": 1}
-    rows, columns = (set(zip(*np.nonzero(meets(axis)), strict=True)) for axis in (shape.h, shape.w))
+    triples = [set(zip(*np.nonzero(meets(axis)), strict=True)) for axis in shape.axes]
     seen = Counter()
     for event in trace.run(operator, shape, "skip_zeros").events:
         indices = {place[factor.array]: factor.place for factor in (event.first, event.second)}
         indices[place[operator]] = event.out
-        h, w = (tuple(indices[k][axis] for k in range(3)) for axis in (1, 2))
-        assert h in rows and w in columns
-        seen[h, w] += 1
+        seen[tuple(tuple(indices[k][axis] for k in range(3)) for axis in range(1, 1 + len(triples)))] += 1
     channels = shape.n * shape.ic * shape.oc
-    assert seen == {(h, w): channels for h in rows for w in columns}
+    assert seen == dict.fromkeys(product(*triples), channels)
 
 
 @EACH
@@ -181,6 +222,25 @@ def test_zeros_behind_a_bounds_test_are_masked_products():
 @device
 def wait():
     cuda.syncthreads()
+
+
+HELPERS = ModuleType("helpers")
+HELPERS.wait = wait
+
+
+@cuda.jit
+def through_a_module(out):
+    tile = cuda.shared.array(4, out.dtype)
+    t = cuda.threadIdx.x
+    tile[3 - t] = t
+    HELPERS.wait()
+    out[t] = tile[t] + math.floor(1.5)
+
+
+def test_names_in_a_module_are_replaced_too():
+    out = blank(4, "float32", log := Log())
+    Machine(log).launch(through_a_module, (1,), (4,), (out,))
+    assert [float(number) for number in out.cells] == [4, 3, 2, 1]
 
 
 @cuda.jit

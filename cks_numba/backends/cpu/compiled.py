@@ -136,7 +136,7 @@ class AxisRow(NamedTuple):
 
 
 class TableRow(NamedTuple):
-    """A row of the table of a plan for three axes: one group. The columns that other backends have too come first."""
+    """A row of the table of a plan for three axes: one group."""
 
     first_block: int
     h: AxisRow
@@ -240,9 +240,7 @@ def five(strides: Strides) -> Strides:
 
 def table_of(groups: Plan, blocks: Sequence[int]) -> Array:
     """Write a plan for three axes as rows that kernels read as `TableRow`; the last one ends the search for a block."""
-    depth = [plan_table.axis_columns(groups.operator, group[0]) for group in groups.groups]
-    shared = plan_table.group_table(groups, blocks, np.int64)
-    return np.hstack([shared, np.array([*depth, [0] * count_of(AxisRow)], np.int64)])
+    return plan_table.group_table(groups, blocks, np.int64)
 
 
 # --- helpers for kernels -------------------------------------------------------------------------

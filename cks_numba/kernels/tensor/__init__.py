@@ -24,7 +24,8 @@ from ... import checks
 from ...geometry import ConvShape
 from ...plan_table import ceil_div, group_table
 from .. import tiled
-from ..elementwise import launch_add_bias, pad_channels
+from ..axes import over
+from ..elementwise import as_images, launch_add_bias, pad_channels
 from ..jit import SIMULATED, cuda
 from ..launch import Launch, one_thread_each, scratch
 from ..tiled.choice import BYTES_PER_CYCLE, SECOND_LAUNCH, Choice, choose
@@ -126,7 +127,7 @@ def padded_shape(operator: str, shape: ConvShape, lanes: int) -> ConvShape:
     ic, oc = (ceil_div(channels // shape.groups, lanes) * lanes * shape.groups for channels in (shape.ic, shape.oc))
     oc = shape.oc if operator == "conv2d" else oc  # those of w are on its first axis
     sizes = {"n": max(shape.n, 1), "ic": ic, "oc": oc, "groups": shape.groups}
-    return ConvShape(ih=1, iw=1, fh=1, fw=1, **sizes).with_axes(shape.h, shape.w)
+    return ConvShape(ih=1, iw=1, fh=1, fw=1, **sizes).with_axes(*shape.axes)
 
 
 def _fits(array: Any, size: tuple[int, ...]) -> bool:
@@ -152,6 +153,7 @@ def _memory(scratch: Any, out: Any, padded: Sequence[tuple[int, ...]], sums: int
 
 def _padding(name: str, array: Any, out: Any, groups: int) -> Launch:
     """The launch that copies an operand to where the channels of each group are followed by zeros."""
+    array, out = as_images(array), as_images(out)
     first = (array.shape[0] // groups, out.shape[0] // groups) if name == "w" else (1, 1)
     last = (array.shape[3], out.shape[3]) if name == "w" else (array.shape[3] // groups, out.shape[3] // groups)
     return one_thread_each(f"pad {name}", pad_channels, out, (array, out, *first, *last))
@@ -166,7 +168,7 @@ def _prepared(
 
     A thread has eight neighbouring columns of conv2d, else two. Where these are always whole, it stores them at once.
     """
-    operator, shape, tile = choice.operator, choice.shape, choice.tile
+    operator, shape, tile, axes = choice.operator, choice.shape, choice.tile, over(len(choice.shape.axes))
     checks.offsets(shape, number.lanes)
     checks.grid(f"{operator} tensor", choice.grid)
     table = group_table(choice.plan, choice.blocks)
@@ -174,13 +176,13 @@ def _prepared(
         table = cuda.to_device(table)
     if operator == "conv2d_weight":
         result = number if choice.parts == 1 else FORMATS["float32"]
-        kernel = gemm.weight_kernel(tile, number, result, aligned and size[3] % 2 == 0)
+        kernel = gemm.weight_kernel(axes, tile, number, result, aligned and size[-1] % 2 == 0)
         rows, *steps = tiled.weight_sizes(shape, number.lanes)
         steps = [size[0] // shape.groups, shape.ic // shape.groups, *steps]
     else:
         forward = operator == "conv2d"
-        whole = size[3] // shape.groups % (8 if forward else 2) == 0
-        kernel = gemm.gather_kernel(tile, number, forward, aligned and whole, biased)
+        whole = size[-1] // shape.groups % (8 if forward else 2) == 0
+        kernel = gemm.gather_kernel(axes, tile, number, forward, aligned and whole, biased)
         depth, _, *steps = tiled.gather_sizes(operator, shape, number.lanes)
         steps = [depth, *steps]
     name = f"{operator} {choice.unit.name} {tile}"

@@ -23,6 +23,7 @@ from numba import float32, int32, int64, uint32
 from ...plan_table import (
     COLUMNS,
     COUNT,
+    DEPTH,
     FIRST_BLOCK,
     FIXED,
     FIXED_STEP,
@@ -32,7 +33,8 @@ from ...plan_table import (
     THIRD,
     THIRD_FIXED,
 )
-from ..grouped import digits, group_of_block
+from ..axes import Axes
+from ..grouped import group_of_block
 from ..jit import cuda, device, kernel
 from ..tiled.device_functions import offset_of, stepper
 from ..tiled.vectors import load, store
@@ -71,7 +73,9 @@ def multiplier(number: Format, tile: Tile) -> Any:
 
 
 @cache
-def frame(number: Format, tile: Tile, a_along_terms: bool, b_along_terms: bool) -> tuple[Any, Any, Operand, Operand]:
+def frame(
+    axes: Axes, number: Format, tile: Tile, a_along_terms: bool, b_along_terms: bool
+) -> tuple[Any, Any, Operand, Operand]:
     """What both kernels do in the same way, whatever the rows, columns and terms of A and B stand for.
 
     Returns
@@ -86,8 +90,9 @@ def frame(number: Format, tile: Tile, a_along_terms: bool, b_along_terms: bool) 
     b_operand = (along_terms if b_along_terms else along_rows)(number, bn, threads, wn, False)
     a_first, a_place, a_where, a_read = a_operand.first, a_operand.place, a_operand.where, a_operand.read
     b_first, b_place, b_where, b_read = b_operand.first, b_operand.place, b_operand.where, b_operand.read
-    a_copy, b_copy = copier(number, a_operand, a_along_terms), copier(number, b_operand, b_along_terms)
-    further, multiply_chunk, same_terms = stepper(4), multiplier(number, tile), a_along_terms == b_along_terms
+    a_copy, b_copy = copier(axes, number, a_operand, a_along_terms), copier(axes, number, b_operand, b_along_terms)
+    digits, further = axes.digits, stepper(axes.number, 4)
+    multiply_chunk, same_terms = multiplier(number, tile), a_along_terms == b_along_terms
     high, wide = wm // 16, wn // 8
     b_begin, stage = bm * ROW_BYTES, (bm + bn) * ROW_BYTES  # bytes: where B begins in a stage, and of a stage
     words, last, ahead = STAGES * stage // 4, uint32((STAGES - 1) * stage), STAGES - 1
@@ -108,14 +113,14 @@ def frame(number: Format, tile: Tile, a_along_terms: bool, b_along_terms: bool) 
     def sum_chunks(acc, mine, a_part, b_part, sizes, left):
         """Chunk by chunk: wait until it is there, start the copies of a later one, multiply.
 
-        A part is an array, the places of this thread's copies at the first term, its first term as three digits, and
-        how far a step of each digit goes in memory. `sizes` are those of the last two digits, `left` counts terms.
+        A part is an array, the places of this thread's copies at the first term, its first term as four digits, and
+        how far a step of each digit goes in memory. `sizes` are those of the last three digits, `left` counts terms.
         """
         a, b = cuda.local.array((high, 8), uint32), cuda.local.array((wide, 4), uint32)
         (row, column, lane), (a_term, a_row), (b_term, b_row) = mine
         a_array, a_at, a_digits, a_steps = a_part
         b_array, b_at, b_digits, b_steps = b_part
-        by = digits(uint32(bk), sizes[0], sizes[1])
+        by = digits(uint32(bk), sizes[0], sizes[1], sizes[2])
         a_base = ptx.shared_address(cuda.shared.array(words, uint32, SHARED_ALIGNMENT))
         b_base = uint32(a_base + b_begin)
         a_to, b_to = uint32(a_base + a_place(a_term, a_row)), uint32(b_base + b_place(b_term, b_row))
@@ -129,11 +134,11 @@ def frame(number: Format, tile: Tile, a_along_terms: bool, b_along_terms: bool) 
             a_copy(uint32(a_to + free), a_array, a_at, a_digits, a_steps, int32(a_term) < left)
             b_copy(uint32(b_to + free), b_array, b_at, b_digits, b_steps, int32(b_term) < left)
             ptx.end_of_chunk()
-            a_digits = further(a_digits[0], a_digits[1], a_digits[2], by, sizes[0], sizes[1])
+            a_digits = further(a_digits[0], a_digits[1], a_digits[2], a_digits[3], by, sizes)
             if same_terms:
                 b_digits = a_digits
             else:
-                b_digits = further(b_digits[0], b_digits[1], b_digits[2], by, sizes[0], sizes[1])
+                b_digits = further(b_digits[0], b_digits[1], b_digits[2], b_digits[3], by, sizes)
             free, left = next_stage(free), int32(left - bk)
         while left > -bk * ahead:
             # Past the barrier the oldest chunk is there for all threads, and none reads the stage that is filled next.
@@ -142,11 +147,11 @@ def frame(number: Format, tile: Tile, a_along_terms: bool, b_along_terms: bool) 
             a_copy(uint32(a_to + free), a_array, a_at, a_digits, a_steps, int32(a_term) < left)
             b_copy(uint32(b_to + free), b_array, b_at, b_digits, b_steps, int32(b_term) < left)
             ptx.end_of_chunk()
-            a_digits = further(a_digits[0], a_digits[1], a_digits[2], by, sizes[0], sizes[1])
+            a_digits = further(a_digits[0], a_digits[1], a_digits[2], a_digits[3], by, sizes)
             if same_terms:
                 b_digits = a_digits
             else:
-                b_digits = further(b_digits[0], b_digits[1], b_digits[2], by, sizes[0], sizes[1])
+                b_digits = further(b_digits[0], b_digits[1], b_digits[2], b_digits[3], by, sizes)
             a_read(a, uint32(a_base + ready), a_from)
             b_read(b, uint32(b_base + ready), b_from)
             multiply_chunk(acc, a, b)
@@ -156,13 +161,13 @@ def frame(number: Format, tile: Tile, a_along_terms: bool, b_along_terms: bool) 
 
 
 @cache
-def copier(number: Format, operand: Operand, along: bool) -> Any:
+def copier(axes: Axes, number: Format, operand: Operand, along: bool) -> Any:
     """Make the function that starts to copy a chunk of an operand to a stage; past the end of the sum, zeros."""
-    loads, further, offset = operand.loads, operand.further, offset_of(number.lanes, along)
+    loads, further, offset = operand.loads, operand.further, offset_of(axes.number, number.lanes, along)
 
     @device
     def copy(to, array, at, term, steps, wanted):
-        far, size = offset(term[0], term[1], term[2], steps), uint32(16) if wanted else uint32(0)
+        far, size = offset(term[0], term[1], term[2], term[3], steps), uint32(16) if wanted else uint32(0)
         for j in range(loads):
             ptx.to_shared(further(to, j), ptx.address(array, uint32(at[j] + far), 16), size)
 
@@ -259,21 +264,22 @@ def bias_adder(number: Format, tile: Tile) -> Any:
 
 
 @cache
-def gather_kernel(tile: Tile, number: Format, forward: bool, vectors: bool, biased: bool) -> Any:
-    """Make ``tensor_gather`` for a tile, a format, conv2d (forward) or conv2d_input, whole or single stores.
+def gather_kernel(axes: Axes, tile: Tile, number: Format, forward: bool, vectors: bool, biased: bool) -> Any:
+    """Make ``tensor_gather`` for axes, a tile, a format, conv2d (forward) or conv2d_input, whole or single stores.
 
     If it is not `biased`, any array may be its bias.
     """
     bm, bn, wm, wn = tile
     lanes, tall, high, wide = number.lanes, wm // 8, wm // 16, wn // 8
-    place, sum_chunks, a_operand, b_operand = frame(number, tile, True, forward)
+    place, sum_chunks, a_operand, b_operand = frame(axes, number, tile, True, forward)
+    spatial, in_depth, volume, place_of, digits, *_ = axes
     a_loads, a_apart, a_row, a_later = a_operand.loads, a_operand.apart, a_operand.row, a_operand.later
     b_loads, b_apart, b_row, b_later = b_operand.loads, b_operand.apart, b_operand.row, b_operand.later
-    add_bias = bias_adder(number, tile)
+    last, add_bias = spatial + 1, bias_adder(number, tile)
     write = writer(number, tile, 8 if forward else 2, vectors)  # conv2d: a thread has eight neighbouring columns
 
     @kernel(tile.threads, blocks=tile.resident)
-    def tensor_gather(src, w, out, bias, table, depth, src_h, src_w, w_h, w_w, w_oc):
+    def tensor_gather(src, w, out, bias, table, depth, src_h, src_w, w_h, w_w, w_oc, src_d, w_d):
         """out[n, position, column] = sum over (tap, k) of src[n, position + tap, k] * w[tap, k, column], and a bias."""
         acc, begins = cuda.local.array((high, wide, 4), float32), cuda.local.array(tall, int64)
         places, exist = cuda.local.array(wide, uint32), cuda.local.array(wide, int32)
@@ -282,38 +288,47 @@ def gather_kernel(tile: Tile, number: Format, forward: bool, vectors: bool, bias
         (row, column, lane), (a_term, a_first), (b_term, b_first) = mine
 
         # 1. The channel group of this block, its group of the plan, and its tile: rows from m0, columns from n0.
-        #    NVVM 13 cannot write the lines of this kernel if the two sizes are two variables.
+        #    NVVM 13 cannot write the lines of this kernel if the sizes are variables of their own.
         depth = uint32(depth)
-        columns = uint32(uint32(out.shape[3]) // (uint32(src.shape[3]) // depth))
+        columns = uint32(uint32(out.shape[last]) // (uint32(src.shape[last]) // depth))
         c_group, n0 = int32(cuda.blockIdx.z), uint32(cuda.blockIdx.y * bn)
         g = group_of_block(table, cuda.blockIdx.x)
-        sizes = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
-        rows = uint32(out.shape[0] * sizes[0] * sizes[1])
+        sizes = uint32(in_depth(table, g, COUNT, 1)), uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
+        rows = uint32(out.shape[0] * sizes[0] * sizes[1] * sizes[2])
         m0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bm)
 
         # 2. Where the rows of src and the columns of w that this thread copies begin, in quads.
-        src_c, w_c = uint32(src.shape[3] // lanes), uint32(w.shape[3] // lanes)
+        src_c, w_c = uint32(src.shape[last] // lanes), uint32(w.shape[last] // lanes)
+        depths, heights, widths = volume(src)
         for j in range(a_loads):
             m = uint32(m0 + a_first + j * a_apart)
-            n, kh, kw = digits(m if m < rows else uint32(0), sizes[0], sizes[1])
+            n, kd, kh, kw = place_of(m if m < rows else uint32(0), sizes[0], sizes[1], sizes[2])
+            d = in_depth(table, g, THIRD, 0) + kd * in_depth(table, g, THIRD_FIXED, 0)
             h = table[g, ROWS + THIRD] + kh * table[g, ROWS + THIRD_FIXED]
             v = table[g, COLUMNS + THIRD] + kw * table[g, COLUMNS + THIRD_FIXED]
-            a_at[j] = uint32(((n * src.shape[1] + h) * src.shape[2] + v) * src_c + c_group * depth // lanes)
-        w_first = (table[g, ROWS + SUMMED] * w.shape[2] + table[g, COLUMNS + SUMMED]) * w_c
+            at = ((n * depths + d) * heights + h) * widths + v
+            a_at[j] = uint32(at * src_c + c_group * depth // lanes)
+        w_first = (table[g, ROWS + SUMMED] * w.shape[spatial] + table[g, COLUMNS + SUMMED]) * w_c
+        if spatial == 3:
+            w_first += table[g, DEPTH + SUMMED] * w.shape[2] * w.shape[3] * w_c
         w_first += c_group * (columns if forward else depth) * w_oc
         for j in range(b_loads):
             c = uint32(n0 + b_first + j * b_apart)
             c = c if c < columns else uint32(0)
             b_at[j] = uint32(w_first + (c * w_oc if forward else c // lanes))
 
-        # 3. The terms (fh, fw, k) of this thread's copies, and how far a step of each goes in src and in w.
-        terms_w = uint32(max(table[g, COLUMNS + TERMS], 1))
+        # 3. The terms (fd, fh, fw, k) of this thread's copies, and how far a step of each goes in src and in w.
+        terms_h, terms_w = uint32(max(table[g, ROWS + TERMS], 1)), uint32(max(table[g, COLUMNS + TERMS], 1))
         terms = int32(table[g, ROWS + TERMS] * table[g, COLUMNS + TERMS] * depth)
-        a_digits, b_digits = digits(a_term, terms_w, depth), digits(b_term, terms_w, depth)
-        in_src, in_w = (int32(src_h), int32(src_w), int32(1)), (int32(w_h), int32(w_w), int32(w_oc))
+        if spatial == 3:
+            terms = int32(table[g, DEPTH + TERMS] * terms)
+        a_digits, b_digits = digits(a_term, terms_h, terms_w, depth), digits(b_term, terms_h, terms_w, depth)
+        in_src = int32(src_d), int32(src_h), int32(src_w), int32(1)
+        in_w = int32(w_d), int32(w_h), int32(w_w), int32(w_oc)
 
         # 4. The sum.
-        sum_chunks(acc, mine, (src, a_at, a_digits, in_src), (w, b_at, b_digits, in_w), (terms_w, depth), terms)
+        a_part, b_part = (src, a_at, a_digits, in_src), (w, b_at, b_digits, in_w)
+        sum_chunks(acc, mine, a_part, b_part, (terms_h, terms_w, depth), terms)
 
         # 5. Add the bias.
         for j in range(wide):
@@ -326,13 +341,15 @@ def gather_kernel(tile: Tile, number: Format, forward: bool, vectors: bool, bias
             add_bias(acc, bias, channels, exist)
 
         # 6. Write the results that exist. The table is read again: kept numbers would take registers from the loop.
-        sizes = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
+        sizes = uint32(in_depth(table, g, COUNT, 1)), uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
+        depths, heights, widths = volume(out)
         m0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bm)
         for i in range(tall):
-            n, kh, kw = digits(uint32(m0 + row + a_row(lane) + a_later(i)), sizes[0], sizes[1])
+            n, kd, kh, kw = place_of(uint32(m0 + row + a_row(lane) + a_later(i)), sizes[0], sizes[1], sizes[2])
+            d = in_depth(table, g, FIXED, 0) + kd * in_depth(table, g, FIXED_STEP, 0)
             h = table[g, ROWS + FIXED] + kh * table[g, ROWS + FIXED_STEP]
             v = table[g, COLUMNS + FIXED] + kw * table[g, COLUMNS + FIXED_STEP]
-            at = ((int64(n) * out.shape[1] + h) * out.shape[2] + v) * out.shape[3] + c_group * columns
+            at = (((int64(n) * depths + d) * heights + h) * widths + v) * out.shape[last] + c_group * columns
             begins[i] = at if n < out.shape[0] else int64(-1)
         write(out, acc, begins, places, exist)
 
@@ -340,18 +357,19 @@ def gather_kernel(tile: Tile, number: Format, forward: bool, vectors: bool, bias
 
 
 @cache
-def weight_kernel(tile: Tile, number: Format, result: Format, vectors: bool) -> Any:
-    """Make ``tensor_weight`` for a tile, the formats of arrays and result, and for whole stores or single ones."""
+def weight_kernel(axes: Axes, tile: Tile, number: Format, result: Format, vectors: bool) -> Any:
+    """Make ``tensor_weight`` for axes, a tile, the formats of arrays and result, and whole stores or single ones."""
     bm, bn, wm, wn = tile
     lanes, bk, tall, high, wide = number.lanes, number.bk, wm // 8, wm // 16, wn // 8
-    place, sum_chunks, a_operand, b_operand = frame(number, tile, False, False)
+    place, sum_chunks, a_operand, b_operand = frame(axes, number, tile, False, False)
+    spatial, in_depth, volume, _, digits, in_order, _ = axes
     a_loads, a_apart, a_row, a_later = a_operand.loads, a_operand.apart, a_operand.row, a_operand.later
     b_loads, b_apart, b_row, b_later = b_operand.loads, b_operand.apart, b_operand.row, b_operand.later
-    write = writer(result, tile, 2, vectors)
+    last, write = spatial + 1, writer(result, tile, 2, vectors)
 
     @kernel(tile.threads, blocks=tile.resident)
-    def tensor_weight(x, dy, out, table, rows, depth, x_n, x_h, x_w, dy_n, dy_h, dy_w):
-        """out[part, oc, tap, ic] = sum over the part's (n, oh, ow) of dy[n, oh, ow, oc] * x[n, ih, iw, ic]."""
+    def tensor_weight(x, dy, out, table, rows, depth, x_n, x_h, x_w, dy_n, dy_h, dy_w, x_d, dy_d):
+        """out[part, oc, tap, ic] = sum over the part's (n, output) of dy[n, output, oc] * x[n, input, ic]."""
         acc, begins = cuda.local.array((high, wide, 4), float32), cuda.local.array(tall, int64)
         places, exist = cuda.local.array(wide, uint32), cuda.local.array(wide, int32)
         a_at, b_at = cuda.local.array(a_loads, uint32), cuda.local.array(b_loads, uint32)
@@ -361,55 +379,67 @@ def weight_kernel(tile: Tile, number: Format, result: Format, vectors: bool) -> 
         # 1. The channel group of this block, its group of the plan, and its tile: rows from m0, columns from n0. The
         #    channels of a group in x and dy (depth, dy_depth) may be more than in out: those beyond are padding.
         rows, depth = uint32(rows), uint32(depth)
-        c_groups = uint32(uint32(x.shape[3]) // depth)
-        dy_depth = uint32(uint32(dy.shape[3]) // c_groups)
+        c_groups = uint32(uint32(x.shape[last]) // depth)
+        dy_depth = uint32(uint32(dy.shape[last]) // c_groups)
         part = uint32(uint32(cuda.blockIdx.z) // c_groups)
         c_group, m0 = int32(cuda.blockIdx.z - part * c_groups), uint32(cuda.blockIdx.y * bm)
         g = group_of_block(table, cuda.blockIdx.x)
         taps_h, taps_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
+        taps_d = uint32(in_depth(table, g, COUNT, 1))
         n0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bn)
-        columns = uint32(taps_h * taps_w * depth)
+        columns = uint32(taps_d * taps_h * taps_w * depth)
 
         # 2. Where the rows of dy and the columns of x that this thread copies begin, in quads.
-        x_c, dy_c = uint32(x.shape[3] // lanes), uint32(dy.shape[3] // lanes)
-        dy_first = (table[g, ROWS + SUMMED] * dy.shape[2] + table[g, COLUMNS + SUMMED]) * dy_c
+        x_c, dy_c = uint32(x.shape[last] // lanes), uint32(dy.shape[last] // lanes)
+        dy_first = (table[g, ROWS + SUMMED] * dy.shape[spatial] + table[g, COLUMNS + SUMMED]) * dy_c
+        if spatial == 3:
+            dy_first += table[g, DEPTH + SUMMED] * dy.shape[2] * dy.shape[3] * dy_c
         for j in range(a_loads):
             m = uint32(m0 + a_first + j * a_apart)
             a_at[j] = uint32(dy_first + (c_group * dy_depth + (m if m < rows else uint32(0))) // lanes)
+        _, heights, widths = volume(x)
         for j in range(b_loads):
             c = uint32(n0 + b_first + j * b_apart)
-            kh, kw, k = digits(c if c < columns else uint32(0), taps_w, depth)
+            kd, kh, kw, k = digits(c if c < columns else uint32(0), taps_h, taps_w, depth)
+            d = in_depth(table, g, THIRD, 0) + kd * in_depth(table, g, THIRD_FIXED, 0)
             h = table[g, ROWS + THIRD] + kh * table[g, ROWS + THIRD_FIXED]
             v = table[g, COLUMNS + THIRD] + kw * table[g, COLUMNS + THIRD_FIXED]
-            b_at[j] = uint32((h * x.shape[2] + v) * x_c + (c_group * depth + k) // lanes)
+            b_at[j] = uint32(((d * heights + h) * widths + v) * x_c + (c_group * depth + k) // lanes)
 
-        # 3. The part of the sum that is this block's, and in it the term (n, oh, ow) of this thread's copies.
+        # 3. The part of the sum that is this block's, and in it the term (n, od, oh, ow) of this thread's copies.
+        terms_d = uint32(max(in_depth(table, g, TERMS, 1), 1))
         terms_h, terms_w = uint32(max(table[g, ROWS + TERMS], 1)), uint32(max(table[g, COLUMNS + TERMS], 1))
-        terms = int32(x.shape[0] * table[g, ROWS + TERMS] * table[g, COLUMNS + TERMS])
+        terms = x.shape[0] * in_depth(table, g, TERMS, 1)
+        terms = int32(terms * table[g, ROWS + TERMS] * table[g, COLUMNS + TERMS])
         parts = uint32(uint32(cuda.gridDim.z) // c_groups)
         most = int32((uint32((terms + bk - 1) // bk) + parts - 1) // parts * bk)  # terms of a part, in whole chunks
         first = int32(part * most)
         left = min(int32(terms - first), most)
-        term_digits = digits(uint32(first + term), terms_h, terms_w)
-        in_dy, in_x = (int32(dy_n), int32(dy_h), int32(dy_w)), (int32(x_n), int32(x_h), int32(x_w))
+        term_digits = digits(uint32(first + term), terms_d, terms_h, terms_w)
+        in_dy, in_x = in_order(dy_n, dy_d, dy_h, dy_w), in_order(x_n, x_d, x_h, x_w)
 
         # 4. The sum.
-        sum_chunks(acc, mine, (dy, a_at, term_digits, in_dy), (x, b_at, term_digits, in_x), (terms_h, terms_w), left)
+        a_part, b_part = (dy, a_at, term_digits, in_dy), (x, b_at, term_digits, in_x)
+        sum_chunks(acc, mine, a_part, b_part, (terms_d, terms_h, terms_w), left)
 
         # 5. Write the results that exist, to the array of this part. The table is read again: kept numbers would take
         #    registers from the loop.
         n0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bn)
         taps_h, taps_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
+        taps_d = uint32(in_depth(table, g, COUNT, 1))
+        depths, heights, widths = volume(out)
         for j in range(wide):
-            kh, kw, k = digits(uint32(n0 + column + b_row(lane) + b_later(j)), taps_w, depth)
+            kd, kh, kw, k = digits(uint32(n0 + column + b_row(lane) + b_later(j)), taps_h, taps_w, depth)
+            exists = kd < taps_d if spatial == 3 else kh < taps_h
+            fd = in_depth(table, g, FIXED, 0) + kd * in_depth(table, g, FIXED_STEP, 0)
             fh = table[g, ROWS + FIXED] + kh * table[g, ROWS + FIXED_STEP]
             fw = table[g, COLUMNS + FIXED] + kw * table[g, COLUMNS + FIXED_STEP]
-            places[j] = uint32((fh * out.shape[2] + fw) * out.shape[3] + k)
-            exist[j] = int32(out.shape[3] - k) if kh < taps_h else int32(0)
+            places[j] = uint32(((fd * heights + fh) * widths + fw) * out.shape[last] + k)
+            exist[j] = int32(out.shape[last] - k) if exists else int32(0)
         for i in range(tall):
             m = uint32(m0 + row + a_row(lane) + a_later(i))
             oc = int64(cuda.blockIdx.z * rows + m)
-            begins[i] = oc * out.shape[1] * out.shape[2] * out.shape[3] if m < rows else int64(-1)
+            begins[i] = oc * depths * heights * widths * out.shape[last] if m < rows else int64(-1)
         write(out, acc, begins, places, exist)
 
     return tensor_weight

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ... import checks
 from ...buffers import address
 from ...geometry import ConvShape
 from ...plan_table import group_table
+from ..axes import over
 from ..jit import SIMULATED, cuda
 from ..launch import Launch, one_thread_each, scratch
 from . import gemm
@@ -98,30 +100,49 @@ def _prepared(
     table = group_table(choice.plan, choice.blocks)
     if device is not None or SIMULATED:
         table = cuda.to_device(table)
+    axes = over(len(shape.axes))
     if operator == "conv2d_weight":
-        kernel, sizes = gemm.weight_kernel(choice.tile, width), weight_sizes(shape, width)
+        kernel, sizes = gemm.weight_kernel(axes, choice.tile, width), weight_sizes(shape, width)
     else:
-        kernel = gemm.gather_kernel(choice.tile, width, operator == "conv2d")
+        kernel = gemm.gather_kernel(axes, choice.tile, width, operator == "conv2d")
         sizes = gather_sizes(operator, shape, width)
     name = f"{operator} tiled {choice.tile}"
     return name, kernel, choice.grid, (choice.tile.threads,), table, sizes, choice
 
 
 def gather_sizes(operator: str, shape: ConvShape, width: int) -> tuple[int, ...]:
-    """The sizes that gather_gemm takes: depth, columns, and how far steps of taps and of output channels go."""
+    """The sizes that gather_gemm takes: depth, columns, and how far steps of taps and of output channels go.
+
+    The steps along the axis of depth come last. They are 0 where there is none.
+    """
     ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
-    w_row, w_oc = shape.fw * ic // width, shape.fh * shape.fw * ic // width
+    w_w, w_h, w_d = steps_along(shape.w_shape, width)
+    w_oc = prod(shape.w_shape[1:]) // width
+    d = shape.axes[0]
     if operator == "conv2d":
-        row, channels = shape.iw * shape.ic // width, shape.ic // width
-        return ic, oc, shape.h.dilation * row, shape.w.dilation * channels, w_row, ic // width, w_oc
-    row, channels = shape.ow * shape.oc // width, shape.oc // width
-    src_h, src_w = -shape.h.output_step * row, -shape.w.output_step * channels
-    return oc, ic, src_h, src_w, shape.h.phase_step * w_row, shape.w.phase_step * (ic // width), w_oc
+        x_w, x_h, x_d = steps_along(shape.x_shape, width)
+        src = shape.h.dilation * x_h, shape.w.dilation * x_w
+        return ic, oc, *src, w_h, w_w, w_oc, d.dilation * x_d, w_d
+    dy_w, dy_h, dy_d = steps_along(shape.y_shape, width)
+    src = -shape.h.output_step * dy_h, -shape.w.output_step * dy_w
+    taps = shape.h.phase_step * w_h, shape.w.phase_step * w_w
+    return oc, ic, *src, *taps, w_oc, -d.output_step * dy_d, d.phase_step * w_d
 
 
 def weight_sizes(shape: ConvShape, width: int) -> tuple[int, ...]:
-    """The sizes that weight_gemm takes: rows of a channel group, and how far steps of (n, oh, ow) go in x and dy."""
-    x_row, dy_row = shape.iw * shape.ic // width, shape.ow * shape.oc // width
-    in_x = shape.ih * x_row, shape.h.stride * x_row, shape.w.stride * shape.ic // width
-    in_dy = shape.oh * dy_row, dy_row, shape.oc // width
-    return shape.oc // shape.groups, *in_x, *in_dy
+    """The sizes that weight_gemm takes: rows of a channel group, and how far steps of (n, output) go in x and dy.
+
+    The steps along the axis of depth come last. They are 0 where there is none.
+    """
+    x_w, x_h, x_d = steps_along(shape.x_shape, width)
+    dy_w, dy_h, dy_d = steps_along(shape.y_shape, width)
+    in_x = prod(shape.x_shape[1:]) // width, shape.h.stride * x_h, shape.w.stride * x_w
+    in_dy = prod(shape.y_shape[1:]) // width, dy_h, dy_w
+    return shape.oc // shape.groups, *in_x, *in_dy, shape.axes[0].stride * x_d, dy_d
+
+
+def steps_along(size: tuple[int, ...], width: int) -> tuple[int, int, int]:
+    """How far a column, a row and a depth of an array lies from the one before it, in runs of `width` elements."""
+    column = size[-1] // width
+    row = size[-2] * column
+    return column, row, size[-3] * row if len(size) > 4 else 0

@@ -13,7 +13,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from ... import checks
-from ...geometry import ConvShape, Plan, plan
+from ...geometry import ConvShape, Plan, plan, times
 from ...plan_table import ceil_div
 from ..grouped import product_of, tiles_of
 from .sizes import BK, TILES
@@ -136,9 +136,10 @@ class Choice:
             lines.append(f"the sum in {self.parts} parts, which a second launch adds up in order")
         lines.append(f"{self.useful:.0%} of the multiply-adds done are of the problem, the others past its end")
         lines += [
-            f"  {h.positions:>4} x {w.positions:<4} positions, {h.terms:>3} x {w.terms:<3} terms: "
+            f"  {times([run.positions for run in group], 4, 4)} positions, "
+            f"{times([run.terms for run in group], 3, 3)} terms: "
             f"{blocks * prod(self.grid[1:]):>5} blocks of {chunks} chunks"
-            for (h, w), blocks, chunks in zip(self.plan.groups, self.blocks, self.chunks, strict=True)
+            for group, blocks, chunks in zip(self.plan.groups, self.blocks, self.chunks, strict=True)
         ]
         return "\n".join(lines)
 

@@ -24,8 +24,12 @@ from .vectors import load, load4, store, store4
 # --- whole numbers --------------------------------------------------------------------------------
 # Indices are unsigned and have 32 bits: a GPU has no instruction that divides 64 bits, and they take two registers.
 @cache
-def stepper(width: int) -> Any:
-    """Make the function that finds the term one chunk further on, as three digits, without a division."""
+def stepper(axes: int, width: int, twice: bool = False) -> Any:
+    """Make the function that finds the term one chunk further on, as four digits, without a division.
+
+    Over two axes the first digit stays 0. Over three, `twice` says that the last digit counts four or more of each
+    number before it: a chunk goes past its end twice at most.
+    """
 
     @device
     def carry(first, middle, last, middle_size, last_size):
@@ -34,33 +38,70 @@ def stepper(width: int) -> Any:
         return uint32(first + around), uint32(middle - around * middle_size), uint32(last - last_size)
 
     @device
-    def further(first, middle, last, by, middle_size, last_size):
+    def further(outer, first, middle, last, by, sizes):
         """Add `by`, the digits of BK. Kernels with loads of single elements have no registers for it, and count up."""
+        _, middle_size, last_size = sizes
         if width == 4:
-            last = uint32(last + by[2])
+            last = uint32(last + by[3])
             over = uint32(last >= last_size)
-            middle = uint32(middle + by[1] + over)
+            middle = uint32(middle + by[2] + over)
             around = uint32(middle >= middle_size)
-            first, middle = uint32(first + by[0] + around), uint32(middle - around * middle_size)
+            first, middle = uint32(first + by[1] + around), uint32(middle - around * middle_size)
             last = uint32(last - over * last_size)
         else:
             last = uint32(last + uint32(BK))
             while last >= last_size:
                 first, middle, last = carry(first, middle, last, middle_size, last_size)
-        return first, middle, last
+        return outer, first, middle, last
+
+    return further if axes == 2 else _stepper_of_four(width, twice, further)
+
+
+def _stepper_of_four(width: int, twice: bool, further_by_three: Any) -> Any:
+    """Make the same function for a first digit that counts too, from that for the last three."""
+
+    @device
+    def carried(digit, next_digit, size):
+        """Carry from the next digit, which is less than twice its size, to this one."""
+        over = uint32(next_digit >= size)
+        return uint32(digit + over), uint32(next_digit - over * size)
+
+    @device
+    def carry(outer, first, middle, last, sizes):
+        middle, last = carried(middle, last, sizes[2])
+        first, middle = carried(first, middle, sizes[1])
+        outer, first = carried(outer, first, sizes[0])
+        return outer, first, middle, last
+
+    @device
+    def further(outer, first, middle, last, by, sizes):
+        """Each kernel goes on in the way for which its largest tile has enough registers."""
+        if width == 4 and not twice:
+            outer, first, middle, last = further_by_three(outer, first, middle, last, by, sizes)
+            outer, first = carried(uint32(outer + by[0]), first, sizes[0])
+            return outer, first, middle, last
+        last = uint32(last + uint32(BK))
+        if width == 4:
+            outer, first, middle, last = carry(outer, first, middle, last, sizes)
+            return carry(outer, first, middle, last, sizes)
+        while last >= sizes[2]:
+            outer, first, middle, last = carry(outer, first, middle, last, sizes)
+        return outer, first, middle, last
 
     return further
 
 
 @cache
-def offset_of(width: int, along_terms: bool) -> Any:
+def offset_of(axes: int, width: int, along_terms: bool) -> Any:
     """Make the function that says how far a term lies from the first one in memory, in runs of `width` elements."""
 
     @device
-    def offset(first, middle, last, steps):
+    def offset(outer, first, middle, last, steps):
         """Along terms, the last digit counts neighbours in memory."""
-        outer = int32(first * steps[0]) + int32(middle * steps[1])
-        return outer + int32(last // width if along_terms else last * steps[2])
+        far = int32(first * steps[1]) + int32(middle * steps[2])
+        if axes == 3:
+            far += int32(outer * steps[0])
+        return far + int32(last // width if along_terms else last * steps[3])
 
     return offset
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from reference import HARD_SHAPES, brute_force, integers
+from reference import HARD_SHAPES, HARD_VOLUMES, brute_force, integers
 
 from cks_numba import kernels
 from cks_numba.emulator import check_kernel, hooks
@@ -104,6 +104,35 @@ def test_hard_shapes(operator, dtype):
     for name, shape in HARD_SHAPES.items():
         if name != "depthwise":
             check(operator, shape, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", HARD_VOLUMES)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_hard_volumes(operator, name, dtype):
+    """Depthwise layers too; the sum of conv3d_weight is in parts."""
+    check(operator, HARD_VOLUMES[name], dtype, parts=2, orders=ORDERS)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("tile", tensor.TILES, ids=str)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_every_tile_over_three_axes(operator, tile, dtype):
+    keys = dict(stride=(1, 2, 3), padding=((1, 0), (0, 1), (2, 1)), dilation=(3, 2, 1))
+    shape = ConvShape.of((2, 5, 7, 6, 24), (40, 2, 3, 4, 24), **keys)
+    check(operator, shape, dtype, tile, parts=2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("operator", ["conv2d", "conv2d_input"])
+def test_a_bias_over_three_axes(operator, dtype):
+    for groups in (1, 6):
+        shape = ConvShape.of((2, 3, 4, 4, 6), (12, 2, 3, 2, 6 // groups), padding=1, stride=(2, 1, 2), groups=groups)
+        first, second, out = operands(operator, shape, dtype)
+        bias = (np.arange(out.shape[-1]) % 5 * 3.25 + 0.5).astype(dtype)
+        run(build(operator, shape, (first, second, out), bias=bias))
+        sums = brute_force(operator, shape, first, second) + bias.astype(float)
+        np.testing.assert_array_equal(out.astype(float), sums.astype(dtype).astype(float))
 
 
 WHOLE = ConvShape(n=2, ih=8, iw=8, ic=64, oc=64, fh=1, fw=1)

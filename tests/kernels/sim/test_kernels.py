@@ -6,11 +6,12 @@ import random
 
 import numpy as np
 import pytest
-from reference import HARD_SHAPES, brute_force, integers, random_shape
+from reference import HARD_SHAPES, HARD_VOLUMES, brute_force, integers, random_shape
 
 import cks_numba
 from cks_numba import kernels
 from cks_numba.geometry import OPERATORS, ConvShape
+from cks_numba.kernels import three_axes
 from cks_numba.kernels.jit import SIMULATED
 
 
@@ -26,6 +27,18 @@ def test_rung_equals_brute_force(operator, rung):
     thorough = rung in ("with_zeros", "skip_zeros")  # the others are slow: a thousand threads with barriers
     shapes += [random_shape(rng, size=5, channels=2, images=2) for _ in range(12)] if thorough else []
     for shape in shapes[: None if thorough else 1 + (rung == "tiled")]:
+        first, second, out = integers(operator, shape, "float32")
+        for launch in kernels.launches(operator, shape, (first, second, out), rung=rung):
+            launch.run()
+        np.testing.assert_array_equal(out, brute_force(operator, shape, first, second), err_msg=str(shape))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("rung", three_axes.BY_OPERATOR["conv2d"])
+def test_rung_over_three_axes(operator, rung):
+    thorough = rung in ("with_zeros", "skip_zeros")
+    tiny = ConvShape.of((1, 2, 2, 1, 2), (3, 2, 1, 1, 2), stride=(1, 2, 1), padding=((1, 0), (0, 0), (0, 0)))
+    for shape in HARD_VOLUMES.values() if thorough else [tiny]:
         first, second, out = integers(operator, shape, "float32")
         for launch in kernels.launches(operator, shape, (first, second, out), rung=rung):
             launch.run()
