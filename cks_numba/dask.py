@@ -2,8 +2,8 @@
 
 `conv2d` and `conv2d_input` give one chunk for each chunk of images, so nothing is moved but the filter. `conv2d_weight`
 is a map and a sum: each chunk gives a filter gradient of its own, and a tree adds them up, in the same order on any
-number of workers. Everything is lazy; a chunk whose worker dies is computed again by another. `cost` counts
-memory and traffic.
+number of workers. Everything is lazy; a chunk whose worker dies is computed again by another. The operators of one and
+three axes are the same code. `cost` counts memory and traffic.
 
 Needs dask: ``pip install 'cks-numba[dask]'``.
 """
@@ -11,6 +11,7 @@ Needs dask: ``pip install 'cks-numba[dask]'``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from math import prod
 from typing import Any
@@ -25,7 +26,19 @@ try:
 except ModuleNotFoundError as _missing:
     raise ImportError("cks_numba.dask needs dask: pip install 'cks-numba[dask]'") from _missing
 
-__all__ = ["Cost", "conv2d", "conv2d_input", "conv2d_weight", "cost"]
+__all__ = [
+    "Cost",
+    "conv1d",
+    "conv1d_input",
+    "conv1d_weight",
+    "conv2d",
+    "conv2d_input",
+    "conv2d_weight",
+    "conv3d",
+    "conv3d_input",
+    "conv3d_weight",
+    "cost",
+]
 
 FAN_IN = 8
 """Filter gradients that one step of the tree adds up."""
@@ -62,14 +75,7 @@ def conv2d(x: Any, w: Any, bias: Any = None, **options: Any) -> da.Array:
     >>> float(y.sum().compute())
     24000.0
     """
-    x, w = _by_images("x", x), _whole("w", w)
-    rest = () if bias is None else (_whole("bias", bias),)
-    meta = operators.conv2d(_like(x, 0), *map(_like, (w, *rest)), **options)  # no image: checks all, computes nothing
-
-    def of_chunk(x: Any, w: Any, *bias: Any) -> Any:
-        return operators.conv2d(x, w, *bias, **options)
-
-    return _map(of_chunk, meta, x, w, *rest)
+    return _convolution(2, x, w, bias, options)
 
 
 def conv2d_input(input_size: Any, w: Any, dy: Any, **options: Any) -> da.Array:
@@ -101,15 +107,7 @@ def conv2d_input(input_size: Any, w: Any, dy: Any, **options: Any) -> da.Array:
     >>> conv2d_input((10, 4, 4, 3), np.ones((1, 3, 3, 3)), dy, stride=2, padding=1).chunks[0]
     (5, 5)
     """
-    dy, w = _by_images("dy", dy), _whole("w", w)
-    _same_images("input_size", input_size, dy)
-    size = tuple(input_size[1:])
-    meta = operators.conv2d_input((0, *size), _like(w), _like(dy, 0), **options)
-
-    def of_chunk(dy: Any, w: Any) -> Any:
-        return operators.conv2d_input((len(dy), *size), w, dy, **options)
-
-    return _map(of_chunk, meta, dy, w)
+    return _input_gradient(2, input_size, w, dy, options)
 
 
 def conv2d_weight(x: Any, weight_size: Any, dy: Any, **options: Any) -> da.Array:
@@ -143,21 +141,126 @@ def conv2d_weight(x: Any, weight_size: Any, dy: Any, **options: Any) -> da.Array
            [120., 160., 120.],
            [ 90., 120.,  90.]])
     """
-    x, dy = _by_images("x", x), _by_images("dy", dy)
+    return _weight_gradient(2, x, weight_size, dy, options)
+
+
+# --- one axis and three ----------------------------------------------------------------------------
+def conv1d(x: Any, w: Any, bias: Any = None, **options: Any) -> da.Array:
+    """`cks_numba.conv1d` for a dask array x (N, IW, IC); as `conv2d`.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> x = da.ones((10, 100, 3), chunks=(4, -1, -1))
+    >>> conv1d(x, np.ones((8, 5, 3)), stride=2, padding=2).shape
+    (10, 50, 8)
+    """
+    return _convolution(1, x, w, bias, options)
+
+
+def conv1d_input(input_size: Any, w: Any, dy: Any, **options: Any) -> da.Array:
+    """`cks_numba.conv1d_input` for a dask array dy (N, OW, OC); as `conv2d_input`.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> dy = da.ones((10, 50, 8), chunks=(4, -1, -1))
+    >>> conv1d_input((10, 100, 3), np.ones((8, 5, 3)), dy, stride=2, padding=2).shape
+    (10, 100, 3)
+    """
+    return _input_gradient(1, input_size, w, dy, options)
+
+
+def conv1d_weight(x: Any, weight_size: Any, dy: Any, **options: Any) -> da.Array:
+    """`cks_numba.conv1d_weight` for dask arrays x (N, IW, IC) and dy (N, OW, OC); as `conv2d_weight`.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> x, dy = da.ones((10, 100, 3), chunks=(4, -1, -1)), da.ones((10, 50, 8), chunks=(4, -1, -1))
+    >>> conv1d_weight(x, (8, 5, 3), dy, stride=2, padding=2)[0, :, 0].compute().tolist()
+    [490.0, 490.0, 500.0, 500.0, 490.0]
+    """
+    return _weight_gradient(1, x, weight_size, dy, options)
+
+
+def conv3d(x: Any, w: Any, bias: Any = None, **options: Any) -> da.Array:
+    """`cks_numba.conv3d` for a dask array x (N, ID, IH, IW, IC); as `conv2d`.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> x = da.ones((10, 8, 8, 8, 3), chunks=(4, -1, -1, -1, -1))
+    >>> conv3d(x, np.ones((8, 3, 3, 3, 3)), padding=1).chunks[0]
+    (4, 4, 2)
+    """
+    return _convolution(3, x, w, bias, options)
+
+
+def conv3d_input(input_size: Any, w: Any, dy: Any, **options: Any) -> da.Array:
+    """`cks_numba.conv3d_input` for a dask array dy (N, OD, OH, OW, OC); as `conv2d_input`.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> dy = da.ones((10, 4, 4, 4, 8), chunks=(4, -1, -1, -1, -1))
+    >>> conv3d_input((10, 8, 8, 8, 3), np.ones((8, 4, 4, 4, 3)), dy, stride=2, padding=1).shape
+    (10, 8, 8, 8, 3)
+    """
+    return _input_gradient(3, input_size, w, dy, options)
+
+
+def conv3d_weight(x: Any, weight_size: Any, dy: Any, **options: Any) -> da.Array:
+    """`cks_numba.conv3d_weight` for dask arrays x (N, ID, IH, IW, IC) and dy (N, OD, OH, OW, OC); as `conv2d_weight`.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> x, dy = (da.ones((10, 4, 4, 4, 1), chunks=(4, -1, -1, -1, -1)) for _ in range(2))
+    >>> conv3d_weight(x, (1, 3, 3, 3, 1), dy, padding=1)[0, 1, 1, :, 0].compute().tolist()
+    [480.0, 640.0, 480.0]
+    """
+    return _weight_gradient(3, x, weight_size, dy, options)
+
+
+# --- what the operators share, whatever the number of axes ----------------------------------------
+def _convolution(axes: int, x: Any, w: Any, bias: Any, options: dict[str, Any]) -> da.Array:
+    operator = partial(getattr(operators, f"conv{axes}d"), **options)
+    x, w = _by_images("x", x, axes), _whole("w", w)
+    rest = () if bias is None else (_whole("bias", bias),)
+    meta = operator(_like(x, 0), *map(_like, (w, *rest)))  # no image: checks all, computes nothing
+    return _map(operator, meta, x, w, *rest)
+
+
+def _input_gradient(axes: int, input_size: Any, w: Any, dy: Any, options: dict[str, Any]) -> da.Array:
+    operator = partial(getattr(operators, f"conv{axes}d_input"), **options)
+    dy, w = _by_images("dy", dy, axes), _whole("w", w)
+    _same_images("input_size", input_size, dy)
+    size = tuple(input_size[1:])
+    meta = operator((0, *size), _like(w), _like(dy, 0))
+
+    def of_chunk(dy: Any, w: Any) -> Any:
+        return operator((len(dy), *size), w, dy)
+
+    return _map(of_chunk, meta, dy, w)
+
+
+def _weight_gradient(axes: int, x: Any, weight_size: Any, dy: Any, options: dict[str, Any]) -> da.Array:
+    operator = partial(getattr(operators, f"conv{axes}d_weight"), **options)
+    x, dy = _by_images("x", x, axes), _by_images("dy", dy, axes)
     _same_images("dy", dy.shape, x)
     dy = dy.rechunk({0: x.chunks[0]})
-    meta = operators.conv2d_weight(_like(x, 0), weight_size, _like(dy, 0), **options)
+    meta = operator(_like(x, 0), weight_size, _like(dy, 0))
     wide = np.dtype(np.float32) if x.dtype.itemsize == 2 else x.dtype  # the sum of all chunks is rounded once
 
     def of_chunk(x: Any, dy: Any) -> Any:
         x, dy = (array.astype(wide, copy=False) for array in (x, dy))
-        return operators.conv2d_weight(x, weight_size, dy, **options)[None]
+        return operator(x, weight_size, dy)[None]
 
     parts = _map(of_chunk, meta.astype(wide)[None], x, dy, cut=2, adjust_chunks={0: 1})
     return parts.sum(axis=0, dtype=wide, split_every=FAN_IN).astype(x.dtype)
 
 
-# --- what the operators share ---------------------------------------------------------------------
 def _map(function: Any, meta: Any, *arrays: da.Array, cut: int = 1, **options: Any) -> da.Array:
     """Apply a function to each chunk of images; the first `cut` arrays are cut, the others go whole to every chunk.
 
@@ -175,16 +278,16 @@ def _map(function: Any, meta: Any, *arrays: da.Array, cut: int = 1, **options: A
     )
 
 
-def _by_images(name: str, array: Any) -> da.Array:
+def _by_images(name: str, array: Any, axes: int) -> da.Array:
     if not isinstance(array, da.Array):
         raise TypeError(f"{name} must be a dask array, got {type(array).__name__}")
     _known(name, array)
-    if array.ndim != 4:
-        raise ValueError(f"{name} must have 4 axes, got shape {array.shape}")
+    if array.ndim != axes + 2:
+        raise ValueError(f"{name} must have {axes + 2} axes, got shape {array.shape}")
     if any(len(chunks) > 1 for chunks in array.chunks[1:]):
         raise ValueError(
             f"{name} must be chunked along its first axis alone, got chunks {array.chunks}: "
-            f"use {name}.rechunk({{1: -1, 2: -1, 3: -1}})"
+            f"use {name}.rechunk({dict.fromkeys(range(1, array.ndim), -1)})"
         )
     return array
 
@@ -213,8 +316,8 @@ def _like(array: da.Array, images: int | None = None) -> Any:
 
 
 def _same_images(name: str, size: Any, array: da.Array) -> None:
-    if not isinstance(size, (tuple, list)) or len(size) != 4:
-        raise ValueError(f"{name} must have 4 axes, got {size!r}")
+    if not isinstance(size, (tuple, list)) or len(size) != array.ndim:
+        raise ValueError(f"{name} must have {array.ndim} axes, got {size!r}")
     if size[0] != len(array):
         raise ValueError(f"{name} must have {len(array)} images, like the array that is chunked, got {size[0]}")
 

@@ -1,7 +1,8 @@
 """Readers of what a user types: problem sizes, operators, numbers.
 
 A problem size is written as key=value pairs, for example ``i=8,ic=3,oc=4,f=3,stride=2,padding=1``.
-Several numbers in one value are joined by x: ``i=8x6``, ``stride=2x1``, ``padding=1x0x1x2``.
+Several numbers in one value are joined by x: ``i=8x6``, ``stride=2x1``, ``padding=1x0x1x2``. So are those of one or
+three spatial axes: ``i=8x16x16`` is a volume, ``axes=1,i=100`` a signal.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from ..geometry import OPERATORS, ConvShape
 
 SHAPE_HELP = (
     "key=value pairs, such as i=8,ic=3,oc=4,f=3,stride=2,padding=1. Keys: n, i (or ih, iw), ic, oc, f (or fh, fw), "
-    "stride, padding, dilation, groups. Join numbers with x, vertical first: i=8x6, padding=1x0x1x2 "
-    '(top, bottom, left, right); padding may be "same". Defaults: n=1, i=8, ic=1, oc=1, f=3, stride=1, '
-    "padding=0, dilation=1, groups=1"
+    "stride, padding, dilation, groups, axes. Join numbers with x, vertical first: i=8x6, padding=1x0x1x2 "
+    '(top, bottom, left, right); padding may be "same". Three numbers make a volume, depth first: i=4x8x8; '
+    "axes=1 or axes=3 says how many axes a single number is for. Defaults: n=1, i=8, ic=1, oc=1, f=3, stride=1, "
+    "padding=0, dilation=1, groups=1, axes=2"
 )
 ALIASES = {"conv_v2": "conv2d", "ks_deconv": "conv2d_input", "sk_dilated": "conv2d_weight"}
-DEFAULTS: dict[str, Any] = {"n": 1, "ih": 8, "iw": 8, "ic": 1, "oc": 1, "fh": 3, "fw": 3}
-KEYS = ("n", "i", "ih", "iw", "ic", "oc", "f", "fh", "fw", "stride", "padding", "dilation", "groups")
-MANY = {"input": (1, 2, 3), "stride": (1, 2), "padding": (1, 2, 4), "dilation": (1, 2), "i": (1, 2), "f": (1, 2)}
+DEFAULTS: dict[str, Any] = {"n": 1, "ic": 1, "oc": 1}
+KEYS = ("n", "i", "ih", "iw", "ic", "oc", "f", "fh", "fw", "stride", "padding", "dilation", "groups", "axes")
+FORMS = (1, 2, 3)
+"""How many numbers a value of one axis or of all may have."""
+MANY = {"input": FORMS, "stride": FORMS, "dilation": FORMS, "i": FORMS, "f": FORMS, "padding": (1, 2, 3, 4, 6)}
 
 
 def parse_shape(text: str) -> ConvShape:
@@ -46,22 +50,44 @@ def parse_shape(text: str) -> ConvShape:
     --------
     >>> print(parse_shape("i=8x6,ic=2,oc=4,stride=2,padding=1"))
     x (1, 8, 6, 2) w (4, 3, 3, 2) y (1, 4, 3, 4) stride (2, 2) padding (1, 1, 1, 1)
+    >>> print(parse_shape("i=4x8x8,padding=1"))
+    x (1, 4, 8, 8, 1) w (1, 3, 3, 3, 1) y (1, 4, 8, 8, 1) stride (1, 1, 1) padding (1, 1, 1, 1, 1, 1)
     """
-    sizes = dict(DEFAULTS)
-    seen: set[str] = set()
+    given: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not equals or key not in KEYS:
             raise ValueError(f"expected key=value with a key of {', '.join(KEYS)}, got {item!r}")
-        if key in seen:
+        if key in given:
             raise ValueError(f"{key} is given twice")
-        seen.add(key)
-        numbers = _numbers(key, value)
-        if key in ("i", "f"):
-            sizes[f"{key}h"], sizes[f"{key}w"] = numbers if isinstance(numbers, tuple) else (numbers, numbers)
-        else:
-            sizes[key] = numbers
-    return ConvShape(**sizes)
+        given[key] = _numbers(key, value)
+    axes = _axes(given)
+    sizes = DEFAULTS | given
+    x_shape, w_shape = (sizes.pop("n"), *_sizes(sizes, "i", 8, axes), sizes.pop("ic")), _sizes(sizes, "f", 3, axes)
+    return ConvShape.of(x_shape, (sizes.pop("oc"), *w_shape, 1), **sizes)
+
+
+def _axes(given: dict[str, Any]) -> int:
+    """Take the number of spatial axes from the others: as many as i, f, stride or dilation has numbers, or else two."""
+    several = [len(given[key]) for key in ("i", "f", "stride", "dilation") if isinstance(given.get(key), tuple)]
+    axes: int = given.pop("axes", several[0] if several else 2)
+    if axes not in FORMS:
+        raise ValueError(f"axes must be 1, 2 or 3, got {axes}")
+    return axes
+
+
+def _sizes(sizes: dict[str, Any], key: str, default: int, axes: int) -> tuple[int, ...]:
+    """Take the size of every axis out of the others; rows and columns may have keys of their own."""
+    apart = [name for name in (f"{key}h", f"{key}w") if name in sizes]
+    if apart and axes != 2:
+        raise ValueError(f"{apart[0]} is for two axes, got {axes}: write {key}={'x'.join([str(default)] * axes)}")
+    size = sizes.pop(key, default)
+    numbers: tuple[int, ...] = size if isinstance(size, tuple) else (size,) * axes
+    if len(numbers) != axes:
+        raise ValueError(f"{key} must have a number for each axis, {axes} in all, got {'x'.join(map(str, numbers))}")
+    if not apart:
+        return numbers
+    return tuple(sizes.pop(f"{key}{letter}", number) for letter, number in zip("hw", numbers, strict=True))
 
 
 def _numbers(key: str, value: str) -> Any:

@@ -18,7 +18,7 @@ Sources, by name:
 - gan3d-generator, gan3d-discriminator: arXiv 1610.07584: DCGAN with three axes, 200 random numbers and one channel.
 - wavenet: arXiv 1609.03499, which leaves the channels open; these, and 100,000 samples to predict, are those of
   ibab/tensorflow-wavenet, wavenet_params.json and train.py: no padding, so the input is longer than the output.
-- hifigan: generator V1 of arXiv 2010.05646; jik876/hifi-gan, models.py and config_v1.json: 8192 samples of audio.
+- hifigan: generator V1 of arXiv 2010.05646 (appendix A); jik876/hifi-gan, models.py: 8192 samples of audio.
 - ecg-resnet: Ribeiro et al. 2020, doi 10.1038/s41467-020-15432-4; antonior92/automatic-ecg-diagnosis, model.py:
   4096 samples of 12 leads.
 """

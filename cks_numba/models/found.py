@@ -11,7 +11,8 @@ from ..flops.networks import Layer
 THRESHOLD = 1.15
 """Factor from which swapping pays.
 
-A 3x3 filter with padding 1 reaches it on maps up to 9x9, and so does any filter with a stride.
+A filter of 3 taps an axis with padding 1 reaches it on signals of up to 5, maps up to 9x9 and volumes up to 14x14x14,
+and so does any filter with a stride.
 """
 
 

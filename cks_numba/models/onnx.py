@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..buffers import LAYOUTS
 from ..flops.networks import Layer
 from ..geometry import ConvShape
 from . import onnx_sizes
@@ -133,9 +134,8 @@ def _found(place: Place, runs: onnx_sizes.Runs, reason: str, sources: set[str], 
         layers = [_layer(name, node, x, w, first) for x, w in sizes]
     except ValueError as error:  # for example negative padding
         return Found(name, kind, note=str(error))
-    axes = "1 axis" if len(sizes[0][1] or ()) == 3 else ""
-    note = "integers" if integers else axes
-    return found(name, kind, [used(layer, first, integers or not train) for layer in layers], note)
+    counted = [used(layer, first, integers or not train) for layer in layers]
+    return found(name, kind, counted, "integers" if integers else "")
 
 
 def _why_not(operands: list[Size | None], reason: str) -> str:
@@ -143,7 +143,7 @@ def _why_not(operands: list[Size | None], reason: str) -> str:
     if None in operands:
         return f"its size cannot be inferred{reason and ': '}{reason}"
     axes = {len(size or ()) - 2 for size in operands}
-    return "" if axes <= {1} or axes <= {2} else f"{max(axes)} axes"
+    return "" if len(axes) == 1 and axes <= {*LAYOUTS} else f"{max(axes)} axes"
 
 
 def _check_channels(name: str, node: Any, x: Any, w: Any) -> None:
@@ -167,7 +167,7 @@ def _layer(name: str, node: Any, x: Any, w: Any, first: bool) -> Layer:
 
 
 def _shape(x: Any, w: Any, axes: Any, pads: Any, transposed: bool, groups: int, options: Any) -> ConvShape:
-    """The convolution of a layer; one axis stands for rows."""
+    """The convolution of a layer."""
     maps = list(x[2:])
     if transposed:
         added = options.get("output_padding", [0] * len(axes))
@@ -177,25 +177,10 @@ def _shape(x: Any, w: Any, axes: Any, pads: Any, transposed: bool, groups: int, 
         ]
         if "output_shape" in options:
             maps = list(options["output_shape"][-len(axes) :])
-    one = len(axes) == 1
-    (ih, iw), (fh, fw) = ((*maps, 1)[:2], (*w[2:], 1)[:2])
-    stride, dilation = (tuple([*(axis[k] for axis in axes), 1][:2]) for k in (2, 3))
-    padding = tuple([*pads, (0, 0)][:2])
-    ic, oc = (w[1] * groups, w[0])
-    shape = ConvShape(
-        n=x[0],
-        ih=ih,
-        iw=iw,
-        ic=ic,
-        oc=oc,
-        fh=fh,
-        fw=fw,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-    )
-    return shape.with_outputs(x[2], 1 if one else x[3]) if transposed else shape
+    stride, dilation = (tuple(axis[k] for axis in axes) for k in (2, 3))
+    x_shape, w_shape = (x[0], *maps, w[1] * groups), (w[0], *w[2:], w[1])
+    shape = ConvShape.of(x_shape, w_shape, stride, tuple(pads), dilation, groups)
+    return shape.with_outputs(*x[2:]) if transposed else shape
 
 
 def _split(total: int, more_after: bool) -> tuple[int, int]:

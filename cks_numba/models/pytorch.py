@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -19,11 +19,17 @@ WHOLE = "(the model)"
 """Name of a layer that is the model itself."""
 OTHER = "not torch.nn's own"
 """Note of a convolution that no layer of torch's own computes."""
+SUBCLASS = "unless subclasses=True"
+"""Note of a layer whose class is not torch's own, but whose forward pass is."""
+PLAIN = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
+"""Classes of torch.nn whose layers are swapped."""
 NAMED = re.compile("conv(?!er|ex|oy)", re.IGNORECASE)
 """Names of classes and operators that convolve, without words such as convert and convex."""
+OURS = re.compile("cks::conv[123]d(_input)?")
+"""Operators of ours whose result is a map."""
 
 
-def of_torch(model: Any, sample: Any, train: bool = True) -> list[Found]:
+def of_torch(model: Any, sample: Any, train: bool = True, subclasses: bool = False) -> list[Found]:
     """Run a model once and list its convolutions, in their order.
 
     Parameters
@@ -38,6 +44,8 @@ def of_torch(model: Any, sample: Any, train: bool = True) -> list[Found]:
     train : bool
         Whether the gradients of a training step are counted: those that autograd would compute, so none for a
         frozen filter, and none for an input that no trained parameter comes before.
+    subclasses : bool
+        Whether layers of a subclass may be swapped, if its forward pass is that of torch's own class.
 
     Returns
     -------
@@ -53,16 +61,17 @@ def of_torch(model: Any, sample: Any, train: bool = True) -> list[Found]:
     """
     arguments, keywords = _arguments(model, sample)
     try:
-        return _watched(model, arguments, keywords, train, _forget)
+        return _watched(_Watch(model, train, subclasses), arguments, keywords, _forget)
     except ValueError as error:
         if "unpack_hook" not in str(error):
             raise
-    return _watched(model, arguments, keywords, train, lambda tensor: tensor)  # It computes a gradient as it runs.
+    again = _Watch(model, train, subclasses)
+    return _watched(again, arguments, keywords, lambda tensor: tensor)  # It computes a gradient as it runs.
 
 
-def _watched(model: Any, arguments: Any, keywords: Any, train: bool, save: Callable[[Any], Any]) -> list[Found]:
+def _watched(watch: _Watch, arguments: Any, keywords: Any, save: Callable[[Any], Any]) -> list[Found]:
     """Run a model and list its convolutions, with what becomes of tensors that are saved for gradients."""
-    watch = _Watch(model, train)
+    model, train = watch.modules[""], watch.train
     with _evaluating(model, train, save), watch.installed():
         try:
             model(*arguments, **keywords)
@@ -154,8 +163,8 @@ def _evaluating(model: Any, train: bool, save: Callable[[Any], Any]) -> Iterator
 class _Watch:
     """A record of the convolutions of a forward pass: layers by hooks, others as torch dispatches them."""
 
-    def __init__(self, model: Any, train: bool) -> None:
-        self.train = train
+    def __init__(self, model: Any, train: bool, subclasses: bool) -> None:
+        self.train, self.subclasses = train, subclasses
         self.owners = {id(value): (value, name.rpartition(".")[0]) for name, value in model.named_parameters()}
         self.modules = dict(model.named_modules())
         self.inside: list[tuple[str, Any]] = []  # the modules whose forward is running
@@ -204,7 +213,7 @@ class _Watch:
             if output is not None and _is_read(module):
                 x = inputs[0] if inputs else keywords["input"]
                 layer = _layer(name, module, x, output)
-                self._note(name, module, self._used(layer, x, module.weight), _no_swap(module))
+                self._note(name, module, self._used(layer, x, module.weight), _no_swap(module, self.subclasses))
 
         if isinstance(module, torch.jit.ScriptModule):  # It takes no hooks, or does not call them.
             return ()
@@ -234,11 +243,6 @@ class _Watch:
         if self._is_hooked():
             return
         name, module = self._place(w)
-        axes = w.dim() - 2
-        note = note if axes == 2 else f"{axes} ax{'i' if axes == 1 else 'e'}s"
-        if axes not in (1, 2):
-            self._note(name, module, None, note)
-            return
         stride, padding, dilation, transposed, _, groups = options
         maps = (y, x) if transposed else (x, y)
         shape = _shape(maps, w.shape[2:], stride, padding, dilation, groups)
@@ -272,30 +276,38 @@ class _Watch:
         return rows
 
 
-def is_layer(module: Any) -> bool:
-    """Whether a module is one of torch's own two, or of ours; a subclass may compute something else."""
+def class_of(module: Any) -> Any:
+    """Return the class of a module, without the one that torch puts before it where a parameter is parametrised."""
+    from torch.nn.utils import parametrize
+
+    return type(module).__bases__[0] if parametrize.is_parametrized(module) else type(module)
+
+
+def _plain() -> list[Any]:
     from torch import nn
 
-    return type(module) in (nn.Conv2d, nn.ConvTranspose2d) or getattr(module, "skips_zeros", False)
+    return [getattr(nn, name) for name in PLAIN]
+
+
+def _is_layer(module: Any) -> bool:
+    """Whether a module is one of torch's own, or of ours; a subclass may compute something else."""
+    return class_of(module) in _plain() or getattr(module, "skips_zeros", False)
 
 
 def _is_read(module: Any) -> bool:
-    """Whether the forward pass of a module is that of torch's own two, or of ours, so that its options say all."""
-    from torch import nn
-
-    if is_layer(module):
+    """Whether the forward pass of a module is that of torch's own, or of ours, so that its options say all."""
+    if _is_layer(module):
         return True
-    for kind, methods in ((nn.Conv2d, ("forward", "_conv_forward")), (nn.ConvTranspose2d, ("forward",))):
+    for kind in _plain():
         if isinstance(module, kind) and "forward" not in vars(module):
+            methods = [name for name in ("forward", "_conv_forward") if hasattr(kind, name)]
             return all(getattr(type(module), method) is getattr(kind, method) for method in methods)
     return False
 
 
-def _no_swap(module: Any) -> str:
+def _no_swap(module: Any, subclasses: bool) -> str:
     """Reason why a layer is not swapped whatever its count; empty if it may be."""
-    if hasattr(module, "parametrizations"):
-        return "its filter is parametrised"
-    return _unfit(module.weight) if is_layer(module) else OTHER
+    return _unfit(module.weight) if subclasses or _is_layer(module) else SUBCLASS
 
 
 def _kind(module: Any) -> str:
@@ -320,36 +332,32 @@ def _convolves(module: Any) -> bool:
 
 
 def _layer(name: str, module: Any, x: Any, y: Any) -> Layer:
-    from torch import nn
-
-    transposed, padding = isinstance(module, nn.ConvTranspose2d), module.padding
-    added = (0, 0)
+    transposed, padding = module.transposed, module.padding
+    added = [0] * len(module.kernel_size)
     if module.padding_mode != "zeros":  # torch adds real elements first
-        left, right, top, bottom = module._reversed_padding_repeated_twice
-        added, padding = (top + bottom, left + right), 0
+        around = module._reversed_padding_repeated_twice
+        added, padding = [sum(around[k : k + 2]) for k in reversed(range(0, len(around), 2))], 0
     maps = (y, x) if transposed else (x, y)
     options = module.stride, padding, module.dilation, module.groups
     return Layer(name, _shape(maps, module.kernel_size, *options, added=added), transposed)
 
 
 def _shape(
-    maps: tuple[Any, Any], taps: Any, stride: Any, padding: Any, dilation: Any, groups: int, added: Any = (0, 0)
+    maps: tuple[Any, Any],
+    taps: Sequence[int],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    added: Sequence[int] = (0, 0, 0),
 ) -> ConvShape:
     """The convolution from the first map to the second, in torch's order, batched or not."""
-    ic, *x_size = maps[0].shape[-1 - len(taps) :]
-    oc, *y_size = maps[1].shape[-1 - len(taps) :]
+    (ic, *sizes), (oc, *outputs) = (found.shape[-1 - len(taps) :] for found in maps)
     n = maps[0].shape[0] if len(maps[0].shape) > len(taps) + 1 else 1
-    (ih, iw), (oh, ow), (fh, fw) = (_two(size, 1) for size in (x_size, y_size, taps))
-    sizes = dict(n=n, ih=ih + added[0], iw=iw + added[1], ic=ic, oc=oc, fh=fh, fw=fw)
-    pad: Any = padding if isinstance(padding, (str, int)) else _two(padding, 0)
-    options = dict(stride=_two(stride, 1), padding=pad, dilation=_two(dilation, 1), groups=groups)
-    return ConvShape(**sizes, **options).with_outputs(oh, ow)
-
-
-def _two(values: Any, missing: int) -> tuple[Any, Any]:
-    """Values of two axes; one axis stands for rows."""
-    rows, *columns = values
-    return rows, columns[0] if columns else missing
+    sizes = [size + more for size, more in zip(sizes, added, strict=False)]
+    pad: Any = padding if isinstance(padding, (str, int)) else tuple(padding)
+    options = dict(stride=tuple(stride), padding=pad, dilation=tuple(dilation), groups=groups)
+    return ConvShape.of((n, *sizes, ic), (oc, *taps, ic // groups), **options).with_outputs(*outputs)
 
 
 def _calls(note: Callable[..., None], note_other: Callable[[str], None]) -> Any:
@@ -362,7 +370,7 @@ def _calls(note: Callable[..., None], note_other: Callable[[str], None]) -> Any:
             operator = function.name().partition(".")[0]
             if operator in ("aten::convolution", "aten::_convolution"):
                 note(args[0], args[1], result, args[3:9], OTHER)
-            elif operator in ("cks::conv2d", "cks::conv2d_input"):
+            elif OURS.fullmatch(operator):
                 note(*_ours(operator, args, result), "skips its zeros already")
             elif NAMED.search(operator):
                 note_other(operator)
@@ -374,7 +382,7 @@ def _calls(note: Callable[..., None], note_other: Callable[[str], None]) -> Any:
 
 def _ours(operator: str, args: Any, result: Any) -> tuple[Any, ...]:
     """Operands, result and options of one of our operators, as torch orders those of its own."""
-    transposed = operator == "cks::conv2d_input"
+    transposed = operator.endswith("_input")
     x, options = (args[2], args[3:7]) if transposed else (args[0], args[2:6])
-    stride, (top, bottom, left, right), dilation, groups = options
-    return x, args[1], result, (stride, ((top, bottom), (left, right)), dilation, transposed, 0, groups)
+    stride, padding, dilation, groups = options
+    return x, args[1], result, (stride, padding, dilation, transposed, 0, groups)

@@ -33,26 +33,28 @@ def text(rows: list[Found], threshold: float = THRESHOLD) -> str:
     >>> print(text([found("down", "Conv2d", [layer])]).splitlines()[-1])
     swapping 1 of 1 layers saves 12.8 of 18.6 k multiply-adds of a training step (69%)
     """
-    width = max(5, *(len(row.name) for row in rows)) if rows else 5
-    kinds = max(4, *(len(row.kind) for row in rows)) if rows else 4
+    cells = [("layer", "kind", " " * 12, " " * 11), *((row.name, row.kind, *sizes(row)) for row in rows)]
+    name, kind, input, filters = (max(map(len, column)) for column in zip(*cells, strict=True))
     most = max((row.total.regular for row in rows), default=0) or 1
     lines = [
         f"Multiply-adds by an added zero, of the regular ones; factor: regular over useful in {step(rows)}.",
         f"Bar: multiply-adds of {step(rows)}, # useful and . by zeros.",
         "",
-        f"{'layer':<{width}}  {'kind':<{kinds}}  {'input':<12} {'filter':<11}  fwd   bwd  factor  {'bar':<{BAR}}  "
-        "convert",
+        f"{'layer':<{name}}  {'kind':<{kind}}  {'input':<{input}} {'filter':<{filters}}  fwd   bwd  factor  "
+        f"{'bar':<{BAR}}  convert",
     ]
-    lines += [_line(row, threshold, width, kinds, most).rstrip() for row in rows]
+    lines += [_line(row, threshold, (name, kind, input, filters), most).rstrip() for row in rows]
     return "\n".join([*lines, "", sentence(rows, threshold)])
 
 
-def _line(row: Found, threshold: float, width: int, kinds: int, most: int) -> str:
-    head = f"{row.name:<{width}}  {row.kind:<{kinds}}"
+def _line(row: Found, threshold: float, widths: tuple[int, int, int, int], most: int) -> str:
+    name, kind, input, filters = widths
+    read, taps = sizes(row)
+    head = f"{row.name:<{name}}  {row.kind:<{kind}}  {read:<{input}} {taps:<{filters}}"
     if not row.counts:
-        return f"{head}  {'':<12} {'':<11}  {'':>3}   {'':>3}  {'':>6}  {'':<{BAR}}  {row.why(threshold)}"
+        return f"{head}  {'':>3}   {'':>3}  {'':>6}  {'':<{BAR}}  {row.why(threshold)}"
     cells = f"{percent(row.of('forward')):>4}  {percent(row.of(*PASSES[1:])):>4}  {row.total.saved:>6.2f}"
-    return f"{head}  {sizes(row)[0]:<12} {sizes(row)[1]:<11} {cells}  {_bar(row, most):<{BAR}}  {row.why(threshold)}"
+    return f"{head} {cells}  {_bar(row, most):<{BAR}}  {row.why(threshold)}"
 
 
 def _bar(row: Found, most: int) -> str:

@@ -17,6 +17,8 @@ from .products import draw_heat, products, waste_map
 
 LEFT, TOP = 0.8, 3.5
 """Squares beside and above the tensors."""
+LETTERS = 20
+"""Size of the words in points, which can be read where the picture is as narrow as a phone."""
 MOST_PRODUCTS = 100_000
 """Most products of the regular way in one channel: a second of tracing."""
 
@@ -52,11 +54,12 @@ def explore_figure(operator: str, shape: ConvShape) -> Figure:
     rows, columns = traced.result.shape[1:3]
     below = TOP + max(field.shape[0], slider.shape[0]) + 2.5  # where the results start
     right = LEFT + max(field.shape[1], columns, 7) + 1.2  # where the right half starts
-    fig, ax = canvas(max(19.0, right + max(slider.shape[1], columns, 7) + LEFT), below + rows + 3.5)
+    fig, ax = canvas(right + max(slider.shape[1], columns, 7) + LEFT, below + rows + 3.5)
     _write_counts(ax, operator, shape)
     _draw_operands(ax, traced, field, slider, right)
     _draw_results(ax, traced, right, below)
-    ax.legend(handles=legend_of_kinds(), loc="lower center", ncols=3, frameon=False, fontsize=15, handleheight=1.3)
+    spaces = dict(handlelength=1.3, handleheight=1.3, handletextpad=0.4, columnspacing=1.0)
+    ax.legend(handles=legend_of_kinds(), loc="lower center", ncols=3, frameon=False, fontsize=LETTERS, **spaces)
     return fig
 
 
@@ -67,7 +70,7 @@ def _draw_operands(ax: Any, traced: trace.Trace, field: Kinds, slider: Kinds, ri
         places = products(traced, (0, 0), operand)
         draw_cells(ax, kinds, left, TOP)
         frame(ax, [*places[True], *places[False]], left, TOP)
-        write(ax, left, TOP + kinds.shape[0] + 0.7, name, ha="left")
+        write(ax, left, TOP + kinds.shape[0] + 0.7, name, LETTERS, ha="left")
 
 
 def _draw_results(ax: Any, traced: trace.Trace, right: float, top: float) -> None:
@@ -75,9 +78,9 @@ def _draw_results(ax: Any, traced: trace.Trace, right: float, top: float) -> Non
     wasted, done = waste_map(traced)
     result, below = RESULTS[traced.operator], top + wasted.shape[0] + 0.7
     draw_heat(ax, wasted, wasted / np.maximum(done, 1), LEFT, top)
-    write(ax, LEFT, below, f"{result}: by a zero, of {done.max()}", ha="left")
+    write(ax, LEFT, below, f"{result}: by a zero, of {done.max()}", LETTERS, ha="left")
     draw_groups(ax, traced.operator, traced.shape, right, top)
-    write(ax, right, below, f"{result} by group", ha="left")
+    write(ax, right, below, f"{result} by group", LETTERS, ha="left")
 
 
 def _check(operator: str, shape: ConvShape) -> None:
@@ -91,5 +94,5 @@ def _check(operator: str, shape: ConvShape) -> None:
 def _write_counts(ax: Any, operator: str, shape: ConvShape) -> None:
     count, groups = flops.count(operator, shape), len(plan(operator, shape).groups)
     title = f"{operator}: {count.regular} products, {count.useful} useful: ×{count.saved:.2f}"
-    write(ax, 0.8, 1.0, title, 19, weight="bold", ha="left")
-    write(ax, 0.8, 2.2, f"{amount(groups, 'group')}, each with one window", 16, ha="left")
+    write(ax, 0.8, 1.0, title, LETTERS, weight="bold", ha="left")
+    write(ax, 0.8, 2.2, f"{amount(groups, 'group')}, each with one window", LETTERS, ha="left")

@@ -68,6 +68,8 @@ def explain(
         if first is not None or second is not None:
             raise ValueError("shape must be given with the arrays, got None")
         shape = SMALL[operator]
+    if len(shape.axes) != 2:
+        raise ValueError(f"explain draws layers of two spatial axes, got a shape of {len(shape.axes)}")
     arrays = _filled(operator, first, second, shape)
     steps = BY_OPERATOR[operator](*arrays, shape)
     parts = [_opening(operator, shape), _inputs(operator, arrays)]

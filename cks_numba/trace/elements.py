@@ -109,14 +109,18 @@ class Number:
         return power
 
     def __add__(self, other: Any) -> Number:
-        other = self._number(other)
-        masked = self.masked + other.masked
-        return Number(self.value + other.value, self.log, None, self.events + other.events, masked)
+        added = self._number(other)
+        if not (added.value or added.element or added.events or added.masked):
+            return self  # an element to which 0 is added is still that element
+        if not (self.value or self.element or self.events or self.masked):
+            return added
+        masked = self.masked + added.masked
+        return Number(self.value + added.value, self.log, None, self.events + added.events, masked)
 
     __radd__ = __add__
 
     def __neg__(self) -> Number:
-        return Number(-self.value, self.log, None, self.events, self.masked)
+        return Number(-self.value, self.log, self.element, self.events, self.masked)
 
     def __sub__(self, other: Any) -> Number:
         return self + -self._number(other)

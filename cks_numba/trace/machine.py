@@ -3,7 +3,8 @@
 A kernel's own source is compiled once more as plain Python, with three things replaced: `cuda` by a
 `Machine`, device functions by copies made the same way, and Numba's number types by Python's. A
 `cuda.syncthreads()` becomes a `yield`, so that a thread of a block is a generator: all of them run
-to the barrier in turn, then all run on. That is always the same order.
+to the barrier in turn, then all run on. That is always the same order. A number that is converted to
+a float type stays the number that it is.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import product
-from types import FunctionType, SimpleNamespace
+from types import CodeType, FunctionType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types as numba_types
 
 from ..kernels.jit import cuda
-from .elements import Log, blank
+from .elements import Log, Number, blank
 
 
 class Dim3(NamedTuple):
@@ -70,11 +72,14 @@ class Machine:
         """Run a kernel, block by block."""
         body = self.plain(kernel)
         self.gridDim, self.blockDim = Dim3(*grid), Dim3(*block)
+        places = list(_places(self.blockDim))
         for place_of_block in _places(self.gridDim):
-            self.blockIdx, self._block_arrays, self._asked = place_of_block, [], {}
-            threads = [(place, self._start(place, body, args)) for place in _places(self.blockDim)]
-            while threads := [thread for thread in threads if self._resume(*thread)]:
-                pass  # every thread that is left waits at a barrier
+            self.blockIdx = self.log.block = place_of_block
+            self._block_arrays, self._asked = [], {}
+            started = [(place, self._start(place, body, args)) for place in places]
+            threads = [(place, thread) for place, thread in started if thread is not None]
+            while threads:  # every thread that is left waits at a barrier
+                threads = [(place, thread) for place, thread in threads if self._resume(place, thread)]
 
     def plain(self, value: Any) -> Any:
         """Return what a copied kernel sees in place of `value`; any new replacement belongs here."""
@@ -105,6 +110,10 @@ class Machine:
         sizes = tuple(blocks * threads for blocks, threads in zip(self.gridDim, self.blockDim, strict=True))
         return sizes[0] if ndim == 1 else sizes[:ndim]
 
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        """The product of a and b, and c added to it."""
+        return a * b + c
+
     def syncthreads(self) -> None:
         raise NotImplementedError("cuda.syncthreads() must be a statement of its own to be traced")
 
@@ -122,43 +131,66 @@ class Machine:
     # --- threads ---
     def _start(self, place: Dim3, body: Any, args: tuple[Any, ...]) -> Any:
         """Run a thread to its end; if it has barriers, only make its generator."""
-        self._take_turn(place)
+        self.threadIdx = self.log.thread = place
         return body(*args)
 
     def _resume(self, place: Dim3, thread: Any) -> bool:
         """Run a thread to its next barrier; False if it has ended."""
-        if thread is None:
-            return False
-        self._take_turn(place)
+        self.threadIdx = self.log.thread = place
         return next(thread, thread) is not thread
-
-    def _take_turn(self, place: Dim3) -> None:
-        self.threadIdx = place
-        self.log.block, self.log.thread = self.blockIdx, place
 
     # --- copies of kernels ---
     def _copy(self, function: FunctionType) -> Any:
         """Compile the source of a function again, with the names that it uses replaced."""
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-        definition = tree.body[0]
-        assert isinstance(definition, ast.FunctionDef)
-        definition.decorator_list = []
         known = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
-        used = {node.id for node in ast.walk(definition) if isinstance(node, ast.Name)} - {
-            *function.__code__.co_varnames
-        }
-        names = {name: self.plain(known[name]) for name in sorted(used & known.keys())}
-        ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)  # makes tracebacks name the right lines
-        tree = ast.fix_missing_locations(_Barriers(names).visit(tree))
-        exec(compile(tree, inspect.getsourcefile(function) or "<kernel>", "exec"), names)
-        return names[definition.name]
+        names = {name: self.plain(known[name]) for name in _used(function) if name in known}
+        waiting = frozenset(name for name, value in names.items() if inspect.isgeneratorfunction(value))
+        names[_CONVERTED] = _converted
+        exec(_compiled(function, waiting), names)
+        return names[function.__code__.co_name]
 
 
-class _Barriers(ast.NodeTransformer):
-    """A change of source: barriers become yields, and calls of functions with barriers become `yield from`."""
+def _parsed(function: FunctionType) -> ast.Module:
+    """The source of a function, without what decorates it."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    definition = tree.body[0]
+    assert isinstance(definition, ast.FunctionDef)
+    definition.decorator_list = []
+    return tree
 
-    def __init__(self, names: dict[str, Any]) -> None:
-        self.names = names
+
+@lru_cache(256)
+def _used(function: FunctionType) -> tuple[str, ...]:
+    """The names in a function that are not its own."""
+    found = {node.id for node in ast.walk(_parsed(function)) if isinstance(node, ast.Name)}
+    return tuple(sorted(found - {*function.__code__.co_varnames}))
+
+
+@lru_cache(256)
+def _compiled(function: FunctionType, waiting: frozenset[str]) -> CodeType:
+    """The rewritten source of a function; `waiting` are the names of functions with barriers that it calls."""
+    tree = _Rewriting(waiting).visit(_parsed(function))
+    ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)  # makes tracebacks name the right lines
+    return compile(ast.fix_missing_locations(tree), inspect.getsourcefile(function) or "<kernel>", "exec")
+
+
+_CONVERTED = "__converted"
+_FLOATS = ("float", "float16", "float32", "float64", "type")  # ends of names of float types; y.dtype.type is one
+
+
+def _converted(kind: Any, value: Any) -> Any:
+    """Convert a value to a float type; a Number stays as it is, for a float would not know where it comes from."""
+    return value if isinstance(value, Number) else kind(value)
+
+
+class _Rewriting(ast.NodeTransformer):
+    """A change of source: barriers become yields, calls of functions with barriers `yield from`.
+
+    Conversions to a float type become calls of `_converted`.
+    """
+
+    def __init__(self, waiting: frozenset[str]) -> None:
+        self.waiting = waiting
 
     def visit_Expr(self, node: ast.Expr) -> Any:
         if isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "cuda.syncthreads":
@@ -167,8 +199,11 @@ class _Barriers(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> Any:
         self.generic_visit(node)
-        called = self.names.get(node.func.id) if isinstance(node.func, ast.Name) else None
-        return ast.copy_location(ast.YieldFrom(node), node) if inspect.isgeneratorfunction(called) else node
+        if isinstance(node.func, ast.Name) and node.func.id in self.waiting:
+            return ast.copy_location(ast.YieldFrom(node), node)
+        if len(node.args) == 1 and ast.unparse(node.func).rpartition(".")[2] in _FLOATS:
+            return ast.copy_location(ast.Call(ast.Name(_CONVERTED, ast.Load()), [node.func, *node.args], []), node)
+        return node
 
 
 def _places(sizes: Dim3) -> Iterator[Dim3]:

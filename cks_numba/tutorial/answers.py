@@ -6,6 +6,7 @@ import ast
 import inspect
 import sys
 import textwrap
+import traceback
 from numbers import Rational, Real
 from typing import Any
 
@@ -15,6 +16,10 @@ STEPS = 500_000
 """Instructions of a learner's function after which it counts as running without end."""
 LONG, MANY = 160, 12
 """Characters and elements above which a value is described, and not printed."""
+
+
+ONLY_IN_KERNELS = ("launch configuration was not specified", "not usable in pure-python", "called from host code")
+"""What Numba says if plain Python calls a kernel, a device function, or something of `cuda`."""
 
 
 class Wrong(Exception):
@@ -110,6 +115,8 @@ def call(function: Any, *args: Any) -> Any:
     """
     if not callable(function):
         raise Wrong(f"This should be a function, but it is {shown(function)}.")
+    if hasattr(function, "py_func"):
+        raise Wrong("This should be a plain Python function: leave out what stands above it, such as @cuda.jit.")
     given = f"For {_with_names(function, args)}" if args else "Without arguments,"
     before = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]
     try:
@@ -119,6 +126,11 @@ def call(function: Any, *args: Any) -> Any:
     except Exception as error:
         if unwritten(function):
             raise Open from error
+        if any(words in str(error) for words in ONLY_IN_KERNELS):
+            raise Wrong(
+                f"Your function is plain Python, but it calls what only a kernel can call:{line_of(error, function)}\n"
+                "Compute the answer from the arguments, with plain Python alone."
+            ) from error
         raise Wrong(f"{given} it raised {type(error).__name__}: {error}") from error
     if result is not None and result is not NotImplemented:
         known = [*_names(function, args), *(f"argument {k}" for k in range(1, len(args) + 1))]
@@ -129,6 +141,13 @@ def call(function: Any, *args: Any) -> Any:
     if unwritten(function):
         raise Open
     raise Wrong(f"{given} your function returns {result}. Does every path through it end with a return?")
+
+
+def line_of(error: Exception, function: Any) -> str:
+    """The last line of a function's file that ran before an error, below the text so far; nothing if there is none."""
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    lines = [frame.line for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file and frame.line]
+    return f"\n    {lines[-1]}" if lines else ""
 
 
 def agree(answer: Any, right: Any, cases: Any, mistakes: dict[str, Any], else_: str = "", named: Any = None) -> None:

@@ -158,7 +158,7 @@ def filter_gradient(answer: Any) -> str:
         x, dy, dw = _gradient_of(answer, axis)
         expected = _sums(axis, x, dy, triples(axis))
         if dw.shape != expected.shape:
-            raise Wrong(f"{_for(axis)} dw has {axis.taps} elements, one a tap; yours has the shape {dw.shape}.")
+            raise Wrong(f"{_for(axis)} dw has {axis.taps} elements, one for each tap; yours has the shape {dw.shape}.")
         if not np.allclose(dw, expected):
             raise Wrong(f"{_for(axis)} {_difference(dw, expected)}\n{_cause(answer)}".rstrip())
         if np.asarray(call(answer, x, dy, *_sizes(axis)[1:])).dtype.kind == "i":

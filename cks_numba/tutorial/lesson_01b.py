@@ -18,7 +18,7 @@ from ..plots.cells import LETTER_COLOURS
 from ..trace.machine import Machine
 from .answers import Wrong
 from .guesses import Choice, Number, Prediction
-from .own_kernel import MUCH, Notes, spied
+from .own_kernel import MUCH, Notes, spied, spy
 from .small_kernels import down_a_column
 from .trying import Filling, fills
 
@@ -148,7 +148,7 @@ def _fill(kernel: Any, fillings: list[Filling]) -> list[Result]:
                 _stays_in_its_row(kernel, one)
         raise
     for one in fillings:
-        written = _written(kernel, one)
+        written = set(_trace(kernel, one).writes)
         writers = np.zeros(one.right.shape, int)
         for _, place in written:
             writers.flat[place] += 1
@@ -158,7 +158,7 @@ def _fill(kernel: Any, fillings: list[Filling]) -> list[Result]:
                 f"Launched with {one.where}:\nThe results are right. But {writers.max()} threads write out[{index}], "
                 "all the same. Let each thread make one element: which one is its own?"
             )
-        if written and (most := max(Counter(thread for thread, _ in written).values())) > 1:
+        if (most := max(Counter(thread for thread, _ in written).values())) > 1:
             raise Wrong(
                 f"Launched with {one.where}:\nThe results are right. But one thread writes {most} elements, and others "
                 "do nothing. Let each thread make one element: which one is its own?"
@@ -170,29 +170,18 @@ def _stays_in_its_row(kernel: Any, one: Filling) -> None:
     """Raise `Wrong` if an index leaves its axis, though not the memory of the array."""
     try:
         _trace(kernel, one)
-    except IndexError as error:
-        raise Wrong(
-            f"Launched with {one.where}:\n{error}. Rows lie one after the other in memory, so that is an element of "
-            "the next row, which another thread writes. Test row against shape[0], and column against shape[1]."
-        ) from None
-    except Exception:  # a learner may write anything
-        return
-
-
-def _written(kernel: Any, one: Filling) -> set[tuple[Any, int]]:
-    """The threads and the places of the elements that they write; none where the source cannot be traced."""
-    try:
-        return set(_trace(kernel, one).writes)
-    except Exception:  # a learner may write anything
-        return set()
+    except Wrong as wrong:
+        if isinstance(wrong.__cause__, IndexError):
+            raise Wrong(
+                f"Launched with {one.where}:\n{wrong.__cause__}. Rows lie one after the other in memory, so that is an "
+                "element of the next row, which another thread writes. Test row against shape[0], and column against "
+                "shape[1]."
+            ) from None
 
 
 def _trace(kernel: Any, one: Filling) -> Notes:
-    notes = Notes()
-    shapes = [*((arg.shape, "") for arg in one.args), (one.right.shape, "out")]
-    grid, block = (size if isinstance(size, tuple) else (size,) for size in (one.grid, one.block))
-    Machine(notes).launch(kernel, grid, block, tuple(spied(*named, notes) for named in shapes))
-    return notes
+    arrays = (*one.args, one.right)
+    return spy(kernel, one, (array.shape for array in arrays), [""] * len(one.args) + ["out"])[0]
 
 
 def first_kernel(answer: Any) -> str:

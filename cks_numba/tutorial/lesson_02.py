@@ -54,7 +54,7 @@ def kept_taps(answer: Any) -> str:
     if number != 9:
         text = "How many of the 5 rows of the filter lie on x, and how many of its columns? Multiply."
         raise Wrong(helps.get(number, f"Yours is {number}. {text}"))
-    return "3 x 3 of 5 x 5: 16 of the 25 products of a corner would have been by a zero."
+    return "3 x 3 of 5 x 5: 16 of the 25 products of a corner would have had a zero as a factor."
 
 
 # --- 02.2 -------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def group_count(answer: Any) -> str:
         "The dilation is missing: hand axis.dilation over to taps_of_output.": lambda shape: (
             len(set(_windows(shape.h, dilation=1))) * len(set(_windows(shape.w, dilation=1)))
         ),
-        "2*padding + 1 windows an axis has only with stride 1, a large map, and a filter that hangs over so far.": (
+        "An axis has 2*padding + 1 windows only with stride 1, on a large map, and if the filter hangs over so far.": (
             lambda shape: (2 * shape.h.before + 1) * (2 * shape.w.before + 1)
         ),
         "That is the number of taps. Groups are windows, (lo, hi), that differ.": lambda shape: shape.fh * shape.fw,

@@ -19,7 +19,7 @@ from .answers import Wrong
 from .guesses import Choice, Number, Prediction
 from .own_kernel import Notes, Subject, reads, spied, writes
 from .small_kernels import TILE, tiled_product
-from .trying import Case, Filling, Terms, fills, one_of_each, sums_of_products, traced
+from .trying import Case, Filling, Terms, fills, one_of_each, sums_of_products, work_of
 
 BLOCK = 64
 """Threads of a block in the first two exercises: two warps."""
@@ -128,7 +128,7 @@ def moved_on(answer: Any) -> str:
     results = fills(answer, fillings, "out")
     _uses_shared(results)
     for one, result in zip(fillings, results, strict=True):
-        _reads_enough(reads(result), one.right.size, one.where)
+        _reads_enough(result, one.right.size, one.where)
     return "Each thread has read what another one brought, and the barrier made sure that it was there."
 
 
@@ -168,12 +168,12 @@ def sums_of_blocks(answer: Any) -> str:
         fillings.append(Filling(where, blocks, BLOCK, (x,), right, mistakes))
     results = fills(answer, fillings, "out")
     for one, result in zip(fillings, results, strict=True):
-        _reads_enough(reads(result), one.right.size, one.where)
+        _reads_enough(result, one.right.size, one.where)
     return "Every number came from global memory once, and was used by all threads of its block."
 
 
-def _reads_enough(found: float, enough: int, where: str) -> None:
-    if found > enough:
+def _reads_enough(result: Result, enough: int, where: str) -> None:
+    if (found := reads(result)) > enough:
         raise Wrong(
             f"Launched with {where}:\nThe results are right. But your kernel reads {found:.0f} numbers from global "
             f"memory, and {enough} are enough: bring each number into shared memory once, and read it there."
@@ -186,22 +186,20 @@ def dot_product(answer: Any) -> str:
     sums_of_products(answer, cases, ("a", "b", "y"))
     in_a_row = False
     for case in cases:
-        log = traced(answer, case)
-        busy = Counter(event.thread for event in log.events) if log else Counter()
-        share = -(-case.sizes[0][0] // ADDERS)
-        if busy and max(busy.values()) > share:
-            raise Wrong(
-                f"Launched with {case.where}:\nThe result is right. But one thread does {max(busy.values())} products, "
-                f"and none needs more than {share}: thread t takes the products t, t + 8, t + 16, and so on."
-            )
-        events = log.events if log else ()
-        in_a_row |= any(event.first.place[0] % ADDERS != event.thread[0] for event in events)
         result = case.launch(answer, *(np.ones(size, np.float32) for size in case.sizes[:2]))[1]
         if any(cost.site.action == "atomic" for cost in result.costs):
             raise Wrong(
                 "The result is right. But atomics add up the partial sums in any order, so that rounding differs from "
                 "run to run: let one thread do it, if t == 0."
             )
+        work = work_of(answer, case, *case.sizes[0])
+        busiest, share = max(work.products.values()), -(-case.sizes[0][0] // ADDERS)
+        if busiest > share:
+            raise Wrong(
+                f"Launched with {case.where}:\nThe result is right. But one thread does {busiest} products, "
+                f"and none needs more than {share}: thread t takes the products t, t + 8, t + 16, and so on."
+            )
+        in_a_row |= any(event.first.place[0] % ADDERS != event.thread[0] for event in work.events)
         written = writes(result)
         if written >= ADDERS:
             raise Wrong(
@@ -244,7 +242,7 @@ def matrix_product(answer: Any) -> str:
     for case, (rows, terms, columns) in zip(cases, SIZES, strict=True):
         ones = (np.ones(size, np.float32) for size in case.sizes[:2])
         _, result = case.launch(answer, *ones)
-        _reads_enough(reads(result), 2 * rows * terms * columns // TILE, case.where)
+        _reads_enough(result, 2 * rows * terms * columns // TILE, case.where)
         if writes(result) > rows * columns:
             raise Wrong(
                 f"Launched with {case.where}:\nThe results are right. But c has {rows * columns} elements, and they "

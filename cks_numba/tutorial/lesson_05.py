@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import product
 from math import prod
@@ -18,7 +19,7 @@ from ..plots.cells import LETTER_COLOURS
 from .answers import Wrong, agree, shown, whole
 from .diffs import changed
 from .guesses import Number, Prediction
-from .own_kernel import Subject
+from .own_kernel import Subject, spy
 from .trying import Case, Terms, Triple, mistaken, one_of_each, sums_of_products, triples
 
 RESULTS, THREADS = 8 * 7 * 7 * 20, 128  # exercise 05.1: number of results, threads of a block
@@ -199,11 +200,32 @@ def loads_per_multiply_add(answer: Any) -> str:
 
 
 def my_convolution(answer: Any) -> str:
-    sums_of_products(answer, [_image(*sizes) for sizes in SHAPES], ("x", "w", "y"), "padding would add")
+    cases = [_image(*sizes) for sizes in SHAPES]
+    sums_of_products(answer, cases, ("x", "w", "y"), "padding would add")
+    for case in cases:
+        _brings_the_filter_once(answer, case)
     return (
-        "All borders, strides and spare threads are right, and you multiplied nothing that padding would have added. "
-        "This is the second rung, written by you."
+        "Each block has fetched the filter once. Threads without a result have helped before they stopped, and "
+        "nothing that padding would have added was multiplied."
     )
+
+
+def _brings_the_filter_once(kernel: Any, case: Case) -> None:
+    """Raise `Wrong` if the blocks read the filter more than once, or if one thread of a block brings all of it."""
+    notes, _ = spy(kernel, case, case.sizes, "xwy")
+    readers = Counter({key: count for key, count in notes.reads.items() if key[1].array == "w"})
+    found, taps = sum(readers.values()), prod(case.sizes[1])
+    if found > (enough := case.grid * taps):
+        raise Wrong(
+            f"Launched with {case.where}:\nThe results are right. But the threads read w {found} times, and {enough} "
+            f"are enough: each of the {case.grid} blocks brings the {taps} taps into shared memory once, and its "
+            "threads take them from there."
+        )
+    if len({who for who, _ in readers}) <= case.grid:
+        raise Wrong(
+            "The results are right. But one thread brings the whole filter, and the others wait for it: thread t takes "
+            "the taps t, t + cuda.blockDim.x, and so on."
+        )
 
 
 def _image(ih: int, iw: int, fh: int, fw: int, stride: int, padding: int) -> Case:
@@ -217,6 +239,10 @@ def _image(ih: int, iw: int, fh: int, fw: int, stride: int, padding: int) -> Cas
         mistakes.append((text, _terms(down, across)))
         mistakes.append((f"In the rows: {text}", _terms(down, right[1])))
         mistakes.append((f"In the columns: {text}", _terms(right[0], across)))
+    mistakes.append((
+        "The rows and the columns of the filter have changed places: tap k is w[k // w.shape[1], k % w.shape[1]].",
+        {index: frozenset((k, divmod(j[1] * fw + j[0], fw)) for k, j in pairs) for index, pairs in terms.items()},
+    ))  # fmt: skip
     mistakes += one_of_each(terms)
     grid = made[0] * made[1] // 3 + 1
     return Case(where, ((ih, iw), (fh, fw), made), (stride, padding), grid, 3, terms, mistakes)
@@ -264,12 +290,13 @@ HINTS = {
         "2 * tile * tile / (tile * tile * tile).",
     ),
     "05.4": (
-        "Which result is mine? index = cuda.grid(1); spare threads must stop; then a row and a column from the index.",
+        "Two parts with a barrier between them: all threads of the block bring the filter; then each thread makes its "
+        "result. Where may a thread without a result stop?",
+        "for k in range(cuda.threadIdx.x, w.size, cuda.blockDim.x): taps[k] = w[k // w.shape[1], k % w.shape[1]]. Then "
+        "the barrier, and only then: if index >= y.size: return.",
         "oh, ow = index // y.shape[1], index % y.shape[1]. Ask taps_of_output once for the rows and once for the "
-        "columns.",
-        "for fh in range(lo, hi) of the rows, for fw in range(lo, hi) of the columns: acc += x[oh*stride - "
-        "padding + fh, "
-        "ow*stride - padding + fw] * w[fh, fw], beginning with y.dtype.type(0). Then y[oh, ow] = acc.",
+        "columns. For each fh and fw: acc += x[oh*stride - padding + fh, ow*stride - padding + fw] * "
+        "taps[fh * w.shape[1] + fw]. Then y[oh, ow] = acc.",
     ),
 }
 

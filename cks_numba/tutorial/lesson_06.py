@@ -23,14 +23,12 @@ from ..kernels.launch import TILE
 from ..kernels.tiled import TILES
 from ..kernels.tiled.sizes import BK
 from ..plots import gallery
-from ..trace.elements import REAL, Element, Log, Number, Watched, blank
-from ..trace.machine import Machine
 from . import guesses, ladder, machine_code, this_cpu
 from .answers import Wrong, agree
 from .cards import CARDS, Card, limits, occupancy
 from .guesses import Choice, Prediction
 from .machine_code import Code, kinds
-from .own_kernel import Notes, Subject, spied
+from .own_kernel import Notes, Subject, spy
 from .trying import Case, Terms, one_of_each, sums_of_products
 
 BYTES = 4  # size of a float32
@@ -375,36 +373,27 @@ def blocks_by_registers(answer: Any) -> str:
 def my_product(answer: Any) -> str:
     cases = [_product_of(*sizes) for sizes in SIZES]
     sums_of_products(answer, cases, ("a", "b", "c"))
-    counted = True
     for case, (rows, terms, columns) in zip(cases, SIZES, strict=True):
-        loads = _loads(answer, case)
+        notes, _ = spy(answer, case, case.sizes, "abc")
+        loads = sum(count for (_, element), count in notes.reads.items() if element.array in ("a", "b"))
         tiles, threads = -(-rows // 2) * -(-columns // 2), case.grid[0] * case.grid[1] * SIDE * SIDE
         enough = 4 * terms * tiles
-        if loads is not None and loads == 4 * terms * threads > enough:
+        if loads == 4 * terms * threads > enough:
             raise Wrong(
                 f"The results are right. But of {threads} threads {threads - tiles} have no tile: they should stop, "
                 "and not make results of others once more."
             )
-        if loads is not None and loads > enough:
+        if loads > enough:
             raise Wrong(
                 f"The results are right. But for a {rows}x{terms} by {terms}x{columns} product you read {loads} "
-                "numbers, "
-                f"and {enough} are enough: keep the four numbers of a term in variables, and use each twice."
+                f"numbers, and {enough} are enough: keep the four numbers of a term in variables, and use each twice."
             )
-        counted = counted and loads is not None
-        _own_tiles(answer, case)
-    twice = "Each number that you read is used twice; with 8x8 results in a thread it would be 8 times."
-    return f"Odd sizes too. {twice if counted else ''}".rstrip()
+        _own_tiles(notes, case)
+    return "Odd sizes too. Each number that you read is used twice; with 8x8 results in a thread it would be 8 times."
 
 
-def _own_tiles(kernel: Any, case: Case) -> None:
+def _own_tiles(notes: Notes, case: Case) -> None:
     """Raise `Wrong` if a thread makes results of another tile, or keeps its sums in memory."""
-    notes = Notes()
-    arrays = [spied(size, name, notes) for size, name in zip(case.sizes, "abc", strict=True)]
-    try:
-        Machine(notes).launch(kernel, case.grid, case.block, tuple(arrays))
-    except Exception:  # a learner may write anything
-        return
     if max(Counter(notes.writes).values()) > 4:  # a thread at the corner may write one result four times
         raise Wrong(
             "The results are right. But the sums lie in c, in global memory: keep the four of them in variables."
@@ -450,31 +439,6 @@ def _product_of(rows: int, terms: int, columns: int) -> Case:
     grid = (-(-rows // (2 * SIDE)), -(-columns // (2 * SIDE)))
     where = f"a of {rows} x {terms}, b of {terms} x {columns}, blocks of {SIDE} x {SIDE} threads"
     return Case(where, ((rows, terms), (terms, columns), (rows, columns)), (), grid, (SIDE, SIDE), every, mistakes)
-
-
-class Counted(Watched):
-    """An array that counts how often an element is read."""
-
-    reads: int = 0
-
-    def __getitem__(self, index: Any) -> Any:
-        self.reads += 1
-        return super().__getitem__(index)
-
-
-def _loads(kernel: Any, case: Case) -> int | None:
-    """Elements of a and b that a kernel reads; None where its source cannot be traced."""
-    log, watched = Log(), []
-    for size in case.sizes:
-        made = Counted(blank(size, np.float32, log).cells, np.float32, log)
-        for index in np.ndindex(*size):
-            made.cells[index] = Number(1.0, log, Element("", index, REAL))
-        watched.append(made)
-    try:
-        Machine(log).launch(kernel, case.grid, case.block, tuple(watched))
-    except Exception:  # a learner may write anything
-        return None
-    return watched[0].reads + watched[1].reads
 
 
 EXERCISES: dict[str, Callable[[Any], str]] = {

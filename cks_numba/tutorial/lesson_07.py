@@ -290,7 +290,7 @@ PREDICTIONS: dict[str, Prediction] = {
             9 / 4: "That is the last layer. The two others have a stride, so their gradients have inserted zeros.",
             4: "The stride squared fits the gradients of a layer with a stride, and no forward pass.",
             1: "That would be a network without padding and without a stride.",
-            1.44: "That is a forward pass with padding on a small map. The gradients do more in vain.",
+            1.44: "That is a forward pass with padding on a small map. More of the gradients is wasted.",
         },
         within=0.12,
         near=0.5,

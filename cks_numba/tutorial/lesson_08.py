@@ -21,7 +21,7 @@ from . import cost
 from .answers import Wrong, agree, call, shown
 from .cards import Card
 from .guesses import Choice, Number, Prediction
-from .trying import Case, compare, no_float64, run_kernel, traced
+from .trying import Case, compare, no_float64, run_kernel, work_of
 
 NAMES = {"useful": "useful", "padded": "by a padded zero", "inserted": "by an inserted zero", "both": "by both"}
 LINES: dict[str, dict[str, Any]] = {  # lines of the cost model, by way
@@ -208,14 +208,14 @@ def wasteful_network(answer: Any) -> str:
         raise Wrong(f"Return a list of ConvShape. Yours is {shown(layers)}.")
     for number, shape in enumerate(layers):
         if max(shape.stride) > 2:
-            raise Wrong(f"Layer {number} has stride {max(shape.stride)}, which makes it too easy: 1 or 2.")
+            raise Wrong(f"Layer {number} has stride {max(shape.stride)}, which makes it too easy: use 1 or 2.")
         if any(max(pads) > axis.taps // 2 for pads, axis in zip(shape.padding, (shape.h, shape.w), strict=True)):
             raise Wrong(f"Layer {number} has a padding of more than half its filter, which makes it too easy.")
     total = flops.network(list(layers)).total
     if total.saved < LEAST_FACTOR:
         no_stride = all(shape.stride == (1, 1) for shape in layers)
         text = "Strides bring inserted zeros." if no_stride else "The smaller the maps, the larger it is."
-        raise Wrong(f"The training step is {total.saved:.2f} times redundant, and 4 is asked for. {text}")
+        raise Wrong(f"The regular way does {total.saved:.2f} times what is needed, and 4 times are asked for. {text}")
     if total.useful < LEAST_WORK:
         raise Wrong(
             f"It has only {total.useful:,} useful multiply-adds, and a million is asked for. More images or "
@@ -261,13 +261,11 @@ def my_winograd(answer: Any) -> str:
         right = np.correlate(x, w, "valid")
         compare(y, right, _nearly(x, g, right), where, "y")
         case = Case(where, (x.shape, g.shape, y.shape), (), grid, WINOGRAD_THREADS, {}, [])
-        log = traced(answer, case)
-        done = 0 if log is None else len(log.events) + log.outside
+        done = sum(work_of(answer, case, 2 * outputs).products.values())
         if done > 2 * outputs:
             raise Wrong(
                 f"The results are right. But for {outputs} results your kernel does {done} products, and "
-                f"{2 * outputs} are "
-                "enough: m1 to m4 are four products for two results."
+                f"{2 * outputs} are enough: m1 to m4 are four products for two results."
             )
     no_float64(result)
     return "Two thirds of the products. In two dimensions it is 16 of 36, and the additions are shared by all channels."

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +25,8 @@ from ..geometry import Axis, ConvShape
 from ..plots.cells import colour
 from ..trace.elements import REAL, Element, Log, Number, Watched, blank
 from ..trace.machine import Machine
-from .trying import NAMES, Case, Index, axis_case
+from .answers import Wrong
+from .trying import NAMES, Case, Filling, Index, axis_case, follow
 
 RUNG = "shared"
 """The kernel of the library to beat."""
@@ -130,7 +133,8 @@ def picture(subject: Subject, kernel: Any, at: Index | int | None = None) -> Pic
     rng = np.random.default_rng(0)
     a, b = (rng.integers(2, 99, size).astype(np.float32) for size in subject.large.sizes[:2])
     _, result = subject.large.launch(kernel, a, b)
-    yours, best = reads(result) / sum(map(len, subject.large.terms.values())), reads_to_beat(subject)
+    yours = reads(result) / sum(map(len, subject.large.terms.values()))
+    best = reads_to_beat(subject.operator, subject.layer)
     beat = f"You beat `{RUNG}`, which reads" if yours < best else f"To beat: `{RUNG}`, which reads"
     score = f"Your kernel reads {yours:.2f} numbers for each product. {beat} {best:.2f}."
     seen = see(kernel, subject.tiny, subject.names)
@@ -165,12 +169,13 @@ def _moved(result: Result, action: str) -> float:
     return sum(cost.lanes * cost.site.bytes for cost in found) / 4
 
 
-def reads_to_beat(subject: Subject) -> float:
+@cache
+def reads_to_beat(operator: str, layer: ConvShape) -> float:
     """Numbers that the library's kernel reads for each useful product."""
-    arrays = tuple(np.ones(size, np.float32) for _, size in subject.layer.arrays(subject.operator))
-    launches = kernels.launches(subject.operator, subject.layer, arrays, rung=RUNG)  # type: ignore[arg-type]
+    arrays = tuple(np.ones(size, np.float32) for _, size in layer.arrays(operator))
+    launches = kernels.launches(operator, layer, arrays, rung=RUNG)  # type: ignore[arg-type]
     results = [check_kernel(launch.kernel, launch.grid, launch.block, *launch.args) for launch in launches]
-    return sum(map(reads, results)) / flops.count(subject.operator, subject.layer).useful
+    return sum(map(reads, results)) / flops.count(operator, layer).useful
 
 
 # --- traced -----------------------------------------------------------------------------------------
@@ -232,16 +237,28 @@ class Seen(NamedTuple):
     lost: int
 
 
+def spy(kernel: Any, launch: Case | Filling, sizes: Iterable[Index], names: Iterable[str]) -> tuple[Notes, Spied]:
+    """Follow the source of a right kernel: who reads and writes what, and the last array; `Wrong` if it cannot be done.
+
+    Parameters
+    ----------
+    kernel : function with ``@cuda.jit`` above it
+    launch : Case or Filling
+        Its grid and block, and scalars if it has any.
+    sizes, names : of the arrays that it takes
+    """
+    notes = Notes()
+    arrays = [spied(size, name, notes) for size, name in zip(sizes, names, strict=True)]
+    follow(Machine(notes), kernel, launch, (*arrays, *getattr(launch, "scalars", ())))
+    return notes, arrays[-1]
+
+
 def see(kernel: Any, case: Case, names: tuple[str, str, str]) -> Seen | None:
     """Trace a kernel; None where its source cannot be traced."""
-    notes = Notes()
-    arrays = [spied(size, name, notes) for size, name in zip(case.sizes, names, strict=True)]
-    grid, block = (size if isinstance(size, tuple) else (size,) for size in (case.grid, case.block))
     try:
-        Machine(notes).launch(kernel, grid, block, (*arrays, *case.scalars))
-    except Exception:  # a learner may write anything
+        notes, out = spy(kernel, case, case.sizes, names)
+    except Wrong:
         return None
-    out = arrays[2]
     writers = {index: notes.writers[number] for index, number in np.ndenumerate(out.writer) if number >= 0}
     wasted, done = (np.zeros(out.shape, int) for _ in range(2))
     for index, number in np.ndenumerate(out.cells):

@@ -11,6 +11,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from ..emulator import Result, check_kernel
 from ..geometry import Axis
 from ..trace.elements import REAL, Element, Log, Number, Watched, blank
 from ..trace.machine import Machine
-from .answers import Open, Wrong, unwritten
+from .answers import Open, Wrong, line_of, unwritten
 
 UNTOUCHED = -777.0
 """Value of all results before the kernel runs."""
@@ -515,30 +516,28 @@ def _multiplies_no_zero(kernel: Any, case: Case, names: tuple[str, str, str], ze
                     f"{_name(names[1], j)} by a zero that {zeros}: leave that product out."
                 )
     useful = sum(map(len, case.terms.values()))
-    log = traced(kernel, case)
-    if twice := _done_twice(log, case, names):
+    work = work_of(kernel, case, useful)
+    if twice := _done_twice(work, case, names):
         raise Wrong(f"{_in(case.where)}The results are right. But {twice}")
-    done = 0 if log is None else len(log.events) + log.outside
+    done = sum(work.products.values())
     if done > useful:
         raise Wrong(
             f"{_in(case.where)}The results are right. But your kernel does {done} products where {useful} are useful: "
             "which of the others are by a zero, or thrown away?"
         )
-    busy = Counter((event.block, event.thread) for event in log.events) if log else Counter()
-    most = max(map(len, case.terms.values()))
-    if busy and max(busy.values()) > most:
+    busiest, most = max(work.products.values()), max(map(len, case.terms.values()))
+    if busiest > most:
         raise Wrong(
-            f"{_in(case.where)}The results are right. But one thread does {max(busy.values())} products, and no "
-            "result has "
+            f"{_in(case.where)}The results are right. But one thread does {busiest} products, and no result has "
             f"more than {most}: every thread should make one result."
         )
 
 
-def _done_twice(log: Log | None, case: Case, names: tuple[str, str, str]) -> str:
+def _done_twice(log: Log, case: Case, names: tuple[str, str, str]) -> str:
     """Say how many threads compute each product, if it is the same number for all of them, and more than are needed."""
     needed = Counter(pair for pairs in case.terms.values() for pair in pairs)
     threads: dict[tuple[Index, Index], set[Any]] = {}
-    for event in log.events if log else ():
+    for event in log.events:
         place = {element.array: element.place for element in (event.first, event.second)}
         if place.keys() == {"a", "b"}:
             threads.setdefault((place["a"], place["b"]), set()).add((event.block, event.thread))
@@ -582,17 +581,81 @@ def _number(line: str) -> tuple[bool, int]:
     return (bool(found[2]), int(found[1])) if found else (True, 0)
 
 
-def traced(kernel: Any, case: Case) -> Log | None:
-    """The multiplications of elements that a kernel does; None where its source cannot be traced."""
-    log = Log()
+# --- what the source multiplies -------------------------------------------------------------------
+@dataclass
+class Work(Log):
+    """A log that also counts the products of each block and thread, those of sums among them."""
+
+    products: Counter[tuple[Index, Index]] = field(default_factory=Counter)
+
+    def product(self, a: Number, b: Number) -> Number:
+        self.products[self.block, self.thread] += 1
+        return super().product(a, b)
+
+
+def work_of(kernel: Any, case: Case, least: int) -> Work:
+    """The multiplications that a right kernel does, from its source.
+
+    Parameters
+    ----------
+    kernel : function with ``@cuda.jit`` above it
+    case : Case
+    least : int
+        Products without which the results cannot be right.
+
+    Raises
+    ------
+    Wrong
+        If the source cannot be followed: a kernel must not be praised for what nobody has seen.
+    """
+    work = Work()
     named = zip(("a", "b", ""), case.sizes, strict=True)
-    a, b, out = (_watched(name, np.ones(size, np.float32), log) for name, size in named)
-    grid, block = (size if isinstance(size, tuple) else (size,) for size in (case.grid, case.block))
+    arrays = [_watched(name, np.ones(size, np.float32), work) for name, size in named]
+    follow(Machine(work), kernel, case, (*arrays, *case.scalars))
+    if (seen := sum(work.products.values())) < least:
+        raise Wrong(
+            f"{_in(case.where)}The results are right. But this exercise counts the products in your source, and finds "
+            f"{seen} of {least}: write each of them as a * b, with elements of the arrays or variables."
+        )
+    return work
+
+
+def follow(machine: Machine, kernel: Any, launch: Any, args: tuple[Any, ...]) -> None:
+    """Run the source of a right kernel as plain Python; raise `Wrong`, and say what to write instead, if it cannot run.
+
+    Parameters
+    ----------
+    machine : Machine
+    kernel : function with ``@cuda.jit`` above it
+    launch : Case or Filling
+    args : tuple
+    """
+    grid, block = (size if isinstance(size, tuple) else (size,) for size in (launch.grid, launch.block))
     try:
-        Machine(log).launch(kernel, grid, block, (a, b, out, *case.scalars))
-    except Exception:  # a learner may write anything
-        return None
-    return log
+        machine.launch(kernel, grid, block, args)
+    except Exception as error:  # a learner may write anything
+        raise Wrong(f"{_in(launch.where)}{_not_followed(error, kernel)}") from error
+
+
+def _not_followed(error: Exception, kernel: Any) -> str:
+    """Say which line of a source is more than plain Python can do, and what to write instead."""
+    said = "The results are right. But this exercise looks at what your source does, and cannot"
+    if isinstance(error, (OSError, AssertionError)):
+        return f"{said} read it: write the kernel with def, in a cell of its own."
+    line = line_of(error, kernel.py_func)
+    if "syncthreads" in line:
+        return f"{said} follow this barrier:{line}\nWrite cuda.syncthreads(), on a line of its own."
+    way = "Write it in another way"
+    if isinstance(error, AttributeError) and error.name:
+        way = f"Write it without {error.name}"
+    elif "not supported between" in str(error):
+        way = "Compare indices, and not elements"
+    elif isinstance(error, NotImplementedError):
+        way = "Numba's functions are called by way of cuda, such as cuda.grid"
+    return (
+        f"{said} follow this line:{line}\n{way}: elements such as x[i], with + and *, if and for, cuda.grid, "
+        "cuda.shared.array and cuda.syncthreads are enough."
+    )
 
 
 def _watched(name: str, array: Any, log: Log) -> Watched:

@@ -28,7 +28,7 @@ from reference import HARD_SHAPES, brute_force, in_a_process, integers, random_s
 import cks_numba as cks
 from cks_numba import plan_table
 from cks_numba.backends import cpu
-from cks_numba.backends.cpu import compiled, depthwise, few, gather, registers, threads, tile, unpacked, weight
+from cks_numba.backends.cpu import bounds, compiled, depthwise, few, gather, registers, threads, tile, unpacked, weight
 from cks_numba.geometry import OPERATORS, ConvShape
 
 DTYPES = ("float32", "float64")
@@ -286,7 +286,8 @@ def test_compiled_code_reads_each_field_by_its_name(kind):
     numbers = np.array(compiled.numbers_of(first) + compiled.numbers_of(second), np.int64)
     assert numbers.tolist() == list(range(2 * count))
     read = numba.njit(lambda address: compiled.record(address, 1, kind))
-    assert read(numbers.ctypes.data) == second
+    with bounds.inside_of("read", [bounds.region("numbers", numbers)]):
+        assert read(numbers.ctypes.data) == second
 
 
 def test_arguments_begin_with_those_of_all_kernels_and_the_addresses():
@@ -556,7 +557,7 @@ def test_which_layers_are_depthwise():
     long = ConvShape(**keys, iw=20_000, ic=2, oc=2, groups=2)
     assert not depthwise.fits(long)
     for operator in OPERATORS:
-        check(operator, long, dtypes=("float32",))
+        check_arrays(operator, long, *operands(operator, long), by_plain(operator, long))
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -574,8 +575,10 @@ def test_depthwise_filter_gradient_in_parts():
     x, w, y = strides
     parts = {depthwise.sizes_of("conv2d_weight", shape, x, w, y, 4, threads).named.parts for threads in (1, 2, 3)}
     assert len(parts) == 1 and parts.pop() > 1
-    for order in (NHWC, NCHW):
-        check("conv2d_weight", shape, ((order, 1),) * 3)
+    wanted = by_plain("conv2d_weight", shape)
+    for order, dtype in product((NHWC, NCHW), DTYPES):
+        pair = [placed(array, order, 1) for array in operands("conv2d_weight", shape, dtype)]
+        check_arrays("conv2d_weight", shape, *pair, wanted, order)
 
 
 def test_large_results_begin_with_a_cache_line():
@@ -828,7 +831,7 @@ def test_numpy_in_place_of_the_kernels(variable):
 
 
 def test_unknown_choice_names_the_variable():
-    error = "ValueError: CKS_NUMBA_CPU must be one of 'numba', 'numpy', got 'nonsense'"
+    error = "ValueError: CKS_NUMBA_CPU must be one of 'numba', 'numpy', 'checked', got 'nonsense'"
     in_a_process("test_cpu", "check", error, CKS_NUMBA_CPU="nonsense")
 
 

@@ -87,6 +87,16 @@ def test_shape_defaults_and_every_form():
     )
     assert parse_shape("i=7,padding=same").oh == 7
     assert parse_shape("ih=5,iw=6,fh=2,fw=1") == parse_shape("i=5x6,f=2x1")
+    assert parse_shape("ih=5,i=7") == parse_shape("i=5x7")
+
+
+def test_shapes_of_signals_and_volumes():
+    volume = ConvShape.of((2, 4, 8, 6, 3), (5, 3, 3, 3, 3), stride=2, padding=(1, 0, 1, 1, 0, 2))
+    assert parse_shape("n=2,i=4x8x6,ic=3,oc=5,stride=2,padding=1x0x1x1x0x2") == volume
+    assert parse_shape("axes=3,i=4,f=2x3x1") == ConvShape.of((1, 4, 4, 4, 1), (1, 2, 3, 1, 1))
+    assert parse_shape("f=2x3x1") == ConvShape.of((1, 8, 8, 8, 1), (1, 2, 3, 1, 1))
+    signal = ConvShape.of((1, 100, 1), (1, 5, 1), stride=2, padding=((1, 2),))
+    assert parse_shape("axes=1,i=100,f=5,stride=2,padding=1x2") == signal
 
 
 @pytest.mark.parametrize(
@@ -96,8 +106,15 @@ def test_shape_defaults_and_every_form():
         ("i", "expected key=value"),
         ("i=three", "i must be an integer, or integers joined by x, got 'three'"),
         ("ic=2x2", "ic takes 1 number, got '2x2'"),
-        ("padding=1x2x3", "padding takes 1 or 2 or 4 numbers"),
+        ("padding=1x2x3", "padding must be an int"),
+        ("padding=1x2x3x4x5", "padding takes 1 or 2 or 3 or 4 or 6 numbers"),
         ("i=8,i=9", "i is given twice"),
+        ("axes=4", "axes must be 1, 2 or 3, got 4"),
+        ("axes=3,ih=4", "ih is for two axes, got 3: write i=8x8x8"),
+        ("axes=1,i=4x4", "i must have a number for each axis, 1 in all, got 4x4"),
+        ("i=4x4,f=3x3x3", "f must have a number for each axis, 2 in all, got 3x3x3"),
+        ("i=4x4x4,stride=2x1", "stride must be"),
+        ("i=4x4x4,padding=1x1", "padding must be"),
         ("stride=0", "stride must be at least 1, got 0"),
         ("i=2,f=5", "filter is larger than the padded input"),
         ("ic=4,oc=3,groups=2", "groups must divide oc"),

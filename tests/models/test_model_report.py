@@ -80,6 +80,13 @@ def test_text_has_a_line_for_each_layer():
     assert all(len(line) <= 120 for line in lines)
 
 
+def test_columns_of_large_volumes_are_straight():
+    shapes = [ConvShape.of((1, *[size] * 3, 64), (512, 3, 3, 3, 64), stride=2) for size in (8, 128)]
+    lines = text.text([found("a", "Conv3d", [Layer("a", shape)]) for shape in shapes]).splitlines()[3:6]
+    assert len({line.index(mark) for line, mark in zip(lines, ("convert", "swap", "swap"), strict=True)}) == 1
+    assert "128x128x128x64 3x3x3x512/2" in lines[2]
+
+
 def test_nothing_to_report():
     assert text.text([]).endswith("swapping 0 of 0 layers saves 0.0 of 0.0 multiply-adds of a training step (0%)")
     assert Page(page.page("nothing", [])).cells

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from cks_numba import torch as ct  # noqa: E402
 from cks_numba.models import page, text  # noqa: E402
-from cks_numba.models.pytorch import of_torch  # noqa: E402
+from cks_numba.models.pytorch import SUBCLASS, of_torch  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:.*torch:DeprecationWarning")]
 SIZE = (1, 3, 9, 9)
@@ -205,12 +205,40 @@ def test_a_model_that_computes_a_gradient():
     assert [row.why() for row in rows] == ["swap", "no: not counted: aten::convolution_backward"]
 
 
-def test_one_axis_is_counted():
-    (row,) = of_torch(nn.Conv1d(3, 4, 5, stride=2, padding=2), (2, 3, 11))
-    shape = ConvShape(n=2, ih=11, iw=1, ic=3, oc=4, fh=5, fw=1, stride=(2, 1), padding=((2, 2), (0, 0)))
-    assert row.why() == "no: 1 axis" and row.of("forward") == flops.count("conv2d", shape)
-    (row,) = of_torch(nn.ConvTranspose1d(4, 3, 5, stride=2, padding=2), (2, 4, 6))
-    assert row.of("forward") == flops.count("conv2d_input", shape)
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_layers_of_every_number_of_axes_are_counted(axes):
+    plain, transposed = (getattr(nn, f"{kind}{axes}d") for kind in ("Conv", "ConvTranspose"))
+    size, short = (11, 6, 7)[:axes], (6, 3, 4)[:axes]
+    shape = ConvShape.of((2, *size, 3), (4, *[5] * axes, 3), stride=2, padding=2)
+    (row,) = of_torch(plain(3, 4, 5, stride=2, padding=2), (2, 3, *size))
+    assert row.why() == "swap" and row.of("forward") == flops.count("conv2d", shape)
+    added = [n - 2 * k + 1 for n, k in zip(size, short, strict=True)]
+    (row,) = of_torch(transposed(4, 3, 5, stride=2, padding=2, output_padding=added), (2, 4, *short))
+    assert row.why() == "swap" and row.of("forward") == flops.count("conv2d_input", shape)
+    (row,) = of_torch(plain(3, 4, 5, padding=(2, 1, 0)[:axes], padding_mode="circular"), (2, 3, *size))
+    around = [n + 2 * p for n, p in zip(size, (2, 1, 0), strict=False)]
+    assert row.of("forward") == flops.count("conv2d", ConvShape.of((2, *around, 3), (4, *[5] * axes, 3)))
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_functions_of_every_number_of_axes_are_counted(axes):
+    """Called outside of a layer, torch's own and ours."""
+
+    class Called(nn.Module):
+        def __init__(self, function):
+            super().__init__()
+            self.function, self.w = function, nn.Parameter(torch.ones(4, 4, *[3] * axes))
+
+        def forward(self, x):
+            return self.function(x, self.w, stride=2, padding=1)
+
+    size = (5, 6, 7)[:axes]
+    for name in (f"conv{axes}d", f"conv_transpose{axes}d"):
+        layer = getattr(nn, "Conv" + ("Transpose" if "_" in name else "") + f"{axes}d")(4, 4, 3, 2, 1, bias=False)
+        (wanted,) = of_torch(layer, (1, 4, *size))
+        for module, note in ((F, "not torch.nn's own"), (ct, "skips its zeros already")):
+            (row,) = of_torch(Called(getattr(module, name)), (1, 4, *size))
+            assert row.total == wanted.total and row.why() == f"no: {note}"
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
@@ -223,7 +251,9 @@ def test_parametrised_layers_and_subclasses_count_as_their_parents(normalise, pa
     plain = of_torch(nn.Conv2d(3, 4, 4, padding=padding), SIZE)[0]
     for layer in (normalise(nn.Conv2d(3, 4, 4, padding=padding)), Sub(3, 4, 4, padding=padding)):
         (row,) = of_torch(layer, SIZE)
-        assert row.total == plain.total and row.note
+        assert row.total == plain.total and row.why() == (plain.why() if type(layer) is not Sub else f"no: {SUBCLASS}")
+    (row,) = of_torch(Sub(3, 4, 4, padding=padding), SIZE, subclasses=True)
+    assert row.why() == plain.why()
 
 
 def test_one_rule_for_one_size():
@@ -358,6 +388,6 @@ def test_the_model_is_left_as_it_was():
 
 
 def test_the_last_line_says_how_many_are_not_counted():
-    rows = of_torch(nn.Sequential(nn.Conv2d(3, 1, 3, padding=1), nn.Unflatten(0, (1, 1)), nn.Conv3d(1, 1, 1)), SIZE)
+    rows = of_torch(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), OwnConv()), SIZE)
     assert text.text(rows).splitlines()[-1].endswith("; 1 is not counted")
     assert "; 1 is not counted." in page.page("x", rows)

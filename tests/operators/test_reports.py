@@ -255,6 +255,8 @@ def _():
     shape = LAYER((8, 16, 16, 32), (32, 3, 3, 32), padding=1)
     x, w, dy = random(*shape.x_shape), random(*shape.w_shape), random(*shape.y_shape)
     found, before = [], numba.get_num_threads()
+    if before == 1:
+        pytest.skip("one thread is all that there is")
     try:
         for count in (1, before):
             numba.set_num_threads(count)
@@ -263,7 +265,7 @@ def _():
             found.append([y.tobytes() for y in (*results, cks.conv2d_weight(x, w.shape, dy, **keys))])
     finally:
         numba.set_num_threads(before)
-    assert before > 1 and found[0] == found[1]
+    assert found[0] == found[1]
 
 
 @report("pytorch/pytorch#157237: NaN at the end of a signal spreads, for some sizes of the batch")

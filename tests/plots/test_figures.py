@@ -164,11 +164,9 @@ def test_speed_joins_no_mean_of_few_cases() -> None:
         assert away.max() < 0.5 - 0.1
 
 
-def test_lines_of_redundancy_are_told_apart() -> None:
+def test_lines_of_redundancy_are_told_apart(drawn) -> None:
     """The lines of each panel spread over a fifth of its height at least, and its axis says where it begins."""
-    with gallery.look():
-        axes = gallery.load("f4_redundancy").draw().axes
-    for ax in axes:
+    for ax in drawn("f4_redundancy")[1]["f4_redundancy"].axes:
         low, high = ax.get_ylim()
         at_two = [float(line.get_ydata()[0]) for line in ax.lines if len(line.get_ydata()) > 5]
         assert len(at_two) == 4 and max(at_two) - min(at_two) > 0.1 * (high - low)
@@ -185,11 +183,9 @@ def test_what_is_counted_over_axes_lies_on_the_lines(axes: int) -> None:
         assert script.theory(script.layer(axes, 4096, stride)) == pytest.approx(stride**axes, rel=1e-3)
 
 
-def test_every_layer_of_a_network_can_be_read() -> None:
+def test_every_layer_of_a_network_can_be_read(drawn) -> None:
     """Below the bars of the work each layer has a bar of full height."""
-    networks = gallery.load("f7_networks")
-    with gallery.look():
-        axes = networks.draw().axes
+    axes = drawn("f7_networks")[1]["f7_networks"].axes
     for work, share in zip(axes[0::4] + axes[1::4], axes[2::4] + axes[3::4], strict=True):
         full = [bar for bar in share.patches if bar.get_height() == pytest.approx(1) and not bar.get_fill()]
         assert len(full) == sum(not bar.get_fill() for bar in work.patches) > 0

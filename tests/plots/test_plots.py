@@ -107,6 +107,22 @@ def test_explore_figure(operator, shape):
     assert texts(figure)[1].startswith(f"{groups} group")
 
 
+@EACH
+@pytest.mark.parametrize("stride", [1, 2])
+def test_words_of_a_small_layer_can_be_read_on_a_phone(operator, stride):
+    """On a page of 390 pixels, with 350 for the picture; no word leaves the picture."""
+    shape = ConvShape(n=1, ih=4, iw=4, ic=1, oc=1, fh=3, fw=3, stride=stride, padding=1)
+    figure = plots.explore_figure(operator, shape)
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    words = [*ax.get_legend().get_texts(), *(text for text in ax.texts if len(text.get_text()) > 2)]
+    assert len(words) >= 8
+    for text in words:
+        assert text.get_fontsize() / 72 * 350 / figure.get_figwidth() > 10, text.get_text()
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0, text.get_text()
+
+
 def test_explore_figure_refuses():
     with pytest.raises(ValueError, match="at most 100000 products a channel"):
         plots.explore_figure("conv2d", ConvShape(n=1, ih=200, iw=200, ic=1, oc=1, fh=3, fw=3))

@@ -16,6 +16,7 @@ import cks_numba as cks
 import cks_numba.backends as cks_backends
 from cks_numba import ConvShape
 from cks_numba.bench import cluster as bench_cluster
+from cks_numba.buffers import LAYOUTS
 from cks_numba.commands import main
 
 da = pytest.importorskip("dask.array", reason="dask is not installed (pip install cks-numba[dask])")
@@ -34,33 +35,39 @@ def in_this_thread():
 
 
 def operands(layout="NHWC", images=10):
-    rng = np.random.default_rng(0)
-    x, w = rng.standard_normal((images, 6, 7, 4)), rng.standard_normal((6, 3, 3, 2))
-    if layout == "NCHW":
-        x, w = (array.transpose(0, 3, 1, 2).copy() for array in (x, w))
-    y = cks.conv2d(x, w, layout=layout, **KEYS)
+    rng, axes = np.random.default_rng(0), len(layout) - 2
+    x, w = rng.standard_normal((images, *(6, 7, 3)[:axes], 4)), rng.standard_normal((6, *[3] * axes, 2))
+    if layout[-1] != "C":
+        x, w = (np.moveaxis(array, -1, 1).copy() for array in (x, w))
+    y = getattr(cks, f"conv{axes}d")(x, w, layout=layout, **keys_of(layout))
     return x, w, rng.standard_normal(y.shape), rng.standard_normal(6)
 
 
+def keys_of(layout):
+    """Options of layers with as many axes as the layout has; those of two are `KEYS`."""
+    return KEYS | {"padding": ((1, 0), (1, 2), (0, 1))[: len(layout) - 2]}
+
+
 def cut(array, images):
-    return da.from_array(array, chunks=(images, -1, -1, -1))
+    return da.from_array(array, chunks=(images, *[-1] * (array.ndim - 1)))
 
 
-@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("layout", [layout for pair in LAYOUTS.values() for layout in pair])
 @pytest.mark.parametrize("images", [3, 10, (0, 1, 9), (4, 4, 0, 2)], ids=str)
 def test_same_as_without_dask(layout, images):
     x, w, dy, bias = operands(layout)
-    keys = KEYS | {"layout": layout}
-    y = cd.conv2d(cut(x, images), w, bias, **keys)
+    keys, name = keys_of(layout) | {"layout": layout}, f"conv{len(layout) - 2}d"
+    conv, conv_input, conv_weight = ([getattr(m, f"{name}{by}") for m in (cd, cks)] for by in ("", "_input", "_weight"))
+    y = conv[0](cut(x, images), w, bias, **keys)
     assert isinstance(y, da.Array) and y.chunks[0] == cut(x, images).chunks[0] and y.dtype == x.dtype
-    np.testing.assert_array_equal(y.compute(), cks.conv2d(x, w, bias, **keys))
-    dx = cd.conv2d_input(x.shape, w, cut(dy, images), **keys)
+    np.testing.assert_array_equal(y.compute(), conv[1](x, w, bias, **keys))
+    dx = conv_input[0](x.shape, w, cut(dy, images), **keys)
     assert dx.chunks[0] == y.chunks[0]
-    np.testing.assert_array_equal(dx.compute(), cks.conv2d_input(x.shape, w, dy, **keys))
+    np.testing.assert_array_equal(dx.compute(), conv_input[1](x.shape, w, dy, **keys))
     for other in (images, 5):  # dy may be cut in another way
-        dw = cd.conv2d_weight(cut(x, images), w.shape, cut(dy, other), **keys)
+        dw = conv_weight[0](cut(x, images), w.shape, cut(dy, other), **keys)
         assert dw.shape == w.shape and dw.npartitions == 1
-        np.testing.assert_allclose(dw.compute(), cks.conv2d_weight(x, w.shape, dy, **keys), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(dw.compute(), conv_weight[1](x, w.shape, dy, **keys), rtol=0, atol=1e-12)
 
 
 def test_a_chain_stays_lazy_and_takes_dask_filters(monkeypatch):
@@ -104,6 +111,9 @@ def test_float32_stays_float32():
     [
         (lambda x, w, dy: cd.conv2d(x.compute(), w), TypeError, "x must be a dask array, got ndarray"),
         (lambda x, w, dy: cd.conv2d(x[0], w), ValueError, "x must have 4 axes, got"),
+        (lambda x, w, dy: cd.conv3d(x, w), ValueError, "x must have 5 axes, got"),
+        (lambda x, w, dy: cd.conv1d(x[0].rechunk(3), w[0]), ValueError, r"use x.rechunk\({1: -1, 2: -1}\)"),
+        (lambda x, w, dy: cd.conv1d_input((10, 6), w[0], dy[:, 0]), ValueError, r"must have 3 axes, got \(10, 6\)"),
         (
             lambda x, w, dy: cd.conv2d(x[x[:, 0, 0, 0] > 0], w),
             ValueError,

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from functools import partial
 from itertools import product
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ import cks_numba.torch as ct  # noqa: E402
 from cks_numba import ConvShape, flops  # noqa: E402
 from cks_numba.models import pytorch  # noqa: E402
 from cks_numba.models.found import THRESHOLD  # noqa: E402
+from cks_numba.torch import operators  # noqa: E402
 
 F = torch.nn.functional
 pytestmark = pytest.mark.torch
@@ -33,7 +35,12 @@ LAYERS = (  # sizes of x and w, and torch's keyword arguments
     ((1, 4, 5, 6), (6, 2, 3, 2), dict(stride=(1, 3), padding=(2, 0), dilation=(2, 1), groups=2)),
     ((3, 2, 4, 4), (3, 2, 5, 3), dict(padding="same")),
     ((2, 3, 3, 4), (3, 1, 1, 1), dict(padding="valid", groups=3)),
+    ((2, 4, 9), (6, 2, 4), dict(stride=2, padding=1, dilation=2, groups=2)),
+    ((2, 3, 7), (3, 3, 3), dict(padding="same")),
+    ((2, 2, 4, 3, 5), (4, 2, 3, 2, 3), dict(stride=(2, 1, 3), padding=(1, 0, 2))),
+    ((1, 4, 3, 4, 2), (4, 2, 2, 3, 1), dict(dilation=(1, 2, 1), padding=1, groups=2)),
 )
+AXES = pytest.mark.parametrize("axes", [1, 2, 3])
 UNEVEN = dict(stride=(2, 1), padding=((1, 2), (0, 1)), dilation=(1, 2))
 
 
@@ -42,7 +49,15 @@ def randn(*size, grad=True):
 
 
 def last(tensor):
-    return tensor.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    """The tensor with channels last in memory: in a format of torch, but for signals, which have none."""
+    axes = tensor.dim() - 2
+    order = (0, *range(2, axes + 2), 1)
+    return tensor.detach().permute(order).contiguous().permute(0, axes + 1, *range(1, axes + 1)).requires_grad_()
+
+
+def both(name, axes):
+    """Our function and that of torch, for a name without the number of axes."""
+    return (getattr(module, f"{name}{axes}d") for module in (ct, F))
 
 
 def same_result_and_gradients(ours, theirs, inputs):
@@ -54,35 +69,82 @@ def same_result_and_gradients(ours, theirs, inputs):
 
 # --- functions -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("case", LAYERS, ids=str)
-def test_conv2d_is_that_of_torch(case):
+def test_convolutions_are_those_of_torch(case):
     x_size, w_size, keys = case
+    ours, theirs = (partial(function, **keys) for function in both("conv", len(w_size) - 2))
     torch.manual_seed(0)
     x, w, bias = randn(*x_size), randn(*w_size), randn(w_size[0])
     for first in (x, last(x)):
-        same_result_and_gradients(lambda *a: ct.conv2d(*a, **keys), lambda *a: F.conv2d(*a, **keys), (first, w, bias))
-    same_result_and_gradients(lambda *a: ct.conv2d(*a, **keys), lambda *a: F.conv2d(*a, **keys), (x, w))
-    torch.testing.assert_close(ct.conv2d(x[0], w, bias, **keys), F.conv2d(x[0], w, bias, **keys))
+        same_result_and_gradients(ours, theirs, (first, w, bias))
+    same_result_and_gradients(ours, theirs, (x, w))
+    torch.testing.assert_close(ours(x[0], w, bias), theirs(x[0], w, bias))
 
 
 @pytest.mark.parametrize(
     "keys",
     [
         dict(stride=2, padding=1, output_padding=1),
-        dict(stride=(1, 3), padding=(1, 0), output_padding=(0, 2), groups=2),
+        dict(stride=3, padding=0, output_padding=2, groups=2),
         dict(stride=1, padding=1, output_padding=2, dilation=3),  # more rows than any convolution has
     ],
     ids=str,
 )
-def test_conv_transpose2d_is_that_of_torch(keys):
+@AXES
+def test_transposed_convolutions_are_those_of_torch(axes, keys):
     torch.manual_seed(1)
-    w, outputs = randn(4, 3, 3, 2), 3 * keys.get("groups", 1)
-    x, bias = randn(2, 4, 4, 5), randn(outputs)
+    ours, theirs = (partial(function, **keys) for function in both("conv_transpose", axes))
+    w, outputs = randn(4, 3, *(3, 2, 3)[:axes]), 3 * keys.get("groups", 1)
+    x, bias = randn(2, 4, *(4, 5, 3)[:axes]), randn(outputs)
     for first in (x, last(x)):
-        same_result_and_gradients(
-            lambda *a: ct.conv_transpose2d(*a, **keys), lambda *a: F.conv_transpose2d(*a, **keys), (first, w, bias)
-        )
-    wanted = F.conv_transpose2d(x[0], w, bias, **keys)
-    torch.testing.assert_close(ct.conv_transpose2d(x[0], w, bias, **keys), wanted)
+        same_result_and_gradients(ours, theirs, (first, w, bias))
+    torch.testing.assert_close(ours(x[0], w, bias), theirs(x[0], w, bias))
+
+
+def test_sides_of_transposed_convolutions():
+    torch.manual_seed(1)
+    keys = dict(stride=(1, 3), padding=(1, 0), output_padding=(0, 2), groups=2)
+    ours, theirs = (partial(function, **keys) for function in both("conv_transpose", 2))
+    same_result_and_gradients(ours, theirs, (randn(2, 4, 4, 5), randn(4, 3, 3, 2), randn(6)))
+
+
+@AXES
+@pytest.mark.parametrize("transposed", [False, True])
+def test_random_layers(axes, transposed):
+    """60 layers for each class, of random sizes, batched or not, in both formats: results and all gradients."""
+    name = f"Conv{'Transpose' if transposed else ''}{axes}d"
+    seen = set()
+    for seed in range(60):
+        torch.manual_seed(seed)
+        arguments, size = random_layer(np.random.default_rng(seed), axes, transposed)
+        ours, theirs = (getattr(*at)(**arguments, dtype=DOUBLE) for at in ((ct, f"CKS{name}"), (nn, name)))
+        theirs.load_state_dict(ours.state_dict())
+        x = last(randn(*size)) if seed % 2 else randn(*size)
+        results = [layer(x[0] if seed % 5 == 0 else x) for layer in (ours, theirs)]
+        torch.testing.assert_close(*results)
+        dy = torch.randn_like(results[1])
+        given = ((x, *layer.parameters()) for layer in (ours, theirs))
+        torch.testing.assert_close(*map(torch.autograd.grad, results, given, (dy, dy)))
+        seen.add((arguments["groups"] > 1, arguments["bias"], max(arguments["stride"]) > 1))
+    assert len(seen) == 8
+
+
+def random_layer(rng, axes, transposed):
+    """Arguments of a layer, and the size of an input that it takes."""
+    taps, stride, dilation = (tuple(map(int, rng.integers(1, top, axes))) for top in (8 - axes, 4, 3))
+    stride = (1,) * axes if rng.random() < 0.3 else stride
+    padding = tuple(int(rng.integers(0, f + 1)) for f in taps)
+    groups = int(rng.choice([1, 1, 2, 3]))
+    arguments = dict(kernel_size=taps, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    arguments |= dict(in_channels=groups * int(rng.integers(1, 4)), out_channels=groups * int(rng.integers(1, 4)))
+    arguments["bias"] = bool(rng.integers(2))
+    spans = [(f - 1) * d + 1 - 2 * p for f, d, p in zip(taps, dilation, padding, strict=True)]
+    if transposed:
+        arguments["output_padding"] = tuple(int(rng.integers(max(s, d))) for s, d in zip(stride, dilation, strict=True))
+        least = [max(0, -(-(1 - span) // s)) + 1 for span, s in zip(spans, stride, strict=True)]
+    else:
+        least = [max(1, span) for span in spans]
+    sizes = [n + int(rng.integers(0, 5)) for n in least]
+    return arguments, (int(rng.integers(1, 4)), arguments["in_channels"], *sizes)
 
 
 def test_uneven_padding():
@@ -100,16 +162,19 @@ def test_gradients_of_both_orders(case):
     x_size, w_size, keys = case
     torch.manual_seed(3)
     inputs = randn(1, *x_size[1:]), randn(*w_size), randn(w_size[0])
-    assert torch.autograd.gradcheck(lambda *a: ct.conv2d(*a, **keys), inputs)
-    assert torch.autograd.gradgradcheck(lambda *a: ct.conv2d(*a, **keys), inputs)
+    function = partial(getattr(ct, f"conv{len(w_size) - 2}d"), **keys)
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
 
 
 @pytest.mark.parametrize("keys", [dict(stride=2, padding=1, output_padding=1), dict(dilation=2, output_padding=1)])
-def test_gradients_of_the_transposed(keys):
+@AXES
+def test_gradients_of_the_transposed(axes, keys):
     torch.manual_seed(4)
-    inputs = randn(1, 2, 2, 3), randn(2, 2, 3, 2), randn(2)
-    assert torch.autograd.gradcheck(lambda *a: ct.conv_transpose2d(*a, **keys), inputs)
-    assert torch.autograd.gradgradcheck(lambda *a: ct.conv_transpose2d(*a, **keys), inputs)
+    inputs = randn(1, 2, *(2, 3, 1)[:axes]), randn(2, 2, *(3, 2, 3)[:axes]), randn(2)
+    function = partial(getattr(ct, f"conv_transpose{axes}d"), **keys)
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
 
 
 def test_third_order():
@@ -127,19 +192,19 @@ def test_third_order():
     torch.testing.assert_close(third(ct.conv2d), third(F.conv2d), rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("name", ["conv2d", "conv2d_input", "conv2d_weight"])
+@pytest.mark.parametrize("by", ["", "_input", "_weight"])
 @pytest.mark.parametrize("images", [2, 0])
-@pytest.mark.parametrize("format_", [torch.contiguous_format, torch.channels_last], ids=str)
-def test_opcheck(name, images, format_):
+@pytest.mark.parametrize("format_", [torch.Tensor.contiguous, last])
+@AXES
+def test_opcheck(by, images, format_, axes):
     torch.manual_seed(6)
-    how = ([2, 1], [1, 2, 0, 1], [1, 2], 2)
-    x, w = (
-        t.contiguous(memory_format=format_) for t in (randn(images, 4, 5, 6, grad=False), randn(6, 2, 3, 2, grad=False))
-    )
-    dy = torch.randn_like(torch.ops.cks.conv2d(x, w, *how))
+    how = ([2, 1, 1][:axes], [1, 2, 0, 1, 1, 0][: 2 * axes], [1, 2, 1][:axes], 2)
+    x, w = randn(images, 4, *(5, 6, 3)[:axes], grad=False), randn(6, 2, *(3, 2, 2)[:axes], grad=False)
+    x, w = format_(x).detach(), format_(w).detach()
+    dy = torch.randn_like(getattr(torch.ops.cks, f"conv{axes}d")(x, w, *how))
     x, w, dy = (t.requires_grad_() for t in (x, w, dy))
-    three = {"conv2d": (x, w), "conv2d_input": (x.shape, w, dy), "conv2d_weight": (x, w.shape, dy)}[name]
-    found = torch.library.opcheck(getattr(torch.ops.cks, name).default, (*three, *how))
+    three = {"": (x, w), "_input": (x.shape, w, dy), "_weight": (x, w.shape, dy)}[by]
+    found = torch.library.opcheck(getattr(torch.ops.cks, f"conv{axes}d{by}").default, (*three, *how))
     assert set(found.values()) == {"SUCCESS"}, found
 
 
@@ -153,8 +218,12 @@ def test_only_gradients_that_are_needed_are_computed(monkeypatch):
 
 
 # --- memory formats --------------------------------------------------------------------------------
-@pytest.mark.parametrize("format_", [torch.contiguous_format, torch.channels_last], ids=str)
-def test_operators_see_the_memory_of_the_tensors(monkeypatch, format_):
+@pytest.mark.parametrize(
+    ("axes", "format_"),
+    [*product([1, 2, 3], [torch.contiguous_format]), (2, torch.channels_last), (3, torch.channels_last_3d)],
+    ids=str,
+)
+def test_operators_see_the_memory_of_the_tensors(monkeypatch, axes, format_):
     seen = []
     right = cks_backends.run
 
@@ -163,8 +232,9 @@ def test_operators_see_the_memory_of_the_tensors(monkeypatch, format_):
         right(backend, operator, shape, first, second, out, *options)
 
     monkeypatch.setattr(cks_backends, "run", spy)
-    x, w = (torch.randn(s).contiguous(memory_format=format_).requires_grad_() for s in ((2, 4, 6, 6), (8, 4, 3, 3)))
-    y = ct.conv2d(x, w, stride=2, padding=1)
+    sizes = (2, 4, *[6] * axes), (8, 4, *[3] * axes)
+    x, w = (torch.randn(size).contiguous(memory_format=format_).requires_grad_() for size in sizes)
+    y = getattr(ct, f"conv{axes}d")(x, w, stride=2, padding=1)
     dy = torch.randn_like(y)
     dx, dw = torch.autograd.grad(y, (x, w), dy)
     wanted = {"conv2d": (x, w, y), "conv2d_input": (w, dy, dx), "conv2d_weight": (x, dy, dw)}
@@ -172,39 +242,48 @@ def test_operators_see_the_memory_of_the_tensors(monkeypatch, format_):
     for operator, *arrays in seen:
         for array, tensor in zip(arrays, wanted[operator], strict=True):
             assert array.ctypes.data == tensor.data_ptr()
-            assert array.shape == tuple(tensor.permute(0, 2, 3, 1).shape)
+            assert array.shape == tuple(tensor.movedim(1, -1).shape)
             assert tensor.is_contiguous(memory_format=format_)
             assert format_ == torch.contiguous_format or array.flags.c_contiguous
 
 
 @pytest.mark.parametrize("which", list(product([False, True], repeat=2)), ids=str)
-def test_format_of_the_result_is_that_of_torch(which):
-    x, w = torch.randn(2, 4, 6, 6), torch.randn(8, 4, 3, 3)
+@AXES
+def test_format_of_the_result_is_that_of_torch(axes, which):
+    ours, theirs = both("conv", axes)
+    x, w = torch.randn(2, 4, *[6] * axes), torch.randn(8, 4, *[3] * axes)
     x, w = (last(t) if is_last else t for t, is_last in zip((x, w), which, strict=True))
-    assert ct.conv2d(x, w).stride() == F.conv2d(x, w).stride()
-    x, w = (t[..., ::2, :] for t in (x, w))  # contiguous in neither format
-    torch.testing.assert_close(ct.conv2d(x, w), F.conv2d(x, w), atol=1e-4, rtol=1e-4)
+    wanted = theirs(x, w) if axes > 1 else theirs(x, w).contiguous()  # torch has no format of signals
+    assert ours(x, w).stride() == wanted.stride()
+    x, w = (t[:, :, ::2] for t in (x, w))  # contiguous in neither format
+    torch.testing.assert_close(ours(x, w), theirs(x, w), atol=1e-4, rtol=1e-4)
 
 
 # --- torch.compile and autocast --------------------------------------------------------------------
 def step(x, w, bias, up):
-    y = F.relu(ct.conv2d(x, w, bias, stride=2, padding=1))
-    return ct.conv_transpose2d(y, up, stride=2, padding=1, output_padding=1).sin()
+    down, back = (getattr(ct, f"{name}{w.dim() - 2}d") for name in ("conv", "conv_transpose"))
+    y = F.relu(down(x, w, bias, stride=2, padding=1))
+    return back(y, up, stride=2, padding=1, output_padding=1).sin()
 
 
-def compiled_equals_eager(backend, sizes, **options):
+def compiled_equals_eager(backend, sizes, axes=2, **options):
     torch._dynamo.reset()
     compiled = torch.compile(step, backend=backend, fullgraph=True, **options)
     for images, side in sizes:
         torch.manual_seed(images)
-        inputs = randn(images, 4, side, 6), randn(6, 4, 3, 3), randn(6), randn(6, 3, 3, 3)
-        same_result_and_gradients(compiled, step, inputs)
+        x, taps = randn(images, 4, *(side, 6, 4)[:axes]), [3] * axes
+        same_result_and_gradients(compiled, step, (x, randn(6, 4, *taps), randn(6), randn(6, 3, *taps)))
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("dynamic", [None, True, False])
 def test_compiled(backend, dynamic):
     compiled_equals_eager(backend, ((2, 5), (3, 5), (4, 7)), dynamic=dynamic)
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_signals_and_volumes_are_compiled(axes):
+    compiled_equals_eager("aot_eager", ((2, 5), (3, 5), (4, 7)), axes)
 
 
 @pytest.mark.slow
@@ -225,13 +304,19 @@ def test_a_batch_of_another_size_does_not_compile_anew():
 
 
 @HALVES
-def test_autocast_casts_as_for_the_layers_of_torch(half):
+@AXES
+def test_autocast_casts_as_for_the_layers_of_torch(axes, half):
     torch.manual_seed(7)
-    ours = nn.Sequential(ct.CKSConv2d(3, 4, 3, padding=1), ct.CKSConvTranspose2d(4, 2, 2, 2))
-    theirs = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ConvTranspose2d(4, 2, 2, 2))
+    ours, theirs = (
+        nn.Sequential(
+            getattr(module, f"{prefix}Conv{axes}d")(3, 4, 3, padding=1),
+            getattr(module, f"{prefix}ConvTranspose{axes}d")(4, 2, 2, 2),
+        )
+        for module, prefix in ((ct, "CKS"), (nn, ""))
+    )
     theirs.load_state_dict(ours.state_dict())
     for dtypes in product((torch.float32, half), repeat=2):  # of the input and of the parameters
-        x, results = torch.randn(2, 3, 6, 6, dtype=dtypes[0]), []
+        x, results = torch.randn(2, 3, *[6] * axes, dtype=dtypes[0]), []
         for model in (ours, theirs):
             inputs = x.clone().requires_grad_(), *model.to(dtypes[1]).parameters()
             with torch.autocast("cpu", dtype=half):
@@ -272,17 +357,18 @@ def rounded_once(got, exact):
 
 
 @HALVES
-@pytest.mark.parametrize("format_", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("format_", [torch.Tensor.contiguous, last])
 @pytest.mark.parametrize("case", LAYERS, ids=str)
 def test_half_models_and_their_gradients(case, format_, half):
     """Each result is as if it were computed in float64 and rounded: forward with the bias, and both gradients."""
     x_size, w_size, keys = case
+    ours, theirs = both("conv", len(w_size) - 2)
     torch.manual_seed(11)
     narrow = [torch.randn(size).to(half) for size in (x_size, w_size, w_size[:1])]
-    narrow = [t.contiguous(memory_format=format_) if t.dim() == 4 else t for t in narrow]
+    narrow = [format_(t).detach() if t.dim() > 1 else t for t in narrow]
     wide = [t.double().requires_grad_() for t in narrow]
     narrow = [t.requires_grad_() for t in narrow]
-    y, exact = ct.conv2d(*narrow, **keys), F.conv2d(*wide, **keys)
+    y, exact = ours(*narrow, **keys), theirs(*wide, **keys)
     rounded_once(y, exact)
     dy = torch.randn_like(y)
     gradients = torch.autograd.grad(y, narrow, dy, create_graph=True)
@@ -292,7 +378,7 @@ def test_half_models_and_their_gradients(case, format_, half):
     (second,) = torch.autograd.grad(gradients[1].sum(), narrow[0])
     (exact_second,) = torch.autograd.grad(exact_gradients[1].sum(), wide[0])
     rounded_once(second, exact_second)
-    rounded_once(ct.conv2d(*(t[0] if t.dim() == 4 and t is narrow[0] else t for t in narrow), **keys), exact[0])
+    rounded_once(ours(narrow[0][0], *narrow[1:], **keys), exact[0])
 
 
 @HALVES
@@ -348,15 +434,15 @@ def test_tf32_follows_torch(monkeypatch):
     cuda = SimpleNamespace(is_cuda=True, dtype=torch.float32)
     for allowed in (True, False):
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
-        assert ct._precision(cuda) == ("tf32" if allowed else "float32")
+        assert operators._precision(cuda) == ("tf32" if allowed else "float32")
         for is_cuda, dtype in ((False, torch.float32), (True, DOUBLE), (True, torch.float16), (True, torch.bfloat16)):
-            assert ct._precision(SimpleNamespace(is_cuda=is_cuda, dtype=dtype)) == "float32"
+            assert operators._precision(SimpleNamespace(is_cuda=is_cuda, dtype=dtype)) == "float32"
     for name, wanted in (("ieee", "float32"), ("tf32", "tf32")):
         new = SimpleNamespace(conv=SimpleNamespace(fp32_precision=name))
         monkeypatch.setattr(torch.backends, "cudnn", new)
-        assert ct._precision(cuda) == wanted
+        assert operators._precision(cuda) == wanted
     monkeypatch.setattr(torch.backends, "cudnn", SimpleNamespace(allow_tf32=True))  # torch before 2.9
-    assert ct._precision(cuda) == "tf32"
+    assert operators._precision(cuda) == "tf32"
 
 
 # --- errors ----------------------------------------------------------------------------------------
@@ -383,6 +469,13 @@ def test_tf32_follows_torch(monkeypatch):
         (ct.conv_transpose2d, ((1, 3, 5, 5), (4, 3, 3, 3)), {}, "input has 3 channels, weight is for 4"),
         (ct.conv_transpose2d, ((1, 4, 5, 5), (4, 3, 3, 3)), dict(output_padding=1), "output_padding must be smaller"),
         (ct.conv_transpose2d, ((1, 4, 1, 1), (4, 3, 3, 3)), dict(padding=2), "result would have -1 rows"),
+        (ct.conv1d, ((5,), (4, 3, 3)), {}, r"input must have 3 axes \(N, IC, IW\), or 2 unbatched \(IC, IW\)"),
+        (ct.conv1d, ((1, 8, 2), (4, 2, 3)), {}, r"; input.permute\(0, 2, 1\) would fit"),
+        (ct.conv3d, ((1, 3, 5, 5, 5), (4, 2, 3, 3, 3)), {}, "input has 3 channels, so with groups=1 weight must have"),
+        (ct.conv3d, ((1, 3, 5, 5, 5), (4, 3, 3, 3, 3)), dict(stride=(1, 2)), "stride must be an int or three ints"),
+        (ct.conv3d, ((1, 3, 5, 5), (4, 3, 9, 9)), {}, r"weight must have 5 axes \(OC, IC/groups, FD, FH, FW\)"),
+        (ct.conv_transpose1d, ((1, 3, 5), (4, 3, 3)), {}, "input has 3 channels, weight is for 4"),
+        (ct.conv_transpose3d, ((1, 4, 1, 1, 1), (4, 3, 3, 3, 3)), dict(padding=2), "result would have -1 depths"),
     ],
 )
 def test_wrong_arguments(function, sizes, keys, message):
@@ -417,23 +510,26 @@ def test_importing_the_package_does_not_import_torch():
 
 # --- layers ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
-def test_layer_has_the_state_of_torch(mode):
+@AXES
+def test_layer_has_the_state_of_torch(axes, mode):
     torch.manual_seed(8)
-    keys = dict(stride=2, padding=(2, 1), padding_mode=mode, dtype=DOUBLE)
-    ours, theirs = ct.CKSConv2d(4, 6, (4, 3), **keys), nn.Conv2d(4, 6, (4, 3), **keys)
+    keys = dict(kernel_size=(4, 3, 2)[:axes], stride=2, padding=(2, 1, 1)[:axes], padding_mode=mode, dtype=DOUBLE)
+    ours, theirs = (getattr(*at)(4, 6, **keys) for at in ((ct, f"CKSConv{axes}d"), (nn, f"Conv{axes}d")))
     theirs.load_state_dict(ours.state_dict())
     ours.load_state_dict(theirs.state_dict())
-    same_result_and_gradients(ours, theirs, (randn(2, 4, 7, 8),))
+    same_result_and_gradients(ours, theirs, (randn(2, 4, *(7, 8, 5)[:axes]),))
     assert repr(ours) == f"CKS{theirs!r}"
 
 
-def test_transposed_layer_has_the_state_of_torch():
+@AXES
+def test_transposed_layer_has_the_state_of_torch(axes):
     torch.manual_seed(9)
-    ours, theirs = (kind(4, 6, 3, 2, 1, dtype=DOUBLE) for kind in (ct.CKSConvTranspose2d, nn.ConvTranspose2d))
+    kinds = (getattr(*at) for at in ((ct, f"CKSConvTranspose{axes}d"), (nn, f"ConvTranspose{axes}d")))
+    ours, theirs = (kind(4, 6, 3, 2, 1, dtype=DOUBLE) for kind in kinds)
     theirs.load_state_dict(ours.state_dict())
-    x = randn(2, 4, 5, 6)
+    x, size = randn(2, 4, *(5, 6, 4)[:axes]), [10, 12, 8][:axes]
     same_result_and_gradients(ours, theirs, (x,))
-    torch.testing.assert_close(ours(x, output_size=[10, 12]), theirs(x, output_size=[10, 12]))
+    torch.testing.assert_close(ours(x, output_size=size), theirs(x, output_size=size))
 
 
 # --- conversion ------------------------------------------------------------------------------------
@@ -479,15 +575,17 @@ def test_counts_are_those_of_flops(name):
     assert sum(row.total.useful for row in found) == counted.total.useful
 
 
-def test_what_the_threshold_promises():
-    """A 3x3 filter with padding 1 is swapped on maps of up to 9x9, and any filter with a stride."""
+@AXES
+def test_what_the_threshold_promises(axes):
+    """A filter of 3 taps an axis with padding 1 is swapped up to a size, and any filter with a stride."""
+    conv, most = getattr(nn, f"Conv{axes}d"), {1: 5, 2: 9, 3: 14}[axes]
     for side in range(1, 20):
-        layer = nn.Conv2d(2, 2, 3, padding=1)
-        _, report = ct.convert(nn.Sequential(nn.Identity(), layer), (1, 2, side, side))
-        assert (report.swapped == ["1"]) == (side <= 9), side
+        layer = conv(2, 2, 3, padding=1)
+        _, report = ct.convert(nn.Sequential(nn.Identity(), layer), (1, 2, *[side] * axes))
+        assert (report.swapped == ["1"]) == (side <= most), side
         for taps in (1, 2, 3, 4):
-            strided = nn.Conv2d(2, 2, taps, stride=2, padding=taps // 2)
-            assert pytorch.of_torch(strided, (1, 2, side + 3, side + 3))[0].swaps()
+            strided = conv(2, 2, taps, stride=2, padding=taps // 2)
+            assert pytorch.of_torch(strided, (1, 2, *[side + 3] * axes))[0].swaps()
 
 
 class Own(nn.Module):
@@ -511,7 +609,7 @@ class Zoo(nn.Module):
         self.first, self.reflect = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1, padding_mode="reflect")
         self.depthwise, self.shared = nn.Conv2d(4, 4, 3, 2, 1, groups=4), nn.Conv2d(4, 4, 3, padding=1)
         self.own, self.sub, self.up = Own(), Sub(4, 4, 3, padding=1), nn.ConvTranspose2d(4, 4, 4, 2, 1)
-        self.one, self.three, self.lost = nn.Conv1d(4, 4, 3), nn.Conv3d(1, 1, (1, 3, 3)), nn.Conv2d(1, 1, 1)
+        self.one, self.three, self.lost = nn.Conv1d(4, 4, 3, 2), nn.Conv3d(1, 1, (1, 3, 3)), nn.Conv2d(1, 1, 1)
         self.norm, self.drop = nn.BatchNorm2d(4), nn.Dropout()
 
     def forward(self, x):
@@ -528,12 +626,12 @@ def test_every_layer_is_listed_with_the_reason():
         "first": "swap",
         "reflect": "swap",
         "depthwise": "no: depthwise",
-        "sub": "no: not torch.nn's own",
+        "sub": f"no: {pytorch.SUBCLASS}",
         "own": "no: not torch.nn's own",
         "shared": "swap",
         "up": "swap",
-        "one": "no: 1 axis",
-        "three": "no: 3 axes",
+        "one": "swap",
+        "three": "swap",
         "lost": "no: not reached",
     }
     rows = {row.name: row for row in report.rows}
@@ -552,11 +650,12 @@ def test_parameters_that_the_operators_do_not_take():
     assert ct.convert(nn.Conv2d(3, 4, 3, 2, 1, device="meta"), (1, 3, 8, 8))[1].swapped
 
 
-def test_converted_models_are_copied_saved_and_exported():
-    model, _ = ct.convert(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1)), (1, 3, 8, 8))
-    x = torch.randn(1, 3, 8, 8)
+@AXES
+def test_converted_models_are_copied_saved_and_exported(axes):
+    x = torch.randn(1, 3, *[8] * axes)
+    model, _ = ct.convert(nn.Sequential(getattr(nn, f"Conv{axes}d")(3, 4, 3, 2, 1)), tuple(x.shape))
     again = pickle.loads(pickle.dumps(copy.deepcopy(model)))
-    assert type(again[0]) is ct.CKSConv2d
+    assert type(again[0]) is getattr(ct, f"CKSConv{axes}d")
     torch.testing.assert_close(again(x), model(x))
     torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), model(x))
 

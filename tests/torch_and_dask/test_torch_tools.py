@@ -15,16 +15,20 @@ import cks_numba.torch as ct  # noqa: E402
 F = nn.functional
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # TorchScript warns
 KEYS = dict(stride=2, padding=1, groups=2)
+NAMES = [f"{name}{axes}d" for axes in (1, 2, 3) for name in ("conv", "conv_transpose")]
 PAIRS = pytest.mark.parametrize(
     "ours, theirs, size",
-    [(ct.conv2d, F.conv2d, (6, 2, 3, 3)), (ct.conv_transpose2d, F.conv_transpose2d, (4, 3, 3, 3))],
-    ids=["conv2d", "conv_transpose2d"],
+    [(getattr(ct, name), getattr(F, name), (4, 3) if "transpose" in name else (6, 2)) for name in NAMES],
+    ids=NAMES,
 )
+AXES = pytest.mark.parametrize("axes", [1, 2, 3])
 
 
-def operands(size):
+def operands(function, channels):
     torch.manual_seed(0)
-    return [torch.randn(*each, dtype=torch.float64) for each in ((2, 4, 5, 4), size, (6,))]
+    axes = int(function.__name__[-2])
+    sizes = (2, 4, *(5, 4, 3)[:axes]), (*channels, *[3] * axes), (6,)
+    return [torch.randn(*size, dtype=torch.float64) for size in sizes]
 
 
 def squared(function):
@@ -49,7 +53,7 @@ TRANSFORMS = {
 @PAIRS
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_transforms_of_torch_func(ours, theirs, size, transform):
-    inputs = operands(size)
+    inputs = operands(ours, size)
     torch.testing.assert_close(*(TRANSFORMS[transform](function, inputs) for function in (ours, theirs)))
 
 
@@ -58,7 +62,7 @@ def test_transforms_of_torch_func(ours, theirs, size, transform):
     "dims", [(0, None, None), (2, None, None), (None, 0, None), (0, 3, None), (0, None, 0), (None, None, 0), (1, 2, 1)]
 )
 def test_vmap_over_every_operand(ours, theirs, size, dims):
-    inputs = operands(size)
+    inputs = operands(ours, size)
     inputs = [t if d is None else torch.stack([t, t.cos(), 2 * t], d) for t, d in zip(inputs, dims, strict=True)]
     results = (torch.func.vmap(lambda *a, f=f: f(*a, **KEYS), dims)(*inputs) for f in (ours, theirs))
     torch.testing.assert_close(*results)
@@ -66,7 +70,7 @@ def test_vmap_over_every_operand(ours, theirs, size, dims):
 
 @PAIRS
 def test_forward_mode(ours, theirs, size):
-    x, w, bias = operands(size)
+    x, w, bias = operands(ours, size)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, x.cos())
         results = [function(dual, w, bias, **KEYS) for function in (ours, theirs)]
@@ -75,56 +79,96 @@ def test_forward_mode(ours, theirs, size):
 
 @PAIRS
 def test_meta_tensors_give_shapes(ours, theirs, size):
-    inputs = [tensor.to("meta") for tensor in operands(size)]
+    inputs = [tensor.to("meta") for tensor in operands(ours, size)]
     assert ours(*inputs, **KEYS).shape == theirs(*inputs, **KEYS).shape
 
 
-def converted():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 3, 4, 2, 1))
-    model, report = ct.convert(model.eval(), (2, 3, 8, 8))
+def converted(axes=2):
+    conv, norm, up = (getattr(nn, f"{name}{axes}d") for name in ("Conv", "BatchNorm", "ConvTranspose"))
+    model, x = nn.Sequential(conv(3, 4, 3, 2, 1), norm(4), nn.ReLU(), up(4, 3, 4, 2, 1)), torch.randn(2, 3, *[8] * axes)
+    model, report = ct.convert(model.eval(), tuple(x.shape))
     assert report.swapped == ["0", "3"]
-    return model, torch.randn(2, 3, 8, 8)
+    return model, x
 
 
-def test_fx_sees_leaves():
-    model, x = converted()
+@AXES
+def test_fx_sees_leaves(axes):
+    model, x = converted(axes)
     graph = torch.fx.symbolic_trace(model)
     assert [node.target for node in graph.graph.nodes if node.op == "call_module"] == ["0", "1", "2", "3"]
     torch.testing.assert_close(graph(x), model(x))
 
 
-def test_fx_sees_the_functions():
-    graph = torch.fx.symbolic_trace(lambda x, w: ct.conv_transpose2d(ct.conv2d(x, w), w))
-    assert [n.target for n in graph.graph.nodes if n.op == "call_function"] == [ct.conv2d, ct.conv_transpose2d]
-    x, w = torch.randn(1, 3, 5, 5), torch.randn(4, 3, 2, 2)
-    torch.testing.assert_close(graph(x, w), F.conv_transpose2d(F.conv2d(x, w), w))
+@AXES
+def test_fx_sees_the_functions(axes):
+    (down, up), plain = ([getattr(m, f"{n}{axes}d") for n in ("conv", "conv_transpose")] for m in (ct, F))
+    graph = torch.fx.symbolic_trace(lambda x, w: up(down(x, w), w))
+    assert [n.target for n in graph.graph.nodes if n.op == "call_function"] == [down, up]
+    x, w = torch.randn(1, 3, *[5] * axes), torch.randn(4, 3, *[2] * axes)
+    torch.testing.assert_close(graph(x, w), plain[1](plain[0](x, w), w))
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # a trace is of one size
-def test_torchscript_works_or_says_what_to_do():
-    model, x = converted()
+@AXES
+def test_torchscript_works_or_says_what_to_do(axes):
+    model, x = converted(axes)
     torch.testing.assert_close(torch.jit.trace(model[0], x)(x), model[0](x))
-    with pytest.raises(NotImplementedError, match="torch.jit.trace does not record conv_transpose2d: use torch.export"):
+    with pytest.raises(NotImplementedError, match=f"trace does not record conv_transpose{axes}d: use torch.export"):
         torch.jit.trace(model, x)
-    with pytest.raises(TypeError, match="torch.jit.script does not compile CKSConv2d: use torch.export, or call"):
+    with pytest.raises(TypeError, match=f"torch.jit.script does not compile CKSConv{axes}d: use torch.export, or"):
         torch.jit.script(model)
     torch.testing.assert_close(torch.jit.script(ct.revert(model))(x), model(x))
 
 
-def test_onnx_has_the_nodes_of_torch():
+class Called(nn.Module):
+    """A convolution and a transposed one by functions, with more padding at one end than at the other."""
+
+    def __init__(self, axes):
+        super().__init__()
+        self.axes, self.w = axes, nn.Parameter(torch.randn(4, 3, *[3] * axes) / 3**axes)
+
+    def forward(self, x):
+        down, up = (getattr(ct, f"{name}{self.axes}d") for name in ("conv", "conv_transpose"))
+        padding = ((1, 2), (0, 1), (2, 0))[: self.axes]
+        y = up(down(x, self.w, stride=2, padding=padding), self.w, stride=2, padding=padding, output_padding=1)
+        return up(down(y, self.w, padding="same"), self.w)
+
+
+def called(axes):
+    torch.manual_seed(0)
+    return Called(axes), torch.randn(2, 3, *[8] * axes)
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.filterwarnings("ignore")  # of torch's exporters, about each other
+@pytest.mark.parametrize("make", [converted, called])
+@AXES
+def test_onnx_has_the_nodes_of_torch(axes, make, dynamo):
+    """Both exporters write torch's own operators, and the file computes what the model does."""
     onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install cks-numba[onnx])")
-    model, x = converted()
+    if dynamo:
+        pytest.importorskip("onnxscript", reason="onnxscript is not installed (pip install onnxscript)")
+    from onnx.reference import ReferenceEvaluator
+
+    model, x = make(axes)
     file = io.BytesIO()
-    torch.onnx.export(model, (x,), file, dynamo=False)
-    nodes = [node.op_type for node in onnx.load_from_string(file.getvalue()).graph.node]
-    assert "Conv" in nodes and "ConvTranspose" in nodes and not any("cks" in node.lower() for node in nodes)
+    torch.onnx.export(model, (x,), file, dynamo=dynamo)
+    written = onnx.load_from_string(file.getvalue())
+    kinds = [node.op_type for node in written.graph.node]
+    assert "Conv" in kinds and "ConvTranspose" in kinds and not any("cks" in kind.lower() for kind in kinds)
+    (name,) = (value.name for value in written.graph.input)
+    (y,) = ReferenceEvaluator(written).run(None, {name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), model(x), atol=1e-4, rtol=1e-4)
 
 
-def test_revert_gives_the_same_objects_back():
-    model, x = converted()
+@AXES
+def test_revert_gives_the_same_objects_back(axes):
+    model, x = converted(axes)
     layers, wanted = list(model.modules()), model(x)
     assert ct.revert(model) is model and all(a is b for a, b in zip(model.modules(), layers, strict=True))
-    assert [type(layer) for layer in (model[0], model[3])] == [nn.Conv2d, nn.ConvTranspose2d]
+    assert [type(layer) for layer in (model[0], model[3])] == [
+        getattr(nn, f"{name}{axes}d") for name in ("Conv", "ConvTranspose")
+    ]
     torch.testing.assert_close(model(x), wanted)
     with pytest.raises(TypeError, match="model must be a torch.nn.Module, got int"):
         ct.revert(3)

@@ -16,6 +16,7 @@ from numba import cuda, float32
 from cks_numba import ConvShape, conv2d_input, conv2d_weight, flops, geometry
 from cks_numba.flops import networks
 from cks_numba.kernels.jit import outputs_of_tap, taps_of_output
+from cks_numba.trace.machine import Machine
 from cks_numba.tutorial import check, checking, hint, progress, small_kernels, solved
 
 SOLUTIONS = Path(__file__).resolve().parents[2] / "tutorials" / "solutions"
@@ -82,6 +83,17 @@ def test_a_wrong_answer_is_told_its_cause(exercise, answer, words, capsys):
         assert word in text, "\n".join(printed)
     assert len(printed) <= (7 if "results are wrong" in text else 14) and max(map(len, printed)) <= 140
     assert time.perf_counter() - start < 30
+
+
+LOOKED_AT = ["01b.1", "01b.2", "01b.3", "01b.4", "01b.5", "02.4", "03.4", "04.4", "04b.3", "04c.1", "05.4", "06.4"]
+LOOKED_AT += ["06b.4", "08.4"]
+
+
+@pytest.mark.parametrize("exercise", LOOKED_AT)
+def test_a_kernel_whose_source_cannot_be_followed_is_not_praised(exercise, capsys, monkeypatch):
+    monkeypatch.setattr(Machine, "launch", lambda *_: 1 / 0)
+    text = " ".join(lines(capsys, exercise, answers.RIGHT[exercise][0]))
+    assert "not yet." in text and "right. But this exercise looks at what your source does, and cannot follow" in text
 
 
 @pytest.mark.parametrize("exercise", [name for name in EXERCISES if f"lesson_{name.split('.')[0]}" in FILES])

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import answers
 import numpy as np
 import pytest
+from answers import lesson_05
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from numba import cuda
 
 from cks_numba.tutorial import check, checking, look, own_kernel, solved
+from cks_numba.tutorial.small_kernels import TILE
 
 LESSONS = ("02", "03", "04", "04b", "04c", "05", "06")
 for number in LESSONS:
@@ -60,14 +62,18 @@ def filter_in_shared_memory(x, w, y, stride, padding):
 
 
 @cuda.jit
-def with_an_instruction(x, w, y, stride, padding):
-    o = cuda.grid(1)
-    if o < y.size:
-        acc = y.dtype.type(0)
-        for f in range(w.size):
-            if 0 <= o * stride - padding + f < x.size:
-                acc = cuda.fma(x[o * stride - padding + f], w[f], acc)
-        y[o] = acc
+def with_an_instruction(a, b, c):
+    column, row = cuda.grid(2)
+    y, x = cuda.threadIdx.y, cuda.threadIdx.x
+    a_tile, b_tile = cuda.shared.array((TILE, TILE), np.float32), cuda.shared.array((TILE, TILE), np.float32)
+    acc = c.dtype.type(0)
+    for first in range(0, a.shape[1], TILE):
+        a_tile[y, x], b_tile[y, x] = a[row, first + x], b[first + y, column]
+        cuda.syncthreads()
+        for k in range(TILE):
+            acc += cuda.selp(k < TILE, a_tile[y, k], b_tile[k, x]) * b_tile[k, x]
+        cuda.syncthreads()
+    c[row, column] = acc
 
 
 @cuda.jit
@@ -88,7 +94,7 @@ def test_what_a_right_kernel_does(name, kernel):
     assert {index: int(seen.done[index]) for index in products} == products
     assert seen.wasted.sum() == seen.lost == 0 and set(seen.writers) == set(np.ndindex(*subject.tiny.sizes[2]))
     for index, who in seen.writers.items():
-        depth = 1 if name.startswith("04b") else 2  # in 04b what a thread of the block has read, all of them use
+        depth = 1 if name.startswith(("04b", "05")) else 2  # there, what one thread has read, all of the block use
         read = {(element.array, element.place) for reader, element in seen.reads if reader[:depth] == who[:depth]}
         for first, second in subject.tiny.terms.get(index, ()):
             assert {(subject.names[0], first), (subject.names[1], second)} <= read
@@ -108,11 +114,11 @@ def test_the_picture_of_a_right_kernel(name, kernel):
 )
 def test_the_kernel_to_beat(name, best):
     """Two tiles of 8 x 8 for 8 x 8 x 8 products; KS-deconv also reads a table of where the phases begin."""
-    assert own_kernel.reads_to_beat(SUBJECTS[name]) == pytest.approx(best, abs=0.005)
+    assert own_kernel.reads_to_beat(SUBJECTS[name].operator, SUBJECTS[name].layer) == pytest.approx(best, abs=0.005)
 
 
 def test_a_score_is_counted():
-    plain, clever = answers.RIGHT["05.4"][0], filter_in_shared_memory
+    plain, clever = lesson_05.with_the_device_function, filter_in_shared_memory
     scores = [own_kernel.picture(SUBJECTS["05.4"], kernel).score for kernel in (plain, clever)]
     blocks, products = 4, sum(map(len, SUBJECTS["05.4"].large.terms.values()))
     assert "reads 2.00 numbers" in scores[0]
@@ -171,7 +177,7 @@ def test_waste_is_counted():
 
 
 def test_the_watched_thread_can_be_chosen():
-    kernel, subject = answers.RIGHT["05.4"][0], SUBJECTS["05.4"]
+    kernel, subject = lesson_05.with_the_device_function, SUBJECTS["05.4"]
     assert "reads elements: 4 of x, 4 of w" in own_kernel.picture(subject, kernel).alt
     assert "The thread of y[1, 2] reads elements: 9 of x, 9 of w" in own_kernel.picture(subject, kernel, (1, 2)).alt
     assert "The thread of y[3] reads" in own_kernel.picture(SUBJECTS["02.4"], answers.RIGHT["02.4"][0], 3).alt
@@ -184,10 +190,10 @@ def test_a_result_that_does_not_exist(at):
 
 
 def test_a_source_that_cannot_be_traced_still_has_a_score(capsys, shown):
-    check("02.4", with_an_instruction)
-    look("02.4", with_an_instruction)
+    check("04b.4", with_an_instruction)
+    look("04b.4", with_an_instruction)
     printed = capsys.readouterr().out
-    assert "Your kernel reads 2.00 numbers for each product" in printed and "cannot follow your source" in printed
+    assert "Your kernel reads 0.50 numbers for each product" in printed and "cannot follow your source" in printed
     assert "sectors" in printed and not shown
 
 

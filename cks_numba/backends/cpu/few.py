@@ -29,6 +29,7 @@ from .registers import (
     LANE_BYTES,
     TILE_ROWS,
     addresses_in,
+    after,
     bytes_of,
     helper,
     next_number,
@@ -189,8 +190,12 @@ def chunk_of_group(images, counts, terms):
 
 
 def few(zero, arguments):
-    """Kernel: do tasks of conv2d_weight until none is left, where one of x and dy (a) has few channels.
+    """Kernel: do tasks of conv2d_weight until none is left, where one of x and dy (a) has few channels::
 
+        dw[f, row, lane] = sum of a[n, p, row] * b[n, q, lane]     over images n, and all (p, q) that meet f
+
+    p and q are positions of a and b. Positions i of x and o of dy meet f where
+    i = o*stride - before + f*dilation on each axis.
     A task is a block of channels of the other array (b) and, if the sum is cut into parts, a part of the images.
     The kernel reads a in place, one number at a time. It reads b in place too if the channels of b are neighbours
     in memory and fill whole rows of a tile; otherwise it packs b. The results stay in memory of their own until they
@@ -203,7 +208,7 @@ def few(zero, arguments):
     images, channels, lanes, block = sizes.images, sizes.channels, sizes.lanes, sizes.block_lanes
     a_steps, b_steps, out_steps = sizes.a, sizes.b, sizes.out
     a_rows, out_rows, tile_rows, results = own_scratch(arguments)
-    packed = results + (result_bytes if parts == 1 else 0)
+    packed = after(results, result_bytes if parts == 1 else 0)
     width, lane_blocks = LANE_BYTES // size, ceil_div(lanes, block)
     row_step = block * size  # bytes of a row of results, which are (fd, fh, fw, channel, lane)
     tap_d, tap_h, tap_w = fh * fw * channels * row_step, fw * channels * row_step, channels * row_step

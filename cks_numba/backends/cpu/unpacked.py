@@ -29,6 +29,7 @@ from .compiled import (
     Steps,
     Strides,
     TableRow,
+    address_of,
     arguments_of,
     ceil_div,
     five,
@@ -50,6 +51,7 @@ from .registers import (
     VECTOR_BYTES,
     add_memory,
     addresses_in,
+    after,
     bytes_of,
     helper,
     integers_at,
@@ -114,8 +116,8 @@ def run(shape: ConvShape, source: Array, w: Array, out: Array) -> None:
     if source.strides[-1] != source.itemsize:
         source = np.ascontiguousarray(source)
     sizes = sizes_of(shape, source.strides, w.strides, out.strides)
-    addresses = GatherAddresses(source=source.ctypes.data, filters=w.ctypes.data, out=out.ctypes.data)
-    start(unpacked, out.dtype, number_of_threads("conv2d", shape), sizes.arguments, addresses, sizes.scratch)
+    addresses = GatherAddresses(source=address_of(source), filters=address_of(w), out=address_of(out))
+    start(unpacked, out.dtype, number_of_threads("conv2d", shape), sizes, addresses)
 
 
 @lru_cache(maxsize=1024)
@@ -189,7 +191,7 @@ def unpacked(zero, arguments):
     terms, lanes, filters, source = sizes.terms, sizes.lanes, sizes.filters, sizes.source
     positions = sizes.images * sizes.od * sizes.oh * sizes.ow
     found = carray(integers_at(free), 2 * positions + 2)
-    kept = free + round_up(16 * positions + 16, LINE_BYTES)
+    kept = after(free, round_up(16 * positions + 16, LINE_BYTES))
     blocks = ceil_div(lanes, CHANNELS)
     while True:
         task = next_number(arguments, NEXT_TASK)

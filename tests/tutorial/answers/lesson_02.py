@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
-from numba import cuda
+from numba import cuda, float32
+from numba.cuda import grid
 
 from cks_numba import geometry
+from cks_numba.kernels import jit
 
 from . import right, wrong
 
@@ -519,4 +522,108 @@ def keeps_the_larger_sum(x, w, y, stride, padding):
         acc = y.dtype.type(0)
         for f in range(max(0, padding - o * stride), min(w.size, x.size + padding - o * stride)):
             acc = max(acc, acc + x[o * stride - padding + f] * w[f])
+        y[o] = acc
+
+
+@right("02.4")
+@cuda.jit
+def with_conversions_and_fma(x, w, y, stride, padding):
+    o = cuda.grid(1)
+    if o < y.size:
+        acc = float32(0)
+        for f in range(max(0, padding - o * stride), min(w.size, x.size + padding - o * stride)):
+            acc = cuda.fma(np.float32(x[o * stride - padding + f]), float32(w[f]), acc)
+        y[o] = acc
+
+
+@wrong("02.4", "does 12 products where 10 are useful")
+@cuda.jit
+def throws_converted_products_away(x, w, y, stride, padding):
+    o = cuda.grid(1)
+    if o < y.size:
+        acc = y.dtype.type(0)
+        for f in range(w.size):
+            i = o * stride - padding + f
+            product = float32(x[min(max(i, 0), x.size - 1)]) * float32(w[f])
+            if 0 <= i < x.size:
+                acc += product
+        y[o] = acc
+
+
+@wrong("02.4", "one thread does 10 products, and no result has more than 3")
+@cuda.jit
+def one_thread_multiplies_sums(x, w, y, stride, padding):
+    if cuda.grid(1) == 0:
+        for o in range(y.size):
+            acc = y.dtype.type(0)
+            for f in range(max(0, padding - o * stride), min(w.size, x.size + padding - o * stride)):
+                i = o * stride - padding + f
+                acc += (x[i] + x[i] - x[i]) * w[f]
+            y[o] = acc
+
+
+@wrong("02.4", ("cannot follow this line: acc += cuda.selp(f < w.size, x[o", "Write it without selp: elements such as"))
+@cuda.jit
+def with_an_instruction(x, w, y, stride, padding):
+    o = cuda.grid(1)
+    if o < y.size:
+        acc = y.dtype.type(0)
+        for f in range(max(0, padding - o * stride), min(w.size, x.size + padding - o * stride)):
+            acc += cuda.selp(f < w.size, x[o * stride - padding + f], w[0]) * w[f]
+        y[o] = acc
+
+
+@wrong("02.4", ("cannot follow this line: if 0 <= i < x.size and x[i] > -1e9:", "Compare indices, and not elements"))
+@cuda.jit
+def compares_elements(x, w, y, stride, padding):
+    o = cuda.grid(1)
+    if o < y.size:
+        acc = y.dtype.type(0)
+        for f in range(w.size):
+            i = o * stride - padding + f
+            if 0 <= i < x.size and x[i] > -1e9:
+                acc += x[i] * w[f]
+        y[o] = acc
+
+
+@wrong("02.4", ("cannot follow this line: o = grid(1)", "called by way of cuda, such as cuda.grid"))
+@cuda.jit
+def without_cuda(x, w, y, stride, padding):
+    o = grid(1)
+    if o < y.size:
+        acc = y.dtype.type(0)
+        for f in range(max(0, padding - o * stride), min(w.size, x.size + padding - o * stride)):
+            acc += x[o * stride - padding + f] * w[f]
+        y[o] = acc
+
+
+WITHOUT_SOURCE: dict[str, Any] = {"cuda": cuda}
+exec(
+    """
+@cuda.jit
+def without_source(x, w, y, stride, padding):
+    o = cuda.grid(1)
+    if o < y.size:
+        acc = y.dtype.type(0)
+        for f in range(max(0, padding - o * stride), min(w.size, x.size + padding - o * stride)):
+            acc += x[o * stride - padding + f] * w[f]
+        y[o] = acc
+""",
+    WITHOUT_SOURCE,
+)
+wrong("02.4", "cannot read it: write the kernel with def, in a cell of its own", WITHOUT_SOURCE["without_source"])
+
+
+@wrong("02.4", ("cannot follow this barrier: jit.cuda.syncthreads()", "Write cuda.syncthreads(), on a line of its own"))
+@cuda.jit
+def with_another_name_of_the_barrier(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    for f in range(cuda.threadIdx.x, w.size, cuda.blockDim.x):
+        taps[f] = w[f]
+    jit.cuda.syncthreads()
+    o = cuda.grid(1)
+    if o < y.size:
+        acc = y.dtype.type(0)
+        for f in range(max(0, padding - o * stride), min(w.size, x.size + padding - o * stride)):
+            acc += x[o * stride - padding + f] * taps[f]
         y[o] = acc

@@ -34,6 +34,20 @@ wrong("04.1", "raised TypeError", lambda outputs: outputs)
 
 
 # --- 04.2: the outputs that a tap meets ---
+@wrong("04.2", ("calls what only a kernel can call: return outputs_of_tap(", "with plain Python alone"))
+def by_the_device_function(f, size, outputs, stride, padding, dilation):
+    return outputs_of_tap(f, size, outputs, stride, padding, dilation)
+
+
+@wrong("04.2", "calls what only a kernel can call: f = cuda.grid(1)")
+def of_a_thread(f, size, outputs, stride, padding, dilation):
+    f = cuda.grid(1)
+    return f, f + 1
+
+
+wrong("04.2", "should be a plain Python function: leave out what stands above it", outputs_of_tap)
+
+
 @right("04.2")
 def by_ceilings(f, size, outputs, stride, padding, dilation):
     first = -(-(padding - f * dilation) // stride)

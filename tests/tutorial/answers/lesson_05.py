@@ -5,9 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
-from numba import cuda
+from numba import cuda, float32
 
-from cks_numba.kernels.jit import taps_of_output
+from cks_numba.kernels.jit import device, taps_of_output
 
 from . import right, wrong
 
@@ -64,6 +64,247 @@ wrong("05.3", "raised ZeroDivisionError", lambda tile: 2 / (tile - 1))
 # --- 05.4: the kernel ---
 @right("05.4")
 @cuda.jit
+def device_function_and_taps(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    index = cuda.grid(1)
+    for k in range(cuda.threadIdx.x, w.size, cuda.blockDim.x):
+        taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    cuda.syncthreads()
+    if index >= y.size:
+        return
+    oh, ow = divmod(index, y.shape[1])
+    top, left = oh * stride - padding, ow * stride - padding
+    fh_lo, fh_hi = taps_of_output(oh, x.shape[0], w.shape[0], stride, padding, 1)
+    fw_lo, fw_hi = taps_of_output(ow, x.shape[1], w.shape[1], stride, padding, 1)
+    acc = np.float32(0)
+    for fh in range(fh_lo, fh_hi):
+        for fw in range(fw_lo, fw_hi):
+            acc += taps[fh * w.shape[1] + fw] * x[top + fh, left + fw]
+    y[oh, ow] = acc
+
+
+@right("05.4")
+@cuda.jit
+def rows_of_the_filter(x, w, y, stride, padding):
+    taps = cuda.shared.array((4, 4), np.float32)
+    for fh in range(cuda.threadIdx.x, w.shape[0], cuda.blockDim.x):
+        for fw in range(w.shape[1]):
+            taps[fh, fw] = w[fh, fw]
+    cuda.syncthreads()
+    index = cuda.grid(1)
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        y[oh, ow] = 0
+        for fh in range(w.shape[0]):
+            for fw in range(w.shape[1]):
+                ih, iw = oh * stride - padding + fh, ow * stride - padding + fw
+                if ih >= 0 and ih < x.shape[0] and iw >= 0 and iw < x.shape[1]:
+                    y[oh, ow] += x[ih, iw] * taps[fh, fw]
+
+
+@right("05.4")
+@cuda.jit
+def over_the_inputs_and_taps(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, float32)
+    k = cuda.threadIdx.x
+    while k < w.size:
+        fh = k // w.shape[1]
+        taps[k] = w[fh, k - fh * w.shape[1]]
+        k += cuda.blockDim.x
+    cuda.syncthreads()
+    for index in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        top, left = oh * stride - padding, ow * stride - padding
+        acc = y.dtype.type(0)
+        for ih in range(max(0, top), min(x.shape[0], top + w.shape[0])):
+            for iw in range(max(0, left), min(x.shape[1], left + w.shape[1])):
+                acc += float32(x[ih, iw]) * taps[(ih - top) * w.shape[1] + iw - left]
+        y[oh, ow] = acc
+
+
+@device
+def convolve(x, taps, w, y, index, stride, padding):
+    oh, ow = index // y.shape[1], index % y.shape[1]
+    top, left = oh * stride - padding, ow * stride - padding
+    acc = y.dtype.type(0)
+    for fh in range(max(0, -top), min(w.shape[0], x.shape[0] - top)):
+        for fw in range(max(0, -left), min(w.shape[1], x.shape[1] - left)):
+            acc += x[top + fh, left + fw] * taps[fh * w.shape[1] + fw]
+    y[oh, ow] = acc
+
+
+@wrong("05.4", ("race", "taps[k] = w[", "cuda.syncthreads"))
+@cuda.jit
+def no_barrier(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    for k in range(cuda.threadIdx.x, w.size, cuda.blockDim.x):
+        taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    if cuda.grid(1) < y.size:
+        convolve(x, taps, w, y, cuda.grid(1), stride, padding)
+
+
+@wrong("05.4", ("race", "taps[k] = w["))
+@cuda.jit
+def barrier_first(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    cuda.syncthreads()
+    for k in range(cuda.threadIdx.x, w.size, cuda.blockDim.x):
+        taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    if cuda.grid(1) < y.size:
+        convolve(x, taps, w, y, cuda.grid(1), stride, padding)
+
+
+@wrong("05.4", ("2 of the 3 threads of block 5 never reach a barrier", "have returned"))
+@cuda.jit
+def spare_threads_stop_first(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    if cuda.grid(1) >= y.size:
+        return
+    for k in range(cuda.threadIdx.x, w.size, cuda.blockDim.x):
+        taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    cuda.syncthreads()
+    convolve(x, taps, w, y, cuda.grid(1), stride, padding)
+
+
+@wrong("05.4", "2 of the 3 threads of block 5 never reach a barrier")
+@cuda.jit
+def barrier_behind_the_test(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    for k in range(cuda.threadIdx.x, w.size, cuda.blockDim.x):
+        taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    if cuda.grid(1) < y.size:
+        cuda.syncthreads()
+        convolve(x, taps, w, y, cuda.grid(1), stride, padding)
+
+
+@wrong("05.4", "uninitialised: reads element 4 of the shared array, which nobody has written")
+@cuda.jit
+def a_tap_a_thread(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    k = cuda.threadIdx.x
+    if k < w.size:
+        taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    cuda.syncthreads()
+    if cuda.grid(1) < y.size:
+        convolve(x, taps, w, y, cuda.grid(1), stride, padding)
+
+
+@wrong("05.4", ("uninitialised", "thread 0 of block 1"))
+@cuda.jit
+def only_the_first_block_brings(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    if cuda.blockIdx.x == 0:
+        for k in range(cuda.threadIdx.x, w.size, cuda.blockDim.x):
+            taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    cuda.syncthreads()
+    if cuda.grid(1) < y.size:
+        convolve(x, taps, w, y, cuda.grid(1), stride, padding)
+
+
+@wrong("05.4", ("uninitialised: reads element 1 of the shared array", "thread 1 of block 1"))
+@cuda.jit
+def brings_by_the_number_in_the_grid(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    for k in range(cuda.grid(1), w.size, cuda.blockDim.x):
+        taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    cuda.syncthreads()
+    if cuda.grid(1) < y.size:
+        convolve(x, taps, w, y, cuda.grid(1), stride, padding)
+
+
+@wrong("05.4", "the threads read w 162 times, and 54 are enough")
+@cuda.jit
+def every_thread_brings_all(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    for k in range(w.size):
+        taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    cuda.syncthreads()
+    if cuda.grid(1) < y.size:
+        convolve(x, taps, w, y, cuda.grid(1), stride, padding)
+
+
+@wrong("05.4", ("one thread brings the whole filter", "t + cuda.blockDim.x"))
+@cuda.jit
+def one_thread_brings_all(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    if cuda.threadIdx.x == 0:
+        for k in range(w.size):
+            taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    cuda.syncthreads()
+    if cuda.grid(1) < y.size:
+        convolve(x, taps, w, y, cuda.grid(1), stride, padding)
+
+
+@wrong("05.4", "the threads read w 154 times, and 54 are enough")
+@cuda.jit
+def brings_and_does_not_use(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    for k in range(cuda.threadIdx.x, w.size, cuda.blockDim.x):
+        taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    cuda.syncthreads()
+    index = cuda.grid(1)
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        top, left = oh * stride - padding, ow * stride - padding
+        acc = y.dtype.type(0)
+        for fh in range(max(0, -top), min(w.shape[0], x.shape[0] - top)):
+            for fw in range(max(0, -left), min(w.shape[1], x.shape[1] - left)):
+                acc += x[top + fh, left + fw] * w[fh, fw]
+        y[oh, ow] = acc
+
+
+@wrong("05.4", ("The rows and the columns of the filter have changed places",))
+@cuda.jit
+def filter_transposed(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    for k in range(cuda.threadIdx.x, w.size, cuda.blockDim.x):
+        taps[k] = w[k % w.shape[1], k // w.shape[1]]
+    cuda.syncthreads()
+    if cuda.grid(1) < y.size:
+        convolve(x, taps, w, y, cuda.grid(1), stride, padding)
+
+
+@wrong("05.4", ("w of 3 x 2", "uninitialised: reads element 7 of the shared array"))
+@cuda.jit
+def rows_of_the_wrong_length(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    for k in range(cuda.threadIdx.x, w.size, cuda.blockDim.x):
+        taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    cuda.syncthreads()
+    index = cuda.grid(1)
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        top, left = oh * stride - padding, ow * stride - padding
+        acc = y.dtype.type(0)
+        for fh in range(max(0, -top), min(w.shape[0], x.shape[0] - top)):
+            for fw in range(max(0, -left), min(w.shape[1], x.shape[1] - left)):
+                acc += x[top + fh, left + fw] * taps[fh * w.shape[0] + fw]
+        y[oh, ow] = acc
+
+
+@wrong("05.4", "out of bounds: writes element 9 of the shared array, but it has 9 elements")
+@cuda.jit
+def filter_in_too_small_an_array(x, w, y, stride, padding):
+    taps = cuda.shared.array(9, np.float32)
+    for k in range(cuda.threadIdx.x, w.size, cuda.blockDim.x):
+        taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    cuda.syncthreads()
+    if cuda.grid(1) < y.size:
+        convolve(x, taps, w, y, cuda.grid(1), stride, padding)
+
+
+@wrong("05.4", "the threads read w 162 times, and 54 are enough")
+@cuda.jit
+def in_an_array_of_its_own(x, w, y, stride, padding):
+    taps = cuda.local.array(16, np.float32)
+    for k in range(w.size):
+        taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    if cuda.grid(1) < y.size:
+        convolve(x, taps, w, y, cuda.grid(1), stride, padding)
+
+
+@wrong("05.4", "the threads read w 100 times, and 54 are enough: each of the 6 blocks brings the 9 taps")
+@cuda.jit
 def with_the_device_function(x, w, y, stride, padding):
     index = cuda.grid(1)
     if index >= y.size:
@@ -79,7 +320,7 @@ def with_the_device_function(x, w, y, stride, padding):
     y[oh, ow] = acc
 
 
-@right("05.4")
+@wrong("05.4", "the threads read w 100 times, and 54 are enough: each of the 6 blocks brings the 9 taps")
 @cuda.jit
 def tests_in_the_loop(x, w, y, stride, padding):
     index = cuda.blockDim.x * cuda.blockIdx.x + cuda.threadIdx.x
@@ -93,7 +334,7 @@ def tests_in_the_loop(x, w, y, stride, padding):
                     y[oh, ow] += x[ih, iw] * w[fh, fw]
 
 
-@right("05.4")
+@wrong("05.4", "the threads read w 100 times, and 54 are enough: each of the 6 blocks brings the 9 taps")
 @cuda.jit
 def over_the_inputs(x, w, y, stride, padding):
     for index in range(cuda.grid(1), y.size, cuda.gridsize(1)):

@@ -54,7 +54,7 @@ def network(count=1, **changes):
     return lambda: [ConvShape(**sizes)] * count
 
 
-wrong("08.2", ("times redundant, and 4 is asked for", "smaller the maps"), network(ih=32, iw=32))
+wrong("08.2", ("times what is needed, and 4 times are asked for", "smaller the maps"), network(ih=32, iw=32))
 wrong("08.2", "Strides bring inserted zeros", network(stride=1, fh=3, fw=3))
 wrong(
     "08.2",
