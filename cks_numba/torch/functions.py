@@ -356,6 +356,8 @@ def _checked(
             raise TypeError(
                 f"{name} must be a PyTorch tensor, got {type(given).__name__}: take torch.as_tensor({name})"
             )
+        if given is not None and given.is_nested:
+            raise TypeError(f"{name} must be a dense tensor, got a nested one: take {name}.to_padded_tensor(0)")
     checks.rank("input", tuple(input.shape), axes, unbatched=True)
     checks.rank("weight", tuple(weight.shape), filter_axes)
     kind = input.device.type
