@@ -185,7 +185,7 @@ PATHS = (
     SpecialPath(
         "filters in place",
         "filters packed for every layer",
-        ((unpacked, "SLOWER", ALL),),
+        ((unpacked, "SLOWER", {"conv2d": ALL, "conv2d_input": ALL}),),
         ("kernels",),
         {"unpacked.py": "*", "tile.py": "sums_along put_sums", "registers.py": "products_along store_sums"},
     ),

@@ -144,6 +144,7 @@ SIZES = (
 )
 SMALL = {"as they are": (), "small": (3000, 9000, 20, 5000, 20, 5000, 3000, 30_000, 20, 1, 0)}
 SMALL["least"] = (1,) * 11
+OF_EACH = "CHUNK_BYTES", "SLOWER"  # names in `unpacked` of sizes that the operators have one each of
 
 
 @pytest.fixture(params=SMALL)
@@ -153,8 +154,9 @@ def sizes(request, monkeypatch):
         monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
     for panel in SMALL[request.param][:1]:
         monkeypatch.setattr(gather, "PANEL_BYTES", {"conv2d": panel, "conv2d_input": panel + 500})
-    for name, value in zip(SIZES, SMALL[request.param][1:], strict=False):
-        monkeypatch.setattr(*name, value)
+    for (module, name), value in zip(SIZES, SMALL[request.param][1:], strict=False):
+        each = module is unpacked and name in OF_EACH
+        monkeypatch.setattr(module, name, {"conv2d": value, "conv2d_input": value} if each else value)
     forget_sizes()
     yield request.param
     forget_sizes()
@@ -265,7 +267,7 @@ def test_a_layer_of_one_axis_or_three_is_compiled(name, operator, monkeypatch):
 # --- the arguments of a kernel -------------------------------------------------------------------
 RECORDS = (
     *(gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightSizes, few.FewSizes, compiled.TableRow),
-    *(depthwise.DepthwiseSizes, depthwise.BandRow, unpacked.UnpackedSizes),
+    *(depthwise.DepthwiseSizes, depthwise.BandRow, unpacked.UnpackedSizes, unpacked.TapRow),
 )
 
 
@@ -424,12 +426,18 @@ def test_results_past_the_caches(monkeypatch):
 
 
 # --- few positions -------------------------------------------------------------------------------
-def unpacked_shapes(count):
-    """Yield layers whose terms are whole vectors, with few positions and any groups, steps and padding."""
+def channels_in_place(operator, itemsize, rng):
+    """Input channels of a group that fit: whole vectors for conv2d, at least a row of a tile for conv2d_input."""
+    vector = registers.VECTOR_BYTES // itemsize
+    return vector * rng.randint(1, 3) if operator == "conv2d" else 2 * vector + rng.randint(0, 2 * vector)
+
+
+def unpacked_shapes(operator, count):
+    """Yield layers whose channels fit, with few positions and any groups, steps and padding."""
     rng = random.Random(2)
     while count:
-        lanes = registers.VECTOR_BYTES // 4
-        groups, ic, oc = rng.choice((1, 1, 2, 3)), lanes * rng.randint(1, 3), rng.choice((1, 2, 9, 17, 30))
+        groups, ic = rng.choice((1, 1, 2, 3)), channels_in_place(operator, 4, rng)
+        oc = rng.choice((1, 2, 9, 17, 30))
         sizes = dict(n=rng.randint(1, 3), ih=rng.randint(1, 6), iw=rng.randint(1, 6), ic=ic * groups, oc=oc * groups)
         steps = dict(stride=(rng.randint(1, 3), rng.randint(1, 3)), dilation=rng.choice((1, 1, 2, (1, 3))))
         padding = ((rng.randint(0, 3), rng.randint(0, 4)), (rng.randint(0, 3), rng.randint(0, 3)))
@@ -442,41 +450,51 @@ def unpacked_shapes(count):
         count -= 1
 
 
+IN_PLACE = ("conv2d", "conv2d_input")
+
+
+def source_and_filters(operator, first, second):
+    """The arrays of a call with filters in place, whatever their order."""
+    return (first, second) if operator == "conv2d" else (second, first)
+
+
+@pytest.mark.parametrize("operator", IN_PLACE)
 @pytest.mark.parametrize("chunk", [1, 2048])
-def test_filters_that_are_not_packed(chunk, monkeypatch):
-    """Inputs may run along any axis and backwards, as long as the terms of a tap lie side by side in w."""
-    monkeypatch.setattr(unpacked, "SLOWER", 0)
-    monkeypatch.setattr(unpacked, "CHUNK_BYTES", chunk)
+def test_filters_that_are_not_packed(operator, chunk, monkeypatch):
+    """Inputs may run along any axis and backwards, as long as the channels of a tap lie side by side in w."""
+    monkeypatch.setitem(unpacked.SLOWER, operator, 0)
+    monkeypatch.setitem(unpacked.CHUNK_BYTES, operator, chunk)
     monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
     forget_sizes()
     layouts = (NHWC, 1), (NCHW, 1), (NHWC, -2), ((3, 1, 2, 0), -1)
     w_layouts = (NHWC, 1), ((2, 1, 0, 3), 1)
     rng, used = random.Random(3), set()
-    for k, shape in enumerate(unpacked_shapes(40)):
-        layout = [rng.choice(layouts), rng.choice(w_layouts), rng.choice(layouts)]
-        x, w = (placed(a, *how) for a, how in zip(operands("conv2d", shape), layout[:2], strict=True))
-        used.add(unpacked.fits(shape, x, w))
-        check("conv2d", shape, layout, dtypes=(DTYPES[k % 2],))
+    for k, shape in enumerate(unpacked_shapes(operator, 40)):
+        layout = [*source_and_filters(operator, rng.choice(layouts), rng.choice(w_layouts)), rng.choice(layouts)]
+        pair = [placed(a, *how) for a, how in zip(operands(operator, shape), layout[:2], strict=True)]
+        used.add(unpacked.fits(operator, shape, *source_and_filters(operator, *pair)))
+        check(operator, shape, layout, dtypes=(DTYPES[k % 2],))
     forget_sizes()
     assert used == {True}
 
 
+@pytest.mark.parametrize("operator", IN_PLACE)
 @pytest.mark.parametrize("axes", [1, 2, 3])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_filters_that_are_not_packed_over_any_axes(axes, dtype, monkeypatch):
-    monkeypatch.setattr(unpacked, "SLOWER", 0)
+def test_filters_that_are_not_packed_over_any_axes(operator, axes, dtype, monkeypatch):
+    monkeypatch.setitem(unpacked.SLOWER, operator, 0)
     forget_sizes()
     rng, seen = random.Random(axes), set()
     for seed in range(60):
         drawn = random_shape(rng, size=6, axes=axes)
-        groups, lanes = drawn.groups, 64 // np.dtype(dtype).itemsize  # the terms are whole vectors on every CPU
+        groups, lanes = drawn.groups, channels_in_place(operator, np.dtype(dtype).itemsize, rng)
         keys = {name: getattr(drawn, name) for name in ("stride", "padding", "dilation", "groups")}
         x_shape, w_shape = (*drawn.x_shape[:-1], lanes * groups), (*drawn.w_shape[:-1], lanes)
         shape = ConvShape.of(x_shape, w_shape, **keys)
-        x, w, out = integers("conv2d", shape, dtype, seed)
-        seen.add(unpacked.fits(shape, x, w))
-        cpu.run("conv2d", shape, x, w, out)
-        np.testing.assert_array_equal(out, brute_force("conv2d", shape, x, w), err_msg=f"{shape} {groups}")
+        first, second, out = integers(operator, shape, dtype, seed)
+        seen.add(unpacked.fits(operator, shape, *source_and_filters(operator, first, second)))
+        cpu.run(operator, shape, first, second, out)
+        np.testing.assert_array_equal(out, brute_force(operator, shape, first, second), err_msg=f"{shape} {groups}")
     forget_sizes()
     assert seen == {True}
 
@@ -484,10 +502,11 @@ def test_filters_that_are_not_packed_over_any_axes(axes, dtype, monkeypatch):
 def test_which_filters_are_not_packed():
     """Those that few positions meet, in small groups; large sources in NCHW, which would be copied, do not count."""
 
-    def fits(order=NHWC, w_order=NHWC, **sizes):
+    def fits(order=NHWC, w_order=NHWC, operator="conv2d", **sizes):
         shape = ConvShape(**{**dict(n=1, ih=4, iw=4, ic=512, oc=8, fh=3, fw=3, padding=1), **sizes})
-        x, w = np.empty(shape.x_shape, np.float32), np.empty(shape.w_shape, np.float32)
-        return unpacked.fits(shape, placed(x, order, 1), placed(w, w_order, 1))
+        source, w = (np.empty(size, np.float32) for _, size in shape.arrays(operator)[:2])
+        source, w = source_and_filters(operator, source, w)
+        return unpacked.fits(operator, shape, placed(source, order, 1), placed(w, w_order, 1))
 
     assert fits() and fits(ih=2, iw=2) and fits(order=NCHW) and fits(groups=4, ic=1024)
     assert not fits(w_order=NCHW) and not fits(ic=509)
@@ -495,6 +514,10 @@ def test_which_filters_are_not_packed():
         not fits(n=16) and not fits(ih=14, iw=14) and not fits(ic=16) and not fits(ih=90, iw=90, stride=30, order=NCHW)
     )
     assert fits(ih=90, iw=90, stride=30)
+    transposed = dict(operator="conv2d_input", ih=8, iw=8, ic=256, oc=512, fh=4, fw=4, stride=2)
+    assert fits(**transposed) and fits(**{**transposed, "ic": 100}) and fits(**transposed, order=NCHW)
+    assert not fits(**transposed, n=4) and not fits(**{**transposed, "ic": 7})
+    assert not fits(**transposed, w_order=NCHW) and not fits(**{**transposed, "ih": 16, "iw": 16})
 
 
 # --- depthwise -----------------------------------------------------------------------------------
@@ -598,7 +621,7 @@ def sweep_on_threads():
     each_alone = ConvShape(n=9, ih=20, iw=19, ic=70, oc=70, fh=3, fw=5, padding=2, groups=70)
     one_image = ConvShape(n=1, ih=33, iw=29, ic=70, oc=70, fh=5, fw=3, padding=2, groups=70)
     few_positions = ConvShape(n=1, ih=4, iw=3, ic=256, oc=150, fh=3, fw=3, padding=1)
-    assert unpacked.pays(few_positions, 4)
+    assert unpacked.pays("conv2d", few_positions, 4) and unpacked.pays("conv2d_input", few_positions, 4)
     two_axes = large, few_channels, in_parts, each_alone, one_image
     volumes = [
         layer((2, 7, 12, 11, 40), (33, 3, 3, 3, 40), stride=2, padding=1),

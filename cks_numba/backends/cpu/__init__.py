@@ -55,12 +55,10 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
             depthwise.run(operator, shape, first, second, out)
         elif operator == "conv2d_weight":
             weight.run(shape, first, second, out)
-        elif operator == "conv2d" and unpacked.fits(shape, first, second):
-            unpacked.run(shape, first, second, out)
-        elif operator == "conv2d":
-            gather.run(operator, shape, first, second, out)
         else:
-            gather.run(operator, shape, second, first, out)
+            source, w = (first, second) if operator == "conv2d" else (second, first)
+            way = unpacked if unpacked.fits(operator, shape, source, w) else gather
+            way.run(operator, shape, source, w, out)
     except NumbaError as error:  # raised by the compiler, so nothing has been written
         warnings.warn(f"Numba cannot compile the CPU kernels, NumPy takes over: {error}", RuntimeWarning, stacklevel=2)
         plain.run(operator, shape, first, second, out)
