@@ -57,8 +57,11 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
             weight.run(shape, first, second, out)
         else:
             source, w = (first, second) if operator == "conv2d" else (second, first)
-            way = unpacked if unpacked.fits(operator, shape, source, w) else gather
-            way.run(operator, shape, source, w, out)
+            way = unpacked.way_of(operator, shape, source, w)
+            if way:
+                unpacked.run(way, operator, shape, source, w, out)
+            else:
+                gather.run(operator, shape, source, w, out)
     except NumbaError as error:  # raised by the compiler, so nothing has been written
         warnings.warn(f"Numba cannot compile the CPU kernels, NumPy takes over: {error}", RuntimeWarning, stacklevel=2)
         plain.run(operator, shape, first, second, out)

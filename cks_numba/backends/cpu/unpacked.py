@@ -1,15 +1,18 @@
-"""conv2d and conv2d_input with few positions on the CPU: the filters are read once, where they are.
+"""conv2d and conv2d_input with few positions on the CPU: the filters are read once, in the order in which they are.
 
-To pack filters costs more than to use them, if only few windows meet them. In memory, a tap of w has the input channels
-side by side: terms of a sum of conv2d, but results of conv2d_input. So there are two kinds of tiles::
+To pack filters costs more than to use them, if only few windows meet them, and small groups would leave the rows of
+tiles empty. There are two kinds of tiles::
 
-    conv2d          tile[r, v, l] += x[position r, k + l] * w[channel v, k + l]     for the terms k of a tap, in vectors
-    conv2d_input    tile[r, l] += dy[position r, k] * w[k, channel l]               for the terms k of a tap
+    along     tile[r, v, l] += x[position r, k + l] * w[channel v, k + l]       for the terms k of a tap, in vectors
+    across    tile[r, l] += source[position r, k] * w[k, channel l]             for the terms k of a tap
 
-The first has two positions, and neighbouring terms in its lanes, which are added up in the end; the second is that of
-`sum_of_products`. The taps are outermost, and each meets the positions that have it: those are the groups of
-conv2d_weight's plan. So a chunk of filters is read from memory once, and meets all of its positions in the caches;
-between taps, the tiles are kept in memory.
+Along is for conv2d: the terms of a tap lie side by side in w, so lanes hold neighbouring terms of one sum, which are
+added up in the end; a tile has two positions. Across is the tile of `sum_of_products`. The channels of conv2d_input lie
+side by side in w; those of conv2d are brought into that order, a chunk at a time.
+
+The taps are outermost, and each meets the positions that have it: those are the groups of conv2d_weight's plan. So
+a chunk of filters is read from memory once, and meets all of its positions in the first-level cache; between taps, the
+tiles are kept in memory.
 """
 
 from __future__ import annotations
@@ -60,19 +63,17 @@ from .registers import (
     store,
     zeros,
 )
-from .tile import LINE_BYTES, WRITE, copy_part, put, put_sums, sum_of_products, sums_along
+from .tile import LINE_BYTES, WRITE, copy_part, pack, put, put_sums, sum_of_products, sums_along
 
-# A product takes so many times as long as with packed filters; to keep a tile between taps takes as long as so many
-# steps of a sum, and to pack a filter as long as its products for so many positions.
-SLOWER = {"conv2d": 1.5, "conv2d_input": 1.25}
-KEEPING = {"conv2d": 8, "conv2d_input": 4}
-PACKING = {"conv2d": 8, "conv2d_input": 4}
+# A product takes so many times as long as with packed filters, and to keep a tile between taps takes as long as so many
+# steps of a sum.
+SLOWER = {"along": 1.5, "across": 1.25}
+KEEPING = {"along": 8, "across": 4}
+PACKING = {"conv2d": 8, "conv2d_input": 4}  # To pack a filter takes as long as its products for so many positions.
 AHEAD = 8  # Number of terms from the one that is being copied to the one that is fetched into the cache.
-PAIR = 2  # Positions of a tile of conv2d.
-CHANNELS = TILE_ROWS // PAIR * TILE_VECTORS  # Channels of a tile of conv2d.
-# So many terms at a time: the filters of a tile then stay in the first-level cache, or the second-level one where rows
-# of w are a power of two apart.
-CHUNK_BYTES = {"conv2d": 2048, "conv2d_input": 512}
+PAIR = 2  # Positions of a tile along the terms.
+CHANNELS = TILE_ROWS // PAIR * TILE_VECTORS  # Channels of such a tile.
+CHUNK_BYTES = {"along": 2048, "across": 512}  # So many terms at a time stay in the first-level cache for all channels.
 
 
 # --- what the kernels are given ------------------------------------------------------------------
@@ -110,55 +111,51 @@ class UnpackedSizes(NamedTuple):
 
 
 # --- the sizes -----------------------------------------------------------------------------------
-def fits(operator: str, shape: ConvShape, source: Array, w: Array) -> bool:
-    """Whether this is a layer for the kernels: the channels of a tap of w fill vectors in memory, and it pays."""
-    channel_bytes = shape.ic // shape.groups * w.itemsize
-    whole = channel_bytes % VECTOR_BYTES == 0 if operator == "conv2d" else channel_bytes >= LANE_BYTES
-    if w.strides[-1] != w.itemsize or not whole:
-        return False
+def way_of(operator: str, shape: ConvShape, source: Array, w: Array) -> str:
+    """Return "along" or "across", if a kernel of this module takes less time than one that packs filters, or ""."""
     if source.strides[-1] != source.itemsize and source.size * source.itemsize > COPY_BYTES:
-        return False
-    return pays(operator, shape, w.itemsize)
+        return ""
+    whole = shape.ic // shape.groups * w.itemsize % VECTOR_BYTES == 0 and w.strides[-1] == w.itemsize
+    return best_way(operator, shape, w.itemsize, operator == "conv2d" and whole)
 
 
 @lru_cache(maxsize=1024)
-def pays(operator: str, shape: ConvShape, itemsize: int) -> bool:
-    """Whether a kernel that packs filters would take longer: its tiles have empty rows if groups are small."""
+def best_way(operator: str, shape: ConvShape, itemsize: int, may_be_along: bool) -> str:
+    """Compare estimates for all terms of some channels, in products of a position with packed filters."""
     shape = with_three_axes(shape)
-    out = shape.y_shape if operator == "conv2d" else shape.x_shape
-    positions, _ = _tile(operator, itemsize)
-    if prod(out[:-1]) * LANE_BYTES * TILE_ROWS // positions > L2_BYTES // 2:
-        return False
-    here, full = (
-        sum(ceil_div(shape.n * at, high) * high * each for at, each in counts)
-        for high, counts in (
-            (positions, ((group.terms, group.positions) for group in plan("conv2d_weight", shape).groups)),
-            (TILE_ROWS, ((group.positions, group.terms) for group in plan(operator, shape).groups)),
-        )
-    )
-    ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
-    steps = ic * itemsize / VECTOR_BYTES if operator == "conv2d" else oc
     taps = prod(shape.w_shape[1:-1])
-    return here * SLOWER[operator] * (1 + KEEPING[operator] / steps) < full + PACKING[operator] * taps
+    ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
+    lanes, terms, out = (oc, ic, shape.y_shape) if operator == "conv2d" else (ic, oc, shape.x_shape)
+    groups = plan(operator, shape).groups
+    packed = sum(round_up(shape.n * group.positions, TILE_ROWS) * group.terms for group in groups)
+    costs = {"": packed + PACKING[operator] * taps}
+    for way in ("along", "across")[not may_be_along :]:
+        positions, steps = (PAIR, terms * itemsize / VECTOR_BYTES) if way == "along" else (TILE_ROWS, terms)
+        kept = prod(out[:-1]) * LANE_BYTES * TILE_ROWS // positions
+        if kept > L2_BYTES // 2 or (way == "across" and 4 * lanes * itemsize <= LANE_BYTES):
+            continue
+        groups = plan("conv2d_weight", shape).groups
+        here = sum(round_up(shape.n * group.terms, positions) * group.positions for group in groups)
+        costs[way] = here * SLOWER[way] * (1 + KEEPING[way] / steps)
+        if way == "across" and operator == "conv2d":
+            costs[way] += PACKING[operator] * taps
+    return min(costs, key=costs.__getitem__)
 
 
-def _tile(operator: str, itemsize: int) -> tuple[int, int]:
-    """Positions and channels of a tile."""
-    return (PAIR, CHANNELS) if operator == "conv2d" else (TILE_ROWS, LANE_BYTES // itemsize)
-
-
-def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) -> None:
+def run(way: str, operator: str, shape: ConvShape, source: Array, w: Array, out: Array) -> None:
     """Run an operator; a source whose channels are not last is copied."""
     if source.strides[-1] != source.itemsize:
         source = np.ascontiguousarray(source)
-    sizes = sizes_of(operator, shape, source.strides, w.strides, out.strides, out.itemsize)
+    sizes = sizes_of(way, operator, shape, source.strides, w.strides, out.strides, out.itemsize)
     addresses = GatherAddresses(source=source.ctypes.data, filters=w.ctypes.data, out=out.ctypes.data)
-    kernel = unpacked if operator == "conv2d" else unpacked_input
+    kernel = along if way == "along" else across
     start(kernel, out.dtype, number_of_threads(operator, shape), sizes.arguments, addresses, sizes.scratch)
 
 
 @lru_cache(maxsize=1024)
-def sizes_of(operator: str, shape: ConvShape, source: Strides, w: Strides, out: Strides, itemsize: int) -> Sizes:
+def sizes_of(
+    way: str, operator: str, shape: ConvShape, source: Strides, w: Strides, out: Strides, itemsize: int
+) -> Sizes:
     """Return the sizes for a kernel; source, w and out are strides of the arrays."""
     shape, w = with_three_axes(shape), five(w)
     groups = plan("conv2d_weight", shape).groups  # They say which positions have which taps.
@@ -170,8 +167,8 @@ def sizes_of(operator: str, shape: ConvShape, source: Strides, w: Strides, out: 
         lanes, terms, lane_step, term_step, lengths = oc, ic, w[0], w[4], [axis.outputs for axis in shape.axes]
     else:
         lanes, terms, lane_step, term_step, lengths = ic, oc, w[4], w[0], [axis.size for axis in shape.axes]
-    tile_positions, tile_lanes = _tile(operator, itemsize)
-    d, h, w_ = lengths
+    tile_positions, tile_lanes = (PAIR, CHANNELS) if way == "along" else (TILE_ROWS, LANE_BYTES // itemsize)
+    depths, rows, columns = lengths
     sizes = UnpackedSizes(
         table=table.ctypes.data,
         groups=len(groups),
@@ -180,10 +177,10 @@ def sizes_of(operator: str, shape: ConvShape, source: Strides, w: Strides, out: 
         terms=terms,
         lanes=lanes,
         tile_lanes=tile_lanes,
-        chunk=round_up(CHUNK_BYTES[operator], VECTOR_BYTES) // itemsize,
-        d=d,
-        h=h,
-        w=w_,
+        chunk=round_up(CHUNK_BYTES[way], VECTOR_BYTES) // itemsize,
+        d=depths,
+        h=rows,
+        w=columns,
         source=Steps(*five(source)),
         out=Steps(*five(out)),
         filters=FilterSteps(lane=lane_step, term=term_step, d=w[1], h=w[2], w=w[3], channel_group=oc * w[0]),
@@ -222,51 +219,55 @@ def positions_of(axes, images, source, kept, found):
 
 
 @helper
+def filters_along(zero, memory, b, steps, count, lanes, tiles):
+    """The filters of a chunk, where they are, and the step from channel to channel."""
+    return b, steps.lane
+
+
+@helper
 def sum_along(zero, rows, a, filters, lanes, count):
-    """The products of `count` terms of a tap for a tile of conv2d."""
+    """The products of `count` terms of a tap, neighbouring ones in the lanes."""
     (b, step), loops = filters, (0, 0, 0, bytes_of(zero))
     columns, counts = (step, lanes - 1), (1, 1, 1, count)
     return sum_of_products_along(zeros(zero), addresses_in(rows), a, b, columns, counts, loops, loops)
 
 
 @helper
-def filters_along(zero, memory, b, steps, count, tiles):
-    """The filters of a chunk of conv2d, where they are, and the step from channel to channel."""
-    return b, steps.lane
-
-
-@helper
 def put_along(tile, zero, rows, count, lanes, step, tile_rows):
-    """Write the sums of a tile of conv2d."""
+    """Add up the lanes, and write the sums."""
     put_sums(tile, zero, rows, count, lanes, step, WRITE, tile_rows, int(CHANNELS))
 
 
 @helper
+def filters_across(zero, memory, b, steps, count, lanes, tiles):
+    """The filters of a chunk, where they are or in memory of their own, and the step from term to term.
+
+    For several tiles they are copied: rows a power of two apart would push each other out of the first-level cache.
+    """
+    size = bytes_of(zero)
+    width = LANE_BYTES // size
+    if steps.lane != size or lanes < width:
+        pack(zero, memory, int(LANE_BYTES), b, steps.term, steps.lane, count, lanes, width)
+    elif tiles == 1:
+        return b, steps.term
+    else:
+        for k in range(count):
+            for line in range(0, LANE_BYTES, LINE_BYTES):
+                fetch(b + (k + AHEAD) * steps.term + line)
+            copy_part(zero, memory + k * LANE_BYTES, b + k * steps.term, width)
+    return memory, int(LANE_BYTES)
+
+
+@helper
 def sum_across(zero, rows, a, filters, lanes, count):
-    """The products of `count` terms of a tap for a tile of conv2d_input."""
+    """The products of `count` terms of a tap, with channels in the lanes."""
     a_steps, b_steps = (0, 0, 0, bytes_of(zero)), (0, 0, 0, filters[1])
     return sum_of_products(zeros(zero), addresses_in(rows), a, filters[0], (1, 1, 1, count), a_steps, b_steps)
 
 
 @helper
-def filters_across(zero, memory, b, steps, count, tiles):
-    """The filters of a chunk of conv2d_input, and the step from term to term.
-
-    For several tiles they are copied: rows a power of two apart would push each other out of the first-level cache.
-    """
-    if tiles == 1:
-        return b, steps.term
-    width = LANE_BYTES // bytes_of(zero)
-    for k in range(count):
-        for line in range(0, LANE_BYTES, LINE_BYTES):
-            fetch(b + (k + AHEAD) * steps.term + line)
-        copy_part(zero, memory + k * LANE_BYTES, b + k * steps.term, width)
-    return memory, int(LANE_BYTES)
-
-
-@helper
 def put_across(tile, zero, rows, count, lanes, step, tile_rows):
-    """Write the sums of a tile of conv2d_input."""
+    """Write the sums."""
     put(tile, zero, rows, count, lanes, step, WRITE, tile_rows)
 
 
@@ -303,7 +304,7 @@ def _tasks_with(together, filters_of, products, put_tile):
             task = next_number(arguments, NEXT_TASK)
             if task >= sizes.channel_groups * blocks:
                 return
-            # If the last block of conv2d_input is not full, it overlaps the one before.
+            # If the last block of channels is not full, it overlaps the one before.
             g, lane = task // blocks, min(task % blocks * width, max(0, lanes - width))
             here = min(width, lanes - lane)
             for k in range(positions * per):
@@ -323,7 +324,7 @@ def _tasks_with(together, filters_of, products, put_tile):
                     for k in range(0, terms, sizes.chunk):
                         some = min(sizes.chunk, terms - k)
                         tiles = ceil_div(count, together)
-                        read = filters_of(zero, memory, b + k * filters.term, filters, some, tiles)
+                        read = filters_of(zero, memory, b + k * filters.term, filters, some, here, tiles)
                         for p in range(0, count, together):
                             for r in range(together):
                                 source_rows[r] = found[2 * min(p + r, count - 1)]
@@ -354,11 +355,11 @@ do_along, do_across = (
 )
 
 
-def unpacked(zero, arguments):
-    """Kernel: do tasks of conv2d until none is left."""
+def along(zero, arguments):
+    """Kernel: do tasks of conv2d until none is left, with neighbouring terms in the lanes."""
     do_along(zero, arguments)
 
 
-def unpacked_input(zero, arguments):
-    """Kernel: do tasks of conv2d_input until none is left."""
+def across(zero, arguments):
+    """Kernel: do tasks of conv2d or conv2d_input until none is left, with channels in the lanes."""
     do_across(zero, arguments)
