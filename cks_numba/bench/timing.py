@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import carray
 
-from ..backends.cpu.compiled import NEXT_TASK, arguments_of, own_arguments, start
+from ..backends.cpu.compiled import NEXT_TASK, Sizes, address_of, arguments_of, own_arguments, start
 from ..backends.cpu.registers import LANE_BYTES, TILE_ROWS, addresses_in, integers_at, next_number, store, zeros
 from ..backends.cpu.tile import sum_of_products
 
@@ -89,9 +89,10 @@ def clean_rounds(
 
 
 class ProbeAddresses(NamedTuple):
-    """Address of the array with the addresses of the rows of all tiles."""
+    """Addresses of the array with the addresses of the rows of all tiles, and of the numbers there."""
 
     rows: int
+    numbers: int
 
 
 class ProbeSizes(NamedTuple):
@@ -121,7 +122,8 @@ class Probe:
         self.numbers = np.zeros((threads, TILE_ROWS, 1024), np.float32)
         first, (thread_step, row_step, _) = self.numbers.ctypes.data, self.numbers.strides
         self.rows = first + np.add.outer(np.arange(threads) * thread_step, np.arange(TILE_ROWS) * row_step)
-        self.arguments = arguments_of(ProbeAddresses, ProbeSizes(tasks=threads))
+        sizes = ProbeSizes(tasks=threads)
+        self.sizes = Sizes(sizes, arguments_of(ProbeAddresses, sizes))
 
     @property
     def operations(self) -> int:
@@ -133,7 +135,7 @@ class Probe:
         runs = []
         for _ in range(3):
             begin = time.perf_counter()
-            addresses = ProbeAddresses(rows=self.rows.ctypes.data)
-            start(multiply_adds, self.numbers.dtype, len(self.rows), self.arguments, addresses, 0)
+            addresses = ProbeAddresses(rows=address_of(self.rows), numbers=address_of(self.numbers))
+            start(multiply_adds, self.numbers.dtype, len(self.rows), self.sizes, addresses)
             runs.append(time.perf_counter() - begin)
         return min(runs)

@@ -27,7 +27,7 @@ from reference import HARD_SHAPES, brute_force, in_a_process, integers, random_s
 import cks_numba as cks
 from cks_numba import plan_table
 from cks_numba.backends import cpu
-from cks_numba.backends.cpu import compiled, depthwise, few, gather, registers, threads, tile, unpacked, weight
+from cks_numba.backends.cpu import bounds, compiled, depthwise, few, gather, registers, threads, tile, unpacked, weight
 from cks_numba.geometry import OPERATORS, ConvShape, plan
 
 DTYPES = ("float32", "float64")
@@ -287,7 +287,8 @@ def test_compiled_code_reads_each_field_by_its_name(kind):
     numbers = np.array(compiled.numbers_of(first) + compiled.numbers_of(second), np.int64)
     assert numbers.tolist() == list(range(2 * count))
     read = numba.njit(lambda address: compiled.record(address, 1, kind))
-    assert read(numbers.ctypes.data) == second
+    with bounds.inside_of("read", [bounds.region("numbers", numbers)]):
+        assert read(numbers.ctypes.data) == second
 
 
 def test_arguments_begin_with_those_of_all_kernels_and_the_addresses():
@@ -835,7 +836,7 @@ def test_numpy_in_place_of_the_kernels(variable):
 
 
 def test_unknown_choice_names_the_variable():
-    error = "ValueError: CKS_NUMBA_CPU must be one of 'numba', 'numpy', got 'nonsense'"
+    error = "ValueError: CKS_NUMBA_CPU must be one of 'numba', 'numpy', 'checked', got 'nonsense'"
     in_a_process("test_cpu", "check", error, CKS_NUMBA_CPU="nonsense")
 
 

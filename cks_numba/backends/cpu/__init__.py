@@ -19,11 +19,11 @@ from numba.core.errors import NumbaError
 
 from ... import checks
 from ...geometry import ConvShape
-from . import depthwise, gather, plain, unpacked, weight
+from . import bounds, depthwise, gather, plain, registers, unpacked, weight
 
 Array = np.ndarray[Any, Any]
-_CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU", "numba"), ("numba", "numpy"))
-COMPILED = _CHOICE == "numba" and not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
+_CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU", "numba"), ("numba", "numpy", "checked"))
+COMPILED = _CHOICE != "numpy" and not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 
 def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array) -> None:
@@ -50,6 +50,8 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
     if not COMPILED:
         plain.run(operator, shape, first, second, out)
         return
+    if registers.CHECKED:
+        first, second = bounds.only_read(first), bounds.only_read(second)
     try:
         if depthwise.fits(shape):
             depthwise.run(operator, shape, first, second, out)

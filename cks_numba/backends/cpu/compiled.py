@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
-from operator import index
+from operator import attrgetter, index
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
 
@@ -37,16 +37,31 @@ from numba.extending import intrinsic, models, register_jitable, register_model
 from ... import plan_table
 from ...geometry import ConvShape, Plan, plan
 from ..interrupts import uninterrupted
-from .registers import I64, LANE_BYTES, ONLY_IN_KERNELS, TILE_ROWS, helper, integers_at, next_number
+from . import bounds
+from .bounds import BUFFERS, GUARD_BYTES, UNUSED
+from .registers import (
+    CHECKED,
+    I64,
+    LANE_BYTES,
+    ONLY_IN_KERNELS,
+    OPTIONS,
+    TILE_ROWS,
+    check,
+    helper,
+    integers_at,
+    next_number,
+)
 from .threads import Pool
 
 Array = np.ndarray[Any, Any]
+address_of: Callable[[Array], int] = bounds.Address if CHECKED else attrgetter("ctypes.data")
 Strides = tuple[int, ...]
 SERIAL_BELOW = 400_000  # Fewer multiply-adds than these are done before a second thread has woken up.
 
 # Places of the arguments that all kernels have (`Common`), and of the first one that is a kernel's own.
 NEXT_TASK, NEXT_THREAD, SCRATCH, SCRATCH_STEP, OWN = range(5)
-SCRATCH_HEAD = 256 + TILE_ROWS * LANE_BYTES  # bytes that `own_scratch` lays out
+ROWS_BYTES = 256 + TILE_ROWS * LANE_BYTES  # bytes that `own_scratch` lays out
+SCRATCH_HEAD = ROWS_BYTES + GUARD_BYTES
 
 
 def _stamp() -> int:
@@ -64,7 +79,7 @@ class Arguments(types.Type):
     """
 
     def __init__(self) -> None:
-        super().__init__(name=f"Arguments({_stamp():08x})")
+        super().__init__(name=f"Arguments({_stamp():08x}{', checked' if CHECKED else ''})")
 
 
 @register_model(Arguments)
@@ -121,8 +136,8 @@ class Sizes(NamedTuple):
 
     named: Any  # the sizes that the kernel reads, as a named tuple
     arguments: Array  # the same sizes in the form that `start` takes
-    scratch: int  # bytes of scratch memory for each thread
-    table: Array  # kept alive, because the arguments hold its address
+    scratch: int = 0  # bytes of scratch memory for each thread
+    table: Array = np.empty(0)  # which the kernel reads too; kept alive, because the arguments hold its address
 
 
 def arguments_of(addresses: Any, sizes: Any) -> Array:
@@ -178,7 +193,9 @@ def record(typing, address, k, kind):
 
     def codegen(context, b, signature, args):
         records = b.inttoptr(args[0], context.get_value_type(fields).as_pointer())
-        return b.load(b.gep(records, [args[1]]))
+        place = b.gep(records, [args[1]])
+        check(context, b, place, context.get_value_type(fields), 8)
+        return b.load(place)
 
     return fields(address, types.int64, kind), codegen
 
@@ -190,6 +207,7 @@ def own_arguments(typing, arguments, addresses, sizes):
 
     def codegen(context, b, signature, args):
         own = b.add(args[0], ir.Constant(I64, 8 * OWN))
+        check(context, b, own, context.get_value_type(fields), 8)
         return b.load(b.inttoptr(own, context.get_value_type(fields).as_pointer()))
 
     return fields(arguments, addresses, sizes), codegen
@@ -258,7 +276,8 @@ def compiled(function: Any, kind: str) -> Kernel:
 def _compile(function: Any, signature: Any) -> Any:
     """Compile a function, or take it from Numba's cache on disk."""
     args, returned = sigutils.normalize_signature(signature)
-    owner = CFunc(function, (args, returned), {}, {"error_model": "numpy"})
+    code = bounds.caught(function) if CHECKED and len(args) == 2 else function
+    owner = CFunc(code, (args, returned), {}, OPTIONS)
     with uninterrupted():
         with suppress(RuntimeError):  # Numba found no folder for its cache
             owner._cache = _CarefulCache(function)  # type: ignore[attr-defined]
@@ -342,25 +361,45 @@ def _multiply_adds(operator: str, shape: ConvShape) -> int:
     return plan(operator, with_three_axes(shape)).useful
 
 
-def start(
-    function: Any, dtype: np.dtype[Any], threads: int, sizes: Array, addresses: tuple[int, ...], scratch: int
-) -> None:
-    """Run a kernel on some threads; each has `scratch` bytes of memory of its own.
+def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, addresses: Any) -> None:
+    """Run a kernel on some threads, each of which has scratch memory of its own.
 
-    `sizes` are its arguments, in which the addresses are still to be filled in.
+    `addresses` is the named tuple of the addresses, each from `address_of`.
+
+    Raises
+    ------
+    IndexError
+        In the checked build, if the kernel reads or writes anything else.
     """
-    kernel = compiled(function, dtype.char)
-    step = round_up(scratch, 64)
-    memory = np.empty(len(sizes) + (threads * step + 64) // 8, np.int64)  # the arguments, then the scratch memory
-    memory[: len(sizes)] = sizes
+    kernel, arguments = compiled(function, dtype.char), sizes.arguments
+    step = round_up(sizes.scratch, 64) + BUFFERS * GUARD_BYTES
+    memory = np.empty(len(arguments) + (threads * step + 64) // 8, np.int64)  # the arguments, then the scratch memory
+    memory[: len(arguments)] = arguments
     for k, address in enumerate(addresses, OWN):
         memory[k] = address
     at = memory.ctypes.data
-    memory[SCRATCH], memory[SCRATCH_STEP] = round_up(at + sizes.nbytes, 64), step
-    if threads == 1:
+    memory[SCRATCH], memory[SCRATCH_STEP] = round_up(at + arguments.nbytes, 64), step
+    if CHECKED:
+        with bounds.inside_of(function.__name__, _regions(memory, threads, sizes, addresses)):
+            _workers().share(kernel.address, at, dtype.char == "d", threads)
+    elif threads == 1:
         kernel.call(0, at)
-        return
-    _workers().share(kernel.address, at, dtype.char == "d", threads)
+    else:
+        _workers().share(kernel.address, at, dtype.char == "d", threads)
+
+
+def _regions(memory: Array, threads: int, sizes: Sizes, addresses: Any) -> list[bounds.Region]:
+    """The memory that belongs to a call."""
+    arrays = [(name, at.array) for name, at in addresses._asdict().items() if isinstance(at, bounds.Address)]
+    found = [bounds.region(*named) for named in arrays]
+    found.append(bounds.region("table", sizes.table, writes=False))
+    found.append(bounds.region("arguments", memory[: len(sizes.arguments)]))
+    for k in range(threads if sizes.scratch else 0):
+        first = int(memory[SCRATCH] + k * memory[SCRATCH_STEP])
+        found.append(bounds.Region(f"rows of thread {k}", first, first + ROWS_BYTES))
+        found.append(bounds.Region(f"buffer 0 of thread {k}", first + SCRATCH_HEAD, first + sizes.scratch))
+        found += [bounds.Region(f"buffer {i} of thread {k}", UNUSED, 0) for i in range(1, BUFFERS)]
+    return found
 
 
 ceil_div = register_jitable(**ONLY_IN_KERNELS)(plan_table.ceil_div)  # the same function, for kernels too

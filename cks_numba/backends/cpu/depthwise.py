@@ -35,6 +35,7 @@ from .compiled import (
     Steps,
     Strides,
     TableRow,
+    address_of,
     arguments_of,
     ceil_div,
     even_part,
@@ -56,6 +57,7 @@ from .registers import (
     LANE_BYTES,
     TILE_ROWS,
     VECTOR_BYTES,
+    after,
     bytes_of,
     fill_vector,
     helper,
@@ -175,13 +177,10 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
     blocks, parts, result_bytes = sizes.named.blocks, sizes.named.parts, sizes.named.result_bytes
     kept = weight.memory_for_parts(blocks, parts, result_bytes)
     addresses = DepthwiseAddresses(
-        source=source.ctypes.data,
-        filters=filters.ctypes.data,
-        out=out.ctypes.data,
-        kept=round_up(kept.ctypes.data, 64),
+        source=address_of(source), filters=address_of(filters), out=address_of(out), kept=address_of(kept)
     )
     kernel = of_filters if operator == "conv2d_weight" else depthwise
-    start(kernel, out.dtype, threads, sizes.arguments, addresses, sizes.scratch)
+    start(kernel, out.dtype, threads, sizes, addresses)
 
 
 @lru_cache(maxsize=1024)
@@ -421,8 +420,8 @@ def depthwise(zero, arguments):
     addresses, sizes = own_arguments(arguments, DepthwiseAddresses, DepthwiseSizes)
     filters = own_scratch(arguments)[3]
     width, taps = LANE_BYTES // size, (sizes.fd, sizes.fh, sizes.fw)
-    source_memory = filters + sizes.result_bytes
-    out_memory = source_memory + sizes.source_bytes
+    source_memory = after(filters, sizes.result_bytes)
+    out_memory = after(source_memory, sizes.source_bytes)
     packed = -1  # first channel of the filters that are packed now
     tasks = sizes.blocks * ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
     while True:
@@ -541,8 +540,8 @@ def of_filters(zero, arguments):
     addresses, sizes = own_arguments(arguments, DepthwiseAddresses, DepthwiseSizes)
     results = own_scratch(arguments)[3]
     width, taps = LANE_BYTES // size, (sizes.fd, sizes.fh, sizes.fw)
-    source_memory = results + sizes.result_bytes
-    out_memory = source_memory + sizes.source_bytes
+    source_memory = after(results, sizes.result_bytes)
+    out_memory = after(source_memory, sizes.source_bytes)
     parts, chunks = sizes.parts, ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
     while True:
         # 1. a task: its results begin as 0

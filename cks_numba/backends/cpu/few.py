@@ -29,6 +29,7 @@ from .registers import (
     LANE_BYTES,
     TILE_ROWS,
     addresses_in,
+    after,
     bytes_of,
     helper,
     next_number,
@@ -203,7 +204,7 @@ def few(zero, arguments):
     images, channels, lanes, block = sizes.images, sizes.channels, sizes.lanes, sizes.block_lanes
     a_steps, b_steps, out_steps = sizes.a, sizes.b, sizes.out
     a_rows, out_rows, tile_rows, results = own_scratch(arguments)
-    packed = results + (result_bytes if parts == 1 else 0)
+    packed = after(results, result_bytes if parts == 1 else 0)
     width, lane_blocks = LANE_BYTES // size, ceil_div(lanes, block)
     row_step = block * size  # bytes of a row of results, which are (fd, fh, fw, channel, lane)
     tap_d, tap_h, tap_w = fh * fw * channels * row_step, fw * channels * row_step, channels * row_step

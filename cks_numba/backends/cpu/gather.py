@@ -22,6 +22,7 @@ from .compiled import (
     Sizes,
     Steps,
     Strides,
+    address_of,
     arguments_of,
     ceil_div,
     count_of,
@@ -157,8 +158,8 @@ def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) ->
     threads = number_of_threads(operator, shape)
     if source.strides[-1] == source.itemsize:
         sizes = sizes_of(operator, shape, shape.n, (0, out.shape[1]), source.strides, w.strides, out.strides, threads)
-        addresses = GatherAddresses(source=source.ctypes.data, filters=w.ctypes.data, out=out.ctypes.data)
-        start(gather, out.dtype, threads, sizes.arguments, addresses, sizes.scratch)
+        addresses = GatherAddresses(source=address_of(source), filters=address_of(w), out=address_of(out))
+        start(gather, out.dtype, threads, sizes, addresses)
         return
     images, length = _copied_at_once(source, out)
     for n in range(0, shape.n, images):
@@ -193,13 +194,14 @@ def _run_copied(
         channels=channels,
         source=Steps(*five(part.strides)),
     )
-    to_copy = CopyAddresses(source=part.ctypes.data, target=buffer.ctypes.data)
-    start(to_channels_last, out.dtype, threads, arguments_of(CopyAddresses, copy), to_copy, 0)
+    to_copy = CopyAddresses(source=address_of(part), target=address_of(buffer))
+    copy_sizes = Sizes(copy, arguments_of(CopyAddresses, copy))
+    start(to_channels_last, out.dtype, threads, copy_sizes, to_copy)
     steps = tuple(source.itemsize * prod(part.shape[k:]) for k in range(1, part.ndim + 1))
     sizes = sizes_of(operator, shape, images, band, steps, w.strides, out.strides, threads)
-    index_0 = buffer.ctypes.data - first * steps[1]  # The buffer begins with index `first`.
-    addresses = GatherAddresses(source=index_0, filters=w.ctypes.data, out=out.ctypes.data)
-    start(gather, out.dtype, threads, sizes.arguments, addresses, sizes.scratch)
+    index_0 = address_of(buffer) - first * steps[1]  # The buffer begins with index `first`.
+    addresses = GatherAddresses(source=index_0, filters=address_of(w), out=address_of(out))
+    start(gather, out.dtype, threads, sizes, addresses)
 
 
 @lru_cache(maxsize=1024)

@@ -8,15 +8,20 @@ steps are int64, in bytes.
 
 from __future__ import annotations
 
+import linecache
+import os
 import platform
+import sys
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.lowering import Lower
 from numba.extending import intrinsic, models, register_model
 
 
@@ -35,9 +40,15 @@ LANE_BYTES = TILE_VECTORS * VECTOR_BYTES  # one row of a tile
 L2_BYTES = 2**20 if VECTOR_BYTES == 64 else 2**19  # assumed second-level cache of a core; newer CPUs have more
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
-# Options for functions that only kernels call, with divisors that are never 0. Wrappers for Python and C, and an
-# exception for each division, would take a good part of the time to compile a kernel.
-ONLY_IN_KERNELS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy"}
+# Whether each load and store of the kernels is tested (see `bounds`).
+CHECKED = os.environ.get("CKS_NUMBA_CPU") == "checked"
+INSIDE, SPLIT = "cks_numba_inside", "cks_numba_split"  # the names of functions of `bounds` in compiled code
+
+# Options for all compiled code: divisors are never 0, and the checked build tests the indices of arrays too.
+OPTIONS = {"error_model": "numpy", "boundscheck": CHECKED}
+# Options for functions that only kernels call. Wrappers for Python and C, and an exception for each division, would
+# take a good part of the time to compile a kernel.
+ONLY_IN_KERNELS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **OPTIONS}
 helper = partial(njit, **ONLY_IN_KERNELS)
 
 
@@ -80,14 +91,53 @@ class _AddressesModel(models.PrimitiveModel):
         super().__init__(manager, addresses, ir.ArrayType(I64, TILE_ROWS))
 
 
-def _load(b: Any, address: Any, kind: ir.Type, align: int) -> Any:
+# --- memory --------------------------------------------------------------------------------------
+def check(context: Any, b: Any, address: Any, kind: ir.Type, align: int, writes: bool = False) -> None:
+    """Write code that raises an IndexError unless a number, vector or record in memory belongs to the call.
+
+    It writes nothing unless this is the checked build. Every operation calls it before it reads or writes memory.
+    """
+    if not CHECKED:
+        return
+    if isinstance(address.type, ir.PointerType):
+        address = b.ptrtoint(address, I64)
+    vector = isinstance(kind, ir.VectorType)  # as long as its lanes: LLVM's size of 6 numbers is that of 8
+    size = kind.count * context.get_abi_sizeof(kind.element) if vector else context.get_abi_sizeof(kind)
+    where = b.ptrtoint(context.insert_const_string(b.module, _line_of_kernel()), I64)
+    inside = call(b, INSIDE, address, I64(size), I64(align), I64(int(writes)), where)
+    with cgutils.if_unlikely(b, b.icmp_signed("==", inside, I64(0))):
+        context.call_conv.return_user_exc(b, IndexError, ())
+
+
+def call(b: Any, name: str, *args: Any) -> Any:
+    """Write a call of a function of `bounds`."""
+    return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(I64, [I64] * len(args)), name), args)
+
+
+def _line_of_kernel() -> str:
+    """The line of Python that Numba is compiling."""
+    frame: Any = sys._getframe()
+    while not isinstance(frame.f_locals.get("self"), Lower):
+        frame = frame.f_back
+    where = frame.f_locals["self"].loc
+    return f"{Path(where.filename).name} line {where.line}, `{linecache.getline(where.filename, where.line).strip()}`"
+
+
+def _load(context: Any, b: Any, address: Any, kind: ir.Type, align: int) -> Any:
+    check(context, b, address, kind, align)
     value = b.load(b.inttoptr(address, kind.as_pointer()))
     value.align = align
     return value
 
 
-def _store(b: Any, value: Any, address: Any, align: int) -> None:
-    b.store(value, b.inttoptr(address, value.type.as_pointer())).align = align
+def _store(context: Any, b: Any, value: Any, address: Any, align: int, streams: bool = False) -> None:
+    """Write a value to memory; with `streams` past the caches, to a multiple of VECTOR_BYTES."""
+    align = VECTOR_BYTES if streams else align
+    check(context, b, address, value.type, align, writes=True)
+    written = b.store(value, b.inttoptr(address, value.type.as_pointer()))
+    written.align = align
+    if streams:
+        written.set_metadata("nontemporal", b.module.add_metadata([I32(1)]))
 
 
 def _plus_bytes(b: Any, address: Any, count: int) -> Any:
@@ -117,6 +167,7 @@ def addresses_in(typing, array):
 
     def codegen(context, b, signature, args):
         data = context.make_array(signature.args[0])(context, b, args[0]).data
+        check(context, b, data, ir.ArrayType(I64, TILE_ROWS), 8)
         return b.load(b.bitcast(data, ir.ArrayType(I64, TILE_ROWS).as_pointer()))
 
     return ADDRESSES(array), codegen
@@ -133,12 +184,12 @@ def add_products(typing, tile, rows, a, b_address):
 
     def codegen(context, b, signature, args):
         result, row_addresses, offset, at = args
-        lanes = [_load(b, _plus_bytes(b, at, v * VECTOR_BYTES), vector, size) for v in range(TILE_VECTORS)]
+        lanes = [_load(context, b, _plus_bytes(b, at, v * VECTOR_BYTES), vector, size) for v in range(TILE_VECTORS)]
         first_lane = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
         nothing = ir.Constant(vector, ir.Undefined)
         for r in range(TILE_ROWS):
             row = b.mul(row_addresses, I64(r)) if rows == types.int64 else b.extract_value(row_addresses, r)
-            number = _load(b, b.add(row, offset), _scalar(tile.dtype), size)
+            number = _load(context, b, b.add(row, offset), _scalar(tile.dtype), size)
             number = b.insert_element(nothing, number, ir.Constant(I32, 0))
             number = b.shuffle_vector(number, nothing, first_lane)  # The number is in every lane now.
             for v in range(TILE_VECTORS):
@@ -166,12 +217,12 @@ def products_along(count):
         def codegen(context, b, signature, args):
             def column(v):
                 v = b.select(b.icmp_signed("<", args[5], I64(v)), args[5], I64(v))
-                return _load(b, b.add(args[3], b.mul(args[4], v)), vector, size)
+                return _load(context, b, b.add(args[3], b.mul(args[4], v)), vector, size)
 
             result = args[0]
             b_columns = [column(v) for v in range(columns)]
             for r in range(count):
-                row = _load(b, b.add(b.extract_value(args[1], r), args[2]), vector, size)
+                row = _load(context, b, b.add(b.extract_value(args[1], r), args[2]), vector, size)
                 for v in range(columns):
                     k = r * columns + v
                     total = b.call(_fma(b, vector), [row, b_columns[v], b.extract_value(result, k)])
@@ -197,7 +248,9 @@ def row_products(count, taps):
         def codegen(context, b, signature, args):
             def lanes(first, step, k):
                 row = b.add(first, b.mul(step, I64(k))) if k else first
-                return [_load(b, _plus_bytes(b, row, v * VECTOR_BYTES), vector, size) for v in range(TILE_VECTORS)]
+                return [
+                    _load(context, b, _plus_bytes(b, row, v * VECTOR_BYTES), vector, size) for v in range(TILE_VECTORS)
+                ]
 
             result = args[0]
             b_lanes = [lanes(args[3], args[4], t) for t in range(taps)]
@@ -225,16 +278,12 @@ def put_rows(count, how):
     def put(typing, tile, first, step):
         def codegen(context, b, signature, args):
             size = tile.dtype.bitwidth // 8
-            passing = b.module.add_metadata([I32(1)])
             for r, v in product(range(count), range(TILE_VECTORS)):
                 at = _plus_bytes(b, b.add(args[1], b.mul(args[2], I64(r))), v * VECTOR_BYTES)
                 value = b.extract_value(args[0], r * TILE_VECTORS + v)
                 if how == "add":
-                    value = b.fadd(value, _load(b, at, _vector(tile.dtype), size))
-                written = b.store(value, b.inttoptr(at, value.type.as_pointer()))
-                written.align = VECTOR_BYTES if how == "stream" else size
-                if how == "stream":
-                    written.set_metadata("nontemporal", passing)
+                    value = b.fadd(value, _load(context, b, at, _vector(tile.dtype), size))
+                _store(context, b, value, at, size, streams=how == "stream")
             return context.get_dummy_value()
 
         return types.void(tile, types.int64, types.int64), codegen
@@ -251,45 +300,36 @@ def add_memory(typing, tile, rows):
         for r in range(TILE_ROWS):
             for v in range(TILE_VECTORS):
                 k, at = r * TILE_VECTORS + v, b.extract_value(row_addresses, r)
-                there = _load(b, _plus_bytes(b, at, v * VECTOR_BYTES), _vector(tile.dtype), tile.dtype.bitwidth // 8)
+                there = _load(
+                    context, b, _plus_bytes(b, at, v * VECTOR_BYTES), _vector(tile.dtype), tile.dtype.bitwidth // 8
+                )
                 result = b.insert_value(result, b.fadd(b.extract_value(result, k), there), k)
         return result
 
     return tile(tile, rows), codegen
 
 
-@intrinsic
-def store(typing, tile, rows):
-    """Write each row of the tile to its address."""
+def _rows_to_memory(streams):
+    """Return the intrinsic that writes each row of a tile to its address.
 
-    def codegen(context, b, signature, args):
-        for r in range(TILE_ROWS):
-            for v in range(TILE_VECTORS):
-                at = _plus_bytes(b, b.extract_value(args[1], r), v * VECTOR_BYTES)
-                _store(b, b.extract_value(args[0], r * TILE_VECTORS + v), at, tile.dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(tile, rows), codegen
-
-
-@intrinsic
-def stream(typing, tile, rows):
-    """Write each row of the tile to its address past the caches, which saves reading the lines from memory first.
-
-    The addresses must be multiples of VECTOR_BYTES.
+    Streaming past the caches saves reading the lines from memory first. It needs multiples of VECTOR_BYTES.
     """
 
-    def codegen(context, b, signature, args):
-        passing = b.module.add_metadata([I32(1)])
-        for r in range(TILE_ROWS):
-            for v in range(TILE_VECTORS):
+    @intrinsic
+    def write(typing, tile, rows):
+        def codegen(context, b, signature, args):
+            for r, v in product(range(TILE_ROWS), range(TILE_VECTORS)):
                 at = _plus_bytes(b, b.extract_value(args[1], r), v * VECTOR_BYTES)
                 value = b.extract_value(args[0], r * TILE_VECTORS + v)
-                written = b.store(value, b.inttoptr(at, value.type.as_pointer()), align=VECTOR_BYTES)
-                written.set_metadata("nontemporal", passing)
-        return context.get_dummy_value()
+                _store(context, b, value, at, tile.dtype.bitwidth // 8, streams)
+            return context.get_dummy_value()
 
-    return types.void(tile, rows), codegen
+        return types.void(tile, rows), codegen
+
+    return write
+
+
+store, stream = _rows_to_memory(False), _rows_to_memory(True)
 
 
 @intrinsic
@@ -313,7 +353,7 @@ def store_sums(typing, tile, address):
             sums = [b.fadd(picked(x, y, half, 0), picked(x, y, half, 1)) for x, y in pairs]
             half *= 2
         for k, numbers in enumerate(sums):
-            _store(b, numbers, _plus_bytes(b, args[1], k * VECTOR_BYTES), tile.dtype.bitwidth // 8)
+            _store(context, b, numbers, _plus_bytes(b, args[1], k * VECTOR_BYTES), tile.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(tile, types.int64), codegen
@@ -345,7 +385,7 @@ def number_at(typing, like, address):
     """The number at an address, of the dtype of `like`."""
 
     def codegen(context, b, signature, args):
-        return _load(b, args[1], _scalar(like), like.bitwidth // 8)
+        return _load(context, b, args[1], _scalar(like), like.bitwidth // 8)
 
     return like(like, types.int64), codegen
 
@@ -355,7 +395,7 @@ def write_number(typing, number, address):
     """Write a number to an address."""
 
     def codegen(context, b, signature, args):
-        _store(b, args[0], args[1], number.bitwidth // 8)
+        _store(context, b, args[0], args[1], number.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(number, types.int64), codegen
@@ -366,7 +406,7 @@ def _copy(like, count):
 
     def codegen(context, b, signature, args):
         numbers = ir.VectorType(_scalar(like), count)
-        _store(b, _load(b, args[2], numbers, like.bitwidth // 8), args[1], like.bitwidth // 8)
+        _store(context, b, _load(context, b, args[2], numbers, like.bitwidth // 8), args[1], like.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(like, types.int64, types.int64), codegen
@@ -386,7 +426,7 @@ def fill_vector(typing, number, address):
         lanes = ir.Constant(_vector(number), ir.Undefined)
         for k in range(_vector(number).count):
             lanes = b.insert_element(lanes, args[0], ir.Constant(I32, k))
-        _store(b, lanes, args[1], number.bitwidth // 8)
+        _store(context, b, lanes, args[1], number.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(number, types.int64), codegen
@@ -411,7 +451,7 @@ def copy_transposed(typing, like, target, target_step, source, source_step):
         def picked(x, y, lanes):
             return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, count), lanes))
 
-        rows = [_load(b, row(args[3], args[4], r), vector, align) for r in range(count)]
+        rows = [_load(context, b, row(args[3], args[4], r), vector, align) for r in range(count)]
         half = 1
         while half < count:  # swap the off-diagonal blocks of size 1, 2, 4, ...
             for r in range(count):
@@ -421,7 +461,7 @@ def copy_transposed(typing, like, target, target_step, source, source_step):
                     rows[r + half] = picked(x, y, [c + half if not c & half else count + c for c in range(count)])
             half *= 2
         for r in range(count):
-            _store(b, rows[r], row(args[1], args[2], r), align)
+            _store(context, b, rows[r], row(args[1], args[2], r), align)
         return context.get_dummy_value()
 
     return types.void(like, *[types.int64] * 4), codegen
@@ -450,9 +490,20 @@ def next_number(typing, address, index):
 
     def codegen(context, b, signature, args):
         number = b.gep(b.inttoptr(args[0], I64.as_pointer()), [args[1]])
+        check(context, b, number, I64, 8, writes=True)
         return b.atomic_rmw("add", number, ir.Constant(I64, 1), "acq_rel")
 
     return types.int64(address, types.int64), codegen
+
+
+@intrinsic
+def after(typing, address, count):
+    """The address in the scratch memory after a buffer of so many bytes; the checked build leaves a gap there."""
+
+    def codegen(context, b, signature, args):
+        return call(b, SPLIT, *args) if CHECKED else b.add(*args, flags=["nsw"])
+
+    return types.int64(types.int64, types.int64), codegen
 
 
 @intrinsic

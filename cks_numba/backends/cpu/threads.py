@@ -37,7 +37,7 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .registers import I32, I64, call_kernel, helper, integers_at, next_number
+from .registers import I32, I64, call_kernel, helper, integers_at
 
 Array = np.ndarray[Any, Any]
 # A worker's place holds one of these, or the address of a job.
@@ -88,6 +88,18 @@ def swap(typing, array, index, old, new):
         return b.extract_value(found, 1)
 
     return types.boolean(array, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def count(typing, array, index):
+    """Add one to array[index] for other threads, after all that was written before."""
+
+    def codegen(context, b, signature, args):
+        data = context.make_array(signature.args[0])(context, b, args[0]).data
+        b.atomic_rmw("add", b.gep(data, [args[1]]), I64(1), "acq_rel")
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), codegen
 
 
 @intrinsic
@@ -186,7 +198,7 @@ def work(address):
                 job = carray(integers_at(offer), JOB)
                 do_tasks(job)
                 put(worker, STATE, FREE)
-                next_number(offer, ENDED)  # The job may be gone after this.
+                count(job, ENDED)  # The job may be gone after this.
                 looks = 0
         elif looks < worker[SPINS]:
             looks += 1

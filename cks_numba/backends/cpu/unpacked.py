@@ -32,6 +32,7 @@ from .compiled import (
     Sizes,
     Steps,
     Strides,
+    address_of,
     arguments_of,
     ceil_div,
     first_of,
@@ -54,6 +55,7 @@ from .registers import (
     VECTOR_BYTES,
     add_memory,
     addresses_in,
+    after,
     bytes_of,
     fetch,
     fill_vector,
@@ -147,9 +149,9 @@ def run(way: str, operator: str, shape: ConvShape, source: Array, w: Array, out:
     if source.strides[-1] != source.itemsize:
         source = np.ascontiguousarray(source)
     sizes = sizes_of(way, operator, shape, source.strides, w.strides, out.strides, out.itemsize)
-    addresses = GatherAddresses(source=source.ctypes.data, filters=w.ctypes.data, out=out.ctypes.data)
+    addresses = GatherAddresses(source=address_of(source), filters=address_of(w), out=address_of(out))
     kernel = along if way == "along" else across
-    start(kernel, out.dtype, number_of_threads(operator, shape), sizes.arguments, addresses, sizes.scratch)
+    start(kernel, out.dtype, number_of_threads(operator, shape), sizes, addresses)
 
 
 @lru_cache(maxsize=1024)
@@ -296,9 +298,9 @@ def _tasks_with(together, filters_of, products, put_tile):
         step = per * LANE_BYTES  # bytes of the kept sums of a position
         steps = Steps(sizes.d * sizes.h * sizes.w * step, sizes.h * sizes.w * step, sizes.w * step, step, size)
         found = carray(integers_at(free), 2 * positions)
-        kept = free + round_up(16 * positions, LINE_BYTES)
+        kept = after(free, round_up(16 * positions, LINE_BYTES))
         nowhere = kept + positions * step  # of tiles that are not full
-        memory = nowhere + step
+        memory = after(kept, (positions + 1) * step)
         blocks = ceil_div(lanes, width)
         while True:
             task = next_number(arguments, NEXT_TASK)

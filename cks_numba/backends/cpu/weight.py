@@ -35,6 +35,7 @@ from .compiled import (
     Steps,
     Strides,
     TableRow,
+    address_of,
     arguments_of,
     ceil_div,
     even_part,
@@ -56,6 +57,7 @@ from .registers import (
     TILE_ROWS,
     add_memory,
     addresses_in,
+    after,
     bytes_of,
     fetch,
     helper,
@@ -155,28 +157,29 @@ def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
         if sizes.named.parts > 1
         else None
     )
-    kept_at = 0 if kept is None else round_up(kept.ctypes.data, 64)
-    x_at, dy_at, out_at = x.ctypes.data, dy.ctypes.data, dw.ctypes.data
+    x_at, dy_at, out_at = address_of(x), address_of(dy), address_of(dw)
+    kept_at = 0 if kept is None else address_of(kept)
     if way == "conv2d_weight":
         addresses = WeightAddresses(x=x_at, dy=dy_at, out=out_at, kept=kept_at)
-        start(weight, dw.dtype, threads, sizes.arguments, addresses, sizes.scratch)
+        start(weight, dw.dtype, threads, sizes, addresses)
     else:
         a, b = (x_at, dy_at) if way == "conv2d" else (dy_at, x_at)
         few_addresses = few.FewAddresses(a=a, b=b, out=out_at, kept=kept_at)
-        start(few.few, dw.dtype, threads, sizes.arguments, few_addresses, sizes.scratch)
+        start(few.few, dw.dtype, threads, sizes, few_addresses)
 
 
 def memory_for_parts(blocks: int, parts: int, result_bytes: int) -> Array:
     """Memory for a sum that is cut into parts, empty for one part.
 
-    From its first multiple of 64 bytes on, it holds how many parts of each block are done, and then the results
-    of each part of each block.
+    It begins at a multiple of 64 bytes, with the number of parts of each block that are done, and goes on with the
+    results of each part of each block.
     """
     if parts == 1:
         return np.empty(0, np.int64)
-    counts = round_up(8 * blocks, 64)  # bytes
-    memory = np.empty((counts + blocks * parts * result_bytes + 64) // 8, np.int64)
-    memory[: counts // 8 + 8] = 0
+    counts, results = round_up(8 * blocks, 64) // 8, blocks * parts * result_bytes // 8
+    memory = np.empty(counts + results + 8, np.int64)
+    memory = memory[-memory.ctypes.data % 64 // 8 :][: counts + results]
+    memory[:counts] = 0
     return memory
 
 
@@ -473,8 +476,8 @@ def weight(zero, arguments):
     x_steps, dy_steps, out_steps = sizes.x, sizes.dy, sizes.out
     own = own_scratch(arguments)
     kept = own[3]
-    x_packed = kept if parts > 1 else kept + result_bytes
-    dy_packed = x_packed + sizes.x_bytes
+    x_packed = kept if parts > 1 else after(kept, result_bytes)
+    dy_packed = after(x_packed, sizes.x_bytes)
     width = LANE_BYTES // size
     chunks = ceil_div(sizes.images, sizes.chunk_images) * cuts(axis_d) * cuts(axis_h) * cuts(axis_w)
     while True:

@@ -1,0 +1,292 @@
+"""The checked build of the cpu backend: it finds a wrong address in each kernel, and names it.
+
+The tests of this file need CKS_NUMBA_CPU=checked in the environment, because a process has one build of the kernels.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from reference import in_a_process, integers
+
+from cks_numba.backends import cpu
+from cks_numba.backends.cpu import bounds, compiled, depthwise, gather, registers, unpacked, weight
+from cks_numba.geometry import ConvShape
+
+checked = pytest.mark.skipif(not registers.CHECKED, reason="needs CKS_NUMBA_CPU=checked")
+NHWC, NCHW = (0, 1, 2, 3), (0, 3, 1, 2)
+WIDE = ConvShape(n=2, ih=6, iw=5, ic=37, oc=40, fh=3, fw=3, padding=1)
+SMALL_MAP = ConvShape(n=1, ih=2, iw=2, ic=64, oc=40, fh=3, fw=3, padding=1)
+FEW_POSITIONS = ConvShape(n=2, ih=4, iw=4, ic=64, oc=64, fh=3, fw=3, padding=1)
+DEPTHWISE = ConvShape(n=2, ih=9, iw=10, ic=40, oc=40, fh=3, fw=3, padding=1, groups=40)
+FEW = ConvShape(n=2, ih=9, iw=8, ic=3, oc=40, fh=3, fw=3, padding=1)
+NARROW = ConvShape(n=2, ih=6, iw=5, ic=32, oc=3, fh=3, fw=3, padding=1)
+# Each kernel with an operator and a layer that it is for, and the order of the axes of the arrays in memory.
+KERNELS = {
+    "gather": ("conv2d", WIDE, NHWC),
+    "gather, input": ("conv2d_input", WIDE, NHWC),
+    "gather, narrow": ("conv2d", NARROW, NHWC),
+    "to_channels_last": ("conv2d", WIDE, NCHW),
+    "along": ("conv2d", SMALL_MAP, NHWC),
+    "across": ("conv2d", FEW_POSITIONS, NHWC),
+    "across, input": ("conv2d_input", SMALL_MAP, NHWC),
+    "depthwise": ("conv2d", DEPTHWISE, NHWC),
+    "depthwise, input": ("conv2d_input", DEPTHWISE, NHWC),
+    "depthwise, NCHW": ("conv2d", DEPTHWISE, NCHW),
+    "of_filters": ("conv2d_weight", DEPTHWISE, NHWC),
+    "weight": ("conv2d_weight", WIDE, NHWC),
+    "few": ("conv2d_weight", FEW, NHWC),
+}
+
+
+def run(name, dtype="float32", backend=cpu):
+    """Run the kernel on arrays of integers; returns its result."""
+    operator, shape, order = KERNELS[name]
+    back = np.argsort(order)
+    first, second, out = (
+        np.ascontiguousarray(a.transpose(order)).transpose(back) for a in integers(operator, shape, dtype, 0)
+    )
+    backend.run(operator, shape, first, second, out)
+    return out
+
+
+def message(call, *given):
+    with pytest.raises(IndexError) as caught:
+        call(*given)
+    return str(caught.value)
+
+
+# --- right addresses ------------------------------------------------------------------------------
+@checked
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_kernels_touch_nothing_but_their_call(name, dtype):
+    operator, shape, _ = KERNELS[name]
+    want = np.empty_like(run(name, dtype))
+    cpu.plain.run(operator, shape, *integers(operator, shape, dtype)[:2], want)
+    np.testing.assert_array_equal(run(name, dtype), want)
+
+
+# --- wrong addresses ------------------------------------------------------------------------------
+class Shifted:
+    """Replaces `Address`: the address of one array of a call is wrong by some bytes."""
+
+    def __init__(self, which, count, monkeypatch):
+        self.made, self.which, self.count = 0, which, count
+        self.new = bounds.Address.__new__
+        monkeypatch.setattr(bounds.Address, "__new__", self)
+
+    def __call__(self, kind, array, skipped=0):
+        self.made += 1
+        return self.new(kind, array, skipped + (self.count if self.made == self.which else 0))
+
+
+ARRAYS = {  # in the order in which their addresses are taken
+    "gather": ("source", "filters", "out"),
+    "gather, input": ("source", "filters", "out"),
+    "gather, narrow": ("source", "filters", "out"),
+    "to_channels_last": ("source", "target"),
+    "along": ("source", "filters", "out"),
+    "across": ("source", "filters", "out"),
+    "across, input": ("source", "filters", "out"),
+    "depthwise": ("source", "filters", "out"),
+    "depthwise, input": ("source", "filters", "out"),
+    "depthwise, NCHW": ("source", "filters", "out"),
+    "of_filters": ("source", "filters", "out", "kept"),
+    "weight": ("x", "dy", "out"),
+    "few": ("a", "b", "out"),
+}
+SHIFTS = [(name, array, count) for name, arrays in ARRAYS.items() for array in arrays for count in (-8, 8)]
+
+
+@checked
+@pytest.mark.parametrize(("name", "array", "count"), SHIFTS)
+def test_an_array_beside_its_place(name, array, count, monkeypatch):
+    """Each array of each kernel is two numbers too early or too late: its first or last number is outside."""
+    run(name)
+    Shifted(1 + ARRAYS[name].index(array), count, monkeypatch)
+    text = message(run, name)
+    assert re.match(f"CPU kernel {name.split(',')[0]}: .*(reads|writes) [0-9]+ bytes at offset .* of `{array}`", text)
+
+
+# A line of a kernel, and another one in its place, which reads or writes outside of what is named.
+MUTANTS = [
+    ("gather", gather, "c * chunk) * steps.c\n", "c * chunk) * steps.c + size\n", "reads", "source"),
+    ("gather", gather, "first_b = panel + ", "first_b = panel - LANE_BYTES + ", "reads", "buffer 0 of thread"),
+    ("gather", gather, "c * chunk * strides.term\n", "c * chunk * strides.term + size\n", "reads", "filters"),
+    ("gather", gather, "y += (g * lanes + first_lane)", "y += (g * lanes + first_lane + 1)", "writes", "out"),
+    ("gather, narrow", gather, "b += here * column", "b += 99 * here * column", "reads", "buffer 0 of thread"),
+    ("to_channels_last", gather, "at += row // rows", "at += 4 + row // rows", "reads", "source"),
+    (
+        "to_channels_last",
+        gather,
+        "(row * columns + first) * step",
+        "(row * columns + first + 1) * step",
+        "writes",
+        "target",
+    ),
+    ("along", unpacked, "+ lane * filters.lane\n", "+ (lane + 1) * filters.lane\n", "reads", "filters"),
+    ("along", unpacked, "(g * lanes + lane) * sizes.out.c", "(g * lanes + lane + 1) * sizes.out.c", "writes", "out"),
+    ("across", unpacked, "+ lane * filters.lane\n", "+ (lane + 1) * filters.lane\n", "reads", "filters"),
+    ("across, input", unpacked, "memory + k * LANE", "memory + k * 2 * LANE", "writes", "buffer 2 of thread"),
+    ("across, input", unpacked, "nowhere = kept", "nowhere = 8 + kept", "writes", "buffer 1 of thread"),
+    (
+        "depthwise",
+        depthwise,
+        "h.terms, h.terms, w.terms\n",
+        "h.terms, h.terms, w.terms + 1\n",
+        "reads",
+        "buffer 0 of thread",
+    ),
+    ("depthwise", depthwise, "first_out = out + ", "first_out = out + size + ", "writes", "out"),
+    ("of_filters", depthwise, "b = out + first_of", "b = out + size + first_of", "reads", "out"),
+    (
+        "of_filters",
+        depthwise,
+        "addresses.filters + channel *",
+        "addresses.filters + (channel + 1) *",
+        "writes",
+        "filters",
+    ),
+    ("weight", weight, "(g * lanes + lane) * sizes.x.c", "(g * lanes + lane + 1) * sizes.x.c", "reads", "x"),
+    ("weight", weight, "place = out + lane *", "place = out + (lane + 1) *", "writes", "out"),
+    ("few", weight.few, "(g * lanes + lane0) *", "(g * lanes + lane0 + 1) *", "reads", "b"),
+    ("few", weight.few, "place = at + tap_step(tap,", "place = at + size + tap_step(tap,", "writes", "out"),
+]
+
+
+def mutant(module, old, new, folder, monkeypatch):
+    """Return a copy of a module with one line changed."""
+    text = Path(module.__file__).read_text()
+    assert text.count(old) == 1, old
+    path = folder / Path(module.__file__).name
+    path.write_text(text.replace(old, new))
+    name = f"{module.__name__}_mutant"
+    made = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, path))
+    monkeypatch.setitem(sys.modules, name, made)
+    made.__spec__.loader.exec_module(made)
+    return made
+
+
+@checked
+@pytest.mark.parametrize(("name", "module", "old", "new", "does", "array"), MUTANTS)
+def test_a_wrong_line_is_found(name, module, old, new, does, array, tmp_path, monkeypatch):
+    made = mutant(module, old, new, tmp_path, monkeypatch)
+    owner, place = (weight, "few") if module is weight.few else (cpu, module.__name__.rpartition(".")[2])
+    monkeypatch.setattr(owner, place, made)
+    text = message(run, name)
+    assert re.match(
+        rf"CPU kernel {name.split(',')[0]}: \w+\.py line \d+, `.*` {does} \d+ bytes at .* of `{array}", text
+    )
+
+
+@checked
+def test_an_index_outside_of_an_array_in_scratch_memory(tmp_path, monkeypatch):
+    made = mutant(unpacked, "found[2 * count], ", "found[99999 + count], ", tmp_path, monkeypatch)
+    monkeypatch.setattr(cpu, "unpacked", made)
+    assert message(run, "along") == (
+        "CPU kernel along: an index is outside of an array of addresses in its scratch memory"
+    )
+
+
+# --- views, threads, and the normal build ---------------------------------------------------------
+@checked
+def test_what_lies_between_the_elements_of_a_view_is_outside(monkeypatch):
+    """A channel too far is inside of the memory of a view, but for the last pixel."""
+    x, w, y = integers("conv2d", WIDE, "float32")
+    x = np.pad(x, [(0, 0)] * 3 + [(0, 1)])[..., :-1]
+    cpu.run("conv2d", WIDE, x, w, y)
+    Shifted(1, 4, monkeypatch)
+    text = message(cpu.run, "conv2d", WIDE, x, w, y)
+    first = (WIDE.ic - 1) * 4 + 4
+    assert f"reads 4 bytes at offset {first} of `source`" in text and "bytes, a view with gaps, only read" in text
+
+
+@checked
+def test_an_input_is_only_read(monkeypatch):
+    x, w, y = integers("conv2d", WIDE, "float32")
+    arrays = []
+
+    def address_of(array):
+        arrays.append(array)
+        return bounds.Address(arrays[0] if array is y else array)
+
+    monkeypatch.setattr(gather, "address_of", address_of)
+    text = message(cpu.run, "conv2d", WIDE, x, w, y)
+    assert re.search("writes [0-9]+ bytes at offset [0-9]+ of `source`, which has .* only read", text)
+
+
+@checked
+def test_views_have_regions_of_their_elements():
+    whole = np.zeros((4, 6, 8), np.float32)
+    for view in (
+        whole[::2, 1:, ::-3],
+        whole[:, ::-1],
+        np.broadcast_to(whole[0, 0], (3, 8)),
+        whole[:0],
+        whole[1, 2, 3:4],
+    ):
+        found = bounds.region("x", view)
+        places = {
+            view.ctypes.data + sum(k * step for k, step in zip(index, view.strides, strict=True))
+            for index in np.ndindex(view.shape)
+        }
+        if found.mask is None:
+            inside = set(range(found.first, found.end, 4))
+        else:
+            inside = {found.first + 4 * k for k in np.flatnonzero(found.mask)}
+        assert inside == places
+
+
+@checked
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
+def test_an_error_in_a_worker_reaches_its_caller(monkeypatch):
+    """Only the last row of the image is wrong, so whoever does that task meets it."""
+    monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
+    shape = ConvShape(n=1, ih=256, iw=8, ic=16, oc=16, fh=1, fw=1)
+    x, w, y = integers("conv2d", shape, "float32")
+    for _ in range(30):
+        with monkeypatch.context() as patch:
+            Shifted(1, 8, patch)
+            assert "of `source`" in message(cpu.run, "conv2d", shape, x, w, y)
+        cpu.run("conv2d", shape, x, w, y)
+        np.testing.assert_array_equal(y.reshape(-1, 16), x.reshape(-1, 16) @ w.reshape(16, 16).T)
+
+
+def test_the_normal_build_tests_nothing():
+    name = compiled.Arguments().name
+    assert ("checked" in name) == registers.CHECKED
+    if not registers.CHECKED:
+        assert bounds.GUARD_BYTES == 0 and registers.check(None, None, None, None, 0) is None
+        assert compiled.address_of(np.zeros(3)[1:]).__class__ is int
+
+
+ACCESSES = {"load", "store", "load_atomic", "store_atomic", "atomic_rmw", "cmpxchg"}
+
+
+def test_every_operation_is_checked():
+    """Each function that writes an instruction for a load or store calls `check`; `threads` has memory of its own."""
+    for path in sorted(Path(cpu.__file__).parent.glob("*.py")):
+        functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+        for function in functions:
+            calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
+            accesses = [f for f in calls if isinstance(f, ast.Attribute) and f.attr in ACCESSES and f.value.id == "b"]
+            checks = [f for f in calls if isinstance(f, ast.Name) and f.id == "check"]
+            assert path.name == "threads.py" or len(checks) >= len(accesses), f"{path.name} {function.name}"
+
+
+def test_the_checked_build_in_a_process_of_its_own():
+    in_a_process("test_checked", "run('gather, narrow')", CKS_NUMBA_CPU="checked")
+    in_a_process(
+        None,
+        "import numpy as np, test_checked; test_checked.bounds.only_read(np.zeros(2))[0] = 1",
+        "read-only",
+        CKS_NUMBA_CPU="checked",
+    )
