@@ -38,6 +38,7 @@ from .compiled import (
     table_of,
     with_three_axes,
 )
+from .packed import AXES, NARROW, FilterSteps, filter_steps
 from .registers import (
     L2_BYTES,
     LANE_BYTES,
@@ -59,7 +60,6 @@ from .tile import LINE_BYTES, copy_part, pack, put, put_sums, sum_of_products, s
 PANEL_BYTES = {"conv2d": L2_BYTES // 2, "conv2d_input": 3 * L2_BYTES // 8}
 PANELS_BYTES = 5 * L2_BYTES // 8
 STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.
-NARROW = 4  # With at most so many channels of the result, the lanes of a tile hold terms of one sum.
 AHEAD = 16  # Number of terms from the one that is being packed to the one that is fetched into the cache.
 COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
 COPY_COLUMNS = 1024  # A thread copies so many columns of a row at a time.
@@ -67,17 +67,6 @@ sum_of_products_along = sums_along(TILE_ROWS)
 
 
 # --- what the kernels are given ------------------------------------------------------------------
-class FilterSteps(NamedTuple):
-    """Bytes from an element of w to the next one along each axis, and to the next channel group."""
-
-    lane: int
-    term: int
-    d: int
-    h: int
-    w: int
-    channel_group: int
-
-
 class GatherAddresses(NamedTuple):
     """The addresses of the first elements of the arrays."""
 
@@ -99,6 +88,7 @@ class GatherSizes(NamedTuple):
     tiles_together: int
     chunk: int
     narrow: int
+    ready: int
     streams: int
     source: Steps
     out: Steps
@@ -219,16 +209,18 @@ def sizes_of(
 
     The band is a part of the layer's first spatial axis: its first index, and the past-the-last one.
     """
-    source, w, out = five(source), five(w), five(out)
+    ready = len(w) == AXES
+    source, out = five(source), five(out)
     classes = _classes(operator, shape, band)
     groups = [group for members in classes.values() for group in members]
     blocks = [ceil_div(images * group.positions, TILE_ROWS) for group in groups]
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
-    lane_step, term_step = (w[0], w[4]) if operator == "conv2d" else (w[4], w[0])
     taps = max(prod(axis.number for axis in axes) for axes in classes)
     column_bytes = taps * terms * source[4]  # packed filters of one lane
-    narrow = lanes <= NARROW and terms * source[4] % VECTOR_BYTES == 0 and lanes * column_bytes <= PANELS_BYTES
+    narrow = (
+        not ready and lanes <= NARROW and terms * source[4] % VECTOR_BYTES == 0 and lanes * column_bytes <= PANELS_BYTES
+    )
     term_bytes = max(1, taps) * LANE_BYTES  # one term of a panel
     panels = ceil_div(lanes * source[4], LANE_BYTES)
     chunk = terms if narrow else even_part(terms, PANEL_BYTES[operator] // term_bytes)
@@ -255,12 +247,13 @@ def sizes_of(
         tiles_together=tiles_together,
         chunk=chunk,
         narrow=narrow,
+        ready=ready,
         streams=streams,
         source=Steps(*source),
         out=Steps(*out),
-        filters=FilterSteps(lane=lane_step, term=term_step, d=w[1], h=w[2], w=w[3], channel_group=oc * w[0]),
+        filters=filter_steps(operator, w, oc, source[4]),
     )
-    packed_bytes = lanes * column_bytes if narrow else together * chunk * term_bytes
+    packed_bytes = 0 if ready else lanes * column_bytes if narrow else together * chunk * term_bytes
     return Sizes(sizes, arguments_of(GatherAddresses, sizes), SCRATCH_HEAD + packed_bytes, table)
 
 
@@ -454,20 +447,29 @@ def gather(zero, arguments):
                     y += (g * lanes + first_lane) * steps.c
                     y += n * steps.n + kd * by[0] + kh * by[1] + kw * by[2]
                     place = kd, kh, kw, first_row, y
-                    column = packed_count(line.packed) * count * unit  # bytes of one panel, or of one lane
-                    first_b = panel + line.packed.first * count * unit
+                    strides = sizes.filters
+                    at = addresses.filters + g * strides.channel_group + c * chunk * strides.term
                     a_d, a_h = d.third_term * sizes.source.d, h.third_term * sizes.source.h
-                    a_w, b_w = w.third_term * sizes.source.w, count * unit
-                    b_h = line.packed.w.number * b_w
-                    b_d = line.packed.h.number * b_h
+                    a_w = w.third_term * sizes.source.w
+                    if sizes.ready:
+                        column = strides.panel
+                        first_b = at + first_lane // width * column
+                        first_b += d.summed * strides.d + h.summed * strides.h + w.summed * strides.w
+                        b_w, b_h = w.summed_step * strides.w, h.summed_step * strides.h
+                        b_d = d.summed_step * strides.d
+                    else:
+                        column = packed_count(line.packed) * count * unit  # bytes of one panel, or of one lane
+                        first_b = panel + line.packed.first * count * unit
+                        b_w = count * unit
+                        b_h = line.packed.w.number * b_w
+                        b_d = line.packed.h.number * b_h
                     loops = (d.terms, h.terms, w.terms, count)
-                    if a_w == count * size:  # neighbouring taps lie side by side in both: one longer loop
+                    if a_w == count * size and b_w == count * unit:  # neighbouring taps lie side by side: a longer loop
                         loops = (d.terms, h.terms, min(w.terms, 1), w.terms * count)
                     key = (which * chunks + c) * groups + line.packed.number
-                    if packed != key:
-                        packed, strides = key, sizes.filters
-                        at = addresses.filters + g * strides.channel_group
-                        at += first_lane * strides.lane + c * chunk * strides.term
+                    if packed != key and not sizes.ready:
+                        packed = key
+                        at += first_lane * strides.lane
                         if narrow:
                             pack_columns(zero, panel, at, strides, line.packed, count, last_lane - first_lane)
                         else:

@@ -46,7 +46,8 @@ from .compiled import (
     start,
     with_three_axes,
 )
-from .gather import COPY_BYTES, FilterSteps, GatherAddresses
+from .gather import COPY_BYTES, GatherAddresses
+from .packed import AXES, FilterSteps, filter_steps
 from .registers import (
     L2_BYTES,
     LANE_BYTES,
@@ -103,6 +104,7 @@ class UnpackedSizes(NamedTuple):
     terms: int
     lanes: int
     tile_lanes: int
+    ready: int
     chunk: int
     d: int
     h: int
@@ -113,16 +115,19 @@ class UnpackedSizes(NamedTuple):
 
 
 # --- the sizes -----------------------------------------------------------------------------------
-def way_of(operator: str, shape: ConvShape, source: Array, w: Array) -> str:
-    """Return "along" or "across", if a kernel of this module takes less time than one that packs filters, or ""."""
+def way_of(operator: str, shape: ConvShape, source: Array, w: Array, ready: bool = False) -> str:
+    """Return "along" or "across", if a kernel of this module takes less time than `gather`, or "".
+
+    With `ready` there are packed filters too, for all but "along".
+    """
     if source.strides[-1] != source.itemsize and source.size * source.itemsize > COPY_BYTES:
         return ""
     whole = shape.ic // shape.groups * w.itemsize % VECTOR_BYTES == 0 and w.strides[-1] == w.itemsize
-    return best_way(operator, shape, w.itemsize, operator == "conv2d" and whole)
+    return best_way(operator, shape, w.itemsize, operator == "conv2d" and whole, ready)
 
 
 @lru_cache(maxsize=1024)
-def best_way(operator: str, shape: ConvShape, itemsize: int, may_be_along: bool) -> str:
+def best_way(operator: str, shape: ConvShape, itemsize: int, may_be_along: bool, ready: bool = False) -> str:
     """Compare estimates for all terms of some channels, in products of a position with packed filters."""
     shape = with_three_axes(shape)
     taps = prod(shape.w_shape[1:-1])
@@ -130,7 +135,8 @@ def best_way(operator: str, shape: ConvShape, itemsize: int, may_be_along: bool)
     lanes, terms, out = (oc, ic, shape.y_shape) if operator == "conv2d" else (ic, oc, shape.x_shape)
     groups = plan(operator, shape).groups
     packed = sum(round_up(shape.n * group.positions, TILE_ROWS) * group.terms for group in groups)
-    costs = {"": packed + PACKING[operator] * taps}
+    packing = 0 if ready else PACKING[operator] * taps
+    costs = {"": packed + packing}
     for way in ("along", "across")[not may_be_along :]:
         positions, steps = (PAIR, terms * itemsize / VECTOR_BYTES) if way == "along" else (TILE_ROWS, terms)
         kept = prod(out[:-1]) * LANE_BYTES * TILE_ROWS // positions
@@ -140,7 +146,7 @@ def best_way(operator: str, shape: ConvShape, itemsize: int, may_be_along: bool)
         here = sum(round_up(shape.n * group.terms, positions) * group.positions for group in groups)
         costs[way] = here * SLOWER[way] * (1 + KEEPING[way] / steps)
         if way == "across" and operator == "conv2d":
-            costs[way] += PACKING[operator] * taps
+            costs[way] += packing
     return min(costs, key=costs.__getitem__)
 
 
@@ -159,16 +165,16 @@ def sizes_of(
     way: str, operator: str, shape: ConvShape, source: Strides, w: Strides, out: Strides, itemsize: int
 ) -> Sizes:
     """Return the sizes for a kernel; source, w and out are strides of the arrays."""
-    shape, w = with_three_axes(shape), five(w)
+    shape = with_three_axes(shape)
     groups = plan("conv2d_weight", shape).groups  # They say which positions have which taps.
     if operator == "conv2d_input":
         groups = tuple(Group(tuple(run._replace(i=run.o, o=run.i) for run in group)) for group in groups)
     table = np.array([numbers_of(TapRow(*group)) for group in groups], np.int64)
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     if operator == "conv2d":
-        lanes, terms, lane_step, term_step, lengths = oc, ic, w[0], w[4], [axis.outputs for axis in shape.axes]
+        lanes, terms, lengths = oc, ic, [axis.outputs for axis in shape.axes]
     else:
-        lanes, terms, lane_step, term_step, lengths = ic, oc, w[4], w[0], [axis.size for axis in shape.axes]
+        lanes, terms, lengths = ic, oc, [axis.size for axis in shape.axes]
     tile_positions, tile_lanes = (PAIR, CHANNELS) if way == "along" else (TILE_ROWS, LANE_BYTES // itemsize)
     depths, rows, columns = lengths
     sizes = UnpackedSizes(
@@ -179,13 +185,14 @@ def sizes_of(
         terms=terms,
         lanes=lanes,
         tile_lanes=tile_lanes,
+        ready=len(w) == AXES,
         chunk=round_up(CHUNK_BYTES[way], VECTOR_BYTES) // itemsize,
         d=depths,
         h=rows,
         w=columns,
         source=Steps(*five(source)),
         out=Steps(*five(out)),
-        filters=FilterSteps(lane=lane_step, term=term_step, d=w[1], h=w[2], w=w[3], channel_group=oc * w[0]),
+        filters=filter_steps(operator, w, oc, itemsize),
     )
     positions = shape.n * prod(lengths)
     scratch = SCRATCH_HEAD + round_up(16 * positions, LINE_BYTES)
@@ -306,8 +313,10 @@ def _tasks_with(together, filters_of, products, put_tile):
             task = next_number(arguments, NEXT_TASK)
             if task >= sizes.channel_groups * blocks:
                 return
-            # If the last block of channels is not full, it overlaps the one before.
-            g, lane = task // blocks, min(task % blocks * width, max(0, lanes - width))
+            # If the last block of channels is not full, it overlaps the one before, but for packed filters.
+            g, lane = task // blocks, task % blocks * width
+            if not sizes.ready:
+                lane = min(lane, max(0, lanes - width))
             here = min(width, lanes - lane)
             for k in range(positions * per):
                 for v in range(0, LANE_BYTES, VECTOR_BYTES):
@@ -320,13 +329,16 @@ def _tasks_with(together, filters_of, products, put_tile):
                 for tap in range(d.positions * h.positions * w.positions):
                     at = tap // w.positions // h.positions, tap // w.positions % h.positions, tap % w.positions
                     a = addresses.source + g * terms * size + met_first((d.i, h.i, w.i), at, source)
-                    b = addresses.filters + g * filters.channel_group + lane * filters.lane
+                    b = addresses.filters + g * filters.channel_group
+                    b += lane // width * filters.panel if sizes.ready else lane * filters.lane
                     b += met_first((d.f, h.f, w.f), at, filters)
                     to = kept + met_first((d.o, h.o, w.o), at, steps)
                     for k in range(0, terms, sizes.chunk):
                         some = min(sizes.chunk, terms - k)
-                        tiles = ceil_div(count, together)
-                        read = filters_of(zero, memory, b + k * filters.term, filters, some, here, tiles)
+                        tiles = 1 if sizes.ready else ceil_div(count, together)
+                        read = filters_of(
+                            zero, memory, b + k * filters.term, filters, some, width if sizes.ready else here, tiles
+                        )
                         for p in range(0, count, together):
                             for r in range(together):
                                 source_rows[r] = found[2 * min(p + r, count - 1)]
