@@ -4,7 +4,7 @@ The kernels work on raw addresses, so a wrong one would read or write anything. 
 CKS_NUMBA_CPU=checked, the operations in `registers` are compiled with a test before each access: a wrong one raises an
 IndexError in the caller, whichever thread it was in, and neither reads nor writes. A kernel needs nothing for that.
 
-What belongs to a call are its `Region` s: the elements of its arrays (not what lies between those of a view), the
+What belongs to a call are its regions: the elements of its arrays (not what lies between those of a view), the
 table, the arguments, and the scratch memory of each thread. Inputs and the table are only read. No byte past an end is
 allowed; `fetch` is not tested, because it may be given any address. Calls run one after the other.
 """

@@ -372,13 +372,13 @@ def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, addre
         In the checked build, if the kernel reads or writes anything else.
     """
     kernel, arguments = compiled(function, dtype.char), sizes.arguments
-    step = round_up(sizes.scratch, 64) + BUFFERS * GUARD_BYTES
+    step = (sizes.scratch + 63) // 64 * 64 + BUFFERS * GUARD_BYTES
     memory = np.empty(len(arguments) + (threads * step + 64) // 8, np.int64)  # the arguments, then the scratch memory
     memory[: len(arguments)] = arguments
     for k, address in enumerate(addresses, OWN):
         memory[k] = address
     at = memory.ctypes.data
-    memory[SCRATCH], memory[SCRATCH_STEP] = round_up(at + arguments.nbytes, 64), step
+    memory[SCRATCH], memory[SCRATCH_STEP] = (at + arguments.nbytes + 63) // 64 * 64, step
     if CHECKED:
         with bounds.inside_of(function.__name__, _regions(memory, threads, sizes, addresses)):
             _workers().share(kernel.address, at, dtype.char == "d", threads)

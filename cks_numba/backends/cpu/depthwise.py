@@ -411,8 +411,12 @@ def tile_axes(n, h, w):
 
 
 def depthwise(zero, arguments):
-    """Kernel: do tasks of conv2d or conv2d_input until none is left.
+    """Kernel: do tasks of conv2d or conv2d_input until none is left::
 
+        y[n, o, c] = sum of x[n, i, c] * w[c, f]          over all (i, f) that meet o
+        dx[n, i, c] = sum of dy[n, o, c] * w[c, f]        over all (f, o) that meet i
+
+    where i = o*stride - before + f*dilation on each axis.
     A task is a block of channels, some images and a band of rows of the result. Channels that are not neighbours in
     memory, or fewer than a tile has lanes, are packed first, and the results are unpacked.
     """
@@ -531,8 +535,11 @@ def add_taps(zero, a, tap_steps, b, results, result_steps, taps, sums):
 
 
 def of_filters(zero, arguments):
-    """Kernel: do tasks of conv2d_weight until none is left.
+    """Kernel: do tasks of conv2d_weight until none is left::
 
+        dw[c, f] = sum of dy[n, o, c] * x[n, i, c]        over images n, and all (i, o) that meet f
+
+    where i = o*stride - before + f*dilation on each axis.
     A task is a block of channels and, if the sum is cut into parts, a part of the chunks. A chunk is some images and a
     band of rows of dy. The results stay in memory of their own, tap by tap, until they are complete.
     """

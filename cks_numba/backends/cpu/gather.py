@@ -391,8 +391,12 @@ def tap_offset(tap, packed, steps):
 
 
 def gather(zero, arguments):
-    """Kernel: do tasks of conv2d or conv2d_input until none is left.
+    """Kernel: do tasks of conv2d or conv2d_input until none is left::
 
+        y[n, o, c] = sum of x[n, i, k] * w[c, f, k]       over all (i, f) that meet o, and channels k
+        dx[n, i, c] = sum of dy[n, o, k] * w[k, f, c]     over all (f, o) that meet i, and channels k
+
+    where i = o*stride - before + f*dilation on each axis.
     A task is a block of tiles and some panels; a panel is the packed filters of as many channels as a tile has lanes.
     The terms are cut into chunks, so that the panels of a chunk fit into the cache. If the result has so few channels
     that most lanes would be empty (`narrow`), the lanes hold terms of one sum instead.

@@ -19,7 +19,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import njit, types
+from numba import config, njit, types
 from numba.core import cgutils
 from numba.core.lowering import Lower
 from numba.extending import intrinsic, models, register_model
@@ -41,7 +41,7 @@ L2_BYTES = 2**20 if VECTOR_BYTES == 64 else 2**19  # assumed second-level cache 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
 # Whether each load and store of the kernels is tested (see `bounds`).
-CHECKED = os.environ.get("CKS_NUMBA_CPU") == "checked"
+CHECKED = os.environ.get("CKS_NUMBA_CPU") == "checked" and not config.DISABLE_JIT
 INSIDE, SPLIT = "cks_numba_inside", "cks_numba_split"  # the names of functions of `bounds` in compiled code
 
 # Options for all compiled code: divisors are never 0, and the checked build tests the indices of arrays too.
