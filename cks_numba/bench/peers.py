@@ -210,7 +210,7 @@ def measure(case: cases.Case, present: Sequence[Peer], rounds: int, probe: Probe
 
 # --- ratios, bars and the table ------------------------------------------------------------------
 class Ratio(NamedTuple):
-    """A case in a few numbers: the time of each peer, and of ours in NCHW and with packed filters, over ours in NHWC."""
+    """A case in a few numbers: the time of each peer, and of ours in NCHW or with packed filters, over ours in NHWC."""
 
     case: cases.Case
     peers: dict[str, float]
