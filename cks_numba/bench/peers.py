@@ -191,9 +191,9 @@ def measure(case: cases.Case, present: Sequence[Peer], rounds: int, probe: Probe
     first, second = accuracy.operands(case.operator, case.shape, np.random.default_rng(0), np.float32)
     calls = {(OURS, layout): cpu.ours_call(case, first, second, layout) for layout in ("NHWC", "NCHW")}
     if is_forward(case):
-        filters = pack(second if case.operator == "conv2d" else first, operator=case.operator, groups=case.shape.groups)
-        pair = (first, filters) if case.operator == "conv2d" else (filters, second)
-        calls[PACKED, "NHWC"] = partial(accuracy.call, case.operator, case.shape, *pair, "cpu")
+        how: dict[str, Any] = {"operator": case.operator, "groups": case.shape.groups}
+        x, w = (first, pack(second, **how)) if case.operator == "conv2d" else (pack(first, **how), second)
+        calls[PACKED, "NHWC"] = lambda: accuracy.call(case.operator, case.shape, x, w, "cpu")
     for peer in present:
         for layout in peer.layouts if peer.gradients or is_forward(case) else ():
             calls[peer.name, layout] = peer.make(case, first, second, layout, threads)

@@ -130,7 +130,8 @@ def test_the_command_names_who_is_left_out_and_misses_bars_only_with_check(monke
     assert printed.count("left out, because not installed: Gone (pip install no_such_package)") == 3
     assert printed.count("MISSED") == 2 and printed.count("; without Gone)") == 3
     rows = results.read(path)
-    assert [row.contender for row in rows] == [results.OURS, results.OURS, "Here"] * 3
+    gradient = [results.OURS, results.OURS, "Here"]
+    assert [row.contender for row in rows] == [results.OURS, results.OURS, peers.PACKED, "Here", *gradient, *gradient]
     assert all(row.threads == 2 and "numba" in row.versions for row in rows)
 
 
