@@ -351,9 +351,12 @@ if hasattr(os, "register_at_fork"):
 
 def number_of_threads(operator: str, shape: ConvShape) -> int:
     """Return how many threads to use: as many as Numba is set to, or one for little work."""
-    if _multiply_adds(operator, shape) < SERIAL_BELOW:
-        return 1
-    return numba.get_num_threads()
+    return 1 if is_little(operator, shape) else numba.get_num_threads()
+
+
+def is_little(operator: str, shape: ConvShape) -> bool:
+    """Whether one thread does the work before a second one has woken up."""
+    return _multiply_adds(operator, shape) < SERIAL_BELOW
 
 
 @lru_cache(maxsize=4096)

@@ -37,6 +37,7 @@ from .compiled import (
     ceil_div,
     first_of,
     five,
+    is_little,
     number_of_threads,
     numbers_of,
     own_arguments,
@@ -145,8 +146,10 @@ def best_way(operator: str, shape: ConvShape, itemsize: int, may_be_along: bool,
         groups = plan("conv2d_weight", shape).groups
         here = sum(round_up(shape.n * group.terms, positions) * group.positions for group in groups)
         costs[way] = here * SLOWER[way] * (1 + KEEPING[way] / steps)
-        if way == "across" and operator == "conv2d":
-            costs[way] += packing
+        if way == "across":
+            tasks = shape.groups * ceil_div(lanes * itemsize, LANE_BYTES)
+            costs[way] += packing if operator == "conv2d" else 0
+            costs[way] *= 1 if is_little(operator, shape) else round_up(tasks, 2) / tasks  # two threads share them
     return min(costs, key=costs.__getitem__)
 
 
