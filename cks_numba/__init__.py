@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         conv_transpose1d,
         conv_transpose2d,
         conv_transpose3d,
+        pack,
     )
     from .operators import conv2d as conv_v2
     from .operators import conv2d_input as ks_deconv
@@ -66,6 +67,7 @@ __all__ = [
     "flops",
     "kernels",
     "ks_deconv",
+    "pack",
     "plan",
     "sk_dilated",
     "steps",
@@ -88,6 +90,7 @@ _HOMES = {  # for each public name its module, and its name there; an empty name
     "conv_v2": ("operators", "conv2d"),  # this and the next two are the paper's names
     "ks_deconv": ("operators", "conv2d_input"),
     "sk_dilated": ("operators", "conv2d_weight"),
+    "pack": ("operators", "pack"),
     "ConvShape": ("geometry", "ConvShape"),
     "plan": ("geometry", "plan"),
     "Ints": ("checks", "Ints"),

@@ -24,6 +24,7 @@ from ..buffers import (
 )
 from ..checks import Precision
 from .libraries import NumPy, library_of
+from .packed import Packed
 from .readings import Reading
 
 Found = TypeVar("Found")
@@ -45,15 +46,20 @@ class Operand(Generic[ArrayT]):
         Name of the argument, for messages.
     array : array
         The array in the caller's library and layout. `Call.check_batched` gives a single image a batch of one.
+    packed : Packed or None
+        What the backend takes in place of the array, for filters that the caller has packed.
     shape : tuple of int
         Its shape as NHWC, a filter's as OHWI; empty until `Call.check_batched` or `Call.check_filter` has seen it.
     """
 
-    __slots__ = ("array", "name", "shape")
+    __slots__ = ("array", "name", "packed", "shape")
 
-    def __init__(self, name: str, array: ArrayT) -> None:
+    def __init__(self, name: str, array: ArrayT | Packed) -> None:
         self.name: str = name
+        self.packed: Packed | None = array if isinstance(array, Packed) and name == "w" else None
         self.array: Any = array
+        if self.packed is not None:  # an array of no memory, for the checks of shapes
+            self.array = np.broadcast_to(np.zeros((), self.packed.dtype), self.packed.shape)
         self.shape: tuple[int, ...] = ()
 
 
@@ -72,6 +78,8 @@ class Call(Generic[ArrayT]):
     bias : array or None
         Added to the result.
     precision : {"float32", "tf32"}
+    operator : str
+        The operator whose filters may be packed.
 
     Raises
     ------
@@ -88,6 +96,7 @@ class Call(Generic[ArrayT]):
         *operands: Operand[ArrayT],
         bias: ArrayT | None = None,
         precision: Precision = "float32",
+        operator: str = "",
     ) -> None:
         self.layout: Layout = layout
         self.unbatched: bool = False
@@ -95,11 +104,14 @@ class Call(Generic[ArrayT]):
         self.bias: Operand[ArrayT] | None = None if bias is None else Operand("bias", bias)
         self.operands: tuple[Operand[ArrayT], ...] = operands if self.bias is None else (*operands, self.bias)
         self._ranks: dict[str, int] = {}  # number of axes as the caller gave them, for each operand with a batch
-        self._first = operands[0]
+        self._first = next(operand for operand in operands if operand.packed is None)
         self.library: NumPy
         self.library, self._first.array = library_of(self._first.name, self._first.array)
-        for operand in self.operands[1:]:
-            operand.array = self._alike(operand.name, operand.array)
+        for operand in self.operands:
+            if operand.packed is not None:
+                operand.packed.check(operator, layout, dtype_name(self._first.array))
+            elif operand is not self._first:
+                operand.array = self._alike(operand.name, operand.array)
         self.dtype: str = checks.dtypes(
             {operand.name: dtype_name(operand.array) for operand in self.operands}, self.library.to_float32
         )
@@ -207,6 +219,8 @@ class Call(Generic[ArrayT]):
     def view(self, operand: Operand[ArrayT]) -> Any:
         """Return the operand as the backend takes it: a NumPy array or a device array of Numba, channels last."""
         axes = TO_LAST[self.layout]
+        if operand.packed is not None:
+            return operand.packed.filters
         if self.strided:
             return self.library.raw(self.library.permuted(operand.array, axes))
         return self.library.raw(self.library.contiguous(operand.array, axes, self.stream))

@@ -70,7 +70,7 @@ class SpecialPath(NamedTuple):
 
 def _forget() -> None:
     """Forget all sizes that were chosen before."""
-    for function in (gather.sizes_of, gather.needed, weight.sizes_of, unpacked.pays):
+    for function in (gather.sizes_of, gather.needed, weight.sizes_of, unpacked.best_way):
         function.cache_clear()
 
 
@@ -185,7 +185,7 @@ PATHS = (
     SpecialPath(
         "filters in place",
         "filters packed for every layer",
-        ((unpacked, "SLOWER", ALL),),
+        ((unpacked, "SLOWER", {"along": ALL, "across": ALL}),),
         ("kernels",),
         {"unpacked.py": "*", "tile.py": "sums_along put_sums", "registers.py": "products_along store_sums"},
     ),

@@ -2,7 +2,8 @@
 
 Forward layers meet all of them, gradients PyTorch and JAX; a peer that is not installed is left out. Each has the
 layout of memory that is usual for it. ONNX Runtime and OpenVINO are given filters that do not change, which they
-bring into their own order once, before anything is timed; the others read the filters anew in each call.
+bring into their own order once, before anything is timed; the others read the filters anew in each call. So do we,
+but with filters that `cks_numba.pack` has packed we are timed too.
 
 A burst has calls of one contender alone. It begins with a pause, in which the threads of the contender before it
 stop to spin, and with untimed calls; the bursts of the contenders alternate. The layers are those of
@@ -23,11 +24,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..geometry import OPERATORS
+from ..operators import pack
 from . import accuracy, cases, cpu, results
 from .results import OURS, PEER, Bar, Row
 from .timing import WARM, Probe, burst, clean_rounds
 
 Call = Callable[[], Any]
+PACKED = f"{OURS}, packed"
+"""Our contender whose filters are packed before anything is timed."""
 CALLS = 5
 """Timed calls of a burst."""
 PAUSE = 0.02
@@ -186,6 +190,10 @@ def measure(case: cases.Case, present: Sequence[Peer], rounds: int, probe: Probe
     """
     first, second = accuracy.operands(case.operator, case.shape, np.random.default_rng(0), np.float32)
     calls = {(OURS, layout): cpu.ours_call(case, first, second, layout) for layout in ("NHWC", "NCHW")}
+    if is_forward(case):
+        how: dict[str, Any] = {"operator": case.operator, "groups": case.shape.groups}
+        x, w = (first, pack(second, **how)) if case.operator == "conv2d" else (pack(first, **how), second)
+        calls[PACKED, "NHWC"] = lambda: accuracy.call(case.operator, case.shape, x, w, "cpu")
     for peer in present:
         for layout in peer.layouts if peer.gradients or is_forward(case) else ():
             calls[peer.name, layout] = peer.make(case, first, second, layout, threads)
@@ -202,11 +210,12 @@ def measure(case: cases.Case, present: Sequence[Peer], rounds: int, probe: Probe
 
 # --- ratios, bars and the table ------------------------------------------------------------------
 class Ratio(NamedTuple):
-    """A case in a few numbers: the time of each peer, and of ours in NCHW, over ours in NHWC."""
+    """A case in a few numbers: the time of each peer, and of ours in NCHW or with packed filters, over ours in NHWC."""
 
     case: cases.Case
     peers: dict[str, float]
     nchw: float
+    packed: float = 0.0
 
     @property
     def best(self) -> float:
@@ -226,9 +235,10 @@ class Ratio(NamedTuple):
 def ratio_of(case: cases.Case, rows: Sequence[Row]) -> Ratio:
     """Compare the contenders of a case, each in its better layout."""
     ours = results.median_of(rows, OURS)
-    names = dict.fromkeys(row.contender for row in rows if row.contender != OURS)
+    names = dict.fromkeys(row.contender for row in rows if row.contender not in (OURS, PACKED))
     nchw = next(row.median_ms for row in rows if (row.contender, row.layout) == (OURS, "NCHW"))
-    return Ratio(case, {name: results.median_of(rows, name) / ours for name in names}, nchw / ours)
+    packed = results.median_of(rows, PACKED) / ours if is_forward(case) else 0.0
+    return Ratio(case, {name: results.median_of(rows, name) / ours for name in names}, nchw / ours, packed)
 
 
 def bars(ratios: Sequence[Ratio]) -> Iterator[Bar]:
@@ -259,8 +269,8 @@ def summary(ratios: Sequence[Ratio], about: Row, left_out: Sequence[str]) -> str
     lines = [
         f"Time over ours ({about.device}, {about.threads} threads, float32, {about.versions}{without}):",
         "",
-        f"| layers | operator | cases | best peer | {' | '.join(names)} |",
-        "|---|---|---|---|" + "---|" * len(names),
+        f"| layers | operator | cases | best peer | {' | '.join(names)} | ours, packed |",
+        "|---|---|---|---|" + "---|" * (len(names) + 1),
     ]
     kinds: dict[tuple[str, str], list[Ratio]] = {}
     for r in ratios:
@@ -271,6 +281,8 @@ def summary(ratios: Sequence[Ratio], about: Row, left_out: Sequence[str]) -> str
         for name in names:
             found = [r.peers[name] for r in here if name in r.peers]
             cells.append(f"{geometric_mean(found):.2f}" if found else "")
+        found = [r.packed for r in here if r.packed]
+        cells.append(f"{geometric_mean(found):.2f}" if found else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -304,7 +316,9 @@ def run(rounds: int, threads: int, quick: bool, check: bool, csv_file: Path | No
         raise RuntimeError(f"no case has {only!r} in it")
     cpu.prepare(threads)
     probe, rows, ratios = Probe(threads), [], []
-    print(f"{'time over ours':<64} {'ours, ms':>9} {'NCHW':>6} {' '.join(f'{p.name:>12}' for p in present)}")
+    print(
+        f"{'time over ours':<64} {'ours, ms':>9} {'NCHW':>6} {'packed':>6} {' '.join(f'{p.name:>12}' for p in present)}"
+    )
     for case in chosen:
         here = measure(case, present, rounds, probe, threads)
         rows += here
@@ -322,4 +336,4 @@ def run(rounds: int, threads: int, quick: bool, check: bool, csv_file: Path | No
 def _line(ratio: Ratio, rows: Sequence[Row], present: Sequence[Peer]) -> str:
     cells = (f"{ratio.peers[p.name]:12.2f}" if p.name in ratio.peers else f"{'-':>12}" for p in present)
     case = f"{ratio.case.operator:<13} {ratio.case.name:<50}"
-    return f"{case} {results.median_of(rows, OURS):9.3f} {ratio.nchw:6.2f} {' '.join(cells)}"
+    return f"{case} {results.median_of(rows, OURS):9.3f} {ratio.nchw:6.2f} {ratio.packed:6.2f} {' '.join(cells)}"

@@ -21,6 +21,7 @@ from .other_axes import (
     conv_transpose1d,
     conv_transpose3d,
 )
+from .packing import pack
 from .two_axes import conv2d, conv2d_input, conv2d_weight, conv_transpose2d
 
 __all__ = [
@@ -37,5 +38,6 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "pack",
     "transposed_size",
 ]

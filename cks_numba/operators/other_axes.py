@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from inspect import signature
 from typing import Any, Protocol
 
+from ..arrays.packed import Packed
 from ..backends import Backend
 from ..buffers import LAYOUTS, ArrayT, Layout
 from ..checks import Ints, Padding, Precision
@@ -35,7 +36,7 @@ class Convolution(Protocol):
     def __call__(
         self,
         x: ArrayT,
-        w: ArrayT,
+        w: ArrayT | Packed,
         bias: ArrayT | None = None,
         *,
         stride: Ints = 1,
@@ -57,7 +58,7 @@ class InputGradient(Protocol):
     def __call__(
         self,
         input_size: Sequence[int],
-        w: ArrayT,
+        w: ArrayT | Packed,
         dy: ArrayT,
         *,
         stride: Ints = 1,
@@ -101,7 +102,7 @@ class TransposedConvolution(Protocol):
     def __call__(
         self,
         x: ArrayT,
-        w: ArrayT,
+        w: ArrayT | Packed,
         bias: ArrayT | None = None,
         *,
         stride: Ints = 1,

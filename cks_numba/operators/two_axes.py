@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from .. import backends, checks
 from ..arrays.call import Call, Operand
+from ..arrays.packed import Packed
 from ..backends import Backend
 from ..buffers import LAYOUTS, ArrayT, Layout, channels_last
 from ..checks import Ints, Padding, Precision
@@ -43,7 +44,7 @@ def over(axes: int) -> Callable[[Operator], Operator]:
 @over(2)
 def conv2d(
     x: ArrayT,
-    w: ArrayT,
+    w: ArrayT | Packed,
     bias: ArrayT | None = None,
     *,
     stride: Ints = 1,
@@ -65,7 +66,7 @@ def conv2d(
     x : array (N, IH, IW, IC), or (IH, IW, IC) for one image
         float16, bfloat16 (of ml_dtypes, PyTorch or JAX), float32 or float64. Sums of 16 bits are made in float32 and
         rounded once.
-    w : array (OC, FH, FW, IC/groups)
+    w : array (OC, FH, FW, IC/groups), or what `pack` made of it
         Of the dtype of x, like all arrays here.
     bias : array (OC,), optional
         Added to the result, before that is rounded to 16 bits.
@@ -127,7 +128,7 @@ def conv2d(
     """
     # 1. check: everything, before anything is written
     x_operand, w_operand = Operand("x", x), Operand("w", w)
-    call = Call(layout, out, stream, x_operand, w_operand, bias=bias, precision=precision)
+    call = Call(layout, out, stream, x_operand, w_operand, bias=bias, precision=precision, operator="conv2d")
     call.check_batched(x_operand, X)
     call.check_filter(w_operand, W)
     groups = checks.integer("groups", groups, 1)
@@ -135,7 +136,7 @@ def conv2d(
     shape = call.fitted(fitting, shapes, (stride, padding, dilation, groups))
     call.check_bias(shape.oc)
     call.check_out(shape.y_shape)
-    backend = backends.choose(backend, call.library.on_gpu, call.dtype)
+    backend = _chosen(backend, call, shape, w_operand.packed)
     # 2. allocate
     y = call.allocate(shape.y_shape, backend)
     # 3. dispatch
@@ -146,7 +147,7 @@ def conv2d(
 @over(2)
 def conv2d_input(
     input_size: Sequence[int],
-    w: ArrayT,
+    w: ArrayT | Packed,
     dy: ArrayT,
     *,
     stride: Ints = 1,
@@ -168,7 +169,7 @@ def conv2d_input(
     ----------
     input_size : (N, IH, IW, IC), or (IH, IW, IC) for one image
         Shape of x, in the order of `layout`. Needed because `stride` sizes of x share one size of y.
-    w : array (OC, FH, FW, IC/groups)
+    w : array (OC, FH, FW, IC/groups), or what `pack` made of it
     dy : array (N, OH, OW, OC), or (OH, OW, OC)
         Gradient of y.
     stride, padding, dilation, groups, layout, backend, precision, out, stream
@@ -204,14 +205,14 @@ def conv2d_input(
     """
     # 1. check
     w_operand, dy_operand = Operand("w", w), Operand("dy", dy)
-    call = Call(layout, out, stream, w_operand, dy_operand, precision=precision)
+    call = Call(layout, out, stream, w_operand, dy_operand, precision=precision, operator="conv2d_input")
     call.check_filter(w_operand, W)
     call.check_batched(dy_operand, Y)
     groups = checks.integer("groups", groups, 1)
     shapes = {"input_size": input_size_of(call, input_size), "w": w_operand.shape, "dy": dy_operand.shape}
     shape = call.fitted(partial(fitting_input, call.shown), shapes, (stride, padding, dilation, groups))
     call.check_out(shape.x_shape)
-    backend = backends.choose(backend, call.library.on_gpu, call.dtype)
+    backend = _chosen(backend, call, shape, w_operand.packed)
     # 2. allocate
     dx = call.allocate(shape.x_shape, backend)
     # 3. dispatch
@@ -222,7 +223,7 @@ def conv2d_input(
 @over(2)
 def conv_transpose2d(
     x: ArrayT,
-    w: ArrayT,
+    w: ArrayT | Packed,
     bias: ArrayT | None = None,
     *,
     stride: Ints = 1,
@@ -241,7 +242,7 @@ def conv_transpose2d(
     Parameters
     ----------
     x : array (N, H, W, IN), or (H, W, IN) for one image
-    w : array (IN, FH, FW, OUT/groups)
+    w : array (IN, FH, FW, OUT/groups), or what `pack` made of it
         Layout "NCHW": (IN, OUT/groups, FH, FW), as in PyTorch.
     bias : array (OUT,), optional
     stride, padding, dilation, groups, layout, backend, precision, out, stream
@@ -271,7 +272,7 @@ def conv_transpose2d(
     """
     # 1. check
     x_operand, w_operand = Operand("x", x), Operand("w", w)
-    call = Call(layout, out, stream, x_operand, w_operand, bias=bias, precision=precision)
+    call = Call(layout, out, stream, x_operand, w_operand, bias=bias, precision=precision, operator="conv2d_input")
     call.check_filter(w_operand, "IN F* OUT/groups")
     call.check_batched(x_operand, "N * IN")
     groups = checks.integer("groups", groups, 1)
@@ -279,7 +280,7 @@ def conv_transpose2d(
     shape = call.fitted(fitting_transposed, shapes, (stride, padding, output_padding, dilation, groups))
     call.check_bias(shape.ic)
     call.check_out(shape.x_shape)
-    backend = backends.choose(backend, call.library.on_gpu, call.dtype)
+    backend = _chosen(backend, call, shape, w_operand.packed)
     # 2. allocate
     y = call.allocate(shape.x_shape, backend)
     # 3. dispatch
@@ -366,6 +367,20 @@ def conv2d_weight(
 
 
 # --- what the operators share ---------------------------------------------------------------------
+def _chosen(backend: Backend, call: Call[ArrayT], shape: ConvShape, packed: Packed | None) -> Backend:
+    """Return the backend to use, which is "cpu" for packed filters."""
+    if packed is not None:
+        if packed.groups != shape.groups:
+            raise ValueError(f"w is packed for groups={packed.groups}, got groups={shape.groups}")
+        if call.library.on_gpu or checks.choice("backend", backend, backends.BACKENDS) not in ("auto", "cpu"):
+            raise ValueError(
+                f'packed filters need backend="cpu" and arrays in host memory, got backend={backend!r}: '
+                "give w as an array"
+            )
+        backend = "cpu"
+    return backends.choose(backend, call.library.on_gpu, call.dtype)
+
+
 def _run(
     call: Call[ArrayT],
     backend: Backend,

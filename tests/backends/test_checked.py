@@ -24,6 +24,7 @@ checked = pytest.mark.skipif(not registers.CHECKED, reason="needs CKS_NUMBA_CPU=
 NHWC, NCHW = (0, 1, 2, 3), (0, 3, 1, 2)
 WIDE = ConvShape(n=2, ih=6, iw=5, ic=37, oc=40, fh=3, fw=3, padding=1)
 SMALL_MAP = ConvShape(n=1, ih=2, iw=2, ic=64, oc=40, fh=3, fw=3, padding=1)
+FEW_POSITIONS = ConvShape(n=2, ih=4, iw=4, ic=64, oc=64, fh=3, fw=3, padding=1)
 DEPTHWISE = ConvShape(n=2, ih=9, iw=10, ic=40, oc=40, fh=3, fw=3, padding=1, groups=40)
 FEW = ConvShape(n=2, ih=9, iw=8, ic=3, oc=40, fh=3, fw=3, padding=1)
 NARROW = ConvShape(n=2, ih=6, iw=5, ic=32, oc=3, fh=3, fw=3, padding=1)
@@ -33,7 +34,9 @@ KERNELS = {
     "gather, input": ("conv2d_input", WIDE, NHWC),
     "gather, narrow": ("conv2d", NARROW, NHWC),
     "to_channels_last": ("conv2d", WIDE, NCHW),
-    "unpacked": ("conv2d", SMALL_MAP, NHWC),
+    "along": ("conv2d", SMALL_MAP, NHWC),
+    "across": ("conv2d", FEW_POSITIONS, NHWC),
+    "across, input": ("conv2d_input", SMALL_MAP, NHWC),
     "depthwise": ("conv2d", DEPTHWISE, NHWC),
     "depthwise, input": ("conv2d_input", DEPTHWISE, NHWC),
     "depthwise, NCHW": ("conv2d", DEPTHWISE, NCHW),
@@ -90,7 +93,9 @@ ARRAYS = {  # in the order in which their addresses are taken
     "gather, input": ("source", "filters", "out"),
     "gather, narrow": ("source", "filters", "out"),
     "to_channels_last": ("source", "target"),
-    "unpacked": ("source", "filters", "out"),
+    "along": ("source", "filters", "out"),
+    "across": ("source", "filters", "out"),
+    "across, input": ("source", "filters", "out"),
     "depthwise": ("source", "filters", "out"),
     "depthwise, input": ("source", "filters", "out"),
     "depthwise, NCHW": ("source", "filters", "out"),
@@ -113,9 +118,9 @@ def test_an_array_beside_its_place(name, array, count, monkeypatch):
 
 # A line of a kernel, and another one in its place, which reads or writes outside of what is named.
 MUTANTS = [
-    ("gather", gather, "sizes.source.c\n", "sizes.source.c + size\n", "reads", "source"),
+    ("gather", gather, "c * chunk) * steps.c\n", "c * chunk) * steps.c + size\n", "reads", "source"),
     ("gather", gather, "first_b = panel + ", "first_b = panel - LANE_BYTES + ", "reads", "buffer 0 of thread"),
-    ("gather", gather, "c * chunk * steps.term\n", "c * chunk * steps.term + size\n", "reads", "filters"),
+    ("gather", gather, "c * chunk * strides.term\n", "c * chunk * strides.term + size\n", "reads", "filters"),
     ("gather", gather, "y += (g * lanes + first_lane)", "y += (g * lanes + first_lane + 1)", "writes", "out"),
     ("gather, narrow", gather, "b += here * column", "b += 99 * here * column", "reads", "buffer 0 of thread"),
     ("to_channels_last", gather, "at += row // rows", "at += 4 + row // rows", "reads", "source"),
@@ -127,8 +132,11 @@ MUTANTS = [
         "writes",
         "target",
     ),
-    ("unpacked", unpacked, "b += lane * filters.lane", "b += (lane + 1) * filters.lane", "reads", "filters"),
-    ("unpacked", unpacked, "rows[r] += column * sizes.out.w", "rows[r] += (column + 1) * sizes.out.w", "writes", "out"),
+    ("along", unpacked, "else lane * filters.lane\n", "else (lane + 1) * filters.lane\n", "reads", "filters"),
+    ("along", unpacked, "(g * lanes + lane) * sizes.out.c", "(g * lanes + lane + 1) * sizes.out.c", "writes", "out"),
+    ("across", unpacked, "else lane * filters.lane\n", "else (lane + 1) * filters.lane\n", "reads", "filters"),
+    ("across, input", unpacked, "else lane * filters.lane\n", "else (lane + 1) * filters.lane\n", "reads", "filters"),
+    ("across, input", unpacked, "nowhere = kept", "nowhere = 8 + kept", "reads", "buffer 1 of thread"),
     (
         "depthwise",
         depthwise,
@@ -181,10 +189,10 @@ def test_a_wrong_line_is_found(name, module, old, new, does, array, tmp_path, mo
 
 @checked
 def test_an_index_outside_of_an_array_in_scratch_memory(tmp_path, monkeypatch):
-    made = mutant(unpacked, "found[2 * count] = at + j", "found[99999 + count] = at + j", tmp_path, monkeypatch)
+    made = mutant(unpacked, "found[2 * count], ", "found[99999 + count], ", tmp_path, monkeypatch)
     monkeypatch.setattr(cpu, "unpacked", made)
-    assert message(run, "unpacked") == (
-        "CPU kernel unpacked: an index is outside of an array of addresses in its scratch memory"
+    assert message(run, "along") == (
+        "CPU kernel along: an index is outside of an array of addresses in its scratch memory"
     )
 
 

@@ -29,7 +29,7 @@ import cks_numba as cks
 from cks_numba import plan_table
 from cks_numba.backends import cpu
 from cks_numba.backends.cpu import bounds, compiled, depthwise, few, gather, registers, threads, tile, unpacked, weight
-from cks_numba.geometry import OPERATORS, ConvShape
+from cks_numba.geometry import OPERATORS, ConvShape, plan
 
 DTYPES = ("float32", "float64")
 OUTSIDE, GUARD = -12345.0, 4096  # guard value that no result has; number of them before and after
@@ -145,6 +145,7 @@ SIZES = (
 )
 SMALL = {"as they are": (), "small": (3000, 9000, 20, 5000, 20, 5000, 3000, 30_000, 20, 1, 0)}
 SMALL["least"] = (1,) * 11
+WAYS, OF_EACH = ("along", "across"), ("CHUNK_BYTES", "SLOWER")  # kernels of `unpacked`, and sizes that each has
 
 
 @pytest.fixture(params=SMALL)
@@ -154,8 +155,9 @@ def sizes(request, monkeypatch):
         monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
     for panel in SMALL[request.param][:1]:
         monkeypatch.setattr(gather, "PANEL_BYTES", {"conv2d": panel, "conv2d_input": panel + 500})
-    for name, value in zip(SIZES, SMALL[request.param][1:], strict=False):
-        monkeypatch.setattr(*name, value)
+    for (module, name), value in zip(SIZES, SMALL[request.param][1:], strict=False):
+        each = module is unpacked and name in OF_EACH
+        monkeypatch.setattr(module, name, dict.fromkeys(WAYS, value) if each else value)
     forget_sizes()
     yield request.param
     forget_sizes()
@@ -164,7 +166,7 @@ def sizes(request, monkeypatch):
 def forget_sizes():
     for module in (gather, weight, depthwise, unpacked):
         module.sizes_of.cache_clear()
-    unpacked.pays.cache_clear()
+    unpacked.best_way.cache_clear()
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -266,7 +268,7 @@ def test_a_layer_of_one_axis_or_three_is_compiled(name, operator, monkeypatch):
 # --- the arguments of a kernel -------------------------------------------------------------------
 RECORDS = (
     *(gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightSizes, few.FewSizes, compiled.TableRow),
-    *(depthwise.DepthwiseSizes, depthwise.BandRow, unpacked.UnpackedSizes),
+    *(depthwise.DepthwiseSizes, depthwise.BandRow, unpacked.UnpackedSizes, unpacked.TapRow),
 )
 
 
@@ -428,11 +430,11 @@ def test_results_past_the_caches(monkeypatch):
 
 # --- few positions -------------------------------------------------------------------------------
 def unpacked_shapes(count):
-    """Yield layers whose terms are whole vectors, with few positions and any groups, steps and padding."""
+    """Yield layers whose input channels are whole vectors, with few positions and any groups, steps and padding."""
     rng = random.Random(2)
     while count:
         lanes = registers.VECTOR_BYTES // 4
-        groups, ic, oc = rng.choice((1, 1, 2, 3)), lanes * rng.randint(1, 3), rng.choice((1, 2, 9, 17, 30))
+        groups, ic, oc = rng.choice((1, 1, 2, 3)), lanes * rng.randint(1, 3), rng.choice((1, 2, 9, 17, 30, 45))
         sizes = dict(n=rng.randint(1, 3), ih=rng.randint(1, 6), iw=rng.randint(1, 6), ic=ic * groups, oc=oc * groups)
         steps = dict(stride=(rng.randint(1, 3), rng.randint(1, 3)), dilation=rng.choice((1, 1, 2, (1, 3))))
         padding = ((rng.randint(0, 3), rng.randint(0, 4)), (rng.randint(0, 3), rng.randint(0, 3)))
@@ -445,59 +447,80 @@ def unpacked_shapes(count):
         count -= 1
 
 
+NOT_PACKED = (("conv2d", "along"), ("conv2d", "across"), ("conv2d_input", "across"))
+
+
+@pytest.fixture(params=NOT_PACKED, ids="-".join)
+def not_packed(request, monkeypatch):
+    """An operator, all of whose layers go to one of the kernels that pack no filters, if they may."""
+    operator, way = request.param
+    monkeypatch.setattr(unpacked, "SLOWER", {other: -1 if other == way else 1e9 for other in WAYS})
+    forget_sizes()
+    yield operator, way
+    forget_sizes()
+
+
+def way_of(operator, shape, first, second):
+    """The way of a call that is given its two arrays in the operator's order."""
+    return unpacked.way_of(operator, shape, *((first, second) if operator == "conv2d" else (second, first)))
+
+
 @pytest.mark.parametrize("chunk", [1, 2048])
-def test_filters_that_are_not_packed(chunk, monkeypatch):
-    """Inputs may run along any axis and backwards, as long as the terms of a tap lie side by side in w."""
-    monkeypatch.setattr(unpacked, "SLOWER", 0)
-    monkeypatch.setattr(unpacked, "CHUNK_BYTES", chunk)
+def test_filters_that_are_not_packed(chunk, not_packed, monkeypatch):
+    """Inputs may run along any axis and backwards; `along` needs the terms of a tap side by side in w."""
+    operator, way = not_packed
+    monkeypatch.setitem(unpacked.CHUNK_BYTES, way, chunk)
     monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
-    forget_sizes()
     layouts = (NHWC, 1), (NCHW, 1), (NHWC, -2), ((3, 1, 2, 0), -1)
-    w_layouts = (NHWC, 1), ((2, 1, 0, 3), 1)
-    rng, used = random.Random(3), set()
+    w_layouts = ((NHWC, 1), ((2, 1, 0, 3), 1)) if way == "along" else layouts
+    rng, used = random.Random(3), Counter()
     for k, shape in enumerate(unpacked_shapes(40)):
-        layout = [rng.choice(layouts), rng.choice(w_layouts), rng.choice(layouts)]
-        x, w = (placed(a, *how) for a, how in zip(operands("conv2d", shape), layout[:2], strict=True))
-        used.add(unpacked.fits(shape, x, w))
-        check("conv2d", shape, layout, dtypes=(DTYPES[k % 2],))
-    forget_sizes()
-    assert used == {True}
+        of_source, of_w = rng.choice(layouts), rng.choice(w_layouts)
+        layout = [*((of_source, of_w) if operator == "conv2d" else (of_w, of_source)), rng.choice(layouts)]
+        pair = [placed(a, *how) for a, how in zip(operands(operator, shape), layout[:2], strict=True)]
+        used[way_of(operator, shape, *pair)] += 1
+        check(operator, shape, layout, dtypes=(DTYPES[k % 2],))
+    assert used[way] >= (35 if way == "along" else 20), used  # others have no products, or few channels
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_filters_that_are_not_packed_over_any_axes(axes, dtype, monkeypatch):
-    monkeypatch.setattr(unpacked, "SLOWER", 0)
-    forget_sizes()
+def test_filters_that_are_not_packed_over_any_axes(axes, dtype, not_packed):
+    operator, way = not_packed
     rng, seen = random.Random(axes), set()
     for seed in range(60):
         drawn = random_shape(rng, size=6, axes=axes)
         groups, lanes = drawn.groups, 64 // np.dtype(dtype).itemsize  # the terms are whole vectors on every CPU
+        oc = 40 * groups if way == "across" else drawn.oc
         keys = {name: getattr(drawn, name) for name in ("stride", "padding", "dilation", "groups")}
-        x_shape, w_shape = (*drawn.x_shape[:-1], lanes * groups), (*drawn.w_shape[:-1], lanes)
+        x_shape, w_shape = (*drawn.x_shape[:-1], lanes * groups), (oc, *drawn.w_shape[1:-1], lanes)
         shape = ConvShape.of(x_shape, w_shape, **keys)
-        x, w, out = integers("conv2d", shape, dtype, seed)
-        seen.add(unpacked.fits(shape, x, w))
-        cpu.run("conv2d", shape, x, w, out)
-        np.testing.assert_array_equal(out, brute_force("conv2d", shape, x, w), err_msg=f"{shape} {groups}")
-    forget_sizes()
-    assert seen == {True}
+        first, second, out = integers(operator, shape, dtype, seed)
+        if plan(operator, shape).useful:
+            seen.add(way_of(operator, shape, first, second))
+        cpu.run(operator, shape, first, second, out)
+        np.testing.assert_array_equal(out, brute_force(operator, shape, first, second), err_msg=f"{shape} {groups}")
+    assert seen == {way}
 
 
 def test_which_filters_are_not_packed():
     """Those that few positions meet, in small groups; large sources in NCHW, which would be copied, do not count."""
 
-    def fits(order=NHWC, w_order=NHWC, **sizes):
+    def way(order=NHWC, w_order=NHWC, operator="conv2d", **sizes):
         shape = ConvShape(**{**dict(n=1, ih=4, iw=4, ic=512, oc=8, fh=3, fw=3, padding=1), **sizes})
-        x, w = np.empty(shape.x_shape, np.float32), np.empty(shape.w_shape, np.float32)
-        return unpacked.fits(shape, placed(x, order, 1), placed(w, w_order, 1))
+        pair = [np.empty(size, np.float32) for _, size in shape.arrays(operator)[:2]]
+        orders = (order, w_order) if operator == "conv2d" else (w_order, order)
+        return way_of(operator, shape, *(placed(a, one, 1) for a, one in zip(pair, orders, strict=True)))
 
-    assert fits() and fits(ih=2, iw=2) and fits(order=NCHW) and fits(groups=4, ic=1024)
-    assert not fits(w_order=NCHW) and not fits(ic=509)
-    assert (
-        not fits(n=16) and not fits(ih=14, iw=14) and not fits(ic=16) and not fits(ih=90, iw=90, stride=30, order=NCHW)
-    )
-    assert fits(ih=90, iw=90, stride=30)
+    found = way(), way(ih=2, iw=2), way(order=NCHW), way(groups=4, ic=1024), way(ih=90, iw=90, stride=30)
+    assert found == ("along",) * 5
+    many = dict(ih=14, iw=14), dict(ic=16), dict(n=16), dict(ih=90, iw=90, stride=30, order=NCHW)
+    assert [way(**sizes) for sizes in ({"w_order": NCHW}, {"ic": 509}, *many)] == [""] * 6
+    assert way(ih=7, iw=7, oc=512) == way(ih=4, iw=4, oc=64, n=2) == way(oc=64, w_order=NCHW) == "across"
+    transposed = dict(operator="conv2d_input", ih=8, iw=8, ic=256, oc=512, fh=4, fw=4, stride=2)
+    changes = {}, {"ic": 100}, {"order": NCHW}, {"w_order": NCHW}
+    assert [way(**{**transposed, **change}) for change in changes] == ["across"] * 4
+    assert [way(**{**transposed, **change}) for change in ({"n": 4}, {"ic": 7}, {"ih": 32, "iw": 32})] == [""] * 3
 
 
 # --- depthwise -----------------------------------------------------------------------------------
@@ -603,7 +626,10 @@ def sweep_on_threads():
     each_alone = ConvShape(n=9, ih=20, iw=19, ic=70, oc=70, fh=3, fw=5, padding=2, groups=70)
     one_image = ConvShape(n=1, ih=33, iw=29, ic=70, oc=70, fh=5, fw=3, padding=2, groups=70)
     few_positions = ConvShape(n=1, ih=4, iw=3, ic=256, oc=150, fh=3, fw=3, padding=1)
-    assert unpacked.pays(few_positions, 4)
+    some_positions = ConvShape(n=1, ih=7, iw=7, ic=256, oc=120, fh=3, fw=3, padding=1)
+    assert unpacked.best_way("conv2d", few_positions, 4, True) == "along"
+    assert unpacked.best_way("conv2d", some_positions, 4, True) == "across"
+    assert unpacked.best_way("conv2d_input", few_positions, 4, False) == "across"
     two_axes = large, few_channels, in_parts, each_alone, one_image
     volumes = [
         layer((2, 7, 12, 11, 40), (33, 3, 3, 3, 40), stride=2, padding=1),
@@ -615,7 +641,11 @@ def sweep_on_threads():
         layer((2, 5000, 1), (40, 9, 1)),
         layer((1, 9000, 40), (40, 5, 1), padding=2, groups=40),
     ]
-    layers = *product((*two_axes, *volumes, *signals), (0, 1)), (few_positions, 0)  # in both layouts
+    layers = (
+        *product((*two_axes, *volumes, *signals), (0, 1)),
+        (few_positions, 0),
+        (some_positions, 0),
+    )  # in both layouts
     found = {}
     for number in (1, 2, 3, 3, 2, 3):
         numba.set_num_threads(number)

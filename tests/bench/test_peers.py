@@ -64,7 +64,7 @@ def test_a_transposed_layer_runs_conv2d_input_forward():
 def made(source="dense", operator="conv2d", shape=TINY, ours=2.0, nchw=2.1, **times):
     """Rows of a case, in milliseconds, and their ratio."""
     case = cases.Case(source, operator, shape)
-    milliseconds = {(results.OURS, "NHWC"): ours, (results.OURS, "NCHW"): nchw}
+    milliseconds = {(results.OURS, "NHWC"): ours, (results.OURS, "NCHW"): nchw, (peers.PACKED, "NHWC"): 0.95 * ours}
     milliseconds |= {(name, layout): ms for name, of in times.items() for layout, ms in of.items()}
     return [results.row_of(case, *key, [ms / 1e3]) for key, ms in milliseconds.items()], case
 
@@ -73,9 +73,11 @@ def test_the_best_peer_in_its_better_layout_counts():
     rows, case = made(PyTorch={"NHWC": 3.0, "NCHW": 2.0}, JAX={"NHWC": 1.5})
     ratio = peers.ratio_of(case, rows)
     assert ratio.peers == {"PyTorch": 1.0, "JAX": 0.75} and (ratio.best, ratio.nchw) == (0.75, 1.05)
-    assert ratio.kind == "one image"
+    assert ratio.kind == "one image" and ratio.packed == 0.95
     text = peers.summary([ratio], replace(rows[0], threads=2), ["OpenVINO"])
-    assert "| one image | `conv2d` | 1 | 0.75 (0.75-0.75) | 1.00 | 0.75 |" in text and "; without OpenVINO)" in text
+    assert (
+        "| one image | `conv2d` | 1 | 0.75 (0.75-0.75) | 1.00 | 0.75 | 0.95 |" in text and "; without OpenVINO)" in text
+    )
 
 
 def test_bars_are_of_the_kinds_that_were_timed():
@@ -128,7 +130,8 @@ def test_the_command_names_who_is_left_out_and_misses_bars_only_with_check(monke
     assert printed.count("left out, because not installed: Gone (pip install no_such_package)") == 3
     assert printed.count("MISSED") == 2 and printed.count("; without Gone)") == 3
     rows = results.read(path)
-    assert [row.contender for row in rows] == [results.OURS, results.OURS, "Here"] * 3
+    gradient = [results.OURS, results.OURS, "Here"]
+    assert [row.contender for row in rows] == [results.OURS, results.OURS, peers.PACKED, "Here", *gradient, *gradient]
     assert all(row.threads == 2 and "numba" in row.versions for row in rows)
 
 

@@ -1,10 +1,10 @@
 """The operators on a CPU: the plan's groups as one grouped GEMM, compiled by Numba.
 
 `plain` is the version for reading, in plain NumPy. In the compiled version `tile` has the inner loop, and a table of
-what it multiplies for each operator. `gather` (conv2d and conv2d_input), `weight` (conv2d_weight), `unpacked` (conv2d
+what it multiplies for each operator. `gather` (conv2d and conv2d_input), `weight` (conv2d_weight), `unpacked` (`gather`
 with few positions) and `few` (conv2d_weight with few channels) are built on it; `depthwise` has a loop of its own, for
-layers with a filter for each channel. `threads` share the tasks. The environment variable CKS_NUMBA_CPU=numpy selects
-`plain`, which also takes over if Numba cannot compile.
+layers with a filter for each channel. `packed` has filters that are packed once for many calls. `threads` share the
+tasks. The environment variable CKS_NUMBA_CPU=numpy selects `plain`, which also takes over if Numba cannot compile.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from numba.core.errors import NumbaError
 
 from ... import checks
 from ...geometry import ConvShape
-from . import bounds, depthwise, gather, plain, registers, unpacked, weight
+from . import bounds, depthwise, gather, packed, plain, registers, unpacked, weight
 
 Array = np.ndarray[Any, Any]
+Operand = Array | packed.PackedFilters
 _CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU", "numba"), ("numba", "numpy", "checked"))
 COMPILED = _CHOICE != "numpy" and not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 
-def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array) -> None:
+def run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: Array) -> None:
     """Run an operator on arrays of any strides, channels last, with one, two or three spatial axes.
 
     Parameters
@@ -35,7 +36,7 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
     shape : ConvShape
         With at least one image.
     first, second : numpy.ndarray
-        (x, w), (w, dy) or (x, dy), in the order of the operators above; of one dtype, aligned.
+        (x, w), (w, dy) or (x, dy), in the order of the operators above; of one dtype, aligned. w may be packed.
     out : numpy.ndarray
         y, dx or dw; every element is written.
 
@@ -47,6 +48,11 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
     >>> y.ravel()
     array([4., 4., 4., 4.])
     """
+    panels = None
+    if isinstance(first, packed.PackedFilters):
+        first, panels = first
+    if isinstance(second, packed.PackedFilters):
+        second, panels = second
     if not COMPILED:
         plain.run(operator, shape, first, second, out)
         return
@@ -57,12 +63,14 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
             depthwise.run(operator, shape, first, second, out)
         elif operator == "conv2d_weight":
             weight.run(shape, first, second, out)
-        elif operator == "conv2d" and unpacked.fits(shape, first, second):
-            unpacked.run(shape, first, second, out)
-        elif operator == "conv2d":
-            gather.run(operator, shape, first, second, out)
         else:
-            gather.run(operator, shape, second, first, out)
+            source, w = (first, second) if operator == "conv2d" else (second, first)
+            way = unpacked.way_of(operator, shape, source, w, panels is not None)
+            w = w if panels is None or way == "along" else panels
+            if way:
+                unpacked.run(way, operator, shape, source, w, out)
+            else:
+                gather.run(operator, shape, source, w, out)
     except NumbaError as error:  # raised by the compiler, so nothing has been written
         warnings.warn(f"Numba cannot compile the CPU kernels, NumPy takes over: {error}", RuntimeWarning, stacklevel=2)
         plain.run(operator, shape, first, second, out)

@@ -389,9 +389,12 @@ if hasattr(os, "register_at_fork"):
 
 def number_of_threads(operator: str, shape: ConvShape) -> int:
     """Return how many threads to use: one for little work, else as many as Numba is set to."""
-    if _multiply_adds(operator, shape) < SERIAL_BELOW:
-        return 1
-    return affordable(threads_of_numba())
+    return 1 if is_little(operator, shape) else affordable(threads_of_numba())
+
+
+def is_little(operator: str, shape: ConvShape) -> bool:
+    """Whether one thread does the work before a second one has woken up."""
+    return _multiply_adds(operator, shape) < SERIAL_BELOW
 
 
 def threads_of_numba() -> int:

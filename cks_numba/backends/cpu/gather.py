@@ -38,6 +38,7 @@ from .compiled import (
     table_of,
     with_three_axes,
 )
+from .packed import AXES, NARROW, FilterSteps, filter_steps
 from .registers import (
     L2_BYTES,
     LANE_BYTES,
@@ -59,7 +60,6 @@ from .tile import LINE_BYTES, copy_part, pack, put, put_sums, sum_of_products, s
 PANEL_BYTES = {"conv2d": L2_BYTES // 2, "conv2d_input": 3 * L2_BYTES // 8}
 PANELS_BYTES = 5 * L2_BYTES // 8
 STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.
-NARROW = 4  # With at most so many channels of the result, the lanes of a tile hold terms of one sum.
 AHEAD = 16  # Number of terms from the one that is being packed to the one that is fetched into the cache.
 COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
 COPY_COLUMNS = 1024  # A thread copies so many columns of a row at a time.
@@ -67,17 +67,6 @@ sum_of_products_along = sums_along(TILE_ROWS)
 
 
 # --- what the kernels are given ------------------------------------------------------------------
-class FilterSteps(NamedTuple):
-    """Bytes from an element of w to the next one along each axis, and to the next channel group."""
-
-    lane: int
-    term: int
-    d: int
-    h: int
-    w: int
-    channel_group: int
-
-
 class GatherAddresses(NamedTuple):
     """The addresses of the first elements of the arrays."""
 
@@ -99,6 +88,7 @@ class GatherSizes(NamedTuple):
     tiles_together: int
     chunk: int
     narrow: int
+    ready: int
     streams: int
     source: Steps
     out: Steps
@@ -219,16 +209,18 @@ def sizes_of(
 
     The band is a part of the layer's first spatial axis: its first index, and the past-the-last one.
     """
-    source, w, out = five(source), five(w), five(out)
+    ready = len(w) == AXES
+    source, out = five(source), five(out)
     classes = _classes(operator, shape, band)
     groups = [group for members in classes.values() for group in members]
     blocks = [ceil_div(images * group.positions, TILE_ROWS) for group in groups]
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
-    lane_step, term_step = (w[0], w[4]) if operator == "conv2d" else (w[4], w[0])
     taps = max(prod(axis.number for axis in axes) for axes in classes)
     column_bytes = taps * terms * source[4]  # packed filters of one lane
-    narrow = lanes <= NARROW and terms * source[4] % VECTOR_BYTES == 0 and lanes * column_bytes <= PANELS_BYTES
+    narrow = (
+        not ready and lanes <= NARROW and terms * source[4] % VECTOR_BYTES == 0 and lanes * column_bytes <= PANELS_BYTES
+    )
     term_bytes = max(1, taps) * LANE_BYTES  # one term of a panel
     panels = ceil_div(lanes * source[4], LANE_BYTES)
     chunk = terms if narrow else even_part(terms, PANEL_BYTES[operator] // term_bytes)
@@ -255,12 +247,13 @@ def sizes_of(
         tiles_together=tiles_together,
         chunk=chunk,
         narrow=narrow,
+        ready=ready,
         streams=streams,
         source=Steps(*source),
         out=Steps(*out),
-        filters=FilterSteps(lane=lane_step, term=term_step, d=w[1], h=w[2], w=w[3], channel_group=oc * w[0]),
+        filters=filter_steps(operator, w, oc, source[4]),
     )
-    packed_bytes = lanes * column_bytes if narrow else together * chunk * term_bytes
+    packed_bytes = 0 if ready else lanes * column_bytes if narrow else together * chunk * term_bytes
     return Sizes(sizes, arguments_of(GatherAddresses, sizes), SCRATCH_HEAD + packed_bytes, table)
 
 
@@ -322,32 +315,31 @@ def reach(runs: Iterable[Run], index: str) -> tuple[int, int]:
 
 # --- the kernels ---------------------------------------------------------------------------------
 @helper
-def place_rows(axes, place, count, source_steps, out_steps, source_rows, out_rows):
-    """Write the addresses of `count` rows of a tile, the positions (n, kd, kh, kw) of a group from `place` on.
+def jumps(counts, n, d, h, w):
+    """Bytes from a position (n, kd, kh, kw) to the next one: of the same row, of the same depth, image, and any."""
+    return w, h - counts[2] * w, d - counts[1] * h, n - counts[0] * d
 
-    Returns the place after them. The other rows of the tile repeat the last one.
+
+@helper
+def place_rows(counts, place, count, source_jumps, out_jumps, source_rows, out_rows):
+    """Write the addresses of `count` rows of a tile, the positions of a group from `place` on.
+
+    A place is a position (kd, kh, kw), and its addresses in the source and in the result. Returns the one after the
+    rows. The other rows of the tile repeat the last one.
     """
-    d, h, w = axes
-    n, kd, kh, kw = place
-    source_h, source_w = h.third_fixed * source_steps.h, w.third_fixed * source_steps.w
-    out_h, out_w = h.fixed_step * out_steps.h, w.fixed_step * out_steps.w
-    source_plane = n * source_steps.n + kd * d.third_fixed * source_steps.d
-    out_plane = n * out_steps.n + kd * d.fixed_step * out_steps.d
+    kd, kh, kw, source, out = place
     for r in range(TILE_ROWS):
         if r < count:
-            source_at = source_plane + kh * source_h + kw * source_w
-            out_at = out_plane + kh * out_h + kw * out_w
-            kw += 1
-            if kw == w.count:
-                kw, kh = 0, kh + 1
-                if kh == h.count:
-                    kh, kd = 0, kd + 1
-                    if kd == d.count:
-                        kd, n = 0, n + 1
-                    source_plane = n * source_steps.n + kd * d.third_fixed * source_steps.d
-                    out_plane = n * out_steps.n + kd * d.fixed_step * out_steps.d
-        source_rows[r], out_rows[r] = source_at, out_at
-    return n, kd, kh, kw
+            at, to = source, out
+            kw, source, out = kw + 1, source + source_jumps[0], out + out_jumps[0]
+            if kw == counts[2]:
+                kw, kh, source, out = 0, kh + 1, source + source_jumps[1], out + out_jumps[1]
+                if kh == counts[1]:
+                    kh, kd, source, out = 0, kd + 1, source + source_jumps[2], out + out_jumps[2]
+                    if kd == counts[0]:
+                        kd, source, out = 0, source + source_jumps[3], out + out_jumps[3]
+        source_rows[r], out_rows[r] = at, to
+    return kd, kh, kw, source, out
 
 
 @helper
@@ -431,7 +423,7 @@ def gather(zero, arguments):
         last_lane = min(first_lane + together * width, lanes)
         for c in range(chunks):
             count = min(chunk, terms - c * chunk)
-            group, next_block, place = -1, 0, (0, 0, 0, 0)
+            group, next_block, place = -1, 0, (0, 0, 0, 0, 0)
             for number in range(block * tiles_together, min(tiles, (block + 1) * tiles_together)):
                 # 2. a new group: what its tiles share, and its filters
                 if number >= next_block:
@@ -440,39 +432,56 @@ def gather(zero, arguments):
                         next_block = record(sizes.table, group + 1, GatherRow).first_block
                     line = record(sizes.table, group, GatherRow)
                     d, h, w = line.d, line.h, line.w
-                    per_depth = h.count * w.count
-                    per_image = d.count * per_depth
+                    counts = d.count, h.count, w.count
+                    per_image = d.count * h.count * w.count
                     row = (number - line.first_block) * TILE_ROWS
-                    place = row // per_image, row // per_depth % d.count, row % per_depth // w.count, row % w.count
                     row_end = sizes.images * per_image
-                    a = addresses.source + first_of((d.third, h.third, w.third), sizes.source)
-                    a += (g * terms + c * chunk) * sizes.source.c
-                    y = addresses.out + first_of((d.fixed, h.fixed, w.fixed), sizes.out)
-                    y += (g * lanes + first_lane) * sizes.out.c
-                    column = packed_count(line.packed) * count * unit  # bytes of one panel, or of one lane
-                    first_b = panel + line.packed.first * count * unit
+                    n, kd = row // per_image, row // (h.count * w.count) % d.count
+                    kh, kw = row // w.count % h.count, row % w.count
+                    steps = sizes.source
+                    by = d.third_fixed * steps.d, h.third_fixed * steps.h, w.third_fixed * steps.w
+                    source_jumps = jumps(counts, steps.n, by[0], by[1], by[2])
+                    first_row = n * steps.n + kd * by[0] + kh * by[1] + kw * by[2]
+                    a = addresses.source + first_of((d.third, h.third, w.third), steps)
+                    a += (g * terms + c * chunk) * steps.c
+                    steps = sizes.out
+                    by = d.fixed_step * steps.d, h.fixed_step * steps.h, w.fixed_step * steps.w
+                    out_jumps = jumps(counts, steps.n, by[0], by[1], by[2])
+                    y = addresses.out + first_of((d.fixed, h.fixed, w.fixed), steps)
+                    y += (g * lanes + first_lane) * steps.c
+                    y += n * steps.n + kd * by[0] + kh * by[1] + kw * by[2]
+                    place = kd, kh, kw, first_row, y
+                    strides = sizes.filters
+                    at = addresses.filters + g * strides.channel_group + c * chunk * strides.term
                     a_d, a_h = d.third_term * sizes.source.d, h.third_term * sizes.source.h
-                    a_w, b_w = w.third_term * sizes.source.w, count * unit
-                    b_h = line.packed.w.number * b_w
-                    b_d = line.packed.h.number * b_h
+                    a_w = w.third_term * sizes.source.w
+                    if sizes.ready:
+                        column = strides.panel
+                        first_b = at + first_lane // width * column
+                        first_b += d.summed * strides.d + h.summed * strides.h + w.summed * strides.w
+                        b_w, b_h = w.summed_step * strides.w, h.summed_step * strides.h
+                        b_d = d.summed_step * strides.d
+                    else:
+                        column = packed_count(line.packed) * count * unit  # bytes of one panel, or of one lane
+                        first_b = panel + line.packed.first * count * unit
+                        b_w = count * unit
+                        b_h = line.packed.w.number * b_w
+                        b_d = line.packed.h.number * b_h
                     loops = (d.terms, h.terms, w.terms, count)
-                    if a_w == count * size:  # neighbouring taps lie side by side in both: one longer loop
+                    if a_w == count * size and b_w == count * unit:  # neighbouring taps lie side by side: a longer loop
                         loops = (d.terms, h.terms, min(w.terms, 1), w.terms * count)
                     key = (which * chunks + c) * groups + line.packed.number
-                    if packed != key:
-                        packed, steps = key, sizes.filters
-                        at = addresses.filters + g * steps.channel_group
-                        at += first_lane * steps.lane + c * chunk * steps.term
+                    if packed != key and not sizes.ready:
+                        packed = key
+                        at += first_lane * strides.lane
                         if narrow:
-                            pack_columns(zero, panel, at, steps, line.packed, count, last_lane - first_lane)
+                            pack_columns(zero, panel, at, strides, line.packed, count, last_lane - first_lane)
                         else:
-                            pack_panels(zero, panel, at, steps, line.packed, count, last_lane - first_lane)
+                            pack_panels(zero, panel, at, strides, line.packed, count, last_lane - first_lane)
                 # 3. the addresses of the rows of a tile
                 rows = min(TILE_ROWS, row_end - row)
                 row += rows
-                place = place_rows((d, h, w), place, rows, sizes.source, sizes.out, source_rows, out_rows)
-                for r in range(TILE_ROWS):
-                    out_rows[r] += y
+                place = place_rows(counts, place, rows, source_jumps, out_jumps, source_rows, out_rows)
                 # 4. the tile, for each panel
                 b = first_b
                 for lane in range(first_lane, last_lane, TILE_VECTORS if narrow else width):

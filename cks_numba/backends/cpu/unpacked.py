@@ -1,14 +1,18 @@
-"""conv2d with few positions on the CPU: the filters are read once, where they are.
+"""conv2d and conv2d_input with few positions on the CPU: the filters are read once, in the order in which they are.
 
-To pack filters costs more than to use them, if only few windows meet them. The terms of a tap lie side by side in w
-and in x, so the lanes of a tile hold neighbouring terms of one sum. Its rows are two positions, its vectors channels of
-the result::
+To pack filters costs more than to use them, if only few windows meet them, and small groups would leave the rows of
+tiles empty. There are two kinds of tiles::
 
-    tile[r, v, l] += x[position r, k + l] * w[channel v, k + l]        for the terms k of a tap, in whole vectors
+    along     tile[r, v, l] += x[position r, k + l] * w[channel v, k + l]       for the terms k of a tap, in vectors
+    across    tile[r, l] += source[position r, k] * w[k, channel l]             for the terms k of a tap
+
+Along is for conv2d: the terms of a tap lie side by side in w, so lanes hold neighbouring terms of one sum, which are
+added up in the end; a tile has two positions. Across is the tile of `sum_of_products`. The channels of conv2d_input lie
+side by side in w; those of conv2d are brought into that order, a chunk at a time.
 
 The taps are outermost, and each meets the positions that have it: those are the groups of conv2d_weight's plan. So
 a chunk of filters is read from memory once, and meets all of its positions in the first-level cache; between taps, the
-tiles are kept in memory. In the end their lanes are added up.
+tiles are kept in memory.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import carray
 
-from ...geometry import ConvShape, plan
+from ...geometry import ConvShape, Group, Run, plan
 from .compiled import (
     NEXT_TASK,
     SCRATCH_HEAD,
@@ -28,21 +32,23 @@ from .compiled import (
     Sizes,
     Steps,
     Strides,
-    TableRow,
     address_of,
     arguments_of,
     ceil_div,
+    first_of,
     five,
+    is_little,
     number_of_threads,
+    numbers_of,
     own_arguments,
     own_scratch,
     record,
     round_up,
     start,
-    table_of,
     with_three_axes,
 )
-from .gather import COPY_BYTES, FilterSteps, GatherAddresses
+from .gather import COPY_BYTES, GatherAddresses
+from .packed import AXES, FilterSteps, filter_steps
 from .registers import (
     L2_BYTES,
     LANE_BYTES,
@@ -53,25 +59,44 @@ from .registers import (
     addresses_in,
     after,
     bytes_of,
+    fetch,
+    fill_vector,
     helper,
     integers_at,
     next_number,
     store,
     zeros,
 )
-from .tile import LINE_BYTES, WRITE, put_sums, sums_along
+from .tile import LINE_BYTES, WRITE, copy_part, pack, put, put_sums, sum_of_products, sums_along
 
-SLOWER = 1.5  # A product takes so many times as long as in a tile that reads packed filters.
-KEEPING = 8  # To keep a tile between taps takes as long as so many vectors of terms.
-PACKING = 8  # To pack a filter takes as long as its products for so many positions.
-PAIR, HALF = 2, TILE_ROWS // 2  # Positions of a tile, and rows of vectors for each of them.
-CHANNELS = HALF * TILE_VECTORS  # Channels of a tile.
-KEPT_BYTES = HALF * LANE_BYTES  # The sums of a position that are kept between taps.
-CHUNK_BYTES = 2048  # So many terms at a time: for all channels of a tile they stay in the first-level cache.
+# A product takes so many times as long as with packed filters, and to keep a tile between taps takes as long as so many
+# steps of a sum.
+SLOWER = {"along": 1.5, "across": 1.25}
+KEEPING = {"along": 8, "across": 4}
+PACKING = {"conv2d": 8, "conv2d_input": 4}  # To pack a filter takes as long as its products for so many positions.
+AHEAD = 8  # Number of terms from the one that is being copied to the one that is fetched into the cache.
+PAIR = 2  # Positions of a tile along the terms.
+CHANNELS = TILE_ROWS // PAIR * TILE_VECTORS  # Channels of such a tile.
+CHUNK_BYTES = {"along": 2048, "across": 512}  # So many terms at a time stay in the first-level cache for all channels.
+
+
+# --- what the kernels are given ------------------------------------------------------------------
+class TapRow(NamedTuple):
+    """A row of the table: a group of taps that the same positions have, as runs of conv2d_weight's plan.
+
+    i are indices of the source, o those of the result; `fixed` goes from tap to tap, `term` from position to position.
+    """
+
+    d: Run
+    h: Run
+    w: Run
 
 
 class UnpackedSizes(NamedTuple):
-    """The other arguments of `unpacked`, named as in `GatherSizes`."""
+    """The other arguments, named as in `GatherSizes`.
+
+    d, h, w are sizes of the result.
+    """
 
     table: int
     groups: int
@@ -79,159 +104,279 @@ class UnpackedSizes(NamedTuple):
     channel_groups: int
     terms: int
     lanes: int
-    chunk_bytes: int
-    od: int
-    oh: int
-    ow: int
+    tile_lanes: int
+    ready: int
+    chunk: int
+    d: int
+    h: int
+    w: int
     source: Steps
     out: Steps
     filters: FilterSteps
 
 
 # --- the sizes -----------------------------------------------------------------------------------
-def fits(shape: ConvShape, source: Array, w: Array) -> bool:
-    """Whether this is a layer for the kernel: the terms of a tap are whole vectors in memory, and it pays."""
-    if w.strides[-1] != w.itemsize or shape.ic // shape.groups * w.itemsize % VECTOR_BYTES:
-        return False
+def way_of(operator: str, shape: ConvShape, source: Array, w: Array, ready: bool = False) -> str:
+    """Return "along" or "across", if a kernel of this module takes less time than `gather`, or "".
+
+    With `ready` there are packed filters too, for all but "along".
+    """
     if source.strides[-1] != source.itemsize and source.size * source.itemsize > COPY_BYTES:
-        return False
-    return pays(shape, w.itemsize)
+        return ""
+    whole = shape.ic // shape.groups * w.itemsize % VECTOR_BYTES == 0 and w.strides[-1] == w.itemsize
+    return best_way(operator, shape, w.itemsize, operator == "conv2d" and whole, ready)
 
 
 @lru_cache(maxsize=1024)
-def pays(shape: ConvShape, itemsize: int) -> bool:
-    """Whether a kernel that packs filters would take longer: its tiles have empty rows if groups are small."""
-    if prod(shape.y_shape[:-1]) * KEPT_BYTES > L2_BYTES // 2:
-        return False
-    useful = full = 0
-    for group in plan("conv2d", with_three_axes(shape)).groups:
-        useful += shape.n * group.positions * group.terms
-        full += ceil_div(shape.n * group.positions, TILE_ROWS) * TILE_ROWS * group.terms
-    vectors = shape.ic // shape.groups * itemsize / VECTOR_BYTES
-    return useful * SLOWER * (1 + KEEPING / vectors) < full + PACKING * prod(shape.w_shape[1:-1])
+def best_way(operator: str, shape: ConvShape, itemsize: int, may_be_along: bool, ready: bool = False) -> str:
+    """Compare estimates for all terms of some channels, in products of a position with packed filters."""
+    shape = with_three_axes(shape)
+    taps = prod(shape.w_shape[1:-1])
+    ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
+    lanes, terms, out = (oc, ic, shape.y_shape) if operator == "conv2d" else (ic, oc, shape.x_shape)
+    groups = plan(operator, shape).groups
+    packed = sum(round_up(shape.n * group.positions, TILE_ROWS) * group.terms for group in groups)
+    packing = 0 if ready else PACKING[operator] * taps
+    costs = {"": packed + packing}
+    for way in ("along", "across")[not may_be_along :]:
+        positions, steps = (PAIR, terms * itemsize / VECTOR_BYTES) if way == "along" else (TILE_ROWS, terms)
+        kept = prod(out[:-1]) * LANE_BYTES * TILE_ROWS // positions
+        if kept > L2_BYTES // 2 or (way == "across" and 4 * lanes * itemsize <= LANE_BYTES):
+            continue
+        groups = plan("conv2d_weight", shape).groups
+        here = sum(round_up(shape.n * group.terms, positions) * group.positions for group in groups)
+        costs[way] = here * SLOWER[way] * (1 + KEEPING[way] / steps)
+        if way == "across":
+            tasks = shape.groups * ceil_div(lanes * itemsize, LANE_BYTES)
+            costs[way] += packing if operator == "conv2d" else 0
+            costs[way] *= 1 if is_little(operator, shape) else round_up(tasks, 2) / tasks  # two threads share them
+    return min(costs, key=costs.__getitem__)
 
 
-def run(shape: ConvShape, source: Array, w: Array, out: Array) -> None:
-    """Run conv2d; a source whose channels are not last is copied."""
+def run(way: str, operator: str, shape: ConvShape, source: Array, w: Array, out: Array) -> None:
+    """Run an operator; a source whose channels are not last is copied."""
     if source.strides[-1] != source.itemsize:
         source = np.ascontiguousarray(source)
-    sizes = sizes_of(shape, source.strides, w.strides, out.strides)
+    sizes = sizes_of(way, operator, shape, source.strides, w.strides, out.strides, out.itemsize)
     addresses = GatherAddresses(source=address_of(source), filters=address_of(w), out=address_of(out))
-    start(unpacked, out.dtype, number_of_threads("conv2d", shape), sizes, addresses)
+    kernel = along if way == "along" else across
+    start(kernel, out.dtype, number_of_threads(operator, shape), sizes, addresses)
 
 
 @lru_cache(maxsize=1024)
-def sizes_of(shape: ConvShape, source: Strides, w: Strides, out: Strides) -> Sizes:
-    """Return the sizes for the kernel; source, w and out are strides of the arrays."""
+def sizes_of(
+    way: str, operator: str, shape: ConvShape, source: Strides, w: Strides, out: Strides, itemsize: int
+) -> Sizes:
+    """Return the sizes for a kernel; source, w and out are strides of the arrays."""
     shape = with_three_axes(shape)
-    found = plan("conv2d_weight", shape)  # The groups of this plan say which positions have which taps.
-    table = table_of(found, [0] * len(found.groups))
-    (od, oh, ow), w = (axis.outputs for axis in shape.axes), five(w)
+    groups = plan("conv2d_weight", shape).groups  # They say which positions have which taps.
+    if operator == "conv2d_input":
+        groups = tuple(Group(tuple(run._replace(i=run.o, o=run.i) for run in group)) for group in groups)
+    table = np.array([numbers_of(TapRow(*group)) for group in groups], np.int64)
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
+    if operator == "conv2d":
+        lanes, terms, lengths = oc, ic, [axis.outputs for axis in shape.axes]
+    else:
+        lanes, terms, lengths = ic, oc, [axis.size for axis in shape.axes]
+    tile_positions, tile_lanes = (PAIR, CHANNELS) if way == "along" else (TILE_ROWS, LANE_BYTES // itemsize)
+    depths, rows, columns = lengths
     sizes = UnpackedSizes(
         table=table.ctypes.data,
-        groups=len(found.groups),
+        groups=len(groups),
         images=shape.n,
         channel_groups=shape.groups,
-        terms=ic,
-        lanes=oc,
-        chunk_bytes=round_up(CHUNK_BYTES, VECTOR_BYTES),
-        od=od,
-        oh=oh,
-        ow=ow,
+        terms=terms,
+        lanes=lanes,
+        tile_lanes=tile_lanes,
+        ready=len(w) == AXES,
+        chunk=round_up(CHUNK_BYTES[way], VECTOR_BYTES) // itemsize,
+        d=depths,
+        h=rows,
+        w=columns,
         source=Steps(*five(source)),
         out=Steps(*five(out)),
-        filters=FilterSteps(lane=w[0], term=w[4], d=w[1], h=w[2], w=w[3], channel_group=oc * w[0]),
+        filters=filter_steps(operator, w, oc, itemsize),
     )
-    positions = shape.n * od * oh * ow
-    scratch = SCRATCH_HEAD + round_up(16 * positions + 16, LINE_BYTES) + (positions + 2) * KEPT_BYTES
+    positions = shape.n * prod(lengths)
+    scratch = SCRATCH_HEAD + round_up(16 * positions, LINE_BYTES)
+    scratch += (positions + 1) * TILE_ROWS // tile_positions * LANE_BYTES + sizes.chunk * LANE_BYTES
     return Sizes(sizes, arguments_of(GatherAddresses, sizes), scratch, table)
 
 
-# --- the kernel ----------------------------------------------------------------------------------
+# --- the kernels ---------------------------------------------------------------------------------
 sum_of_products_along = sums_along(PAIR)
 
 
 @helper
-def place_kept(rows, first, second):
-    """Write the addresses of the rows of a tile that lies in memory as the vectors of two positions."""
-    for r in range(HALF):
-        rows[r], rows[HALF + r] = first + r * LANE_BYTES, second + r * LANE_BYTES
+def met_first(indices, tap, steps):
+    """Bytes from the first element of an array to the one that a tap (depth, row, column) of a group meets first."""
+    d, h, w = indices
+    at = d.base + tap[0] * d.fixed, h.base + tap[1] * h.fixed, w.base + tap[2] * w.fixed
+    return first_of(at, steps)
 
 
 @helper
-def positions_of(axes, images, sizes, found):
-    """Write where the positions of a group are, in the source and among the kept tiles; returns how many they are.
-
-    An odd number gets a further one, whose sums nobody reads.
-    """
+def positions_of(axes, images, source, kept, found):
+    """Write where the positions of a group are, in the source and among the kept tiles; returns how many they are."""
     (d, h, w), count = axes, 0
     for n in range(images):
         for k in range(d.terms):
-            image = n * sizes.od + d.summed + k * d.summed_step
-            for i in range(h.terms):
-                row = image * sizes.oh + h.summed + i * h.summed_step
-                at = n * sizes.source.n + k * d.third_term * sizes.source.d + i * h.third_term * sizes.source.h
-                for j in range(w.terms):
-                    found[2 * count] = at + j * w.third_term * sizes.source.w
-                    found[2 * count + 1] = (row * sizes.ow + w.summed + j * w.summed_step) * KEPT_BYTES
-                    count += 1
-    if count % PAIR:
-        found[2 * count] = found[2 * count - 2]
-        found[2 * count + 1] = images * sizes.od * sizes.oh * sizes.ow * KEPT_BYTES
-        count += 1
+            for j in range(h.terms):
+                at = n * source.n + k * d.i.term * source.d + j * h.i.term * source.h
+                there = n * kept.n + k * d.o.term * kept.d + j * h.o.term * kept.h
+                for _ in range(w.terms):
+                    found[2 * count], found[2 * count + 1] = at, there
+                    at, there, count = at + w.i.term * source.w, there + w.o.term * kept.w, count + 1
     return count
 
 
-def unpacked(zero, arguments):
-    """Kernel: do tasks of conv2d until none is left; a task is some channels of the result, at all positions."""
+@helper
+def filters_along(zero, memory, b, steps, count, lanes, tiles):
+    """The filters of a chunk, where they are, and the step from channel to channel."""
+    return b, steps.lane
+
+
+@helper
+def sum_along(zero, rows, a, filters, lanes, count):
+    """The products of `count` terms of a tap, neighbouring ones in the lanes."""
+    (b, step), loops = filters, (0, 0, 0, bytes_of(zero))
+    columns, counts = (step, lanes - 1), (1, 1, 1, count)
+    return sum_of_products_along(zeros(zero), addresses_in(rows), a, b, columns, counts, loops, loops)
+
+
+@helper
+def put_along(tile, zero, rows, count, lanes, step, tile_rows):
+    """Add up the lanes, and write the sums."""
+    put_sums(tile, zero, rows, count, lanes, step, WRITE, tile_rows, int(CHANNELS))
+
+
+@helper
+def filters_across(zero, memory, b, steps, count, lanes, tiles):
+    """The filters of a chunk, where they are or in memory of their own, and the step from term to term.
+
+    For several tiles they are copied: rows a power of two apart would push each other out of the first-level cache.
+    """
     size = bytes_of(zero)
-    addresses, sizes = own_arguments(arguments, GatherAddresses, UnpackedSizes)
-    source_rows, rows, tile_rows, free = own_scratch(arguments)
-    terms, lanes, filters, source = sizes.terms, sizes.lanes, sizes.filters, sizes.source
-    positions = sizes.images * sizes.od * sizes.oh * sizes.ow
-    found = carray(integers_at(free), 2 * positions + 2)
-    kept = after(free, round_up(16 * positions + 16, LINE_BYTES))
-    blocks = ceil_div(lanes, CHANNELS)
-    while True:
-        task = next_number(arguments, NEXT_TASK)
-        if task >= sizes.channel_groups * blocks:
-            return
-        g, lane = task // blocks, task % blocks * CHANNELS
-        here = min(CHANNELS, lanes - lane)
-        for p in range(0, positions, PAIR):
-            place_kept(rows, kept + p * KEPT_BYTES, kept + (p + 1) * KEPT_BYTES)
-            store(zeros(zero), addresses_in(rows))
-        # 1. the products of each tap, for the positions that have it
-        for group in range(sizes.groups):
-            line = record(sizes.table, group, TableRow)
-            d, h, w = line.d, line.h, line.w
-            count = positions_of((d, h, w), sizes.images, sizes, found)
-            for tap in range(d.count * h.count * w.count):
-                kd, kh, kw = tap // w.count // h.count, tap // w.count % h.count, tap % w.count
-                a = addresses.source + g * terms * size + (d.third + kd * d.third_fixed) * source.d
-                a += (h.third + kh * h.third_fixed) * source.h + (w.third + kw * w.third_fixed) * source.w
-                b = addresses.filters + g * filters.channel_group + (d.fixed + kd * d.fixed_step) * filters.d
-                b += (h.fixed + kh * h.fixed_step) * filters.h + (w.fixed + kw * w.fixed_step) * filters.w
-                b += lane * filters.lane
-                for k in range(0, terms * size, sizes.chunk_bytes):
-                    counts = (1, 1, 1, min(sizes.chunk_bytes, terms * size - k) // size)
-                    for p in range(0, count, PAIR):
-                        source_rows[0], source_rows[1] = found[2 * p], found[2 * p + 2]
-                        place_kept(rows, kept + found[2 * p + 1], kept + found[2 * p + 3])
-                        tile = sum_of_products_along(
-                            zeros(zero), addresses_in(source_rows), a + k, b + k, (filters.lane, here - 1),
-                            counts, (0, 0, 0, size), (0, 0, 0, size),
-                        )  # fmt: skip
-                        store(add_memory(tile, addresses_in(rows)), addresses_in(rows))
-        # 2. the sums
-        for p in range(0, positions, PAIR):
-            place_kept(rows, kept + p * KEPT_BYTES, kept + (p + 1) * KEPT_BYTES)
-            tile = add_memory(zeros(zero), addresses_in(rows))
-            for r in range(PAIR):
-                row, column = (p + r) // sizes.ow, (p + r) % sizes.ow
-                n, depth, row = row // sizes.oh // sizes.od, row // sizes.oh % sizes.od, row % sizes.oh
-                rows[r] = addresses.out + n * sizes.out.n + depth * sizes.out.d + row * sizes.out.h
-                rows[r] += column * sizes.out.w + (g * lanes + lane) * sizes.out.c
-            there = min(PAIR, positions - p)
-            put_sums(tile, zero, rows, there, here, sizes.out.c, WRITE, tile_rows, int(CHANNELS))
+    width = LANE_BYTES // size
+    if steps.lane != size or lanes < width:
+        pack(zero, memory, int(LANE_BYTES), b, steps.term, steps.lane, count, lanes, width)
+    elif tiles == 1:
+        return b, steps.term
+    else:
+        for k in range(count):
+            for line in range(0, LANE_BYTES, LINE_BYTES):
+                fetch(b + (k + AHEAD) * steps.term + line)
+            copy_part(zero, memory + k * LANE_BYTES, b + k * steps.term, width)
+    return memory, int(LANE_BYTES)
+
+
+@helper
+def sum_across(zero, rows, a, filters, lanes, count):
+    """The products of `count` terms of a tap, with channels in the lanes."""
+    a_steps, b_steps = (0, 0, 0, bytes_of(zero)), (0, 0, 0, filters[1])
+    return sum_of_products(zeros(zero), addresses_in(rows), a, filters[0], (1, 1, 1, count), a_steps, b_steps)
+
+
+@helper
+def put_across(tile, zero, rows, count, lanes, step, tile_rows):
+    """Write the sums."""
+    put(tile, zero, rows, count, lanes, step, WRITE, tile_rows)
+
+
+def _tasks_with(together, filters_of, products, put_tile):
+    """Return a helper that does tasks until none is left; a task is some channels of the result, at all positions.
+
+    A tile has so many positions `together`, with as many rows of lanes for each as fill it.
+    """
+    per = TILE_ROWS // together
+
+    @helper
+    def place_kept(first, count, found, kept, nowhere, rows):
+        """Write the addresses of the rows of a kept tile, whose positions are found[first] and those after it."""
+        for p in range(together):
+            at = kept + found[2 * (first + p) + 1] if first + p < count else nowhere
+            for r in range(per):
+                rows[p * per + r] = at + r * LANE_BYTES
+
+    @helper
+    def do_tasks(zero, arguments):
+        size = bytes_of(zero)
+        addresses, sizes = own_arguments(arguments, GatherAddresses, UnpackedSizes)
+        source_rows, rows, tile_rows, free = own_scratch(arguments)
+        terms, lanes, filters, source, width = sizes.terms, sizes.lanes, sizes.filters, sizes.source, sizes.tile_lanes
+        positions = sizes.images * sizes.d * sizes.h * sizes.w
+        step = per * LANE_BYTES  # bytes of the kept sums of a position
+        steps = Steps(sizes.d * sizes.h * sizes.w * step, sizes.h * sizes.w * step, sizes.w * step, step, size)
+        found = carray(integers_at(free), 2 * positions)
+        kept = after(free, round_up(16 * positions, LINE_BYTES))
+        nowhere = kept + positions * step  # of tiles that are not full
+        memory = after(kept, (positions + 1) * step)
+        blocks = ceil_div(lanes, width)
+        while True:
+            task = next_number(arguments, NEXT_TASK)
+            if task >= sizes.channel_groups * blocks:
+                return
+            # If the last block of channels is not full, it overlaps the one before, but for packed filters.
+            g, lane = task // blocks, task % blocks * width
+            if not sizes.ready:
+                lane = min(lane, max(0, lanes - width))
+            here = min(width, lanes - lane)
+            for k in range(positions * per):
+                for v in range(0, LANE_BYTES, VECTOR_BYTES):
+                    fill_vector(zero, kept + k * LANE_BYTES + v)
+            # 1. the products of each tap, for the positions that have it
+            for group in range(sizes.groups):
+                line = record(sizes.table, group, TapRow)
+                d, h, w = line.d, line.h, line.w
+                count = positions_of((d, h, w), sizes.images, source, steps, found)
+                for tap in range(d.positions * h.positions * w.positions):
+                    at = tap // w.positions // h.positions, tap // w.positions % h.positions, tap % w.positions
+                    a = addresses.source + g * terms * size + met_first((d.i, h.i, w.i), at, source)
+                    b = addresses.filters + g * filters.channel_group
+                    b += lane // width * filters.panel if sizes.ready else lane * filters.lane
+                    b += met_first((d.f, h.f, w.f), at, filters)
+                    to = kept + met_first((d.o, h.o, w.o), at, steps)
+                    for k in range(0, terms, sizes.chunk):
+                        some = min(sizes.chunk, terms - k)
+                        tiles = 1 if sizes.ready else ceil_div(count, together)
+                        read = filters_of(
+                            zero, memory, b + k * filters.term, filters, some, width if sizes.ready else here, tiles
+                        )
+                        for p in range(0, count, together):
+                            for r in range(together):
+                                source_rows[r] = found[2 * min(p + r, count - 1)]
+                            place_kept(p, count, found, to, nowhere, rows)
+                            tile = products(zero, source_rows, a + k * size, read, here, some)
+                            store(add_memory(tile, addresses_in(rows)), addresses_in(rows))
+            # 2. the sums
+            for p in range(0, positions, together):
+                for r in range(together):
+                    q = min(p + r, positions - 1)
+                    for part in range(per):
+                        rows[r * per + part] = kept + q * step + part * LANE_BYTES
+                tile = add_memory(zeros(zero), addresses_in(rows))
+                for r in range(together):
+                    q = min(p + r, positions - 1)
+                    row = q // sizes.w
+                    n, at_d, at_h = row // sizes.h // sizes.d, row // sizes.h % sizes.d, row % sizes.h
+                    rows[r] = addresses.out + n * sizes.out.n + first_of((at_d, at_h, q % sizes.w), sizes.out)
+                    rows[r] += (g * lanes + lane) * sizes.out.c
+                put_tile(tile, zero, rows, min(together, positions - p), here, sizes.out.c, tile_rows)
+
+    return do_tasks
+
+
+do_along, do_across = (
+    _tasks_with(PAIR, filters_along, sum_along, put_along),
+    _tasks_with(TILE_ROWS, filters_across, sum_across, put_across),
+)
+
+
+def along(zero, arguments):
+    """Kernel: do tasks of conv2d until none is left, with neighbouring terms in the lanes."""
+    do_along(zero, arguments)
+
+
+def across(zero, arguments):
+    """Kernel: do tasks of conv2d or conv2d_input until none is left, with channels in the lanes."""
+    do_across(zero, arguments)
