@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from numba import int32, uint32
 
 from ..plan_table import DEPTH
-from . import grouped
+from .grouped import digits as three_digits
 from .jit import device
 
 
@@ -63,12 +63,12 @@ def _two() -> tuple[Any, ...]:
 
     @device
     def places(k, depths, rows, columns):
-        n, row, column = grouped.digits(k, rows, columns)
+        n, row, column = three_digits(k, rows, columns)
         return n, uint32(0), row, column
 
     @device
     def digits(k, first, middle, last):
-        one, two, three = grouped.digits(k, middle, last)
+        one, two, three = three_digits(k, middle, last)
         return uint32(0), one, two, three
 
     @device
@@ -94,7 +94,7 @@ def _three() -> tuple[Any, ...]:
     @device
     def digits(k, first, middle, last):
         rest = uint32(uint32(k) // uint32(last))
-        one, two, three = grouped.digits(rest, first, middle)
+        one, two, three = three_digits(rest, first, middle)
         return one, two, three, uint32(uint32(k) - uint32(rest * last))
 
     @device
