@@ -65,7 +65,7 @@ def choose(backend: Backend, on_gpu: bool, dtype: str = "float32") -> Backend:
     if backend == "auto":
         takes = gpu().tensor_cores if dtype in HALVES else gpu().available
         return "cuda" if takes() and not gpu().SIMULATED else "cpu"
-    return "cpu" if backend == "auto" else backend
+    return backend
 
 
 def run(
