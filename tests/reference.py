@@ -121,13 +121,15 @@ HARD_SHAPES = {
 # The same over three axes. Every axis is another kind of hard, and a filter is smaller than its stride.
 HARD_VOLUMES = {
     "odd sizes, stride does not divide": ConvShape.of(
-        (2, 3, 5, 4, 3), (5, 2, 3, 2, 3), stride=(2, 3, 1), padding=((1, 0), (1, 2), (0, 1))
+        (2, 3, 5, 4, 3), (5, 2, 3, 2, 3), stride=(3, 2, 1), padding=((1, 0), (1, 2), (0, 1))
     ),
     "filter smaller than the stride, two channel groups": ConvShape.of(
         (9, 4, 3, 5, 4), (6, 1, 2, 1, 2), stride=(2, 3, 2), padding=((0, 1), (1, 1), (0, 0)), groups=2
     ),
     "dilation, most taps lie on padding": ConvShape.of(
-        (1, 2, 4, 3, 9), (3, 3, 2, 3, 9), stride=(1, 2, 2), padding=(2, 1, 3), dilation=(1, 3, 2)
+        (1, 2, 6, 3, 9), (3, 3, 2, 3, 9), stride=(1, 1, 2), padding=(2, 1, 3), dilation=(1, 3, 2)
     ),
-    "depthwise, one depth": ConvShape.of((1, 1, 4, 4, 3), (3, 3, 3, 3, 1), padding=1, groups=3),
+    "depthwise, one depth and one row, padded at the end": ConvShape.of(
+        (1, 1, 1, 4, 3), (3, 3, 3, 3, 1), padding=((0, 2), (0, 2), (1, 1)), groups=3
+    ),
 }
