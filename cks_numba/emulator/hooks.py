@@ -281,6 +281,14 @@ def nvvm_version() -> str | None:
         return None
 
 
+def _refusals() -> list[type[Exception]]:
+    """What is raised where NVVM does not compile a kernel: an error of Numba, or of NVIDIA's own package."""
+    from numba.cuda.cudadrv import error, nvvm
+
+    newer = getattr(nvvm, "nvvmError", None)
+    return [error.NvvmError, *([newer] if newer else [])]
+
+
 def _nvvm_ptx(modules: list[str], options: dict[str, Any]) -> str:
     from numba.cuda.cudadrv import nvvm
 
@@ -336,10 +344,8 @@ def ptx_of(
 
 def _saved_or_new(kernel: Any, signature: tuple[Any, ...], compiler: str | None, watched: bool, cached: bool) -> str:
     if compiler is None and nvvm_version():
-        from numba.cuda.cudadrv.error import NvvmError
-
-        # NVVM refuses some of what Numba's own numba.cuda writes: "Symbol name with unsupported characters".
-        with suppress(NvvmError):
+        # NVVM refuses some lines, of this package too: "Symbol name with unsupported characters".
+        with suppress(*_refusals()):
             return _saved_or_new(kernel, signature, "nvvm", watched, cached)
     compiler = compiler or "llvm"
     key = _key(kernel, signature, compiler, watched) if cached else None

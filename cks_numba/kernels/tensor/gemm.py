@@ -378,16 +378,16 @@ def weight_kernel(axes: Axes, tile: Tile, number: Format, result: Format, vector
 
         # 1. The channel group of this block, its group of the plan, and its tile: rows from m0, columns from n0. The
         #    channels of a group in x and dy (depth, dy_depth) may be more than in out: those beyond are padding.
+        #    NVVM 13 cannot write the lines of this kernel if the numbers of taps are variables of their own.
         rows, depth = uint32(rows), uint32(depth)
         c_groups = uint32(uint32(x.shape[last]) // depth)
         dy_depth = uint32(uint32(dy.shape[last]) // c_groups)
         part = uint32(uint32(cuda.blockIdx.z) // c_groups)
         c_group, m0 = int32(cuda.blockIdx.z - part * c_groups), uint32(cuda.blockIdx.y * bm)
         g = group_of_block(table, cuda.blockIdx.x)
-        taps_h, taps_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
-        taps_d = uint32(in_depth(table, g, COUNT, 1))
+        taps = uint32(in_depth(table, g, COUNT, 1)), uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
         n0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bn)
-        columns = uint32(taps_d * taps_h * taps_w * depth)
+        columns = uint32(taps[0] * taps[1] * taps[2] * depth)
 
         # 2. Where the rows of dy and the columns of x that this thread copies begin, in quads.
         x_c, dy_c = uint32(x.shape[last] // lanes), uint32(dy.shape[last] // lanes)
@@ -400,7 +400,7 @@ def weight_kernel(axes: Axes, tile: Tile, number: Format, result: Format, vector
         _, heights, widths = volume(x)
         for j in range(b_loads):
             c = uint32(n0 + b_first + j * b_apart)
-            kd, kh, kw, k = digits(c if c < columns else uint32(0), taps_h, taps_w, depth)
+            kd, kh, kw, k = digits(c if c < columns else uint32(0), taps[1], taps[2], depth)
             d = in_depth(table, g, THIRD, 0) + kd * in_depth(table, g, THIRD_FIXED, 0)
             h = table[g, ROWS + THIRD] + kh * table[g, ROWS + THIRD_FIXED]
             v = table[g, COLUMNS + THIRD] + kw * table[g, COLUMNS + THIRD_FIXED]
@@ -425,12 +425,11 @@ def weight_kernel(axes: Axes, tile: Tile, number: Format, result: Format, vector
         # 5. Write the results that exist, to the array of this part. The table is read again: kept numbers would take
         #    registers from the loop.
         n0 = uint32((cuda.blockIdx.x - table[g, FIRST_BLOCK]) * bn)
-        taps_h, taps_w = uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
-        taps_d = uint32(in_depth(table, g, COUNT, 1))
+        taps = uint32(in_depth(table, g, COUNT, 1)), uint32(table[g, ROWS + COUNT]), uint32(table[g, COLUMNS + COUNT])
         depths, heights, widths = volume(out)
         for j in range(wide):
-            kd, kh, kw, k = digits(uint32(n0 + column + b_row(lane) + b_later(j)), taps_h, taps_w, depth)
-            exists = kd < taps_d if spatial == 3 else kh < taps_h
+            kd, kh, kw, k = digits(uint32(n0 + column + b_row(lane) + b_later(j)), taps[1], taps[2], depth)
+            exists = kd < taps[0] if spatial == 3 else kh < taps[1]
             fd = in_depth(table, g, FIXED, 0) + kd * in_depth(table, g, FIXED_STEP, 0)
             fh = table[g, ROWS + FIXED] + kh * table[g, ROWS + FIXED_STEP]
             fw = table[g, COLUMNS + FIXED] + kw * table[g, COLUMNS + FIXED_STEP]

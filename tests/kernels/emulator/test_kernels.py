@@ -70,6 +70,19 @@ def test_float64(operator, rung):
     check(operator, shape, lambda *arrays: kernels.launches(operator, shape, arrays, rung=rung), "float64")
 
 
+@pytest.mark.skipif(hooks.nvvm_version() is None, reason="NVVM is not installed")
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("rung", ["tiled", "tensor"])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_nvvm_compiles_the_last_rungs_with_their_lines_and_without_checks(operator, rung, axes):
+    """That is how the backend "emulator" runs them; with checks in them, other variables are left."""
+    shape = ConvShape.of((2, *[4] * axes, 8), (8, *[3] * axes, 8), padding=1)
+    dtype = "float16" if rung == "tensor" else "float32"
+    arrays = tuple(np.zeros(size, dtype) for _, size in shape.arrays(operator))
+    for launch in kernels.launches(operator, shape, arrays, rung=rung):
+        assert ".entry" in hooks.ptx_of(launch.kernel, launch.args, "nvvm")
+
+
 @pytest.mark.parametrize("rung", ["shared", "grouped", "register_tile"])
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_tails_after_whole_tiles(operator, rung):
