@@ -58,10 +58,11 @@ class Packed:
         TypeError
             If they have another dtype.
         """
+        wanted = operator.replace("2d", f"{len(layout) - 2}d")
         names = {"conv2d": "a convolution", "conv2d_input": "an input gradient or a transposed convolution"}
         if operator != self.operator:
             raise ValueError(
-                f"w is packed for {names[self.operator]}, this is {names[operator]}: pack it with operator={operator!r}"
+                f"w is packed for {names[self.operator]}, this is {names[operator]}: pack it with operator={wanted!r}"
             )
         if layout != self.layout:
             raise ValueError(f"w is packed in layout {self.layout!r}, this call has layout={layout!r}: pack it in that")

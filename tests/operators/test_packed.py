@@ -115,6 +115,9 @@ def test_other_shapes_and_dtypes():
         cks.conv2d(packed, FILTERS)
     with pytest.raises(ValueError, match="packed for a convolution"):
         cks.conv_transpose2d(X, packed)
+    signals, filters = np.ones((1, 4, 8), np.float32), np.ones((8, 3, 8), np.float32)
+    with pytest.raises(ValueError, match="pack it with operator='conv1d_input'"):
+        cks.conv_transpose1d(signals, cks.pack(filters, operator="conv1d"))
 
 
 @pytest.mark.parametrize(
