@@ -60,11 +60,14 @@ def _derivative(by: int, three: Sequence[Tensor], how: Sequence[Any]) -> Tensor:
     return apply(by, *_parts(by, arguments)[0], *how)
 
 
+def _dual(arguments: Sequence[Any]) -> bool:
+    """Whether a tensor has a tangent. Not to be asked under vmap, which has no rule for the question."""
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in _tensors(arguments))
+
+
 def apply(by: int, *arguments: Any) -> Tensor:
     """Call an operator; as in `TRANSFORMED` where torch asks for rules that its custom operators cannot have."""
-    tensors = _tensors(arguments)
-    dual = any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
-    if not torch.compiler.is_compiling() and (dual or torch._C._are_functorch_transforms_active()):
+    if not torch.compiler.is_compiling() and (torch._C._are_functorch_transforms_active() or _dual(arguments)):
         transformed: Tensor = TRANSFORMED[by].apply(*arguments)
         return transformed
     result: Tensor = _operator(by, arguments)(*arguments)

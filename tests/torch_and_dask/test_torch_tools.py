@@ -43,6 +43,7 @@ TRANSFORMS = {
     "forward over reverse": lambda f, inputs: torch.func.jvp(
         torch.func.grad(squared(f), (0, 1)), tuple(inputs), tuple(t.cos() for t in inputs)
     ),
+    "hessian": lambda f, inputs: torch.func.hessian(lambda x: f(x[:1], *inputs[1:], **KEYS).pow(3).sum())(inputs[0]),
     "gradients of each sample": lambda f, inputs: torch.func.vmap(
         torch.func.grad(squared(f), (1, 2)), in_dims=(0, None, None)
     )(*inputs),
