@@ -864,6 +864,7 @@ def test_numpy_in_place_of_the_kernels(variable):
 def test_unknown_choice_names_the_variable():
     error = "ValueError: CKS_NUMBA_CPU must be one of 'numba', 'numpy', 'checked', got 'nonsense'"
     in_a_process("test_cpu", "check", error, CKS_NUMBA_CPU="nonsense")
+    in_a_process("test_cpu", "check", CKS_NUMBA_CPU="")  # as not set
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

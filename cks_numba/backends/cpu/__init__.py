@@ -23,7 +23,7 @@ from . import bounds, depthwise, gather, packed, plain, registers, unpacked, wei
 
 Array = np.ndarray[Any, Any]
 Operand = Array | packed.PackedFilters
-_CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU", "numba"), ("numba", "numpy", "checked"))
+_CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU") or "numba", ("numba", "numpy", "checked"))
 COMPILED = _CHOICE != "numpy" and not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 
