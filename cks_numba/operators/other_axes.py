@@ -185,7 +185,7 @@ conv3d: Convolution = like(
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError, TypeError, RuntimeError
         As `conv2d`.
 
     Examples
@@ -252,7 +252,7 @@ conv3d_input: InputGradient = like(
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError, TypeError, RuntimeError
         As `conv2d_input` and `conv3d`.
 
     Examples
@@ -320,7 +320,7 @@ conv3d_weight: WeightGradient = like(
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError, TypeError, RuntimeError
         As `conv2d_weight` and `conv3d`.
 
     Examples
@@ -393,7 +393,7 @@ conv_transpose3d: TransposedConvolution = like(
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError, TypeError, RuntimeError
         As `conv_transpose2d` and `conv3d`.
 
     Examples
