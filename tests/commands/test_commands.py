@@ -219,6 +219,7 @@ def test_verify_tells_what_it_checks(capsys, monkeypatch):
 
     right = verify.call
     monkeypatch.setattr(verify, "call", call)
+    monkeypatch.setattr(verify, "SILENCE", float("inf"))
     assert main(["verify", "--cases", "3", "--backend", "cpu", "--backend", "steps"]) == 0
     assert said[0].startswith("3 random shapes") and said[0].endswith("shape 1 of 3: conv2d on steps\n")
     assert [text.split(": ")[1] for text in said[1:18] if text] == [

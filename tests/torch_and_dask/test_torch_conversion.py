@@ -78,7 +78,7 @@ def volumes():
         (volumes, (2, 3, 6, 4, 8), torch.contiguous_format),
         (volumes, (2, 3, 6, 4, 8), torch.channels_last_3d),
     ],
-    ids=str,
+    ids=["signals", "volumes", "volumes, channels last"],
 )
 def test_networks_of_signals_and_volumes(make, size, format_):
     torch.manual_seed(0)
