@@ -254,6 +254,7 @@ def test_a_set_needs_pytorch(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no os.fork on this system")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # JAX warns of every fork
 def test_surroundings_have_a_row_each(monkeypatch, capsys):
     monkeypatch.setattr(surroundings, "LAYER", ConvShape(n=2, ih=4, iw=4, ic=4, oc=4, fh=3, fw=3, padding=1))
     monkeypatch.setattr(surroundings, "CALLS", 2)
