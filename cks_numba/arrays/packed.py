@@ -48,6 +48,10 @@ class Packed:
         """The bytes of memory that the object holds: the filters, and most often their panels too."""
         return sum(part.nbytes for part in self.filters if part is not None)
 
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        """Refuse to be an array: only the operators of this package know what packed filters are."""
+        raise TypeError("packed filters are for the operators of cks_numba on the CPU: give w as an array")
+
     def check(self, operator: str, layout: Layout, dtype: str) -> None:
         """Check that a call can take the filters.
 

@@ -75,7 +75,14 @@ def draw_volume(ax: Any, kinds: Kinds, left: float = 0, top: float = 0, gap: flo
     -------
     width, height : float
         What the drawing takes, in squares.
+
+    Raises
+    ------
+    ValueError
+        For an array that has not three axes, or no element.
     """
+    if np.ndim(kinds) != 3 or not np.size(kinds):
+        raise ValueError(f"kinds must have three axes and an element, got shape {np.shape(kinds)}")
     depths, rows, columns = kinds.shape
     for depth, cells in enumerate(kinds):
         corner = left + depth * (columns + gap)

@@ -77,8 +77,8 @@ def convert(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if not threshold >= 1:
-        raise ValueError(f"threshold must be at least 1, got {threshold}")
+    if not isinstance(threshold, (int, float)) or not threshold >= 1:
+        raise ValueError(f"threshold must be a number of at least 1, got {threshold!r}")
     report = Report(pytorch.of_torch(model, input_size, train, subclasses), threshold)
     found = [model.get_submodule("" if name == pytorch.WHOLE else name) for name in report.swapped]
     kinds = [skipping(pytorch.class_of(layer)) for layer in found]  # all of them, before anything is changed

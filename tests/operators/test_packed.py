@@ -144,6 +144,12 @@ def test_packed_twice():
         cks.pack(cks.pack(FILTERS))
 
 
+def test_packed_filters_are_no_array():
+    """So JAX and dask, which ask for one, get a sentence."""
+    with pytest.raises(TypeError, match="packed filters are for the operators of cks_numba on the CPU"):
+        np.asarray(cks.pack(FILTERS))
+
+
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
 def test_tensors(layout):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")

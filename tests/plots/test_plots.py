@@ -162,6 +162,9 @@ def test_a_volume_is_drawn_slice_by_slice():
     assert len(faces) == 64 and faces.count(blue) == 8
     assert texts(figure).count("0") == 56
     assert [text for text in texts(figure) if text != "0"] == ["depth 0", "depth 1", "depth 2", "depth 3"]
+    for wrong in (kinds[0], kinds[:0]):
+        with pytest.raises(ValueError, match="kinds must have three axes and an element, got shape"):
+            plots.draw_volume(ax, wrong)
 
 
 @EACH

@@ -495,8 +495,10 @@ def test_wrong_dtypes_and_types():
         ct.conv2d(x, w, stride=1.5)
     with pytest.raises(TypeError, match="model must be a torch.nn.Module, got int"):
         ct.convert(3, (1, 3, 8, 8))
-    with pytest.raises(ValueError, match="threshold must be at least 1, got 0.5"):
+    with pytest.raises(ValueError, match="threshold must be a number of at least 1, got 0.5"):
         ct.convert(nn.Conv2d(1, 1, 1), (1, 1, 8, 8), threshold=0.5)
+    with pytest.raises(ValueError, match="threshold must be a number of at least 1, got 'all'"):
+        ct.convert(nn.Conv2d(1, 1, 1), (1, 1, 8, 8), threshold="all")
     with pytest.raises(ValueError, match="the model does not take an input of 1x3x8x8"):
         ct.convert(nn.Conv2d(1, 1, 1), (1, 3, 8, 8))
     with pytest.raises(TypeError, match="input must be a size such as"):
