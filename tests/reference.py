@@ -8,9 +8,11 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+import cks_numba as cks
 from cks_numba.geometry import Axis, ConvShape
 
 # Options of Python for a process of its own, which does not read those of pyproject.toml.
@@ -79,6 +81,15 @@ def integers(operator: str, shape: ConvShape, dtype: str, seed: int = 0) -> tupl
         rng.integers(-4, 5, second).astype(dtype),
         np.full(result, np.nan, dtype),
     )
+
+
+def call(operator: str, shape: ConvShape, first: Any, second: Any, **keys: Any) -> Any:
+    """Call the public operator of as many axes as the shape has, on arrays with channels last."""
+    function = getattr(cks, operator.replace("2d", f"{len(shape.axes)}d"))
+    keys |= {name: getattr(shape, name) for name in ("stride", "padding", "dilation", "groups")}
+    if operator == "conv2d_input":
+        return function(shape.x_shape, first, second, **keys)
+    return function(first, *([shape.w_shape] if operator == "conv2d_weight" else []), second, **keys)
 
 
 def random_shape(rng: random.Random, size: int = 9, channels: int = 5, images: int = 3, axes: int = 2) -> ConvShape:

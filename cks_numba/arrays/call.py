@@ -58,7 +58,7 @@ class Operand(Generic[ArrayT]):
         self.name: str = name
         self.packed: Packed | None = array if isinstance(array, Packed) and name == "w" else None
         self.array: Any = array
-        if self.packed is not None:  # an array of no memory, for the checks of shapes
+        if self.packed is not None:  # The checks of shapes get an array without memory.
             self.array = np.broadcast_to(np.zeros((), self.packed.dtype), self.packed.shape)
         self.shape: tuple[int, ...] = ()
 

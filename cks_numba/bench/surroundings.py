@@ -149,7 +149,7 @@ def rows() -> Iterator[tuple[str, list[float]]]:
 
 def main() -> None:
     """Print the table."""
-    calls(0, 3)  # compiles, and starts the threads of this process
+    calls(0, 3)  # The first call compiles and starts threads.
     count = compiled.affordable(compiled.threads_of_numba())
     print(f"{results.machine()}, {count} threads, {results.versions(('numba',))}\n")
     print("| surroundings | median ms | worst ms |\n|---|---|---|")

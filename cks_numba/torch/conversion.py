@@ -81,7 +81,7 @@ def convert(
         raise ValueError(f"threshold must be a number of at least 1, got {threshold!r}")
     report = Report(pytorch.of_torch(model, input_size, train, subclasses), threshold)
     found = [model.get_submodule("" if name == pytorch.WHOLE else name) for name in report.swapped]
-    kinds = [skipping(pytorch.class_of(layer)) for layer in found]  # all of them, before anything is changed
+    kinds = [skipping(pytorch.class_of(layer)) for layer in found]  # Errors come before anything is changed.
     for layer, kind in zip(found, kinds, strict=True):
         _set_class(layer, kind)
     return model, report
@@ -127,7 +127,7 @@ def revert(model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     for layer in model.modules():
-        replaced = vars(pytorch.class_of(layer)).get("replaces")  # not of the class of a user that inherits from ours
+        replaced = vars(pytorch.class_of(layer)).get("replaces")  # A user's class that inherits from ours has none.
         if replaced is not None:
             _set_class(layer, replaced)
     return model

@@ -230,7 +230,7 @@ def _precision(out: Tensor) -> Precision:
     if not out.is_cuda or out.dtype != torch.float32:
         return "float32"
     cudnn: Any = torch.backends.cudnn
-    new = getattr(cudnn, "conv", None)  # has no allow_tf32 of its own; torch before 2.9 has that alone
+    new = getattr(cudnn, "conv", None)  # Before torch 2.9 there is allow_tf32 alone.
     allowed = cudnn.allow_tf32 if new is None else new.fp32_precision == "tf32"
     return "tf32" if allowed else "float32"
 

@@ -202,7 +202,7 @@ def _compiled(function: FunctionType, waiting: frozenset[str]) -> CodeType:
 
 
 _CONVERTED = "__converted"
-_FLOATS = ("float", "float16", "float32", "float64", "type")  # ends of names of float types; y.dtype.type is one
+_FLOATS = ("float", "float16", "float32", "float64", "type")  # Last words of float types, as in y.dtype.type.
 
 
 def _converted(kind: Any, value: Any) -> Any:

@@ -88,7 +88,7 @@ class Shifted:
         return self.new(kind, array, skipped + (self.count if self.made == self.which else 0))
 
 
-ARRAYS = {  # in the order in which their addresses are taken
+ARRAYS = {  # Their order is that in which addresses are taken.
     "gather": ("source", "filters", "out"),
     "gather, input": ("source", "filters", "out"),
     "gather, narrow": ("source", "filters", "out"),

@@ -480,7 +480,7 @@ def test_filters_that_are_not_packed(chunk, not_packed, monkeypatch):
         pair = [placed(a, *how) for a, how in zip(operands(operator, shape), layout[:2], strict=True)]
         used[way_of(operator, shape, *pair)] += 1
         check(operator, shape, layout, dtypes=(DTYPES[k % 2],))
-    assert used[way] >= (35 if way == "along" else 20), used  # others have no products, or few channels
+    assert used[way] >= (35 if way == "along" else 20), used  # The others have no products, or few channels.
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
@@ -645,7 +645,7 @@ def sweep_on_threads():
         *product((*two_axes, *volumes, *signals), (0, 1)),
         (few_positions, 0),
         (some_positions, 0),
-    )  # in both layouts
+    )  # There are two layouts.
     found = {}
     for number in (1, 2, 3, 3, 2, 3):
         numba.set_num_threads(number)
@@ -864,7 +864,7 @@ def test_numpy_in_place_of_the_kernels(variable):
 def test_unknown_choice_names_the_variable():
     error = "ValueError: CKS_NUMBA_CPU must be one of 'numba', 'numpy', 'checked', got 'nonsense'"
     in_a_process("test_cpu", "check", error, CKS_NUMBA_CPU="nonsense")
-    in_a_process("test_cpu", "check", CKS_NUMBA_CPU="")  # as not set
+    in_a_process("test_cpu", "check", CKS_NUMBA_CPU="")  # An empty value is no value.
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

@@ -46,7 +46,7 @@ def test_the_numbers_are_those_of_arrays(operator, axes, dtype):
         first, second, _ = integers(operator, shape, dtype, k)
         want = brute_force(operator, shape, first, second)
         pair = [first, second] if is_last(layout) else [np.moveaxis(a, -1, 1).copy() for a in (first, second)]
-        place = operator == "conv2d"  # of w in the pair
+        place = operator == "conv2d"  # w is the second of the pair in conv2d
         name = operator.replace("2d", f"{axes}d")
         pair[place] = cks.pack(pair[place], operator=name, groups=shape.groups, layout=layout)
         got = call(operator, shape, *pair, layout)

@@ -28,10 +28,10 @@ from .registers import CHECKED, I64, INSIDE, SPLIT, call, helper, integers_at
 from .threads import swap
 
 Array = np.ndarray[Any, Any]
-GUARD_BYTES = 4096 if CHECKED else 0  # between the buffers in scratch memory
-BUFFERS = 3  # most buffers in the scratch memory of a thread, beside the rows of a tile
-UNUSED = 1  # the first address of a buffer that has not begun
-MOST = 8192  # regions of a call
+GUARD_BYTES = 4096 if CHECKED else 0  # Bytes between two buffers in scratch memory.
+BUFFERS = 3  # Most buffers of a thread, beside the rows of a tile.
+UNUSED = 1  # First address of a buffer that has not begun.
+MOST = 8192  # Most regions of a call.
 # Places of the numbers of a failure, and of those of a region; the first row of the table is a failure.
 FAILED, ADDRESS, BYTES, WRITES, WHERE, COUNT = range(6)
 FIRST, END, MASK, ITEM, WRITABLE = range(5)
@@ -77,7 +77,7 @@ def region(name: str, array: Array, writes: bool = True) -> Region:
     first = array.ctypes.data - before
     end = first + (before + after + array.itemsize if array.size else 0)
     mask = None
-    if end - first != array.nbytes:  # a view with gaps, or with numbers that it repeats
+    if end - first != array.nbytes:  # The view has gaps, or numbers that it repeats.
         mask = np.zeros((end - first) // array.itemsize, np.int64)
         places = [8 * (step // array.itemsize) for step in array.strides]
         as_strided(mask[before // array.itemsize :], array.shape, places)[...] = 1
@@ -173,7 +173,7 @@ def _failure(regions: list[Region]) -> str:
     if not where:
         return "an index is outside of an array of addresses in its scratch memory"
     line = ctypes.string_at(where).decode()
-    ends = _table[1 : 1 + len(regions), [FIRST, END]].tolist()  # `split` may have changed them
+    ends = _table[1 : 1 + len(regions), [FIRST, END]].tolist()  # `split` may have changed the ends.
     now = [one._replace(first=first, end=end) for one, (first, end) in zip(regions, ends, strict=True)]
     near = min(now, key=lambda one: max(one.first - address, address + size - one.end, 0))
     kind = (", a view with gaps" if near.mask is not None else "") + ("" if near.writes else ", only read")

@@ -64,7 +64,7 @@ SERIAL_BELOW = 400_000  # Fewer multiply-adds than these are done before a secon
 
 # Places of the arguments that all kernels have (`Common`), and of the first one that is a kernel's own.
 NEXT_TASK, NEXT_THREAD, SCRATCH, SCRATCH_STEP, OWN = range(5)
-ROWS_BYTES = 256 + TILE_ROWS * LANE_BYTES  # bytes that `own_scratch` lays out
+ROWS_BYTES = 256 + TILE_ROWS * LANE_BYTES  # Bytes that `own_scratch` lays out.
 SCRATCH_HEAD = ROWS_BYTES + GUARD_BYTES
 
 
@@ -150,7 +150,7 @@ class Sizes(NamedTuple):
     named: Any  # the sizes that the kernel reads, as a named tuple
     arguments: Array  # the same sizes in the form that `start` takes
     scratch: int = 0  # bytes of scratch memory for each thread
-    table: Array = np.empty(0)  # which the kernel reads too; kept alive, because the arguments hold its address
+    table: Array = np.empty(0)  # Kept alive, because the arguments hold its address.
 
 
 def arguments_of(addresses: Any, sizes: Any) -> Array:
@@ -431,7 +431,7 @@ def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, addre
     """
     kernel, arguments = compiled(function, dtype.char), sizes.arguments
     step = (sizes.scratch + 63) // 64 * 64 + BUFFERS * GUARD_BYTES
-    memory = np.empty(len(arguments) + (threads * step + 64) // 8, np.int64)  # the arguments, then the scratch memory
+    memory = np.empty(len(arguments) + (threads * step + 64) // 8, np.int64)  # Arguments, then scratch memory.
     memory[: len(arguments)] = arguments
     for k, address in enumerate(addresses, OWN):
         memory[k] = address

@@ -468,7 +468,7 @@ def gather(zero, arguments):
                         b_h = line.packed.w.number * b_w
                         b_d = line.packed.h.number * b_h
                     loops = (d.terms, h.terms, w.terms, count)
-                    if a_w == count * size and b_w == count * unit:  # neighbouring taps lie side by side: a longer loop
+                    if a_w == count * size and b_w == count * unit:  # Taps lie side by side: one long loop.
                         loops = (d.terms, h.terms, min(w.terms, 1), w.terms * count)
                     key = (which * chunks + c) * groups + line.packed.number
                     if packed != key and not sizes.ready:

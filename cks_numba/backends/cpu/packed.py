@@ -46,7 +46,7 @@ def pack(operator: str, w: Array, groups: int) -> Array:
     blocks = ceil_div(w.shape[-1], width)
     size = (groups, blocks, *w.shape[1:-1], width)
     bytes_ = int(np.prod(size)) * w.itemsize
-    memory = np.zeros(bytes_ + LANE_BYTES, np.uint8)  # it begins at a multiple of the bytes of a row
+    memory = np.zeros(bytes_ + LANE_BYTES, np.uint8)  # Its first row will begin at a multiple of its bytes.
     panels = memory[-memory.ctypes.data % LANE_BYTES :][:bytes_].view(w.dtype).reshape(size)
     for k in range(blocks):
         lanes = w[..., k * width : (k + 1) * width]

@@ -42,7 +42,7 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 
 # Whether each load and store of the kernels is tested (see `bounds`).
 CHECKED = os.environ.get("CKS_NUMBA_CPU") == "checked" and not config.DISABLE_JIT
-INSIDE, SPLIT = "cks_numba_inside", "cks_numba_split"  # the names of functions of `bounds` in compiled code
+INSIDE, SPLIT = "cks_numba_inside", "cks_numba_split"  # Names that functions of `bounds` have in compiled code.
 
 # Options for all compiled code: divisors are never 0, and the checked build tests the indices of arrays too.
 OPTIONS = {"error_model": "numpy", "boundscheck": CHECKED}
@@ -101,7 +101,7 @@ def check(context: Any, b: Any, address: Any, kind: ir.Type, align: int, writes:
         return
     if isinstance(address.type, ir.PointerType):
         address = b.ptrtoint(address, I64)
-    vector = isinstance(kind, ir.VectorType)  # as long as its lanes: LLVM's size of 6 numbers is that of 8
+    vector = isinstance(kind, ir.VectorType)  # Its length is that of its lanes: LLVM takes 6 numbers for 8.
     size = kind.count * context.get_abi_sizeof(kind.element) if vector else context.get_abi_sizeof(kind)
     where = b.ptrtoint(context.insert_const_string(b.module, _line_of_kernel()), I64)
     inside = call(b, INSIDE, address, I64(size), I64(align), I64(int(writes)), where)

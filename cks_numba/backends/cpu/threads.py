@@ -335,10 +335,10 @@ def _quotas(root: Path) -> Iterator[float]:
             folder = top / path.lstrip("/")
             # A container may be told the path on its host, and see its own folder alone, as the topmost one.
             for each in (folder, *folder.parents[: len(folder.parts) - len(top.parts)]):
-                with suppress(OSError, ValueError):
+                with suppress(OSError, ValueError):  # Where there is no limit, the time is "max" or -1.
                     texts = [(each / name).read_text(encoding="utf-8") for name in _QUOTA_FILES[bool(controllers)]]
-                    time, period = map(int, " ".join(texts).split())  # not for "max"
-                    if time > 0:  # not for -1
+                    time, period = map(int, " ".join(texts).split())
+                    if time > 0:
                         yield time / period
 
 

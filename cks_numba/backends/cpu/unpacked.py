@@ -149,7 +149,7 @@ def best_way(operator: str, shape: ConvShape, itemsize: int, may_be_along: bool,
         if way == "across":
             tasks = shape.groups * ceil_div(lanes * itemsize, LANE_BYTES)
             costs[way] += packing if operator == "conv2d" else 0
-            costs[way] *= 1 if is_little(operator, shape) else round_up(tasks, 2) / tasks  # two threads share them
+            costs[way] *= 1 if is_little(operator, shape) else round_up(tasks, 2) / tasks  # Two threads share them.
     return min(costs, key=costs.__getitem__)
 
 
@@ -169,7 +169,7 @@ def sizes_of(
 ) -> Sizes:
     """Return the sizes for a kernel; source, w and out are strides of the arrays."""
     shape = with_three_axes(shape)
-    groups = plan("conv2d_weight", shape).groups  # They say which positions have which taps.
+    groups = plan("conv2d_weight", shape).groups  # A group lists the positions of its taps.
     if operator == "conv2d_input":
         groups = tuple(Group(tuple(run._replace(i=run.o, o=run.i) for run in group)) for group in groups)
     table = np.array([numbers_of(TapRow(*group)) for group in groups], np.int64)
@@ -309,7 +309,7 @@ def _tasks_with(together, filters_of, products, put_tile):
         steps = Steps(sizes.d * sizes.h * sizes.w * step, sizes.h * sizes.w * step, sizes.w * step, step, size)
         found = carray(integers_at(free), 2 * positions)
         kept = after(free, round_up(16 * positions, LINE_BYTES))
-        nowhere = kept + positions * step  # of tiles that are not full
+        nowhere = kept + positions * step  # Place for the results that a tile has too many.
         memory = after(kept, (positions + 1) * step)
         blocks = ceil_div(lanes, width)
         while True:
