@@ -7,8 +7,8 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 # Least percentage of the public names that must have a complete type.
 LEAST_TYPED := 95
 # Tests that take minutes, most of them in the emulator and the simulator; .ci/steps/35_emulator runs them.
-LONG := tests/kernels/emulator tests/kernels/test_simulator.py tests/operators/test_precision.py \
-	tests/backends/test_processes.py \
+LONG := tests/kernels/emulator tests/kernels/test_simulator.py tests/house/test_without_numba_cuda.py \
+	tests/operators/test_precision.py tests/backends/test_processes.py \
 	$(addprefix tests/tutorial/test_,checks.py measured.py) \
 	$(addprefix tests/emulator/test_,foreign.py barriers.py survival.py)
 
