@@ -94,6 +94,19 @@ def _around(value: Any) -> Pair:
     return before, after
 
 
+def factor(name: str, value: Any) -> float:
+    """Return `value` as a float: a number of at least 1."""
+    if not isinstance(value, (int, float)) or not value >= 1:
+        raise ValueError(f"{name} must be a number of at least 1, got {value!r}")
+    return float(value)
+
+
+def two_axes(number: int) -> None:
+    """Check the number of spatial axes of a layer of which rows and columns are drawn."""
+    if number != 2:
+        raise ValueError(f"shape must have two spatial axes to be drawn so, got {number}")
+
+
 # --- the arguments of the operators ---------------------------------------------------------------
 def choice(name: str, value: Any, allowed: tuple[Choice, ...]) -> Choice:
     """Return `value`, one of the allowed strings."""

@@ -1,6 +1,6 @@
 """The same call in other surroundings: after a pause, beside busy processes, with half a core, in a forked child.
 
-``python -m cks_numba.bench.surroundings`` prints the table of docs/cpu.md. Each row is measured in a forked child of a
+``python -m cks_numba.bench.surroundings`` prints a table. Each row is measured in a forked child of a
 process that has used its threads before, as a web server's worker is.
 """
 

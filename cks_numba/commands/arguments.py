@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from .. import checks
 from ..geometry import OPERATORS, ConvShape
 
 SHAPE_HELP = (
@@ -135,12 +136,10 @@ def parse_named_size(text: str) -> tuple[str, tuple[int, ...]]:
 def parse_threshold(text: str) -> float:
     """Return a factor of at least 1."""
     try:
-        value = float(text)
+        value: Any = float(text)
     except ValueError:
-        value = 0.0
-    if not value >= 1:
-        raise ValueError(f"threshold must be a number of at least 1, got {text!r}")
-    return value
+        value = text
+    return checks.factor("threshold", value)
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -11,11 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from .. import trace
+from .. import checks, trace
 from ..flops.files import replacing
 from ..geometry import ConvShape
 from ..steps.stages import REAL
-from .cells import BLUE, INK, RED, Kinds, canvas, check_axes, draw_cells, frame, single, write, zero_maps
+from .cells import BLUE, INK, RED, Kinds, canvas, draw_cells, frame, single, write, zero_maps
 from .products import draw_heat, draw_products, products, waste_map
 
 MOST_RESULTS = 100
@@ -111,7 +111,7 @@ def _check_size(operator: str, shape: ConvShape) -> None:
         raise TypeError(f"shape must be a ConvShape, got {type(shape).__name__}")
     if operator not in OPERANDS:
         raise ValueError(f"operator must be one of {tuple(OPERANDS)}, got {operator!r}")
-    check_axes(shape)
+    checks.two_axes(len(shape.axes))
     _, rows, columns, _ = shape.arrays(operator)[2][1]
     if rows * columns > MOST_RESULTS:
         raise ValueError(f"shape must have at most {MOST_RESULTS} results to be animated, got {rows} x {columns}")

@@ -37,12 +37,6 @@ def single(shape: ConvShape) -> ConvShape:
     return ConvShape(n=1, ih=1, iw=1, ic=1, oc=1, fh=1, fw=1).with_axes(*shape.axes)
 
 
-def check_axes(shape: ConvShape) -> None:
-    """Check that a layer has rows and columns, and no other axis."""
-    if len(shape.axes) != 2:
-        raise ValueError(f"shape must have two spatial axes to be drawn so, got {len(shape.axes)}")
-
-
 def zero_maps(operator: str, shape: ConvShape) -> tuple[Kinds, Kinds]:
     """Map the kinds of elements that the regular way multiplies.
 

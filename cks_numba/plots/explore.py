@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from .. import flops, trace
+from .. import checks, flops, trace
 from ..geometry import ConvShape, plan
 from ..steps.stages import amount
 from .animation import ADDED, RESULTS
-from .cells import Kinds, canvas, check_axes, draw_cells, frame, legend_of_kinds, single, write, zero_maps
+from .cells import Kinds, canvas, draw_cells, frame, legend_of_kinds, single, write, zero_maps
 from .groups import draw_groups
 from .products import draw_heat, products, waste_map
 
@@ -48,7 +48,7 @@ def explore_figure(operator: str, shape: ConvShape) -> Figure:
     ['conv2d: 144 products, 100 useful: ×1.44', '9 groups, each with one window']
     """
     check_products(operator, shape)
-    check_axes(shape)
+    checks.two_axes(len(shape.axes))
     shape = single(shape)
     field, slider = zero_maps(operator, shape)
     traced = trace.run(operator, shape, "with_zeros")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .. import checks
 from ..flops import count
 from ..geometry import OPERATORS, Axis, ConvShape, Run
 from .conv_v2 import conv_v2
@@ -68,8 +69,7 @@ def explain(
         if first is not None or second is not None:
             raise ValueError("shape must be given with the arrays, got None")
         shape = SMALL[operator]
-    if len(shape.axes) != 2:
-        raise ValueError(f"explain draws layers of two spatial axes, got a shape of {len(shape.axes)}")
+    checks.two_axes(len(shape.axes))
     arrays = _filled(operator, first, second, shape)
     steps = BY_OPERATOR[operator](*arrays, shape)
     parts = [_opening(operator, shape), _inputs(operator, arrays)]

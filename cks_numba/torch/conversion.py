@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from .. import checks
 from ..models import pytorch
 from ..models.found import THRESHOLD, Found
 from ..models.text import text
@@ -77,8 +78,7 @@ def convert(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if not isinstance(threshold, (int, float)) or not threshold >= 1:
-        raise ValueError(f"threshold must be a number of at least 1, got {threshold!r}")
+    threshold = checks.factor("threshold", threshold)
     report = Report(pytorch.of_torch(model, input_size, train, subclasses), threshold)
     found = [model.get_submodule("" if name == pytorch.WHOLE else name) for name in report.swapped]
     kinds = [skipping(pytorch.class_of(layer)) for layer in found]  # Errors come before anything is changed.

@@ -122,7 +122,7 @@ def test_bars_are_as_long_as_the_work():
     [
         (["m:f", "--input", "3x0"], "input must be sizes of at least 1 joined by x"),
         (["m:f", "--input", "big"], "such as 1x3x32x32, got 'big'"),
-        (["m:f", "--threshold", "0.5"], "threshold must be a number of at least 1, got '0.5'"),
+        (["m:f", "--threshold", "0.5"], "threshold must be a number of at least 1, got 0.5"),
         (["m:f", "--threshold", "nan"], "threshold must be a number of at least 1"),
         ([], "required: MODEL"),
     ],

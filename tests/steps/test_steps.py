@@ -272,7 +272,7 @@ def test_wrong_arrays_are_named(operator: str) -> None:
 
 # --- explain -------------------------------------------------------------------------------------
 def test_explain_draws_two_axes() -> None:
-    with pytest.raises(ValueError, match="two spatial axes, got a shape of 3"):
+    with pytest.raises(ValueError, match="two spatial axes to be drawn so, got 3"):
         steps.explain("conv2d", shape=ConvShape.of((1, 4, 4, 4, 1), (1, 3, 3, 3, 1)))
 
 

@@ -141,7 +141,7 @@ def called(axes):
 
 
 @pytest.mark.parametrize("dynamo", [False, True])
-@pytest.mark.filterwarnings("ignore")  # of torch's exporters, about each other
+@pytest.mark.filterwarnings("ignore")  # torch's exporters warn about each other
 @pytest.mark.parametrize("make", [converted, called])
 @AXES
 def test_onnx_has_the_nodes_of_torch(axes, make, dynamo):

@@ -65,7 +65,7 @@ def pitch_of(forward: bool) -> int:
 # --- 1. with_zeros --------------------------------------------------------------------------------
 @cache
 def with_zeros(forward: bool) -> Any:
-    """Make the kernel of a thread a result, on a src that was really padded (and zero-inserted)."""
+    """Make the kernel with a thread for each result, on a src that was really padded (and zero-inserted)."""
     channels, weight = channels_of(forward), weight_of(forward)
 
     @device
@@ -77,7 +77,7 @@ def with_zeros(forward: bool) -> Any:
 
     @cuda.jit
     def with_zeros(src, w, out, axes):
-        """One thread a result; the window always holds all taps, and some of src is padding."""
+        """A thread for each result; the window always holds all taps, and some of src is padding."""
         index = cuda.grid(1)
         if index >= out.size:
             return
@@ -102,12 +102,12 @@ def with_zeros(forward: bool) -> Any:
 # --- 2. skip_zeros --------------------------------------------------------------------------------
 @cache
 def skip_zeros(forward: bool) -> Any:
-    """Make the kernel of a thread a result, without zeros."""
+    """Make the kernel with a thread for each result, without zeros."""
     channels, weight, window = channels_of(forward), weight_of(forward), taps_on_x if forward else taps_of_phase
 
     @cuda.jit
     def skip_zeros(src, w, out, axes):
-        """One thread a result; only the taps that meet an element of src."""
+        """A thread for each result; only the taps that meet an element of src."""
         index = cuda.grid(1)
         if index >= out.size:
             return
@@ -135,13 +135,13 @@ def skip_zeros(forward: bool) -> Any:
 # --- 3. shared ------------------------------------------------------------------------------------
 @cache
 def shared(forward: bool) -> Any:
-    """Make the kernel of a block a position."""
+    """Make the kernel with a block for each position."""
     channels, weight, window = channels_of(forward), weight_of(forward), taps_on_x if forward else taps_of_phase
     pitch = pitch_of(forward)
 
     @cuda.jit
     def shared(src, w, out, axes):
-        """One block a position of out, TILE images and TILE columns: all its threads share one window."""
+        """A block for each position of out, TILE images and TILE columns: all its threads share one window."""
         xs = cuda.shared.array((TILE, TILE), src.dtype)  # image, term
         ws = cuda.shared.array((TILE, pitch), src.dtype)  # term, column
         tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
