@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 # Least percentage of the public names that must have a complete type.
 LEAST_TYPED := 95
+# Tests run in a process for each core and one more, because some wait for other processes.
+WORKERS = $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")
 # Tests that take minutes, most of them in the emulator and the simulator; .ci/steps/35_emulator runs them.
 LONG := tests/kernels/emulator tests/kernels/test_simulator.py tests/house/test_without_numba_cuda.py \
 	tests/operators/test_precision.py tests/backends/test_processes.py \
@@ -35,7 +37,7 @@ learn: $(VENV)/.tutorials
 	$(BIN)/jupyter lab --notebook-dir=tutorials $(AS_ROOT)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto --dist worksteal $(addprefix --ignore=,$(LONG)) $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(addprefix --ignore=,$(LONG)) $(PYTEST_FLAGS)
 
 gpu:
 	@PYTHON="$(PYTHON)" .ci/gpu
