@@ -19,7 +19,7 @@ from numba.core.errors import NumbaError
 
 from ... import checks
 from ...geometry import ConvShape
-from . import bounds, depthwise, gather, packed, plain, registers, unpacked, weight
+from . import bounds, depthwise, gather, packed, plain, planes, registers, unpacked, weight
 
 Array = np.ndarray[Any, Any]
 Operand = Array | packed.PackedFilters
@@ -65,6 +65,9 @@ def run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: A
             weight.run(shape, first, second, out)
         else:
             source, w = (first, second) if operator == "conv2d" else (second, first)
+            if planes.fits(operator, shape, out.itemsize):
+                planes.run(operator, shape, source, w, out)
+                return
             way = unpacked.way_of(operator, shape, source, w, panels is not None)
             w = w if panels is None or way == "along" else panels
             if way:
