@@ -129,10 +129,9 @@ def rows_of_tile(left: int) -> int:
     return max(left, LEAST_ROWS) if left <= FLAT_ROWS else TILE_ROWS
 
 
-def rows_of_tiles(lanes: int) -> int:
-    """Return how many rows the tiles of so many channels have together."""
-    rest = lanes % TILE_ROWS
-    return lanes - rest + (rows_of_tile(rest) if rest else 0)
+def rows_of_tiles(lanes: int) -> list[int]:
+    """Rows of each of the tiles of so many channels."""
+    return [rows_of_tile(lanes - first) for first in range(0, lanes, TILE_ROWS)]
 
 
 @register_jitable(**ONLY_IN_KERNELS)
@@ -154,12 +153,12 @@ def bytes_of_line(length: int) -> int:
     return round_up(length, VECTOR_BYTES) + LONGEST
 
 
-def vectors_of(group: Group, column: int, itemsize: int) -> int:
-    """How many rows of lanes hold the positions of a group, in planes of so many columns; see `lines_of`."""
+def tiles_of(group: Group, column: int, lanes: int, itemsize: int) -> int:
+    """How many tiles hold the results of a group, in planes of so many columns."""
     d, h, w = (run.positions for run in group)
-    width = LANE_BYTES // itemsize
     lines, length = lines_of(h, w, column, itemsize)
-    return d * lines * ceil_div(length, width)
+    longs = (TILE_ROWS * TILE_VECTORS // high * VECTOR_BYTES for high in rows_of_tiles(lanes))
+    return d * lines * sum(ceil_div(length * itemsize, long) for long in longs)
 
 
 def _source_axes(operator: str, shape: ConvShape) -> tuple[list[int], list[int]]:
@@ -176,7 +175,7 @@ def _in_orders(operator: str, shape: ConvShape, itemsize: int) -> list[tuple[tup
     found: dict[Run | None, list[Group]] = {None: []}
     for group in plan(operator, shape).groups:
         turned = Group(group[k] for k in TURNED)
-        by_row, by_column = (vectors_of(*one, itemsize) for one in ((group, columns[2]), (turned, columns[1])))
+        by_row, by_column = (tiles_of(*one, TILE_ROWS, itemsize) for one in ((group, columns[2]), (turned, columns[1])))
         if 2 * by_column < by_row:
             found.setdefault(group.w, []).append(turned)
         else:
@@ -196,15 +195,14 @@ def fits(operator: str, shape: ConvShape, itemsize: int) -> bool:
     if lanes > 2 * width:
         return False
     row = prod(lengths[k] for k in others) * (min(shape.axes[first].span, lengths[first]) + split[first]) * terms
-    filters = prod(shape.w_shape[1:-1]) * terms * rows_of_tiles(lanes)
+    filters = prod(shape.w_shape[1:-1]) * terms * sum(rows_of_tiles(lanes))
     if max(row, filters) * itemsize > MOST_BYTES:
         return False
     columns = [ceil_div(length, step) for length, step in zip(lengths, split, strict=True)]
     here = COPYING * (prod(lengths) * terms + prod(shape.axes[k].outputs for k in range(3)) * lanes) * shape.n
     for order, groups in _in_orders(operator, shape, itemsize):
         for group in groups:
-            tiles = vectors_of(group, columns[order[2]], itemsize) * rows_of_tiles(lanes) / TILE_ROWS
-            here += shape.n * tiles * group.terms * terms
+            here += shape.n * tiles_of(group, columns[order[2]], lanes, itemsize) * group.terms * terms
     there = sum(ceil_div(shape.n * group.positions, TILE_ROWS) * group.terms for group in plan(operator, shape).groups)
     return here < 0.9 * there * terms * ceil_div(lanes, width)
 
@@ -235,7 +233,7 @@ def sizes_of(
     for order, groups in _in_orders(operator, shape, itemsize):
         turned = shape.with_axes(*(shape.axes[k] for k in order))
         by, taps = [split[k] for k in order], [(fh * fw, fw, 1)[k] for k in order]
-        steps = [Steps(one[0], *(one[1 + k] for k in order), one[4]) for one in (source, out)]
+        steps = [Steps(*(one[k] for k in (0, *(1 + k for k in order), 4))) for one in (source, out)]
         for parts in _cut(operator, turned, groups, first_axis, terms, lanes, itemsize, threads):
             ends = [reach((part[k] for part in parts), "i" if operator == "conv2d" else "o") for k in range(3)]
             counts = [end - first for first, end in ends]
@@ -246,7 +244,7 @@ def sizes_of(
                 depths, rows, columns = (run.positions for run in part)
                 lines, length = lines_of(rows, columns, planes_of[2], itemsize)
                 plane = depths * lines * bytes_of_line(length * itemsize) + 64
-                result_bytes = max(result_bytes, rows_of_tiles(lanes) * plane)
+                result_bytes = max(result_bytes, sum(rows_of_tiles(lanes)) * plane)
                 most_terms = max(most_terms, prod(run.terms for run in part[: 3 if by[2] > 1 else 2]) * terms)
             firsts = Three(*(first for first, _ in ends))
             ends_of_groups = len(found), len(found) + len(parts)
@@ -262,7 +260,7 @@ def sizes_of(
         channel_groups=shape.groups,
         terms=terms,
         lanes=lanes,
-        filter_bytes=round_up(fd * fh * fw * terms * rows_of_tiles(lanes) * itemsize, 64),
+        filter_bytes=round_up(fd * fh * fw * terms * sum(rows_of_tiles(lanes)) * itemsize, 64),
         source_bytes=round_up(source_bytes, 64),
         result_bytes=round_up(result_bytes, 64),
         most_terms=most_terms,
@@ -290,15 +288,14 @@ def _cut(
     out = [one.outputs if operator == "conv2d" else one.size for one in shape.axes]
     others = [k for k in range(3) if k != axis]
     source_bytes, out_bytes = (prod(of[k] for k in others) * itemsize for of in (lengths, out))
-    most = TASK_BYTES // (split[axis] * terms * source_bytes + rows_of_tiles(lanes) * out_bytes)
+    most = TASK_BYTES // (split[axis] * terms * source_bytes + sum(rows_of_tiles(lanes)) * out_bytes)
     wanted = ceil_div(4 * threads if threads > 1 else 1, shape.n * shape.groups)
     most = min(most, ceil_div(out[axis], wanted))
     length = max(1, most, ceil_div(shape.axes[axis].span, 2 * shape.axes[axis].stride))
     for first in range(0, out[axis], length):
-        parts = (within(group, operator, axis, (first, first + length)) for group in groups)
-        parts = [part for part in parts if part.positions]
-        if parts:
-            yield parts
+        parts = [within(group, operator, axis, (first, first + length)) for group in groups]
+        if any(part.positions for part in parts):
+            yield [part for part in parts if part.positions]
 
 
 # --- the kernel ----------------------------------------------------------------------------------
