@@ -124,6 +124,17 @@ PATHS = (
         },
     ),
     SpecialPath(
+        "narrow",
+        "tiles with empty lanes",
+        ((gather, "NARROW", 0),),
+        ("narrow",),
+        {
+            "gather.py": "narrow NARROW pack_columns sum_of_products_along put_sums",
+            "tile.py": "sums_along put_sums",
+            "registers.py": "products_along store_sums",
+        },
+    ),
+    SpecialPath(
         "lanes of positions",
         "tiles with empty lanes",
         ((planes, "fits", _never),),

@@ -27,11 +27,13 @@ SMALL_MAP = ConvShape(n=1, ih=2, iw=2, ic=64, oc=40, fh=3, fw=3, padding=1)
 FEW_POSITIONS = ConvShape(n=2, ih=4, iw=4, ic=64, oc=64, fh=3, fw=3, padding=1)
 DEPTHWISE = ConvShape(n=2, ih=9, iw=10, ic=40, oc=40, fh=3, fw=3, padding=1, groups=40)
 FEW = ConvShape(n=2, ih=9, iw=8, ic=3, oc=40, fh=3, fw=3, padding=1)
+NARROW = ConvShape(n=2, ih=6, iw=5, ic=32, oc=3, fh=3, fw=3, padding=1)
 FEW_RESULTS = ConvShape(n=2, ih=20, iw=23, ic=5, oc=11, fh=3, fw=3, stride=(1, 2), padding=1)
 # Each kernel with an operator and a layer that it is for, and the order of the axes of the arrays in memory.
 KERNELS = {
     "gather": ("conv2d", WIDE, NHWC),
     "gather, input": ("conv2d_input", WIDE, NHWC),
+    "gather, narrow": ("conv2d", NARROW, NHWC),
     "planes": ("conv2d", FEW_RESULTS, NHWC),
     "planes, input": ("conv2d_input", FEW_RESULTS, NCHW),
     "to_channels_last": ("conv2d", WIDE, NCHW),
@@ -101,6 +103,7 @@ class Shifted:
 ARRAYS = {  # Their order is that in which addresses are taken.
     "gather": ("source", "filters", "out"),
     "gather, input": ("source", "filters", "out"),
+    "gather, narrow": ("source", "filters", "out"),
     "planes": ("source", "filters", "out"),
     "planes, input": ("source", "filters", "out"),
     "to_channels_last": ("source", "target"),
@@ -133,8 +136,9 @@ MUTANTS = [
     ("gather", gather, "first_b = panel + ", "first_b = panel - LANE_BYTES + ", "reads", "buffer 0 of thread"),
     ("gather", gather, "c * chunk * strides.term\n", "c * chunk * strides.term + size\n", "reads", "filters"),
     ("gather", gather, "y += (g * lanes + first_lane)", "y += (g * lanes + first_lane + 1)", "writes", "out"),
+    ("gather, narrow", gather, "b += here * column", "b += 99 * here * column", "reads", "buffer 0 of thread"),
     ("planes", planes, "at = source + first_of", "at = source + 4 + first_of", "reads", "source"),
-    ("planes", planes, "= number + k, there", "= number + k + 99999, there", "reads", "buffer 0 of thread"),
+    ("planes", planes, "= number + k, there", "= number + k + 45, there", "reads", "buffer 0 of thread"),
     ("planes", planes, "to = addresses.out + n", "to = addresses.out + size + n", "writes", "out"),
     ("to_channels_last", gather, "at += row // rows", "at += 4 + row // rows", "reads", "source"),
     (

@@ -480,10 +480,10 @@ def test_which_lanes_are_positions():
     def fits(operator="conv2d", **sizes):
         return planes.fits(operator, ConvShape(**{**dict(n=1, ih=64, iw=64, fh=3, fw=3, padding=1), **sizes}), 4)
 
-    assert all(fits(ic=ic, oc=oc) for ic in (3, 64) for oc in (1, 3, 4))
-    assert all(fits("conv2d_input", ic=oc, oc=64, stride=2) for oc in (1, 3, 4))
+    assert all(fits(ic=ic, oc=oc) for ic in (3, 24) for oc in (3, 4, 12))
+    assert all(fits("conv2d_input", ic=oc, oc=64, stride=2) for oc in (3, 4, 12))
     assert not any(fits(ic=64, oc=64, ih=size, iw=size) for size in (2, 4, 64))
-    assert not fits(ic=3, oc=3, ih=3, iw=3)
+    assert not fits(ic=64, oc=3, ih=3, iw=3)
     assert not fits(ic=64, oc=4, ih=4000, iw=40_000)  # One row is larger than the memory for a task.
 
 

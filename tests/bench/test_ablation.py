@@ -22,6 +22,7 @@ SERVED = {
     "few channels": ("conv2d_weight", dict(n=4, ih=16, iw=16, ic=3, oc=64, fh=3, fw=3, padding=1), "NHWC"),
     "sum in parts": ("conv2d_weight", dict(n=32, ih=16, iw=16, ic=32, oc=32, fh=3, fw=3, padding=1), "NHWC"),
     "large blocks": ("conv2d_weight", dict(n=4, ih=8, iw=8, ic=64, oc=64, fh=3, fw=3, padding=1), "NHWC"),
+    "narrow": ("conv2d", dict(ih=6, iw=6, ic=16, oc=3, fh=3, fw=3, padding=1), "NHWC"),
     "lanes of positions": ("conv2d", dict(ih=16, iw=16, ic=16, oc=3, fh=3, fw=3, padding=1), "NHWC"),
     "streaming": ("conv2d", dict(n=4, ih=64, iw=64, ic=3, oc=64, fh=3, fw=3, padding=1), "NHWC"),
     "chunks of terms": ("conv2d", dict(n=9, ih=8, iw=8, ic=512, oc=64, fh=3, fw=3, padding=1), "NHWC"),

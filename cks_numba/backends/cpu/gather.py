@@ -38,11 +38,13 @@ from .compiled import (
     table_of,
     with_three_axes,
 )
-from .packed import AXES, FilterSteps, filter_steps
+from .packed import AXES, NARROW, FilterSteps, filter_steps
 from .registers import (
     L2_BYTES,
     LANE_BYTES,
     TILE_ROWS,
+    TILE_VECTORS,
+    VECTOR_BYTES,
     addresses_in,
     bytes_of,
     fetch,
@@ -52,7 +54,7 @@ from .registers import (
     wait_for_streams,
     zeros,
 )
-from .tile import LINE_BYTES, copy_part, pack, put, sum_of_products
+from .tile import LINE_BYTES, copy_part, pack, put, put_sums, sum_of_products, sums_along
 
 # The largest panel of packed filters, and all panels of a task together.
 PANEL_BYTES = {"conv2d": L2_BYTES // 2, "conv2d_input": 3 * L2_BYTES // 8}
@@ -61,6 +63,7 @@ STREAM_BYTES = 2**20  # Results of at least this size are written past the cache
 AHEAD = 16  # Number of terms from the one that is being packed to the one that is fetched into the cache.
 COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
 COPY_COLUMNS = 1024  # A thread copies so many columns of a row at a time.
+sum_of_products_along = sums_along(TILE_ROWS)
 
 
 # --- what the kernels are given ------------------------------------------------------------------
@@ -84,6 +87,7 @@ class GatherSizes(NamedTuple):
     panels_together: int
     tiles_together: int
     chunk: int
+    narrow: int
     ready: int
     streams: int
     source: Steps
@@ -213,9 +217,13 @@ def sizes_of(
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
     taps = max(prod(axis.number for axis in axes) for axes in classes)
+    column_bytes = taps * terms * source[4]  # packed filters of one lane
+    narrow = (
+        not ready and lanes <= NARROW and terms * source[4] % VECTOR_BYTES == 0 and lanes * column_bytes <= PANELS_BYTES
+    )
     term_bytes = max(1, taps) * LANE_BYTES  # one term of a panel
     panels = ceil_div(lanes * source[4], LANE_BYTES)
-    chunk = even_part(terms, PANEL_BYTES[operator] // term_bytes)
+    chunk = terms if narrow else even_part(terms, PANEL_BYTES[operator] // term_bytes)
     together = even_part(panels, PANELS_BYTES // (chunk * term_bytes))
     tiles = sum(blocks)
     blocks_wanted = ceil_div(4 * threads, ceil_div(panels, together) * shape.groups)
@@ -238,13 +246,14 @@ def sizes_of(
         panels_together=together,
         tiles_together=tiles_together,
         chunk=chunk,
+        narrow=narrow,
         ready=ready,
         streams=streams,
         source=Steps(*source),
         out=Steps(*out),
         filters=filter_steps(operator, w, oc, source[4]),
     )
-    packed_bytes = 0 if ready else together * chunk * term_bytes
+    packed_bytes = 0 if ready else lanes * column_bytes if narrow else together * chunk * term_bytes
     return Sizes(sizes, arguments_of(GatherAddresses, sizes), SCRATCH_HEAD + packed_bytes, table)
 
 
@@ -340,6 +349,15 @@ def packed_count(packed):
 
 
 @helper
+def pack_columns(zero, panel, filters, steps, packed, terms, lanes):
+    """Copy filters to (lane, fd, fh, fw, term), the form that `sums_along` reads."""
+    step, count = terms * bytes_of(zero), packed_count(packed)
+    for tap in range(count):
+        at = filters + tap_offset(tap, packed, steps)
+        pack(zero, panel + tap * step, count * step, at, steps.lane, steps.term, lanes, terms, terms)
+
+
+@helper
 def pack_panels(zero, panel, filters, steps, packed, terms, lanes):
     """Copy filters to (lane // width, fd, fh, fw, term, lane % width); lanes past the last become 0."""
     size, count = bytes_of(zero), packed_count(packed)
@@ -380,16 +398,18 @@ def gather(zero, arguments):
 
     where i = o*stride - before + f*dilation on each axis.
     A task is a block of tiles and some panels; a panel is the packed filters of as many channels as a tile has lanes.
-    The terms are cut into chunks, so that the panels of a chunk fit into the cache.
+    The terms are cut into chunks, so that the panels of a chunk fit into the cache. If the result has so few channels
+    that most lanes would be empty (`narrow`), the lanes hold terms of one sum instead.
     """
     size = bytes_of(zero)
     addresses, sizes = own_arguments(arguments, GatherAddresses, GatherSizes)
     terms, lanes, chunk, groups = sizes.terms, sizes.lanes, sizes.chunk, sizes.groups
-    together, tiles_together = sizes.panels_together, sizes.tiles_together
+    together, tiles_together, narrow = sizes.panels_together, sizes.tiles_together, sizes.narrow
     source_rows, out_rows, tile_rows, panel = own_scratch(arguments)
     packed = -1  # number of the panels, the chunk and the class of taps that are packed now
     tiles = record(sizes.table, groups, GatherRow).first_block
     width = LANE_BYTES // size
+    unit = size if narrow else LANE_BYTES  # bytes of packed filters from one term to the next
     chunks, blocks = ceil_div(terms, chunk), ceil_div(tiles, tiles_together)
     lane_blocks = ceil_div(lanes, together * width)
     while True:
@@ -442,36 +462,48 @@ def gather(zero, arguments):
                         b_w, b_h = w.summed_step * strides.w, h.summed_step * strides.h
                         b_d = d.summed_step * strides.d
                     else:
-                        column = packed_count(line.packed) * count * LANE_BYTES  # bytes of one panel
-                        first_b = panel + line.packed.first * count * LANE_BYTES
-                        b_w = count * LANE_BYTES
+                        column = packed_count(line.packed) * count * unit  # bytes of one panel, or of one lane
+                        first_b = panel + line.packed.first * count * unit
+                        b_w = count * unit
                         b_h = line.packed.w.number * b_w
                         b_d = line.packed.h.number * b_h
                     loops = (d.terms, h.terms, w.terms, count)
-                    if a_w == count * size and b_w == count * LANE_BYTES:  # Taps lie side by side: one long loop.
+                    if a_w == count * size and b_w == count * unit:  # Taps lie side by side: one long loop.
                         loops = (d.terms, h.terms, min(w.terms, 1), w.terms * count)
                     key = (which * chunks + c) * groups + line.packed.number
                     if packed != key and not sizes.ready:
                         packed = key
                         at += first_lane * strides.lane
-                        pack_panels(zero, panel, at, strides, line.packed, count, last_lane - first_lane)
+                        if narrow:
+                            pack_columns(zero, panel, at, strides, line.packed, count, last_lane - first_lane)
+                        else:
+                            pack_panels(zero, panel, at, strides, line.packed, count, last_lane - first_lane)
                 # 3. the addresses of the rows of a tile
                 rows = min(TILE_ROWS, row_end - row)
                 row += rows
                 place = place_rows(counts, place, rows, source_jumps, out_jumps, source_rows, out_rows)
                 # 4. the tile, for each panel
                 b = first_b
-                for lane in range(first_lane, last_lane, width):
-                    here = min(width, last_lane - lane)
-                    tile = sum_of_products(
-                        zeros(zero), addresses_in(source_rows), a, b,
-                        loops, (a_d, a_h, a_w, size), (b_d, b_h, b_w, LANE_BYTES),
-                    )  # fmt: skip
-                    if sizes.streams and here == width and out_rows[0] % LINE_BYTES == 0:
-                        stream(tile, addresses_in(out_rows))
+                for lane in range(first_lane, last_lane, TILE_VECTORS if narrow else width):
+                    if narrow:
+                        here = min(TILE_VECTORS, last_lane - lane)
+                        tile = sum_of_products_along(
+                            zeros(zero), addresses_in(source_rows), a, b, (column, here - 1),
+                            loops, (a_d, a_h, a_w, size), (b_d, b_h, b_w, size),
+                        )  # fmt: skip
+                        put_sums(tile, zero, out_rows, rows, here, sizes.out.c, c > 0, tile_rows, int(TILE_VECTORS))
+                        b += here * column
                     else:
-                        put(tile, zero, out_rows, rows, here, sizes.out.c, c > 0, tile_rows)
-                    b += column
+                        here = min(width, last_lane - lane)
+                        tile = sum_of_products(
+                            zeros(zero), addresses_in(source_rows), a, b,
+                            loops, (a_d, a_h, a_w, size), (b_d, b_h, b_w, LANE_BYTES),
+                        )  # fmt: skip
+                        if sizes.streams and here == width and out_rows[0] % LINE_BYTES == 0:
+                            stream(tile, addresses_in(out_rows))
+                        else:
+                            put(tile, zero, out_rows, rows, here, sizes.out.c, c > 0, tile_rows)
+                        b += column
                     for r in range(TILE_ROWS):
                         out_rows[r] += here * sizes.out.c
 

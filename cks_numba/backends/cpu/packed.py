@@ -16,7 +16,7 @@ from .registers import LANE_BYTES
 
 Array = np.ndarray[Any, Any]
 AXES = 7
-FEW = 4  # With at most so many channels of the result, lanes are positions (see `planes`), and nothing reads panels.
+NARROW = 4  # With at most so many channels of the result, the lanes of a tile hold terms of one sum.
 
 
 class PackedFilters(NamedTuple):
@@ -62,7 +62,7 @@ def packed_filters(operator: str, w: Array, groups: int) -> PackedFilters:
     w = np.array(w, order="C")
     ic, oc = w.shape[-1], len(w) // groups
     serves = groups == 1 or ic * oc > 1
-    return PackedFilters(w, pack(operator, w, groups) if serves and (oc, ic)[operator != "conv2d"] > FEW else None)
+    return PackedFilters(w, pack(operator, w, groups) if serves and (oc, ic)[operator != "conv2d"] > NARROW else None)
 
 
 def filter_steps(operator: str, w: Strides, oc: int, itemsize: int) -> FilterSteps:

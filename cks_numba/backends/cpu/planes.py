@@ -49,7 +49,7 @@ from .compiled import (
     with_three_axes,
 )
 from .gather import GatherAddresses, reach, within
-from .packed import FilterSteps, filter_steps
+from .packed import NARROW, FilterSteps, filter_steps
 from .registers import (
     L2_BYTES,
     LANE_BYTES,
@@ -73,7 +73,8 @@ LEAST_ROWS, FLAT_ROWS = 2, 4  # A tile has TILE_ROWS, or so many to so many rows
 LONGEST = TILE_ROWS * TILE_VECTORS // LEAST_ROWS * VECTOR_BYTES  # bytes of the longest row of a tile
 TASK_BYTES = L2_BYTES // 2  # Planes and results of a task, roughly.
 MOST_BYTES = 4 * 2**20  # Planes of what one row of the result needs.
-COPYING = 1 / 32  # To copy a number takes as long as so many steps of a sum.
+COPYING = 1 / 20  # To copy a number takes as long as so many steps of a sum,
+STARTING = 24  # and to begin and end a tile of `gather`, so many.
 STRAIGHT, TURNED = (0, 1, 2), (0, 2, 1)  # The axes (depth, row, column) as they are, and with rows for columns.
 
 
@@ -185,14 +186,14 @@ def _in_orders(operator: str, shape: ConvShape, itemsize: int) -> list[tuple[tup
 
 @lru_cache(maxsize=1024)
 def fits(operator: str, shape: ConvShape, itemsize: int) -> bool:
-    """Whether tiles of positions are clearly less work than `gather`'s tiles of channels."""
+    """Whether an estimate for tiles of positions is less than for `gather`'s tiles, in steps of a sum."""
     first, *others = range(3 - len(shape.axes), 3)
     shape = with_three_axes(shape)
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
     lengths, split = _source_axes(operator, shape)
     width = LANE_BYTES // itemsize
-    if lanes > 2 * width:
+    if lanes > 2 * width or lanes % width == 0:  # `gather` leaves few lanes empty.
         return False
     row = prod(lengths[k] for k in others) * (min(shape.axes[first].span, lengths[first]) + split[first]) * terms
     filters = prod(shape.w_shape[1:-1]) * terms * sum(rows_of_tiles(lanes))
@@ -203,8 +204,12 @@ def fits(operator: str, shape: ConvShape, itemsize: int) -> bool:
     for order, groups in _in_orders(operator, shape, itemsize):
         for group in groups:
             here += shape.n * tiles_of(group, columns[order[2]], lanes, itemsize) * group.terms * terms
-    there = sum(ceil_div(shape.n * group.positions, TILE_ROWS) * group.terms for group in plan(operator, shape).groups)
-    return here < 0.9 * there * terms * ceil_div(lanes, width)
+    narrow = lanes <= NARROW and terms * itemsize % VECTOR_BYTES == 0  # `gather` has neighbouring terms in the lanes
+    steps, columns_of_tile = (terms * itemsize / VECTOR_BYTES, TILE_VECTORS) if narrow else (terms, width)
+    there = 0.0
+    for group in plan(operator, shape).groups:
+        there += ceil_div(shape.n * group.positions, TILE_ROWS) * (group.terms * steps + STARTING)
+    return here < there * ceil_div(lanes, columns_of_tile)
 
 
 def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) -> None:
