@@ -120,7 +120,9 @@ def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, it
         if block == wide or block * lane_bytes <= RESULT_BYTES
     ]
 
-    parts = parts_of(shape.groups * lane_bytes * round_up(lanes, wide), shape.n)
+    # One image is cut by its chunks.
+    most = shape.n if shape.n > 1 else sum(group.positions for group in groups.groups) // (2 * CHUNK_TERMS)
+    parts = parts_of(shape.groups * lane_bytes * round_up(lanes, wide), most)
 
     def busiest(block: int) -> tuple[int, int]:
         """Lanes of the busiest thread; between equals, the larger block comes first."""
@@ -196,7 +198,8 @@ def few(zero, arguments):
 
     p and q are positions of a and b. Positions i of x and o of dy meet f where
     i = o*stride - before + f*dilation on each axis.
-    A task is a block of channels of the other array (b) and, if the sum is cut into parts, a part of the images.
+    A task is a block of channels of the other array (b) and, if the sum is cut into parts, a part of the images, or of
+    the chunks of one image.
     The kernel reads a in place, one number at a time. It reads b in place too if the channels of b are neighbours
     in memory and fill whole rows of a tile; otherwise it packs b. The results stay in memory of their own until they
     are complete.
@@ -213,12 +216,13 @@ def few(zero, arguments):
     row_step = block * size  # bytes of a row of results, which are (fd, fh, fw, channel, lane)
     tap_d, tap_h, tap_w = fh * fw * channels * row_step, fw * channels * row_step, channels * row_step
     while True:
-        # 1. a task: some channels of b and a part of the images; its results begin as 0
+        # 1. a task: some channels of b and a part of the sum; its results begin as 0
         task = next_number(arguments, NEXT_TASK)
         if task >= blocks * parts:
             return
         g, lane0 = task // parts // lane_blocks, task // parts % lane_blocks * block
-        first_image, last_image = task % parts * images // parts, (task % parts + 1) * images // parts
+        which, cuts = (task % parts, parts) if images > 1 else (0, 1)
+        first_image, last_image = which * images // cuts, (which + 1) * images // cuts
         if parts > 1:
             results = addresses.kept + round_up(8 * blocks, 64) + task * result_bytes
         task_lanes = min(block, lanes - lane0)
@@ -241,7 +245,9 @@ def few(zero, arguments):
             most = chunk_of_group(last_image - first_image, (d.count, h.count, w.count), sizes.chunk_terms)
             n_cuts, d_cuts = ceil_div(last_image - first_image, most[0]), ceil_div(d.count, most[1])
             h_cuts, w_cuts = ceil_div(h.count, most[2]), ceil_div(w.count, most[3])
-            for chunk in range(n_cuts * d_cuts * h_cuts * w_cuts):
+            chunks = n_cuts * d_cuts * h_cuts * w_cuts
+            which, cuts = (task % parts, parts) if images == 1 else (0, 1)
+            for chunk in range(which * chunks // cuts, (which + 1) * chunks // cuts):
                 n0, d0 = chunk // (d_cuts * h_cuts * w_cuts) * most[0], chunk // (h_cuts * w_cuts) % d_cuts * most[1]
                 h0, w0 = chunk // w_cuts % h_cuts * most[2], chunk % w_cuts * most[3]
                 n0 += first_image

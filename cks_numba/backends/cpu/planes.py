@@ -74,7 +74,7 @@ LONGEST = TILE_ROWS * TILE_VECTORS // LEAST_ROWS * VECTOR_BYTES  # bytes of the 
 TASK_BYTES = L2_BYTES // 2  # Planes and results of a task, roughly.
 MOST_BYTES = 4 * 2**20  # Planes of what one row of the result needs.
 COPYING = 1 / 20  # To copy a number takes as long as so many steps of a sum,
-STARTING = 24  # and to begin and end a tile of `gather`, so many.
+STARTING = 12  # and to begin and end a tile of `gather`, so many.
 STRAIGHT, TURNED = (0, 1, 2), (0, 2, 1)  # The axes (depth, row, column) as they are, and with rows for columns.
 
 
