@@ -1,6 +1,6 @@
-"""Depthwise convolution on the CPU: all three operators of layers whose channels each have one filter of their own.
+"""Depthwise and grouped convolution on the CPU: all three operators of layers with small channel groups.
 
-No sum runs over channels, so the lanes of a tile are channels of everything, and both factors are rows of lanes::
+The lanes of a tile are channels of several groups, and both factors are rows of lanes::
 
     tile[r, l] += A[r + t, l] * B[t, l]
 
@@ -13,7 +13,14 @@ kernel                            r, from A                                    t
 ================================  ===========================================  ===================================
 
 With stride 1 a position meets with one tap what its neighbour meets with the next one: a row of A is loaded once for
-up to three products. Elsewhere each t is a step of its own.
+up to three products, and with stride 2 for up to two. Elsewhere each t is a step of its own.
+
+In a group of one channel, that is all. In a group of c channels, a power of two, each channel meets c others. The same
+sum is done c times, in turns. In turn k, with g = k ^ k >> 1, lane l of A meets lane l ^ g of the other side: the
+result of `depthwise`, or dy in `of_filters`. g is the Gray code, so from turn to turn one bit of it changes, and lanes
+that are 1, 2, 4 or 8 apart change places: those of the tile, or those of dy in memory. Other numbers of channels are
+padded with zeros. If one side has fewer channels (a depthwise multiplier), they fill the lanes of the group several
+times, and results that are in several lanes are added up at the end.
 """
 
 from __future__ import annotations
@@ -60,6 +67,7 @@ from .registers import (
     after,
     bytes_of,
     change_lanes,
+    copy_diagonals,
     fill_vector,
     helper,
     next_number,
@@ -459,11 +467,29 @@ def unpack_filters(zero, target, steps, source, taps, lanes, group):
     move_filters(zero, source, target, steps, (d, h, w), lanes, group, False)
 
 
+pack_by_source, pack_by_out = copy_diagonals(True, False), copy_diagonals(True, True)
+unpack_by_source = copy_diagonals(False, False)
+
+
 @helper
 def move_filters(zero, packed, filters, steps, taps, lanes, group, into):
     """Copy the filter of each two channels of a group to its lane and turn, or back from there."""
     size = bytes_of(zero)
     d, h, w = taps
+    by_source = steps.source == size
+    if group.source == group.out == VECTOR_BYTES // size and (by_source or (into and steps.out == size)):
+        for first in range(0, lanes, group.group):
+            for tap in range(d * h * w):
+                at = filters + first // group.group * steps.group
+                at += tap // (h * w) * steps.d + tap // w % h * steps.h + tap % w * steps.w
+                there = packed + tap * LANE_BYTES + first * size
+                if by_source and into:
+                    pack_by_source(zero, there, d * h * w * LANE_BYTES, at, steps.out)
+                elif into:
+                    pack_by_out(zero, there, d * h * w * LANE_BYTES, at, steps.source)
+                else:
+                    unpack_by_source(zero, at, steps.out, there, d * h * w * LANE_BYTES)
+        return
     all_lanes, some = group.group - 1, group.turns - 1
     source_mask, out_mask = (all_lanes, some) if group.source >= group.out else (some, all_lanes)
     for lane in range(lanes):

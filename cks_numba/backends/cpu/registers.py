@@ -520,6 +520,41 @@ def copy_transposed(typing, like, target, target_step, source, source_step):
     return types.void(like, *[types.int64] * 4), codegen
 
 
+def copy_diagonals(into, along_rows):
+    """Return the intrinsic target[t, l] = source[l ^ code(t), l] for a square of vectors, or back without `into`.
+
+    code(t) is number t of the Gray code. With `along_rows`, it is source[l, l ^ code(t)]. The steps are those of rows.
+    """
+
+    @intrinsic
+    def copy(typing, like, target, target_step, source, source_step):
+        vector, align = _vector(like), like.bitwidth // 8
+        count = vector.count
+
+        def codegen(context, b, signature, args):
+            def row(first, step, r):
+                return b.add(first, b.mul(step, I64(r)))
+
+            code = [t ^ t >> 1 for t in range(count)]
+            places = range(count) if into else [code.index(r) for r in range(count)]
+            rows = [_load(context, b, row(args[3], args[4], places[r]), vector, align) for r in range(count)]
+            for half in (1 << k for k in range(count.bit_length() - 1)):
+                for r in (r for r in range(count) if not r & half):
+                    x, y = rows[r], rows[r + half]
+                    for k, pair in ((r, (x, y)), (r + half, (y, x))):  # where a lane has this bit, rows change places
+                        lanes = [lane + (count if lane & half else 0) for lane in range(count)]
+                        rows[k] = b.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, count), lanes))
+            for r in range(count):
+                from_row = code[r] if into else r
+                value = _swapped(b, rows[from_row], from_row) if along_rows else rows[from_row]
+                _store(context, b, value, row(args[1], args[2], r), align)
+            return context.get_dummy_value()
+
+        return types.void(like, *[types.int64] * 4), codegen
+
+    return copy
+
+
 @intrinsic
 def fetch(typing, address):
     """Begin to fetch a cache line that is needed later. Any address is allowed, even an invalid one."""
