@@ -3,7 +3,7 @@
 `plain` is the version for reading, in plain NumPy. In the compiled version `tile` has the inner loop, and a table of
 what it multiplies for each operator. `gather` (conv2d and conv2d_input), `weight` (conv2d_weight), `unpacked` (`gather`
 with few positions) and `few` (conv2d_weight with few channels) are built on it; `depthwise` has a loop of its own, for
-layers with a filter for each channel. `packed` has filters that are packed once for many calls. `threads` share the
+layers with small channel groups. `packed` has filters that are packed once for many calls. `threads` share the
 tasks. The environment variable CKS_NUMBA_CPU=numpy selects `plain`, which also takes over if Numba cannot compile.
 """
 
@@ -59,7 +59,7 @@ def run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: A
     if registers.CHECKED:
         first, second = bounds.only_read(first), bounds.only_read(second)
     try:
-        if depthwise.fits(shape):
+        if depthwise.fits(shape, out.itemsize):
             depthwise.run(operator, shape, first, second, out)
         elif operator == "conv2d_weight":
             weight.run(shape, first, second, out)
