@@ -4,8 +4,8 @@ A kernel is a function of two parameters: a zero, which tells the dtype, and the
 int64 numbers. It allocates nothing and cannot fail. Any number of threads may run a kernel with the same arguments at
 once: they take one task after the other from a shared counter, which is the first argument.
 
-The arguments after the first few have names: they are the fields of two named tuples, which `arguments_of` writes
-and `own_arguments` reads.
+The arguments have names: they are the fields of a named tuple, which `Sizes.of` writes and `record` reads. Its first
+field is a `Call`, and the others are sizes, which the next call with arrays of the same sizes and strides has too.
 
 Numba takes a constant in a call for a part of the argument's type, and compiles the called function once more for
 every new constant. `int(CONSTANT)` avoids that.
@@ -29,7 +29,6 @@ from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import carray, types
 from numba.core import sigutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
@@ -39,7 +38,7 @@ from numba.extending import intrinsic, models, register_jitable, register_model
 from numba.np.ufunc import parallel
 
 from ... import plan_table
-from ...geometry import ConvShape, Plan, plan
+from ...geometry import ConvShape, Group, Plan, plan
 from ..interrupts import uninterrupted
 from . import bounds
 from .bounds import BUFFERS, GUARD_BYTES, UNUSED
@@ -62,8 +61,7 @@ address_of: Callable[[Array], int] = bounds.Address if CHECKED else attrgetter("
 Strides = tuple[int, ...]
 SERIAL_BELOW = 400_000  # Fewer multiply-adds than these are done before a second thread has woken up.
 
-# Places of the arguments that all kernels have (`Common`), and of the first one that is a kernel's own.
-NEXT_TASK, NEXT_THREAD, SCRATCH, SCRATCH_STEP, OWN = range(5)
+NEXT_TASK, NEXT_THREAD = range(2)  # places of the counters that all kernels have
 ROWS_BYTES = 256 + TILE_ROWS * LANE_BYTES  # Bytes that `own_scratch` lays out.
 SCRATCH_HEAD = ROWS_BYTES + GUARD_BYTES
 
@@ -102,13 +100,26 @@ class _ArgumentsModel(models.PrimitiveModel):
 
 
 # --- named numbers: named tuples in Python and in kernels, int64 numbers in memory ----------------
-class Common(NamedTuple):
-    """The arguments that all kernels have: two counters, the scratch memory, and the bytes of it for a thread."""
+class Call(NamedTuple):
+    """What `start` fills in: counters, addresses of arrays, and memory.
+
+    A and B are what a kernel multiplies. Where a sum is cut into parts, `done` has the number of parts of each block
+    that are done, and `kept` the results of each part of each block. Each thread has scratch memory of its own.
+    """
 
     next_task: int
     next_thread: int
+    a: int
+    b: int
+    out: int
+    done: int
+    kept: int
     scratch: int
     scratch_step: int
+
+
+NO_CALL = Call(*[0] * 9)
+DONE = Call._fields.index("done")
 
 
 class Steps(NamedTuple):
@@ -144,21 +155,62 @@ class TableRow(NamedTuple):
     d: AxisRow
 
 
+class Access(NamedTuple):
+    """Where a group of a plan is in an array: bytes to the first element, and from a position or a term to the next.
+
+    The steps are those of depths, rows and columns.
+    """
+
+    first: int
+    position: tuple[int, int, int]
+    term: tuple[int, int, int]
+
+
+class GroupRow(NamedTuple):
+    """A group of a plan in the arrays of a call: its positions and terms along each axis, and where they are.
+
+    Of the two images, the source is x for "conv2d", and dy for "conv2d_input".
+    """
+
+    positions: tuple[int, int, int]
+    terms: tuple[int, int, int]
+    source: Access
+    filters: Access
+    out: Access
+
+
+def group_row(operator: str, group: Group, source: Strides, filters: Strides, out: Strides) -> GroupRow:
+    """Return the row of a group for arrays of these strides, of three axes."""
+
+    def access(index: str, strides: Strides) -> Access:
+        each = [(getattr(run, index), step) for run, step in zip(group, strides, strict=True)]
+        first = sum(one.base * step for one, step in each)
+        steps = [(one.fixed * step, one.term * step) for one, step in each]
+        return Access(first, *zip(*steps, strict=True))
+
+    positions, terms = zip(*((run.positions, run.terms) for run in group), strict=True)
+    image, other = ("i", "o") if operator == "conv2d" else ("o", "i")
+    return GroupRow(positions, terms, access(image, source), access("f", filters), access(other, out))
+
+
 class Sizes(NamedTuple):
     """The part of a call that depends on sizes alone, which is kept for the next call with the same ones."""
 
-    named: Any  # the sizes that the kernel reads, as a named tuple
-    arguments: Array  # the same sizes in the form that `start` takes
-    scratch: int = 0  # bytes of scratch memory for each thread
-    table: Array = np.empty(0)  # Kept alive, because the arguments hold its address.
+    named: Any  # all arguments, as a named tuple
+    arguments: Array  # the same as numbers, and a zero for each block: how many of its parts are done
+    scratch: int  # bytes of scratch memory for each thread
+    kept: int  # bytes of the results of all parts
+    count: int  # how many arguments there are
+    table: Array  # kept alive, because the arguments hold its address
 
-
-def arguments_of(addresses: Any, sizes: Any) -> Array:
-    """Return the arguments of a kernel, with zeros for those that `start` fills in.
-
-    `addresses` is the class of the named tuple of the addresses, `sizes` the named tuple of everything else.
-    """
-    return np.array([0] * (OWN + count_of(addresses)) + numbers_of(sizes), np.int64)
+    @classmethod
+    def of(cls, named: Any, scratch: int = 0, table: Array | None = None) -> Sizes:
+        """Return the sizes for a named tuple of arguments; one with `parts` has `blocks` and `result_bytes` too."""
+        blocks, parts = (named.blocks, named.parts) if getattr(named, "parts", 1) > 1 else (0, 0)
+        numbers = numbers_of(named)
+        arguments = np.array(numbers + [0] * blocks, np.int64)
+        kept = blocks * parts * named.result_bytes if parts else 0
+        return cls(named, arguments, scratch, kept, len(numbers), np.empty(0) if table is None else table)
 
 
 def count_of(kind: Any) -> int:
@@ -213,19 +265,6 @@ def record(typing, address, k, kind):
     return fields(address, types.int64, kind), codegen
 
 
-@intrinsic
-def own_arguments(typing, arguments, addresses, sizes):
-    """The kernel's own arguments, as two named tuples of these classes."""
-    fields = types.Tuple([_numba_type(kind.instance_class) for kind in (addresses, sizes)])
-
-    def codegen(context, b, signature, args):
-        own = b.add(args[0], ir.Constant(I64, 8 * OWN))
-        check(context, b, own, context.get_value_type(fields), 8)
-        return b.load(b.inttoptr(own, context.get_value_type(fields).as_pointer()))
-
-    return fields(arguments, addresses, sizes), codegen
-
-
 # --- three axes: depth, rows and columns ----------------------------------------------------------
 def with_three_axes(shape: ConvShape) -> ConvShape:
     """The shape as the kernels see it: the axes that a layer lacks have one element, and come first."""
@@ -251,13 +290,19 @@ def first_of(indices, steps):
 
 
 @helper
+def and_last(three, last):
+    """The numbers of three axes, and another one."""
+    return three[0], three[1], three[2], last
+
+
+@helper
 def own_scratch(arguments):
     """This thread's part of the scratch memory: three arrays for addresses of rows, and where the free part begins.
 
     The third array holds the addresses of the rows of a tile that lies in the scratch memory itself.
     """
-    common = record(arguments, 0, Common)
-    first = common.scratch + next_number(arguments, NEXT_THREAD) * common.scratch_step
+    call = record(arguments, 0, Call)
+    first = call.scratch + next_number(arguments, NEXT_THREAD) * call.scratch_step
     a_rows = carray(integers_at(first), TILE_ROWS)
     out_rows = carray(integers_at(first + 64), TILE_ROWS)
     tile_rows = carray(integers_at(first + 128), TILE_ROWS)
@@ -419,10 +464,10 @@ def _multiply_adds(operator: str, shape: ConvShape) -> int:
     return plan(operator, with_three_axes(shape)).useful
 
 
-def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, addresses: Any) -> None:
+def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, **arrays: Array) -> None:
     """Run a kernel on some threads, each of which has scratch memory of its own.
 
-    `addresses` is the named tuple of the addresses, each from `address_of`.
+    The arrays are those of `Call` in their order: A, B and the result. Their names are for error messages.
 
     Raises
     ------
@@ -430,13 +475,16 @@ def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, addre
         In the checked build, if the kernel reads or writes anything else.
     """
     kernel, arguments = compiled(function, dtype.char), sizes.arguments
+    kept = (arguments.nbytes + GUARD_BYTES + 63) // 64 * 64  # Arguments, results of parts, scratch memory.
+    scratch = kept + (sizes.kept + GUARD_BYTES + 63) // 64 * 64
     step = (sizes.scratch + 63) // 64 * 64 + BUFFERS * GUARD_BYTES
-    memory = np.empty(len(arguments) + (threads * step + 64) // 8, np.int64)  # Arguments, then scratch memory.
-    memory[: len(arguments)] = arguments
-    for k, address in enumerate(addresses, OWN):
-        memory[k] = address
+    memory = np.empty((scratch + threads * step) // 8 + 7, np.int64)
+    memory = memory[-memory.ctypes.data % 64 // 8 :]
     at = memory.ctypes.data
-    memory[SCRATCH], memory[SCRATCH_STEP] = (at + arguments.nbytes + 63) // 64 * 64, step
+    memory[: len(arguments)] = arguments
+    addresses = dict(zip(arrays, map(address_of, arrays.values()), strict=True))
+    memory[2 : 2 + len(arrays)] = [*addresses.values()]
+    memory[DONE : len(NO_CALL)] = at + 8 * sizes.count, at + kept, at + scratch, step
     if CHECKED:
         with bounds.inside_of(function.__name__, _regions(memory, threads, sizes, addresses)):
             _workers().share(kernel.address, at, dtype.char == "d", threads)
@@ -448,12 +496,13 @@ def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, addre
 
 def _regions(memory: Array, threads: int, sizes: Sizes, addresses: Any) -> list[bounds.Region]:
     """The memory that belongs to a call."""
-    arrays = [(name, at.array) for name, at in addresses._asdict().items() if isinstance(at, bounds.Address)]
-    found = [bounds.region(*named) for named in arrays]
+    found = [bounds.region(name, at.array) for name, at in addresses.items()]
     found.append(bounds.region("table", sizes.table, writes=False))
     found.append(bounds.region("arguments", memory[: len(sizes.arguments)]))
+    kept, scratch, step = map(int, memory[DONE + 1 : len(NO_CALL)])
+    found.append(bounds.Region("kept", kept, kept + sizes.kept))
     for k in range(threads if sizes.scratch else 0):
-        first = int(memory[SCRATCH] + k * memory[SCRATCH_STEP])
+        first = scratch + k * step
         found.append(bounds.Region(f"rows of thread {k}", first, first + ROWS_BYTES))
         found.append(bounds.Region(f"buffer 0 of thread {k}", first + SCRATCH_HEAD, first + sizes.scratch))
         found += [bounds.Region(f"buffer {i} of thread {k}", UNUSED, 0) for i in range(1, BUFFERS)]

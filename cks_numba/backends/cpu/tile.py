@@ -241,13 +241,10 @@ def put(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
 
 
 @helper
-def put_sums(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows, columns):
-    """Add up the lanes of a tile of `sums_along`, with `columns` sums in a row, and write or add them to memory."""
+def put_sums(tile, zero, out_rows, rows, lanes, lane_step, tile_rows, columns):
+    """Add up the lanes of a tile of `sums_along`, with `columns` sums in a row, and write them to memory."""
     store_sums(tile, tile_rows[0])
     for r in range(rows):
         for v in range(lanes):
             value = number_at(zero, tile_rows[0] + (r * columns + v) * bytes_of(zero))
-            at = out_rows[r] + v * lane_step
-            if add:
-                value += number_at(zero, at)
-            write_number(value, at)
+            write_number(value, out_rows[r] + v * lane_step)
