@@ -728,11 +728,11 @@ class Jobs:
     """A pool whose jobs call a Python function in place of a kernel."""
 
     def __init__(self, workers):
-        self.pool = threads.Pool(workers, compiled._of_address)
+        self.pool = threads.Pool(workers, compiled.compiled)
 
     def share(self, function, number, most):
-        kernel = ctypes.CFUNCTYPE(None, ctypes.c_float, ctypes.c_int64)(lambda _, number: function(number))
-        self.pool.share(ctypes.cast(kernel, ctypes.c_void_p).value, number, False, most)
+        kernel = ctypes.CFUNCTYPE(None, ctypes.c_double, ctypes.c_int64)(lambda _, number: function(number))
+        self.pool.share(ctypes.cast(kernel, ctypes.c_void_p).value, number, most)
 
     def all_asleep(self):
         """Wait until every worker sleeps."""
@@ -869,12 +869,16 @@ def test_unknown_choice_names_the_variable():
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("order", [NHWC, NCHW])
-@pytest.mark.parametrize("part", ["compiled", "_of_address"])
+@pytest.mark.parametrize("part", ["kernels", "threads"])
 def test_numpy_takes_over_where_numba_cannot_compile(operator, order, part, monkeypatch):
-    def fail(*_):
-        raise NumbaError("no such CPU")
+    usual = compiled.compiled
 
-    monkeypatch.setattr(compiled, part, fail)
+    def fail(function, *kind):
+        if bool(kind) == (part == "kernels"):
+            raise NumbaError("no such CPU")
+        return usual(function, *kind)
+
+    monkeypatch.setattr(compiled, "compiled", fail)
     monkeypatch.setattr(compiled._workers, "pool", None)
     monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
     monkeypatch.setattr(numba, "get_num_threads", lambda: 2)

@@ -61,7 +61,6 @@ address_of: Callable[[Array], int] = bounds.Address if CHECKED else attrgetter("
 Strides = tuple[int, ...]
 SERIAL_BELOW = 400_000  # Fewer multiply-adds than these are done before a second thread has woken up.
 
-NEXT_TASK, NEXT_THREAD = range(2)  # places of the counters that all kernels have
 ROWS_BYTES = 256 + TILE_ROWS * LANE_BYTES  # Bytes that `own_scratch` lays out.
 SCRATCH_HEAD = ROWS_BYTES + GUARD_BYTES
 
@@ -119,7 +118,7 @@ class Call(NamedTuple):
 
 
 NO_CALL = Call(*[0] * 9)
-DONE = Call._fields.index("done")
+NEXT_TASK, NEXT_THREAD, ADDRESSES, _, _, DONE, KEPT, SCRATCH, SCRATCH_STEP = range(9)  # places in a `Call`
 
 
 class Steps(NamedTuple):
@@ -312,21 +311,18 @@ def own_scratch(arguments):
 
 
 # --- compiling and starting a kernel -------------------------------------------------------------
-class Kernel(NamedTuple):
-    """A compiled kernel: its address, a Python function that calls it, and the object that keeps its code alive."""
-
-    address: int
-    call: Callable[[float, int], None]
-    owner: Any
-
-
 @cache
-def compiled(function: Any, kind: str) -> Kernel:
-    """Return a compiled kernel, compiled at the first call; `kind` is the ``char`` of the dtype."""
-    number, c_number = (types.float32, ctypes.c_float) if kind == "f" else (types.float64, ctypes.c_double)
-    owner = _compile(function, types.void(number, Arguments()))
-    address: int = owner.address
-    return Kernel(address, ctypes.CFUNCTYPE(None, c_number, ctypes.c_int64)(address), owner)
+def compiled(function: Any, kind: str = "") -> Any:
+    """Return a compiled function for Python, compiled at the first call.
+
+    A kernel takes a zero, whose dtype has the ``char`` `kind`, and an address; other functions take an address alone.
+    """
+    number = {"": (), "f": (types.float32,), "d": (types.float64,)}[kind]
+    owner = _compile(function, types.void(*number, Arguments()))
+    # The zero of a double in a register is that of a float too.
+    call: Any = ctypes.CFUNCTYPE(None, *[ctypes.c_double] * len(number), ctypes.c_int64)(owner.address)
+    call.address, call.owner = owner.address, owner  # The compiled code lives as long as its owner.
+    return call
 
 
 def _compile(function: Any, signature: Any) -> Any:
@@ -395,15 +391,6 @@ class _CarefulCache(FunctionCache):
             warnings.warn(f"{text}. It is compiled again, and the results are right", RuntimeWarning, stacklevel=3)
 
 
-@cache
-def _of_address(function: Any) -> Callable[[int], None]:
-    """A function of one address, compiled."""
-    owner = _compile(function, types.void(Arguments()))
-    call: Any = ctypes.CFUNCTYPE(None, ctypes.c_int64)(owner.address)
-    call.owner = owner  # the compiled code lives as long as that
-    return call  # type: ignore[no-any-return]
-
-
 class _Workers:
     """The pool of this process. It starts at the first call that needs it, so a forked child starts its own."""
 
@@ -420,7 +407,7 @@ class _Workers:
         if pool is None:
             with self.lock, uninterrupted():
                 number: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-                pool = self.pool = self.pool or Pool(number - 1, _of_address)
+                pool = self.pool = self.pool or Pool(number - 1, compiled)
         return pool
 
 
@@ -475,23 +462,25 @@ def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, **arr
         In the checked build, if the kernel reads or writes anything else.
     """
     kernel, arguments = compiled(function, dtype.char), sizes.arguments
-    kept = (arguments.nbytes + GUARD_BYTES + 63) // 64 * 64  # Arguments, results of parts, scratch memory.
-    scratch = kept + (sizes.kept + GUARD_BYTES + 63) // 64 * 64
     step = (sizes.scratch + 63) // 64 * 64 + BUFFERS * GUARD_BYTES
-    memory = np.empty((scratch + threads * step) // 8 + 7, np.int64)
-    memory = memory[-memory.ctypes.data % 64 // 8 :]
-    at = memory.ctypes.data
+    rest = (sizes.kept + 63) // 64 * 64 + GUARD_BYTES
+    memory = np.empty(len(arguments) + (GUARD_BYTES + 64 + rest + threads * step) // 8, np.int64)
     memory[: len(arguments)] = arguments
-    addresses = dict(zip(arrays, map(address_of, arrays.values()), strict=True))
-    memory[2 : 2 + len(arrays)] = [*addresses.values()]
-    memory[DONE : len(NO_CALL)] = at + 8 * sizes.count, at + kept, at + scratch, step
+    addresses = [address_of(array) for array in arrays.values()]
+    for k, address in enumerate(addresses, ADDRESSES):
+        memory[k] = address
+    at = memory.ctypes.data
+    kept = (at + arguments.nbytes + GUARD_BYTES + 63) // 64 * 64
+    memory[DONE], memory[KEPT] = at + 8 * sizes.count, kept
+    memory[SCRATCH], memory[SCRATCH_STEP] = kept + rest, step
     if CHECKED:
-        with bounds.inside_of(function.__name__, _regions(memory, threads, sizes, addresses)):
-            _workers().share(kernel.address, at, dtype.char == "d", threads)
+        named = dict(zip(arrays, addresses, strict=True))
+        with bounds.inside_of(function.__name__, _regions(memory, threads, sizes, named)):
+            _workers().share(kernel.address, at, threads)
     elif threads == 1:
-        kernel.call(0, at)
+        kernel(0, at)
     else:
-        _workers().share(kernel.address, at, dtype.char == "d", threads)
+        _workers().share(kernel.address, at, threads)
 
 
 def _regions(memory: Array, threads: int, sizes: Sizes, addresses: Any) -> list[bounds.Region]:
@@ -499,10 +488,10 @@ def _regions(memory: Array, threads: int, sizes: Sizes, addresses: Any) -> list[
     found = [bounds.region(name, at.array) for name, at in addresses.items()]
     found.append(bounds.region("table", sizes.table, writes=False))
     found.append(bounds.region("arguments", memory[: len(sizes.arguments)]))
-    kept, scratch, step = map(int, memory[DONE + 1 : len(NO_CALL)])
+    kept = int(memory[KEPT])
     found.append(bounds.Region("kept", kept, kept + sizes.kept))
     for k in range(threads if sizes.scratch else 0):
-        first = scratch + k * step
+        first = int(memory[SCRATCH] + k * memory[SCRATCH_STEP])
         found.append(bounds.Region(f"rows of thread {k}", first, first + ROWS_BYTES))
         found.append(bounds.Region(f"buffer 0 of thread {k}", first + SCRATCH_HEAD, first + sizes.scratch))
         found += [bounds.Region(f"buffer {i} of thread {k}", UNUSED, 0) for i in range(1, BUFFERS)]

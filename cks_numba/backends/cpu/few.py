@@ -1,6 +1,10 @@
-"""The second kernel of conv2d_weight on the CPU, for few channels on one side, which would fill a part of a tile only.
+"""The second kernel of conv2d_weight on the CPU, for few channels on one side, which would fill a part of a tile only::
 
-The module `weight` compares the two kernels, and chooses between them.
+    dw[f, row, lane] = sum of a[n, p, row] * b[n, q, lane]     over images n, and all (p, q) that meet f
+
+One of x and dy has few channels: it is a, and the other is b; p and q are their positions. Positions i of x and o of dy
+meet f where i = o*stride - before + f*dilation on each axis. The rows of a tile are taps and channels of a, its lanes
+are channels of b. The module `weight` compares the two kernels, and chooses between them.
 """
 
 from __future__ import annotations
@@ -190,12 +194,8 @@ def chunk_of_group(images, counts, terms):
 
 
 def few(zero, arguments):
-    """Kernel: do tasks of conv2d_weight until none is left, where one of x and dy (a) has few channels::
+    """Kernel: do tasks of conv2d_weight until none is left, where one of x and dy (a) has few channels.
 
-        dw[f, row, lane] = sum of a[n, p, row] * b[n, q, lane]     over images n, and all (p, q) that meet f
-
-    p and q are positions of a and b. Positions i of x and o of dy meet f where
-    i = o*stride - before + f*dilation on each axis.
     A task is a block of channels of the other array (b) and, if the sum is cut into parts, a part of the images.
     The kernel reads a in place, one number at a time. It reads b in place too if the channels of b are neighbours
     in memory and fill whole rows of a tile; otherwise it packs b. The results stay in memory of their own until they

@@ -1,6 +1,12 @@
-"""conv2d and conv2d_input on the CPU.
+"""conv2d and conv2d_input on the CPU::
 
-The rows of a tile are positions of the result, its lanes are channels of the result, and the filters are packed first.
+    y[n, o, c] = sum of x[n, i, k] * w[c, f, k]       over all (i, f) that meet o, and channels k
+    dx[n, i, c] = sum of dy[n, o, k] * w[k, f, c]     over all (f, o) that meet i, and channels k
+
+where i = o*stride - before + f*dilation on each axis. The rows of a tile are positions of the result, its lanes are
+channels of the result, and the filters are packed first. An array whose channels are not last is copied::
+
+    copy[n, i, c] = source[n, i, c]
 """
 
 from __future__ import annotations
@@ -357,12 +363,8 @@ def pack_panels(zero, panel, filters, steps, packed, terms, lanes):
 
 
 def gather(zero, arguments):
-    """Kernel: do tasks of conv2d or conv2d_input until none is left::
+    """Kernel: do tasks of conv2d or conv2d_input until none is left.
 
-        y[n, o, c] = sum of x[n, i, k] * w[c, f, k]       over all (i, f) that meet o, and channels k
-        dx[n, i, c] = sum of dy[n, o, k] * w[k, f, c]     over all (f, o) that meet i, and channels k
-
-    where i = o*stride - before + f*dilation on each axis.
     A task is a block of tiles and some panels; a panel is the packed filters of as many channels as a tile has lanes.
     If the result has so few channels that most lanes would be empty (`narrow`), the lanes hold terms of one sum
     instead.

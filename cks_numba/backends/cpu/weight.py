@@ -1,4 +1,8 @@
-"""conv2d_weight on the CPU, by one of two kernels: the one that fills its tiles better.
+"""conv2d_weight on the CPU::
+
+    dw[c, f, k] = sum of dy[n, o, c] * x[n, i, k]     over images n, and all (i, o) that meet f
+
+where i = o*stride - before + f*dilation on each axis, by one of two kernels: the one that fills its tiles better.
 
 ==========  ==========================  ===================  ============  ==========================
 kernel      rows of a tile              lanes                sum over      a group of
@@ -437,11 +441,8 @@ def block_of(block, sizes):
 
 
 def weight(zero, arguments):
-    """Kernel: do tasks of conv2d_weight until none is left::
+    """Kernel: do tasks of conv2d_weight until none is left.
 
-        dw[c, f, k] = sum of dy[n, o, c] * x[n, i, k]     over images n, and all (i, o) that meet f
-
-    where i = o*stride - before + f*dilation on each axis.
     A task is a block of rows and lanes and, if the sum is cut into parts, a part of the chunks. x is packed phase by
     phase: the positions that a tap meets, which are a stride apart, are put side by side. The images of a chunk
     come innermost, so that images and columns are one long loop even if padding leaves columns out. The results stay
