@@ -26,6 +26,7 @@ WIDE = ConvShape(n=2, ih=6, iw=5, ic=37, oc=40, fh=3, fw=3, padding=1)
 SMALL_MAP = ConvShape(n=1, ih=2, iw=2, ic=64, oc=40, fh=3, fw=3, padding=1)
 FEW_POSITIONS = ConvShape(n=2, ih=4, iw=4, ic=64, oc=64, fh=3, fw=3, padding=1)
 DEPTHWISE = ConvShape(n=2, ih=9, iw=10, ic=40, oc=40, fh=3, fw=3, padding=1, groups=40)
+GROUPS = ConvShape(n=2, ih=9, iw=10, ic=40, oc=80, fh=3, fw=3, padding=1, groups=20)
 FEW = ConvShape(n=2, ih=9, iw=8, ic=3, oc=40, fh=3, fw=3, padding=1)
 NARROW = ConvShape(n=2, ih=6, iw=5, ic=32, oc=3, fh=3, fw=3, padding=1)
 # Each kernel with an operator and a layer that it is for, and the order of the axes of the arrays in memory.
@@ -40,7 +41,10 @@ KERNELS = {
     "depthwise": ("conv2d", DEPTHWISE, NHWC),
     "depthwise, input": ("conv2d_input", DEPTHWISE, NHWC),
     "depthwise, NCHW": ("conv2d", DEPTHWISE, NCHW),
+    "depthwise, groups": ("conv2d", GROUPS, NHWC),
+    "depthwise, groups, input": ("conv2d_input", GROUPS, NHWC),
     "of_filters": ("conv2d_weight", DEPTHWISE, NHWC),
+    "of_filters, groups": ("conv2d_weight", GROUPS, NHWC),
     "weight": ("conv2d_weight", WIDE, NHWC),
     "few": ("conv2d_weight", FEW, NHWC),
 }
@@ -108,7 +112,10 @@ ARRAYS = {  # Their order is that in which addresses are taken.
     "depthwise": ("source", "filters", "out"),
     "depthwise, input": ("source", "filters", "out"),
     "depthwise, NCHW": ("source", "filters", "out"),
+    "depthwise, groups": ("source", "filters", "out"),
+    "depthwise, groups, input": ("source", "filters", "out"),
     "of_filters": ("source", "filters", "out"),
+    "of_filters, groups": ("source", "filters", "out"),
     "weight": ("dy", "x", "out"),
     "few": ("a", "b", "out"),
 }
@@ -159,10 +166,34 @@ MUTANTS = [
     (
         "of_filters",
         depthwise,
-        "unpack_filters(zero, sizes.call.b + channel *",
-        "unpack_filters(zero, sizes.call.b + (channel + 1) *",
+        "sizes.filters.group\n        unpack",
+        "sizes.filters.group + size\n        unpack",
         "writes",
         "filters",
+    ),
+    (
+        "depthwise, groups",
+        depthwise,
+        "steps.c\n            pack(",
+        "steps.c + size\n            pack(",
+        "reads",
+        "source",
+    ),
+    (
+        "depthwise, groups, input",
+        depthwise,
+        "steps.c\n            unpack(",
+        "steps.c + 4\n            unpack(",
+        "writes",
+        "out",
+    ),
+    (
+        "of_filters, groups",
+        depthwise,
+        "counts[2], distance)",
+        "99 * counts[2], distance)",
+        "reads",
+        "buffer 2 of thread",
     ),
     ("of_filters", depthwise, "sizes.call.kept + task", "sizes.call.kept + 8 + task", "writes", "kept"),
     ("weight", weight, "(g * lanes + lane) * sizes.x.c", "(g * lanes + lane + 1) * sizes.x.c", "reads", "x"),

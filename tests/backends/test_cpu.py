@@ -61,6 +61,11 @@ LARGE_SHAPES = {
         n=2, ih=5, iw=30, ic=64, oc=64, fh=2, fw=7, stride=(3, 2), padding=3, dilation=(1, 2), groups=64
     ),
     "depthwise, three each": ConvShape(n=1, ih=7, iw=6, ic=5, oc=15, fh=3, fw=3, stride=2, padding=1, groups=5),
+    "20 groups of 4": ConvShape(n=2, ih=9, iw=10, ic=80, oc=80, fh=3, fw=3, padding=1, groups=20),
+    "3 groups of 16, stride 2": ConvShape(n=1, ih=12, iw=11, ic=48, oc=48, fh=5, fw=3, stride=2, padding=2, groups=3),
+    "9 groups of 3 to 5": ConvShape(n=9, ih=4, iw=5, ic=27, oc=45, fh=3, fw=3, padding=1, groups=9),
+    "20 channels, two each": ConvShape(n=2, ih=7, iw=6, ic=20, oc=40, fh=3, fw=3, padding=1, dilation=2, groups=20),
+    "5 groups of 8 to 1": ConvShape(n=2, ih=7, iw=6, ic=40, oc=5, fh=3, fw=2, stride=(1, 2), padding=1, groups=5),
     "two channel groups of 37 to 18": ConvShape(n=2, ih=5, iw=5, ic=74, oc=36, fh=3, fw=3, padding=1, groups=2),
     "three channel groups of 64 to 1": ConvShape(n=2, ih=4, iw=5, ic=192, oc=3, fh=3, fw=3, padding=1, groups=3),
     "1x1 map": ConvShape(n=9, ih=1, iw=1, ic=129, oc=70, fh=3, fw=3, padding=1),
@@ -70,7 +75,7 @@ LARGE_SHAPES = {
     "high map, padding beyond the filter": ConvShape(n=1, ih=90, iw=8, ic=7, oc=9, fh=3, fw=3, padding=5),
 }
 ALL_SHAPES = *HARD_SHAPES.values(), *LARGE_SHAPES.values()
-FEW_NAMES = "37 to 70, stride 2", "3 to 70, one image", "32 to 3", "depthwise, 40 channels"
+FEW_NAMES = "37 to 70, stride 2", "3 to 70, one image", "32 to 3", "depthwise, 40 channels", "20 groups of 4"
 FEW_SHAPES = *HARD_SHAPES.values(), *(LARGE_SHAPES[name] for name in FEW_NAMES)
 
 
@@ -205,6 +210,8 @@ OTHER_AXES = {
     "causal, dilation 64": layer((1, 300, 24), (24, 2, 24), padding=((64, 0),), dilation=64),
     "depthwise signal": layer((2, 200, 40), (40, 7, 1), padding=3, groups=40),
 }
+OTHER_AXES["volume, groups of 4"] = layer((2, 5, 6, 9, 40), (40, 3, 3, 3, 4), stride=(1, 2, 1), padding=1, groups=10)
+OTHER_AXES["signal, groups of 2 to 6"] = layer((2, 100, 12), (36, 7, 2), padding=6, dilation=2, groups=6)
 FEW_OTHER_NAMES = "37 to 70, stride 2", "3 to 40, two images", "signal", "depthwise volume"
 LONG = {
     "signal": layer((1, 9000, 37), (40, 9, 37), stride=2, padding=4),
@@ -523,18 +530,22 @@ def test_which_filters_are_not_packed():
     assert [way(**{**transposed, **change}) for change in ({"n": 4}, {"ic": 7}, {"ih": 32, "iw": 32})] == [""] * 3
 
 
-# --- depthwise -----------------------------------------------------------------------------------
+# --- depthwise, and small channel groups ---------------------------------------------------------
 def depthwise_shapes(count):
-    """Yield depthwise layers: channels that fill tiles or not, few and many images, any step and padding."""
+    """Yield depthwise layers and others with small channel groups.
+
+    Their channels fill tiles or not; they have few and many images, any step and padding.
+    """
     rng = random.Random(0)
     while count:
-        channels = rng.choice((2, 3, 17, 32, 33, 64, 100, 130))
+        each = rng.choice(((1, 1), (1, 1), (1, 1), (4, 4), (8, 8), (2, 2), (1, 2), (3, 1), (3, 3), (2, 8), (8, 5)))
+        groups = rng.choice((2, 3, 17, 32, 33, 64, 100, 130) if each == (1, 1) else (2, 3, 9, 17, 32))
         sizes = dict(n=rng.choice((1, 2, 9, 20)), ih=rng.randint(1, 13), iw=rng.randint(1, 20))
         steps = dict(stride=(rng.randint(1, 3), rng.randint(1, 3)), dilation=rng.choice((1, 1, 2, (1, 3))))
         padding = ((rng.randint(0, 3), rng.randint(0, 4)), (rng.randint(0, 3), rng.randint(0, 3)))
         taps = dict(fh=rng.randint(1, 7), fw=rng.randint(1, 7), padding=padding)
         try:
-            yield ConvShape(**sizes, **steps, **taps, ic=channels, oc=channels, groups=channels)
+            yield ConvShape(**sizes, **steps, **taps, ic=each[0] * groups, oc=each[1] * groups, groups=groups)
         except ValueError:  # the filter is larger than the padded input
             continue
         count -= 1
@@ -544,8 +555,8 @@ def depthwise_shapes(count):
 def test_depthwise_layers_in_any_layout(operator, sizes):
     layouts = (NHWC, 1), (NCHW, 1), (NCHW, -1), ((3, 1, 2, 0), -2), (NHWC, 2)
     rng = random.Random(1)
-    for k, shape in enumerate(depthwise_shapes(60)):
-        assert depthwise.fits(shape)
+    for k, shape in enumerate(depthwise_shapes(100)):
+        assert depthwise.fits(shape, 4) or registers.VECTOR_BYTES < 32
         check(operator, shape, [rng.choice(layouts) for _ in range(3)], dtypes=(DTYPES[k % 2],))
 
 
@@ -571,15 +582,18 @@ def test_depthwise_results_past_the_caches(operator, monkeypatch):
     depthwise.sizes_of.cache_clear()
 
 
-def test_which_layers_are_depthwise():
-    """Every channel its own filter; rows of the map so long that packing would need much memory go another way."""
+def test_which_layers_have_small_groups():
+    """The lanes of a group fit into a vector; rows so long that packing would need much memory go another way."""
     keys = dict(n=1, ih=8, fh=3, fw=3, padding=1)
-    assert depthwise.fits(ConvShape(**keys, iw=9, ic=5, oc=5, groups=5))
-    assert not depthwise.fits(ConvShape(**keys, iw=9, ic=5, oc=10, groups=5))
-    assert not depthwise.fits(ConvShape(**keys, iw=9, ic=10, oc=10, groups=5))
-    assert not depthwise.fits(ConvShape(**keys, iw=9, ic=1, oc=1))
+    numbers = registers.VECTOR_BYTES // 4
+    for each in ((1, 1), (1, 2), (3, 3), (numbers, 1), (numbers - 1, numbers)):
+        shape = ConvShape(**keys, iw=9, ic=5 * each[0], oc=5 * each[1], groups=5)
+        assert depthwise.fits(shape, 4)
+        assert depthwise.fits(shape, 8) == (max(each) <= numbers // 2)
+    assert not depthwise.fits(ConvShape(**keys, iw=9, ic=5, oc=5 * (numbers + 1), groups=5), 4)
+    assert not depthwise.fits(ConvShape(**keys, iw=9, ic=1, oc=1), 4)
     long = ConvShape(**keys, iw=20_000, ic=2, oc=2, groups=2)
-    assert not depthwise.fits(long)
+    assert not depthwise.fits(long, 4)
     for operator in OPERATORS:
         check_arrays(operator, long, *operands(operator, long), by_plain(operator, long))
 

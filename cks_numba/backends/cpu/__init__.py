@@ -75,7 +75,7 @@ def run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: A
     if registers.CHECKED:
         first, second = bounds.only_read(first), bounds.only_read(second)
     try:
-        if depthwise.fits(shape):
+        if depthwise.fits(shape, out.itemsize):
             depthwise.run(operator, shape, first, second, out)
         elif operator == "conv2d_weight":
             weight.run(shape, first, second, out)

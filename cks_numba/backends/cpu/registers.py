@@ -234,11 +234,11 @@ def products_along(count):
     return add_products_along
 
 
-def row_products(count, taps):
-    """Return the intrinsic tile[r, l] + the sum of A[r + t, l] * B[t, l] over some taps t, for the first `count` rows.
+def row_products(count, taps, stride=1, twice=False):
+    """Return the intrinsic tile[r, l] + the sum of A[stride*r + t, l] * B[t, l] over some taps t, for r below `count`.
 
     Both A and B are rows of lanes. Row j of A is at a + j*a_step and is loaded once, whatever the number of taps; that
-    of B is at b + t*b_step.
+    of B is at b + t*b_step. If `twice`, the next `count` rows get the same sum with B[t, l ^ 1].
     """
 
     @intrinsic
@@ -253,12 +253,17 @@ def row_products(count, taps):
                 ]
 
             result = args[0]
-            b_lanes = [lanes(args[3], args[4], t) for t in range(taps)]
-            for j in range(count + taps - 1):
+            b_lanes = [[lanes(args[3], args[4], t) for t in range(taps)]]
+            if twice:
+                b_lanes.append([[_swapped(b, lane, 1) for lane in row] for row in b_lanes[0]])
+            for j in range(stride * (count - 1) + taps):
                 a_lanes = lanes(args[1], args[2], j)
-                for t, v in product(range(max(0, j - count + 1), min(taps, j + 1)), range(TILE_VECTORS)):
-                    k = (j - t) * TILE_VECTORS + v
-                    total = b.call(_fma(b, vector), [a_lanes[v], b_lanes[t][v], b.extract_value(result, k)])
+                for t, part, v in product(range(taps), range(len(b_lanes)), range(TILE_VECTORS)):
+                    r, rest = divmod(j - t, stride)
+                    if rest or not 0 <= r < count:
+                        continue
+                    k = (part * count + r) * TILE_VECTORS + v
+                    total = b.call(_fma(b, vector), [a_lanes[v], b_lanes[part][t][v], b.extract_value(result, k)])
                     result = b.insert_value(result, total, k)
             return result
 
@@ -267,8 +272,56 @@ def row_products(count, taps):
     return add_row_products
 
 
-def put_rows(count, how):
-    """Return the intrinsic that puts the first `count` rows of a tile to memory, a step apart.
+def _swapped(b: Any, vector: Any, distance: int) -> Any:
+    """A vector in which each two lanes l and l ^ distance have changed places."""
+    lanes = [lane ^ distance if distance < vector.type.count else lane for lane in range(vector.type.count)]
+    return b.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
+
+
+def swap_lanes(count, distance):
+    """Return the intrinsic that swaps each two lanes l and l ^ distance of the first `count` rows of a tile."""
+
+    @intrinsic
+    def swap(typing, tile):
+        def codegen(context, b, signature, args):
+            result = args[0]
+            for k in range(count * TILE_VECTORS):
+                result = b.insert_value(result, _swapped(b, b.extract_value(result, k), distance), k)
+            return result
+
+        return tile(tile), codegen
+
+    return swap
+
+
+def change_lanes(*lanes_of):
+    """Return the intrinsic that changes a row of lanes in memory: lane l becomes the sum of the lanes f(l).
+
+    There are one or two functions f. It takes their results modulo the number of lanes.
+    """
+
+    @intrinsic
+    def change(typing, like, address):
+        vector, size = _vector(like), like.bitwidth // 8
+        count = vector.count
+
+        def codegen(context, b, signature, args):
+            places = [_plus_bytes(b, args[1], v * VECTOR_BYTES) for v in range(TILE_VECTORS)]
+            row = [_load(context, b, place, vector, size) for place in places]
+            for v, place in enumerate(places):
+                lanes = range(v * count, (v + 1) * count)
+                masks = [[f(lane) % (TILE_VECTORS * count) for lane in lanes] for f in lanes_of]
+                parts = [b.shuffle_vector(*row, ir.Constant(ir.VectorType(I32, count), mask)) for mask in masks]
+                _store(context, b, b.fadd(*parts) if len(parts) > 1 else parts[0], place, size)
+            return context.get_dummy_value()
+
+        return types.void(like, types.int64), codegen
+
+    return change
+
+
+def put_rows(count, how, first_row=0):
+    """Return the intrinsic that puts `count` rows of a tile to memory, a step apart.
 
     `how` is "write", "add" (to the numbers there), or "stream" (past the caches; each row must begin at a multiple of
     VECTOR_BYTES).
@@ -280,7 +333,7 @@ def put_rows(count, how):
             size = tile.dtype.bitwidth // 8
             for r, v in product(range(count), range(TILE_VECTORS)):
                 at = _plus_bytes(b, b.add(args[1], b.mul(args[2], I64(r))), v * VECTOR_BYTES)
-                value = b.extract_value(args[0], r * TILE_VECTORS + v)
+                value = b.extract_value(args[0], (first_row + r) * TILE_VECTORS + v)
                 if how == "add":
                     value = b.fadd(value, _load(context, b, at, _vector(tile.dtype), size))
                 _store(context, b, value, at, size, streams=how == "stream")
