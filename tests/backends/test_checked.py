@@ -114,9 +114,9 @@ ARRAYS = {  # Their order is that in which addresses are taken.
     "depthwise, NCHW": ("source", "filters", "out"),
     "depthwise, groups": ("source", "filters", "out"),
     "depthwise, groups, input": ("source", "filters", "out"),
-    "of_filters": ("source", "filters", "out", "kept"),
-    "of_filters, groups": ("source", "filters", "out", "kept"),
-    "weight": ("x", "dy", "out"),
+    "of_filters": ("source", "filters", "out"),
+    "of_filters, groups": ("source", "filters", "out"),
+    "weight": ("dy", "x", "out"),
     "few": ("a", "b", "out"),
 }
 SHIFTS = [(name, array, count) for name, arrays in ARRAYS.items() for array in arrays for count in (-8, 8)]
@@ -134,10 +134,10 @@ def test_an_array_beside_its_place(name, array, count, monkeypatch):
 
 # A line of a kernel, and another one in its place, which reads or writes outside of what is named.
 MUTANTS = [
-    ("gather", gather, "c * chunk) * steps.c\n", "c * chunk) * steps.c + size\n", "reads", "source"),
+    ("gather", gather, "g * terms * sizes.source.c\n", "(g * terms + 1) * sizes.source.c\n", "reads", "source"),
     ("gather", gather, "first_b = panel + ", "first_b = panel - LANE_BYTES + ", "reads", "buffer 0 of thread"),
-    ("gather", gather, "c * chunk * strides.term\n", "c * chunk * strides.term + size\n", "reads", "filters"),
-    ("gather", gather, "y += (g * lanes + first_lane)", "y += (g * lanes + first_lane + 1)", "writes", "out"),
+    ("gather", gather, "at += taps.first + ", "at += taps.first + size + ", "reads", "filters"),
+    ("gather", gather, "(g * lanes + first_lane) * sizes", "(g * lanes + first_lane + 1) * sizes", "writes", "out"),
     ("gather, narrow", gather, "b += here * column", "b += 99 * here * column", "reads", "buffer 0 of thread"),
     ("to_channels_last", gather, "at += row // rows", "at += 4 + row // rows", "reads", "source"),
     (
@@ -195,6 +195,7 @@ MUTANTS = [
         "reads",
         "buffer 2 of thread",
     ),
+    ("of_filters", depthwise, "sizes.call.kept + task", "sizes.call.kept + 8 + task", "writes", "kept"),
     ("weight", weight, "(g * lanes + lane) * sizes.x.c", "(g * lanes + lane + 1) * sizes.x.c", "reads", "x"),
     ("weight", weight, "place = out + lane *", "place = out + (lane + 1) *", "writes", "out"),
     ("few", weight.few, "(g * lanes + lane0) *", "(g * lanes + lane0 + 1) *", "reads", "b"),
@@ -259,7 +260,7 @@ def test_an_input_is_only_read(monkeypatch):
         arrays.append(array)
         return bounds.Address(arrays[0] if array is y else array)
 
-    monkeypatch.setattr(gather, "address_of", address_of)
+    monkeypatch.setattr(compiled, "address_of", address_of)
     text = message(cpu.run, "conv2d", WIDE, x, w, y)
     assert re.search("writes [0-9]+ bytes at offset [0-9]+ of `source`, which has .* only read", text)
 

@@ -148,8 +148,7 @@ SIZES = (
     (unpacked, "CHUNK_BYTES"),
     (unpacked, "SLOWER"),
 )
-SMALL = {"as they are": (), "small": (3000, 9000, 20, 5000, 20, 5000, 3000, 30_000, 20, 1, 0)}
-SMALL["least"] = (1,) * 11
+SMALL = {"as they are": (), "small": (9000, 20, 5000, 20, 5000, 3000, 30_000, 20, 1, 0), "least": (1,) * 10}
 WAYS, OF_EACH = ("along", "across"), ("CHUNK_BYTES", "SLOWER")  # kernels of `unpacked`, and sizes that each has
 
 
@@ -158,9 +157,7 @@ def sizes(request, monkeypatch):
     """Set the sizes of chunks, panels and blocks: small ones cut every sum and task into many. Two sets use threads."""
     if request.param != "least":
         monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
-    for panel in SMALL[request.param][:1]:
-        monkeypatch.setattr(gather, "PANEL_BYTES", {"conv2d": panel, "conv2d_input": panel + 500})
-    for (module, name), value in zip(SIZES, SMALL[request.param][1:], strict=False):
+    for (module, name), value in zip(SIZES, SMALL[request.param], strict=False):
         each = module is unpacked and name in OF_EACH
         monkeypatch.setattr(module, name, dict.fromkeys(WAYS, value) if each else value)
     forget_sizes()
@@ -274,8 +271,8 @@ def test_a_layer_of_one_axis_or_three_is_compiled(name, operator, monkeypatch):
 
 # --- the arguments of a kernel -------------------------------------------------------------------
 RECORDS = (
-    *(gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightSizes, few.FewSizes, compiled.TableRow),
-    *(depthwise.DepthwiseSizes, depthwise.BandRow, unpacked.UnpackedSizes, unpacked.TapRow),
+    *(gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightSizes, weight.TapRow, few.FewSizes),
+    *(compiled.TableRow, depthwise.DepthwiseSizes, depthwise.BandRow, unpacked.UnpackedSizes, compiled.GroupRow),
 )
 
 
@@ -299,11 +296,17 @@ def test_compiled_code_reads_each_field_by_its_name(kind):
         assert read(numbers.ctypes.data) == second
 
 
-def test_arguments_begin_with_those_of_all_kernels_and_the_addresses():
-    sizes = gather.CopySizes(1, 2, 3, columns=4, columns_together=5, channels=6, source=compiled.Steps(7, 8, 9, 10, 11))
-    assert compiled.arguments_of(gather.CopyAddresses, sizes).tolist() == [0] * 6 + list(range(1, 12))
-    places = {name: getattr(compiled, name.upper()) for name in compiled.Common._fields}
-    assert list(places.values()) == list(range(4)) and compiled.OWN == 4
+STEPS = compiled.Steps(7, 8, 9, 10, 11)
+RIGHT = {"call": compiled.NO_CALL, "images": 1, "depths": 2, "rows": 3, "columns": 4, "columns_together": 5}
+RIGHT |= {"channels": 6, "source": STEPS}
+
+
+def test_arguments_begin_with_what_a_call_fills_in():
+    arguments = compiled.Sizes.of(gather.CopySizes(**RIGHT)).arguments
+    assert arguments.tolist() == [0] * len(compiled.Call._fields) + list(range(1, 12))
+    places = compiled.NEXT_TASK, compiled.NEXT_THREAD
+    assert [compiled.Call._fields[k] for k in places] == ["next_task", "next_thread"]
+    assert all("call" == kind._fields[0] for kind in RECORDS if kind.__name__.endswith("Sizes"))
 
 
 def test_rows_of_the_table_are_named_in_the_order_of_its_columns():
@@ -316,15 +319,13 @@ def test_rows_of_the_table_are_named_in_the_order_of_its_columns():
 
 
 def test_a_field_that_is_missing_doubled_or_unknown_is_an_error():
-    right = {"images": 1, "depths": 2, "rows": 3, "columns": 4, "columns_together": 4, "channels": 5}
-    right["source"] = compiled.Steps(5, 6, 7, 8, 9)
-    gather.CopySizes(**right)
+    gather.CopySizes(**RIGHT)
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'rows'"):
-        gather.CopySizes(**{name: value for name, value in right.items() if name != "rows"})
-    with pytest.raises(TypeError, match="multiple values for argument 'images'"):
-        gather.CopySizes(1, **right)
+        gather.CopySizes(**{name: value for name, value in RIGHT.items() if name != "rows"})
+    with pytest.raises(TypeError, match="multiple values for argument 'call'"):
+        gather.CopySizes(1, **RIGHT)
     with pytest.raises(TypeError, match="unexpected keyword argument 'lines'"):
-        gather.CopySizes(**right, lines=2)
+        gather.CopySizes(**RIGHT, lines=2)
 
 
 @pytest.mark.parametrize(
@@ -338,9 +339,8 @@ def test_a_field_that_is_missing_doubled_or_unknown_is_an_error():
     ],
 )
 def test_a_field_of_the_wrong_length_or_type_is_an_error(field, value, error, message):
-    right = gather.CopySizes(1, 2, 3, columns=4, columns_together=4, channels=5, source=compiled.Steps(5, 6, 7, 8, 9))
     with pytest.raises(error, match=message):
-        compiled.arguments_of(gather.CopyAddresses, right._replace(**{field: value}))
+        compiled.Sizes.of(gather.CopySizes(**RIGHT | {field: value}))
 
 
 # --- views ---------------------------------------------------------------------------------------
@@ -742,11 +742,11 @@ class Jobs:
     """A pool whose jobs call a Python function in place of a kernel."""
 
     def __init__(self, workers):
-        self.pool = threads.Pool(workers, compiled._of_address)
+        self.pool = threads.Pool(workers, compiled.compiled)
 
     def share(self, function, number, most):
-        kernel = ctypes.CFUNCTYPE(None, ctypes.c_float, ctypes.c_int64)(lambda _, number: function(number))
-        self.pool.share(ctypes.cast(kernel, ctypes.c_void_p).value, number, False, most)
+        kernel = ctypes.CFUNCTYPE(None, ctypes.c_double, ctypes.c_int64)(lambda _, number: function(number))
+        self.pool.share(ctypes.cast(kernel, ctypes.c_void_p).value, number, most)
 
     def all_asleep(self):
         """Wait until every worker sleeps."""
@@ -883,12 +883,16 @@ def test_unknown_choice_names_the_variable():
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("order", [NHWC, NCHW])
-@pytest.mark.parametrize("part", ["compiled", "_of_address"])
+@pytest.mark.parametrize("part", ["kernels", "threads"])
 def test_numpy_takes_over_where_numba_cannot_compile(operator, order, part, monkeypatch):
-    def fail(*_):
-        raise NumbaError("no such CPU")
+    usual = compiled.compiled
 
-    monkeypatch.setattr(compiled, part, fail)
+    def fail(function, *kind):
+        if bool(kind) == (part == "kernels"):
+            raise NumbaError("no such CPU")
+        return usual(function, *kind)
+
+    monkeypatch.setattr(compiled, "compiled", fail)
     monkeypatch.setattr(compiled._workers, "pool", None)
     monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
     monkeypatch.setattr(numba, "get_num_threads", lambda: 2)

@@ -16,8 +16,9 @@ from cks_numba.commands import main
 from cks_numba.plots import gallery
 
 COMMITTED = {path.name for kind in ("png", "gif") for path in gallery.FOLDER.glob(f"*.{kind}")}
-SCRIPTS = ["animations", "architecture", "barrier", "f10_training", "f11_axes", "f1_conv_v2", "f2_ks_deconv"]
+SCRIPTS = ["animations", "architecture", "barrier", "f10_training", "f11_axes", "f12_tiles", "f1_conv_v2"]
 SCRIPTS += [
+    "f2_ks_deconv",
     "f3_sk_dilated",
     "f4_redundancy",
     "f5_authors",

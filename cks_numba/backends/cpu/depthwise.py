@@ -33,27 +33,24 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import ConvShape, Group, Plan, plan
-from . import weight
 from .compiled import (
     NEXT_TASK,
+    NO_CALL,
     SCRATCH_HEAD,
     Array,
+    Call,
     Sizes,
     Steps,
     Strides,
     TableRow,
-    address_of,
-    arguments_of,
     ceil_div,
     even_part,
     first_of,
     five,
     number_of_threads,
     numbers_of,
-    own_arguments,
     own_scratch,
     record,
-    round_up,
     start,
     table_of,
     with_three_axes,
@@ -93,15 +90,6 @@ PARTS = 16  # A filter gradient is cut into about so many tasks: a number that d
 
 
 # --- what the kernels are given ------------------------------------------------------------------
-class DepthwiseAddresses(NamedTuple):
-    """The addresses of the first elements of the arrays, and of the memory for a sum in parts."""
-
-    source: int
-    filters: int
-    out: int
-    kept: int
-
-
 class FilterSteps(NamedTuple):
     """Bytes from an element of w or dw to the next one, of another channel group, channel or tap."""
 
@@ -126,8 +114,9 @@ class Lanes(NamedTuple):
 
 
 class DepthwiseSizes(NamedTuple):
-    """The other arguments: of_filters takes dy for `out`, and its result for `filters`."""
+    """The arguments: of_filters takes dy for `out`, and its result for `filters`."""
 
+    call: Call
     table: int
     bands: int
     bands_count: int
@@ -207,13 +196,8 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
         source, filters, out = first, out, second
     threads = number_of_threads(operator, shape)
     sizes = sizes_of(operator, shape, source.strides, filters.strides, out.strides, out.itemsize, threads)
-    blocks, parts, result_bytes = sizes.named.blocks, sizes.named.parts, sizes.named.result_bytes
-    kept = weight.memory_for_parts(blocks, parts, result_bytes)
-    addresses = DepthwiseAddresses(
-        source=address_of(source), filters=address_of(filters), out=address_of(out), kept=address_of(kept)
-    )
     kernel = of_filters if operator == "conv2d_weight" else depthwise
-    start(kernel, out.dtype, threads, sizes, addresses)
+    start(kernel, out.dtype, threads, sizes, source=source, filters=filters, out=out)
 
 
 @lru_cache(maxsize=1024)
@@ -259,6 +243,7 @@ def sizes_of(
     chunks = len(bands) * ceil_div(shape.n, images)
     parts = min(chunks, ceil_div(PARTS, blocks)) if operator == "conv2d_weight" else 1
     sizes = DepthwiseSizes(
+        call=NO_CALL,
         table=memory.ctypes.data,
         bands=memory.ctypes.data + table.nbytes,
         bands_count=len(bands),
@@ -282,7 +267,7 @@ def sizes_of(
     )
     scratch = SCRATCH_HEAD + sizes.result_bytes
     scratch += source_packed * source_bytes + out_packed * out_bytes
-    return Sizes(sizes, arguments_of(DepthwiseAddresses, sizes), scratch, memory)
+    return Sizes.of(sizes, scratch, memory)
 
 
 def _bands(groups: Plan, axis: int, band_length: int) -> tuple[list[BandRow], list[Group]]:
@@ -604,7 +589,7 @@ def depthwise(zero, arguments):
     memory, or fewer than a tile has lanes, are packed first, and the results are unpacked.
     """
     size = bytes_of(zero)
-    addresses, sizes = own_arguments(arguments, DepthwiseAddresses, DepthwiseSizes)
+    sizes = record(arguments, 0, DepthwiseSizes)
     filters = own_scratch(arguments)[3]
     width, taps = LANE_BYTES // size, (sizes.fd, sizes.fh, sizes.fw)
     source_memory = after(filters, sizes.result_bytes)
@@ -622,13 +607,13 @@ def depthwise(zero, arguments):
         band = record(sizes.bands, number, BandRow)
         if packed != lane:
             packed = lane
-            at = addresses.filters + lane // group * sizes.filters.group
+            at = sizes.call.b + lane // group * sizes.filters.group
             pack_filters(zero, filters, at, sizes.filters, taps, lanes, sizes.lanes)
         source, source_steps = placed_images(
-            zero, addresses.source, sizes.source, (n, images, lane), band.source, lanes, (group, sizes.lanes.source),
+            zero, sizes.call.a, sizes.source, (n, images, lane), band.source, lanes, (group, sizes.lanes.source),
             sizes.source_packed, source_memory,
         )  # fmt: skip
-        target = addresses.out + n * sizes.out.n + lane // group * sizes.lanes.out * sizes.out.c
+        target = sizes.call.out + n * sizes.out.n + lane // group * sizes.lanes.out * sizes.out.c
         out, out_steps = target, sizes.out
         if sizes.out_packed:
             out_steps = packed_steps(band.out, size)
@@ -751,7 +736,7 @@ def of_filters(zero, arguments):
     band of rows of dy. The results stay in memory of their own, tap by tap, until they are complete.
     """
     size = bytes_of(zero)
-    addresses, sizes = own_arguments(arguments, DepthwiseAddresses, DepthwiseSizes)
+    sizes = record(arguments, 0, DepthwiseSizes)
     results = own_scratch(arguments)[3]
     width, taps = LANE_BYTES // size, (sizes.fd, sizes.fh, sizes.fw)
     source_memory = after(results, sizes.result_bytes)
@@ -765,7 +750,7 @@ def of_filters(zero, arguments):
             return
         block = task // parts
         if parts > 1:
-            results = addresses.kept + round_up(8 * sizes.blocks, 64) + task * sizes.result_bytes
+            results = sizes.call.kept + task * sizes.result_bytes
         for k in range(0, sizes.result_bytes, VECTOR_BYTES):
             fill_vector(zero, results + k)
         lane, lanes = 0, 0
@@ -774,11 +759,11 @@ def of_filters(zero, arguments):
             lane, lanes, n, images, number = task_of(block * chunks + chunk, sizes, width)
             band = record(sizes.bands, number, BandRow)
             source, source_steps = placed_images(
-                zero, addresses.source, sizes.source, (n, images, lane), band.source, lanes,
+                zero, sizes.call.a, sizes.source, (n, images, lane), band.source, lanes,
                 (group, sizes.lanes.source), sizes.source_packed, source_memory,
             )  # fmt: skip
             out, out_steps = placed_images(
-                zero, addresses.out, sizes.out, (n, images, lane), band.out, lanes, (group, sizes.lanes.out),
+                zero, sizes.call.out, sizes.out, (n, images, lane), band.out, lanes, (group, sizes.lanes.out),
                 sizes.out_packed, out_memory,
             )  # fmt: skip
             for row in range(band.first_group, band.last_group):
@@ -818,12 +803,12 @@ def of_filters(zero, arguments):
                                 add_taps(zero, a_at, tap_steps, b_at, there, result_steps, met, sums)
         # 4. the results to dw, by the thread that finishes the last part of a block
         if parts > 1:
-            if next_number(addresses.kept, block) < parts - 1:
+            if next_number(sizes.call.done, block) < parts - 1:
                 continue
             results -= task % parts * sizes.result_bytes
             for part in range(1, parts):
                 for k in range(0, sizes.result_bytes, size):
                     there = number_at(zero, results + k) + number_at(zero, results + part * sizes.result_bytes + k)
                     write_number(there, results + k)
-        at = addresses.filters + lane // group * sizes.filters.group
+        at = sizes.call.b + lane // group * sizes.filters.group
         unpack_filters(zero, at, sizes.filters, results, taps, lanes, sizes.lanes)
