@@ -112,7 +112,7 @@ PATHS = (
     SpecialPath(
         "large blocks",
         "blocks of one tile",
-        ((few, "RESULT_BYTES", 0), (weight, "RESULT_BYTES", 0)),
+        ((few, "RESULT_BYTES", 0), (weight, "PACKED_BYTES", 0)),
         ("block_rows", "block_lanes"),
         {
             "few.py": "RESULT_BYTES busiest block blocks block_lanes",

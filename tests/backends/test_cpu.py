@@ -6,6 +6,7 @@ import ctypes
 import gc
 import importlib
 import os
+import platform
 import random
 import signal
 import threading
@@ -408,6 +409,28 @@ def test_sum_in_parts(monkeypatch):
         found, sizes_found = weight.sizes_of(shape, x, dy, dw, 4, 2)
         assert (found, sizes_found.named.parts) == (way, 4)
         check("conv2d_weight", shape)
+    weight.sizes_of.cache_clear()
+
+
+@pytest.mark.parametrize("chunk_terms", [384, 3])
+@pytest.mark.parametrize("axes", [2, 3])
+def test_sums_without_parts_go_to_dw_with_their_last_chunk(axes, chunk_terms, monkeypatch):
+    """One chunk needs no other memory for its sums; of three, the last one has no term for the taps of one side."""
+    monkeypatch.setattr(weight, "CHUNK_TERMS", chunk_terms)
+    for stride in (1, 2):
+        size = (1, *[1] * (axes - 2), 2 * stride + 1, 4, 70)
+        shape = layer(size, (37, *[3] * axes, 70), stride=stride, padding=1)
+        operands_ = operands("conv2d_weight", shape)
+        strides = (*(array.strides for array in operands_), np.empty(shape.w_shape, np.float32).strides)
+        weight.sizes_of.cache_clear()
+        way, sizes = weight.sizes_of(shape, *strides, 4, 2)
+        named = sizes.named
+        chunks = named.axis_h.outputs // named.axis_h.chunk
+        assert (way, named.parts, chunks) == ("conv2d_weight", 1, 1 if chunk_terms > 3 else 3)
+        assert named.result_bytes == 0 if chunks == 1 else named.result_bytes > 0
+        assert named.blocks > 1 and (named.block_lanes >= named.lanes or chunks > 1)
+        for order, step in product(orders_of(shape)[:2], (1, -2)):
+            check_arrays("conv2d_weight", shape, *operands_, by_plain("conv2d_weight", shape), order, step)
     weight.sizes_of.cache_clear()
 
 
@@ -990,6 +1013,16 @@ def sweep_as_on(vector_bytes, rows, vectors):
 def test_other_cpus(kind, tmp_path):
     """LLVM's optimisation is off, because it would double the time."""
     in_a_process("test_cpu", f"sweep_as_on{CPUS[kind]}", NUMBA_CACHE_DIR=str(tmp_path), NUMBA_OPT="0")
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="the names are those of x86-64")
+@pytest.mark.parametrize(
+    ("name", "features", "size"),
+    [("generic", "", (16, 6)), ("haswell", "+avx2,+fma", (32, 6)), ("skylake-avx512", "", (64, 8))],
+)
+def test_tiles_fit_the_registers_that_numba_compiles_for(name, features, size):
+    code = f"from cks_numba.backends.cpu.registers import *; assert (VECTOR_BYTES, TILE_ROWS) == {size}"
+    in_a_process(None, code, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features)
 
 
 # --- few channels, and filters of one tap --------------------------------------------------------

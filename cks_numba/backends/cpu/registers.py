@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import linecache
 import os
-import platform
 import sys
 from functools import partial
 from itertools import product
@@ -22,17 +21,27 @@ from llvmlite import ir
 from numba import config, njit, types
 from numba.core import cgutils
 from numba.core.lowering import Lower
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, register_model
 
 
 def _registers() -> tuple[int, int, int]:
-    """Bytes of a vector, and rows and vectors of a row of the largest tile that fits into this CPU's registers."""
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
+    """Bytes of a vector, and rows and vectors of a row of the largest tile that fits into the CPU's registers.
+
+    Numba compiles for this CPU, or for the one that its settings NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name. So what
+    counts are the registers in the machine code of a sum of 64 bytes.
+    """
+    triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
+    module = llvm.parse_assembly(
+        "define <16 x float> @f(<16 x float> %x) { %y = fadd <16 x float> %x, %x ret <16 x float> %y }"
+    )
+    code = machine.emit_assembly(module)
+    if "%zmm" in code:
         return 64, 8, 2
-    if features.get("avx"):
+    if "%ymm" in code:
         return 32, 6, 2
-    return 16, (8 if platform.machine().lower() in ("arm64", "aarch64") else 6), 2
+    return 16, (6 if "%xmm" in code else 8), 2
 
 
 VECTOR_BYTES, TILE_ROWS, TILE_VECTORS = _registers()

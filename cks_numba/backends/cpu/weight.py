@@ -225,6 +225,7 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
         for axis, count, chunk in zip(shape.axes, phases, outputs, strict=True)
     ]
     chunks = ceil_div(shape.n, images) * prod(ceil_div(axis.outputs, axis.chunk) for axis in axes)
+    at_once = chunks == 1  # Sums are then complete in registers, and need no memory of their own.
     all_taps = prod(axis.taps for axis in axes)
     dw_bytes = all_taps * round_up(rows, high) * round_up(lanes, wide) * shape.groups * itemsize
     parts = parts_of(dw_bytes, chunks // 2)
@@ -248,15 +249,19 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
         block
         for block in sorted(product(even(rows, high), even(lanes, wide)))
         if block == (high, wide)
-        or (taps * prod(block) * itemsize <= RESULT_BYTES and CHUNK_TERMS * packed(block) * itemsize <= PACKED_BYTES)
+        or (
+            (at_once or taps * prod(block) * itemsize <= RESULT_BYTES)
+            and min(images * prod(outputs), CHUNK_TERMS) * packed(block) * itemsize <= PACKED_BYTES
+        )
     ]
-    block_rows, block_lanes = min(blocks, key=busiest)
+    # Results that go to dw at once are cut into rows, if x fits: cores slow each other down if they write to one row.
+    block_rows, block_lanes = min(blocks, key=lambda block: (at_once and block[1] < lanes, busiest(block)))
     inputs = [min(axis.size, (axis.chunk - 1) * axis.stride + axis.span) for axis in axes]  # indices of x in a chunk
     x_image = prod(ceil_div(size, axis.stride) for size, axis in zip(inputs, axes, strict=True)) * LANE_BYTES
     x_phase = block_lanes // wide * (images * x_image + PART_GAP)
     x_bytes = prod(phases) * x_phase
     dy_bytes = block_rows * images * prod(outputs) * itemsize + block_rows // high * PART_GAP
-    result_bytes = round_up(all_taps * block_rows * block_lanes * itemsize, 64)
+    result_bytes = 0 if at_once else round_up(all_taps * block_rows * block_lanes * itemsize, 64)
     sizes = WeightSizes(
         call=NO_CALL,
         table=table.ctypes.data,
@@ -326,16 +331,17 @@ def tap_in(row, k, earlier, part, axis):
 
 
 @helper
-def add_group(zero, group, n, chunk, axes, packed, results, add, own):
-    """Add the terms of one chunk of n images to the results of a group of taps."""
+def add_group(zero, group, n, chunk, axes, packed, results, out, out_steps, add, last, own):
+    """Add the terms of one chunk of n images to the results of a group of taps; `last` writes the sums to dw."""
     size = bytes_of(zero)
     width = LANE_BYTES // size
     d, h, w = group
     chunk_d, chunk_h, chunk_w = chunk
     axis_d, axis_h, axis_w = axes
-    rows_of_tile = own[1]
+    kept_rows, out_rows, tile_rows, _ = own
     x, phase_bytes, dy = packed
     kept, rows, lanes = results
+    high, wide = round_up(rows, TILE_ROWS), round_up(lanes, width)
     earlier_d, terms_d = terms_in(d, chunk_d)
     earlier_h, terms_h = terms_in(h, chunk_h)
     earlier_w, terms_w = terms_in(w, chunk_w)
@@ -358,22 +364,28 @@ def add_group(zero, group, n, chunk, axes, packed, results, add, own):
         counts, dy_loops, x_loops = loops(  # images and columns are always one loop
             (1, terms_d, terms_h, terms_w * n), (0, dy_d, dy_h, TILE_ROWS * size), (0, x_d, x_h, LANE_BYTES)
         )
-        at_tap = kept + ((tap_d * axis_h.taps + tap_h) * axis_w.taps + tap_w) * lanes * rows * size
+        tap = (tap_d * axis_h.taps + tap_h) * axis_w.taps + tap_w
+        at_tap = kept + tap * wide * high * size
+        out_tap = out + tap_step(tap, axis_h.taps, axis_w.taps, out_steps)
         # 2. its tiles
-        for lane in range(0, lanes, width):
-            for first in range(0, rows, TILE_ROWS):
+        for first in range(0, rows, TILE_ROWS):
+            for lane in range(0, lanes, width):
+                count = place_channels(first, rows, out_tap + lane * out_steps.ic, out_steps.oc, out_rows, tile_rows)
                 for r in range(TILE_ROWS):
-                    rows_of_tile[r] = at_tap + (lane * rows + first * width + r * width) * size
+                    kept_rows[r] = at_tap + (lane * high + first * width + r * width) * size
                     for line in range(0, LANE_BYTES, LINE_BYTES):
-                        fetch(rows_of_tile[r] + line)
+                        fetch((out_rows[r] if last and not add else kept_rows[r]) + line)
                 tile = sum_of_products(
                     zeros(zero), size, dy + first // TILE_ROWS * dy_part, x_tap + lane // width * x_part,
                     counts, dy_loops, x_loops,
                 )  # fmt: skip
-                there = addresses_in(rows_of_tile)
+                there = addresses_in(kept_rows)
                 if add:
                     tile = add_memory(tile, there)
-                store(tile, there)
+                if last:
+                    put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps.ic, bool(WRITE), tile_rows)
+                else:
+                    store(tile, there)
 
 
 @helper
@@ -468,7 +480,7 @@ def weight(zero, arguments):
         first_chunk, last_chunk = task % parts * chunks // parts, (task % parts + 1) * chunks // parts
         if parts > 1:
             kept = sizes.call.kept + task * result_bytes
-        results = kept, round_up(rows, TILE_ROWS), round_up(lanes, width)
+        results = kept, rows, lanes
         for c in range(first_chunk, last_chunk):
             # 2. a chunk of both, packed
             n0, n, chunk = chunk_of(c, sizes.images, sizes.chunk_images, axes)
@@ -496,17 +508,17 @@ def weight(zero, arguments):
             for group in range(sizes.groups):
                 line = record(sizes.table, group, TapRow)
                 met = terms_in(line.d, chunk_d)[1] * terms_in(line.h, chunk_h)[1] * terms_in(line.w, chunk_w)[1]
-                if met == 0 and c > first_chunk:
+                last = parts == 1 and c == last_chunk - 1
+                if met == 0 and c > first_chunk and not last:
                     continue
                 add_group(
                     zero, (line.d, line.h, line.w), n, chunk, axes, (x_packed, sizes.phase_bytes, dy_packed),
-                    results, c > first_chunk, own,
+                    results, out, out_steps, c > first_chunk, last, own,
                 )  # fmt: skip
-        # 4. the results to dw, by the thread that finishes the last part of a block
-        if parts > 1 and next_number(sizes.call.done, task // parts) < parts - 1:
+        # 4. a sum in parts: the results to dw, by the thread that finishes the last part of a block
+        if parts == 1 or next_number(sizes.call.done, task // parts) < parts - 1:
             continue
-        if parts > 1:
-            kept -= task % parts * result_bytes
+        kept -= task % parts * result_bytes
         for tap in range(axis_d.taps * axis_h.taps * axis_w.taps):
             at = out + tap_step(tap, axis_h.taps, axis_w.taps, out_steps)
             finish(zero, tap, kept, result_bytes, parts, at, out_steps, rows, lanes, own)
