@@ -30,6 +30,7 @@ import cks_numba as cks
 from cks_numba import plan_table
 from cks_numba.backends import cpu
 from cks_numba.backends.cpu import bounds, compiled, depthwise, few, gather, registers, threads, tile, unpacked, weight
+from cks_numba.emulator import machine
 from cks_numba.geometry import OPERATORS, ConvShape, plan
 
 DTYPES = ("float32", "float64")
@@ -884,6 +885,16 @@ def test_a_quota_limits_the_threads_that_nobody_chose(monkeypatch, variable, mos
         assert [compiled.affordable(number) for number in (4, 5)] == [4, most]
     finally:
         compiled.affordable.cache_clear()
+
+
+def test_a_quota_limits_the_threads_of_the_emulator(monkeypatch):
+    used, run = [], machine.Launch.run
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8), raising=False)
+    monkeypatch.setattr(threads, "quota", lambda: 2.5)
+    monkeypatch.setattr(machine.Launch, "run", lambda *given: used.append(given[1]) or run(*given))
+    x, w = np.ones((1, 4, 4, 2)), np.ones((3, 3, 3, 2))
+    np.testing.assert_array_equal(cks.conv2d(x, w, backend="emulator"), np.full((1, 2, 2, 3), 18))
+    assert set(used) == {3}
 
 
 # --- no compiler -----------------------------------------------------------------------------------
