@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,9 +23,9 @@ from ..buffers import LAYOUTS
 from ..flops.text import put_between
 from . import cases
 from .cases import Case
-from .cpu import has_peer, ours_call, peer_in_layout, prepare
+from .cpu import has_peer, ours_call, peer_in_layout
 from .results import OURS, PEAK, PEER, Row, markers, row_of, write
-from .timing import Probe, burst, clean_rounds
+from .timing import Probe, burst, clean_rounds, keep_memory
 
 CALLS = 5
 """Calls of a burst."""
@@ -185,7 +186,11 @@ def run(
     chosen = [case for case in SETS[count].cases() if only in f"{case.operator} {case.name}"][:: 20 if quick else 1]
     if not chosen:
         raise RuntimeError(f"no case has {only!r} in it")
-    prepare(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    numba.set_num_threads(threads)
+    keep_memory()
     probe = Probe(threads)
     print(
         f"{'case':<56} {'time':>12} {'PyTorch':>8} {'of the peak':>12} {'PyTorch':>8}  (its time over ours; its share)"

@@ -241,6 +241,7 @@ def test_signals_and_volumes_have_one_axis_and_three():
         assert len(listed) == len(set(listed)) and {case.operator for case in listed} == set(OPERATORS)
         assert all(len(case.shape.axes) == count and case.name for case in listed)
         assert all(before == after for case in listed for before, after in case.shape.padding)
+        assert len({results.key(case) for case in listed}) == len(listed)
     volumes = {case.shape for case in cases.volumes()}
     assert {shape.axes[0].size for shape in volumes} == {4, 8, 16} and {shape.fh for shape in volumes} == {3, 4}
     assert {shape.n for shape in volumes} == {1, 2, 8} and {shape.stride for shape in volumes} == {(1,) * 3, (2,) * 3}
