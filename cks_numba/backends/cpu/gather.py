@@ -62,7 +62,7 @@ PANELS_BYTES = 5 * L2_BYTES // 8
 STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.
 AHEAD = 16  # Number of terms from the one that is being packed to the one that is fetched into the cache.
 COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
-COPY_COLUMNS = 1024  # A thread copies so many columns of a row at a time.
+LEAST_COLUMNS, COPY_COLUMNS = 16, 1024  # A thread copies so many columns of a row at a time.
 sum_of_products_along = sums_along(TILE_ROWS)
 
 
@@ -175,14 +175,18 @@ def _run_copied(
     buffer = np.empty(part.shape, source.dtype)
     images, *lengths, channels = part.shape
     depths, rows, columns = [1] * (3 - len(lengths)) + lengths
+    steps = five(part.strides)
+    if rows == 1 or steps[2] == columns * steps[3]:  # Rows without a gap are one long row.
+        rows, columns = 1, rows * columns
+    together = max(LEAST_COLUMNS, min(COPY_COLUMNS, images * depths * rows * columns // (4 * threads)))
     copy = CopySizes(
         images=images,
         depths=depths,
         rows=rows,
         columns=columns,
-        columns_together=even_part(columns, COPY_COLUMNS) if columns else 1,
+        columns_together=even_part(columns, together) if columns else 1,
         channels=channels,
-        source=Steps(*five(part.strides)),
+        source=Steps(*steps),
     )
     to_copy = CopyAddresses(source=address_of(part), target=address_of(buffer))
     copy_sizes = Sizes(copy, arguments_of(CopyAddresses, copy))
