@@ -510,18 +510,7 @@ def copy_transposed(typing, like, target, target_step, source, source_step):
         def row(first, step, r):
             return b.add(first, b.mul(step, ir.Constant(I64, r)))
 
-        def picked(x, y, lanes):
-            return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, count), lanes))
-
-        rows = [_load(context, b, row(args[3], args[4], r), vector, align) for r in range(count)]
-        half = 1
-        while half < count:  # swap the off-diagonal blocks of size 1, 2, 4, ...
-            for r in range(count):
-                if not r & half:
-                    x, y = rows[r], rows[r + half]
-                    rows[r] = picked(x, y, [c if not c & half else count + c - half for c in range(count)])
-                    rows[r + half] = picked(x, y, [c + half if not c & half else count + c for c in range(count)])
-            half *= 2
+        rows = _transposed(b, [_load(context, b, row(args[3], args[4], r), vector, align) for r in range(count)])
         for r in range(count):
             _store(context, b, rows[r], row(args[1], args[2], r), align)
         return context.get_dummy_value()
@@ -562,6 +551,44 @@ def copy_diagonals(into, along_rows):
         return types.void(like, *[types.int64] * 4), codegen
 
     return copy
+
+
+@intrinsic
+def store_columns(typing, tile, address, step):
+    """Write a tile with rows and lanes exchanged: the numbers of lane l side by side at address + l * step."""
+    vector, size = _vector(tile.dtype), tile.dtype.bitwidth // 8
+    side = min(vector.count, 8)
+
+    def codegen(context, b, signature, args):
+        for first, v in product(range(0, TILE_ROWS, side), range(TILE_VECTORS)):
+            rows = [b.extract_value(args[0], r * TILE_VECTORS + v) for r in range(first, min(first + side, TILE_ROWS))]
+            there = len(rows)
+            rows += [ir.Constant(vector, ir.Undefined)] * (side - there)
+            for r, row in enumerate(_transposed(b, rows)):
+                for block in range(0, vector.count, side):
+                    picked = ir.Constant(ir.VectorType(I32, there), [block + c for c in range(there)])
+                    at = b.add(args[1], b.mul(args[2], I64(v * vector.count + block + r)))
+                    _store(context, b, b.shuffle_vector(row, row, picked), _plus_bytes(b, at, first * size), size)
+        return context.get_dummy_value()
+
+    return types.void(tile, types.int64, types.int64), codegen
+
+
+def _transposed(b, rows):
+    """Exchange rows and lanes of vectors, in blocks of as many lanes as there are rows."""
+    count, half = rows[0].type.count, 1
+
+    def picked(x, y, lanes):
+        return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, count), lanes))
+
+    while half < len(rows):  # swap the off-diagonal blocks of size 1, 2, 4, ...
+        for r in range(len(rows)):
+            if not r & half:
+                x, y = rows[r], rows[r + half]
+                rows[r] = picked(x, y, [c if not c & half else count + c - half for c in range(count)])
+                rows[r + half] = picked(x, y, [c + half if not c & half else count + c for c in range(count)])
+        half *= 2
+    return rows
 
 
 @intrinsic
