@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import matplotlib
@@ -29,12 +29,9 @@ SCRIPTS += [
     "f9_sass",
     "zeros",
 ]
-STILL = [name for name in SCRIPTS if name != "animations"]
-# pytest puts tests of one picture beside each other, as each process that draws it keeps it for the next test.
-of_each_picture = partial(pytest.mark.parametrize, "name", scope="module")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """Return a function that draws a script's pictures when first called, and gives their paths and the figures."""
     folder, plain = tmp_path_factory.mktemp("figures"), gallery.pictures
@@ -55,7 +52,7 @@ def test_every_picture_has_a_script() -> None:
     assert COMMITTED == animated | {f"{name}.png" for name in SCRIPTS if name != "animations"}
 
 
-@of_each_picture([*STILL, "animations"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_committed_pictures_are_what_the_script_draws(drawn, name: str) -> None:
     """Another version of Matplotlib may move text by some pixels; with one, only the sizes are compared."""
     paths = [path for path in drawn(name)[0] if path.suffix != ".svg"]
@@ -70,7 +67,7 @@ def test_committed_pictures_are_what_the_script_draws(drawn, name: str) -> None:
         assert 10_000 < path.stat().st_size < (600_000 if path.suffix == ".gif" else 330_000)
 
 
-@of_each_picture(STILL)
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "animations"])
 def test_no_words_are_cut_off(drawn, name: str) -> None:
     with gallery.look():
         for fig in drawn(name)[1].values():
