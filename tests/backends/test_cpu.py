@@ -27,7 +27,6 @@ from numba.core.errors import NumbaError, NumbaWarning
 from reference import HARD_SHAPES, brute_force, in_a_process, integers, random_shape
 
 import cks_numba as cks
-from cks_numba import plan_table
 from cks_numba.backends import cpu
 from cks_numba.backends.cpu import bounds, compiled, depthwise, few, gather, registers, threads, tile, unpacked, weight
 from cks_numba.emulator import machine
@@ -274,7 +273,7 @@ def test_a_layer_of_one_axis_or_three_is_compiled(name, operator, monkeypatch):
 # --- the arguments of a kernel -------------------------------------------------------------------
 RECORDS = (
     *(gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightSizes, weight.TapRow, few.FewSizes),
-    *(compiled.TableRow, depthwise.DepthwiseSizes, depthwise.BandRow, unpacked.UnpackedSizes, compiled.GroupRow),
+    *(depthwise.DepthwiseSizes, depthwise.BandRow, unpacked.UnpackedSizes, compiled.GroupRow),
 )
 
 
@@ -311,13 +310,21 @@ def test_arguments_begin_with_what_a_call_fills_in():
     assert all("call" == kind._fields[0] for kind in RECORDS if kind.__name__.endswith("Sizes"))
 
 
-def test_rows_of_the_table_are_named_in_the_order_of_its_columns():
-    columns = [getattr(plan_table, name.upper()) for name in compiled.AxisRow._fields]
-    assert columns == list(range(plan_table.COLUMNS - plan_table.ROWS))
-    assert compiled.count_of(compiled.TableRow) == plan_table.TABLE_WIDTH[3]
-    assert compiled.TableRow._fields == ("first_block", "h", "w", "d")
-    first = [plan_table.FIRST_BLOCK, plan_table.ROWS, plan_table.COLUMNS, plan_table.DEPTH]
-    assert first == [0, *range(1, plan_table.TABLE_WIDTH[3], len(columns))]
+@pytest.mark.parametrize("operator", ["conv2d", "conv2d_input"])
+def test_a_row_of_the_table_reaches_every_element_of_its_group(operator):
+    """The bytes of all positions and terms are those of the triples of the plan."""
+    strides = {"i": (1, 100, 10_000), "f": (7, 1300, 9), "o": (5000, 3, -77)}
+    for seed in range(20):
+        shape = random_shape(random.Random(seed), axes=3)
+        image, other = ("o", "i") if operator == "conv2d_input" else ("i", "o")
+        for group in (*plan(operator, shape).groups, *plan("conv2d_weight", shape).groups):
+            row = compiled.group_row(operator, group, strides[image], strides["f"], strides[other])
+            assert row.positions == tuple(run.positions for run in group) and prod(row.terms) == group.terms
+            for k, t in product(product(*map(range, row.positions)), product(*map(range, row.terms))):
+                for index, access in (image, row.source), ("f", row.filters), (other, row.out):
+                    places = [getattr(run, index).at(*at) for run, *at in zip(group, k, t, strict=True)]
+                    got = access.first + np.dot(access.position, k) + np.dot(access.term, t)
+                    assert got == np.dot(places, strides[index])
 
 
 def test_a_field_that_is_missing_doubled_or_unknown_is_an_error():

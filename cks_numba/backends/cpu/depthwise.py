@@ -25,7 +25,6 @@ times, and results that are in several lanes are added up at the end.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
@@ -39,23 +38,23 @@ from .compiled import (
     SCRATCH_HEAD,
     Array,
     Call,
+    GroupRow,
     Sizes,
     Steps,
     Strides,
-    TableRow,
     ceil_div,
     even_part,
     first_of,
     five,
+    group_row,
     number_of_threads,
     numbers_of,
     own_scratch,
     record,
     start,
-    table_of,
     with_three_axes,
 )
-from .gather import reach, within
+from .gather import reach
 from .registers import (
     L2_BYTES,
     LANE_BYTES,
@@ -76,7 +75,7 @@ from .registers import (
     write_number,
     zeros,
 )
-from .tile import LINE_BYTES, pack, pack_images, unpack
+from .tile import LINE_BYTES, add_parts, pack, pack_images, unpack
 
 HALF = TILE_ROWS // 2
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
@@ -152,6 +151,11 @@ class Box(NamedTuple):
     @property
     def positions(self) -> int:
         return self.depths * self.rows * self.columns
+
+    @property
+    def packed_steps(self) -> tuple[int, int, int]:
+        """Bytes to the next depth, row and column where it is packed."""
+        return self.rows * self.columns * LANE_BYTES, self.columns * LANE_BYTES, LANE_BYTES
 
 
 class BandRow(NamedTuple):
@@ -231,14 +235,26 @@ def sizes_of(
     if source_packed or out_packed:
         band_length = min(band_length, max(1, length * CHUNK_BYTES // (image_bytes * images)))
     bands, found = _bands(groups, 3 - len(shape.axes), min(band_length, length))
-    table = table_of(replace(groups, groups=tuple(found)), [0] * len(found))
+    fd, fh, fw = (axis.taps for axis in groups.shape.axes)
+    tap_steps = fh * fw * LANE_BYTES, fw * LANE_BYTES, LANE_BYTES
+    rows = [
+        group_row(
+            groups.operator,
+            group,
+            band.source.packed_steps if source_packed else source[1:4],
+            tap_steps,
+            band.out.packed_steps if out_packed else out[1:4],
+        )
+        for band in bands
+        for group in found[band.first_group : band.last_group]
+    ]
+    table = np.array([numbers_of(row) for row in rows], np.int64)
     memory = np.concatenate([table.ravel(), np.array([numbers_of(band) for band in bands], np.int64).ravel()])
     whole_lines = not out_packed and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:4]))
     source_bytes, out_bytes = (
         max(box.positions for box in boxes) * images * LANE_BYTES
         for boxes in ([band.source for band in bands], [band.out for band in bands])
     )
-    fd, fh, fw = (axis.taps for axis in groups.shape.axes)
     by_channel = (filters[0], filters[4]) if operator == "conv2d_input" else (filters[4], filters[0])
     chunks = len(bands) * ceil_div(shape.n, images)
     parts = min(chunks, ceil_div(PARTS, blocks)) if operator == "conv2d_weight" else 1
@@ -279,12 +295,20 @@ def _bands(groups: Plan, axis: int, band_length: int) -> tuple[list[BandRow], li
         source, out = out, source
     for first in range(0, out[axis], band_length):
         last, first_group = min(first + band_length, out[axis]), len(found)
-        parts = (within(group, groups.operator, axis, (first, last)) for group in groups.groups)
+        parts = (_within(group, groups.operator, axis, (first, last)) for group in groups.groups)
         found += [part for part in parts if part.positions]
         needed = reach((group[axis] for group in found[first_group:]), "i" if groups.operator == "conv2d" else "o")
         boxes = _box(out, axis, first, last), _box(source, axis, *needed)
         bands.append(BandRow(first_group, len(found), *boxes))
     return bands, found
+
+
+def _within(group: Group, operator: str, axis: int, band: tuple[int, int]) -> Group:
+    """The part of a group of conv2d or conv2d_input whose results lie in a band of an axis."""
+    run = group[axis]
+    fixed = run.o if operator == "conv2d" else run.i
+    first, last = (min(max(0, ceil_div(end - fixed.base, fixed.fixed or 1)), run.positions) for end in band)
+    return Group((*group[:axis], run.part(first, last), *group[axis + 1 :]))
 
 
 def _box(lengths: list[int], axis: int, first: int, last: int) -> Box:
@@ -620,32 +644,27 @@ def depthwise(zero, arguments):
             out = out_memory - first_of((band.out.d, band.out.h, band.out.w), out_steps)
         for row in range(band.first_group, band.last_group):
             # 2. a group of the plan
-            line = record(sizes.table, row, TableRow)
-            d, h, w = line.d, line.h, line.w
-            a = source + first_of((d.third, h.third, w.third), source_steps)
-            b = filters + ((d.summed * taps[1] + h.summed) * taps[2] + w.summed) * LANE_BYTES
-            first_out = out + first_of((d.fixed, h.fixed, w.fixed), out_steps)
-            counts = d.terms * h.terms, h.terms, w.terms
-            a_d, a_h, a_w = d.third_term * source_steps.d, h.third_term * source_steps.h, w.third_term * source_steps.w
-            b_h, b_w = h.summed_step * taps[2] * LANE_BYTES, w.summed_step * LANE_BYTES
-            b_d = d.summed_step * taps[1] * taps[2] * LANE_BYTES
-            a_fixed = source_steps.n, h.third_fixed * source_steps.h, w.third_fixed * source_steps.w
-            out_fixed = out_steps.n, h.fixed_step * out_steps.h, w.fixed_step * out_steps.w
+            line = record(sizes.table, row, GroupRow)
+            (d, h, w), (depths, rows, columns) = line.terms, line.positions
+            a, b, first_out = source + line.source.first, filters + line.filters.first, out + line.out.first
+            (a_d, a_h, a_w), (b_d, b_h, b_w) = line.source.term, line.filters.term
+            a_fixed = source_steps.n, line.source.position[1], line.source.position[2]
+            out_fixed = out_steps.n, line.out.position[1], line.out.position[2]
             if a_w == -a_fixed[2]:  # the last tap comes first, so that taps and positions go the same way
-                a, b = a + (w.terms - 1) * a_w, b + (w.terms - 1) * b_w
+                a, b = a + (w - 1) * a_w, b + (w - 1) * b_w
                 a_w, b_w = -a_w, -b_w
-            x, y, z = tile_axes(images, h.count, w.count)
-            axes = images, h.count, w.count
+            x, y, z = tile_axes(images, rows, columns)
+            axes, counts = (images, rows, columns), (d * h, h, w)
             # The steps from past the last row of a depth to the first row of the next one.
-            a_jump, b_jump = a_d - h.terms * a_h, b_d - h.terms * b_h
+            a_jump, b_jump = a_d - h * a_h, b_d - h * b_h
             slides = 0
             if z == 2:
                 slides = 1 if a_w == a_fixed[2] else 2 if 2 * a_w == a_fixed[2] else 0
             sums = counts, (a_jump, a_h, a_w), (b_jump, b_h, b_w), slides, sizes.streams, sizes.lanes.turns, turn_bytes
             # 3. its tiles: neighbouring positions
-            for k in range(d.count):
-                a_depth = a + k * d.third_fixed * source_steps.d
-                out_depth = first_out + k * d.fixed_step * out_steps.d
+            for k in range(depths):
+                a_depth = a + k * line.source.position[0]
+                out_depth = first_out + k * line.out.position[0]
                 for i in range(axes[x]):
                     for j in range(axes[y]):
                         a_row = a_depth + i * a_fixed[x] + j * a_fixed[y]
@@ -768,28 +787,23 @@ def of_filters(zero, arguments):
             )  # fmt: skip
             for row in range(band.first_group, band.last_group):
                 # 3. a group of the plan: some taps of each row of the filter at a time
-                line = record(sizes.table, row, TableRow)
-                d, h, w = line.d, line.h, line.w
-                a = source + first_of((d.third, h.third, w.third), source_steps)
-                b = out + first_of((d.fixed, h.fixed, w.fixed), out_steps)
-                at = results + ((d.summed * taps[1] + h.summed) * taps[2] + w.summed) * LANE_BYTES
-                axes = images, h.count, w.count
-                a_fixed = source_steps.n, h.third_fixed * source_steps.h, w.third_fixed * source_steps.w
-                b_fixed = out_steps.n, h.fixed_step * out_steps.h, w.fixed_step * out_steps.w
-                x, y, z = tile_axes(images, h.count, w.count)
+                line = record(sizes.table, row, GroupRow)
+                depths, rows, columns = line.positions
+                a, b, at = source + line.source.first, out + line.out.first, results + line.filters.first
+                axes = images, rows, columns
+                a_fixed = source_steps.n, line.source.position[1], line.source.position[2]
+                b_fixed = out_steps.n, line.out.position[1], line.out.position[2]
+                x, y, z = tile_axes(images, rows, columns)
                 a_steps, b_steps = (a_fixed[x], a_fixed[y], a_fixed[z]), (b_fixed[x], b_fixed[y], b_fixed[z])
-                a_w = w.third_term * source_steps.w
-                tap_steps = d.third_term * source_steps.d, h.third_term * source_steps.h, a_w
-                result_steps = taps[1] * taps[2] * LANE_BYTES, taps[2] * LANE_BYTES
-                met = d.terms, h.terms, w.terms
+                tap_steps, result_steps = line.source.term, line.filters.term
                 by_x, by_y = max(1, POSITIONS // (axes[y] * axes[z])), min(axes[y], ceil_div(POSITIONS, axes[z]))
-                for k in range(d.count):
-                    a_depth = a + k * d.third_fixed * source_steps.d
-                    b_depth = b + k * d.fixed_step * out_steps.d
+                for k in range(depths):
+                    a_depth = a + k * line.source.position[0]
+                    b_depth = b + k * line.out.position[0]
                     for i in range(0, axes[x], by_x):
                         for j in range(0, axes[y], by_y):
                             counts = min(by_x, axes[x] - i), min(by_y, axes[y] - j), axes[z]
-                            slides = z == 2 and a_w == a_fixed[2]
+                            slides = z == 2 and tap_steps[2] == a_fixed[2]
                             a_at = a_depth + i * a_steps[0] + j * a_steps[1]
                             b_at = b_depth + i * b_steps[0] + j * b_steps[1]
                             for turn in range(0, sizes.lanes.turns, 2):
@@ -800,15 +814,12 @@ def of_filters(zero, arguments):
                                 other = 0 if sizes.lanes.turns == 1 else -turn_bytes if here & 1 else turn_bytes
                                 sums = counts, a_steps, b_steps, slides, other
                                 there = at + here * turn_bytes
-                                add_taps(zero, a_at, tap_steps, b_at, there, result_steps, met, sums)
+                                add_taps(zero, a_at, tap_steps, b_at, there, result_steps, line.terms, sums)
         # 4. the results to dw, by the thread that finishes the last part of a block
         if parts > 1:
             if next_number(sizes.call.done, block) < parts - 1:
                 continue
             results -= task % parts * sizes.result_bytes
-            for part in range(1, parts):
-                for k in range(0, sizes.result_bytes, size):
-                    there = number_at(zero, results + k) + number_at(zero, results + part * sizes.result_bytes + k)
-                    write_number(there, results + k)
+            add_parts(zero, results, sizes.result_bytes, parts)
         at = sizes.call.b + lane // group * sizes.filters.group
         unpack_filters(zero, at, sizes.filters, results, taps, lanes, sizes.lanes)

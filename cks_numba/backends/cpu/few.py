@@ -41,11 +41,10 @@ from .registers import (
     bytes_of,
     helper,
     next_number,
-    number_at,
     write_number,
     zeros,
 )
-from .tile import ADD, PART_GAP, loops, pack_images, put, sum_of_products, unpack
+from .tile import ADD, PART_GAP, add_parts, loops, pack_images, put, sum_of_products, unpack
 
 CHUNK_TERMS = 384  # products of a result that are added up in registers at a time
 RESULT_BYTES = 256 * 2**10  # largest size of the results of a task, which each chunk adds to
@@ -277,10 +276,7 @@ def few(zero, arguments):
             if next_number(call.done, task // parts) < parts - 1:
                 continue
             results -= task % parts * result_bytes
-            for part in range(1, parts):
-                for k in range(0, result_bytes, size):
-                    there = number_at(zero, results + k) + number_at(zero, results + part * result_bytes + k)
-                    write_number(there, results + k)
+            add_parts(zero, results, result_bytes, parts)
         at = call.out + g * out_steps.channel_group + lane0 * out_steps.lane
         for tap in range(fd * fh * fw):
             place = at + tap_step(tap, fh, fw, out_steps)

@@ -251,10 +251,11 @@ def _packed_taps(number: int, axes: tuple[Taps, ...], filters: FilterSteps, tap_
     """The taps of a class of groups, each of so many bytes in a panel."""
     strides = filters.d, filters.h, filters.w
     first = sum(taps.first * stride for taps, stride in zip(axes, strides, strict=True))
-    steps = tuple(taps.step * stride for taps, stride in zip(axes, strides, strict=True))
-    d, h, w = counts = tuple(taps.number for taps in axes)
+    by_d, by_h, by_w = (taps.step * stride for taps, stride in zip(axes, strides, strict=True))
+    d, h, w = (taps.number for taps in axes)
     packed = (h * w * tap_bytes, w * tap_bytes, tap_bytes)
-    return PackedTaps(number, counts, first, steps, packed, d * h * w * tap_bytes + (0 if narrow else PART_GAP))
+    panel = d * packed[0] + (0 if narrow else PART_GAP)
+    return PackedTaps(number, (d, h, w), first, (by_d, by_h, by_w), packed, panel)
 
 
 def _row(operator: str, group: Group, axes: tuple[Taps, ...], packed: PackedTaps, arrays: Any, ready: bool) -> GroupRow:
@@ -285,14 +286,6 @@ def _classes(operator: str, shape: ConvShape) -> dict[tuple[Taps, ...], list[Gro
             axes.append(Taps(first, step, ceil_div(end - first, step)))
         classes.setdefault(tuple(axes), []).extend(groups)
     return classes
-
-
-def within(group: Group, operator: str, axis: int, band: tuple[int, int]) -> Group:
-    """The part of a group of conv2d or conv2d_input whose results lie in a band of an axis."""
-    run = group[axis]
-    fixed = run.o if operator == "conv2d" else run.i
-    first, last = (min(max(0, ceil_div(end - fixed.base, fixed.fixed or 1)), run.positions) for end in band)
-    return Group((*group[:axis], run.part(first, last), *group[axis + 1 :]))
 
 
 def reach(runs: Iterable[Run], index: str) -> tuple[int, int]:

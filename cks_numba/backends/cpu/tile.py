@@ -246,6 +246,15 @@ def side_by_side(rows, size):
 
 
 @helper
+def add_parts(zero, results, part_bytes, parts):
+    """Add the results of all parts of a sum to those of the first one, in order."""
+    for part in range(1, parts):
+        for k in range(0, part_bytes, bytes_of(zero)):
+            sum_so_far = number_at(zero, results + k) + number_at(zero, results + part * part_bytes + k)
+            write_number(sum_so_far, results + k)
+
+
+@helper
 def put(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
     """Write the first rows and lanes of a tile to memory, or add them to the numbers there."""
     size = bytes_of(zero)
