@@ -13,7 +13,7 @@ kernel                            r, from A                                    t
 ================================  ===========================================  ===================================
 
 With stride 1 a position meets with one tap what its neighbour meets with the next one: a row of A is loaded once for
-up to three products, and with stride 2 for up to two. Elsewhere each t is a step of its own.
+up to three products. Elsewhere each t is a step of its own.
 
 In a group of one channel, that is all. In a group of c channels, a power of two, each channel meets c others. The same
 sum is done c times, in turns. In turn k, with g = k ^ k >> 1, lane l of A meets lane l ^ g of the other side: the
@@ -520,8 +520,8 @@ def move_filters(zero, packed, filters, steps, taps, lanes, group, into):
                     there += LANE_BYTES
 
 
-def _tile_of(rows):
-    """Return a helper that computes and writes a tile of so many rows."""
+def _tile_of(rows, in_turns):
+    """Return a helper that computes and writes a tile of so many rows; without turns it has less to prepare."""
     add_one, add_two, add_three = (row_products(rows, taps) for taps in (1, 2, 3))
     add_spread = row_products(rows, 3, stride=2)
     write_rows, stream_rows = (put_rows(rows, how) for how in ("write", "stream"))
@@ -531,7 +531,7 @@ def _tile_of(rows):
     def put_tile(zero, a_first, a_step, b_first, out, out_step, sums):
         counts, a_steps, b_steps, slides, streams, turns, turn_bytes = sums
         tile = zeros(zero)
-        turn = turns - 1
+        turn = turns - 1 if in_turns else 0
         while True:
             i, a, b = 0, a_first, b_first + turn * turn_bytes
             for _ in range(counts[0]):  # rows of taps, of all depths
@@ -543,7 +543,7 @@ def _tile_of(rows):
                     if left == 2:
                         tile = add_two(tile, at, a_step, b_at, b_steps[2])
                         left = 0
-                elif slides == 2:
+                elif in_turns and slides == 2:
                     while left >= 3:
                         tile = add_spread(tile, at, a_steps[2], b_at, b_steps[2])
                         at, b_at, left = at + 3 * a_steps[2], b_at + 3 * b_steps[2], left - 3
@@ -571,25 +571,30 @@ def _tile_of(rows):
     return put_tile
 
 
-put_whole, put_half, put_row = _tile_of(TILE_ROWS), _tile_of(HALF), _tile_of(1)
+def _tiles_of(in_turns):
+    put_whole, put_half, put_row = (_tile_of(rows, in_turns) for rows in (TILE_ROWS, HALF, 1))
+
+    @helper
+    def put_tiles(zero, a, a_step, b, out, out_step, count, sums):
+        """Compute and write `count` neighbouring positions; a tile that would reach past the last begins earlier."""
+        k = 0
+        while k < count:
+            if count >= TILE_ROWS and count - k > HALF:
+                k = min(k, count - TILE_ROWS)
+                put_whole(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
+                k += TILE_ROWS
+            elif count >= HALF and count - k > 1:
+                k = min(k, count - HALF)
+                put_half(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
+                k += HALF
+            else:
+                put_row(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
+                k += 1
+
+    return put_tiles
 
 
-@helper
-def put_tiles(zero, a, a_step, b, out, out_step, count, sums):
-    """Compute and write `count` neighbouring positions; a tile that would reach past the last one begins earlier."""
-    k = 0
-    while k < count:
-        if count >= TILE_ROWS and count - k > HALF:
-            k = min(k, count - TILE_ROWS)
-            put_whole(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
-            k += TILE_ROWS
-        elif count >= HALF and count - k > 1:
-            k = min(k, count - HALF)
-            put_half(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
-            k += HALF
-        else:
-            put_row(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
-            k += 1
+put_tiles, put_tiles_in_turns = _tiles_of(False), _tiles_of(True)
 
 
 @helper
@@ -669,7 +674,10 @@ def depthwise(zero, arguments):
                     for j in range(axes[y]):
                         a_row = a_depth + i * a_fixed[x] + j * a_fixed[y]
                         out_row = out_depth + i * out_fixed[x] + j * out_fixed[y]
-                        put_tiles(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
+                        if sizes.lanes.turns > 1:
+                            put_tiles_in_turns(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
+                        else:
+                            put_tiles(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
         # 4. the results to their places
         if sizes.out_packed:
             unpack_images(zero, target, sizes.out, out_memory, band.out, images, lanes, (group, sizes.lanes.out))
