@@ -58,6 +58,7 @@ def draw_panel(ax: Axes, rows: list[results.Row]) -> None:
     note = dict(xycoords=ax.get_yaxis_transform(), textcoords="offset points", va="top")
     ax.annotate("below this line PyTorch is faster", (0.01, 1), (0, -6), **note)
     ax.set_yscale("log")
+    ax.set_ylim(bottom=min(0.85, ax.get_ylim()[0]))  # room for the note under the line
     ax.yaxis.set(major_locator=FixedLocator(TICKS), minor_locator=NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     cases = {size: sum(len(by_size[size]) for by_size in found.values()) for size in sizes}
