@@ -287,6 +287,7 @@ def test_a_layer_of_one_axis_or_three_is_compiled(name, operator, monkeypatch):
 RECORDS = (
     *(gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightSizes, weight.TapRow, few.FewSizes),
     *(depthwise.DepthwiseSizes, depthwise.BandRow, unpacked.UnpackedSizes, compiled.GroupRow),
+    *(planes.PlanesSizes, planes.Band),
 )
 
 
