@@ -21,7 +21,7 @@ from unittest import mock
 import numba
 import numpy as np
 
-from ..backends.cpu import compiled, few, gather, unpacked, weight
+from ..backends.cpu import compiled, few, gather, planes, unpacked, weight
 from ..buffers import Layout
 from ..flops.text import put_between
 from ..geometry import ConvShape
@@ -70,8 +70,12 @@ class SpecialPath(NamedTuple):
 
 def _forget() -> None:
     """Forget all sizes that were chosen before."""
-    for function in (gather.sizes_of, weight.sizes_of, unpacked.best_way):
+    for function in (gather.sizes_of, weight.sizes_of, unpacked.best_way, planes.sizes_of):
         function.cache_clear()
+
+
+def _never(operator: str, shape: ConvShape, itemsize: int) -> bool:
+    return False
 
 
 def _always_weight(shape: ConvShape, itemsize: int) -> str:
@@ -129,6 +133,13 @@ PATHS = (
             "tile.py": "sums_along put_sums",
             "registers.py": "products_along store_sums",
         },
+    ),
+    SpecialPath(
+        "lanes of positions",
+        "tiles with empty lanes",
+        ((planes, "fits", _never),),
+        ("kernels",),
+        {"planes.py": "*", "registers.py": "products_of dealt"},
     ),
     SpecialPath(
         "streaming",
@@ -243,7 +254,7 @@ def choices(call: Callable[[], Any]) -> dict[str, Any]:
         return noted
 
     with ExitStack() as stack:
-        for module in (gather, weight, unpacked):
+        for module in (gather, weight, unpacked, planes):
             stack.enter_context(mock.patch.object(module, "start", start))
             stack.enter_context(mock.patch.object(module, "sizes_of", noting(module.sizes_of)))
         call()

@@ -17,7 +17,7 @@ import pytest
 from reference import in_a_process, integers
 
 from cks_numba.backends import cpu
-from cks_numba.backends.cpu import bounds, compiled, depthwise, gather, registers, unpacked, weight
+from cks_numba.backends.cpu import bounds, compiled, depthwise, gather, planes, registers, unpacked, weight
 from cks_numba.geometry import ConvShape
 
 checked = pytest.mark.skipif(not registers.CHECKED, reason="needs CKS_NUMBA_CPU=checked")
@@ -29,11 +29,14 @@ DEPTHWISE = ConvShape(n=2, ih=9, iw=10, ic=40, oc=40, fh=3, fw=3, padding=1, gro
 GROUPS = ConvShape(n=2, ih=9, iw=10, ic=40, oc=80, fh=3, fw=3, padding=1, groups=20)
 FEW = ConvShape(n=2, ih=9, iw=8, ic=3, oc=40, fh=3, fw=3, padding=1)
 NARROW = ConvShape(n=2, ih=6, iw=5, ic=32, oc=3, fh=3, fw=3, padding=1)
+FEW_RESULTS = ConvShape(n=2, ih=20, iw=23, ic=5, oc=11, fh=3, fw=3, stride=(1, 2), padding=1)
 # Each kernel with an operator and a layer that it is for, and the order of the axes of the arrays in memory.
 KERNELS = {
     "gather": ("conv2d", WIDE, NHWC),
     "gather, input": ("conv2d_input", WIDE, NHWC),
     "gather, narrow": ("conv2d", NARROW, NHWC),
+    "planes": ("conv2d", FEW_RESULTS, NHWC),
+    "planes, input": ("conv2d_input", FEW_RESULTS, NCHW),
     "to_channels_last": ("conv2d", WIDE, NCHW),
     "along": ("conv2d", SMALL_MAP, NHWC),
     "across": ("conv2d", FEW_POSITIONS, NHWC),
@@ -105,6 +108,8 @@ ARRAYS = {  # Their order is that in which addresses are taken.
     "gather": ("source", "filters", "out"),
     "gather, input": ("source", "filters", "out"),
     "gather, narrow": ("source", "filters", "out"),
+    "planes": ("source", "filters", "out"),
+    "planes, input": ("source", "filters", "out"),
     "to_channels_last": ("source", "target"),
     "along": ("source", "filters", "out"),
     "across": ("source", "filters", "out"),
@@ -139,6 +144,9 @@ MUTANTS = [
     ("gather", gather, "at += taps.first + ", "at += taps.first + size + ", "reads", "filters"),
     ("gather", gather, "(g * lanes + first_lane) * sizes", "(g * lanes + first_lane + 1) * sizes", "writes", "out"),
     ("gather, narrow", gather, "b += here * column", "b += 99 * here * column", "reads", "buffer 0 of thread"),
+    ("planes", planes, "at = source + first_of", "at = source + 4 + first_of", "reads", "source"),
+    ("planes", planes, "= number + k, there", "= number + k + 45, there", "reads", "buffer 0 of thread"),
+    ("planes", planes, "to = call.out + n", "to = call.out + size + n", "writes", "out"),
     ("to_channels_last", gather, "at += row // rows", "at += 4 + row // rows", "reads", "source"),
     (
         "to_channels_last",
@@ -332,7 +340,7 @@ def test_every_operation_is_checked():
 
 
 def test_the_checked_build_in_a_process_of_its_own():
-    in_a_process("test_checked", "run('gather, narrow')", CKS_NUMBA_CPU="checked")
+    in_a_process("test_checked", "run('planes')", CKS_NUMBA_CPU="checked")
     in_a_process(
         None,
         "import numpy as np, test_checked; test_checked.bounds.only_read(np.zeros(2))[0] = 1",

@@ -54,7 +54,7 @@ from .compiled import (
     start,
     with_three_axes,
 )
-from .gather import reach
+from .gather import reach, within
 from .registers import (
     L2_BYTES,
     LANE_BYTES,
@@ -295,20 +295,12 @@ def _bands(groups: Plan, axis: int, band_length: int) -> tuple[list[BandRow], li
         source, out = out, source
     for first in range(0, out[axis], band_length):
         last, first_group = min(first + band_length, out[axis]), len(found)
-        parts = (_within(group, groups.operator, axis, (first, last)) for group in groups.groups)
+        parts = (within(group, groups.operator, axis, (first, last)) for group in groups.groups)
         found += [part for part in parts if part.positions]
         needed = reach((group[axis] for group in found[first_group:]), "i" if groups.operator == "conv2d" else "o")
         boxes = _box(out, axis, first, last), _box(source, axis, *needed)
         bands.append(BandRow(first_group, len(found), *boxes))
     return bands, found
-
-
-def _within(group: Group, operator: str, axis: int, band: tuple[int, int]) -> Group:
-    """The part of a group of conv2d or conv2d_input whose results lie in a band of an axis."""
-    run = group[axis]
-    fixed = run.o if operator == "conv2d" else run.i
-    first, last = (min(max(0, ceil_div(end - fixed.base, fixed.fixed or 1)), run.positions) for end in band)
-    return Group((*group[:axis], run.part(first, last), *group[axis + 1 :]))
 
 
 def _box(lengths: list[int], axis: int, first: int, last: int) -> Box:

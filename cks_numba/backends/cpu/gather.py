@@ -288,6 +288,14 @@ def _classes(operator: str, shape: ConvShape) -> dict[tuple[Taps, ...], list[Gro
     return classes
 
 
+def within(group: Group, operator: str, axis: int, band: tuple[int, int]) -> Group:
+    """The part of a group of conv2d or conv2d_input whose results lie in a band of an axis."""
+    run = group[axis]
+    fixed = run.o if operator == "conv2d" else run.i
+    first, last = (min(max(0, ceil_div(end - fixed.base, fixed.fixed or 1)), run.positions) for end in band)
+    return Group((*group[:axis], run.part(first, last), *group[axis + 1 :]))
+
+
 def reach(runs: Iterable[Run], index: str) -> tuple[int, int]:
     """The first and the past-the-last "i", "f" or "o" that any of the runs uses."""
     ends = [
