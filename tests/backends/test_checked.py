@@ -26,7 +26,7 @@ WIDE = ConvShape(n=2, ih=6, iw=5, ic=37, oc=40, fh=3, fw=3, padding=1)
 SMALL_MAP = ConvShape(n=1, ih=2, iw=2, ic=64, oc=40, fh=3, fw=3, padding=1)
 FEW_POSITIONS = ConvShape(n=2, ih=4, iw=4, ic=64, oc=64, fh=3, fw=3, padding=1)
 DEPTHWISE = ConvShape(n=2, ih=9, iw=10, ic=40, oc=40, fh=3, fw=3, padding=1, groups=40)
-GROUPS = ConvShape(n=2, ih=9, iw=10, ic=40, oc=80, fh=3, fw=3, padding=1, groups=20)
+GROUPS = ConvShape(n=2, ih=9, iw=10, ic=40, oc=80, fh=3, fw=3, padding=1, groups=10)
 FEW = ConvShape(n=2, ih=9, iw=8, ic=3, oc=40, fh=3, fw=3, padding=1)
 NARROW = ConvShape(n=2, ih=6, iw=5, ic=32, oc=3, fh=3, fw=3, padding=1)
 # Each kernel with an operator and a layer that it is for, and the order of the axes of the arrays in memory.
