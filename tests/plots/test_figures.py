@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from cks_numba.commands import main
 from cks_numba.plots import gallery
 
 COMMITTED = {path.name for kind in ("png", "gif") for path in gallery.FOLDER.glob(f"*.{kind}")}
-SCRIPTS = ["animations", "architecture", "barrier", "f10_training", "f11_axes", "f1_conv_v2", "f2_ks_deconv"]
+SCRIPTS = ["animations", "architecture", "barrier", "f10_training", "f11_axes", "f12_tiles", "f1_conv_v2"]
 SCRIPTS += [
+    "f2_ks_deconv",
     "f3_sk_dilated",
     "f4_redundancy",
     "f5_authors",
@@ -144,8 +146,11 @@ def test_speed_takes_our_nhwc_and_the_better_layout_of_pytorch(tmp_path: Path, m
     assert speed.ratios(rows)["conv2d"] == {4: [2.5]}
     results.write(rows, tmp_path / "gpu_some.csv")
     results.write(rows, tmp_path / "cpu_some.csv")
+    layouts = {"NHWC": "NDHWC", "NCHW": "NCDHW"}
+    results.write([replace(row, axes=3, layout=layouts[row.layout]) for row in rows], tmp_path / "axes_3_some.csv")
     monkeypatch.setattr(speed, "DATA", tmp_path)
-    assert len(speed.draw().axes) == 2  # a panel for each file
+    panels = speed.draw().axes  # one for each file
+    assert [[label.get_text() for label in ax.get_xticklabels()] for ax in panels] == [["4²\n1"], ["4³\n1"], ["4²\n1"]]
 
 
 def test_speed_joins_no_mean_of_few_cases() -> None:

@@ -4,8 +4,8 @@ A kernel is a function of two parameters: a zero, which tells the dtype, and the
 int64 numbers. It allocates nothing and cannot fail. Any number of threads may run a kernel with the same arguments at
 once: they take one task after the other from a shared counter, which is the first argument.
 
-The arguments after the first few have names: they are the fields of two named tuples, which `arguments_of` writes
-and `own_arguments` reads.
+The arguments have names: they are the fields of a named tuple, which `Sizes.of` writes and `record` reads. Its first
+field is a `Call`, and the others are sizes, which the next call with arrays of the same sizes and strides has too.
 
 Numba takes a constant in a call for a part of the argument's type, and compiles the called function once more for
 every new constant. `int(CONSTANT)` avoids that.
@@ -20,7 +20,7 @@ import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, lru_cache
 from operator import attrgetter, index
@@ -29,7 +29,6 @@ from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import carray, types
 from numba.core import sigutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
@@ -39,7 +38,7 @@ from numba.extending import intrinsic, models, register_jitable, register_model
 from numba.np.ufunc import parallel
 
 from ... import plan_table
-from ...geometry import ConvShape, Plan, plan
+from ...geometry import ConvShape, Group, plan
 from ..interrupts import uninterrupted
 from . import bounds
 from .bounds import BUFFERS, GUARD_BYTES, UNUSED
@@ -62,8 +61,6 @@ address_of: Callable[[Array], int] = bounds.Address if CHECKED else attrgetter("
 Strides = tuple[int, ...]
 SERIAL_BELOW = 400_000  # Fewer multiply-adds than these are done before a second thread has woken up.
 
-# Places of the arguments that all kernels have (`Common`), and of the first one that is a kernel's own.
-NEXT_TASK, NEXT_THREAD, SCRATCH, SCRATCH_STEP, OWN = range(5)
 ROWS_BYTES = 256 + TILE_ROWS * LANE_BYTES  # Bytes that `own_scratch` lays out.
 SCRATCH_HEAD = ROWS_BYTES + GUARD_BYTES
 
@@ -102,13 +99,26 @@ class _ArgumentsModel(models.PrimitiveModel):
 
 
 # --- named numbers: named tuples in Python and in kernels, int64 numbers in memory ----------------
-class Common(NamedTuple):
-    """The arguments that all kernels have: two counters, the scratch memory, and the bytes of it for a thread."""
+class Call(NamedTuple):
+    """What `start` fills in: counters, addresses of arrays, and memory.
+
+    A and B are what a kernel multiplies. Where a sum is cut into parts, `done` has the number of parts of each block
+    that are done, and `kept` the results of each part of each block. Each thread has scratch memory of its own.
+    """
 
     next_task: int
     next_thread: int
+    a: int
+    b: int
+    out: int
+    done: int
+    kept: int
     scratch: int
     scratch_step: int
+
+
+NO_CALL = Call(*[0] * 9)
+NEXT_TASK, NEXT_THREAD, ADDRESSES, _, _, DONE, KEPT, SCRATCH, SCRATCH_STEP = range(9)  # places in a `Call`
 
 
 class Steps(NamedTuple):
@@ -121,44 +131,62 @@ class Steps(NamedTuple):
     c: int
 
 
-class AxisRow(NamedTuple):
-    """The columns of a plan's table for one axis, named as in ``cks_numba.plan_table``."""
+class Access(NamedTuple):
+    """Where a group of a plan is in an array: bytes to the first element, and from a position or a term to the next.
 
-    count: int  # type: ignore[assignment]
-    terms: int
-    fixed: int
-    fixed_step: int
-    summed: int
-    summed_step: int
-    third: int
-    third_fixed: int
-    third_term: int
+    The steps are those of depths, rows and columns.
+    """
+
+    first: int
+    position: tuple[int, int, int]
+    term: tuple[int, int, int]
 
 
-class TableRow(NamedTuple):
-    """A row of the table of a plan for three axes: one group."""
+class GroupRow(NamedTuple):
+    """A group of a plan in the arrays of a call: its positions and terms along each axis, and where they are.
 
-    first_block: int
-    h: AxisRow
-    w: AxisRow
-    d: AxisRow
+    Of the two images, the source is x for "conv2d", and dy for "conv2d_input".
+    """
+
+    positions: tuple[int, int, int]
+    terms: tuple[int, int, int]
+    source: Access
+    filters: Access
+    out: Access
+
+
+def group_row(operator: str, group: Group, source: Strides, filters: Strides, out: Strides) -> GroupRow:
+    """Return the row of a group for arrays of these strides, of three axes."""
+
+    def access(index: str, strides: Strides) -> Access:
+        each = [(getattr(run, index), step) for run, step in zip(group, strides, strict=True)]
+        first = sum(one.base * step for one, step in each)
+        steps = [(one.fixed * step, one.term * step) for one, step in each]
+        return Access(first, *zip(*steps, strict=True))
+
+    positions, terms = zip(*((run.positions, run.terms) for run in group), strict=True)
+    image, other = ("i", "o") if operator == "conv2d" else ("o", "i")
+    return GroupRow(positions, terms, access(image, source), access("f", filters), access(other, out))
 
 
 class Sizes(NamedTuple):
     """The part of a call that depends on sizes alone, which is kept for the next call with the same ones."""
 
-    named: Any  # the sizes that the kernel reads, as a named tuple
-    arguments: Array  # the same sizes in the form that `start` takes
-    scratch: int = 0  # bytes of scratch memory for each thread
-    table: Array = np.empty(0)  # Kept alive, because the arguments hold its address.
+    named: Any  # all arguments, as a named tuple
+    arguments: Array  # the same as numbers, and a zero for each block: how many of its parts are done
+    scratch: int  # bytes of scratch memory for each thread
+    kept: int  # bytes of the results of all parts
+    done: int  # bytes of the arguments, after which `done` begins
+    table: Array  # kept alive, because the arguments hold its address
 
-
-def arguments_of(addresses: Any, sizes: Any) -> Array:
-    """Return the arguments of a kernel, with zeros for those that `start` fills in.
-
-    `addresses` is the class of the named tuple of the addresses, `sizes` the named tuple of everything else.
-    """
-    return np.array([0] * (OWN + count_of(addresses)) + numbers_of(sizes), np.int64)
+    @classmethod
+    def of(cls, named: Any, scratch: int = 0, table: Array | None = None) -> Sizes:
+        """Return the sizes for a named tuple of arguments; one with `parts` has `blocks` and `result_bytes` too."""
+        blocks, parts = (named.blocks, named.parts) if getattr(named, "parts", 1) > 1 else (0, 0)
+        numbers = numbers_of(named)
+        arguments = np.array(numbers + [0] * blocks, np.int64)
+        kept = blocks * parts * named.result_bytes if parts else 0
+        return cls(named, arguments, scratch, kept, 8 * len(numbers), np.empty(0) if table is None else table)
 
 
 def count_of(kind: Any) -> int:
@@ -213,19 +241,6 @@ def record(typing, address, k, kind):
     return fields(address, types.int64, kind), codegen
 
 
-@intrinsic
-def own_arguments(typing, arguments, addresses, sizes):
-    """The kernel's own arguments, as two named tuples of these classes."""
-    fields = types.Tuple([_numba_type(kind.instance_class) for kind in (addresses, sizes)])
-
-    def codegen(context, b, signature, args):
-        own = b.add(args[0], ir.Constant(I64, 8 * OWN))
-        check(context, b, own, context.get_value_type(fields), 8)
-        return b.load(b.inttoptr(own, context.get_value_type(fields).as_pointer()))
-
-    return fields(arguments, addresses, sizes), codegen
-
-
 # --- three axes: depth, rows and columns ----------------------------------------------------------
 def with_three_axes(shape: ConvShape) -> ConvShape:
     """The shape as the kernels see it: the axes that a layer lacks have one element, and come first."""
@@ -238,11 +253,6 @@ def five(strides: Strides) -> Strides:
     return (first, *[0] * (3 - len(spatial)), *spatial, last)
 
 
-def table_of(groups: Plan, blocks: Sequence[int]) -> Array:
-    """Write a plan for three axes as rows that kernels read as `TableRow`; the last one ends the search for a block."""
-    return plan_table.group_table(groups, blocks, np.int64)
-
-
 # --- helpers for kernels -------------------------------------------------------------------------
 @helper
 def first_of(indices, steps):
@@ -251,13 +261,19 @@ def first_of(indices, steps):
 
 
 @helper
+def and_last(three, last):
+    """The numbers of three axes, and another one."""
+    return three[0], three[1], three[2], last
+
+
+@helper
 def own_scratch(arguments):
     """This thread's part of the scratch memory: three arrays for addresses of rows, and where the free part begins.
 
     The third array holds the addresses of the rows of a tile that lies in the scratch memory itself.
     """
-    common = record(arguments, 0, Common)
-    first = common.scratch + next_number(arguments, NEXT_THREAD) * common.scratch_step
+    call = record(arguments, 0, Call)
+    first = call.scratch + next_number(arguments, NEXT_THREAD) * call.scratch_step
     a_rows = carray(integers_at(first), TILE_ROWS)
     out_rows = carray(integers_at(first + 64), TILE_ROWS)
     tile_rows = carray(integers_at(first + 128), TILE_ROWS)
@@ -267,21 +283,18 @@ def own_scratch(arguments):
 
 
 # --- compiling and starting a kernel -------------------------------------------------------------
-class Kernel(NamedTuple):
-    """A compiled kernel: its address, a Python function that calls it, and the object that keeps its code alive."""
-
-    address: int
-    call: Callable[[float, int], None]
-    owner: Any
-
-
 @cache
-def compiled(function: Any, kind: str) -> Kernel:
-    """Return a compiled kernel, compiled at the first call; `kind` is the ``char`` of the dtype."""
-    number, c_number = (types.float32, ctypes.c_float) if kind == "f" else (types.float64, ctypes.c_double)
-    owner = _compile(function, types.void(number, Arguments()))
-    address: int = owner.address
-    return Kernel(address, ctypes.CFUNCTYPE(None, c_number, ctypes.c_int64)(address), owner)
+def compiled(function: Any, kind: str = "") -> Any:
+    """Return a compiled function for Python, compiled at the first call.
+
+    A kernel takes a zero, whose dtype has the ``char`` `kind`, and an address; other functions take an address alone.
+    """
+    number = {"": (), "f": (types.float32,), "d": (types.float64,)}[kind]
+    owner = _compile(function, types.void(*number, Arguments()))
+    # The zero of a double in a register is that of a float too.
+    call: Any = ctypes.CFUNCTYPE(None, *[ctypes.c_double] * len(number), ctypes.c_int64)(owner.address)
+    call.address, call.owner = owner.address, owner  # The compiled code lives as long as its owner.
+    return call
 
 
 def _compile(function: Any, signature: Any) -> Any:
@@ -350,15 +363,6 @@ class _CarefulCache(FunctionCache):
             warnings.warn(f"{text}. It is compiled again, and the results are right", RuntimeWarning, stacklevel=3)
 
 
-@cache
-def _of_address(function: Any) -> Callable[[int], None]:
-    """A function of one address, compiled."""
-    owner = _compile(function, types.void(Arguments()))
-    call: Any = ctypes.CFUNCTYPE(None, ctypes.c_int64)(owner.address)
-    call.owner = owner  # the compiled code lives as long as that
-    return call  # type: ignore[no-any-return]
-
-
 class _Workers:
     """The pool of this process. It starts at the first call that needs it, so a forked child starts its own."""
 
@@ -375,7 +379,7 @@ class _Workers:
         if pool is None:
             with self.lock, uninterrupted():
                 number: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-                pool = self.pool = self.pool or Pool(number - 1, _of_address)
+                pool = self.pool = self.pool or Pool(number - 1, compiled)
         return pool
 
 
@@ -419,10 +423,10 @@ def _multiply_adds(operator: str, shape: ConvShape) -> int:
     return plan(operator, with_three_axes(shape)).useful
 
 
-def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, addresses: Any) -> None:
+def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, **arrays: Array) -> None:
     """Run a kernel on some threads, each of which has scratch memory of its own.
 
-    `addresses` is the named tuple of the addresses, each from `address_of`.
+    The arrays are those of `Call` in their order: A, B and the result. Their names are for error messages.
 
     Raises
     ------
@@ -431,27 +435,33 @@ def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, addre
     """
     kernel, arguments = compiled(function, dtype.char), sizes.arguments
     step = (sizes.scratch + 63) // 64 * 64 + BUFFERS * GUARD_BYTES
-    memory = np.empty(len(arguments) + (threads * step + 64) // 8, np.int64)  # Arguments, then scratch memory.
+    rest = (sizes.kept + 63) // 64 * 64 + GUARD_BYTES
+    memory = np.empty(len(arguments) + (GUARD_BYTES + 64 + rest + threads * step) // 8, np.int64)
     memory[: len(arguments)] = arguments
-    for k, address in enumerate(addresses, OWN):
+    addresses = [address_of(array) for array in arrays.values()]
+    for k, address in enumerate(addresses, ADDRESSES):
         memory[k] = address
     at = memory.ctypes.data
-    memory[SCRATCH], memory[SCRATCH_STEP] = (at + arguments.nbytes + 63) // 64 * 64, step
+    kept = (at + arguments.nbytes + GUARD_BYTES + 63) // 64 * 64
+    memory[DONE], memory[KEPT] = at + sizes.done, kept
+    memory[SCRATCH], memory[SCRATCH_STEP] = kept + rest, step
     if CHECKED:
-        with bounds.inside_of(function.__name__, _regions(memory, threads, sizes, addresses)):
-            _workers().share(kernel.address, at, dtype.char == "d", threads)
+        named = dict(zip(arrays, addresses, strict=True))
+        with bounds.inside_of(function.__name__, _regions(memory, threads, sizes, named)):
+            _workers().share(kernel.address, at, threads)
     elif threads == 1:
-        kernel.call(0, at)
+        kernel(0, at)
     else:
-        _workers().share(kernel.address, at, dtype.char == "d", threads)
+        _workers().share(kernel.address, at, threads)
 
 
 def _regions(memory: Array, threads: int, sizes: Sizes, addresses: Any) -> list[bounds.Region]:
     """The memory that belongs to a call."""
-    arrays = [(name, at.array) for name, at in addresses._asdict().items() if isinstance(at, bounds.Address)]
-    found = [bounds.region(*named) for named in arrays]
+    found = [bounds.region(name, at.array) for name, at in addresses.items()]
     found.append(bounds.region("table", sizes.table, writes=False))
     found.append(bounds.region("arguments", memory[: len(sizes.arguments)]))
+    kept = int(memory[KEPT])
+    found.append(bounds.Region("kept", kept, kept + sizes.kept))
     for k in range(threads if sizes.scratch else 0):
         first = int(memory[SCRATCH] + k * memory[SCRATCH_STEP])
         found.append(bounds.Region(f"rows of thread {k}", first, first + ROWS_BYTES))

@@ -1,6 +1,6 @@
-"""Depthwise convolution on the CPU: all three operators of layers whose channels each have one filter of their own.
+"""Depthwise and grouped convolution on the CPU: all three operators of layers with small channel groups.
 
-No sum runs over channels, so the lanes of a tile are channels of everything, and both factors are rows of lanes::
+The lanes of a tile are channels of several groups, and both factors are rows of lanes::
 
     tile[r, l] += A[r + t, l] * B[t, l]
 
@@ -14,11 +14,17 @@ kernel                            r, from A                                    t
 
 With stride 1 a position meets with one tap what its neighbour meets with the next one: a row of A is loaded once for
 up to three products. Elsewhere each t is a step of its own.
+
+In a group of one channel, that is all. In a group of c channels, a power of two, each channel meets c others. The same
+sum is done c times, in turns. In turn k, with g = k ^ k >> 1, lane l of A meets lane l ^ g of the other side: the
+result of `depthwise`, or dy in `of_filters`. g is the Gray code, so from turn to turn one bit of it changes, and lanes
+that are 1, 2, 4 or 8 apart change places: those of the tile, or those of dy in memory. Other numbers of channels are
+padded with zeros. If one side has fewer channels (a depthwise multiplier), they fill the lanes of the group several
+times, and results that are in several lanes are added up at the end.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
@@ -26,29 +32,26 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import ConvShape, Group, Plan, plan
-from . import weight
 from .compiled import (
     NEXT_TASK,
+    NO_CALL,
     SCRATCH_HEAD,
     Array,
+    Call,
+    GroupRow,
     Sizes,
     Steps,
     Strides,
-    TableRow,
-    address_of,
-    arguments_of,
     ceil_div,
     even_part,
     first_of,
     five,
+    group_row,
     number_of_threads,
     numbers_of,
-    own_arguments,
     own_scratch,
     record,
-    round_up,
     start,
-    table_of,
     with_three_axes,
 )
 from .gather import reach, within
@@ -59,17 +62,20 @@ from .registers import (
     VECTOR_BYTES,
     after,
     bytes_of,
+    change_lanes,
+    copy_diagonals,
     fill_vector,
     helper,
     next_number,
     number_at,
     put_rows,
     row_products,
+    swap_lanes,
     wait_for_streams,
     write_number,
     zeros,
 )
-from .tile import LINE_BYTES, pack, pack_images, unpack
+from .tile import LINE_BYTES, add_parts, pack, pack_images, unpack
 
 HALF = TILE_ROWS // 2
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
@@ -83,33 +89,39 @@ PARTS = 16  # A filter gradient is cut into about so many tasks: a number that d
 
 
 # --- what the kernels are given ------------------------------------------------------------------
-class DepthwiseAddresses(NamedTuple):
-    """The addresses of the first elements of the arrays, and of the memory for a sum in parts."""
-
-    source: int
-    filters: int
-    out: int
-    kept: int
-
-
 class FilterSteps(NamedTuple):
-    """Bytes from an element of w or dw to the next one along each axis."""
+    """Bytes from an element of w or dw to the next one, of another channel group, channel or tap."""
 
-    channel: int
+    group: int
+    source: int
+    out: int
     d: int
     h: int
     w: int
 
 
-class DepthwiseSizes(NamedTuple):
-    """The other arguments: of_filters takes dy for `out`, and its result for `filters`."""
+class Lanes(NamedTuple):
+    """The lanes of a channel group, a power of two, its turns, and its channels in the source and in the result.
 
+    The side with fewer channels has as many lanes as there are turns, again and again.
+    """
+
+    group: int
+    turns: int
+    source: int
+    out: int
+
+
+class DepthwiseSizes(NamedTuple):
+    """The arguments: of_filters takes dy for `out`, and its result for `filters`."""
+
+    call: Call
     table: int
     bands: int
     bands_count: int
     images: int
     images_together: int
-    channels: int
+    all_lanes: int
     blocks: int
     parts: int
     result_bytes: int
@@ -123,6 +135,7 @@ class DepthwiseSizes(NamedTuple):
     source: Steps
     out: Steps
     filters: FilterSteps
+    lanes: Lanes
 
 
 class Box(NamedTuple):
@@ -139,6 +152,11 @@ class Box(NamedTuple):
     def positions(self) -> int:
         return self.depths * self.rows * self.columns
 
+    @property
+    def packed_steps(self) -> tuple[int, int, int]:
+        """Bytes to the next depth, row and column where it is packed."""
+        return self.rows * self.columns * LANE_BYTES, self.columns * LANE_BYTES, LANE_BYTES
+
 
 class BandRow(NamedTuple):
     """A band of the result: its groups in the table (the first and the past-the-last), and what it needs of the source.
@@ -153,15 +171,23 @@ class BandRow(NamedTuple):
 
 
 # --- the sizes -----------------------------------------------------------------------------------
-def fits(shape: ConvShape) -> bool:
-    """Whether every channel has one filter of its own, and rows of images and filters are short enough to be packed."""
+def fits(shape: ConvShape, itemsize: int) -> bool:
+    """Whether the lanes of a group fit into a vector, and rows of images and filters are short enough to be packed."""
     first, *others = shape.axes
     if not others:
         row = min(first.span, first.size) + 1  # A signal can be cut anywhere.
     else:
         row = prod(max(axis.size, axis.outputs) for axis in others) * (min(first.span, first.size) + 1)
-    short = max(row, prod(axis.taps for axis in shape.axes)) * LANE_BYTES <= MOST_BYTES
-    return short and shape.groups > 1 and shape.groups == shape.ic == shape.oc
+    lanes = _lanes_of("conv2d", shape)
+    short = max(row, prod(axis.taps for axis in shape.axes) * lanes.turns) * LANE_BYTES <= MOST_BYTES
+    return short and shape.groups > 1 and lanes.group * itemsize <= VECTOR_BYTES
+
+
+def _lanes_of(operator: str, shape: ConvShape) -> Lanes:
+    channels = shape.ic // shape.groups, shape.oc // shape.groups
+    source, out = reversed(channels) if operator == "conv2d_input" else channels
+    turns, group = sorted(1 << (count - 1).bit_length() for count in channels)
+    return Lanes(group, turns, source, out)
 
 
 def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array) -> None:
@@ -174,13 +200,8 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
         source, filters, out = first, out, second
     threads = number_of_threads(operator, shape)
     sizes = sizes_of(operator, shape, source.strides, filters.strides, out.strides, out.itemsize, threads)
-    blocks, parts, result_bytes = sizes.named.blocks, sizes.named.parts, sizes.named.result_bytes
-    kept = weight.memory_for_parts(blocks, parts, result_bytes)
-    addresses = DepthwiseAddresses(
-        source=address_of(source), filters=address_of(filters), out=address_of(out), kept=address_of(kept)
-    )
     kernel = of_filters if operator == "conv2d_weight" else depthwise
-    start(kernel, out.dtype, threads, sizes, addresses)
+    start(kernel, out.dtype, threads, sizes, source=source, filters=filters, out=out)
 
 
 @lru_cache(maxsize=1024)
@@ -194,12 +215,18 @@ def sizes_of(
     source_positions, positions = map(prod, reversed(lengths) if operator == "conv2d_input" else lengths)
     length = lengths[operator != "conv2d_input"][0]  # The axis that is cut into bands has so many positions.
     width = LANE_BYTES // itemsize
-    source_packed, out_packed = (step != itemsize or shape.groups < width for step in (source[4], out[4]))
-    blocks = ceil_div(shape.groups, width)
+    lanes = _lanes_of(operator, shape)
+    all_lanes = shape.groups * lanes.group
+    source_packed, out_packed = (
+        step != itemsize or all_lanes < width or channels != lanes.group
+        for step, channels in ((source[4], lanes.source), (out[4], lanes.out))
+    )
+    out_packed = out_packed or (operator == "conv2d_weight" and lanes.turns > 1)
+    blocks = ceil_div(all_lanes, width)
     run_length = max(run.positions for run in shape.w.runs(groups.operator))
-    if run_length < HALF <= shape.n:
-        # Tiles lie along the images, and a row of lanes is loaded for every product: from aligned memory, if often.
-        source_packed = source_packed or groups.useful >= REUSE * shape.n * shape.groups * source_positions
+    if run_length < HALF <= shape.n or lanes.turns > 1:
+        # Tiles lie along the images, or there are turns: a row of lanes is loaded often, from aligned memory then.
+        source_packed = source_packed or groups.useful >= REUSE * shape.n * all_lanes * source_positions
     image_bytes = LANE_BYTES * (source_positions + positions)  # one image of a block of channels
     images = even_part(shape.n, min(MOST_IMAGES, CHUNK_BYTES // image_bytes))
     wanted = PARTS if operator == "conv2d_weight" else (4 * threads if threads > 1 else 1)
@@ -208,40 +235,55 @@ def sizes_of(
     if source_packed or out_packed:
         band_length = min(band_length, max(1, length * CHUNK_BYTES // (image_bytes * images)))
     bands, found = _bands(groups, 3 - len(shape.axes), min(band_length, length))
-    table = table_of(replace(groups, groups=tuple(found)), [0] * len(found))
+    fd, fh, fw = (axis.taps for axis in groups.shape.axes)
+    tap_steps = fh * fw * LANE_BYTES, fw * LANE_BYTES, LANE_BYTES
+    rows = [
+        group_row(
+            groups.operator,
+            group,
+            band.source.packed_steps if source_packed else source[1:4],
+            tap_steps,
+            band.out.packed_steps if out_packed else out[1:4],
+        )
+        for band in bands
+        for group in found[band.first_group : band.last_group]
+    ]
+    table = np.array([numbers_of(row) for row in rows], np.int64)
     memory = np.concatenate([table.ravel(), np.array([numbers_of(band) for band in bands], np.int64).ravel()])
     whole_lines = not out_packed and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:4]))
     source_bytes, out_bytes = (
         max(box.positions for box in boxes) * images * LANE_BYTES
         for boxes in ([band.source for band in bands], [band.out for band in bands])
     )
-    fd, fh, fw = (axis.taps for axis in groups.shape.axes)
+    by_channel = (filters[0], filters[4]) if operator == "conv2d_input" else (filters[4], filters[0])
     chunks = len(bands) * ceil_div(shape.n, images)
     parts = min(chunks, ceil_div(PARTS, blocks)) if operator == "conv2d_weight" else 1
     sizes = DepthwiseSizes(
+        call=NO_CALL,
         table=memory.ctypes.data,
         bands=memory.ctypes.data + table.nbytes,
         bands_count=len(bands),
         images=shape.n,
         images_together=images,
-        channels=shape.groups,
+        all_lanes=all_lanes,
         blocks=blocks,
         parts=parts,
-        result_bytes=fd * fh * fw * LANE_BYTES,
+        result_bytes=lanes.turns * fd * fh * fw * LANE_BYTES,
         fd=fd,
         fh=fh,
         fw=fw,
         source_packed=source_packed,
         out_packed=out_packed,
         source_bytes=source_bytes if source_packed else 0,
-        streams=whole_lines and image_bytes // LANE_BYTES * shape.n * shape.groups * itemsize >= STREAM_BYTES,
+        streams=whole_lines and image_bytes // LANE_BYTES * shape.n * all_lanes * itemsize >= STREAM_BYTES,
         source=Steps(*source),
         out=Steps(*out),
-        filters=FilterSteps(channel=filters[0], d=filters[1], h=filters[2], w=filters[3]),
+        filters=FilterSteps(filters[0] * (shape.oc // shape.groups), *by_channel, *filters[1:4]),
+        lanes=lanes,
     )
     scratch = SCRATCH_HEAD + sizes.result_bytes
     scratch += source_packed * source_bytes + out_packed * out_bytes
-    return Sizes(sizes, arguments_of(DepthwiseAddresses, sizes), scratch, memory)
+    return Sizes.of(sizes, scratch, memory)
 
 
 def _bands(groups: Plan, axis: int, band_length: int) -> tuple[list[BandRow], list[Group]]:
@@ -271,32 +313,93 @@ def _box(lengths: list[int], axis: int, first: int, last: int) -> Box:
 # --- the kernels ---------------------------------------------------------------------------------
 @helper
 def task_of(task, sizes, width):
-    """First channel and number of channels of a task, its first image and number of images, and its band."""
+    """First lane and number of lanes of a task, its first image and number of images, and its band."""
     blocks = ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
     # If the last block of lanes is not full, it overlaps the one before.
-    channel = min(task // blocks * width, max(0, sizes.channels - width))
+    lane = min(task // blocks * width, max(0, sizes.all_lanes - width))
     n = task % blocks // sizes.bands_count * sizes.images_together
     images = min(sizes.images_together, sizes.images - n)
-    return channel, min(width, sizes.channels - channel), n, images, task % sizes.bands_count
+    return lane, min(width, sizes.all_lanes - lane), n, images, task % sizes.bands_count
 
 
 @helper
-def placed_images(zero, array, steps, first, box, lanes, packed, memory):
+def placed_images(zero, array, steps, first, box, lanes, group, packed, memory):
     """The address of the first image in an array, as if each image began with position 0, and the steps from there.
 
-    `first` is the first image, how many there are, and the first channel. With `packed` the box of each is copied to
-    (n, d, h, w, lane) in other memory, whose steps are returned.
+    `first` is the first image, how many there are, and the first lane; `group` the lanes and the channels of a group.
+    With `packed` the box of each image is copied to (n, d, h, w, lane) in other memory, whose steps are returned.
     """
-    n, images, channel = first
-    at = array + n * steps.n + channel * steps.c
+    n, images, lane = first
+    at = array + n * steps.n + lane // group[0] * group[1] * steps.c
     if not packed:
         return at, steps
     size = bytes_of(zero)
     inside = packed_steps(box, size)
     at += first_of((box.d, box.h, box.w), steps)
-    counts = images, box.depths, box.rows, box.columns, lanes
-    pack_images(zero, memory, (inside.n, inside.w), at, steps, counts, LANE_BYTES // size)
+    counts = images, box.depths, box.rows, box.columns
+    if group[0] == group[1]:
+        pack_images(zero, memory, (inside.n, inside.w), at, steps, (*counts, lanes), LANE_BYTES // size)
+    else:
+        pack_groups(zero, memory, at, steps, counts, lanes, group)
     return memory - first_of((box.d, box.h, box.w), inside), inside
+
+
+def _changes_of(*makers):
+    """Return a helper that changes rows of lanes in memory; each maker makes a map of lanes from the distance."""
+    by_one, by_two, by_four, by_eight = (change_lanes(*(make(d) for make in makers)) for d in (1, 2, 4, 8))
+
+    @helper
+    def change(zero, at, step, count, distance):
+        for k in range(count):
+            if distance == 1:
+                by_one(zero, at + k * step)
+            elif distance == 2:
+                by_two(zero, at + k * step)
+            elif distance == 4:
+                by_four(zero, at + k * step)
+            else:
+                by_eight(zero, at + k * step)
+
+    return change
+
+
+def _even(distance):
+    """The map from lanes to the parts with even numbers among parts of so many lanes."""
+    return lambda lane: lane // distance * 2 * distance + lane % distance
+
+
+swap = _changes_of(lambda distance: lambda lane: lane ^ distance)
+spread = _changes_of(lambda distance: lambda lane: lane // (2 * distance) * distance + lane % distance)
+fold = _changes_of(_even, lambda distance: lambda lane: _even(distance)(lane) + distance)
+
+
+@helper
+def filled_lanes(lanes, group):
+    """Lanes that hold all channels of a block once, how many of them are packed together, and so many channels."""
+    padded = 1
+    while padded < group[1]:
+        padded *= 2
+    filled = lanes // group[0] * padded
+    return (filled, padded, filled, filled) if padded == group[1] else (filled, padded, padded, group[1])
+
+
+@helper
+def pack_groups(zero, target, source, steps, counts, lanes, group):
+    """Copy (n, d, h, w, c) to (n, d, h, w, lane): the channels of a group fill its lanes, as often as they fit."""
+    size = bytes_of(zero)
+    filled, padded, together, channels = filled_lanes(lanes, group)
+    d, h, w = rows_of(counts[1:], steps)
+    rows = counts[0] * d * h
+    for row in range(rows):
+        first = source + row // (d * h) * steps.n + row // h % d * steps.d + row % h * steps.h
+        there = target + row * w * LANE_BYTES
+        for lane in range(0, filled, together):
+            at = first + lane // padded * group[1] * steps.c
+            pack(zero, there + lane * size, int(LANE_BYTES), at, steps.w, steps.c, w, channels, together)
+    repeats = group[0] // padded
+    while repeats > 1:
+        spread(zero, target, int(LANE_BYTES), rows * w, padded)
+        repeats //= 2
 
 
 @helper
@@ -319,58 +422,139 @@ def rows_of(counts, steps):
 
 
 @helper
-def unpack_images(zero, target, steps, source, box, images, lanes):
-    """Copy the boxes (n, d, h, w, lane) to the images of an array of any steps."""
+def unpack_images(zero, target, steps, source, box, images, lanes, group):
+    """Copy the boxes (n, d, h, w, lane) to the images of an array of any steps; a result is the sum of its lanes."""
+    size = bytes_of(zero)
+    filled, padded, together, channels = filled_lanes(lanes, group)
     target += first_of((box.d, box.h, box.w), steps)
     d, h, w = rows_of((box.depths, box.rows, box.columns), steps)
-    for row in range(images * d * h):
-        there = target + row // (d * h) * steps.n + row // h % d * steps.d + row % h * steps.h
-        unpack(zero, there, steps.w, steps.c, source + row * w * LANE_BYTES, int(LANE_BYTES), w, lanes)
+    rows = images * d * h
+    repeats = group[0] // padded
+    while repeats > 1:
+        fold(zero, source, int(LANE_BYTES), rows * w, padded)
+        repeats //= 2
+    for row in range(rows):
+        first = target + row // (d * h) * steps.n + row // h % d * steps.d + row % h * steps.h
+        there = source + row * w * LANE_BYTES
+        for lane in range(0, filled, together):
+            at = first + lane // padded * group[1] * steps.c
+            unpack(zero, at, steps.w, steps.c, there + lane * size, int(LANE_BYTES), w, channels)
 
 
 @helper
-def pack_filters(zero, target, source, steps, taps, lanes):
-    """Copy filters to (fd, fh, fw, lane)."""
+def pack_filters(zero, target, source, steps, taps, lanes, group):
+    """Copy filters to (turn, fd, fh, fw, lane)."""
     padded = LANE_BYTES // bytes_of(zero)
     d, h, w = rows_of(taps, steps)
-    for row in range(d * h):
-        there, at = target + row * w * LANE_BYTES, source + row // h * steps.d + row % h * steps.h
-        pack(zero, there, int(LANE_BYTES), at, steps.w, steps.channel, w, lanes, padded)
+    if group.group == 1:
+        for row in range(d * h):
+            there, at = target + row * w * LANE_BYTES, source + row // h * steps.d + row % h * steps.h
+            pack(zero, there, int(LANE_BYTES), at, steps.w, steps.group, w, lanes, padded)
+        return
+    for k in range(0, group.turns * d * h * w * LANE_BYTES, VECTOR_BYTES):
+        fill_vector(zero, target + k)
+    move_filters(zero, target, source, steps, (d, h, w), lanes, group, True)
 
 
 @helper
-def unpack_filters(zero, target, steps, source, taps, lanes):
-    """Copy (fd, fh, fw, lane) to filters of any steps."""
+def unpack_filters(zero, target, steps, source, taps, lanes, group):
+    """Copy (turn, fd, fh, fw, lane) to filters of any steps."""
     d, h, w = rows_of(taps, steps)
-    for row in range(d * h):
-        there, at = target + row // h * steps.d + row % h * steps.h, source + row * w * LANE_BYTES
-        unpack(zero, there, steps.w, steps.channel, at, int(LANE_BYTES), w, lanes)
+    if group.group == 1:
+        for row in range(d * h):
+            there, at = target + row // h * steps.d + row % h * steps.h, source + row * w * LANE_BYTES
+            unpack(zero, there, steps.w, steps.group, at, int(LANE_BYTES), w, lanes)
+        return
+    move_filters(zero, source, target, steps, (d, h, w), lanes, group, False)
 
 
-def _tile_of(rows):
-    """Return a helper that computes and writes a tile of so many rows."""
+pack_by_source, pack_by_out = copy_diagonals(True, False), copy_diagonals(True, True)
+unpack_by_source = copy_diagonals(False, False)
+
+
+@helper
+def move_filters(zero, packed, filters, steps, taps, lanes, group, into):
+    """Copy the filter of each two channels of a group to its lane and turn, or back from there."""
+    size = bytes_of(zero)
+    d, h, w = taps
+    by_source = steps.source == size
+    if group.source == group.out == VECTOR_BYTES // size and (by_source or (into and steps.out == size)):
+        for first in range(0, lanes, group.group):
+            for tap in range(d * h * w):
+                at = filters + first // group.group * steps.group
+                at += tap // (h * w) * steps.d + tap // w % h * steps.h + tap % w * steps.w
+                there = packed + tap * LANE_BYTES + first * size
+                if by_source and into:
+                    pack_by_source(zero, there, d * h * w * LANE_BYTES, at, steps.out)
+                elif into:
+                    pack_by_out(zero, there, d * h * w * LANE_BYTES, at, steps.source)
+                else:
+                    unpack_by_source(zero, at, steps.out, there, d * h * w * LANE_BYTES)
+        return
+    all_lanes, some = group.group - 1, group.turns - 1
+    source_mask, out_mask = (all_lanes, some) if group.source >= group.out else (some, all_lanes)
+    for lane in range(lanes):
+        first, here, there = filters + lane // group.group * steps.group, lane & all_lanes, packed + lane * size
+        for turn in range(group.turns):
+            source, out = here & source_mask, (here ^ turn ^ turn >> 1) & out_mask
+            if source >= group.source or out >= group.out:
+                there += d * h * w * LANE_BYTES
+                continue
+            for row in range(d * h):
+                at = first + source * steps.source + out * steps.out
+                if d * h > 1:
+                    at += row // h * steps.d + row % h * steps.h
+                for t in range(w):
+                    if into:
+                        write_number(number_at(zero, at + t * steps.w), there)
+                    else:
+                        write_number(number_at(zero, there), at + t * steps.w)
+                    there += LANE_BYTES
+
+
+def _tile_of(rows, in_turns):
+    """Return a helper that computes and writes a tile of so many rows; without turns it has less to prepare."""
     add_one, add_two, add_three = (row_products(rows, taps) for taps in (1, 2, 3))
+    add_spread = row_products(rows, 3, stride=2)
     write_rows, stream_rows = (put_rows(rows, how) for how in ("write", "stream"))
+    swap_one, swap_two, swap_four, swap_eight = (swap_lanes(rows, distance) for distance in (1, 2, 4, 8))
 
     @helper
-    def put_tile(zero, a, a_step, b, out, out_step, sums):
-        counts, a_steps, b_steps, slides, streams = sums
+    def put_tile(zero, a_first, a_step, b_first, out, out_step, sums):
+        counts, a_steps, b_steps, slides, streams, turns, turn_bytes = sums
         tile = zeros(zero)
-        i = 0
-        for _ in range(counts[0]):  # rows of taps, of all depths
-            at, b_at, left = a, b, counts[2]
-            if slides:
-                while left >= 3:
-                    tile = add_three(tile, at, a_step, b_at, b_steps[2])
-                    at, b_at, left = at + 3 * a_steps[2], b_at + 3 * b_steps[2], left - 3
-                if left == 2:
-                    tile = add_two(tile, at, a_step, b_at, b_steps[2])
-                    left = 0
-            for t in range(left):
-                tile = add_one(tile, at + t * a_steps[2], a_step, b_at + t * b_steps[2], 0)
-            i, a, b = i + 1, a + a_steps[1], b + b_steps[1]
-            if i == counts[1]:
-                i, a, b = 0, a + a_steps[0], b + b_steps[0]
+        turn = turns - 1 if in_turns else 0
+        while True:
+            i, a, b = 0, a_first, b_first + turn * turn_bytes
+            for _ in range(counts[0]):  # rows of taps, of all depths
+                at, b_at, left = a, b, counts[2]
+                if slides == 1:
+                    while left >= 3:
+                        tile = add_three(tile, at, a_step, b_at, b_steps[2])
+                        at, b_at, left = at + 3 * a_steps[2], b_at + 3 * b_steps[2], left - 3
+                    if left == 2:
+                        tile = add_two(tile, at, a_step, b_at, b_steps[2])
+                        left = 0
+                elif in_turns and slides == 2:
+                    while left >= 3:
+                        tile = add_spread(tile, at, a_steps[2], b_at, b_steps[2])
+                        at, b_at, left = at + 3 * a_steps[2], b_at + 3 * b_steps[2], left - 3
+                for t in range(left):
+                    tile = add_one(tile, at + t * a_steps[2], a_step, b_at + t * b_steps[2], 0)
+                i, a, b = i + 1, a + a_steps[1], b + b_steps[1]
+                if i == counts[1]:
+                    i, a, b = 0, a + a_steps[0], b + b_steps[0]
+            if turn == 0:
+                break
+            if turn & 1:
+                tile = swap_one(tile)
+            elif turn & 2:
+                tile = swap_two(tile)
+            elif turn & 4:
+                tile = swap_four(tile)
+            else:
+                tile = swap_eight(tile)
+            turn -= 1
         if streams and out % LINE_BYTES == 0:
             stream_rows(tile, out, out_step)
         else:
@@ -379,25 +563,30 @@ def _tile_of(rows):
     return put_tile
 
 
-put_whole, put_half, put_row = _tile_of(TILE_ROWS), _tile_of(HALF), _tile_of(1)
+def _tiles_of(in_turns):
+    put_whole, put_half, put_row = (_tile_of(rows, in_turns) for rows in (TILE_ROWS, HALF, 1))
+
+    @helper
+    def put_tiles(zero, a, a_step, b, out, out_step, count, sums):
+        """Compute and write `count` neighbouring positions; a tile that would reach past the last begins earlier."""
+        k = 0
+        while k < count:
+            if count >= TILE_ROWS and count - k > HALF:
+                k = min(k, count - TILE_ROWS)
+                put_whole(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
+                k += TILE_ROWS
+            elif count >= HALF and count - k > 1:
+                k = min(k, count - HALF)
+                put_half(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
+                k += HALF
+            else:
+                put_row(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
+                k += 1
+
+    return put_tiles
 
 
-@helper
-def put_tiles(zero, a, a_step, b, out, out_step, count, sums):
-    """Compute and write `count` neighbouring positions; a tile that would reach past the last one begins earlier."""
-    k = 0
-    while k < count:
-        if count >= TILE_ROWS and count - k > HALF:
-            k = min(k, count - TILE_ROWS)
-            put_whole(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
-            k += TILE_ROWS
-        elif count >= HALF and count - k > 1:
-            k = min(k, count - HALF)
-            put_half(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
-            k += HALF
-        else:
-            put_row(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
-            k += 1
+put_tiles, put_tiles_in_turns = _tiles_of(False), _tiles_of(True)
 
 
 @helper
@@ -421,12 +610,13 @@ def depthwise(zero, arguments):
     memory, or fewer than a tile has lanes, are packed first, and the results are unpacked.
     """
     size = bytes_of(zero)
-    addresses, sizes = own_arguments(arguments, DepthwiseAddresses, DepthwiseSizes)
+    sizes = record(arguments, 0, DepthwiseSizes)
     filters = own_scratch(arguments)[3]
     width, taps = LANE_BYTES // size, (sizes.fd, sizes.fh, sizes.fw)
     source_memory = after(filters, sizes.result_bytes)
     out_memory = after(source_memory, sizes.source_bytes)
-    packed = -1  # first channel of the filters that are packed now
+    packed = -1  # first lane of the filters that are packed now
+    group, turn_bytes = sizes.lanes.group, taps[0] * taps[1] * taps[2] * LANE_BYTES
     tasks = sizes.blocks * ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
     while True:
         # 1. a task, its filters, and its source
@@ -434,64 +624,68 @@ def depthwise(zero, arguments):
         if task >= tasks:
             wait_for_streams()
             return
-        channel, lanes, n, images, number = task_of(task, sizes, width)
+        lane, lanes, n, images, number = task_of(task, sizes, width)
         band = record(sizes.bands, number, BandRow)
-        if packed != channel:
-            packed = channel
-            at = addresses.filters + channel * sizes.filters.channel
-            pack_filters(zero, filters, at, sizes.filters, taps, lanes)
+        if packed != lane:
+            packed = lane
+            at = sizes.call.b + lane // group * sizes.filters.group
+            pack_filters(zero, filters, at, sizes.filters, taps, lanes, sizes.lanes)
         source, source_steps = placed_images(
-            zero, addresses.source, sizes.source, (n, images, channel), band.source, lanes, sizes.source_packed,
-            source_memory,
+            zero, sizes.call.a, sizes.source, (n, images, lane), band.source, lanes, (group, sizes.lanes.source),
+            sizes.source_packed, source_memory,
         )  # fmt: skip
-        target = addresses.out + n * sizes.out.n + channel * sizes.out.c
+        target = sizes.call.out + n * sizes.out.n + lane // group * sizes.lanes.out * sizes.out.c
         out, out_steps = target, sizes.out
         if sizes.out_packed:
             out_steps = packed_steps(band.out, size)
             out = out_memory - first_of((band.out.d, band.out.h, band.out.w), out_steps)
-        for group in range(band.first_group, band.last_group):
+        for row in range(band.first_group, band.last_group):
             # 2. a group of the plan
-            line = record(sizes.table, group, TableRow)
-            d, h, w = line.d, line.h, line.w
-            a = source + first_of((d.third, h.third, w.third), source_steps)
-            b = filters + ((d.summed * taps[1] + h.summed) * taps[2] + w.summed) * LANE_BYTES
-            first_out = out + first_of((d.fixed, h.fixed, w.fixed), out_steps)
-            counts = d.terms * h.terms, h.terms, w.terms
-            a_d, a_h, a_w = d.third_term * source_steps.d, h.third_term * source_steps.h, w.third_term * source_steps.w
-            b_h, b_w = h.summed_step * taps[2] * LANE_BYTES, w.summed_step * LANE_BYTES
-            b_d = d.summed_step * taps[1] * taps[2] * LANE_BYTES
-            a_fixed = source_steps.n, h.third_fixed * source_steps.h, w.third_fixed * source_steps.w
-            out_fixed = out_steps.n, h.fixed_step * out_steps.h, w.fixed_step * out_steps.w
+            line = record(sizes.table, row, GroupRow)
+            (d, h, w), (depths, rows, columns) = line.terms, line.positions
+            a, b, first_out = source + line.source.first, filters + line.filters.first, out + line.out.first
+            (a_d, a_h, a_w), (b_d, b_h, b_w) = line.source.term, line.filters.term
+            a_fixed = source_steps.n, line.source.position[1], line.source.position[2]
+            out_fixed = out_steps.n, line.out.position[1], line.out.position[2]
             if a_w == -a_fixed[2]:  # the last tap comes first, so that taps and positions go the same way
-                a, b = a + (w.terms - 1) * a_w, b + (w.terms - 1) * b_w
+                a, b = a + (w - 1) * a_w, b + (w - 1) * b_w
                 a_w, b_w = -a_w, -b_w
-            x, y, z = tile_axes(images, h.count, w.count)
-            axes = images, h.count, w.count
+            x, y, z = tile_axes(images, rows, columns)
+            axes, counts = (images, rows, columns), (d * h, h, w)
             # The steps from past the last row of a depth to the first row of the next one.
-            a_jump, b_jump = a_d - h.terms * a_h, b_d - h.terms * b_h
-            sums = counts, (a_jump, a_h, a_w), (b_jump, b_h, b_w), z == 2 and a_w == a_fixed[2], sizes.streams
+            a_jump, b_jump = a_d - h * a_h, b_d - h * b_h
+            slides = 0
+            if z == 2:
+                slides = 1 if a_w == a_fixed[2] else 2 if 2 * a_w == a_fixed[2] else 0
+            sums = counts, (a_jump, a_h, a_w), (b_jump, b_h, b_w), slides, sizes.streams, sizes.lanes.turns, turn_bytes
             # 3. its tiles: neighbouring positions
-            for k in range(d.count):
-                a_depth = a + k * d.third_fixed * source_steps.d
-                out_depth = first_out + k * d.fixed_step * out_steps.d
+            for k in range(depths):
+                a_depth = a + k * line.source.position[0]
+                out_depth = first_out + k * line.out.position[0]
                 for i in range(axes[x]):
                     for j in range(axes[y]):
                         a_row = a_depth + i * a_fixed[x] + j * a_fixed[y]
                         out_row = out_depth + i * out_fixed[x] + j * out_fixed[y]
-                        put_tiles(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
+                        if sizes.lanes.turns > 1:
+                            put_tiles_in_turns(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
+                        else:
+                            put_tiles(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
         # 4. the results to their places
         if sizes.out_packed:
-            unpack_images(zero, target, sizes.out, out_memory, band.out, images, lanes)
+            unpack_images(zero, target, sizes.out, out_memory, band.out, images, lanes, (group, sizes.lanes.out))
 
 
-def _sum_of(taps):
-    """Return a helper that adds a sum over positions to the results of so many neighbouring taps."""
-    add_one, add_two, add_three = (row_products(taps, positions) for positions in (1, 2, 3))
-    add_rows = put_rows(taps, "add")
+def _sum_of(taps, twice=False):
+    """Return a helper that adds a sum over positions to the results of so many neighbouring taps.
+
+    If `twice`, it does so for two turns, between which neighbouring lanes of B change places.
+    """
+    add_one, add_two, add_three = (row_products(taps, positions, twice=twice) for positions in (1, 2, 3))
+    add_rows, add_others = put_rows(taps, "add"), put_rows(taps, "add", taps if twice else 0)
 
     @helper
     def add_sum(zero, a, a_step, b, results, sums):
-        counts, a_steps, b_steps, slides = sums
+        counts, a_steps, b_steps, slides, other = sums
         tile = zeros(zero)
         for i in range(counts[0]):
             for j in range(counts[1]):
@@ -507,11 +701,14 @@ def _sum_of(taps):
                 for k in range(left):
                     tile = add_one(tile, at + k * a_steps[2], a_step, b_at + k * b_steps[2], 0)
         add_rows(tile, results, int(LANE_BYTES))
+        if other:
+            add_others(tile, results + other, int(LANE_BYTES))
 
     return add_sum
 
 
 add_to_four, add_to_three, add_to_one = _sum_of(4), _sum_of(3), _sum_of(1)
+add_twice_to_three, add_twice_to_one = _sum_of(3, twice=True), _sum_of(1, twice=True)
 
 
 @helper
@@ -522,7 +719,13 @@ def add_taps(zero, a, tap_steps, b, results, result_steps, taps, sums):
             at, left = a + d * tap_steps[0] + h * tap_steps[1], taps[2]
             there = results + d * result_steps[0] + h * result_steps[1]
             while left > 0:
-                if left >= 4 and left != 5 and left != 6:  # 5 is done as 3, 1 and 1, and 6 as 3 and 3
+                if sums[4]:
+                    count = 3 if left >= 3 else 1
+                    if count == 3:
+                        add_twice_to_three(zero, at, tap_steps[2], b, there, sums)
+                    else:
+                        add_twice_to_one(zero, at, tap_steps[2], b, there, sums)
+                elif left >= 4 and left != 5 and left != 6:  # 5 is done as 3, 1 and 1, and 6 as 3 and 3
                     count = 4
                     add_to_four(zero, at, tap_steps[2], b, there, sums)
                 elif left >= 3:
@@ -532,6 +735,14 @@ def add_taps(zero, a, tap_steps, b, results, result_steps, taps, sums):
                     count = 1
                     add_to_one(zero, at, tap_steps[2], b, there, sums)
                 at, there, left = at + count * tap_steps[2], there + count * LANE_BYTES, left - count
+
+
+@helper
+def swap_positions(zero, b, counts, b_steps, distance):
+    """Swap the lanes of some positions with those at a distance."""
+    for i in range(counts[0]):
+        for j in range(counts[1]):
+            swap(zero, b + i * b_steps[0] + j * b_steps[1], b_steps[2], counts[2], distance)
 
 
 def of_filters(zero, arguments):
@@ -544,11 +755,12 @@ def of_filters(zero, arguments):
     band of rows of dy. The results stay in memory of their own, tap by tap, until they are complete.
     """
     size = bytes_of(zero)
-    addresses, sizes = own_arguments(arguments, DepthwiseAddresses, DepthwiseSizes)
+    sizes = record(arguments, 0, DepthwiseSizes)
     results = own_scratch(arguments)[3]
     width, taps = LANE_BYTES // size, (sizes.fd, sizes.fh, sizes.fw)
     source_memory = after(results, sizes.result_bytes)
     out_memory = after(source_memory, sizes.source_bytes)
+    group, turn_bytes = sizes.lanes.group, taps[0] * taps[1] * taps[2] * LANE_BYTES
     parts, chunks = sizes.parts, ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
     while True:
         # 1. a task: its results begin as 0
@@ -557,55 +769,57 @@ def of_filters(zero, arguments):
             return
         block = task // parts
         if parts > 1:
-            results = addresses.kept + round_up(8 * sizes.blocks, 64) + task * sizes.result_bytes
+            results = sizes.call.kept + task * sizes.result_bytes
         for k in range(0, sizes.result_bytes, VECTOR_BYTES):
             fill_vector(zero, results + k)
-        channel, lanes = 0, 0
+        lane, lanes = 0, 0
         for chunk in range(task % parts * chunks // parts, (task % parts + 1) * chunks // parts):
             # 2. a chunk of x and dy
-            channel, lanes, n, images, number = task_of(block * chunks + chunk, sizes, width)
+            lane, lanes, n, images, number = task_of(block * chunks + chunk, sizes, width)
             band = record(sizes.bands, number, BandRow)
             source, source_steps = placed_images(
-                zero, addresses.source, sizes.source, (n, images, channel), band.source, lanes, sizes.source_packed,
-                source_memory,
+                zero, sizes.call.a, sizes.source, (n, images, lane), band.source, lanes,
+                (group, sizes.lanes.source), sizes.source_packed, source_memory,
             )  # fmt: skip
             out, out_steps = placed_images(
-                zero, addresses.out, sizes.out, (n, images, channel), band.out, lanes, sizes.out_packed, out_memory
-            )
-            for group in range(band.first_group, band.last_group):
-                # 3. a group: some taps of each row of the filter at a time
-                line = record(sizes.table, group, TableRow)
-                d, h, w = line.d, line.h, line.w
-                a = source + first_of((d.third, h.third, w.third), source_steps)
-                b = out + first_of((d.fixed, h.fixed, w.fixed), out_steps)
-                at = results + ((d.summed * taps[1] + h.summed) * taps[2] + w.summed) * LANE_BYTES
-                axes = images, h.count, w.count
-                a_fixed = source_steps.n, h.third_fixed * source_steps.h, w.third_fixed * source_steps.w
-                b_fixed = out_steps.n, h.fixed_step * out_steps.h, w.fixed_step * out_steps.w
-                x, y, z = tile_axes(images, h.count, w.count)
+                zero, sizes.call.out, sizes.out, (n, images, lane), band.out, lanes, (group, sizes.lanes.out),
+                sizes.out_packed, out_memory,
+            )  # fmt: skip
+            for row in range(band.first_group, band.last_group):
+                # 3. a group of the plan: some taps of each row of the filter at a time
+                line = record(sizes.table, row, GroupRow)
+                depths, rows, columns = line.positions
+                a, b, at = source + line.source.first, out + line.out.first, results + line.filters.first
+                axes = images, rows, columns
+                a_fixed = source_steps.n, line.source.position[1], line.source.position[2]
+                b_fixed = out_steps.n, line.out.position[1], line.out.position[2]
+                x, y, z = tile_axes(images, rows, columns)
                 a_steps, b_steps = (a_fixed[x], a_fixed[y], a_fixed[z]), (b_fixed[x], b_fixed[y], b_fixed[z])
-                a_w = w.third_term * source_steps.w
-                tap_steps = d.third_term * source_steps.d, h.third_term * source_steps.h, a_w
-                result_steps = taps[1] * taps[2] * LANE_BYTES, taps[2] * LANE_BYTES
-                met = d.terms, h.terms, w.terms
+                tap_steps, result_steps = line.source.term, line.filters.term
                 by_x, by_y = max(1, POSITIONS // (axes[y] * axes[z])), min(axes[y], ceil_div(POSITIONS, axes[z]))
-                for k in range(d.count):
-                    a_depth = a + k * d.third_fixed * source_steps.d
-                    b_depth = b + k * d.fixed_step * out_steps.d
+                for k in range(depths):
+                    a_depth = a + k * line.source.position[0]
+                    b_depth = b + k * line.out.position[0]
                     for i in range(0, axes[x], by_x):
                         for j in range(0, axes[y], by_y):
                             counts = min(by_x, axes[x] - i), min(by_y, axes[y] - j), axes[z]
-                            sums = counts, a_steps, b_steps, z == 2 and a_w == a_fixed[2]
+                            slides = z == 2 and tap_steps[2] == a_fixed[2]
                             a_at = a_depth + i * a_steps[0] + j * a_steps[1]
                             b_at = b_depth + i * b_steps[0] + j * b_steps[1]
-                            add_taps(zero, a_at, tap_steps, b_at, at, result_steps, met, sums)
+                            for turn in range(0, sizes.lanes.turns, 2):
+                                if turn:
+                                    swap_positions(zero, b_at, counts, b_steps, turn & -turn)
+                                # The lanes of dy are those of this turn, or of the next one.
+                                here = turn | turn >> 1 & 1
+                                other = 0 if sizes.lanes.turns == 1 else -turn_bytes if here & 1 else turn_bytes
+                                sums = counts, a_steps, b_steps, slides, other
+                                there = at + here * turn_bytes
+                                add_taps(zero, a_at, tap_steps, b_at, there, result_steps, line.terms, sums)
         # 4. the results to dw, by the thread that finishes the last part of a block
         if parts > 1:
-            if next_number(addresses.kept, block) < parts - 1:
+            if next_number(sizes.call.done, block) < parts - 1:
                 continue
             results -= task % parts * sizes.result_bytes
-            for part in range(1, parts):
-                for k in range(0, sizes.result_bytes, size):
-                    there = number_at(zero, results + k) + number_at(zero, results + part * sizes.result_bytes + k)
-                    write_number(there, results + k)
-        unpack_filters(zero, addresses.filters + channel * sizes.filters.channel, sizes.filters, results, taps, lanes)
+            add_parts(zero, results, sizes.result_bytes, parts)
+        at = sizes.call.b + lane // group * sizes.filters.group
+        unpack_filters(zero, at, sizes.filters, results, taps, lanes, sizes.lanes)

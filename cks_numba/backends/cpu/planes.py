@@ -24,31 +24,28 @@ import numpy as np
 from numba import carray
 from numba.extending import register_jitable
 
-from ...geometry import ConvShape, Group, Plan, Run, plan
+from ...geometry import ConvShape, Group, Run, plan
 from .compiled import (
     NEXT_TASK,
+    NO_CALL,
     SCRATCH_HEAD,
     Array,
+    Call,
     Sizes,
     Steps,
     Strides,
-    TableRow,
-    address_of,
-    arguments_of,
     ceil_div,
     first_of,
     five,
     number_of_threads,
     numbers_of,
-    own_arguments,
     own_scratch,
     record,
     round_up,
     start,
-    table_of,
     with_three_axes,
 )
-from .gather import GatherAddresses, reach, within
+from .gather import reach, within
 from .packed import NARROW, FilterSteps, filter_steps
 from .registers import (
     L2_BYTES,
@@ -68,6 +65,7 @@ from .registers import (
     zeros,
 )
 from .tile import pack, unpack
+from .weight import TapRow
 
 LEAST_ROWS, FLAT_ROWS = 2, 4  # A tile has TILE_ROWS, or so many to so many rows, which are longer the fewer they are.
 LONGEST = TILE_ROWS * TILE_VECTORS // LEAST_ROWS * VECTOR_BYTES  # bytes of the longest row of a tile
@@ -104,8 +102,9 @@ class Band(NamedTuple):
 
 
 class PlanesSizes(NamedTuple):
-    """The other arguments, named as in `GatherSizes`."""
+    """The arguments, named as in `GatherSizes`."""
 
+    call: Call
     table: int
     bands: int
     bands_count: int
@@ -216,8 +215,7 @@ def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) ->
     """Run an operator on arrays of any strides, channels last."""
     threads = number_of_threads(operator, shape)
     sizes = sizes_of(operator, shape, source.strides, w.strides, out.strides, out.itemsize, threads)
-    addresses = GatherAddresses(source=address_of(source), filters=address_of(w), out=address_of(out))
-    start(planes, out.dtype, threads, sizes, addresses)
+    start(planes, out.dtype, threads, sizes, source=source, filters=w, out=out)
 
 
 @lru_cache(maxsize=1024)
@@ -255,9 +253,12 @@ def sizes_of(
             ends_of_groups = len(found), len(found) + len(parts)
             bands.append(Band(*ends_of_groups, firsts, Three(*counts), Three(*by), Three(*taps), *steps))
             found += parts
-    table = table_of(Plan(operator, shape, tuple(found)), [0] * len(found))
+    if operator == "conv2d_input":  # i are indices of the source
+        found = [Group(run._replace(i=run.o, o=run.i) for run in group) for group in found]
+    table = np.array([numbers_of(TapRow(*group)) for group in found], np.int64)
     memory = np.concatenate([table.ravel(), np.array([numbers_of(band) for band in bands], np.int64).ravel()])
     sizes = PlanesSizes(
+        call=NO_CALL,
         table=memory.ctypes.data,
         bands=memory.ctypes.data + table.nbytes,
         bands_count=len(bands),
@@ -275,7 +276,7 @@ def sizes_of(
         filters=filter_steps(operator, w, oc, itemsize),
     )
     scratch = SCRATCH_HEAD + sizes.filter_bytes + sizes.source_bytes + sizes.result_bytes + 16 * most_terms
-    return Sizes(sizes, arguments_of(GatherAddresses, sizes), scratch, memory)
+    return Sizes.of(sizes, scratch, memory)
 
 
 def _cut(
@@ -415,12 +416,12 @@ def write_terms(zero, places, line, band, terms):
     count = 0
     for t_d in range(d.terms):
         for t_h in range(h.terms):
-            at = place_in(d.third + t_d * d.third_term - first.d, split.d, phase_d, step_d)
-            at += place_in(h.third + t_h * h.third_term - first.h, split.h, phase_h, row)
-            tap = (d.summed + t_d * d.summed_step) * taps.d + (h.summed + t_h * h.summed_step) * taps.h
+            at = place_in(d.i.base + t_d * d.i.term - first.d, split.d, phase_d, step_d)
+            at += place_in(h.i.base + t_h * h.i.term - first.h, split.h, phase_h, row)
+            tap = (d.f.base + t_d * d.f.term) * taps.d + (h.f.base + t_h * h.f.term) * taps.h
             for t_w in range(w.terms if split.w > 1 else min(w.terms, 1)):
-                there = at + place_in(w.third + t_w * w.third_term - first.w, split.w, terms * plane, size)
-                number = (tap + (w.summed + t_w * w.summed_step) * taps.w) * terms
+                there = at + place_in(w.i.base + t_w * w.i.term - first.w, split.w, terms * plane, size)
+                number = (tap + (w.f.base + t_w * w.f.term) * taps.w) * terms
                 for k in range(terms):
                     places[2 * count], places[2 * count + 1] = number + k, there + k * plane
                     count += 1
@@ -430,7 +431,7 @@ def write_terms(zero, places, line, band, terms):
 def _sums_with(high):
     """Return a helper that computes the results of `high` channels at some neighbouring positions."""
     vectors = TILE_ROWS * TILE_VECTORS // high
-    add_products_of, put = products_of(high), put_rows(high, "write", vectors)
+    add_products_of, put = products_of(high), put_rows(high, "write", vectors=vectors)
 
     @helper
     def put_sums_of(zero, filters, source, out, out_step, length, places, terms, in_row):
@@ -473,7 +474,8 @@ def planes(zero, arguments):
     A task is a band of an image, of all channels of a channel group.
     """
     size = bytes_of(zero)
-    addresses, sizes = own_arguments(arguments, GatherAddresses, PlanesSizes)
+    sizes = record(arguments, 0, PlanesSizes)
+    call = sizes.call
     filters = own_scratch(arguments)[3]
     source = after(filters, sizes.filter_bytes)
     results = after(source, sizes.source_bytes)
@@ -489,22 +491,22 @@ def planes(zero, arguments):
         band = record(sizes.bands, task % sizes.bands_count, Band)
         if packed != g:
             packed = g
-            pack_rows(zero, filters, addresses.filters + g * sizes.filters.channel_group, sizes)
+            pack_rows(zero, filters, call.b + g * sizes.filters.channel_group, sizes)
         split, steps = band.split, band.out
-        at = addresses.source + n * band.source.n + g * terms * band.source.c
+        at = call.a + n * band.source.n + g * terms * band.source.c
         copy_planes(zero, source, at, band, terms)
         phase_d, step_d, phase_h, row, plane = plane_steps(band.counts, split, size)
         for group in range(band.first_group, band.last_group):
             # 2. the results of a group, as planes
-            line = record(sizes.table, group, TableRow)
+            line = record(sizes.table, group, TapRow)
             d, h, w = line.d, line.h, line.w
             count = write_terms(zero, places, line, band, terms)
             taps_together = min(w.terms, 1) if split.w > 1 else w.terms
-            in_row = taps_together, w.summed_step * band.taps.w * terms, w.third_term * size
-            lines, length = lines_of(h.count, w.count, row // size, size)
+            in_row = taps_together, w.f.term * band.taps.w * terms, w.i.term * size
+            lines, length = lines_of(h.positions, w.positions, row // size, size)
             line_step = bytes_of_line(length * size)
-            plane_step = d.count * lines * line_step + 64
-            for k in range(d.count * lines):
+            plane_step = d.positions * lines * line_step + 64
+            for k in range(d.positions * lines):
                 first = 0
                 while first < lanes:
                     a, b = filters + first * taps * terms * size, source + k // lines * step_d + k % lines * row
@@ -520,13 +522,13 @@ def planes(zero, arguments):
                         put_2(zero, a, b, to, plane_step, length, places, count, in_row)
                     first += high
             # 3. the results to their places
-            to = addresses.out + n * steps.n + g * lanes * steps.c + first_of((d.fixed, h.fixed, w.fixed), steps)
-            step = w.fixed_step * steps.w
-            for k in range(d.count * h.count):
-                k_d, k_h = k // h.count, k % h.count
+            to = call.out + n * steps.n + g * lanes * steps.c + first_of((d.o.base, h.o.base, w.o.base), steps)
+            step = w.o.fixed * steps.w
+            for k in range(d.positions * h.positions):
+                k_d, k_h = k // h.positions, k % h.positions
                 at = results + (k * line_step if lines > 1 else k_d * line_step + k_h * row)
-                there = to + k_d * d.fixed_step * steps.d + k_h * h.fixed_step * steps.h
+                there = to + k_d * d.o.fixed * steps.d + k_h * h.o.fixed * steps.h
                 if steps.c == size and step == lanes * size:
-                    deal_back(zero, there, at, plane_step, lanes, w.count)
+                    deal_back(zero, there, at, plane_step, lanes, w.positions)
                 else:
-                    unpack(zero, there, steps.c, step, at, plane_step, lanes, w.count)
+                    unpack(zero, there, steps.c, step, at, plane_step, lanes, w.positions)
