@@ -21,8 +21,8 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import cache, lru_cache
+from contextlib import nullcontext, suppress
+from functools import cache, lru_cache, partial
 from operator import attrgetter, index
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
@@ -55,6 +55,7 @@ from .registers import (
     integers_at,
     next_number,
 )
+from .repeats import now
 from .threads import Pool, cores
 
 Array = np.ndarray[Any, Any]
@@ -429,21 +430,50 @@ def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, addre
     IndexError
         In the checked build, if the kernel reads or writes anything else.
     """
-    kernel, arguments = compiled(function, dtype.char), sizes.arguments
-    step = (sizes.scratch + 63) // 64 * 64 + BUFFERS * GUARD_BYTES
-    memory = np.empty(len(arguments) + (threads * step + 64) // 8, np.int64)  # Arguments, then scratch memory.
-    memory[: len(arguments)] = arguments
-    for k, address in enumerate(addresses, OWN):
-        memory[k] = address
+    step = Step(compiled(function, dtype.char), dtype.char == "d", threads, sizes)
+    memory = np.empty(step.bytes // 8, np.int64)
     at = memory.ctypes.data
-    memory[SCRATCH], memory[SCRATCH_STEP] = (at + arguments.nbytes + 63) // 64 * 64, step
-    if CHECKED:
-        with bounds.inside_of(function.__name__, _regions(memory, threads, sizes, addresses)):
-            _workers().share(kernel.address, at, dtype.char == "d", threads)
-    elif threads == 1:
-        kernel.call(0, at)
-    else:
-        _workers().share(kernel.address, at, dtype.char == "d", threads)
+    memory[: OWN + len(addresses)] = *step.place(memory, at), *addresses
+    with bounds.inside_of(function.__name__, _regions(memory, threads, sizes, addresses)) if CHECKED else nullcontext():
+        step.starter(at)()
+    if now.call is not None:
+        now.call.note(step, addresses)
+
+
+class Step(NamedTuple):
+    """A kernel with all its arguments but addresses."""
+
+    kernel: Kernel
+    double: bool
+    threads: int
+    sizes: Sizes
+
+    @property
+    def scratch_step(self) -> int:
+        """Bytes of scratch memory from one thread to the next."""
+        return (self.sizes.scratch + 63) // 64 * 64 + BUFFERS * GUARD_BYTES
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the arguments, and of the scratch memory behind them."""
+        return self.sizes.arguments.nbytes + 64 + self.threads * self.scratch_step
+
+    def place(self, memory: Array, at: int) -> tuple[int, ...]:
+        """Write the arguments to memory at an address; returns the first ones, anew for each call."""
+        arguments = self.sizes.arguments
+        memory[: len(arguments)] = arguments
+        return 0, 0, (at + arguments.nbytes + 63) // 64 * 64, self.scratch_step
+
+    def starter(self, at: int) -> Callable[[], Any]:
+        """Return a function that runs the kernel with the arguments at an address."""
+        if self.threads == 1 and not CHECKED:
+            return partial(self.kernel.call, 0, at)
+        return partial(_share, self.kernel.address, at, self.double, self.threads)
+
+
+def _share(*job: Any) -> None:
+    """Run a job on threads of the pool of this process, which a forked child does not share with its parent."""
+    _workers().share(*job)
 
 
 def _regions(memory: Array, threads: int, sizes: Sizes, addresses: Any) -> list[bounds.Region]:

@@ -176,8 +176,9 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
     sizes = sizes_of(operator, shape, source.strides, filters.strides, out.strides, out.itemsize, threads)
     blocks, parts, result_bytes = sizes.named.blocks, sizes.named.parts, sizes.named.result_bytes
     kept = weight.memory_for_parts(blocks, parts, result_bytes)
+    kept_at = address_of(kept) if parts > 1 else 0
     addresses = DepthwiseAddresses(
-        source=address_of(source), filters=address_of(filters), out=address_of(out), kept=address_of(kept)
+        source=address_of(source), filters=address_of(filters), out=address_of(out), kept=kept_at
     )
     kernel = of_filters if operator == "conv2d_weight" else depthwise
     start(kernel, out.dtype, threads, sizes, addresses)

@@ -54,6 +54,7 @@ from .registers import (
     wait_for_streams,
     zeros,
 )
+from .repeats import not_again, temporary
 from .tile import LINE_BYTES, copy_part, pack, put, put_sums, sum_of_products, sums_along
 
 # The largest panel of packed filters, and all panels of a task together.
@@ -172,7 +173,7 @@ def _run_copied(
     """Copy the part of some images that a band of the result needs, and compute the band."""
     first, last = needed(operator, shape, band)
     part = source[:, first:last]
-    buffer = np.empty(part.shape, source.dtype)
+    buffer = temporary(part.shape, source.dtype)
     images, *lengths, channels = part.shape
     depths, rows, columns = [1] * (3 - len(lengths)) + lengths
     copy = CopySizes(
@@ -190,6 +191,8 @@ def _run_copied(
     steps = tuple(source.itemsize * prod(part.shape[k:]) for k in range(1, part.ndim + 1))
     sizes = sizes_of(operator, shape, images, band, steps, w.strides, out.strides, threads)
     index_0 = address_of(buffer) - first * steps[1]  # The buffer begins with index `first`.
+    if first:
+        not_again()
     addresses = GatherAddresses(source=index_0, filters=address_of(w), out=address_of(out))
     start(gather, out.dtype, threads, sizes, addresses)
 
