@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: there, processes may compile one kernel at once
+    fcntl = None  # type: ignore[assignment]
 
 os.environ.setdefault("NUMBA_NUM_THREADS", "3")  # Numba reads it at its import; allows three threads on any machine
 SIMULATOR = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
@@ -22,6 +30,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name in ("emulator", "plots"):
             item.add_marker("no_cover")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_process_compiles_a_kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let a process of pytest-xdist wait for another one that compiles the same kernel, and take it from the cache."""
+    from cks_numba.backends.cpu import compiled
+
+    compile_alone, folder = compiled._compile, tmp_path_factory.getbasetemp().parent
+
+    def compile_once(function: Any, signature: Any) -> Any:
+        with Path(folder, f"{function.__module__}.{function.__name__}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+            return compile_alone(function, signature)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if fcntl and "PYTEST_XDIST_WORKER" in os.environ:
+            patch.setattr(compiled, "_compile", compile_once)
+        yield
 
 
 def pytest_report_header() -> str:

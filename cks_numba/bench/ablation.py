@@ -71,7 +71,7 @@ class SpecialPath(NamedTuple):
 
 def _forget() -> None:
     """Forget all sizes that were chosen before."""
-    for function in (gather.sizes_of, gather.needed, weight.sizes_of, unpacked.best_way):
+    for function in (gather.sizes_of, weight.sizes_of, unpacked.best_way):
         function.cache_clear()
     repeats.forget()
 
@@ -80,10 +80,10 @@ def _always_weight(shape: ConvShape, itemsize: int) -> str:
     return "conv2d_weight"
 
 
-def _class_of_each(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[Any, Any]:
+def _class_of_each(operator: str, shape: ConvShape) -> dict[Any, Any]:
     """Classes that share nothing: each group packs its own taps."""
     found: dict[Any, Any] = {}
-    for groups in _CLASSES(operator, shape, band).values():
+    for groups in _CLASSES(operator, shape).values():
         for group in groups:
             axes = tuple(gather.Taps(run.f.base, run.f.term or 1, run.terms) for run in group)
             found.setdefault(axes, []).append(group)
@@ -109,12 +109,12 @@ PATHS = (
         "no sum cut into parts",
         ((few, "PARTS_BYTES", 0),),
         ("parts",),
-        {"few.py": "parts parts_of PARTS_BYTES", "weight.py": "parts parts_of memory_for_parts kept_at"},
+        {"few.py": "parts parts_of PARTS_BYTES", "weight.py": "parts parts_of", "compiled.py": "parts kept"},
     ),
     SpecialPath(
         "large blocks",
         "blocks of one tile",
-        ((few, "RESULT_BYTES", 0), (weight, "RESULT_BYTES", 0)),
+        ((few, "RESULT_BYTES", 0), (weight, "PACKED_BYTES", 0)),
         ("block_rows", "block_lanes"),
         {
             "few.py": "RESULT_BYTES busiest block blocks block_lanes",
@@ -143,13 +143,6 @@ PATHS = (
         },
     ),
     SpecialPath(
-        "chunks of terms",
-        "panels with all terms",
-        ((gather, "PANEL_BYTES", {"conv2d": ALL, "conv2d_input": ALL}),),
-        ("chunk",),
-        {"gather.py": "chunk chunks PANEL_BYTES"},
-    ),
-    SpecialPath(
         "panels together",
         "one panel for each task",
         ((gather, "PANELS_BYTES", 0),),
@@ -161,21 +154,21 @@ PATHS = (
         "each group packs its own",
         ((gather, "_classes", _class_of_each),),
         ("table",),
-        {"gather.py": "PackedTaps packed_count _packed_taps _classes packed tap_offset"},
+        {"gather.py": "PackedTaps _packed_taps _classes packed"},
     ),
     SpecialPath(
         "copy to channels last",
         "the copy by NumPy, on one thread",
         ((gather, "run", _copied_by_numpy),),
         ("kernels",),
-        {"gather.py": "CopyAddresses CopySizes to_channels_last _run_copied _copied_at_once COPY_BYTES"},
+        {"gather.py": "CopySizes to_channels_last _channels_last _pieces band COPY_BYTES COPY_COLUMNS"},
     ),
     SpecialPath(
         "bands",
         "the whole source copied at once",
         ((gather, "COPY_BYTES", ALL),),
         ("kernels",),
-        {"gather.py": "band needed within _copied_at_once COPY_BYTES"},
+        {"gather.py": "band _pieces COPY_BYTES"},
     ),
     SpecialPath(
         "one thread for little work",
@@ -236,7 +229,7 @@ def choices(call: Callable[[], Any]) -> dict[str, Any]:
     def note(name: str, value: Any) -> None:
         found.setdefault(name, []).append(value)
 
-    def start(function: Any, dtype: Any, threads: int, *rest: Any) -> None:
+    def start(function: Any, dtype: Any, threads: int, *rest: Any, **arrays: Any) -> None:
         note("kernels", function.__name__)
         note("threads", threads)
 

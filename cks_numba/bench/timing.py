@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import carray
 
-from ..backends.cpu.compiled import NEXT_TASK, Sizes, address_of, arguments_of, own_arguments, start
+from ..backends.cpu.compiled import NEXT_TASK, NO_CALL, Call, Sizes, record, start
 from ..backends.cpu.registers import LANE_BYTES, TILE_ROWS, addresses_in, integers_at, next_number, store, zeros
 from ..backends.cpu.tile import sum_of_products
 
@@ -88,27 +88,21 @@ def clean_rounds(
     return {key: [taken for seconds in kept for taken in seconds[key]] for key in bursts}
 
 
-class ProbeAddresses(NamedTuple):
-    """Addresses of the array with the addresses of the rows of all tiles, and of the numbers there."""
-
-    rows: int
-    numbers: int
-
-
 class ProbeSizes(NamedTuple):
-    """Sizes that `multiply_adds` takes."""
+    """The arguments of `multiply_adds`: A has the addresses of the rows of all tiles, B the numbers there."""
 
+    call: Call
     tasks: int
 
 
 def multiply_adds(zero, arguments):  # type: ignore[no-untyped-def]
     """Kernel: nothing but multiply-adds, on numbers that stay in the L1 cache; a task is a tile of results."""
-    addresses, sizes = own_arguments(arguments, ProbeAddresses, ProbeSizes)
+    sizes = record(arguments, 0, ProbeSizes)
     while True:
         task = next_number(arguments, NEXT_TASK)
         if task >= sizes.tasks:
             return
-        rows = carray(integers_at(addresses.rows + task * 8 * TILE_ROWS), TILE_ROWS)
+        rows = carray(integers_at(sizes.call.a + task * 8 * TILE_ROWS), TILE_ROWS)
         tile, there = zeros(zero), addresses_in(rows)
         for _ in range(REPEATS):
             tile = sum_of_products(tile, there, 0, rows[0], (1, 1, 1, TERMS), (0, 0, 0, 4), (0, 0, 0, 0))
@@ -122,8 +116,7 @@ class Probe:
         self.numbers = np.zeros((threads, TILE_ROWS, 1024), np.float32)
         first, (thread_step, row_step, _) = self.numbers.ctypes.data, self.numbers.strides
         self.rows = first + np.add.outer(np.arange(threads) * thread_step, np.arange(TILE_ROWS) * row_step)
-        sizes = ProbeSizes(tasks=threads)
-        self.sizes = Sizes(sizes, arguments_of(ProbeAddresses, sizes))
+        self.sizes = Sizes.of(ProbeSizes(NO_CALL, tasks=threads))
 
     @property
     def operations(self) -> int:
@@ -135,7 +128,6 @@ class Probe:
         runs = []
         for _ in range(3):
             begin = time.perf_counter()
-            addresses = ProbeAddresses(rows=address_of(self.rows), numbers=address_of(self.numbers))
-            start(multiply_adds, self.numbers.dtype, len(self.rows), self.sizes, addresses)
+            start(multiply_adds, self.numbers.dtype, len(self.rows), self.sizes, rows=self.rows, numbers=self.numbers)
             runs.append(time.perf_counter() - begin)
         return min(runs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..bench import ablation, axes, cluster, cpu, emulator, gpu, peers
+from ..bench import ablation, axes, cluster, cpu, emulator, gpu, networks, peers
 from .arguments import at_least
 
 LAUNCH_COST = 60.0
@@ -21,6 +21,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--launch-cost", action="store_true", help="cuda: only the Python time of a call; no GPU needed")
     add("--ablation", action="store_true", help="cpu: each special path of the backend, with and without it")
     add("--peers", action="store_true", help="cpu: against PyTorch, ONNX Runtime, OpenVINO and JAX; with bars")
+    add("--networks", action="store_true", help="cpu: whole networks of PyTorch, converted by the clock; with bars")
     add("--axes", type=int, choices=(1, 3), help="cpu: layers of one axis or of three, against PyTorch; with bars")
     add("--emulator", action="store_true", help="the emulator, with bars; exit with 1 if one is missed")
     add("--dask", action="store_true", help="one and two local workers, one thread each; needs dask")
@@ -50,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
         return ablation.run(given.rounds, given.threads, given.quick, given.csv, given.readme, given.only)
     if given.peers:
         return peers.run(given.rounds, given.threads, given.quick, given.check, given.csv, given.only)
+    if given.networks:
+        return networks.run(given.threads, given.quick, given.check, given.csv, given.only)
     if given.axes:
         return axes.run(given.axes, given.rounds, given.threads, given.quick, given.check, given.only)
     if given.emulator:

@@ -100,8 +100,8 @@ class Result(Run):
     def lint(self) -> str:
         """Return what is right but slow, each with its line, or "nothing to say".
 
-        float64 instructions where no array is float64, integer division in loops, local memory. With ptxas, from the
-        package nvidia-cuda-nvcc: registers, spills, occupancy.
+        float64 instructions where no array in global memory is float64, integer division in loops, local memory. With
+        ptxas, from the package nvidia-cuda-nvcc: registers, spills, occupancy.
         """
         said: list[str] = []
         shared = self.dynamic
@@ -148,11 +148,12 @@ def _by_line(instructions: Iterable[Instruction]) -> list[tuple[str, list[Instru
 
 
 def _float64(body: list[Instruction]) -> Iterator[str]:
-    """Lines that compute in float64 though no array is float64, and the likely cause."""
+    """Lines that compute in float64 though no array in global memory is float64, and the likely cause."""
     memory = [one for one in body if one.op and one.op[0] in ("ld", "st", "atom", "red")]
     floats: set[str] = set().union(*map(_float64_registers, body))
     wide = [one for one in memory if "f64" in one.op or floats.intersection(re.findall(r"%\w+", " ".join(one.args)))]
-    if any("param" not in one.op and "local" not in one.op for one in wide):
+    spaces = {next((space for space in ("param", "local", "shared") if space in one.op), "") for one in wide}
+    if "" in spaces:
         return
     for line, group in _by_line(one for one in body if "f64" in one.op and one.op[0] not in ("ld", "st", "mov")):
         texts = {arg for one in group for arg in one.args if re.fullmatch("0[dD][0-9a-fA-F]{16}", arg)}
@@ -160,8 +161,10 @@ def _float64(body: list[Instruction]) -> Iterator[str]:
         whole = any(one.op[0] == "cvt" and one.op[-1][0] in "su" for one in group)
         cause = f"\n  {values[0]!r} is float64 in Python: float32({values[0]!r})?" if values else ""
         cause = cause or ("\n  a whole number that meets a float becomes float64: float32(...)?" if whole else "")
+        cause = cause or ("\n  a shared array of float64: float32 there, too?" if "shared" in spaces else "")
         cause = cause or ("\n  a Python float as an argument is float64: np.float32(...)?" if wide else "")
-        yield f"{len(group)} x float64, though no array is: most GPUs do 1/32 or 1/64 as many of them{line}{cause}"
+        few = "most GPUs do 1/32 or 1/64 as many of them"
+        yield f"{len(group)} x float64, though no array in global memory is: {few}{line}{cause}"
 
 
 def _float64_registers(one: Instruction) -> tuple[str, ...]:

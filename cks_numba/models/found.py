@@ -14,6 +14,8 @@ THRESHOLD = 1.15
 A filter of 3 taps an axis with padding 1 reaches it on signals of up to 5, maps up to 9x9 and volumes up to 14x14x14,
 and so does any filter with a stride.
 """
+DEPTHWISE = "depthwise"
+"""Note of a layer with a filter for each channel, whose gain depends on more than its zeros: it has to be measured."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,15 @@ class Found:
         One for each time that the forward pass ran it; empty if it cannot be counted.
     note : str
         Why it is not counted, or not swapped whatever its count; empty for all others.
+    measured : (float, float), optional
+        Milliseconds of its passes as torch's layer and as ours, where they were measured.
     """
 
     name: str
     kind: str
     counts: tuple[LayerCount, ...] = ()
     note: str = ""
+    measured: tuple[float, float] | None = None
 
     @property
     def total(self) -> Count:
@@ -46,11 +51,16 @@ class Found:
         return sum(found, Count(0, 0))
 
     def swaps(self, threshold: float = THRESHOLD) -> bool:
-        """Whether skipping its zeros pays."""
+        """Whether skipping its zeros pays: in time if that was measured, else in multiply-adds."""
+        if self.measured:
+            return self.measured[0] >= threshold * self.measured[1]
         return not self.note and self.total.saved >= threshold
 
     def why(self, threshold: float = THRESHOLD) -> str:
         """The verdict in words."""
+        if self.measured:
+            torchs, ours = self.measured
+            return f"{'swap' if self.swaps(threshold) else 'no'}: {ours:.2f} ms, torch's {torchs:.2f}"
         if self.note:
             return f"no: {self.note}"
         if self.swaps(threshold):
@@ -79,5 +89,5 @@ def found(name: str, kind: str, layers: Sequence[Layer | LayerCount], note: str 
     counts = tuple(layer_count(layer) if isinstance(layer, Layer) else layer for layer in layers)
     shapes = [count.layer.shape for count in counts]
     if not note and any(shape.groups > 1 and shape.ic == shape.groups for shape in shapes):
-        note = "depthwise"  # a vector has more lanes than a channel group has channels
+        note = DEPTHWISE  # a vector has more lanes than a channel group has channels
     return Found(name, kind, counts, note)

@@ -59,7 +59,7 @@ def of_torch(model: Any, sample: Any, train: bool = True, subclasses: bool = Fal
     TypeError
         If the input is none.
     """
-    arguments, keywords = _arguments(model, sample)
+    arguments, keywords = arguments_of(model, sample)
     try:
         return _watched(_Watch(model, train, subclasses), arguments, keywords, _forget)
     except ValueError as error:
@@ -69,10 +69,39 @@ def of_torch(model: Any, sample: Any, train: bool = True, subclasses: bool = Fal
     return _watched(again, arguments, keywords, lambda tensor: tensor)  # It computes a gradient as it runs.
 
 
+def inputs_of(model: Any, sample: Any, layers: Mapping[str, Any]) -> dict[str, list[tuple[Any, Any]]]:
+    """Run a model once, as `of_torch` does, and return what some of its layers are given.
+
+    Parameters
+    ----------
+    model, sample
+        As in `of_torch`.
+    layers : dict of torch.nn.Module
+        Layers of the model by name.
+
+    Returns
+    -------
+    dict of list of (tuple, dict)
+        Positional arguments and those by keyword of each call of a layer.
+    """
+    arguments, keywords = arguments_of(model, sample)
+    found: dict[str, list[tuple[Any, Any]]] = {name: [] for name in layers}
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+
+            def note(module: Any, *given: Any, name: str = name) -> None:
+                found[name].append((given[0], given[1]))
+
+            stack.callback(layer.register_forward_pre_hook(note, with_kwargs=True).remove)
+        with evaluating(model, False, _forget):
+            model(*arguments, **keywords)
+    return found
+
+
 def _watched(watch: _Watch, arguments: Any, keywords: Any, save: Callable[[Any], Any]) -> list[Found]:
     """Run a model and list its convolutions, with what becomes of tensors that are saved for gradients."""
     model, train = watch.modules[""], watch.train
-    with _evaluating(model, train, save), watch.installed():
+    with evaluating(model, train, save), watch.installed():
         try:
             model(*arguments, **keywords)
         except Exception as error:
@@ -83,7 +112,7 @@ def _watched(watch: _Watch, arguments: Any, keywords: Any, save: Callable[[Any],
     return watch.result()
 
 
-def _arguments(model: Any, sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments_of(model: Any, sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional arguments and those by keyword."""
     import torch
 
@@ -135,7 +164,7 @@ def _forget(tensor: Any) -> None:
 
 
 @contextmanager
-def _evaluating(model: Any, train: bool, save: Callable[[Any], Any]) -> Iterator[None]:
+def evaluating(model: Any, train: bool, save: Callable[[Any], Any]) -> Iterator[None]:
     """Switch off batch statistics and dropout; afterwards restore the mode of every module.
 
     TorchScript does not optimize, because its optimized code hides which tensors have a gradient; nor does a part with

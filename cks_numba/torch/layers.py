@@ -12,7 +12,6 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from ..buffers import LAYOUTS
 from . import functions
 
-
 _FUNCTIONS = {
     (name, axes): getattr(functions, f"{name}{axes}d") for name in ("conv", "conv_transpose") for axes in LAYOUTS
 }

@@ -71,7 +71,7 @@ def _dual(arguments: Sequence[Any]) -> bool:
 def apply(by: int, *arguments: Any) -> Tensor:
     """Call an operator; as in `TRANSFORMED` where torch asks for rules that its custom operators cannot have.
 
-    In eager mode the kernel is called at once: `_SHORT` is the same as `TRANSFORMED`, without a search for transforms.
+    In eager mode the kernel is called at once, by `_SHORT` where a gradient may be wanted.
     """
     result: Tensor
     if not torch.compiler.is_compiling():
@@ -118,7 +118,7 @@ _apply_again: Any = super(torch.autograd.Function, _Again).apply  # without a se
 
 
 def _gradients(by: int, saved: Sequence[Tensor], how: Sequence[Any], gradient: Tensor, needed: Any) -> list[Any]:
-    """Gradients of the operands: the gradient takes the place of the result, and S is differentiated by each operand."""
+    """Gradients of operands: the gradient takes the place of the result, and S is differentiated by each operand."""
     three = list(saved)
     three.insert(by, gradient)
     return [_derivative(k, three, how) if need else None for k, need in enumerate(needed)]
@@ -351,4 +351,5 @@ for _by in range(len(DERIVATIVES)):
         _define(_by, _axes)
 TRANSFORMED = tuple(map(_transformed, range(len(DERIVATIVES))))
 """The operators once more, for any number of axes, with rules for forward mode and torch.func."""
+# The same without torch's search for transforms, which takes longer than a tiny layer.
 _SHORT = tuple(super(torch.autograd.Function, kind).apply for kind in TRANSFORMED)

@@ -1,9 +1,9 @@
 """The short way of eager calls: tensors of known sizes and strides need their addresses alone.
 
-A layer of a small map is done in a few microseconds. Torch's way to an operator of Python, the checks, the views and the
-plan take fifty times as long. All of them depend on sizes, strides, dtype and options only, so what the first call has
-found is kept for the next one. `is_eager` says where nothing but the result is asked for; everywhere else (torch.compile
-and its relatives, traces, transforms, modes, subclasses, other devices) the operators of torch are called.
+A layer of a small map is done in a few microseconds. Torch's way to an operator of Python, the checks, the views and
+the plan take fifty times as long. All of them depend on sizes, strides, dtype and options only, so what the first call
+has found is kept for the next one. `is_eager` says where nothing but the result is asked for. Everywhere else
+(torch.compile and its relatives, traces, transforms, modes, subclasses, other devices) torch's operators are called.
 """
 
 from __future__ import annotations

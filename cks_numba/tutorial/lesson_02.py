@@ -34,6 +34,7 @@ LAYERS = [
         (10, 2, 3, 1, 1, 1),
         (9, 8, 5, 1, 1, 1),
         (9, 8, 3, 1, 1, 2),
+        (1, 8, 3, 1, 1, 1),
     )
 ]
 
@@ -131,6 +132,9 @@ def group_count(answer: Any) -> str:
         "These are the windows of the columns alone. The rows have windows, too.": lambda shape: windows(shape.w),
         "The columns have a size of their own: shape.w.": lambda shape: windows(shape.h) ** 2,
         "The rows have a size of their own: shape.h.": lambda shape: windows(shape.w) ** 2,
+        "Rows and columns need a set each: a window that both have counts for the rows, and for the columns.": (
+            lambda shape: len({*_windows(shape.h), *_windows(shape.w)}) ** 2
+        ),
         "You combine each row with one column only, that of the same number: all pairs of windows are needed.": (
             lambda shape: len(set(zip(_windows(shape.h), _windows(shape.w), strict=False)))
         ),

@@ -27,6 +27,8 @@ ADDERS = 8
 """Threads of the block that computes a dot product."""
 SIZES = ((4, 4, 4), (8, 4, 8), (4, 8, 4))
 """Exercise 04b.4: rows, terms and columns of a matrix product."""
+WIDE = (4, 4, 8)
+"""One with more columns than rows: threads whose x counts rows do not fit."""
 
 
 # --- pictures -------------------------------------------------------------------------------------
@@ -239,6 +241,7 @@ def matrix_product(answer: Any) -> str:
     """A product of matrices by tiles in shared memory."""
     cases = [product_of(*sizes) for sizes in SIZES]
     sums_of_products(answer, cases, ("a", "b", "c"))
+    _columns_by_x(answer, product_of(*WIDE))
     for case, (rows, terms, columns) in zip(cases, SIZES, strict=True):
         ones = (np.ones(size, np.float32) for size in case.sizes[:2])
         _, result = case.launch(answer, *ones)
@@ -252,6 +255,21 @@ def matrix_product(answer: Any) -> str:
         "Each number of a tile was fetched once and used four times. This is the heart of every fast kernel "
         "in this library."
     )
+
+
+def _columns_by_x(kernel: Any, wide: Case) -> None:
+    """Try a case with more columns than rows, and say if the kernel would be right with x and y exchanged."""
+    try:
+        sums_of_products(kernel, [wide], ("a", "b", "c"))
+    except Wrong as wrong:
+        try:
+            sums_of_products(kernel, [wide._replace(grid=wide.grid[::-1])], ("a", "b", "c"))
+        except Wrong:
+            raise wrong from None
+        raise Wrong(
+            f"Launched with {wide.where}:\nIf c is no square, some threads lie outside of it: x and y have changed "
+            "places. Here x counts columns, and y counts rows: column, row = cuda.grid(2)."
+        ) from None
 
 
 def product_of(rows: int, terms: int, columns: int) -> Case:

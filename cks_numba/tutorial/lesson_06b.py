@@ -232,7 +232,9 @@ PREDICTIONS: dict[str, Prediction] = {
 def ffma_replaced(answer: Any) -> str:
     mistakes = {
         "These are multiply-adds. One FFMA of a warp does 32 of them.": lambda m, n, k: m * n * k,
-        "You have counted each multiply-add as two.": lambda m, n, k: 2 * m * n * k / WARP,
+        "That is twice as many: a multiply-add counts once, and a warp has 32 threads.": lambda m, n, k: (
+            2 * m * n * k / WARP
+        ),
         "That is the number of results. Each is a sum of k products.": lambda m, n, k: m * n,
         "That is one for each result and lane. Each result is a sum of k products.": lambda m, n, k: m * n / WARP,
         "Results times terms: the sizes are multiplied, not added.": lambda m, n, k: (m + n + k) / WARP,

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.core.errors import NumbaWarning
 
-from ..emulator import Result, check_kernel
+from ..emulator import PTXError, Result, check_kernel
 from ..geometry import Axis
 from ..trace.elements import REAL, Element, Log, Number, Watched, blank
 from ..trace.machine import Machine
@@ -80,6 +80,11 @@ def run_kernel(kernel: Any, grid: Any, block: Any, args: tuple[Any, ...], out: A
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NumbaWarning)  # about what is slow, before anything is right
             result = check_kernel(kernel, grid, block, *args, poison=poison, limit=LIMIT)
+    except PTXError as error:
+        raise Wrong(
+            "Your kernel compiles for CUDA. But the emulator, which checks it, does not know all that it does there: "
+            f"write it in another way.{_line(str(error), kernel, None)}"
+        ) from error
     except Exception as error:  # the compiler raises many kinds
         raise Wrong(f"Your kernel does not compile for CUDA. {explained(error, kernel)}") from error
     if unwritten(kernel) and all(map(partial(np.array_equal, equal_nan=True), arrays, before)):
@@ -116,10 +121,12 @@ def _fault(result: Result, out: Any, kernel: Any, name: str = "") -> str:
         which = f"{len(untouched)} of {out.size} results {were} never written, such as {_name(name, untouched[0])}."
         return f"{which} Is there a thread that ends without writing, or one that writes to the places of others?"
     number = sum(at * step for at, step in zip(first.block, _steps(result), strict=True)) + first.thread[0]
-    if first.kind == "race" and "atomic" in first.text:
-        return f"{first.text}\n  or let each thread make results of its own, which no other thread writes"
     if first.kind == "race" and _barriers(kernel, r"\b(?!\()"):
         return f"{first.text}\n  a function without ( ) is only named, and not called: cuda.syncthreads()"
+    if first.kind == "race" and "shared array" not in first.text:  # no exercise needs a barrier for a result
+        way = "let each thread make results of its own, which no other thread writes"
+        kept = [line for line in first.text.splitlines() if not line.startswith("  cuda.sync")]
+        return "\n".join([*kept, f"  {'or ' if 'atomic' in first.text else ''}{way}"])
     if first.kind == "missing lanes":  # the course says nothing of masks
         return re.sub(r"(?:one|\d+) lanes? .* not there\b", "some threads of the warp are missing", first.text).replace(
             "the mask must name just the threads that come here", "all 32 threads of a warp must come to this line"
@@ -130,9 +137,17 @@ def _fault(result: Result, out: Any, kernel: Any, name: str = "") -> str:
     if least and number >= out.size > 1:  # a thread for each result, and some to spare
         must = "needs an if around this line" if _barriers(kernel, r"\(") else "must stop"
         return f"{first.text}\n  there are {out.size} results: this thread, number {number}, has none and {must}"
-    return (
-        f"{first.text}\n  test the index against both ends of the array before you use it; a GPU would not say a word"
-    )
+    way = "test the index against both ends of the array before you use it; a GPU would not say a word"
+    return f"{first.text}{_same_place(first.text)}\n  {way}"
+
+
+def _same_place(text: str) -> str:
+    """The other index of an element past the end: the emulator sees a column too many as the row behind the last."""
+    found = re.search(r"(\w+)\[(\d+), (\d+)\], but \1 has shape \((\2), (\d+)\)", text)
+    if not found:
+        return ""
+    other = f"{found[1]}[{int(found[2]) - 1}, {int(found[3]) + int(found[5])}]"
+    return f"\n  {other} is the same place in memory: which of the two indices is too large?"
 
 
 def _barriers(kernel: Any, after: str) -> bool:
@@ -200,12 +215,14 @@ REASONS = {
 
 
 def _line(text: str, kernel: Any, found: Any) -> str:
-    """The source line that an error of the compiler is about, below it; nothing if it cannot be found."""
+    """The source line that an error is about, below it; nothing if it cannot be found."""
     try:
         lines, start = inspect.getsourcelines(kernel.py_func)
     except OSError:
         return ""
-    numbers = [int(number) for number in re.findall(r'File "[^"]*", line (\d+)', text)]
+    file = re.escape(kernel.py_func.__code__.co_filename)
+    found_in = rf'File "[^"]*", line (\d+)|\(line (\d+) of {file}\)'  # as the compiler says it, and the emulator
+    numbers = [int(compiler or emulator) for compiler, emulator in re.findall(found_in, text)]
     inside = [number - start for number in numbers if start < number < start + len(lines)]
     if found and found.groups() and not inside:
         inside = [k for k, line in enumerate(lines) if re.search(rf"\b{found[1]}\b", line)]
@@ -554,14 +571,16 @@ def _done_twice(log: Log, case: Case, names: tuple[str, str, str]) -> str:
 
 def no_float64(result: Result) -> None:
     """Raise `Wrong` if a kernel whose arrays are float32 computes in float64, with the first line that does."""
-    texts = (text for text in result.lint().split("\n\n") if "float64, though no array is" in text)
+    texts = [text for text in result.lint().split("\n\n") if " x float64, though " in text]
     said = [_own_line(text) for text in texts]
     if said:
         line = min(said, key=_number)
         cause = (
             "0, 0.0 and 0.9 are no float32: begin a sum with y.dtype.type(0), if y is the result; write float32(0.9)."
         )
-        if re.search(r"[^/]/[^/]", line.split(":", 2)[-1]):
+        if any("a shared array of float64" in text for text in texts):
+            cause = "A shared array of float64 makes every product with it a float64: give it np.float32."
+        elif re.search(r"[^/]/[^/]", line.split(":", 2)[-1]):
             cause = "The quotient a / b of whole numbers is a float64: divide with //."
         raise Wrong(
             "The results are right. But all arrays are float32, and your kernel computes in float64, which is many "

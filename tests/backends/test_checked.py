@@ -26,6 +26,7 @@ WIDE = ConvShape(n=2, ih=6, iw=5, ic=37, oc=40, fh=3, fw=3, padding=1)
 SMALL_MAP = ConvShape(n=1, ih=2, iw=2, ic=64, oc=40, fh=3, fw=3, padding=1)
 FEW_POSITIONS = ConvShape(n=2, ih=4, iw=4, ic=64, oc=64, fh=3, fw=3, padding=1)
 DEPTHWISE = ConvShape(n=2, ih=9, iw=10, ic=40, oc=40, fh=3, fw=3, padding=1, groups=40)
+GROUPS = ConvShape(n=2, ih=9, iw=10, ic=40, oc=80, fh=3, fw=3, padding=1, groups=20)
 FEW = ConvShape(n=2, ih=9, iw=8, ic=3, oc=40, fh=3, fw=3, padding=1)
 NARROW = ConvShape(n=2, ih=6, iw=5, ic=32, oc=3, fh=3, fw=3, padding=1)
 # Each kernel with an operator and a layer that it is for, and the order of the axes of the arrays in memory.
@@ -40,7 +41,10 @@ KERNELS = {
     "depthwise": ("conv2d", DEPTHWISE, NHWC),
     "depthwise, input": ("conv2d_input", DEPTHWISE, NHWC),
     "depthwise, NCHW": ("conv2d", DEPTHWISE, NCHW),
+    "depthwise, groups": ("conv2d", GROUPS, NHWC),
+    "depthwise, groups, input": ("conv2d_input", GROUPS, NHWC),
     "of_filters": ("conv2d_weight", DEPTHWISE, NHWC),
+    "of_filters, groups": ("conv2d_weight", GROUPS, NHWC),
     "weight": ("conv2d_weight", WIDE, NHWC),
     "few": ("conv2d_weight", FEW, NHWC),
 }
@@ -108,8 +112,11 @@ ARRAYS = {  # Their order is that in which addresses are taken.
     "depthwise": ("source", "filters", "out"),
     "depthwise, input": ("source", "filters", "out"),
     "depthwise, NCHW": ("source", "filters", "out"),
-    "of_filters": ("source", "filters", "out", "kept"),
-    "weight": ("x", "dy", "out"),
+    "depthwise, groups": ("source", "filters", "out"),
+    "depthwise, groups, input": ("source", "filters", "out"),
+    "of_filters": ("source", "filters", "out"),
+    "of_filters, groups": ("source", "filters", "out"),
+    "weight": ("dy", "x", "out"),
     "few": ("a", "b", "out"),
 }
 SHIFTS = [(name, array, count) for name, arrays in ARRAYS.items() for array in arrays for count in (-8, 8)]
@@ -127,10 +134,10 @@ def test_an_array_beside_its_place(name, array, count, monkeypatch):
 
 # A line of a kernel, and another one in its place, which reads or writes outside of what is named.
 MUTANTS = [
-    ("gather", gather, "c * chunk) * steps.c\n", "c * chunk) * steps.c + size\n", "reads", "source"),
+    ("gather", gather, "g * terms * sizes.source.c\n", "(g * terms + 1) * sizes.source.c\n", "reads", "source"),
     ("gather", gather, "first_b = panel + ", "first_b = panel - LANE_BYTES + ", "reads", "buffer 0 of thread"),
-    ("gather", gather, "c * chunk * strides.term\n", "c * chunk * strides.term + size\n", "reads", "filters"),
-    ("gather", gather, "y += (g * lanes + first_lane)", "y += (g * lanes + first_lane + 1)", "writes", "out"),
+    ("gather", gather, "at += taps.first + ", "at += taps.first + size + ", "reads", "filters"),
+    ("gather", gather, "(g * lanes + first_lane) * sizes", "(g * lanes + first_lane + 1) * sizes", "writes", "out"),
     ("gather, narrow", gather, "b += here * column", "b += 99 * here * column", "reads", "buffer 0 of thread"),
     ("to_channels_last", gather, "at += row // rows", "at += 4 + row // rows", "reads", "source"),
     (
@@ -159,11 +166,36 @@ MUTANTS = [
     (
         "of_filters",
         depthwise,
-        "unpack_filters(zero, addresses.filters + channel *",
-        "unpack_filters(zero, addresses.filters + (channel + 1) *",
+        "sizes.filters.group\n        unpack",
+        "sizes.filters.group + size\n        unpack",
         "writes",
         "filters",
     ),
+    (
+        "depthwise, groups",
+        depthwise,
+        "steps.c\n            pack(",
+        "steps.c + size\n            pack(",
+        "reads",
+        "source",
+    ),
+    (
+        "depthwise, groups, input",
+        depthwise,
+        "steps.c\n            unpack(",
+        "steps.c + 4\n            unpack(",
+        "writes",
+        "out",
+    ),
+    (
+        "of_filters, groups",
+        depthwise,
+        "counts[2], distance)",
+        "99 * counts[2], distance)",
+        "reads",
+        "buffer 2 of thread",
+    ),
+    ("of_filters", depthwise, "sizes.call.kept + task", "sizes.call.kept + 8 + task", "writes", "kept"),
     ("weight", weight, "(g * lanes + lane) * sizes.x.c", "(g * lanes + lane + 1) * sizes.x.c", "reads", "x"),
     ("weight", weight, "place = out + lane *", "place = out + (lane + 1) *", "writes", "out"),
     ("few", weight.few, "(g * lanes + lane0) *", "(g * lanes + lane0 + 1) *", "reads", "b"),
@@ -228,7 +260,7 @@ def test_an_input_is_only_read(monkeypatch):
         arrays.append(array)
         return bounds.Address(arrays[0] if array is y else array)
 
-    monkeypatch.setattr(gather, "address_of", address_of)
+    monkeypatch.setattr(compiled, "address_of", address_of)
     text = message(cpu.run, "conv2d", WIDE, x, w, y)
     assert re.search("writes [0-9]+ bytes at offset [0-9]+ of `source`, which has .* only read", text)
 

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import importlib
 import os
+import platform
 import random
 import signal
 import threading
@@ -61,6 +62,11 @@ LARGE_SHAPES = {
         n=2, ih=5, iw=30, ic=64, oc=64, fh=2, fw=7, stride=(3, 2), padding=3, dilation=(1, 2), groups=64
     ),
     "depthwise, three each": ConvShape(n=1, ih=7, iw=6, ic=5, oc=15, fh=3, fw=3, stride=2, padding=1, groups=5),
+    "20 groups of 4": ConvShape(n=2, ih=9, iw=10, ic=80, oc=80, fh=3, fw=3, padding=1, groups=20),
+    "3 groups of 16, stride 2": ConvShape(n=1, ih=12, iw=11, ic=48, oc=48, fh=5, fw=3, stride=2, padding=2, groups=3),
+    "9 groups of 3 to 5": ConvShape(n=9, ih=4, iw=5, ic=27, oc=45, fh=3, fw=3, padding=1, groups=9),
+    "20 channels, two each": ConvShape(n=2, ih=7, iw=6, ic=20, oc=40, fh=3, fw=3, padding=1, dilation=2, groups=20),
+    "5 groups of 8 to 1": ConvShape(n=2, ih=7, iw=6, ic=40, oc=5, fh=3, fw=2, stride=(1, 2), padding=1, groups=5),
     "two channel groups of 37 to 18": ConvShape(n=2, ih=5, iw=5, ic=74, oc=36, fh=3, fw=3, padding=1, groups=2),
     "three channel groups of 64 to 1": ConvShape(n=2, ih=4, iw=5, ic=192, oc=3, fh=3, fw=3, padding=1, groups=3),
     "1x1 map": ConvShape(n=9, ih=1, iw=1, ic=129, oc=70, fh=3, fw=3, padding=1),
@@ -70,7 +76,7 @@ LARGE_SHAPES = {
     "high map, padding beyond the filter": ConvShape(n=1, ih=90, iw=8, ic=7, oc=9, fh=3, fw=3, padding=5),
 }
 ALL_SHAPES = *HARD_SHAPES.values(), *LARGE_SHAPES.values()
-FEW_NAMES = "37 to 70, stride 2", "3 to 70, one image", "32 to 3", "depthwise, 40 channels"
+FEW_NAMES = "37 to 70, stride 2", "3 to 70, one image", "32 to 3", "depthwise, 40 channels", "20 groups of 4"
 FEW_SHAPES = *HARD_SHAPES.values(), *(LARGE_SHAPES[name] for name in FEW_NAMES)
 
 
@@ -143,8 +149,7 @@ SIZES = (
     (unpacked, "CHUNK_BYTES"),
     (unpacked, "SLOWER"),
 )
-SMALL = {"as they are": (), "small": (3000, 9000, 20, 5000, 20, 5000, 3000, 30_000, 20, 1, 0)}
-SMALL["least"] = (1,) * 11
+SMALL = {"as they are": (), "small": (9000, 20, 5000, 20, 5000, 3000, 30_000, 20, 1, 0), "least": (1,) * 10}
 WAYS, OF_EACH = ("along", "across"), ("CHUNK_BYTES", "SLOWER")  # kernels of `unpacked`, and sizes that each has
 
 
@@ -153,9 +158,7 @@ def sizes(request, monkeypatch):
     """Set the sizes of chunks, panels and blocks: small ones cut every sum and task into many. Two sets use threads."""
     if request.param != "least":
         monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
-    for panel in SMALL[request.param][:1]:
-        monkeypatch.setattr(gather, "PANEL_BYTES", {"conv2d": panel, "conv2d_input": panel + 500})
-    for (module, name), value in zip(SIZES, SMALL[request.param][1:], strict=False):
+    for (module, name), value in zip(SIZES, SMALL[request.param], strict=False):
         each = module is unpacked and name in OF_EACH
         monkeypatch.setattr(module, name, dict.fromkeys(WAYS, value) if each else value)
     forget_sizes()
@@ -208,6 +211,8 @@ OTHER_AXES = {
     "causal, dilation 64": layer((1, 300, 24), (24, 2, 24), padding=((64, 0),), dilation=64),
     "depthwise signal": layer((2, 200, 40), (40, 7, 1), padding=3, groups=40),
 }
+OTHER_AXES["volume, groups of 4"] = layer((2, 5, 6, 9, 40), (40, 3, 3, 3, 4), stride=(1, 2, 1), padding=1, groups=10)
+OTHER_AXES["signal, groups of 2 to 6"] = layer((2, 100, 12), (36, 7, 2), padding=6, dilation=2, groups=6)
 FEW_OTHER_NAMES = "37 to 70, stride 2", "3 to 40, two images", "signal", "depthwise volume"
 LONG = {
     "signal": layer((1, 9000, 37), (40, 9, 37), stride=2, padding=4),
@@ -267,8 +272,8 @@ def test_a_layer_of_one_axis_or_three_is_compiled(name, operator, monkeypatch):
 
 # --- the arguments of a kernel -------------------------------------------------------------------
 RECORDS = (
-    *(gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightSizes, few.FewSizes, compiled.TableRow),
-    *(depthwise.DepthwiseSizes, depthwise.BandRow, unpacked.UnpackedSizes, unpacked.TapRow),
+    *(gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightSizes, weight.TapRow, few.FewSizes),
+    *(compiled.TableRow, depthwise.DepthwiseSizes, depthwise.BandRow, unpacked.UnpackedSizes, compiled.GroupRow),
 )
 
 
@@ -292,11 +297,17 @@ def test_compiled_code_reads_each_field_by_its_name(kind):
         assert read(numbers.ctypes.data) == second
 
 
-def test_arguments_begin_with_those_of_all_kernels_and_the_addresses():
-    sizes = gather.CopySizes(1, 2, 3, columns=4, columns_together=5, channels=6, source=compiled.Steps(7, 8, 9, 10, 11))
-    assert compiled.arguments_of(gather.CopyAddresses, sizes).tolist() == [0] * 6 + list(range(1, 12))
-    places = {name: getattr(compiled, name.upper()) for name in compiled.Common._fields}
-    assert list(places.values()) == list(range(4)) and compiled.OWN == 4
+STEPS = compiled.Steps(7, 8, 9, 10, 11)
+RIGHT = {"call": compiled.NO_CALL, "images": 1, "depths": 2, "rows": 3, "columns": 4, "columns_together": 5}
+RIGHT |= {"channels": 6, "source": STEPS}
+
+
+def test_arguments_begin_with_what_a_call_fills_in():
+    arguments = compiled.Sizes.of(gather.CopySizes(**RIGHT)).arguments
+    assert arguments.tolist() == [0] * len(compiled.Call._fields) + list(range(1, 12))
+    places = compiled.NEXT_TASK, compiled.NEXT_THREAD
+    assert [compiled.Call._fields[k] for k in places] == ["next_task", "next_thread"]
+    assert all("call" == kind._fields[0] for kind in RECORDS if kind.__name__.endswith("Sizes"))
 
 
 def test_rows_of_the_table_are_named_in_the_order_of_its_columns():
@@ -309,15 +320,13 @@ def test_rows_of_the_table_are_named_in_the_order_of_its_columns():
 
 
 def test_a_field_that_is_missing_doubled_or_unknown_is_an_error():
-    right = {"images": 1, "depths": 2, "rows": 3, "columns": 4, "columns_together": 4, "channels": 5}
-    right["source"] = compiled.Steps(5, 6, 7, 8, 9)
-    gather.CopySizes(**right)
+    gather.CopySizes(**RIGHT)
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'rows'"):
-        gather.CopySizes(**{name: value for name, value in right.items() if name != "rows"})
-    with pytest.raises(TypeError, match="multiple values for argument 'images'"):
-        gather.CopySizes(1, **right)
+        gather.CopySizes(**{name: value for name, value in RIGHT.items() if name != "rows"})
+    with pytest.raises(TypeError, match="multiple values for argument 'call'"):
+        gather.CopySizes(1, **RIGHT)
     with pytest.raises(TypeError, match="unexpected keyword argument 'lines'"):
-        gather.CopySizes(**right, lines=2)
+        gather.CopySizes(**RIGHT, lines=2)
 
 
 @pytest.mark.parametrize(
@@ -331,9 +340,8 @@ def test_a_field_that_is_missing_doubled_or_unknown_is_an_error():
     ],
 )
 def test_a_field_of_the_wrong_length_or_type_is_an_error(field, value, error, message):
-    right = gather.CopySizes(1, 2, 3, columns=4, columns_together=4, channels=5, source=compiled.Steps(5, 6, 7, 8, 9))
     with pytest.raises(error, match=message):
-        compiled.arguments_of(gather.CopyAddresses, right._replace(**{field: value}))
+        compiled.Sizes.of(gather.CopySizes(**RIGHT | {field: value}))
 
 
 # --- views ---------------------------------------------------------------------------------------
@@ -401,6 +409,28 @@ def test_sum_in_parts(monkeypatch):
         found, sizes_found = weight.sizes_of(shape, x, dy, dw, 4, 2)
         assert (found, sizes_found.named.parts) == (way, 4)
         check("conv2d_weight", shape)
+    weight.sizes_of.cache_clear()
+
+
+@pytest.mark.parametrize("chunk_terms", [384, 3])
+@pytest.mark.parametrize("axes", [2, 3])
+def test_sums_without_parts_go_to_dw_with_their_last_chunk(axes, chunk_terms, monkeypatch):
+    """One chunk needs no other memory for its sums; of three, the last one has no term for the taps of one side."""
+    monkeypatch.setattr(weight, "CHUNK_TERMS", chunk_terms)
+    for stride in (1, 2):
+        size = (1, *[1] * (axes - 2), 2 * stride + 1, 4, 70)
+        shape = layer(size, (37, *[3] * axes, 70), stride=stride, padding=1)
+        operands_ = operands("conv2d_weight", shape)
+        strides = (*(array.strides for array in operands_), np.empty(shape.w_shape, np.float32).strides)
+        weight.sizes_of.cache_clear()
+        way, sizes = weight.sizes_of(shape, *strides, 4, 2)
+        named = sizes.named
+        chunks = named.axis_h.outputs // named.axis_h.chunk
+        assert (way, named.parts, chunks) == ("conv2d_weight", 1, 1 if chunk_terms > 3 else 3)
+        assert named.result_bytes == 0 if chunks == 1 else named.result_bytes > 0
+        assert named.blocks > 1 and (named.block_lanes >= named.lanes or chunks > 1)
+        for order, step in product(orders_of(shape)[:2], (1, -2)):
+            check_arrays("conv2d_weight", shape, *operands_, by_plain("conv2d_weight", shape), order, step)
     weight.sizes_of.cache_clear()
 
 
@@ -523,18 +553,22 @@ def test_which_filters_are_not_packed():
     assert [way(**{**transposed, **change}) for change in ({"n": 4}, {"ic": 7}, {"ih": 32, "iw": 32})] == [""] * 3
 
 
-# --- depthwise -----------------------------------------------------------------------------------
+# --- depthwise, and small channel groups ---------------------------------------------------------
 def depthwise_shapes(count):
-    """Yield depthwise layers: channels that fill tiles or not, few and many images, any step and padding."""
+    """Yield depthwise layers and others with small channel groups.
+
+    Their channels fill tiles or not; they have few and many images, any step and padding.
+    """
     rng = random.Random(0)
     while count:
-        channels = rng.choice((2, 3, 17, 32, 33, 64, 100, 130))
+        each = rng.choice(((1, 1), (1, 1), (1, 1), (4, 4), (8, 8), (2, 2), (1, 2), (3, 1), (3, 3), (2, 8), (8, 5)))
+        groups = rng.choice((2, 3, 17, 32, 33, 64, 100, 130) if each == (1, 1) else (2, 3, 9, 17, 32))
         sizes = dict(n=rng.choice((1, 2, 9, 20)), ih=rng.randint(1, 13), iw=rng.randint(1, 20))
         steps = dict(stride=(rng.randint(1, 3), rng.randint(1, 3)), dilation=rng.choice((1, 1, 2, (1, 3))))
         padding = ((rng.randint(0, 3), rng.randint(0, 4)), (rng.randint(0, 3), rng.randint(0, 3)))
         taps = dict(fh=rng.randint(1, 7), fw=rng.randint(1, 7), padding=padding)
         try:
-            yield ConvShape(**sizes, **steps, **taps, ic=channels, oc=channels, groups=channels)
+            yield ConvShape(**sizes, **steps, **taps, ic=each[0] * groups, oc=each[1] * groups, groups=groups)
         except ValueError:  # the filter is larger than the padded input
             continue
         count -= 1
@@ -544,8 +578,8 @@ def depthwise_shapes(count):
 def test_depthwise_layers_in_any_layout(operator, sizes):
     layouts = (NHWC, 1), (NCHW, 1), (NCHW, -1), ((3, 1, 2, 0), -2), (NHWC, 2)
     rng = random.Random(1)
-    for k, shape in enumerate(depthwise_shapes(60)):
-        assert depthwise.fits(shape)
+    for k, shape in enumerate(depthwise_shapes(100)):
+        assert depthwise.fits(shape, 4) or registers.VECTOR_BYTES < 32
         check(operator, shape, [rng.choice(layouts) for _ in range(3)], dtypes=(DTYPES[k % 2],))
 
 
@@ -571,15 +605,18 @@ def test_depthwise_results_past_the_caches(operator, monkeypatch):
     depthwise.sizes_of.cache_clear()
 
 
-def test_which_layers_are_depthwise():
-    """Every channel its own filter; rows of the map so long that packing would need much memory go another way."""
+def test_which_layers_have_small_groups():
+    """The lanes of a group fit into a vector; rows so long that packing would need much memory go another way."""
     keys = dict(n=1, ih=8, fh=3, fw=3, padding=1)
-    assert depthwise.fits(ConvShape(**keys, iw=9, ic=5, oc=5, groups=5))
-    assert not depthwise.fits(ConvShape(**keys, iw=9, ic=5, oc=10, groups=5))
-    assert not depthwise.fits(ConvShape(**keys, iw=9, ic=10, oc=10, groups=5))
-    assert not depthwise.fits(ConvShape(**keys, iw=9, ic=1, oc=1))
+    numbers = registers.VECTOR_BYTES // 4
+    for each in ((1, 1), (1, 2), (3, 3), (numbers, 1), (numbers - 1, numbers)):
+        shape = ConvShape(**keys, iw=9, ic=5 * each[0], oc=5 * each[1], groups=5)
+        assert depthwise.fits(shape, 4)
+        assert depthwise.fits(shape, 8) == (max(each) <= numbers // 2)
+    assert not depthwise.fits(ConvShape(**keys, iw=9, ic=5, oc=5 * (numbers + 1), groups=5), 4)
+    assert not depthwise.fits(ConvShape(**keys, iw=9, ic=1, oc=1), 4)
     long = ConvShape(**keys, iw=20_000, ic=2, oc=2, groups=2)
-    assert not depthwise.fits(long)
+    assert not depthwise.fits(long, 4)
     for operator in OPERATORS:
         check_arrays(operator, long, *operands(operator, long), by_plain(operator, long))
 
@@ -728,11 +765,11 @@ class Jobs:
     """A pool whose jobs call a Python function in place of a kernel."""
 
     def __init__(self, workers):
-        self.pool = threads.Pool(workers, compiled._of_address)
+        self.pool = threads.Pool(workers, compiled.compiled)
 
     def share(self, function, number, most):
-        kernel = ctypes.CFUNCTYPE(None, ctypes.c_float, ctypes.c_int64)(lambda _, number: function(number))
-        self.pool.share(ctypes.cast(kernel, ctypes.c_void_p).value, number, False, most)
+        kernel = ctypes.CFUNCTYPE(None, ctypes.c_double, ctypes.c_int64)(lambda _, number: function(number))
+        self.pool.share(ctypes.cast(kernel, ctypes.c_void_p).value, number, most)
 
     def all_asleep(self):
         """Wait until every worker sleeps."""
@@ -869,12 +906,16 @@ def test_unknown_choice_names_the_variable():
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("order", [NHWC, NCHW])
-@pytest.mark.parametrize("part", ["compiled", "_of_address"])
+@pytest.mark.parametrize("part", ["kernels", "threads"])
 def test_numpy_takes_over_where_numba_cannot_compile(operator, order, part, monkeypatch):
-    def fail(*_):
-        raise NumbaError("no such CPU")
+    usual = compiled.compiled
 
-    monkeypatch.setattr(compiled, part, fail)
+    def fail(function, *kind):
+        if bool(kind) == (part == "kernels"):
+            raise NumbaError("no such CPU")
+        return usual(function, *kind)
+
+    monkeypatch.setattr(compiled, "compiled", fail)
     monkeypatch.setattr(compiled._workers, "pool", None)
     monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
     monkeypatch.setattr(numba, "get_num_threads", lambda: 2)
@@ -972,6 +1013,16 @@ def sweep_as_on(vector_bytes, rows, vectors):
 def test_other_cpus(kind, tmp_path):
     """LLVM's optimisation is off, because it would double the time."""
     in_a_process("test_cpu", f"sweep_as_on{CPUS[kind]}", NUMBA_CACHE_DIR=str(tmp_path), NUMBA_OPT="0")
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="the names are those of x86-64")
+@pytest.mark.parametrize(
+    ("name", "features", "size"),
+    [("generic", "", (16, 6)), ("haswell", "+avx2,+fma", (32, 6)), ("skylake-avx512", "", (64, 8))],
+)
+def test_tiles_fit_the_registers_that_numba_compiles_for(name, features, size):
+    code = f"from cks_numba.backends.cpu.registers import *; assert (VECTOR_BYTES, TILE_ROWS) == {size}"
+    in_a_process(None, code, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features)
 
 
 # --- few channels, and filters of one tap --------------------------------------------------------

@@ -24,7 +24,6 @@ SERVED = {
     "large blocks": ("conv2d_weight", dict(n=4, ih=8, iw=8, ic=64, oc=64, fh=3, fw=3, padding=1), "NHWC"),
     "narrow": ("conv2d", dict(ih=6, iw=6, ic=16, oc=3, fh=3, fw=3, padding=1), "NHWC"),
     "streaming": ("conv2d", dict(n=4, ih=64, iw=64, ic=3, oc=64, fh=3, fw=3, padding=1), "NHWC"),
-    "chunks of terms": ("conv2d", dict(n=9, ih=8, iw=8, ic=512, oc=64, fh=3, fw=3, padding=1), "NHWC"),
     "panels together": ("conv2d", dict(n=9, ih=4, iw=4, ic=16, oc=256, fh=3, fw=3, padding=1), "NHWC"),
     "shared packed taps": ("conv2d_input", dict(n=9, ih=4, iw=4, ic=16, oc=16, fh=3, fw=3, padding=1), "NHWC"),
     "copy to channels last": ("conv2d", dict(ih=6, iw=6, ic=16, oc=3, fh=3, fw=3, padding=1), "NCHW"),

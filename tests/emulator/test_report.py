@@ -376,7 +376,7 @@ def test_float64(file):
         instruction("cvt.rn.f32.f64", "%f2", "%fd2", **at),
     ]
     text = result(kernel=kernel(*body)).lint()
-    assert text.splitlines()[0].startswith("3 x float64, though no array is: ")
+    assert text.splitlines()[0].startswith("3 x float64, though no array in global memory is: ")
     assert text.splitlines()[1:] == [
         "  faults.py:3:  return x[i] * 0.5",
         "  0.5 is float64 in Python: float32(0.5)?",
@@ -387,7 +387,9 @@ def test_float64(file):
     assert result(kernel=kernel(*body, untyped)).lint() == "nothing to say"
     loaded = instruction("ld.global.b64", "%rd2", "[%rd1]", **at)
     converted = instruction("cvt.rn.f64.s64", "%rd3", "%rd2", **at)
-    assert result(kernel=kernel(loaded, converted)).lint().startswith("1 x float64, though no array is: ")
+    assert result(kernel=kernel(loaded, converted)).lint().startswith("1 x float64, though no array in global ")
+    shared = instruction("ld.shared.b64", "%fd2", "[%rd1]", **at)
+    assert "a shared array of float64" in result(kernel=kernel(shared, body[2])).lint()
     scalar = instruction("ld.param.f64", "%fd1", "[p]")
     assert "a Python float as an argument" in result(kernel=kernel(scalar, body[2])).lint()
     whole = instruction("cvt.rn.f64.s32", "%fd1", "%r1", **at)

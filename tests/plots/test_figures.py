@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import matplotlib
@@ -16,8 +16,9 @@ from cks_numba.commands import main
 from cks_numba.plots import gallery
 
 COMMITTED = {path.name for kind in ("png", "gif") for path in gallery.FOLDER.glob(f"*.{kind}")}
-SCRIPTS = ["animations", "architecture", "barrier", "f10_training", "f11_axes", "f1_conv_v2", "f2_ks_deconv"]
+SCRIPTS = ["animations", "architecture", "barrier", "f10_training", "f11_axes", "f12_tiles", "f1_conv_v2"]
 SCRIPTS += [
+    "f2_ks_deconv",
     "f3_sk_dilated",
     "f4_redundancy",
     "f5_authors",
@@ -27,9 +28,12 @@ SCRIPTS += [
     "f9_sass",
     "zeros",
 ]
+STILL = [name for name in SCRIPTS if name != "animations"]
+# pytest puts tests of one picture beside each other, as each process that draws it keeps it for the next test.
+of_each_picture = partial(pytest.mark.parametrize, "name", scope="module")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
     """Return a function that draws a script's pictures when first called, and gives their paths and the figures."""
     folder, plain = tmp_path_factory.mktemp("figures"), gallery.pictures
@@ -50,7 +54,7 @@ def test_every_picture_has_a_script() -> None:
     assert COMMITTED == animated | {f"{name}.png" for name in SCRIPTS if name != "animations"}
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@of_each_picture([*STILL, "animations"])
 def test_committed_pictures_are_what_the_script_draws(drawn, name: str) -> None:
     """Another version of Matplotlib may move text by some pixels; with one, only the sizes are compared."""
     paths = [path for path in drawn(name)[0] if path.suffix != ".svg"]
@@ -65,7 +69,7 @@ def test_committed_pictures_are_what_the_script_draws(drawn, name: str) -> None:
         assert 10_000 < path.stat().st_size < (600_000 if path.suffix == ".gif" else 330_000)
 
 
-@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "animations"])
+@of_each_picture(STILL)
 def test_no_words_are_cut_off(drawn, name: str) -> None:
     with gallery.look():
         for fig in drawn(name)[1].values():

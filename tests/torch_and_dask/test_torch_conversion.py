@@ -14,6 +14,7 @@ from torch.nn.utils import parametrizations, parametrize  # noqa: E402
 
 import cks_numba.torch as ct  # noqa: E402
 from cks_numba.models.pytorch import SUBCLASS, of_torch  # noqa: E402
+from cks_numba.torch import conversion  # noqa: E402
 
 pytestmark = pytest.mark.torch
 DOUBLE = torch.float64
@@ -250,3 +251,115 @@ def test_frozen_layers_are_judged_without_their_gradients(axes):
     trained = nn.Sequential(conv(3, 3, 2, 2), conv(3, 3, 2, 2))
     assert ct.convert(trained, x, train=False)[1].swapped == []
     assert ct.convert(trained, x)[1].swapped == ["0", "1"]
+
+
+# --- convert by the clock ------------------------------------------------------------------------
+def by_clock(monkeypatch, transposed=0.5, model_after=1.0):
+    """Let a clock tell that our layers take half the time of torch's, and so on for transposed ones and the model."""
+    timed = []
+
+    def told(calls):
+        if list(calls) == ["before", "after"]:
+            for call in calls.values():
+                call()
+            return {"before": 2.0, "after": 2.0 * model_after}
+        for call in calls.values():
+            call()
+        plain, own = calls
+        timed.append(type(own))
+        return {plain: 1.0, own: transposed if "Transpose" in type(plain).__name__ else 0.5}
+
+    monkeypatch.setattr(conversion, "milliseconds", told)
+    return timed
+
+
+def small_model():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.ConvTranspose2d(8, 4, 4, 2), nn.Conv2d(4, 4, 3)]
+    return nn.Sequential(*layers, nn.Conv2d(4, 4, 3))
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_what_gains_by_the_clock_is_swapped(monkeypatch, train):
+    timed = by_clock(monkeypatch, transposed=1.0)
+    model, x = small_model(), torch.randn(2, 3, 9, 9)
+    called = []
+    model[0].register_forward_hook(lambda *given: called.append(1))
+    before = results(copy.deepcopy(model), x.requires_grad_())
+    uses = len(called)
+    same, report = ct.convert(model, x.detach(), train=train, measure=True)
+    assert same is model and report.swapped == ["0", "1", "3", "4"]  # a depthwise layer too
+    assert timed == [ct.CKSConv2d] * 2 + [ct.CKSConvTranspose2d] + [ct.CKSConv2d] * 2
+    assert [type(layer).__name__[:3] for layer in model] == ["CKS", "CKS", "Con", "CKS", "CKS"]
+    assert report.rows[0].why() == "swap: 0.50 ms, torch's 1.00" and report.rows[2].why().startswith("no: 1.00 ms")
+    assert report.measured == {"before": 2.0, "after": 2.0}
+    assert "measured: 2.00 ms before, 2.00 ms after" in str(report)
+    assert len(called) == uses + 4  # counted, looked at, and as a whole both ways: not when the layer is timed
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert model.training and all(layer.training for layer in model)
+    torch.testing.assert_close(results(model, x), before)
+
+
+def test_layers_of_the_same_sizes_are_timed_once(monkeypatch):
+    timed = by_clock(monkeypatch)
+    layer, x = nn.Conv2d(4, 4, 3, padding=1), torch.randn(1, 4, 5, 5)
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), layer, nn.ReLU(), layer, copy.deepcopy(layer), nn.MaxPool2d(2), layer)
+    _, report = ct.convert(model, x, measure=True)
+    assert report.swapped == ["0", "1", "4"]
+    assert len(timed) == 3  # 1x1, and 3x3 on maps of two sizes
+    assert {row.name: row.measured for row in report.rows}["1"] == (3.0, 1.5)  # it is used three times
+
+
+@pytest.mark.parametrize("threshold, swapped", [(1.9, ["0"]), (2.1, [])])
+def test_with_a_clock_the_threshold_is_one_of_time(monkeypatch, threshold, swapped):
+    by_clock(monkeypatch)
+    _, report = ct.convert(nn.Sequential(nn.Conv2d(4, 4, 1)), (1, 4, 5, 5), threshold, measure=True)
+    assert report.swapped == swapped
+
+
+def test_a_model_that_does_not_gain_as_a_whole_stays_as_it_was(monkeypatch):
+    by_clock(monkeypatch, model_after=1.1)
+    model, report = ct.convert(small_model(), (2, 3, 9, 9), measure=True)
+    assert report.swapped == [] and not any(hasattr(layer, "skips_zeros") for layer in model)
+    assert "no layer is swapped, because the whole model does not gain" in str(report)
+
+
+@KINDS
+def test_measuring_runs_layers_of_every_kind(monkeypatch, kind):
+    by_clock(monkeypatch)
+    layer, x = layer_and_input(kind)
+    before = results(copy.deepcopy(layer), x)
+    for model in (layer, parametrizations.weight_norm(copy.deepcopy(layer))):
+        _, report = ct.convert(model, x.detach(), measure=True)
+        assert report.swapped == ["(the model)"] and model.skips_zeros
+    torch.testing.assert_close(results(layer, x), before)
+
+
+class Decoder(nn.Module):
+    """A transposed layer that is told its size, by keyword, and a result in a dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.frozen = nn.ConvTranspose2d(4, 4, 3, 2), nn.Conv2d(4, 4, 3).requires_grad_(False)
+
+    def forward(self, x, size):
+        return {"y": [self.frozen(input=self.up(x, output_size=size))], "about": "it"}
+
+
+def test_the_clock_runs():
+    _, report = ct.convert(nn.Conv2d(3, 4, 3), (1, 3, 5, 5), measure=True)
+    assert min(report.rows[0].measured) > 0 and set(report.measured) in (set(), {"before", "after"})
+
+
+def test_measuring_gives_layers_the_arguments_that_they_get(monkeypatch):
+    by_clock(monkeypatch)
+    model, sample = Decoder(), {"x": torch.randn(1, 4, 5, 5), "size": (12, 12)}
+    _, report = ct.convert(model, sample, measure=True)
+    assert [row.name for row in report.rows if row.measured] == ["up", "frozen"]
+
+
+def test_only_models_on_the_cpu_are_measured():
+    model = nn.Conv2d(3, 4, 3, device="meta")
+    with pytest.raises(ValueError, match=r"measure=True times models on the CPU, got parameters on meta"):
+        ct.convert(model, (1, 3, 5, 5), measure=True)
+    assert type(model) is nn.Conv2d

@@ -1,10 +1,27 @@
 """The operators on a CPU: the plan's groups as one grouped GEMM, compiled by Numba.
 
+Every compiled kernel computes tiles of results in registers; a row of a tile is two vectors, and their places are the
+lanes. For each term of its sum it multiplies a number, or a row of lanes, of A by a row of lanes of B:
+
+================  ====================  ======================  ===================  ======================  ==========
+kernel            operators             rows of a tile          lanes of a row       sum over                A * B
+================  ====================  ======================  ===================  ======================  ==========
+gather            conv2d, conv2d_input  positions               result channels      taps, source channels   number*row
+gather (narrow)   conv2d, conv2d_input  positions, 2 channels   source channels      taps, then lanes        row*row
+across            conv2d, conv2d_input  positions               result channels      source channels, taps   number*row
+along             conv2d                2 positions, channels   source channels      taps, then lanes        row*row
+weight            conv2d_weight         channels of dy          channels of x        images, positions       number*row
+few               conv2d_weight         taps, few channels      many channels        images, positions       number*row
+depthwise         conv2d, conv2d_input  neighbouring positions  channels             taps                    row*row
+of_filters        conv2d_weight         neighbouring taps       channels             images, positions       row*row
+================  ====================  ======================  ===================  ======================  ==========
+
 `plain` is the version for reading, in plain NumPy. In the compiled version `tile` has the inner loop, and a table of
 what it multiplies for each operator. `gather` (conv2d and conv2d_input), `weight` (conv2d_weight), `unpacked` (`gather`
 with few positions) and `few` (conv2d_weight with few channels) are built on it; `depthwise` has a loop of its own, for
-layers with a filter for each channel. `packed` has filters that are packed once for many calls, and `repeats` keeps what
-a call has found for the next one of its kind. `threads` share the tasks. The environment variable CKS_NUMBA_CPU=numpy selects `plain`, which also takes over if Numba cannot compile.
+layers with small channel groups. `packed` has filters that are packed once for many calls, and `repeats` keeps what a
+call has found for the next one of its kind. `threads` share the tasks. The environment variable CKS_NUMBA_CPU=numpy
+selects `plain`, which also takes over if Numba cannot compile.
 """
 
 from __future__ import annotations
@@ -80,7 +97,7 @@ def _run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: 
     if registers.CHECKED:
         first, second = bounds.only_read(first), bounds.only_read(second)
     try:
-        if depthwise.fits(shape):
+        if depthwise.fits(shape, out.itemsize):
             depthwise.run(operator, shape, first, second, out)
         elif operator == "conv2d_weight":
             weight.run(shape, first, second, out)

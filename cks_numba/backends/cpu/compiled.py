@@ -4,8 +4,8 @@ A kernel is a function of two parameters: a zero, which tells the dtype, and the
 int64 numbers. It allocates nothing and cannot fail. Any number of threads may run a kernel with the same arguments at
 once: they take one task after the other from a shared counter, which is the first argument.
 
-The arguments after the first few have names: they are the fields of two named tuples, which `arguments_of` writes
-and `own_arguments` reads.
+The arguments have names: they are the fields of a named tuple, which `Sizes.of` writes and `record` reads. Its first
+field is a `Call`, and the others are sizes, which the next call with arrays of the same sizes and strides has too.
 
 Numba takes a constant in a call for a part of the argument's type, and compiles the called function once more for
 every new constant. `int(CONSTANT)` avoids that.
@@ -29,7 +29,6 @@ from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import carray, types
 from numba.core import sigutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
@@ -39,7 +38,7 @@ from numba.extending import intrinsic, models, register_jitable, register_model
 from numba.np.ufunc import parallel
 
 from ... import plan_table
-from ...geometry import ConvShape, Plan, plan
+from ...geometry import ConvShape, Group, Plan, plan
 from ..interrupts import uninterrupted
 from . import bounds
 from .bounds import BUFFERS, GUARD_BYTES, UNUSED
@@ -63,8 +62,6 @@ address_of: Callable[[Array], int] = bounds.Address if CHECKED else attrgetter("
 Strides = tuple[int, ...]
 SERIAL_BELOW = 400_000  # Fewer multiply-adds than these are done before a second thread has woken up.
 
-# Places of the arguments that all kernels have (`Common`), and of the first one that is a kernel's own.
-NEXT_TASK, NEXT_THREAD, SCRATCH, SCRATCH_STEP, OWN = range(5)
 ROWS_BYTES = 256 + TILE_ROWS * LANE_BYTES  # Bytes that `own_scratch` lays out.
 SCRATCH_HEAD = ROWS_BYTES + GUARD_BYTES
 
@@ -103,13 +100,26 @@ class _ArgumentsModel(models.PrimitiveModel):
 
 
 # --- named numbers: named tuples in Python and in kernels, int64 numbers in memory ----------------
-class Common(NamedTuple):
-    """The arguments that all kernels have: two counters, the scratch memory, and the bytes of it for a thread."""
+class Call(NamedTuple):
+    """What `start` fills in: counters, addresses of arrays, and memory.
+
+    A and B are what a kernel multiplies. Where a sum is cut into parts, `done` has the number of parts of each block
+    that are done, and `kept` the results of each part of each block. Each thread has scratch memory of its own.
+    """
 
     next_task: int
     next_thread: int
+    a: int
+    b: int
+    out: int
+    done: int
+    kept: int
     scratch: int
     scratch_step: int
+
+
+NO_CALL = Call(*[0] * 9)
+NEXT_TASK, NEXT_THREAD, ADDRESSES, _, _, DONE, KEPT, SCRATCH, SCRATCH_STEP = range(9)  # places in a `Call`
 
 
 class Steps(NamedTuple):
@@ -145,21 +155,62 @@ class TableRow(NamedTuple):
     d: AxisRow
 
 
+class Access(NamedTuple):
+    """Where a group of a plan is in an array: bytes to the first element, and from a position or a term to the next.
+
+    The steps are those of depths, rows and columns.
+    """
+
+    first: int
+    position: tuple[int, int, int]
+    term: tuple[int, int, int]
+
+
+class GroupRow(NamedTuple):
+    """A group of a plan in the arrays of a call: its positions and terms along each axis, and where they are.
+
+    Of the two images, the source is x for "conv2d", and dy for "conv2d_input".
+    """
+
+    positions: tuple[int, int, int]
+    terms: tuple[int, int, int]
+    source: Access
+    filters: Access
+    out: Access
+
+
+def group_row(operator: str, group: Group, source: Strides, filters: Strides, out: Strides) -> GroupRow:
+    """Return the row of a group for arrays of these strides, of three axes."""
+
+    def access(index: str, strides: Strides) -> Access:
+        each = [(getattr(run, index), step) for run, step in zip(group, strides, strict=True)]
+        first = sum(one.base * step for one, step in each)
+        steps = [(one.fixed * step, one.term * step) for one, step in each]
+        return Access(first, *zip(*steps, strict=True))
+
+    positions, terms = zip(*((run.positions, run.terms) for run in group), strict=True)
+    image, other = ("i", "o") if operator == "conv2d" else ("o", "i")
+    return GroupRow(positions, terms, access(image, source), access("f", filters), access(other, out))
+
+
 class Sizes(NamedTuple):
     """The part of a call that depends on sizes alone, which is kept for the next call with the same ones."""
 
-    named: Any  # the sizes that the kernel reads, as a named tuple
-    arguments: Array  # the same sizes in the form that `start` takes
-    scratch: int = 0  # bytes of scratch memory for each thread
-    table: Array = np.empty(0)  # Kept alive, because the arguments hold its address.
+    named: Any  # all arguments, as a named tuple
+    arguments: Array  # the same as numbers, and a zero for each block: how many of its parts are done
+    scratch: int  # bytes of scratch memory for each thread
+    kept: int  # bytes of the results of all parts
+    count: int  # how many arguments there are
+    table: Array  # kept alive, because the arguments hold its address
 
-
-def arguments_of(addresses: Any, sizes: Any) -> Array:
-    """Return the arguments of a kernel, with zeros for those that `start` fills in.
-
-    `addresses` is the class of the named tuple of the addresses, `sizes` the named tuple of everything else.
-    """
-    return np.array([0] * (OWN + count_of(addresses)) + numbers_of(sizes), np.int64)
+    @classmethod
+    def of(cls, named: Any, scratch: int = 0, table: Array | None = None) -> Sizes:
+        """Return the sizes for a named tuple of arguments; one with `parts` has `blocks` and `result_bytes` too."""
+        blocks, parts = (named.blocks, named.parts) if getattr(named, "parts", 1) > 1 else (0, 0)
+        numbers = numbers_of(named)
+        arguments = np.array(numbers + [0] * blocks, np.int64)
+        kept = blocks * parts * named.result_bytes if parts else 0
+        return cls(named, arguments, scratch, kept, len(numbers), np.empty(0) if table is None else table)
 
 
 def count_of(kind: Any) -> int:
@@ -214,19 +265,6 @@ def record(typing, address, k, kind):
     return fields(address, types.int64, kind), codegen
 
 
-@intrinsic
-def own_arguments(typing, arguments, addresses, sizes):
-    """The kernel's own arguments, as two named tuples of these classes."""
-    fields = types.Tuple([_numba_type(kind.instance_class) for kind in (addresses, sizes)])
-
-    def codegen(context, b, signature, args):
-        own = b.add(args[0], ir.Constant(I64, 8 * OWN))
-        check(context, b, own, context.get_value_type(fields), 8)
-        return b.load(b.inttoptr(own, context.get_value_type(fields).as_pointer()))
-
-    return fields(arguments, addresses, sizes), codegen
-
-
 # --- three axes: depth, rows and columns ----------------------------------------------------------
 def with_three_axes(shape: ConvShape) -> ConvShape:
     """The shape as the kernels see it: the axes that a layer lacks have one element, and come first."""
@@ -252,13 +290,19 @@ def first_of(indices, steps):
 
 
 @helper
+def and_last(three, last):
+    """The numbers of three axes, and another one."""
+    return three[0], three[1], three[2], last
+
+
+@helper
 def own_scratch(arguments):
     """This thread's part of the scratch memory: three arrays for addresses of rows, and where the free part begins.
 
     The third array holds the addresses of the rows of a tile that lies in the scratch memory itself.
     """
-    common = record(arguments, 0, Common)
-    first = common.scratch + next_number(arguments, NEXT_THREAD) * common.scratch_step
+    call = record(arguments, 0, Call)
+    first = call.scratch + next_number(arguments, NEXT_THREAD) * call.scratch_step
     a_rows = carray(integers_at(first), TILE_ROWS)
     out_rows = carray(integers_at(first + 64), TILE_ROWS)
     tile_rows = carray(integers_at(first + 128), TILE_ROWS)
@@ -268,21 +312,18 @@ def own_scratch(arguments):
 
 
 # --- compiling and starting a kernel -------------------------------------------------------------
-class Kernel(NamedTuple):
-    """A compiled kernel: its address, a Python function that calls it, and the object that keeps its code alive."""
-
-    address: int
-    call: Callable[[float, int], None]
-    owner: Any
-
-
 @cache
-def compiled(function: Any, kind: str) -> Kernel:
-    """Return a compiled kernel, compiled at the first call; `kind` is the ``char`` of the dtype."""
-    number, c_number = (types.float32, ctypes.c_float) if kind == "f" else (types.float64, ctypes.c_double)
-    owner = _compile(function, types.void(number, Arguments()))
-    address: int = owner.address
-    return Kernel(address, ctypes.CFUNCTYPE(None, c_number, ctypes.c_int64)(address), owner)
+def compiled(function: Any, kind: str = "") -> Any:
+    """Return a compiled function for Python, compiled at the first call.
+
+    A kernel takes a zero, whose dtype has the ``char`` `kind`, and an address; other functions take an address alone.
+    """
+    number = {"": (), "f": (types.float32,), "d": (types.float64,)}[kind]
+    owner = _compile(function, types.void(*number, Arguments()))
+    # The zero of a double in a register is that of a float too.
+    call: Any = ctypes.CFUNCTYPE(None, *[ctypes.c_double] * len(number), ctypes.c_int64)(owner.address)
+    call.address, call.owner = owner.address, owner  # The compiled code lives as long as its owner.
+    return call
 
 
 def _compile(function: Any, signature: Any) -> Any:
@@ -351,15 +392,6 @@ class _CarefulCache(FunctionCache):
             warnings.warn(f"{text}. It is compiled again, and the results are right", RuntimeWarning, stacklevel=3)
 
 
-@cache
-def _of_address(function: Any) -> Callable[[int], None]:
-    """A function of one address, compiled."""
-    owner = _compile(function, types.void(Arguments()))
-    call: Any = ctypes.CFUNCTYPE(None, ctypes.c_int64)(owner.address)
-    call.owner = owner  # the compiled code lives as long as that
-    return call  # type: ignore[no-any-return]
-
-
 class _Workers:
     """The pool of this process. It starts at the first call that needs it, so a forked child starts its own."""
 
@@ -376,7 +408,7 @@ class _Workers:
         if pool is None:
             with self.lock, uninterrupted():
                 number: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-                pool = self.pool = self.pool or Pool(number - 1, _of_address)
+                pool = self.pool = self.pool or Pool(number - 1, compiled)
         return pool
 
 
@@ -420,55 +452,63 @@ def _multiply_adds(operator: str, shape: ConvShape) -> int:
     return plan(operator, with_three_axes(shape)).useful
 
 
-def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, addresses: Any) -> None:
+def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, **arrays: Array) -> None:
     """Run a kernel on some threads, each of which has scratch memory of its own.
 
-    `addresses` is the named tuple of the addresses, each from `address_of`.
+    The arrays are those of `Call` in their order: A, B and the result. Their names are for error messages.
 
     Raises
     ------
     IndexError
         In the checked build, if the kernel reads or writes anything else.
     """
-    step = Step(compiled(function, dtype.char), dtype.char == "d", threads, sizes)
+    step = Step(compiled(function, dtype.char), threads, sizes)
     memory = np.empty(step.bytes // 8, np.int64)
     at = memory.ctypes.data
-    memory[: OWN + len(addresses)] = *step.place(memory, at), *addresses
-    with bounds.inside_of(function.__name__, _regions(memory, threads, sizes, addresses)) if CHECKED else nullcontext():
+    addresses = [address_of(array) for array in arrays.values()]
+    memory[ADDRESSES : ADDRESSES + len(addresses)] = addresses
+    step.place(memory, at)
+    named = dict(zip(arrays, addresses, strict=True))
+    with bounds.inside_of(function.__name__, _regions(memory, threads, sizes, named)) if CHECKED else nullcontext():
         step.starter(at)()
     if now.call is not None:
         now.call.note(step, addresses)
 
 
 class Step(NamedTuple):
-    """A kernel with all its arguments but addresses."""
+    """A kernel with all its arguments but the addresses of arrays."""
 
-    kernel: Kernel
-    double: bool
+    kernel: Any  # what `compiled` returns
     threads: int
     sizes: Sizes
 
     @property
-    def scratch_step(self) -> int:
-        """Bytes of scratch memory from one thread to the next."""
-        return (self.sizes.scratch + 63) // 64 * 64 + BUFFERS * GUARD_BYTES
-
-    @property
     def bytes(self) -> int:
-        """Bytes of the arguments, and of the scratch memory behind them."""
-        return self.sizes.arguments.nbytes + 64 + self.threads * self.scratch_step
+        """Bytes of the arguments, the results of parts, and the scratch memory of all threads."""
+        kept, scratch = self._memory()
+        return self.sizes.arguments.nbytes + GUARD_BYTES + 64 + kept + self.threads * scratch
+
+    def _memory(self) -> tuple[int, int]:
+        """Bytes for the results of parts, and for the scratch memory of a thread."""
+        sizes = self.sizes
+        return (sizes.kept + 63) // 64 * 64 + GUARD_BYTES, (sizes.scratch + 63) // 64 * 64 + BUFFERS * GUARD_BYTES
 
     def place(self, memory: Array, at: int) -> tuple[int, ...]:
-        """Write the arguments to memory at an address; returns the first ones, anew for each call."""
+        """Write the arguments but for addresses of arrays to memory at an address; returns what follows these."""
         arguments = self.sizes.arguments
-        memory[: len(arguments)] = arguments
-        return 0, 0, (at + arguments.nbytes + 63) // 64 * 64, self.scratch_step
+        kept = (at + arguments.nbytes + GUARD_BYTES + 63) // 64 * 64
+        rest, step = self._memory()
+        last = at + 8 * self.sizes.count, kept, kept + rest, step
+        memory[:ADDRESSES] = 0
+        memory[DONE : DONE + 4] = last
+        memory[DONE + 4 : len(arguments)] = arguments[DONE + 4 :]
+        return last
 
     def starter(self, at: int) -> Callable[[], Any]:
         """Return a function that runs the kernel with the arguments at an address."""
         if self.threads == 1 and not CHECKED:
-            return partial(self.kernel.call, 0, at)
-        return partial(_share, self.kernel.address, at, self.double, self.threads)
+            return partial(self.kernel, 0, at)
+        return partial(_share, self.kernel.address, at, self.threads)
 
 
 def _share(*job: Any) -> None:
@@ -478,10 +518,11 @@ def _share(*job: Any) -> None:
 
 def _regions(memory: Array, threads: int, sizes: Sizes, addresses: Any) -> list[bounds.Region]:
     """The memory that belongs to a call."""
-    arrays = [(name, at.array) for name, at in addresses._asdict().items() if isinstance(at, bounds.Address)]
-    found = [bounds.region(*named) for named in arrays]
+    found = [bounds.region(name, at.array) for name, at in addresses.items()]
     found.append(bounds.region("table", sizes.table, writes=False))
     found.append(bounds.region("arguments", memory[: len(sizes.arguments)]))
+    kept = int(memory[KEPT])
+    found.append(bounds.Region("kept", kept, kept + sizes.kept))
     for k in range(threads if sizes.scratch else 0):
         first = int(memory[SCRATCH] + k * memory[SCRATCH_STEP])
         found.append(bounds.Region(f"rows of thread {k}", first, first + ROWS_BYTES))

@@ -1,6 +1,6 @@
-"""Depthwise convolution on the CPU: all three operators of layers whose channels each have one filter of their own.
+"""Depthwise and grouped convolution on the CPU: all three operators of layers with small channel groups.
 
-No sum runs over channels, so the lanes of a tile are channels of everything, and both factors are rows of lanes::
+The lanes of a tile are channels of several groups, and both factors are rows of lanes::
 
     tile[r, l] += A[r + t, l] * B[t, l]
 
@@ -13,7 +13,14 @@ kernel                            r, from A                                    t
 ================================  ===========================================  ===================================
 
 With stride 1 a position meets with one tap what its neighbour meets with the next one: a row of A is loaded once for
-up to three products. Elsewhere each t is a step of its own.
+up to three products, and with stride 2 for up to two. Elsewhere each t is a step of its own.
+
+In a group of one channel, that is all. In a group of c channels, a power of two, each channel meets c others. The same
+sum is done c times, in turns. In turn k, with g = k ^ k >> 1, lane l of A meets lane l ^ g of the other side: the
+result of `depthwise`, or dy in `of_filters`. g is the Gray code, so from turn to turn one bit of it changes, and lanes
+that are 1, 2, 4 or 8 apart change places: those of the tile, or those of dy in memory. Other numbers of channels are
+padded with zeros. If one side has fewer channels (a depthwise multiplier), they fill the lanes of the group several
+times, and results that are in several lanes are added up at the end.
 """
 
 from __future__ import annotations
@@ -26,27 +33,24 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import ConvShape, Group, Plan, plan
-from . import weight
 from .compiled import (
     NEXT_TASK,
+    NO_CALL,
     SCRATCH_HEAD,
     Array,
+    Call,
     Sizes,
     Steps,
     Strides,
     TableRow,
-    address_of,
-    arguments_of,
     ceil_div,
     even_part,
     first_of,
     five,
     number_of_threads,
     numbers_of,
-    own_arguments,
     own_scratch,
     record,
-    round_up,
     start,
     table_of,
     with_three_axes,
@@ -59,12 +63,15 @@ from .registers import (
     VECTOR_BYTES,
     after,
     bytes_of,
+    change_lanes,
+    copy_diagonals,
     fill_vector,
     helper,
     next_number,
     number_at,
     put_rows,
     row_products,
+    swap_lanes,
     wait_for_streams,
     write_number,
     zeros,
@@ -83,33 +90,39 @@ PARTS = 16  # A filter gradient is cut into about so many tasks: a number that d
 
 
 # --- what the kernels are given ------------------------------------------------------------------
-class DepthwiseAddresses(NamedTuple):
-    """The addresses of the first elements of the arrays, and of the memory for a sum in parts."""
-
-    source: int
-    filters: int
-    out: int
-    kept: int
-
-
 class FilterSteps(NamedTuple):
-    """Bytes from an element of w or dw to the next one along each axis."""
+    """Bytes from an element of w or dw to the next one, of another channel group, channel or tap."""
 
-    channel: int
+    group: int
+    source: int
+    out: int
     d: int
     h: int
     w: int
 
 
-class DepthwiseSizes(NamedTuple):
-    """The other arguments: of_filters takes dy for `out`, and its result for `filters`."""
+class Lanes(NamedTuple):
+    """The lanes of a channel group, a power of two, its turns, and its channels in the source and in the result.
 
+    The side with fewer channels has as many lanes as there are turns, again and again.
+    """
+
+    group: int
+    turns: int
+    source: int
+    out: int
+
+
+class DepthwiseSizes(NamedTuple):
+    """The arguments: of_filters takes dy for `out`, and its result for `filters`."""
+
+    call: Call
     table: int
     bands: int
     bands_count: int
     images: int
     images_together: int
-    channels: int
+    all_lanes: int
     blocks: int
     parts: int
     result_bytes: int
@@ -123,6 +136,7 @@ class DepthwiseSizes(NamedTuple):
     source: Steps
     out: Steps
     filters: FilterSteps
+    lanes: Lanes
 
 
 class Box(NamedTuple):
@@ -153,15 +167,23 @@ class BandRow(NamedTuple):
 
 
 # --- the sizes -----------------------------------------------------------------------------------
-def fits(shape: ConvShape) -> bool:
-    """Whether every channel has one filter of its own, and rows of images and filters are short enough to be packed."""
+def fits(shape: ConvShape, itemsize: int) -> bool:
+    """Whether the lanes of a group fit into a vector, and rows of images and filters are short enough to be packed."""
     first, *others = shape.axes
     if not others:
         row = min(first.span, first.size) + 1  # A signal can be cut anywhere.
     else:
         row = prod(max(axis.size, axis.outputs) for axis in others) * (min(first.span, first.size) + 1)
-    short = max(row, prod(axis.taps for axis in shape.axes)) * LANE_BYTES <= MOST_BYTES
-    return short and shape.groups > 1 and shape.groups == shape.ic == shape.oc
+    lanes = _lanes_of("conv2d", shape)
+    short = max(row, prod(axis.taps for axis in shape.axes) * lanes.turns) * LANE_BYTES <= MOST_BYTES
+    return short and shape.groups > 1 and lanes.group * itemsize <= VECTOR_BYTES
+
+
+def _lanes_of(operator: str, shape: ConvShape) -> Lanes:
+    channels = shape.ic // shape.groups, shape.oc // shape.groups
+    source, out = reversed(channels) if operator == "conv2d_input" else channels
+    turns, group = sorted(1 << (count - 1).bit_length() for count in channels)
+    return Lanes(group, turns, source, out)
 
 
 def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array) -> None:
@@ -174,14 +196,8 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
         source, filters, out = first, out, second
     threads = number_of_threads(operator, shape)
     sizes = sizes_of(operator, shape, source.strides, filters.strides, out.strides, out.itemsize, threads)
-    blocks, parts, result_bytes = sizes.named.blocks, sizes.named.parts, sizes.named.result_bytes
-    kept = weight.memory_for_parts(blocks, parts, result_bytes)
-    kept_at = address_of(kept) if parts > 1 else 0
-    addresses = DepthwiseAddresses(
-        source=address_of(source), filters=address_of(filters), out=address_of(out), kept=kept_at
-    )
     kernel = of_filters if operator == "conv2d_weight" else depthwise
-    start(kernel, out.dtype, threads, sizes, addresses)
+    start(kernel, out.dtype, threads, sizes, source=source, filters=filters, out=out)
 
 
 @lru_cache(maxsize=1024)
@@ -195,12 +211,18 @@ def sizes_of(
     source_positions, positions = map(prod, reversed(lengths) if operator == "conv2d_input" else lengths)
     length = lengths[operator != "conv2d_input"][0]  # The axis that is cut into bands has so many positions.
     width = LANE_BYTES // itemsize
-    source_packed, out_packed = (step != itemsize or shape.groups < width for step in (source[4], out[4]))
-    blocks = ceil_div(shape.groups, width)
+    lanes = _lanes_of(operator, shape)
+    all_lanes = shape.groups * lanes.group
+    source_packed, out_packed = (
+        step != itemsize or all_lanes < width or channels != lanes.group
+        for step, channels in ((source[4], lanes.source), (out[4], lanes.out))
+    )
+    out_packed = out_packed or (operator == "conv2d_weight" and lanes.turns > 1)
+    blocks = ceil_div(all_lanes, width)
     run_length = max(run.positions for run in shape.w.runs(groups.operator))
-    if run_length < HALF <= shape.n:
-        # Tiles lie along the images, and a row of lanes is loaded for every product: from aligned memory, if often.
-        source_packed = source_packed or groups.useful >= REUSE * shape.n * shape.groups * source_positions
+    if run_length < HALF <= shape.n or lanes.turns > 1:
+        # Tiles lie along the images, or there are turns: a row of lanes is loaded often, from aligned memory then.
+        source_packed = source_packed or groups.useful >= REUSE * shape.n * all_lanes * source_positions
     image_bytes = LANE_BYTES * (source_positions + positions)  # one image of a block of channels
     images = even_part(shape.n, min(MOST_IMAGES, CHUNK_BYTES // image_bytes))
     wanted = PARTS if operator == "conv2d_weight" else (4 * threads if threads > 1 else 1)
@@ -217,32 +239,35 @@ def sizes_of(
         for boxes in ([band.source for band in bands], [band.out for band in bands])
     )
     fd, fh, fw = (axis.taps for axis in groups.shape.axes)
+    by_channel = (filters[0], filters[4]) if operator == "conv2d_input" else (filters[4], filters[0])
     chunks = len(bands) * ceil_div(shape.n, images)
     parts = min(chunks, ceil_div(PARTS, blocks)) if operator == "conv2d_weight" else 1
     sizes = DepthwiseSizes(
+        call=NO_CALL,
         table=memory.ctypes.data,
         bands=memory.ctypes.data + table.nbytes,
         bands_count=len(bands),
         images=shape.n,
         images_together=images,
-        channels=shape.groups,
+        all_lanes=all_lanes,
         blocks=blocks,
         parts=parts,
-        result_bytes=fd * fh * fw * LANE_BYTES,
+        result_bytes=lanes.turns * fd * fh * fw * LANE_BYTES,
         fd=fd,
         fh=fh,
         fw=fw,
         source_packed=source_packed,
         out_packed=out_packed,
         source_bytes=source_bytes if source_packed else 0,
-        streams=whole_lines and image_bytes // LANE_BYTES * shape.n * shape.groups * itemsize >= STREAM_BYTES,
+        streams=whole_lines and image_bytes // LANE_BYTES * shape.n * all_lanes * itemsize >= STREAM_BYTES,
         source=Steps(*source),
         out=Steps(*out),
-        filters=FilterSteps(channel=filters[0], d=filters[1], h=filters[2], w=filters[3]),
+        filters=FilterSteps(filters[0] * (shape.oc // shape.groups), *by_channel, *filters[1:4]),
+        lanes=lanes,
     )
     scratch = SCRATCH_HEAD + sizes.result_bytes
     scratch += source_packed * source_bytes + out_packed * out_bytes
-    return Sizes(sizes, arguments_of(DepthwiseAddresses, sizes), scratch, memory)
+    return Sizes.of(sizes, scratch, memory)
 
 
 def _bands(groups: Plan, axis: int, band_length: int) -> tuple[list[BandRow], list[Group]]:
@@ -272,32 +297,93 @@ def _box(lengths: list[int], axis: int, first: int, last: int) -> Box:
 # --- the kernels ---------------------------------------------------------------------------------
 @helper
 def task_of(task, sizes, width):
-    """First channel and number of channels of a task, its first image and number of images, and its band."""
+    """First lane and number of lanes of a task, its first image and number of images, and its band."""
     blocks = ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
     # If the last block of lanes is not full, it overlaps the one before.
-    channel = min(task // blocks * width, max(0, sizes.channels - width))
+    lane = min(task // blocks * width, max(0, sizes.all_lanes - width))
     n = task % blocks // sizes.bands_count * sizes.images_together
     images = min(sizes.images_together, sizes.images - n)
-    return channel, min(width, sizes.channels - channel), n, images, task % sizes.bands_count
+    return lane, min(width, sizes.all_lanes - lane), n, images, task % sizes.bands_count
 
 
 @helper
-def placed_images(zero, array, steps, first, box, lanes, packed, memory):
+def placed_images(zero, array, steps, first, box, lanes, group, packed, memory):
     """The address of the first image in an array, as if each image began with position 0, and the steps from there.
 
-    `first` is the first image, how many there are, and the first channel. With `packed` the box of each is copied to
-    (n, d, h, w, lane) in other memory, whose steps are returned.
+    `first` is the first image, how many there are, and the first lane; `group` the lanes and the channels of a group.
+    With `packed` the box of each image is copied to (n, d, h, w, lane) in other memory, whose steps are returned.
     """
-    n, images, channel = first
-    at = array + n * steps.n + channel * steps.c
+    n, images, lane = first
+    at = array + n * steps.n + lane // group[0] * group[1] * steps.c
     if not packed:
         return at, steps
     size = bytes_of(zero)
     inside = packed_steps(box, size)
     at += first_of((box.d, box.h, box.w), steps)
-    counts = images, box.depths, box.rows, box.columns, lanes
-    pack_images(zero, memory, (inside.n, inside.w), at, steps, counts, LANE_BYTES // size)
+    counts = images, box.depths, box.rows, box.columns
+    if group[0] == group[1]:
+        pack_images(zero, memory, (inside.n, inside.w), at, steps, (*counts, lanes), LANE_BYTES // size)
+    else:
+        pack_groups(zero, memory, at, steps, counts, lanes, group)
     return memory - first_of((box.d, box.h, box.w), inside), inside
+
+
+def _changes_of(*makers):
+    """Return a helper that changes rows of lanes in memory; each maker makes a map of lanes from the distance."""
+    by_one, by_two, by_four, by_eight = (change_lanes(*(make(d) for make in makers)) for d in (1, 2, 4, 8))
+
+    @helper
+    def change(zero, at, step, count, distance):
+        for k in range(count):
+            if distance == 1:
+                by_one(zero, at + k * step)
+            elif distance == 2:
+                by_two(zero, at + k * step)
+            elif distance == 4:
+                by_four(zero, at + k * step)
+            else:
+                by_eight(zero, at + k * step)
+
+    return change
+
+
+def _even(distance):
+    """The map from lanes to the parts with even numbers among parts of so many lanes."""
+    return lambda lane: lane // distance * 2 * distance + lane % distance
+
+
+swap = _changes_of(lambda distance: lambda lane: lane ^ distance)
+spread = _changes_of(lambda distance: lambda lane: lane // (2 * distance) * distance + lane % distance)
+fold = _changes_of(_even, lambda distance: lambda lane: _even(distance)(lane) + distance)
+
+
+@helper
+def filled_lanes(lanes, group):
+    """Lanes that hold all channels of a block once, how many of them are packed together, and so many channels."""
+    padded = 1
+    while padded < group[1]:
+        padded *= 2
+    filled = lanes // group[0] * padded
+    return (filled, padded, filled, filled) if padded == group[1] else (filled, padded, padded, group[1])
+
+
+@helper
+def pack_groups(zero, target, source, steps, counts, lanes, group):
+    """Copy (n, d, h, w, c) to (n, d, h, w, lane): the channels of a group fill its lanes, as often as they fit."""
+    size = bytes_of(zero)
+    filled, padded, together, channels = filled_lanes(lanes, group)
+    d, h, w = rows_of(counts[1:], steps)
+    rows = counts[0] * d * h
+    for row in range(rows):
+        first = source + row // (d * h) * steps.n + row // h % d * steps.d + row % h * steps.h
+        there = target + row * w * LANE_BYTES
+        for lane in range(0, filled, together):
+            at = first + lane // padded * group[1] * steps.c
+            pack(zero, there + lane * size, int(LANE_BYTES), at, steps.w, steps.c, w, channels, together)
+    repeats = group[0] // padded
+    while repeats > 1:
+        spread(zero, target, int(LANE_BYTES), rows * w, padded)
+        repeats //= 2
 
 
 @helper
@@ -320,58 +406,139 @@ def rows_of(counts, steps):
 
 
 @helper
-def unpack_images(zero, target, steps, source, box, images, lanes):
-    """Copy the boxes (n, d, h, w, lane) to the images of an array of any steps."""
+def unpack_images(zero, target, steps, source, box, images, lanes, group):
+    """Copy the boxes (n, d, h, w, lane) to the images of an array of any steps; a result is the sum of its lanes."""
+    size = bytes_of(zero)
+    filled, padded, together, channels = filled_lanes(lanes, group)
     target += first_of((box.d, box.h, box.w), steps)
     d, h, w = rows_of((box.depths, box.rows, box.columns), steps)
-    for row in range(images * d * h):
-        there = target + row // (d * h) * steps.n + row // h % d * steps.d + row % h * steps.h
-        unpack(zero, there, steps.w, steps.c, source + row * w * LANE_BYTES, int(LANE_BYTES), w, lanes)
+    rows = images * d * h
+    repeats = group[0] // padded
+    while repeats > 1:
+        fold(zero, source, int(LANE_BYTES), rows * w, padded)
+        repeats //= 2
+    for row in range(rows):
+        first = target + row // (d * h) * steps.n + row // h % d * steps.d + row % h * steps.h
+        there = source + row * w * LANE_BYTES
+        for lane in range(0, filled, together):
+            at = first + lane // padded * group[1] * steps.c
+            unpack(zero, at, steps.w, steps.c, there + lane * size, int(LANE_BYTES), w, channels)
 
 
 @helper
-def pack_filters(zero, target, source, steps, taps, lanes):
-    """Copy filters to (fd, fh, fw, lane)."""
+def pack_filters(zero, target, source, steps, taps, lanes, group):
+    """Copy filters to (turn, fd, fh, fw, lane)."""
     padded = LANE_BYTES // bytes_of(zero)
     d, h, w = rows_of(taps, steps)
-    for row in range(d * h):
-        there, at = target + row * w * LANE_BYTES, source + row // h * steps.d + row % h * steps.h
-        pack(zero, there, int(LANE_BYTES), at, steps.w, steps.channel, w, lanes, padded)
+    if group.group == 1:
+        for row in range(d * h):
+            there, at = target + row * w * LANE_BYTES, source + row // h * steps.d + row % h * steps.h
+            pack(zero, there, int(LANE_BYTES), at, steps.w, steps.group, w, lanes, padded)
+        return
+    for k in range(0, group.turns * d * h * w * LANE_BYTES, VECTOR_BYTES):
+        fill_vector(zero, target + k)
+    move_filters(zero, target, source, steps, (d, h, w), lanes, group, True)
 
 
 @helper
-def unpack_filters(zero, target, steps, source, taps, lanes):
-    """Copy (fd, fh, fw, lane) to filters of any steps."""
+def unpack_filters(zero, target, steps, source, taps, lanes, group):
+    """Copy (turn, fd, fh, fw, lane) to filters of any steps."""
     d, h, w = rows_of(taps, steps)
-    for row in range(d * h):
-        there, at = target + row // h * steps.d + row % h * steps.h, source + row * w * LANE_BYTES
-        unpack(zero, there, steps.w, steps.channel, at, int(LANE_BYTES), w, lanes)
+    if group.group == 1:
+        for row in range(d * h):
+            there, at = target + row // h * steps.d + row % h * steps.h, source + row * w * LANE_BYTES
+            unpack(zero, there, steps.w, steps.group, at, int(LANE_BYTES), w, lanes)
+        return
+    move_filters(zero, source, target, steps, (d, h, w), lanes, group, False)
+
+
+pack_by_source, pack_by_out = copy_diagonals(True, False), copy_diagonals(True, True)
+unpack_by_source = copy_diagonals(False, False)
+
+
+@helper
+def move_filters(zero, packed, filters, steps, taps, lanes, group, into):
+    """Copy the filter of each two channels of a group to its lane and turn, or back from there."""
+    size = bytes_of(zero)
+    d, h, w = taps
+    by_source = steps.source == size
+    if group.source == group.out == VECTOR_BYTES // size and (by_source or (into and steps.out == size)):
+        for first in range(0, lanes, group.group):
+            for tap in range(d * h * w):
+                at = filters + first // group.group * steps.group
+                at += tap // (h * w) * steps.d + tap // w % h * steps.h + tap % w * steps.w
+                there = packed + tap * LANE_BYTES + first * size
+                if by_source and into:
+                    pack_by_source(zero, there, d * h * w * LANE_BYTES, at, steps.out)
+                elif into:
+                    pack_by_out(zero, there, d * h * w * LANE_BYTES, at, steps.source)
+                else:
+                    unpack_by_source(zero, at, steps.out, there, d * h * w * LANE_BYTES)
+        return
+    all_lanes, some = group.group - 1, group.turns - 1
+    source_mask, out_mask = (all_lanes, some) if group.source >= group.out else (some, all_lanes)
+    for lane in range(lanes):
+        first, here, there = filters + lane // group.group * steps.group, lane & all_lanes, packed + lane * size
+        for turn in range(group.turns):
+            source, out = here & source_mask, (here ^ turn ^ turn >> 1) & out_mask
+            if source >= group.source or out >= group.out:
+                there += d * h * w * LANE_BYTES
+                continue
+            for row in range(d * h):
+                at = first + source * steps.source + out * steps.out
+                if d * h > 1:
+                    at += row // h * steps.d + row % h * steps.h
+                for t in range(w):
+                    if into:
+                        write_number(number_at(zero, at + t * steps.w), there)
+                    else:
+                        write_number(number_at(zero, there), at + t * steps.w)
+                    there += LANE_BYTES
 
 
 def _tile_of(rows):
     """Return a helper that computes and writes a tile of so many rows."""
     add_one, add_two, add_three = (row_products(rows, taps) for taps in (1, 2, 3))
+    add_spread = row_products(rows, 3, stride=2)
     write_rows, stream_rows = (put_rows(rows, how) for how in ("write", "stream"))
+    swap_one, swap_two, swap_four, swap_eight = (swap_lanes(rows, distance) for distance in (1, 2, 4, 8))
 
     @helper
-    def put_tile(zero, a, a_step, b, out, out_step, sums):
-        counts, a_steps, b_steps, slides, streams = sums
+    def put_tile(zero, a_first, a_step, b_first, out, out_step, sums):
+        counts, a_steps, b_steps, slides, streams, turns, turn_bytes = sums
         tile = zeros(zero)
-        i = 0
-        for _ in range(counts[0]):  # rows of taps, of all depths
-            at, b_at, left = a, b, counts[2]
-            if slides:
-                while left >= 3:
-                    tile = add_three(tile, at, a_step, b_at, b_steps[2])
-                    at, b_at, left = at + 3 * a_steps[2], b_at + 3 * b_steps[2], left - 3
-                if left == 2:
-                    tile = add_two(tile, at, a_step, b_at, b_steps[2])
-                    left = 0
-            for t in range(left):
-                tile = add_one(tile, at + t * a_steps[2], a_step, b_at + t * b_steps[2], 0)
-            i, a, b = i + 1, a + a_steps[1], b + b_steps[1]
-            if i == counts[1]:
-                i, a, b = 0, a + a_steps[0], b + b_steps[0]
+        turn = turns - 1
+        while True:
+            i, a, b = 0, a_first, b_first + turn * turn_bytes
+            for _ in range(counts[0]):  # rows of taps, of all depths
+                at, b_at, left = a, b, counts[2]
+                if slides == 1:
+                    while left >= 3:
+                        tile = add_three(tile, at, a_step, b_at, b_steps[2])
+                        at, b_at, left = at + 3 * a_steps[2], b_at + 3 * b_steps[2], left - 3
+                    if left == 2:
+                        tile = add_two(tile, at, a_step, b_at, b_steps[2])
+                        left = 0
+                elif slides == 2:
+                    while left >= 3:
+                        tile = add_spread(tile, at, a_steps[2], b_at, b_steps[2])
+                        at, b_at, left = at + 3 * a_steps[2], b_at + 3 * b_steps[2], left - 3
+                for t in range(left):
+                    tile = add_one(tile, at + t * a_steps[2], a_step, b_at + t * b_steps[2], 0)
+                i, a, b = i + 1, a + a_steps[1], b + b_steps[1]
+                if i == counts[1]:
+                    i, a, b = 0, a + a_steps[0], b + b_steps[0]
+            if turn == 0:
+                break
+            if turn & 1:
+                tile = swap_one(tile)
+            elif turn & 2:
+                tile = swap_two(tile)
+            elif turn & 4:
+                tile = swap_four(tile)
+            else:
+                tile = swap_eight(tile)
+            turn -= 1
         if streams and out % LINE_BYTES == 0:
             stream_rows(tile, out, out_step)
         else:
@@ -422,12 +589,13 @@ def depthwise(zero, arguments):
     memory, or fewer than a tile has lanes, are packed first, and the results are unpacked.
     """
     size = bytes_of(zero)
-    addresses, sizes = own_arguments(arguments, DepthwiseAddresses, DepthwiseSizes)
+    sizes = record(arguments, 0, DepthwiseSizes)
     filters = own_scratch(arguments)[3]
     width, taps = LANE_BYTES // size, (sizes.fd, sizes.fh, sizes.fw)
     source_memory = after(filters, sizes.result_bytes)
     out_memory = after(source_memory, sizes.source_bytes)
-    packed = -1  # first channel of the filters that are packed now
+    packed = -1  # first lane of the filters that are packed now
+    group, turn_bytes = sizes.lanes.group, taps[0] * taps[1] * taps[2] * LANE_BYTES
     tasks = sizes.blocks * ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
     while True:
         # 1. a task, its filters, and its source
@@ -435,24 +603,24 @@ def depthwise(zero, arguments):
         if task >= tasks:
             wait_for_streams()
             return
-        channel, lanes, n, images, number = task_of(task, sizes, width)
+        lane, lanes, n, images, number = task_of(task, sizes, width)
         band = record(sizes.bands, number, BandRow)
-        if packed != channel:
-            packed = channel
-            at = addresses.filters + channel * sizes.filters.channel
-            pack_filters(zero, filters, at, sizes.filters, taps, lanes)
+        if packed != lane:
+            packed = lane
+            at = sizes.call.b + lane // group * sizes.filters.group
+            pack_filters(zero, filters, at, sizes.filters, taps, lanes, sizes.lanes)
         source, source_steps = placed_images(
-            zero, addresses.source, sizes.source, (n, images, channel), band.source, lanes, sizes.source_packed,
-            source_memory,
+            zero, sizes.call.a, sizes.source, (n, images, lane), band.source, lanes, (group, sizes.lanes.source),
+            sizes.source_packed, source_memory,
         )  # fmt: skip
-        target = addresses.out + n * sizes.out.n + channel * sizes.out.c
+        target = sizes.call.out + n * sizes.out.n + lane // group * sizes.lanes.out * sizes.out.c
         out, out_steps = target, sizes.out
         if sizes.out_packed:
             out_steps = packed_steps(band.out, size)
             out = out_memory - first_of((band.out.d, band.out.h, band.out.w), out_steps)
-        for group in range(band.first_group, band.last_group):
+        for row in range(band.first_group, band.last_group):
             # 2. a group of the plan
-            line = record(sizes.table, group, TableRow)
+            line = record(sizes.table, row, TableRow)
             d, h, w = line.d, line.h, line.w
             a = source + first_of((d.third, h.third, w.third), source_steps)
             b = filters + ((d.summed * taps[1] + h.summed) * taps[2] + w.summed) * LANE_BYTES
@@ -470,7 +638,10 @@ def depthwise(zero, arguments):
             axes = images, h.count, w.count
             # The steps from past the last row of a depth to the first row of the next one.
             a_jump, b_jump = a_d - h.terms * a_h, b_d - h.terms * b_h
-            sums = counts, (a_jump, a_h, a_w), (b_jump, b_h, b_w), z == 2 and a_w == a_fixed[2], sizes.streams
+            slides = 0
+            if z == 2:
+                slides = 1 if a_w == a_fixed[2] else 2 if 2 * a_w == a_fixed[2] else 0
+            sums = counts, (a_jump, a_h, a_w), (b_jump, b_h, b_w), slides, sizes.streams, sizes.lanes.turns, turn_bytes
             # 3. its tiles: neighbouring positions
             for k in range(d.count):
                 a_depth = a + k * d.third_fixed * source_steps.d
@@ -482,17 +653,20 @@ def depthwise(zero, arguments):
                         put_tiles(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
         # 4. the results to their places
         if sizes.out_packed:
-            unpack_images(zero, target, sizes.out, out_memory, band.out, images, lanes)
+            unpack_images(zero, target, sizes.out, out_memory, band.out, images, lanes, (group, sizes.lanes.out))
 
 
-def _sum_of(taps):
-    """Return a helper that adds a sum over positions to the results of so many neighbouring taps."""
-    add_one, add_two, add_three = (row_products(taps, positions) for positions in (1, 2, 3))
-    add_rows = put_rows(taps, "add")
+def _sum_of(taps, twice=False):
+    """Return a helper that adds a sum over positions to the results of so many neighbouring taps.
+
+    If `twice`, it does so for two turns, between which neighbouring lanes of B change places.
+    """
+    add_one, add_two, add_three = (row_products(taps, positions, twice=twice) for positions in (1, 2, 3))
+    add_rows, add_others = put_rows(taps, "add"), put_rows(taps, "add", taps if twice else 0)
 
     @helper
     def add_sum(zero, a, a_step, b, results, sums):
-        counts, a_steps, b_steps, slides = sums
+        counts, a_steps, b_steps, slides, other = sums
         tile = zeros(zero)
         for i in range(counts[0]):
             for j in range(counts[1]):
@@ -508,11 +682,14 @@ def _sum_of(taps):
                 for k in range(left):
                     tile = add_one(tile, at + k * a_steps[2], a_step, b_at + k * b_steps[2], 0)
         add_rows(tile, results, int(LANE_BYTES))
+        if other:
+            add_others(tile, results + other, int(LANE_BYTES))
 
     return add_sum
 
 
 add_to_four, add_to_three, add_to_one = _sum_of(4), _sum_of(3), _sum_of(1)
+add_twice_to_three, add_twice_to_one = _sum_of(3, twice=True), _sum_of(1, twice=True)
 
 
 @helper
@@ -523,7 +700,13 @@ def add_taps(zero, a, tap_steps, b, results, result_steps, taps, sums):
             at, left = a + d * tap_steps[0] + h * tap_steps[1], taps[2]
             there = results + d * result_steps[0] + h * result_steps[1]
             while left > 0:
-                if left >= 4 and left != 5 and left != 6:  # 5 is done as 3, 1 and 1, and 6 as 3 and 3
+                if sums[4]:
+                    count = 3 if left >= 3 else 1
+                    if count == 3:
+                        add_twice_to_three(zero, at, tap_steps[2], b, there, sums)
+                    else:
+                        add_twice_to_one(zero, at, tap_steps[2], b, there, sums)
+                elif left >= 4 and left != 5 and left != 6:  # 5 is done as 3, 1 and 1, and 6 as 3 and 3
                     count = 4
                     add_to_four(zero, at, tap_steps[2], b, there, sums)
                 elif left >= 3:
@@ -533,6 +716,14 @@ def add_taps(zero, a, tap_steps, b, results, result_steps, taps, sums):
                     count = 1
                     add_to_one(zero, at, tap_steps[2], b, there, sums)
                 at, there, left = at + count * tap_steps[2], there + count * LANE_BYTES, left - count
+
+
+@helper
+def swap_positions(zero, b, counts, b_steps, distance):
+    """Swap the lanes of some positions with those at a distance."""
+    for i in range(counts[0]):
+        for j in range(counts[1]):
+            swap(zero, b + i * b_steps[0] + j * b_steps[1], b_steps[2], counts[2], distance)
 
 
 def of_filters(zero, arguments):
@@ -545,11 +736,12 @@ def of_filters(zero, arguments):
     band of rows of dy. The results stay in memory of their own, tap by tap, until they are complete.
     """
     size = bytes_of(zero)
-    addresses, sizes = own_arguments(arguments, DepthwiseAddresses, DepthwiseSizes)
+    sizes = record(arguments, 0, DepthwiseSizes)
     results = own_scratch(arguments)[3]
     width, taps = LANE_BYTES // size, (sizes.fd, sizes.fh, sizes.fw)
     source_memory = after(results, sizes.result_bytes)
     out_memory = after(source_memory, sizes.source_bytes)
+    group, turn_bytes = sizes.lanes.group, taps[0] * taps[1] * taps[2] * LANE_BYTES
     parts, chunks = sizes.parts, ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
     while True:
         # 1. a task: its results begin as 0
@@ -558,24 +750,25 @@ def of_filters(zero, arguments):
             return
         block = task // parts
         if parts > 1:
-            results = addresses.kept + round_up(8 * sizes.blocks, 64) + task * sizes.result_bytes
+            results = sizes.call.kept + task * sizes.result_bytes
         for k in range(0, sizes.result_bytes, VECTOR_BYTES):
             fill_vector(zero, results + k)
-        channel, lanes = 0, 0
+        lane, lanes = 0, 0
         for chunk in range(task % parts * chunks // parts, (task % parts + 1) * chunks // parts):
             # 2. a chunk of x and dy
-            channel, lanes, n, images, number = task_of(block * chunks + chunk, sizes, width)
+            lane, lanes, n, images, number = task_of(block * chunks + chunk, sizes, width)
             band = record(sizes.bands, number, BandRow)
             source, source_steps = placed_images(
-                zero, addresses.source, sizes.source, (n, images, channel), band.source, lanes, sizes.source_packed,
-                source_memory,
+                zero, sizes.call.a, sizes.source, (n, images, lane), band.source, lanes,
+                (group, sizes.lanes.source), sizes.source_packed, source_memory,
             )  # fmt: skip
             out, out_steps = placed_images(
-                zero, addresses.out, sizes.out, (n, images, channel), band.out, lanes, sizes.out_packed, out_memory
-            )
-            for group in range(band.first_group, band.last_group):
-                # 3. a group: some taps of each row of the filter at a time
-                line = record(sizes.table, group, TableRow)
+                zero, sizes.call.out, sizes.out, (n, images, lane), band.out, lanes, (group, sizes.lanes.out),
+                sizes.out_packed, out_memory,
+            )  # fmt: skip
+            for row in range(band.first_group, band.last_group):
+                # 3. a group of the plan: some taps of each row of the filter at a time
+                line = record(sizes.table, row, TableRow)
                 d, h, w = line.d, line.h, line.w
                 a = source + first_of((d.third, h.third, w.third), source_steps)
                 b = out + first_of((d.fixed, h.fixed, w.fixed), out_steps)
@@ -596,17 +789,26 @@ def of_filters(zero, arguments):
                     for i in range(0, axes[x], by_x):
                         for j in range(0, axes[y], by_y):
                             counts = min(by_x, axes[x] - i), min(by_y, axes[y] - j), axes[z]
-                            sums = counts, a_steps, b_steps, z == 2 and a_w == a_fixed[2]
+                            slides = z == 2 and a_w == a_fixed[2]
                             a_at = a_depth + i * a_steps[0] + j * a_steps[1]
                             b_at = b_depth + i * b_steps[0] + j * b_steps[1]
-                            add_taps(zero, a_at, tap_steps, b_at, at, result_steps, met, sums)
+                            for turn in range(0, sizes.lanes.turns, 2):
+                                if turn:
+                                    swap_positions(zero, b_at, counts, b_steps, turn & -turn)
+                                # The lanes of dy are those of this turn, or of the next one.
+                                here = turn | turn >> 1 & 1
+                                other = 0 if sizes.lanes.turns == 1 else -turn_bytes if here & 1 else turn_bytes
+                                sums = counts, a_steps, b_steps, slides, other
+                                there = at + here * turn_bytes
+                                add_taps(zero, a_at, tap_steps, b_at, there, result_steps, met, sums)
         # 4. the results to dw, by the thread that finishes the last part of a block
         if parts > 1:
-            if next_number(addresses.kept, block) < parts - 1:
+            if next_number(sizes.call.done, block) < parts - 1:
                 continue
             results -= task % parts * sizes.result_bytes
             for part in range(1, parts):
                 for k in range(0, sizes.result_bytes, size):
                     there = number_at(zero, results + k) + number_at(zero, results + part * sizes.result_bytes + k)
                     write_number(there, results + k)
-        unpack_filters(zero, addresses.filters + channel * sizes.filters.channel, sizes.filters, results, taps, lanes)
+        at = sizes.call.b + lane // group * sizes.filters.group
+        unpack_filters(zero, at, sizes.filters, results, taps, lanes, sizes.lanes)

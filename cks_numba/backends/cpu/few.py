@@ -1,29 +1,37 @@
-"""The second kernel of conv2d_weight on the CPU, for few channels on one side, which would fill a part of a tile only.
+"""The second kernel of conv2d_weight on the CPU, for few channels on one side, which would fill a part of a tile only::
 
-The module `weight` compares the two kernels, and chooses between them.
+    dw[f, row, lane] = sum of a[n, p, row] * b[n, q, lane]     over images n, and all (p, q) that meet f
+
+One of x and dy has few channels: it is a, and the other is b; p and q are their positions. Positions i of x and o of dy
+meet f where i = o*stride - before + f*dilation on each axis. The rows of a tile are taps and channels of a, its lanes
+are channels of b. The module `weight` compares the two kernels, and chooses between them.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from ...geometry import ConvShape, plan
 from .compiled import (
     NEXT_TASK,
+    NO_CALL,
     SCRATCH_HEAD,
+    Call,
+    GroupRow,
     Sizes,
     Steps,
     Strides,
-    TableRow,
-    arguments_of,
+    and_last,
     ceil_div,
     even_part,
     first_of,
-    own_arguments,
+    group_row,
+    numbers_of,
     own_scratch,
     record,
     round_up,
-    table_of,
 )
 from .registers import (
     LANE_BYTES,
@@ -45,15 +53,6 @@ PARTS_BYTES = 1536 * 2**10  # largest size of the results of all parts of a sum 
 
 
 # --- what the kernel is given --------------------------------------------------------------------
-class FewAddresses(NamedTuple):
-    """The addresses of the first elements of the arrays, and of the memory for a sum in parts."""
-
-    a: int
-    b: int
-    out: int
-    kept: int
-
-
 class FewOutSteps(NamedTuple):
     """Bytes from an element of dw to the next one along each axis, and to the next channel group."""
 
@@ -66,8 +65,9 @@ class FewOutSteps(NamedTuple):
 
 
 class FewSizes(NamedTuple):
-    """The other arguments of `few`: channels are those of a, lanes those of b."""
+    """The arguments of `few`: channels are those of A, lanes those of B."""
 
+    call: Call
     table: int
     groups: int
     blocks: int
@@ -107,7 +107,6 @@ def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, it
     if a is x, "conv2d_input" if a is dy. The arrays are given by their strides.
     """
     groups = plan(way, shape)
-    table = table_of(groups, [0] * len(groups.groups))
     wide = LANE_BYTES // itemsize
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     rows, lanes = (ic, oc) if way == "conv2d" else (oc, ic)
@@ -128,7 +127,12 @@ def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, it
 
     block = min(blocks, key=busiest)
     result_bytes = round_up(block * lane_bytes, 64)
+    tap_bytes = rows * block * itemsize  # Results are (fd, fh, fw, channel, lane).
+    taps = fh * fw * tap_bytes, fw * tap_bytes, tap_bytes
+    rows_of_table = [group_row(way, group, a[1:4], taps, b[1:4]) for group in groups.groups]
+    table = np.array([numbers_of(row) for row in rows_of_table], np.int64)
     sizes = FewSizes(
+        call=NO_CALL,
         table=table.ctypes.data,
         groups=len(groups.groups),
         blocks=shape.groups * ceil_div(lanes, block),
@@ -148,7 +152,7 @@ def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, it
     )
     packed_bytes = max(CHUNK_TERMS, min(columns, 4 * CHUNK_TERMS)) * block * itemsize + block // wide * PART_GAP
     scratch = SCRATCH_HEAD + packed_bytes + (result_bytes if parts == 1 else 0)
-    return Sizes(sizes, arguments_of(FewAddresses, sizes), scratch, table)
+    return Sizes.of(sizes, scratch, table)
 
 
 # --- the kernel ----------------------------------------------------------------------------------
@@ -190,19 +194,16 @@ def chunk_of_group(images, counts, terms):
 
 
 def few(zero, arguments):
-    """Kernel: do tasks of conv2d_weight until none is left, where one of x and dy (a) has few channels::
+    """Kernel: do tasks of conv2d_weight until none is left, where one of x and dy (a) has few channels.
 
-        dw[f, row, lane] = sum of a[n, p, row] * b[n, q, lane]     over images n, and all (p, q) that meet f
-
-    p and q are positions of a and b. Positions i of x and o of dy meet f where
-    i = o*stride - before + f*dilation on each axis.
     A task is a block of channels of the other array (b) and, if the sum is cut into parts, a part of the images.
     The kernel reads a in place, one number at a time. It reads b in place too if the channels of b are neighbours
     in memory and fill whole rows of a tile; otherwise it packs b. The results stay in memory of their own until they
     are complete.
     """
     size = bytes_of(zero)
-    addresses, sizes = own_arguments(arguments, FewAddresses, FewSizes)
+    sizes = record(arguments, 0, FewSizes)
+    call = sizes.call
     blocks, parts, result_bytes = sizes.blocks, sizes.parts, sizes.result_bytes
     fd, fh, fw = sizes.fd, sizes.fh, sizes.fw
     images, channels, lanes, block = sizes.images, sizes.channels, sizes.lanes, sizes.block_lanes
@@ -211,7 +212,6 @@ def few(zero, arguments):
     packed = after(results, result_bytes if parts == 1 else 0)
     width, lane_blocks = LANE_BYTES // size, ceil_div(lanes, block)
     row_step = block * size  # bytes of a row of results, which are (fd, fh, fw, channel, lane)
-    tap_d, tap_h, tap_w = fh * fw * channels * row_step, fw * channels * row_step, channels * row_step
     while True:
         # 1. a task: some channels of b and a part of the images; its results begin as 0
         task = next_number(arguments, NEXT_TASK)
@@ -220,34 +220,33 @@ def few(zero, arguments):
         g, lane0 = task // parts // lane_blocks, task // parts % lane_blocks * block
         first_image, last_image = task % parts * images // parts, (task % parts + 1) * images // parts
         if parts > 1:
-            results = addresses.kept + round_up(8 * blocks, 64) + task * result_bytes
+            results = call.kept + task * result_bytes
         task_lanes = min(block, lanes - lane0)
         for k in range(fd * fh * fw * channels * block):
             write_number(zero, results + k * size)
         for group in range(sizes.groups):
-            line = record(sizes.table, group, TableRow)
-            d, h, w = line.d, line.h, line.w
-            rows = d.terms * h.terms * w.terms * channels
+            line = record(sizes.table, group, GroupRow)
+            source, filters, out, met = line.source, line.filters, line.out, line.terms
+            rows = met[0] * met[1] * met[2] * channels
             if rows == 0:
                 continue
             # Steps in a and b from one position of the group to the next, and in a and the results from tap to tap.
-            a_by = a_steps.n, d.third_fixed * a_steps.d, h.third_fixed * a_steps.h, w.third_fixed * a_steps.w
-            b_by = b_steps.n, d.fixed_step * b_steps.d, h.fixed_step * b_steps.h, w.fixed_step * b_steps.w
-            a_taps = d.third_term * a_steps.d, h.third_term * a_steps.h, w.third_term * a_steps.w, a_steps.c
-            taps = d.summed_step * tap_d, h.summed_step * tap_h, w.summed_step * tap_w, row_step
-            a_group = addresses.a + first_of((d.third, h.third, w.third), a_steps) + g * channels * a_steps.c
-            b_group = addresses.b + first_of((d.fixed, h.fixed, w.fixed), b_steps) + (g * lanes + lane0) * b_steps.c
-            at = results + d.summed * tap_d + h.summed * tap_h + w.summed * tap_w
-            most = chunk_of_group(last_image - first_image, (d.count, h.count, w.count), sizes.chunk_terms)
-            n_cuts, d_cuts = ceil_div(last_image - first_image, most[0]), ceil_div(d.count, most[1])
-            h_cuts, w_cuts = ceil_div(h.count, most[2]), ceil_div(w.count, most[3])
+            a_by = a_steps.n, source.position[0], source.position[1], source.position[2]
+            b_by = b_steps.n, out.position[0], out.position[1], out.position[2]
+            a_taps, taps = and_last(source.term, a_steps.c), and_last(filters.term, row_step)
+            a_group = call.a + source.first + g * channels * a_steps.c
+            b_group = call.b + out.first + (g * lanes + lane0) * b_steps.c
+            at = results + filters.first
+            d, h, w = line.positions
+            most = chunk_of_group(last_image - first_image, line.positions, sizes.chunk_terms)
+            n_cuts, d_cuts = ceil_div(last_image - first_image, most[0]), ceil_div(d, most[1])
+            h_cuts, w_cuts = ceil_div(h, most[2]), ceil_div(w, most[3])
             for chunk in range(n_cuts * d_cuts * h_cuts * w_cuts):
                 n0, d0 = chunk // (d_cuts * h_cuts * w_cuts) * most[0], chunk // (h_cuts * w_cuts) % d_cuts * most[1]
                 h0, w0 = chunk // w_cuts % h_cuts * most[2], chunk % w_cuts * most[3]
                 n0 += first_image
                 terms = (
-                    min(most[0], last_image - n0), min(most[1], d.count - d0), min(most[2], h.count - h0),
-                    min(most[3], w.count - w0),
+                    min(most[0], last_image - n0), min(most[1], d - d0), min(most[2], h - h0), min(most[3], w - w0)
                 )  # fmt: skip
                 # 2. a chunk of b, packed unless its lanes are neighbours already
                 a_chunk = a_group + n0 * a_by[0] + d0 * a_by[1] + h0 * a_by[2] + w0 * a_by[3]
@@ -268,21 +267,21 @@ def few(zero, arguments):
                     b_lanes = b_chunk + lane // width * part
                     for first in range(0, rows, TILE_ROWS):
                         to = at + lane * size
-                        place_taps((h.terms, w.terms), first, rows, channels, a_taps, to, taps, a_rows, out_rows)
+                        place_taps(met[1:], first, rows, channels, a_taps, to, taps, a_rows, out_rows)
                         tile = sum_of_products(
                             zeros(zero), addresses_in(a_rows), a_chunk, b_lanes, counts, a_loops, b_loops
                         )
                         put(tile, zero, out_rows, int(TILE_ROWS), width, size, bool(ADD), tile_rows)
         # 4. the results to dw, by the thread that finishes the last part of a block
         if parts > 1:
-            if next_number(addresses.kept, task // parts) < parts - 1:
+            if next_number(call.done, task // parts) < parts - 1:
                 continue
             results -= task % parts * result_bytes
             for part in range(1, parts):
                 for k in range(0, result_bytes, size):
                     there = number_at(zero, results + k) + number_at(zero, results + part * result_bytes + k)
                     write_number(there, results + k)
-        at = addresses.out + g * out_steps.channel_group + lane0 * out_steps.lane
+        at = call.out + g * out_steps.channel_group + lane0 * out_steps.lane
         for tap in range(fd * fh * fw):
             place = at + tap_step(tap, fh, fw, out_steps)
             there = results + tap * channels * row_step

@@ -1,41 +1,46 @@
-"""conv2d and conv2d_input on the CPU.
+"""conv2d and conv2d_input on the CPU::
 
-The rows of a tile are positions of the result, its lanes are channels of the result, and the filters are packed first.
+    y[n, o, c] = sum of x[n, i, k] * w[c, f, k]       over all (i, f) that meet o, and channels k
+    dx[n, i, c] = sum of dy[n, o, k] * w[k, f, c]     over all (f, o) that meet i, and channels k
+
+where i = o*stride - before + f*dilation on each axis. The rows of a tile are positions of the result, its lanes are
+channels of the result, and the filters are packed first. An array whose channels are not last is copied::
+
+    copy[n, i, c] = source[n, i, c]
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
+from itertools import product
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...geometry import ConvShape, Group, Run, plan
+from ...geometry import Affine, Axis, ConvShape, Group, Run, plan
 from .compiled import (
     NEXT_TASK,
+    NO_CALL,
     SCRATCH_HEAD,
     Array,
-    AxisRow,
+    Call,
+    GroupRow,
     Sizes,
     Steps,
     Strides,
-    address_of,
-    arguments_of,
+    and_last,
     ceil_div,
-    count_of,
     even_part,
-    first_of,
     five,
+    group_row,
     number_of_threads,
     numbers_of,
-    own_arguments,
     own_scratch,
     record,
     start,
-    table_of,
     with_three_axes,
 )
 from .packed import AXES, NARROW, FilterSteps, filter_steps
@@ -47,38 +52,27 @@ from .registers import (
     VECTOR_BYTES,
     addresses_in,
     bytes_of,
-    fetch,
     helper,
     next_number,
     stream,
     wait_for_streams,
     zeros,
 )
-from .repeats import not_again, temporary
-from .tile import LINE_BYTES, copy_part, pack, put, put_sums, sum_of_products, sums_along
+from .repeats import temporary
+from .tile import LINE_BYTES, PART_GAP, WRITE, pack, pack_images, put, put_sums, sum_of_products, sums_along
 
-# The largest panel of packed filters, and all panels of a task together.
-PANEL_BYTES = {"conv2d": L2_BYTES // 2, "conv2d_input": 3 * L2_BYTES // 8}
-PANELS_BYTES = 5 * L2_BYTES // 8
+PANELS_BYTES = 5 * L2_BYTES // 8  # All panels of packed filters of a task together, unless it has one alone.
 STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.
-AHEAD = 16  # Number of terms from the one that is being packed to the one that is fetched into the cache.
 COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
 COPY_COLUMNS = 1024  # A thread copies so many columns of a row at a time.
 sum_of_products_along = sums_along(TILE_ROWS)
 
 
 # --- what the kernels are given ------------------------------------------------------------------
-class GatherAddresses(NamedTuple):
-    """The addresses of the first elements of the arrays."""
-
-    source: int
-    filters: int
-    out: int
-
-
 class GatherSizes(NamedTuple):
-    """The other arguments of `gather`: lanes are channels of the result, terms those that are summed over."""
+    """The arguments of `gather`: lanes are channels of the result, terms those that are summed over."""
 
+    call: Call
     table: int
     groups: int
     images: int
@@ -87,7 +81,6 @@ class GatherSizes(NamedTuple):
     lanes: int
     panels_together: int
     tiles_together: int
-    chunk: int
     narrow: int
     ready: int
     streams: int
@@ -96,16 +89,10 @@ class GatherSizes(NamedTuple):
     filters: FilterSteps
 
 
-class CopyAddresses(NamedTuple):
-    """The addresses of the first elements of the arrays."""
-
-    source: int
-    target: int
-
-
 class CopySizes(NamedTuple):
-    """The other arguments of `to_channels_last`."""
+    """The arguments of `to_channels_last`; its A is the source, its B the copy."""
 
+    call: Call
     images: int
     depths: int
     rows: int
@@ -124,160 +111,169 @@ class Taps(NamedTuple):
 
 
 class PackedTaps(NamedTuple):
-    """The number of a class of groups, the first tap of one of them, and the taps that are packed for all of them."""
+    """The taps that are packed for a class of groups: how many along each axis, and bytes to them in the filters.
+
+    `packed_steps` are those from tap to tap in a panel, and `panel` its bytes, or those of a lane if they are narrow.
+    """
 
     number: int
+    counts: tuple[int, int, int]
     first: int
-    d: Taps
-    h: Taps
-    w: Taps
+    steps: tuple[int, int, int]
+    packed_steps: tuple[int, int, int]
+    panel: int
 
 
 class GatherRow(NamedTuple):
-    """A row of the table: a group of the plan as in `TableRow`, and the taps that are packed for it."""
+    """A row of the table: a group, with its taps where they are packed, and what is packed for it."""
 
     first_block: int
-    h: AxisRow
-    w: AxisRow
-    d: AxisRow
+    group: GroupRow
     packed: PackedTaps
 
 
 # --- the sizes -----------------------------------------------------------------------------------
 def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) -> None:
-    """Run an operator on the whole source or, if its channels are not last, piece by piece on copies of its images."""
+    """Run an operator on the whole source or, if its channels are not last, piece by piece on copies."""
     threads = number_of_threads(operator, shape)
     if source.strides[-1] == source.itemsize:
-        sizes = sizes_of(operator, shape, shape.n, (0, out.shape[1]), source.strides, w.strides, out.strides, threads)
-        addresses = GatherAddresses(source=address_of(source), filters=address_of(w), out=address_of(out))
-        start(gather, out.dtype, threads, sizes, addresses)
+        _run(operator, shape, source, w, out, threads)
         return
-    images, length = _copied_at_once(source, out)
-    for n in range(0, shape.n, images):
-        for first in range(0, out.shape[1], length):
-            band = first, min(first + length, out.shape[1])
-            _run_copied(operator, shape, source[n : n + images], w, out[n : n + images], band, threads)
+    for part_shape, part, result in _pieces(operator, shape, source, out):
+        _run(operator, part_shape, copied_channels_last(part, threads), w, result, threads)
 
 
-def _copied_at_once(source: Array, out: Array) -> tuple[int, int]:
-    """How many images, and for how much of the first axis of the result, are copied to channels last at a time."""
-    image_bytes = source[0].size * source.itemsize
-    if image_bytes <= COPY_BYTES:
-        return COPY_BYTES // image_bytes, out.shape[1]
-    return 1, max(1, COPY_BYTES * out.shape[1] // image_bytes)
+def _run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array, threads: int) -> None:
+    sizes = sizes_of(operator, shape, len(source), source.strides, w.strides, out.strides, threads)
+    start(gather, out.dtype, threads, sizes, source=source, filters=w, out=out)
 
 
-def _run_copied(
-    operator: str, shape: ConvShape, source: Array, w: Array, out: Array, band: tuple[int, int], threads: int
-) -> None:
-    """Copy the part of some images that a band of the result needs, and compute the band."""
-    first, last = needed(operator, shape, band)
-    part = source[:, first:last]
-    buffer = temporary(part.shape, source.dtype)
-    images, *lengths, channels = part.shape
+def _pieces(operator: str, shape: ConvShape, source: Array, out: Array) -> Iterator[tuple[ConvShape, Array, Array]]:
+    """Cut a layer into layers whose source has about COPY_BYTES: some images, or a band of the first axis of one."""
+    image_bytes, whole = source[0].size * source.itemsize, out.shape[1]
+    images, length = max(1, COPY_BYTES // image_bytes), min(whole, max(1, COPY_BYTES * whole // image_bytes))
+    for n, first in product(range(0, shape.n, images), range(0, whole, length)):
+        last = min(first + length, whole)
+        axis, begin, end = band(operator, shape.axes[0], first, last)
+        some = slice(n, n + images)
+        yield shape.with_axes(axis, *shape.axes[1:]), source[some, begin:end], out[some, first:last]
+
+
+def band(operator: str, axis: Axis, first: int, last: int) -> tuple[Axis, int, int]:
+    """The axis whose results are those from `first` to before `last`, and the part of the source that it has."""
+    stride, before = axis.stride, axis.before
+    if operator == "conv2d":
+        begin = min(max(0, first * stride - before), axis.size - 1)
+        end = min(max(begin + 1, (last - 1) * stride - before + axis.span), axis.size)
+        size, outputs, before = end - begin, last - first, before + begin - first * stride
+    else:
+        at = first + before  # The output that lies there must have begun, so that the padding is not negative.
+        begin = max(0, min(ceil_div(at - axis.span + 1, stride), at // stride, axis.outputs - 1))
+        end = max(begin + 1, min(axis.outputs, (last - 1 + before) // stride + 1))
+        size, outputs, before = last - first, end - begin, at - begin * stride
+    after = (outputs - 1) * stride + axis.span - size - before
+    return replace(axis, size=size, before=before, after=after), begin, end
+
+
+def copied_channels_last(source: Array, threads: int) -> Array:
+    """Copy an array to contiguous memory, on some threads."""
+    copy = temporary(source.shape, source.dtype)
+    images, *lengths, channels = source.shape
     depths, rows, columns = [1] * (3 - len(lengths)) + lengths
-    copy = CopySizes(
+    sizes = CopySizes(
+        call=NO_CALL,
         images=images,
         depths=depths,
         rows=rows,
         columns=columns,
-        columns_together=even_part(columns, COPY_COLUMNS) if columns else 1,
+        columns_together=even_part(columns, COPY_COLUMNS),
         channels=channels,
-        source=Steps(*five(part.strides)),
+        source=Steps(*five(source.strides)),
     )
-    to_copy = CopyAddresses(source=address_of(part), target=address_of(buffer))
-    copy_sizes = Sizes(copy, arguments_of(CopyAddresses, copy))
-    start(to_channels_last, out.dtype, threads, copy_sizes, to_copy)
-    steps = tuple(source.itemsize * prod(part.shape[k:]) for k in range(1, part.ndim + 1))
-    sizes = sizes_of(operator, shape, images, band, steps, w.strides, out.strides, threads)
-    index_0 = address_of(buffer) - first * steps[1]  # The buffer begins with index `first`.
-    if first:
-        not_again()
-    addresses = GatherAddresses(source=index_0, filters=address_of(w), out=address_of(out))
-    start(gather, out.dtype, threads, sizes, addresses)
+    start(to_channels_last, copy.dtype, threads, Sizes.of(sizes), source=source, target=copy)
+    return copy
 
 
 @lru_cache(maxsize=1024)
 def sizes_of(
-    operator: str,
-    shape: ConvShape,
-    images: int,
-    band: tuple[int, int],
-    source: Strides,
-    w: Strides,
-    out: Strides,
-    threads: int,
+    operator: str, shape: ConvShape, images: int, source: Strides, w: Strides, out: Strides, threads: int
 ) -> Sizes:
-    """Return the sizes for `gather` on a band of the result; source, w and out are strides of the arrays.
-
-    The band is a part of the layer's first spatial axis: its first index, and the past-the-last one.
-    """
+    """Return the sizes for `gather` on some images; source, w and out are strides of the arrays."""
     ready = len(w) == AXES
     source, out = five(source), five(out)
-    classes = _classes(operator, shape, band)
-    groups = [group for members in classes.values() for group in members]
-    blocks = [ceil_div(images * group.positions, TILE_ROWS) for group in groups]
+    size = source[4]
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
-    taps = max(prod(axis.number for axis in axes) for axes in classes)
-    column_bytes = taps * terms * source[4]  # packed filters of one lane
-    narrow = (
-        not ready and lanes <= NARROW and terms * source[4] % VECTOR_BYTES == 0 and lanes * column_bytes <= PANELS_BYTES
-    )
-    term_bytes = max(1, taps) * LANE_BYTES  # one term of a panel
-    panels = ceil_div(lanes * source[4], LANE_BYTES)
-    chunk = terms if narrow else even_part(terms, PANEL_BYTES[operator] // term_bytes)
-    together = even_part(panels, PANELS_BYTES // (chunk * term_bytes))
-    tiles = sum(blocks)
-    blocks_wanted = ceil_div(4 * threads, ceil_div(panels, together) * shape.groups)
-    tiles_together = min(64, max(8, ceil_div(tiles, blocks_wanted)))
+    filters = filter_steps(operator, w, oc, size)
+    classes = _classes(operator, shape)
+    term_bytes = terms * max(1, *(prod(axis.number for axis in axes) for axes in classes))  # all terms of a lane
+    narrow = not ready and lanes <= NARROW and terms * size % VECTOR_BYTES == 0
+    narrow = narrow and lanes * term_bytes * size <= PANELS_BYTES
+    panels = ceil_div(lanes * size, LANE_BYTES)
+    together = even_part(panels, PANELS_BYTES // (term_bytes * LANE_BYTES))
+    rows: list[GatherRow] = []
+    tiles = 0
+    for number, (axes, groups) in enumerate(classes.items()):
+        packed = _packed_taps(number, axes, filters, terms * (size if narrow else LANE_BYTES), narrow)
+        for group in groups:
+            rows.append(GatherRow(tiles, _row(operator, group, axes, packed, (source, filters, out), ready), packed))
+            tiles += ceil_div(images * group.positions, TILE_ROWS)
+    end = rows[0]._replace(first_block=tiles)  # It ends the search for a tile.
+    table = np.array([numbers_of(row) for row in (*rows, end)], np.int64)
+    blocks = ceil_div(4 * threads, ceil_div(panels, together) * shape.groups)
     # Large results that are whole cache lines are written past the caches, which are too small for them.
-    whole_lines = out[4] == source[4] and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:4]))
-    streams = whole_lines and chunk == terms and images * out[0] >= STREAM_BYTES
-    packed = [_packed_taps(group, k, *axes) for k, axes in enumerate(classes) for group in classes[axes]]
-    last = [[0] * count_of(PackedTaps)]
-    whole = plan(operator, with_three_axes(shape))
-    rows = table_of(replace(whole, groups=tuple(groups)), blocks)
-    table = np.hstack([rows, np.array([numbers_of(taps) for taps in packed] + last, np.int64)])
+    whole_lines = out[4] == size and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:4]))
     sizes = GatherSizes(
+        call=NO_CALL,
         table=table.ctypes.data,
-        groups=len(groups),
+        groups=len(rows),
         images=images,
         channel_groups=shape.groups,
         terms=terms,
         lanes=lanes,
         panels_together=together,
-        tiles_together=tiles_together,
-        chunk=chunk,
+        tiles_together=min(64, max(8, ceil_div(tiles, blocks))),
         narrow=narrow,
         ready=ready,
-        streams=streams,
+        streams=whole_lines and images * out[0] >= STREAM_BYTES,
         source=Steps(*source),
         out=Steps(*out),
-        filters=filter_steps(operator, w, oc, source[4]),
+        filters=filters,
     )
-    packed_bytes = 0 if ready else lanes * column_bytes if narrow else together * chunk * term_bytes
-    return Sizes(sizes, arguments_of(GatherAddresses, sizes), SCRATCH_HEAD + packed_bytes, table)
+    most = max(row.packed.panel for row in rows)
+    return Sizes.of(sizes, SCRATCH_HEAD + (0 if ready else (lanes if narrow else together) * most), table)
 
 
-@lru_cache(maxsize=1024)
-def needed(operator: str, shape: ConvShape, band: tuple[int, int]) -> tuple[int, int]:
-    """Return the first and the past-the-last index of the source's first axis that a band of the result needs."""
-    first_axis = 3 - len(shape.axes)
-    runs = (group[first_axis] for groups in _classes(operator, shape, band).values() for group in groups)
-    return reach(runs, "i" if operator == "conv2d" else "o")
+def _packed_taps(number: int, axes: tuple[Taps, ...], filters: FilterSteps, tap_bytes: int, narrow: bool) -> PackedTaps:
+    """The taps of a class of groups, each of so many bytes in a panel."""
+    strides = filters.d, filters.h, filters.w
+    first = sum(taps.first * stride for taps, stride in zip(axes, strides, strict=True))
+    steps = tuple(taps.step * stride for taps, stride in zip(axes, strides, strict=True))
+    d, h, w = counts = tuple(taps.number for taps in axes)
+    packed = (h * w * tap_bytes, w * tap_bytes, tap_bytes)
+    return PackedTaps(number, counts, first, steps, packed, d * h * w * tap_bytes + (0 if narrow else PART_GAP))
 
 
-def _classes(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[tuple[Taps, ...], list[Group]]:
-    """The groups with results in the band, sorted into classes that share packed taps: the phases of conv2d_input."""
+def _row(operator: str, group: Group, axes: tuple[Taps, ...], packed: PackedTaps, arrays: Any, ready: bool) -> GroupRow:
+    """The row of a group, with its taps where they are packed."""
+    source, filters, out = arrays
+    steps = (filters.d, filters.h, filters.w) if ready else packed.packed_steps
+    if not ready and group.terms:
+        places = [
+            Affine((run.f.base - taps.first) // taps.step, 0, run.f.term // taps.step)
+            for run, taps in zip(group, axes, strict=True)
+        ]
+        group = Group(run._replace(f=place) for run, place in zip(group, places, strict=True))
+    return group_row(operator, group, source[1:4], steps, out[1:4])
+
+
+def _classes(operator: str, shape: ConvShape) -> dict[tuple[Taps, ...], list[Group]]:
+    """The groups of the plan, sorted into classes that share packed taps: the phases of conv2d_input."""
     whole = plan(operator, with_three_axes(shape))
     steps = [1 if operator == "conv2d" else axis.phase_step for axis in whole.shape.axes]
     phases: dict[tuple[int, ...], list[Group]] = {}
     for group in whole.groups:  # a group without terms may be in any class
-        part = within(group, operator, 3 - len(shape.axes), band)
-        if part.positions:
-            phase = tuple(run.f.base % step for run, step in zip(group, steps, strict=True))
-            phases.setdefault(phase, []).append(part)
+        phases.setdefault(tuple(run.f.base % step for run, step in zip(group, steps, strict=True)), []).append(group)
     classes: dict[tuple[Taps, ...], list[Group]] = {}
     for groups in phases.values():
         axes = []
@@ -286,14 +282,6 @@ def _classes(operator: str, shape: ConvShape, band: tuple[int, int]) -> dict[tup
             axes.append(Taps(first, step, ceil_div(end - first, step)))
         classes.setdefault(tuple(axes), []).extend(groups)
     return classes
-
-
-def _packed_taps(group: Group, number: int, *axes: Taps) -> PackedTaps:
-    """The taps that are packed for class `number`, and which of them a group of that class begins with."""
-    first = 0
-    for run, taps in zip(group, axes, strict=True):
-        first = first * taps.number + (run.f.base - taps.first) // taps.step
-    return PackedTaps(number, first if group.terms else 0, *axes)
 
 
 def within(group: Group, operator: str, axis: int, band: tuple[int, int]) -> Group:
@@ -318,9 +306,20 @@ def reach(runs: Iterable[Run], index: str) -> tuple[int, int]:
 
 # --- the kernels ---------------------------------------------------------------------------------
 @helper
-def jumps(counts, n, d, h, w):
+def jumps(counts, n, steps):
     """Bytes from a position (n, kd, kh, kw) to the next one: of the same row, of the same depth, image, and any."""
+    d, h, w = steps
     return w, h - counts[2] * w, d - counts[1] * h, n - counts[0] * d
+
+
+@helper
+def place_of(counts, row, source_n, source_steps, out, out_n, out_steps):
+    """The place, as in `place_rows`, of position `row` of a group in all images."""
+    d, h, w = counts
+    n, kd, kh, kw = row // (d * h * w), row // (h * w) % d, row // w % h, row % w
+    source = n * source_n + kd * source_steps[0] + kh * source_steps[1] + kw * source_steps[2]
+    out += n * out_n + kd * out_steps[0] + kh * out_steps[1] + kw * out_steps[2]
+    return kd, kh, kw, source, out
 
 
 @helper
@@ -346,75 +345,41 @@ def place_rows(counts, place, count, source_jumps, out_jumps, source_rows, out_r
 
 
 @helper
-def packed_count(packed):
-    """How many taps are packed together."""
-    return packed.d.number * packed.h.number * packed.w.number
-
-
-@helper
 def pack_columns(zero, panel, filters, steps, packed, terms, lanes):
     """Copy filters to (lane, fd, fh, fw, term), the form that `sums_along` reads."""
-    step, count = terms * bytes_of(zero), packed_count(packed)
-    for tap in range(count):
-        at = filters + tap_offset(tap, packed, steps)
-        pack(zero, panel + tap * step, count * step, at, steps.lane, steps.term, lanes, terms, terms)
+    step = terms * bytes_of(zero)
+    for tap in range(packed.counts[0] * packed.counts[1] * packed.counts[2]):
+        h, w = packed.counts[1:]
+        at = tap // (h * w) * packed.steps[0] + tap // w % h * packed.steps[1] + tap % w * packed.steps[2]
+        pack(zero, panel + tap * step, packed.panel, filters + at, steps.lane, steps.term, lanes, terms, terms)
 
 
 @helper
 def pack_panels(zero, panel, filters, steps, packed, terms, lanes):
     """Copy filters to (lane // width, fd, fh, fw, term, lane % width); lanes past the last become 0."""
-    size, count = bytes_of(zero), packed_count(packed)
-    width = LANE_BYTES // size
-    whole = lanes // width if steps.lane == size else 0
-    for tap in range(count if whole else 0):
-        to, at = panel + tap * terms * LANE_BYTES, filters + tap_offset(tap, packed, steps)
-        for k in range(terms):
-            for part in range(whole):
-                for line in range(part * LANE_BYTES, (part + 1) * LANE_BYTES, LINE_BYTES):
-                    fetch(at + line + AHEAD * steps.term)
-                copy_part(zero, to + (part * count * terms + k) * LANE_BYTES, at + part * LANE_BYTES, width)
-            at += steps.term
-    for part in range(whole, ceil_div(lanes, width)):
-        for tap in range(count):
-            pack(
-                zero, panel + (part * count + tap) * terms * LANE_BYTES, int(LANE_BYTES),
-                filters + part * width * steps.lane + tap_offset(tap, packed, steps), steps.term, steps.lane,
-                terms, min(width, lanes - part * width), width,
-            )  # fmt: skip
-
-
-@helper
-def tap_offset(tap, packed, steps):
-    """Bytes from the first number of the filters to those of a packed tap."""
-    d, h, w = packed.d, packed.h, packed.w
-    fd = d.first + tap // (h.number * w.number) * d.step
-    fh = h.first + tap // w.number % h.number * h.step
-    fw = w.first + tap % w.number * w.step
-    return fd * steps.d + fh * steps.h + fw * steps.w
+    (d, h, w), width = packed.counts, LANE_BYTES // bytes_of(zero)
+    by_depth = h * w * terms * LANE_BYTES
+    by = packed.steps[0], packed.steps[1], packed.steps[2], steps.term, steps.lane
+    pack_images(zero, panel, (by_depth, int(LANE_BYTES)), filters, by, (d, h, w, terms, lanes), width)
 
 
 def gather(zero, arguments):
-    """Kernel: do tasks of conv2d or conv2d_input until none is left::
+    """Kernel: do tasks of conv2d or conv2d_input until none is left.
 
-        y[n, o, c] = sum of x[n, i, k] * w[c, f, k]       over all (i, f) that meet o, and channels k
-        dx[n, i, c] = sum of dy[n, o, k] * w[k, f, c]     over all (f, o) that meet i, and channels k
-
-    where i = o*stride - before + f*dilation on each axis.
     A task is a block of tiles and some panels; a panel is the packed filters of as many channels as a tile has lanes.
-    The terms are cut into chunks, so that the panels of a chunk fit into the cache. If the result has so few channels
-    that most lanes would be empty (`narrow`), the lanes hold terms of one sum instead.
+    If the result has so few channels that most lanes would be empty (`narrow`), the lanes hold terms of one sum
+    instead.
     """
     size = bytes_of(zero)
-    addresses, sizes = own_arguments(arguments, GatherAddresses, GatherSizes)
-    terms, lanes, chunk, groups = sizes.terms, sizes.lanes, sizes.chunk, sizes.groups
-    together, tiles_together, narrow = sizes.panels_together, sizes.tiles_together, sizes.narrow
+    sizes = record(arguments, 0, GatherSizes)
+    call, terms, lanes, narrow = sizes.call, sizes.terms, sizes.lanes, sizes.narrow
     source_rows, out_rows, tile_rows, panel = own_scratch(arguments)
-    packed = -1  # number of the panels, the chunk and the class of taps that are packed now
-    tiles = record(sizes.table, groups, GatherRow).first_block
+    packed = -1  # number of the panels and of the class of taps that are packed now
+    tiles = record(sizes.table, sizes.groups, GatherRow).first_block
     width = LANE_BYTES // size
     unit = size if narrow else LANE_BYTES  # bytes of packed filters from one term to the next
-    chunks, blocks = ceil_div(terms, chunk), ceil_div(tiles, tiles_together)
-    lane_blocks = ceil_div(lanes, together * width)
+    together, blocks = sizes.panels_together * width, ceil_div(tiles, sizes.tiles_together)
+    lane_blocks = ceil_div(lanes, together)
     while True:
         # 1. a task: some panels, some tiles
         task = next_number(arguments, NEXT_TASK)
@@ -422,98 +387,72 @@ def gather(zero, arguments):
             wait_for_streams()
             return
         which, block = task // blocks, task % blocks
-        g, first_lane = which // lane_blocks, which % lane_blocks * together * width
-        last_lane = min(first_lane + together * width, lanes)
-        for c in range(chunks):
-            count = min(chunk, terms - c * chunk)
-            group, next_block, place = -1, 0, (0, 0, 0, 0, 0)
-            for number in range(block * tiles_together, min(tiles, (block + 1) * tiles_together)):
-                # 2. a new group: what its tiles share, and its filters
-                if number >= next_block:
-                    while number >= next_block:
-                        group += 1
-                        next_block = record(sizes.table, group + 1, GatherRow).first_block
-                    line = record(sizes.table, group, GatherRow)
-                    d, h, w = line.d, line.h, line.w
-                    counts = d.count, h.count, w.count
-                    per_image = d.count * h.count * w.count
-                    row = (number - line.first_block) * TILE_ROWS
-                    row_end = sizes.images * per_image
-                    n, kd = row // per_image, row // (h.count * w.count) % d.count
-                    kh, kw = row // w.count % h.count, row % w.count
-                    steps = sizes.source
-                    by = d.third_fixed * steps.d, h.third_fixed * steps.h, w.third_fixed * steps.w
-                    source_jumps = jumps(counts, steps.n, by[0], by[1], by[2])
-                    first_row = n * steps.n + kd * by[0] + kh * by[1] + kw * by[2]
-                    a = addresses.source + first_of((d.third, h.third, w.third), steps)
-                    a += (g * terms + c * chunk) * steps.c
-                    steps = sizes.out
-                    by = d.fixed_step * steps.d, h.fixed_step * steps.h, w.fixed_step * steps.w
-                    out_jumps = jumps(counts, steps.n, by[0], by[1], by[2])
-                    y = addresses.out + first_of((d.fixed, h.fixed, w.fixed), steps)
-                    y += (g * lanes + first_lane) * steps.c
-                    y += n * steps.n + kd * by[0] + kh * by[1] + kw * by[2]
-                    place = kd, kh, kw, first_row, y
-                    strides = sizes.filters
-                    at = addresses.filters + g * strides.channel_group + c * chunk * strides.term
-                    a_d, a_h = d.third_term * sizes.source.d, h.third_term * sizes.source.h
-                    a_w = w.third_term * sizes.source.w
-                    if sizes.ready:
-                        column = strides.panel
-                        first_b = at + first_lane // width * column
-                        first_b += d.summed * strides.d + h.summed * strides.h + w.summed * strides.w
-                        b_w, b_h = w.summed_step * strides.w, h.summed_step * strides.h
-                        b_d = d.summed_step * strides.d
-                    else:
-                        column = packed_count(line.packed) * count * unit  # bytes of one panel, or of one lane
-                        first_b = panel + line.packed.first * count * unit
-                        b_w = count * unit
-                        b_h = line.packed.w.number * b_w
-                        b_d = line.packed.h.number * b_h
-                    loops = (d.terms, h.terms, w.terms, count)
-                    if a_w == count * size and b_w == count * unit:  # Taps lie side by side: one long loop.
-                        loops = (d.terms, h.terms, min(w.terms, 1), w.terms * count)
-                    key = (which * chunks + c) * groups + line.packed.number
-                    if packed != key and not sizes.ready:
-                        packed = key
-                        at += first_lane * strides.lane
+        g, first_lane = which // lane_blocks, which % lane_blocks * together
+        last_lane = min(first_lane + together, lanes)
+        group, next_block, place = -1, 0, (0, 0, 0, 0, 0)
+        for number in range(block * sizes.tiles_together, min(tiles, (block + 1) * sizes.tiles_together)):
+            # 2. a new group: what its tiles share, and its filters
+            if number >= next_block:
+                while number >= next_block:
+                    group += 1
+                    next_block = record(sizes.table, group + 1, GatherRow).first_block
+                line = record(sizes.table, group, GatherRow)
+                source, filters, out, taps = line.group.source, line.group.filters, line.group.out, line.packed
+                counts = line.group.positions
+                row = (number - line.first_block) * TILE_ROWS
+                row_end = sizes.images * counts[0] * counts[1] * counts[2]
+                a = call.a + source.first + g * terms * sizes.source.c
+                y = call.out + out.first + (g * lanes + first_lane) * sizes.out.c
+                place = place_of(counts, row, sizes.source.n, source.position, y, sizes.out.n, out.position)
+                source_jumps = jumps(counts, sizes.source.n, source.position)
+                out_jumps = jumps(counts, sizes.out.n, out.position)
+                at = call.b + g * sizes.filters.channel_group
+                if sizes.ready:
+                    column = sizes.filters.panel
+                    first_b = at + first_lane // width * column + filters.first
+                else:
+                    column = taps.panel
+                    first_b = panel + filters.first
+                    if packed != which * sizes.groups + taps.number:
+                        packed = which * sizes.groups + taps.number
+                        at += taps.first + first_lane * sizes.filters.lane
                         if narrow:
-                            pack_columns(zero, panel, at, strides, line.packed, count, last_lane - first_lane)
+                            pack_columns(zero, panel, at, sizes.filters, taps, terms, last_lane - first_lane)
                         else:
-                            pack_panels(zero, panel, at, strides, line.packed, count, last_lane - first_lane)
-                # 3. the addresses of the rows of a tile
-                rows = min(TILE_ROWS, row_end - row)
-                row += rows
-                place = place_rows(counts, place, rows, source_jumps, out_jumps, source_rows, out_rows)
-                # 4. the tile, for each panel
-                b = first_b
-                for lane in range(first_lane, last_lane, TILE_VECTORS if narrow else width):
-                    if narrow:
-                        here = min(TILE_VECTORS, last_lane - lane)
-                        tile = sum_of_products_along(
-                            zeros(zero), addresses_in(source_rows), a, b, (column, here - 1),
-                            loops, (a_d, a_h, a_w, size), (b_d, b_h, b_w, size),
-                        )  # fmt: skip
-                        put_sums(tile, zero, out_rows, rows, here, sizes.out.c, c > 0, tile_rows, int(TILE_VECTORS))
-                        b += here * column
+                            pack_panels(zero, panel, at, sizes.filters, taps, terms, last_lane - first_lane)
+                loops = and_last(line.group.terms, terms)
+                if source.term[2] == terms * size and filters.term[2] == terms * unit:
+                    loops = (loops[0], loops[1], min(loops[2], 1), loops[2] * terms)  # Taps lie side by side.
+                a_steps, b_steps = and_last(source.term, size), and_last(filters.term, unit)
+            # 3. the addresses of the rows of a tile
+            rows = min(TILE_ROWS, row_end - row)
+            row += rows
+            place = place_rows(counts, place, rows, source_jumps, out_jumps, source_rows, out_rows)
+            # 4. the tile, for each panel
+            b = first_b
+            for lane in range(first_lane, last_lane, TILE_VECTORS if narrow else width):
+                there = addresses_in(source_rows)
+                if narrow:
+                    here = min(TILE_VECTORS, last_lane - lane)
+                    columns = column, here - 1
+                    tile = sum_of_products_along(zeros(zero), there, a, b, columns, loops, a_steps, b_steps)
+                    put_sums(tile, zero, out_rows, rows, here, sizes.out.c, tile_rows, int(TILE_VECTORS))
+                    b += here * column
+                else:
+                    here = min(width, last_lane - lane)
+                    tile = sum_of_products(zeros(zero), there, a, b, loops, a_steps, b_steps)
+                    if sizes.streams and here == width and out_rows[0] % LINE_BYTES == 0:
+                        stream(tile, addresses_in(out_rows))
                     else:
-                        here = min(width, last_lane - lane)
-                        tile = sum_of_products(
-                            zeros(zero), addresses_in(source_rows), a, b,
-                            loops, (a_d, a_h, a_w, size), (b_d, b_h, b_w, LANE_BYTES),
-                        )  # fmt: skip
-                        if sizes.streams and here == width and out_rows[0] % LINE_BYTES == 0:
-                            stream(tile, addresses_in(out_rows))
-                        else:
-                            put(tile, zero, out_rows, rows, here, sizes.out.c, c > 0, tile_rows)
-                        b += column
-                    for r in range(TILE_ROWS):
-                        out_rows[r] += here * sizes.out.c
+                        put(tile, zero, out_rows, rows, here, sizes.out.c, bool(WRITE), tile_rows)
+                    b += column
+                for r in range(TILE_ROWS):
+                    out_rows[r] += here * sizes.out.c
 
 
 def to_channels_last(zero, arguments):
     """Kernel: copy an array (n, d, h, w, c) of any steps to contiguous memory; a task is a row, or a part of one."""
-    addresses, sizes = own_arguments(arguments, CopyAddresses, CopySizes)
+    sizes = record(arguments, 0, CopySizes)
     steps, depths, rows, columns, channels = sizes.source, sizes.depths, sizes.rows, sizes.columns, sizes.channels
     together, step = sizes.columns_together, channels * bytes_of(zero)
     parts = ceil_div(columns, together)
@@ -522,7 +461,7 @@ def to_channels_last(zero, arguments):
         if task >= sizes.images * depths * rows * parts:
             return
         row, first = task // parts, task % parts * together
-        at = addresses.source + row // (depths * rows) * steps.n + first * steps.w
+        at = sizes.call.a + row // (depths * rows) * steps.n + first * steps.w
         at += row // rows % depths * steps.d + row % rows * steps.h
-        target = addresses.target + (row * columns + first) * step
+        target = sizes.call.b + (row * columns + first) * step
         pack(zero, target, step, at, steps.w, steps.c, min(together, columns - first), channels, channels)

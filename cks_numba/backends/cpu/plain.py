@@ -1,4 +1,8 @@
-"""The operators on a CPU in plain NumPy: a loop over the groups of the plan.
+"""The operators on a CPU in plain NumPy: a loop over the groups of the plan. For a group of T taps each of them is::
+
+    y (n*k, OC) = windows of x (n*k, T*IC) @ w (T*IC, OC)         k are positions of y that have the same taps
+    dx (n*k, IC) = windows of dy (n*k, T*OC) @ w (T*OC, IC)       k are positions of dx that have the same taps
+    dw (OC, IC) = dy (OC, n*T) @ x (n*T, IC)                      for each tap, T are the positions that meet it
 
 A group holds no zero and needs no bounds test, so its operands are plain strided views of the
 arrays. They are copied side by side (a chunk at a time) and multiplied: one GEMM a group.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import linecache
 import os
-import platform
 import sys
 from functools import partial
 from itertools import product
@@ -22,17 +21,27 @@ from llvmlite import ir
 from numba import config, njit, types
 from numba.core import cgutils
 from numba.core.lowering import Lower
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, register_model
 
 
 def _registers() -> tuple[int, int, int]:
-    """Bytes of a vector, and rows and vectors of a row of the largest tile that fits into this CPU's registers."""
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
+    """Bytes of a vector, and rows and vectors of a row of the largest tile that fits into the CPU's registers.
+
+    Numba compiles for this CPU, or for the one that its settings NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name. So what
+    counts are the registers in the machine code of a sum of 64 bytes.
+    """
+    triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
+    module = llvm.parse_assembly(
+        "define <16 x float> @f(<16 x float> %x) { %y = fadd <16 x float> %x, %x ret <16 x float> %y }"
+    )
+    code = machine.emit_assembly(module)
+    if "%zmm" in code:
         return 64, 8, 2
-    if features.get("avx"):
+    if "%ymm" in code:
         return 32, 6, 2
-    return 16, (8 if platform.machine().lower() in ("arm64", "aarch64") else 6), 2
+    return 16, (6 if "%xmm" in code else 8), 2
 
 
 VECTOR_BYTES, TILE_ROWS, TILE_VECTORS = _registers()
@@ -234,11 +243,11 @@ def products_along(count):
     return add_products_along
 
 
-def row_products(count, taps):
-    """Return the intrinsic tile[r, l] + the sum of A[r + t, l] * B[t, l] over some taps t, for the first `count` rows.
+def row_products(count, taps, stride=1, twice=False):
+    """Return the intrinsic tile[r, l] + the sum of A[stride*r + t, l] * B[t, l] over some taps t, for r below `count`.
 
     Both A and B are rows of lanes. Row j of A is at a + j*a_step and is loaded once, whatever the number of taps; that
-    of B is at b + t*b_step.
+    of B is at b + t*b_step. If `twice`, the next `count` rows get the same sum with B[t, l ^ 1].
     """
 
     @intrinsic
@@ -253,12 +262,17 @@ def row_products(count, taps):
                 ]
 
             result = args[0]
-            b_lanes = [lanes(args[3], args[4], t) for t in range(taps)]
-            for j in range(count + taps - 1):
+            b_lanes = [[lanes(args[3], args[4], t) for t in range(taps)]]
+            if twice:
+                b_lanes.append([[_swapped(b, lane, 1) for lane in row] for row in b_lanes[0]])
+            for j in range(stride * (count - 1) + taps):
                 a_lanes = lanes(args[1], args[2], j)
-                for t, v in product(range(max(0, j - count + 1), min(taps, j + 1)), range(TILE_VECTORS)):
-                    k = (j - t) * TILE_VECTORS + v
-                    total = b.call(_fma(b, vector), [a_lanes[v], b_lanes[t][v], b.extract_value(result, k)])
+                for t, part, v in product(range(taps), range(len(b_lanes)), range(TILE_VECTORS)):
+                    r, rest = divmod(j - t, stride)
+                    if rest or not 0 <= r < count:
+                        continue
+                    k = (part * count + r) * TILE_VECTORS + v
+                    total = b.call(_fma(b, vector), [a_lanes[v], b_lanes[part][t][v], b.extract_value(result, k)])
                     result = b.insert_value(result, total, k)
             return result
 
@@ -267,8 +281,56 @@ def row_products(count, taps):
     return add_row_products
 
 
-def put_rows(count, how):
-    """Return the intrinsic that puts the first `count` rows of a tile to memory, a step apart.
+def _swapped(b: Any, vector: Any, distance: int) -> Any:
+    """A vector in which each two lanes l and l ^ distance have changed places."""
+    lanes = [lane ^ distance if distance < vector.type.count else lane for lane in range(vector.type.count)]
+    return b.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
+
+
+def swap_lanes(count, distance):
+    """Return the intrinsic that swaps each two lanes l and l ^ distance of the first `count` rows of a tile."""
+
+    @intrinsic
+    def swap(typing, tile):
+        def codegen(context, b, signature, args):
+            result = args[0]
+            for k in range(count * TILE_VECTORS):
+                result = b.insert_value(result, _swapped(b, b.extract_value(result, k), distance), k)
+            return result
+
+        return tile(tile), codegen
+
+    return swap
+
+
+def change_lanes(*lanes_of):
+    """Return the intrinsic that changes a row of lanes in memory: lane l becomes the sum of the lanes f(l).
+
+    There are one or two functions f. It takes their results modulo the number of lanes.
+    """
+
+    @intrinsic
+    def change(typing, like, address):
+        vector, size = _vector(like), like.bitwidth // 8
+        count = vector.count
+
+        def codegen(context, b, signature, args):
+            places = [_plus_bytes(b, args[1], v * VECTOR_BYTES) for v in range(TILE_VECTORS)]
+            row = [_load(context, b, place, vector, size) for place in places]
+            for v, place in enumerate(places):
+                lanes = range(v * count, (v + 1) * count)
+                masks = [[f(lane) % (TILE_VECTORS * count) for lane in lanes] for f in lanes_of]
+                parts = [b.shuffle_vector(*row, ir.Constant(ir.VectorType(I32, count), mask)) for mask in masks]
+                _store(context, b, b.fadd(*parts) if len(parts) > 1 else parts[0], place, size)
+            return context.get_dummy_value()
+
+        return types.void(like, types.int64), codegen
+
+    return change
+
+
+def put_rows(count, how, first_row=0):
+    """Return the intrinsic that puts `count` rows of a tile to memory, a step apart.
 
     `how` is "write", "add" (to the numbers there), or "stream" (past the caches; each row must begin at a multiple of
     VECTOR_BYTES).
@@ -280,7 +342,7 @@ def put_rows(count, how):
             size = tile.dtype.bitwidth // 8
             for r, v in product(range(count), range(TILE_VECTORS)):
                 at = _plus_bytes(b, b.add(args[1], b.mul(args[2], I64(r))), v * VECTOR_BYTES)
-                value = b.extract_value(args[0], r * TILE_VECTORS + v)
+                value = b.extract_value(args[0], (first_row + r) * TILE_VECTORS + v)
                 if how == "add":
                     value = b.fadd(value, _load(context, b, at, _vector(tile.dtype), size))
                 _store(context, b, value, at, size, streams=how == "stream")
@@ -467,6 +529,41 @@ def copy_transposed(typing, like, target, target_step, source, source_step):
     return types.void(like, *[types.int64] * 4), codegen
 
 
+def copy_diagonals(into, along_rows):
+    """Return the intrinsic target[t, l] = source[l ^ code(t), l] for a square of vectors, or back without `into`.
+
+    code(t) is number t of the Gray code. With `along_rows`, it is source[l, l ^ code(t)]. The steps are those of rows.
+    """
+
+    @intrinsic
+    def copy(typing, like, target, target_step, source, source_step):
+        vector, align = _vector(like), like.bitwidth // 8
+        count = vector.count
+
+        def codegen(context, b, signature, args):
+            def row(first, step, r):
+                return b.add(first, b.mul(step, I64(r)))
+
+            code = [t ^ t >> 1 for t in range(count)]
+            places = range(count) if into else [code.index(r) for r in range(count)]
+            rows = [_load(context, b, row(args[3], args[4], places[r]), vector, align) for r in range(count)]
+            for half in (1 << k for k in range(count.bit_length() - 1)):
+                for r in (r for r in range(count) if not r & half):
+                    x, y = rows[r], rows[r + half]
+                    for k, pair in ((r, (x, y)), (r + half, (y, x))):  # where a lane has this bit, rows change places
+                        lanes = [lane + (count if lane & half else 0) for lane in range(count)]
+                        rows[k] = b.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, count), lanes))
+            for r in range(count):
+                from_row = code[r] if into else r
+                value = _swapped(b, rows[from_row], from_row) if along_rows else rows[from_row]
+                _store(context, b, value, row(args[1], args[2], r), align)
+            return context.get_dummy_value()
+
+        return types.void(like, *[types.int64] * 4), codegen
+
+    return copy
+
+
 @intrinsic
 def fetch(typing, address):
     """Begin to fetch a cache line that is needed later. Any address is allowed, even an invalid one."""
@@ -517,12 +614,12 @@ def integers_at(typing, address):
 
 
 @intrinsic
-def call_kernel(typing, address, zero, arguments):
-    """Call the kernel at an address."""
+def call_kernel(typing, address, arguments):
+    """Call the kernel at an address. The zero of a double in a register is that of a float too."""
 
     def codegen(context, b, signature, args):
-        kind = ir.FunctionType(ir.VoidType(), [_scalar(zero), I64])
-        b.call(b.inttoptr(args[0], kind.as_pointer()), args[1:])
+        kind = ir.FunctionType(ir.VoidType(), [ir.DoubleType(), I64])
+        b.call(b.inttoptr(args[0], kind.as_pointer()), [ir.Constant(ir.DoubleType(), 0.0), args[1]])
         return context.get_dummy_value()
 
-    return types.void(types.int64, zero, types.int64), codegen
+    return types.void(types.int64, types.int64), codegen

@@ -21,6 +21,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 MOST = 1024  # Most calls that are known.
+NO_ARRAY = 3  # place of a 0 among the addresses of a call
+_write = Struct("=9q").pack_into  # the arguments that all kernels have
 MOST_BYTES = 2**16  # A call keeps the memory for its next one if that is at most so large.
 
 
@@ -33,7 +35,7 @@ class Repeat:
     Parameters
     ----------
     steps : sequence of (Step, tuple of int)
-        The kernels, each with the places of its addresses: 0 to 2 for the arrays of the call, 3 for no array, and then
+        The kernels, each with the places of its three addresses: 0 to 2 for the arrays of the call, NO_ARRAY, and then
         the temporary arrays.
     temporary : sequence of int
         Bytes of the temporary arrays.
@@ -43,6 +45,8 @@ class Repeat:
         self.steps, self.temporary = steps, temporary
         self.threads: int = max(step.threads for step, _ in steps)
         self.bytes: int = sum(temporary) + sum(step.bytes for step, _ in steps) + 64 * (len(temporary) + len(steps))
+        # The counts of parts that are done are zeros in new memory alone.
+        self.may_keep: bool = self.bytes <= MOST_BYTES and not any(step.sizes.kept for step, _ in steps)
         self.blocks: list[Any] = []
 
     def run(self, *addresses: int) -> None:
@@ -53,10 +57,10 @@ class Repeat:
             block = self._block()
         memory, inner, starts = block
         known = (*addresses, 0, *inner)
-        for write, at, head, places, start in starts:
-            write(memory, at, *head, *places(known))
+        for at, places, last, start in starts:
+            _write(memory, at, 0, 0, *places(known), *last)
             start()
-        if self.bytes <= MOST_BYTES:
+        if self.may_keep:
             self.blocks.append(block)
 
     def _block(self) -> Any:
@@ -70,9 +74,8 @@ class Repeat:
             at += -(-size // 64) * 64
         starts = []
         for step, places in self.steps:
-            head = step.place(memory[(at - base) // 8 :], at)
-            write = Struct(f"={len(head) + len(places)}q").pack_into
-            starts.append((write, at - base, head, itemgetter(*places), step.starter(at)))
+            last = step.place(memory[(at - base) // 8 :], at)
+            starts.append((at - base, itemgetter(*places), last, step.starter(at)))
             at += -(-step.bytes // 64) * 64
         return memory, inner, starts
 
@@ -81,8 +84,8 @@ class Noted:
     """What is noted of a call on arrays at these addresses."""
 
     def __init__(self, addresses: Sequence[int]) -> None:
-        self.places = {address: place for place, address in enumerate((*addresses, 0))}
-        self.is_whole = len(self.places) == 4
+        self.places = {address: place for place, address in enumerate(addresses)}
+        self.is_whole = len(self.places) == len(addresses)
         self.steps: list[tuple[Any, tuple[int, ...]]] = []
         self.temporary: list[Array] = []  # They stay alive, so that no other array can get their addresses.
 
@@ -90,7 +93,7 @@ class Noted:
         """Note a kernel that was run."""
         places = [self.places.get(address, -1) for address in addresses]
         self.is_whole = self.is_whole and -1 not in places
-        self.steps.append((step, tuple(places)))
+        self.steps.append((step, (*places, *[NO_ARRAY] * (3 - len(places)))))
 
     def repeat(self) -> Repeat:
         """Return the call without its addresses."""
@@ -135,7 +138,7 @@ def temporary(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return a new array that a kernel of this call fills, and a later one reads."""
     array = np.empty(shape, dtype)
     if now.call is not None:
-        now.call.places[array.ctypes.data] = 4 + len(now.call.temporary)
+        now.call.places[array.ctypes.data] = NO_ARRAY + 1 + len(now.call.temporary)
         now.call.temporary.append(array)
     return array
 

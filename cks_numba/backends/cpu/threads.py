@@ -46,11 +46,12 @@ from .registers import I32, I64, call_kernel, helper, integers_at
 Array = np.ndarray[Any, Any]
 # A worker's place holds one of these, or the address of a job.
 FREE, SLEEPING, BUSY = range(3)
-# Places of the numbers of a worker, which fill two cache lines of their own.
+# Places of the numbers of a worker, which fill two cache lines of their own. The last five are functions of C:
+# PyThread_acquire_lock_timed, PyThread_release_lock, sched_getcpu, sched_getaffinity and sched_setaffinity.
 STATE, LOCK, SPINS, THREAD, NOT_ON, WAIT, WAKE, CORE, GET_CORES, SET_CORES = range(10)
 WORKER = 16
 # Places of the numbers of a job. Linux has a bit for each core; they are at the end.
-OWN_ADDRESS, KERNEL, ARGUMENTS, DOUBLE, ENDED, WANTED, WORKERS, FIRST, CORES = range(9)
+OWN_ADDRESS, KERNEL, ARGUMENTS, ENDED, WANTED, WORKERS, FIRST, CORES = range(8)
 CORES_BYTES = 128
 JOB = CORES + CORES_BYTES // 8
 SPIN = 4000  # times that a worker looks for an offer before it falls asleep, some 0.1 ms
@@ -68,18 +69,6 @@ def look(typing, array, index):
         return b.load_atomic(b.gep(data, [args[1]]), "acquire", 8)
 
     return types.int64(array, types.int64), codegen
-
-
-@intrinsic
-def put(typing, array, index, value):
-    """Write array[index] for other threads, after all that was written before."""
-
-    def codegen(context, b, signature, args):
-        data = context.make_array(signature.args[0])(context, b, args[0]).data
-        b.store_atomic(args[2], b.gep(data, [args[1]]), "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -124,71 +113,29 @@ def relax(typing):
 
 
 @intrinsic
-def wait(typing, function, lock, microseconds):
-    """Sleep until the lock is free, but no longer than that: PyThread_acquire_lock_timed, which needs no GIL."""
+def call_c(typing, function, x, y, z):
+    """Call the C function at an address, which needs no GIL and takes at most three integers; returns its int.
+
+    Arguments are in registers: a narrow one finds its part there, and what is one too many is not looked at.
+    """
 
     def codegen(context, b, signature, args):
-        kind = ir.FunctionType(I32, [I64, I64, I32])
-        b.call(b.inttoptr(args[0], kind.as_pointer()), [args[1], args[2], I32(0)])
-        return context.get_dummy_value()
+        kind = ir.FunctionType(I32, [I64] * 3)
+        return b.sext(b.call(b.inttoptr(args[0], kind.as_pointer()), args[1:]), I64)
 
-    return types.void(types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic
-def wake(typing, function, lock):
-    """Free the lock: PyThread_release_lock, which needs no GIL."""
-
-    def codegen(context, b, signature, args):
-        kind = ir.FunctionType(ir.VoidType(), [I64])
-        b.call(b.inttoptr(args[0], kind.as_pointer()), [args[1]])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), codegen
-
-
-@intrinsic
-def current_core(typing, function):
-    """The number of the core that this thread is on: sched_getcpu."""
-
-    def codegen(context, b, signature, args):
-        core = b.call(b.inttoptr(args[0], ir.FunctionType(I32, []).as_pointer()), [])
-        return b.sext(core, I64)
-
-    return types.int64(types.int64), codegen
-
-
-@intrinsic
-def cores_of(typing, function, thread, address):
-    """Read or set the cores of a thread, 0 for this one: sched_getaffinity or sched_setaffinity; 0 if it could."""
-
-    def codegen(context, b, signature, args):
-        kind = ir.FunctionType(I32, [I32, I64, I64])
-        thread = b.trunc(args[1], I32)
-        return b.sext(b.call(b.inttoptr(args[0], kind.as_pointer()), [thread, I64(CORES_BYTES), args[2]]), I64)
-
-    return types.int64(types.int64, types.int64, types.int64), codegen
+    return types.int64(*[types.int64] * 4), codegen
 
 
 @helper
 def move_away(worker, job):
     """Let a worker that sleeps run on the cores of this thread, but for the one that this thread is on."""
-    core = current_core(worker[CORE])
+    core = call_c(worker[CORE], 0, 0, 0)
     cores = job[OWN_ADDRESS] + 8 * CORES
-    if core < 0 or core == worker[NOT_ON] or cores_of(worker[GET_CORES], 0, cores) != 0:
+    if core < 0 or core == worker[NOT_ON] or call_c(worker[GET_CORES], 0, CORES_BYTES, cores) != 0:
         return
     job[CORES + core // 64] &= ~(1 << core % 64)
-    if cores_of(worker[SET_CORES], worker[THREAD], cores) == 0:  # it cannot if none is left
+    if call_c(worker[SET_CORES], worker[THREAD], CORES_BYTES, cores) == 0:  # it cannot if none is left
         worker[NOT_ON] = core
-
-
-@helper
-def do_tasks(job):
-    """Call the kernel of a job."""
-    if job[DOUBLE]:
-        call_kernel(job[KERNEL], types.float64(0), job[ARGUMENTS])
-    else:
-        call_kernel(job[KERNEL], types.float32(0), job[ARGUMENTS])
 
 
 def work(address):
@@ -200,15 +147,15 @@ def work(address):
         if offer > BUSY:
             if swap(worker, STATE, offer, BUSY):
                 job = carray(integers_at(offer), JOB)
-                do_tasks(job)
-                put(worker, STATE, FREE)
+                call_kernel(job[KERNEL], job[ARGUMENTS])
+                swap(worker, STATE, BUSY, FREE)
                 count(job, ENDED)  # The job may be gone after this.
                 looks = 0
         elif looks < worker[SPINS]:
             looks += 1
             relax()
         elif swap(worker, STATE, FREE, SLEEPING):
-            wait(worker[WAIT], worker[LOCK], FOREVER)
+            call_c(worker[WAIT], worker[LOCK], FOREVER, 0)
             looks = 0
 
 
@@ -227,9 +174,9 @@ def share(address):
             elif swap(worker, STATE, SLEEPING, offer):
                 if worker[CORE]:
                     move_away(worker, job)
-                wake(worker[WAKE], worker[LOCK])
+                call_c(worker[WAKE], worker[LOCK], 0, 0)
                 offers += 1
-    do_tasks(job)
+    call_kernel(job[KERNEL], job[ARGUMENTS])
     for k in range(1, 1 + job[WORKERS]):
         if swap(workers[k], STATE, offer, FREE):
             offers -= 1
@@ -239,7 +186,7 @@ def share(address):
         if looks < head[SPINS]:
             relax()
         else:
-            wait(head[WAIT], head[LOCK], NAP)
+            call_c(head[WAIT], head[LOCK], NAP, 0)
 
 
 # --- for Python ----------------------------------------------------------------------------------
@@ -266,11 +213,11 @@ class Pool:
                 break
             self.workers += 1
 
-    def share(self, kernel: int, arguments: int, double: bool, threads: int) -> None:
+    def share(self, kernel: int, arguments: int, threads: int) -> None:
         """Call a kernel on this thread and on others, on no more threads than that in all."""
         job = np.empty(JOB, np.int64)
         address = job.ctypes.data
-        job[:CORES] = address, kernel, arguments, double, 0, threads - 1, self.workers, self.rows.ctypes.data
+        job[:CORES] = address, kernel, arguments, 0, threads - 1, self.workers, self.rows.ctypes.data
         self._share(address)
 
 

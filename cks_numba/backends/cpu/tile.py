@@ -34,6 +34,7 @@ from .registers import (
     copy_rows,
     copy_transposed,
     copy_vector,
+    fetch,
     fill_vector,
     helper,
     number_at,
@@ -47,6 +48,7 @@ LINE_BYTES = 64  # a cache line
 SET_BYTES = 2048  # Lines a multiple of this apart share one of two sets of the first-level cache.
 # Bytes between the parts of packed images. Without a gap all parts would begin in the same sets of the cache.
 PART_GAP = LINE_BYTES
+AHEAD = 16  # Number of pixels from the one that is being packed to the one that is fetched into the cache.
 WRITE, ADD = False, True  # values of the parameter `add` of `put`
 
 
@@ -190,6 +192,8 @@ def pack_images(zero, target, target_steps, source, steps, counts, together):
             there = target + n * by_image + row * columns * by_pixel
             for w in range(columns):  # in the order of memory, which the CPU prefetches best
                 for part in range(whole):
+                    for line in range(0, together * size, LINE_BYTES):
+                        fetch(at + (w + AHEAD) * steps[3] + part * together * size + line)
                     copy_part(
                         zero,
                         there + part * part_step + w * by_pixel,
@@ -241,13 +245,10 @@ def put(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
 
 
 @helper
-def put_sums(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows, columns):
-    """Add up the lanes of a tile of `sums_along`, with `columns` sums in a row, and write or add them to memory."""
+def put_sums(tile, zero, out_rows, rows, lanes, lane_step, tile_rows, columns):
+    """Add up the lanes of a tile of `sums_along`, with `columns` sums in a row, and write them to memory."""
     store_sums(tile, tile_rows[0])
     for r in range(rows):
         for v in range(lanes):
             value = number_at(zero, tile_rows[0] + (r * columns + v) * bytes_of(zero))
-            at = out_rows[r] + v * lane_step
-            if add:
-                value += number_at(zero, at)
-            write_number(value, at)
+            write_number(value, out_rows[r] + v * lane_step)

@@ -24,30 +24,31 @@ from typing import NamedTuple
 import numpy as np
 from numba import carray
 
-from ...geometry import ConvShape, Group, Run, plan
+from ...geometry import ConvShape, plan
 from .compiled import (
     NEXT_TASK,
+    NO_CALL,
     SCRATCH_HEAD,
     Array,
+    Call,
+    GroupRow,
     Sizes,
     Steps,
     Strides,
-    address_of,
-    arguments_of,
     ceil_div,
     first_of,
     five,
+    group_row,
     is_little,
     number_of_threads,
     numbers_of,
-    own_arguments,
     own_scratch,
     record,
     round_up,
     start,
     with_three_axes,
 )
-from .gather import COPY_BYTES, GatherAddresses
+from .gather import COPY_BYTES, copied_channels_last
 from .packed import AXES, FilterSteps, filter_steps
 from .registers import (
     L2_BYTES,
@@ -81,23 +82,14 @@ CHUNK_BYTES = {"along": 2048, "across": 512}  # So many terms at a time stay in 
 
 
 # --- what the kernels are given ------------------------------------------------------------------
-class TapRow(NamedTuple):
-    """A row of the table: a group of taps that the same positions have, as runs of conv2d_weight's plan.
-
-    i are indices of the source, o those of the result; `fixed` goes from tap to tap, `term` from position to position.
-    """
-
-    d: Run
-    h: Run
-    w: Run
-
-
 class UnpackedSizes(NamedTuple):
-    """The other arguments, named as in `GatherSizes`.
+    """The arguments, named as in `GatherSizes`; d, h, w are sizes of the result.
 
-    d, h, w are sizes of the result.
+    A row of the table is a group of taps that the same positions have: these are its terms, and its taps are what
+    `GroupRow` calls positions.
     """
 
+    call: Call
     table: int
     groups: int
     images: int
@@ -155,12 +147,12 @@ def best_way(operator: str, shape: ConvShape, itemsize: int, may_be_along: bool,
 
 def run(way: str, operator: str, shape: ConvShape, source: Array, w: Array, out: Array) -> None:
     """Run an operator; a source whose channels are not last is copied."""
+    threads = number_of_threads(operator, shape)
     if source.strides[-1] != source.itemsize:
-        source = np.ascontiguousarray(source)
+        source = copied_channels_last(source, threads)
     sizes = sizes_of(way, operator, shape, source.strides, w.strides, out.strides, out.itemsize)
-    addresses = GatherAddresses(source=address_of(source), filters=address_of(w), out=address_of(out))
     kernel = along if way == "along" else across
-    start(kernel, out.dtype, number_of_threads(operator, shape), sizes, addresses)
+    start(kernel, out.dtype, threads, sizes, source=source, filters=w, out=out)
 
 
 @lru_cache(maxsize=1024)
@@ -169,10 +161,6 @@ def sizes_of(
 ) -> Sizes:
     """Return the sizes for a kernel; source, w and out are strides of the arrays."""
     shape = with_three_axes(shape)
-    groups = plan("conv2d_weight", shape).groups  # A group lists the positions of its taps.
-    if operator == "conv2d_input":
-        groups = tuple(Group(tuple(run._replace(i=run.o, o=run.i) for run in group)) for group in groups)
-    table = np.array([numbers_of(TapRow(*group)) for group in groups], np.int64)
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     if operator == "conv2d":
         lanes, terms, lengths = oc, ic, [axis.outputs for axis in shape.axes]
@@ -180,7 +168,12 @@ def sizes_of(
         lanes, terms, lengths = ic, oc, [axis.size for axis in shape.axes]
     tile_positions, tile_lanes = (PAIR, CHANNELS) if way == "along" else (TILE_ROWS, LANE_BYTES // itemsize)
     depths, rows, columns = lengths
+    filters, step = filter_steps(operator, w, oc, itemsize), TILE_ROWS // tile_positions * LANE_BYTES
+    groups = plan("conv2d_weight", shape).groups
+    steps = five(source)[1:4], (filters.d, filters.h, filters.w), (rows * columns * step, columns * step, step)
+    table = np.array([numbers_of(group_row(operator, group, *steps)) for group in groups], np.int64)
     sizes = UnpackedSizes(
+        call=NO_CALL,
         table=table.ctypes.data,
         groups=len(groups),
         images=shape.n,
@@ -195,12 +188,12 @@ def sizes_of(
         w=columns,
         source=Steps(*five(source)),
         out=Steps(*five(out)),
-        filters=filter_steps(operator, w, oc, itemsize),
+        filters=filters,
     )
     positions = shape.n * prod(lengths)
     scratch = SCRATCH_HEAD + round_up(16 * positions, LINE_BYTES)
-    scratch += (positions + 1) * TILE_ROWS // tile_positions * LANE_BYTES + sizes.chunk * LANE_BYTES
-    return Sizes(sizes, arguments_of(GatherAddresses, sizes), scratch, table)
+    scratch += (positions + 1) * step + sizes.chunk * LANE_BYTES
+    return Sizes.of(sizes, scratch, table)
 
 
 # --- the kernels ---------------------------------------------------------------------------------
@@ -208,25 +201,24 @@ sum_of_products_along = sums_along(PAIR)
 
 
 @helper
-def met_first(indices, tap, steps):
+def met_first(tap, access):
     """Bytes from the first element of an array to the one that a tap (depth, row, column) of a group meets first."""
-    d, h, w = indices
-    at = d.base + tap[0] * d.fixed, h.base + tap[1] * h.fixed, w.base + tap[2] * w.fixed
-    return first_of(at, steps)
+    d, h, w = access.position
+    return access.first + tap[0] * d + tap[1] * h + tap[2] * w
 
 
 @helper
-def positions_of(axes, images, source, kept, found):
+def positions_of(group, images, source_n, kept_n, found):
     """Write where the positions of a group are, in the source and among the kept tiles; returns how many they are."""
-    (d, h, w), count = axes, 0
+    (d, h, w), source, kept, count = group.terms, group.source.term, group.out.term, 0
     for n in range(images):
-        for k in range(d.terms):
-            for j in range(h.terms):
-                at = n * source.n + k * d.i.term * source.d + j * h.i.term * source.h
-                there = n * kept.n + k * d.o.term * kept.d + j * h.o.term * kept.h
-                for _ in range(w.terms):
+        for k in range(d):
+            for j in range(h):
+                at = n * source_n + k * source[0] + j * source[1]
+                there = n * kept_n + k * kept[0] + j * kept[1]
+                for _ in range(w):
                     found[2 * count], found[2 * count + 1] = at, there
-                    at, there, count = at + w.i.term * source.w, there + w.o.term * kept.w, count + 1
+                    at, there, count = at + source[2], there + kept[2], count + 1
     return count
 
 
@@ -247,7 +239,7 @@ def sum_along(zero, rows, a, filters, lanes, count):
 @helper
 def put_along(tile, zero, rows, count, lanes, step, tile_rows):
     """Add up the lanes, and write the sums."""
-    put_sums(tile, zero, rows, count, lanes, step, WRITE, tile_rows, int(CHANNELS))
+    put_sums(tile, zero, rows, count, lanes, step, tile_rows, int(CHANNELS))
 
 
 @helper
@@ -301,12 +293,12 @@ def _tasks_with(together, filters_of, products, put_tile):
     @helper
     def do_tasks(zero, arguments):
         size = bytes_of(zero)
-        addresses, sizes = own_arguments(arguments, GatherAddresses, UnpackedSizes)
+        sizes = record(arguments, 0, UnpackedSizes)
+        call = sizes.call
         source_rows, rows, tile_rows, free = own_scratch(arguments)
         terms, lanes, filters, source, width = sizes.terms, sizes.lanes, sizes.filters, sizes.source, sizes.tile_lanes
         positions = sizes.images * sizes.d * sizes.h * sizes.w
         step = per * LANE_BYTES  # bytes of the kept sums of a position
-        steps = Steps(sizes.d * sizes.h * sizes.w * step, sizes.h * sizes.w * step, sizes.w * step, step, size)
         found = carray(integers_at(free), 2 * positions)
         kept = after(free, round_up(16 * positions, LINE_BYTES))
         nowhere = kept + positions * step  # Place for the results that a tile has too many.
@@ -326,16 +318,15 @@ def _tasks_with(together, filters_of, products, put_tile):
                     fill_vector(zero, kept + k * LANE_BYTES + v)
             # 1. the products of each tap, for the positions that have it
             for group in range(sizes.groups):
-                line = record(sizes.table, group, TapRow)
-                d, h, w = line.d, line.h, line.w
-                count = positions_of((d, h, w), sizes.images, source, steps, found)
-                for tap in range(d.positions * h.positions * w.positions):
-                    at = tap // w.positions // h.positions, tap // w.positions % h.positions, tap % w.positions
-                    a = addresses.source + g * terms * size + met_first((d.i, h.i, w.i), at, source)
-                    b = addresses.filters + g * filters.channel_group
+                line = record(sizes.table, group, GroupRow)
+                d, h, w = line.positions
+                count = positions_of(line, sizes.images, source.n, positions // sizes.images * step, found)
+                for tap in range(d * h * w):
+                    at = tap // w // h, tap // w % h, tap % w
+                    a = call.a + g * terms * size + met_first(at, line.source)
+                    b = call.b + g * filters.channel_group + met_first(at, line.filters)
                     b += lane // width * filters.panel if sizes.ready else lane * filters.lane
-                    b += met_first((d.f, h.f, w.f), at, filters)
-                    to = kept + met_first((d.o, h.o, w.o), at, steps)
+                    to = kept + met_first(at, line.out)
                     for k in range(0, terms, sizes.chunk):
                         some = min(sizes.chunk, terms - k)
                         tiles = 1 if sizes.ready else ceil_div(count, together)
@@ -359,7 +350,7 @@ def _tasks_with(together, filters_of, products, put_tile):
                     q = min(p + r, positions - 1)
                     row = q // sizes.w
                     n, at_d, at_h = row // sizes.h // sizes.d, row // sizes.h % sizes.d, row % sizes.h
-                    rows[r] = addresses.out + n * sizes.out.n + first_of((at_d, at_h, q % sizes.w), sizes.out)
+                    rows[r] = call.out + n * sizes.out.n + first_of((at_d, at_h, q % sizes.w), sizes.out)
                     rows[r] += (g * lanes + lane) * sizes.out.c
                 put_tile(tile, zero, rows, min(together, positions - p), here, sizes.out.c, tile_rows)
 

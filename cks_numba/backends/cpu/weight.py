@@ -1,4 +1,8 @@
-"""conv2d_weight on the CPU, by one of two kernels: the one that fills its tiles better.
+"""conv2d_weight on the CPU::
+
+    dw[c, f, k] = sum of dy[n, o, c] * x[n, i, k]     over images n, and all (i, o) that meet f
+
+where i = o*stride - before + f*dilation on each axis, by one of two kernels: the one that fills its tiles better.
 
 ==========  ==========================  ===================  ============  ==========================
 kernel      rows of a tile              lanes                sum over      a group of
@@ -25,29 +29,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...geometry import ConvShape, plan
+from ...geometry import ConvShape, Run, plan
 from . import few
 from .compiled import (
     NEXT_TASK,
+    NO_CALL,
     SCRATCH_HEAD,
     Array,
+    Call,
     Sizes,
     Steps,
     Strides,
-    TableRow,
-    address_of,
-    arguments_of,
     ceil_div,
     even_part,
     first_of,
     five,
     number_of_threads,
-    own_arguments,
+    numbers_of,
     own_scratch,
     record,
     round_up,
     start,
-    table_of,
     with_three_axes,
 )
 from .few import columns_at_once, parts_of, tap_step
@@ -77,15 +79,6 @@ STARTING = 32  # estimated cost of placing a tile and adding it to its results, 
 
 
 # --- what the kernel is given --------------------------------------------------------------------
-class WeightAddresses(NamedTuple):
-    """The addresses of the first elements of the arrays, and of the memory for a sum in parts."""
-
-    x: int
-    dy: int
-    out: int
-    kept: int
-
-
 class AxisSizes(NamedTuple):
     """What the kernel needs to know of an axis of the convolution.
 
@@ -123,9 +116,18 @@ class AxisPart(NamedTuple):
     o1: int
 
 
-class WeightSizes(NamedTuple):
-    """The other arguments of `weight`: rows are channels of dy, lanes channels of x."""
+class TapRow(NamedTuple):
+    """A row of the table: a group of taps, as indices. A chunk is a part of it, which has no even place in memory."""
 
+    d: Run
+    h: Run
+    w: Run
+
+
+class WeightSizes(NamedTuple):
+    """The arguments of `weight`: rows are channels of dy (A), lanes channels of x (B)."""
+
+    call: Call
     table: int
     groups: int
     blocks: int
@@ -152,35 +154,11 @@ def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
     """Run conv2d_weight on arrays of any strides, channels last."""
     threads = number_of_threads("conv2d_weight", shape)
     way, sizes = sizes_of(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
-    kept = (
-        memory_for_parts(sizes.named.blocks, sizes.named.parts, sizes.named.result_bytes)
-        if sizes.named.parts > 1
-        else None
-    )
-    x_at, dy_at, out_at = address_of(x), address_of(dy), address_of(dw)
-    kept_at = 0 if kept is None else address_of(kept)
     if way == "conv2d_weight":
-        addresses = WeightAddresses(x=x_at, dy=dy_at, out=out_at, kept=kept_at)
-        start(weight, dw.dtype, threads, sizes, addresses)
+        start(weight, dw.dtype, threads, sizes, dy=dy, x=x, out=dw)
     else:
-        a, b = (x_at, dy_at) if way == "conv2d" else (dy_at, x_at)
-        few_addresses = few.FewAddresses(a=a, b=b, out=out_at, kept=kept_at)
-        start(few.few, dw.dtype, threads, sizes, few_addresses)
-
-
-def memory_for_parts(blocks: int, parts: int, result_bytes: int) -> Array:
-    """Memory for a sum that is cut into parts, empty for one part.
-
-    It begins at a multiple of 64 bytes, with the number of parts of each block that are done, and goes on with the
-    results of each part of each block.
-    """
-    if parts == 1:
-        return np.empty(0, np.int64)
-    counts, results = round_up(8 * blocks, 64) // 8, blocks * parts * result_bytes // 8
-    memory = np.empty(counts + results + 8, np.int64)
-    memory = memory[-memory.ctypes.data % 64 // 8 :][: counts + results]
-    memory[:counts] = 0
-    return memory
+        a, b = (x, dy) if way == "conv2d" else (dy, x)
+        start(few.few, dw.dtype, threads, sizes, a=a, b=b, out=dw)
 
 
 @lru_cache(maxsize=1024)
@@ -225,7 +203,7 @@ def best_way(shape: ConvShape, itemsize: int) -> str:
 def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, itemsize: int, threads: int) -> Sizes:
     """Return the sizes for `weight`."""
     groups = plan("conv2d_weight", shape)
-    table = table_of(groups, [0] * len(groups.groups))
+    table = np.array([numbers_of(TapRow(*group)) for group in groups.groups], np.int64)
     taps = sum(group.positions for group in groups.groups if group.terms)
     high, wide = TILE_ROWS, LANE_BYTES // itemsize
     rows, lanes = shape.oc // shape.groups, shape.ic // shape.groups
@@ -247,6 +225,7 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
         for axis, count, chunk in zip(shape.axes, phases, outputs, strict=True)
     ]
     chunks = ceil_div(shape.n, images) * prod(ceil_div(axis.outputs, axis.chunk) for axis in axes)
+    at_once = chunks == 1  # Sums are then complete in registers, and need no memory of their own.
     all_taps = prod(axis.taps for axis in axes)
     dw_bytes = all_taps * round_up(rows, high) * round_up(lanes, wide) * shape.groups * itemsize
     parts = parts_of(dw_bytes, chunks // 2)
@@ -270,16 +249,21 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
         block
         for block in sorted(product(even(rows, high), even(lanes, wide)))
         if block == (high, wide)
-        or (taps * prod(block) * itemsize <= RESULT_BYTES and CHUNK_TERMS * packed(block) * itemsize <= PACKED_BYTES)
+        or (
+            (at_once or taps * prod(block) * itemsize <= RESULT_BYTES)
+            and min(images * prod(outputs), CHUNK_TERMS) * packed(block) * itemsize <= PACKED_BYTES
+        )
     ]
-    block_rows, block_lanes = min(blocks, key=busiest)
+    # Results that go to dw at once are cut into rows, if x fits: cores slow each other down if they write to one row.
+    block_rows, block_lanes = min(blocks, key=lambda block: (at_once and block[1] < lanes, busiest(block)))
     inputs = [min(axis.size, (axis.chunk - 1) * axis.stride + axis.span) for axis in axes]  # indices of x in a chunk
     x_image = prod(ceil_div(size, axis.stride) for size, axis in zip(inputs, axes, strict=True)) * LANE_BYTES
     x_phase = block_lanes // wide * (images * x_image + PART_GAP)
     x_bytes = prod(phases) * x_phase
     dy_bytes = block_rows * images * prod(outputs) * itemsize + block_rows // high * PART_GAP
-    result_bytes = round_up(all_taps * block_rows * block_lanes * itemsize, 64)
+    result_bytes = 0 if at_once else round_up(all_taps * block_rows * block_lanes * itemsize, 64)
     sizes = WeightSizes(
+        call=NO_CALL,
         table=table.ctypes.data,
         groups=len(groups.groups),
         blocks=blocks_of((block_rows, block_lanes)),
@@ -301,7 +285,7 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
         out=OutSteps(oc=dw[0], d=dw[1], h=dw[2], w=dw[3], ic=dw[4], channel_group=rows * dw[0]),
     )
     own_bytes = x_bytes + dy_bytes + (result_bytes if parts == 1 else 0)
-    return Sizes(sizes, arguments_of(WeightAddresses, sizes), SCRATCH_HEAD + own_bytes, table)
+    return Sizes.of(sizes, SCRATCH_HEAD + own_bytes, table)
 
 
 def _chunk(shape: ConvShape) -> tuple[int, int, int, int]:
@@ -334,29 +318,30 @@ def place_channels(first, rows, out, out_step, out_rows, tile_rows):
 @helper
 def terms_in(row, part):
     """How many terms of a group are in earlier chunks, and how many in this one, along one axis."""
-    earlier = max(0, part.o0 - row.summed)
-    return earlier, max(0, min(row.terms, part.o1 - row.summed) - earlier)
+    earlier = max(0, part.o0 - row.o.base)
+    return earlier, max(0, min(row.terms, part.o1 - row.o.base) - earlier)
 
 
 @helper
 def tap_in(row, k, earlier, part, axis):
     """The k-th tap of a group on an axis, the first index of packed x that it meets, and the length of x there."""
-    tap = row.fixed + k * row.fixed_step
-    at = (row.third + k * row.third_fixed + earlier * row.third_term - part.i0) // axis.stride
+    tap = row.f.base + k * row.f.fixed
+    at = (row.i.base + k * row.i.fixed + earlier * row.i.term - part.i0) // axis.stride
     return tap, at, ceil_div(part.i1 - first_met(tap, axis, part.i0), axis.stride)
 
 
 @helper
-def add_group(zero, group, n, chunk, axes, packed, results, add, own):
-    """Add the terms of one chunk of n images to the results of a group of taps."""
+def add_group(zero, group, n, chunk, axes, packed, results, out, out_steps, add, last, own):
+    """Add the terms of one chunk of n images to the results of a group of taps; `last` writes the sums to dw."""
     size = bytes_of(zero)
     width = LANE_BYTES // size
     d, h, w = group
     chunk_d, chunk_h, chunk_w = chunk
     axis_d, axis_h, axis_w = axes
-    rows_of_tile = own[1]
+    kept_rows, out_rows, tile_rows, _ = own
     x, phase_bytes, dy = packed
     kept, rows, lanes = results
+    high, wide = round_up(rows, TILE_ROWS), round_up(lanes, width)
     earlier_d, terms_d = terms_in(d, chunk_d)
     earlier_h, terms_h = terms_in(h, chunk_h)
     earlier_w, terms_w = terms_in(w, chunk_w)
@@ -364,13 +349,13 @@ def add_group(zero, group, n, chunk, axes, packed, results, add, own):
     dy_h = (chunk_w.o1 - chunk_w.o0) * dy_w
     dy_d = (chunk_h.o1 - chunk_h.o0) * dy_h
     dy_part = (chunk_d.o1 - chunk_d.o0) * dy_d + PART_GAP
-    dy += (d.summed + earlier_d - chunk_d.o0) * dy_d + (h.summed + earlier_h - chunk_h.o0) * dy_h
-    dy += (w.summed + earlier_w - chunk_w.o0) * dy_w
-    for k in range(d.count * h.count * w.count):
+    dy += (d.o.base + earlier_d - chunk_d.o0) * dy_d + (h.o.base + earlier_h - chunk_h.o0) * dy_h
+    dy += (w.o.base + earlier_w - chunk_w.o0) * dy_w
+    for k in range(d.positions * h.positions * w.positions):
         # 1. the addresses of this tap in the results, and in x, where each phase is packed as an image of its own
-        tap_d, depth, x_depths = tap_in(d, k // (h.count * w.count), earlier_d, chunk_d, axis_d)
-        tap_h, row, x_rows = tap_in(h, k // w.count % h.count, earlier_h, chunk_h, axis_h)
-        tap_w, column, x_columns = tap_in(w, k % w.count, earlier_w, chunk_w, axis_w)
+        tap_d, depth, x_depths = tap_in(d, k // (h.positions * w.positions), earlier_d, chunk_d, axis_d)
+        tap_h, row, x_rows = tap_in(h, k // w.positions % h.positions, earlier_h, chunk_h, axis_h)
+        tap_w, column, x_columns = tap_in(w, k % w.positions, earlier_w, chunk_w, axis_w)
         x_h = x_columns * x_w
         x_d = x_rows * x_h
         x_part = x_depths * x_d + PART_GAP
@@ -379,22 +364,28 @@ def add_group(zero, group, n, chunk, axes, packed, results, add, own):
         counts, dy_loops, x_loops = loops(  # images and columns are always one loop
             (1, terms_d, terms_h, terms_w * n), (0, dy_d, dy_h, TILE_ROWS * size), (0, x_d, x_h, LANE_BYTES)
         )
-        at_tap = kept + ((tap_d * axis_h.taps + tap_h) * axis_w.taps + tap_w) * lanes * rows * size
+        tap = (tap_d * axis_h.taps + tap_h) * axis_w.taps + tap_w
+        at_tap = kept + tap * wide * high * size
+        out_tap = out + tap_step(tap, axis_h.taps, axis_w.taps, out_steps)
         # 2. its tiles
-        for lane in range(0, lanes, width):
-            for first in range(0, rows, TILE_ROWS):
+        for first in range(0, rows, TILE_ROWS):
+            for lane in range(0, lanes, width):
+                count = place_channels(first, rows, out_tap + lane * out_steps.ic, out_steps.oc, out_rows, tile_rows)
                 for r in range(TILE_ROWS):
-                    rows_of_tile[r] = at_tap + (lane * rows + first * width + r * width) * size
+                    kept_rows[r] = at_tap + (lane * high + first * width + r * width) * size
                     for line in range(0, LANE_BYTES, LINE_BYTES):
-                        fetch(rows_of_tile[r] + line)
+                        fetch((out_rows[r] if last and not add else kept_rows[r]) + line)
                 tile = sum_of_products(
                     zeros(zero), size, dy + first // TILE_ROWS * dy_part, x_tap + lane // width * x_part,
                     counts, dy_loops, x_loops,
                 )  # fmt: skip
-                there = addresses_in(rows_of_tile)
+                there = addresses_in(kept_rows)
                 if add:
                     tile = add_memory(tile, there)
-                store(tile, there)
+                if last:
+                    put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps.ic, bool(WRITE), tile_rows)
+                else:
+                    store(tile, there)
 
 
 @helper
@@ -449,31 +440,28 @@ def chunk_of(c, images, chunk_images, axes):
 
 
 @helper
-def block_of(block, addresses, sizes):
+def block_of(block, sizes):
     """The addresses in x, dy and dw at which a block begins, and how many rows and lanes it has."""
     rows, lanes, block_rows, block_lanes = sizes.rows, sizes.lanes, sizes.block_rows, sizes.block_lanes
     row_blocks, lane_blocks = ceil_div(rows, block_rows), ceil_div(lanes, block_lanes)
     g, row, lane = block // (row_blocks * lane_blocks), block // lane_blocks % row_blocks, block % lane_blocks
     row, lane = row * block_rows, lane * block_lanes
-    x = addresses.x + (g * lanes + lane) * sizes.x.c
-    dy = addresses.dy + (g * rows + row) * sizes.dy.c
-    out = addresses.out + g * sizes.out.channel_group + row * sizes.out.oc + lane * sizes.out.ic
+    x = sizes.call.b + (g * lanes + lane) * sizes.x.c
+    dy = sizes.call.a + (g * rows + row) * sizes.dy.c
+    out = sizes.call.out + g * sizes.out.channel_group + row * sizes.out.oc + lane * sizes.out.ic
     return x, dy, out, min(block_rows, rows - row), min(block_lanes, lanes - lane)
 
 
 def weight(zero, arguments):
-    """Kernel: do tasks of conv2d_weight until none is left::
+    """Kernel: do tasks of conv2d_weight until none is left.
 
-        dw[c, f, k] = sum of dy[n, o, c] * x[n, i, k]     over images n, and all (i, o) that meet f
-
-    where i = o*stride - before + f*dilation on each axis.
     A task is a block of rows and lanes and, if the sum is cut into parts, a part of the chunks. x is packed phase by
     phase: the positions that a tap meets, which are a stride apart, are put side by side. The images of a chunk
     come innermost, so that images and columns are one long loop even if padding leaves columns out. The results stay
     in memory of their own, tap by tap and tile by tile, until they are complete.
     """
     size = bytes_of(zero)
-    addresses, sizes = own_arguments(arguments, WeightAddresses, WeightSizes)
+    sizes = record(arguments, 0, WeightSizes)
     blocks, parts, result_bytes = sizes.blocks, sizes.parts, sizes.result_bytes
     axes = axis_d, axis_h, axis_w = sizes.axis_d, sizes.axis_h, sizes.axis_w
     x_steps, dy_steps, out_steps = sizes.x, sizes.dy, sizes.out
@@ -488,11 +476,11 @@ def weight(zero, arguments):
         task = next_number(arguments, NEXT_TASK)
         if task >= blocks * parts:
             return
-        x, dy, out, rows, lanes = block_of(task // parts, addresses, sizes)
+        x, dy, out, rows, lanes = block_of(task // parts, sizes)
         first_chunk, last_chunk = task % parts * chunks // parts, (task % parts + 1) * chunks // parts
         if parts > 1:
-            kept = addresses.kept + round_up(8 * blocks, 64) + task * result_bytes
-        results = kept, round_up(rows, TILE_ROWS), round_up(lanes, width)
+            kept = sizes.call.kept + task * result_bytes
+        results = kept, rows, lanes
         for c in range(first_chunk, last_chunk):
             # 2. a chunk of both, packed
             n0, n, chunk = chunk_of(c, sizes.images, sizes.chunk_images, axes)
@@ -518,19 +506,19 @@ def weight(zero, arguments):
             pack_images(zero, dy_packed, (step, n * step), at, dy_steps, counts, int(TILE_ROWS))
             # 3. the terms of the chunk, group by group
             for group in range(sizes.groups):
-                line = record(sizes.table, group, TableRow)
+                line = record(sizes.table, group, TapRow)
                 met = terms_in(line.d, chunk_d)[1] * terms_in(line.h, chunk_h)[1] * terms_in(line.w, chunk_w)[1]
-                if met == 0 and c > first_chunk:
+                last = parts == 1 and c == last_chunk - 1
+                if met == 0 and c > first_chunk and not last:
                     continue
                 add_group(
                     zero, (line.d, line.h, line.w), n, chunk, axes, (x_packed, sizes.phase_bytes, dy_packed),
-                    results, c > first_chunk, own,
+                    results, out, out_steps, c > first_chunk, last, own,
                 )  # fmt: skip
-        # 4. the results to dw, by the thread that finishes the last part of a block
-        if parts > 1 and next_number(addresses.kept, task // parts) < parts - 1:
+        # 4. a sum in parts: the results to dw, by the thread that finishes the last part of a block
+        if parts == 1 or next_number(sizes.call.done, task // parts) < parts - 1:
             continue
-        if parts > 1:
-            kept -= task % parts * result_bytes
+        kept -= task % parts * result_bytes
         for tap in range(axis_d.taps * axis_h.taps * axis_w.taps):
             at = out + tap_step(tap, axis_h.taps, axis_w.taps, out_steps)
             finish(zero, tap, kept, result_bytes, parts, at, out_steps, rows, lanes, own)

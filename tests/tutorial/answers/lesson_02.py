@@ -440,6 +440,11 @@ def groups_without_dilation(shape):
     return len(set(_windows(shape.h, dilation=1))) * len(set(_windows(shape.w, dilation=1)))
 
 
+@wrong("02.3", ("it should be 6, and yours is 9", "Rows and columns need a set each"))
+def groups_of_one_set_for_both_axes(shape):
+    return len({*windows(shape.h), *windows(shape.w)}) ** 2
+
+
 @wrong("02.3", "2*padding + 1 windows")
 def groups_by_the_padding(shape):
     return (2 * shape.h.before + 1) * (2 * shape.w.before + 1)

@@ -224,6 +224,14 @@ def returns_in_the_loop(arrived):
         return np.float32(value)
 
 
+@wrong("04.3", ("different sums", "in the order of the numbers of the parts"))
+def sorts_by_the_first_digit(arrived):
+    acc = np.float32(0)
+    for _, value in sorted(arrived, key=lambda pair: str(pair[0])[0]):
+        acc += np.float32(value)
+    return acc
+
+
 # --- 04.4: the kernel ---
 @right("04.4")
 @cuda.jit

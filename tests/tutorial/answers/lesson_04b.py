@@ -1026,3 +1026,21 @@ def writes_in_each_round(a, b, c):
             acc += a_tile[y, k] * b_tile[k, x]
         c[row, column] = acc
         cuda.syncthreads()
+
+
+@wrong("04b.4", ("a of 4 x 4, b of 4 x 8", "x and y have changed places", "column, row = cuda.grid(2)"))
+@cuda.jit
+def x_counts_rows(a, b, c):
+    a_tile = cuda.shared.array((TILE, TILE), np.float32)
+    b_tile = cuda.shared.array((TILE, TILE), np.float32)
+    row, column = cuda.grid(2)
+    x, y = cuda.threadIdx.x, cuda.threadIdx.y
+    acc = c.dtype.type(0)
+    for first in range(0, a.shape[1], TILE):
+        a_tile[x, y] = a[row, first + y]
+        b_tile[x, y] = b[first + x, column]
+        cuda.syncthreads()
+        for k in range(TILE):
+            acc += a_tile[x, k] * b_tile[k, y]
+        cuda.syncthreads()
+    c[row, column] = acc

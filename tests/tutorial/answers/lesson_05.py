@@ -594,3 +594,53 @@ def tries_and_catches(x, w, y, stride, padding):
                 except IndexError:
                     pass
         y[oh, ow] = acc
+
+
+@wrong("05.4", ("computes in float64", "shared array of float64", "np.float32"))
+@cuda.jit
+def filter_kept_in_float64(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float64)
+    for k in range(cuda.threadIdx.x, w.size, cuda.blockDim.x):
+        taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    cuda.syncthreads()
+    index = cuda.grid(1)
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        h0, h1 = taps_of_output(oh, x.shape[0], w.shape[0], stride, padding, 1)
+        w0, w1 = taps_of_output(ow, x.shape[1], w.shape[1], stride, padding, 1)
+        acc = y.dtype.type(0)
+        for fh in range(h0, h1):
+            for fw in range(w0, w1):
+                acc += x[oh * stride - padding + fh, ow * stride - padding + fw] * taps[fh * w.shape[1] + fw]
+        y[oh, ow] = acc
+
+
+@wrong("05.4", ("compiles for CUDA. But the emulator", "in another way. flat = w.reshape(w.size)"))
+@cuda.jit
+def more_than_the_emulator_knows(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    flat = w.reshape(w.size)
+    for k in range(cuda.threadIdx.x, flat.size, cuda.blockDim.x):
+        taps[k] = flat[k]
+    cuda.syncthreads()
+    if cuda.grid(1) < y.size:
+        convolve(x, taps, w, y, cuda.grid(1), stride, padding)
+
+
+@wrong("05.4", ("reads x[5, 0], but x has shape (5, 3)", "x[4, 3] is the same place in memory"))
+@cuda.jit
+def columns_by_the_rows_of_x(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    for k in range(cuda.threadIdx.x, w.size, cuda.blockDim.x):
+        taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    cuda.syncthreads()
+    index = cuda.grid(1)
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        h0, h1 = taps_of_output(oh, x.shape[0], w.shape[0], stride, padding, 1)
+        w0, w1 = taps_of_output(ow, x.shape[0], w.shape[1], stride, padding, 1)
+        acc = y.dtype.type(0)
+        for fh in range(h0, h1):
+            for fw in range(w0, w1):
+                acc += x[oh * stride - padding + fh, ow * stride - padding + fw] * taps[fh * w.shape[1] + fw]
+        y[oh, ow] = acc

@@ -19,7 +19,7 @@ right(
     lambda rows, columns, terms: np.prod([rows, columns, terms]) * 2 / 64,
 )
 wrong("06b.1", ("For m=16, n=8, k=8 it should be 32, and yours is 1024", "does 32 of them"), lambda m, n, k: m * n * k)
-wrong("06b.1", "each multiply-add as two", lambda m, n, k: 2 * m * n * k / 32)
+wrong("06b.1", "That is twice as many", lambda m, n, k: 2 * m * n * k / 32, lambda m, n, k: m * n * k // 16)
 wrong("06b.1", "the number of results", lambda m, n, k: m * n)
 wrong("06b.1", "one for each result and lane", lambda m, n, k: m * n / 32)
 wrong("06b.1", "multiplied, not added", lambda m, n, k: (m + n + k) / 32)

@@ -265,6 +265,15 @@ def every_block_the_same(w, v, dw, rate, momentum):
     w[index] -= rate * v[index]
 
 
+@wrong("07.4", ("race: one thread reads v[0], another writes it", "let each thread make results of its own"))
+@cuda.jit
+def each_thread_all_of_its_block(w, v, dw, rate, momentum):
+    start = cuda.blockIdx.x * cuda.blockDim.x
+    for i in range(start, min(start + cuda.blockDim.x, w.size)):
+        v[i] = momentum * v[i] + dw[i]
+        w[i] = w[i] - rate * v[i]
+
+
 @wrong("07.4", ("float64", "v[index] = 1.0 * momentum * v[index] + dw[index]"))
 @cuda.jit
 def a_one_of_python(w, v, dw, rate, momentum):
