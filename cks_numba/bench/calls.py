@@ -164,11 +164,11 @@ def call_bars(threads: int) -> Iterator[Bar]:
     for operator, microseconds in overhead().items():
         yield Bar(f"{operator}: microseconds of a tiny call beyond its matrix product", microseconds, 30, at_most=True)
     for way, (ours, torchs) in torch_calls().items():
-        yield Bar(f"CKSConv2d on a tiny map over nn.Conv2d: {way}", ours / torchs, 2, at_most=True)
+        yield Bar(f"CKSConv2d on a tiny map over nn.Conv2d: {way}", ours / torchs, 1.5, at_most=True)
     for operator, (imported, cold, warm) in first_calls().items():
         yield Bar(f"{operator}: seconds to import cks_numba, after numba", imported, 0.4, at_most=True)
-        yield Bar(f"{operator}: seconds of the first call, nothing compiled", cold, 8, at_most=True)
-        yield Bar(f"{operator}: seconds of the first call, compiled before", warm, 0.5, at_most=True)
+        yield Bar(f"{operator}: seconds of the first call, nothing compiled", cold, 4, at_most=True)
+        yield Bar(f"{operator}: seconds of the first call, compiled before", warm, 0.4, at_most=True)
 
 
 if __name__ == "__main__":

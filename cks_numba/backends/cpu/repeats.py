@@ -66,7 +66,7 @@ class Repeat:
     def _block(self) -> Any:
         """Return a block of memory, the addresses of the temporary arrays in it, and how each kernel starts."""
         memory = np.empty(self.bytes // 8 + 8, np.int64)
-        first = at = -(-memory.ctypes.data // 64) * 64
+        at = -(-memory.ctypes.data // 64) * 64
         base = memory.ctypes.data
         inner = []
         for size in self.temporary:
