@@ -140,11 +140,10 @@ def torch_calls(blocks: int = 10, repeats: int = 100) -> dict[str, tuple[float, 
     found = {}
     for format_ in (torch.contiguous_format, torch.channels_last):
         x = torch.randn(TINY.n, TINY.ic, TINY.ih, TINY.iw).to(memory_format=format_).requires_grad_()
-        layers = [
-            kind(TINY.ic, TINY.oc, 3, padding=1).to(memory_format=format_) for kind in (CKSConv2d, torch.nn.Conv2d)
-        ]
+        layers: list[Any] = [kind(TINY.ic, TINY.oc, 3, padding=1) for kind in (CKSConv2d, torch.nn.Conv2d)]
+        layers = [layer.to(memory_format=format_) for layer in layers]
         dy = torch.ones_like(x)
-        ways = {
+        ways: dict[str, list[Callable[[], Any]]] = {
             "forward": [partial(layer, x) for layer in layers],
             "forward and backward": [lambda layer=layer: layer(x).backward(dy) for layer in layers],  # noqa: B023
         }

@@ -259,7 +259,8 @@ def _run(by: int) -> Callable[..., Tensor]:
         key = repeated.key_of(by, given, how) if all(map(repeated.is_plain, tensors)) else None
         known = repeated.known(key)
         if known is not None:
-            return known.run(*tensors, bias)
+            first, second = tensors
+            return known.run(first, second, bias)
         function, operands, options = _call(by, arguments)
         out, last = empty(*arguments), _is_last(tensors)
         operands = [_seen(operand, last) for operand in operands]
