@@ -1,9 +1,9 @@
 """The operators on dask arrays that are cut along the batch: each worker computes for the images that it has.
 
-`conv2d` and `conv2d_input` give one chunk for each chunk of images, so nothing is moved but the filter. `conv2d_weight`
-is a map and a sum: each chunk gives a filter gradient of its own, and a tree adds them up, in the same order on any
-number of workers. Everything is lazy; a chunk whose worker dies is computed again by another. The operators of one and
-three axes are the same code. `cost` counts memory and traffic.
+`conv2d`, `conv2d_input` and `conv_transpose2d` give one chunk for each chunk of images, so nothing is moved but the
+filter. `conv2d_weight` is a map and a sum: each chunk gives a filter gradient of its own, and a tree adds them up, in
+the same order on any number of workers. Everything is lazy; a chunk whose worker dies is computed again by another. The
+operators of one and three axes are the same code. `cost` counts memory and traffic.
 
 Needs dask: ``pip install 'cks-numba[dask]'``.
 """
@@ -37,6 +37,9 @@ __all__ = [
     "conv3d",
     "conv3d_input",
     "conv3d_weight",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cost",
 ]
 
@@ -75,7 +78,39 @@ def conv2d(x: Any, w: Any, bias: Any = None, **options: Any) -> da.Array:
     >>> float(y.sum().compute())
     24000.0
     """
-    return _convolution(2, x, w, bias, options)
+    return _convolution("conv2d", 2, x, w, bias, options)
+
+
+def conv_transpose2d(x: Any, w: Any, bias: Any = None, **options: Any) -> da.Array:
+    """`cks_numba.conv_transpose2d` for a dask array x.
+
+    Parameters
+    ----------
+    x : dask array (N, H, W, IN)
+        Chunked along N alone.
+    w, bias : NumPy array, or dask array of one chunk
+    **options
+        As in `cks_numba.conv_transpose2d`, but for `out` and `stream`.
+
+    Returns
+    -------
+    dask array (N, OH, OW, OUT)
+        With the chunks of x.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a wrong argument, before anything is computed.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> x = da.ones((10, 4, 4, 3), chunks=(4, -1, -1, -1))
+    >>> y = conv_transpose2d(x, np.ones((3, 2, 2, 5)), stride=2)
+    >>> y.chunks[0], y.shape
+    ((4, 4, 2), (10, 8, 8, 5))
+    """
+    return _convolution("conv_transpose2d", 2, x, w, bias, options)
 
 
 def conv2d_input(input_size: Any, w: Any, dy: Any, **options: Any) -> da.Array:
@@ -155,7 +190,20 @@ def conv1d(x: Any, w: Any, bias: Any = None, **options: Any) -> da.Array:
     >>> conv1d(x, np.ones((8, 5, 3)), stride=2, padding=2).shape
     (10, 50, 8)
     """
-    return _convolution(1, x, w, bias, options)
+    return _convolution("conv1d", 1, x, w, bias, options)
+
+
+def conv_transpose1d(x: Any, w: Any, bias: Any = None, **options: Any) -> da.Array:
+    """`cks_numba.conv_transpose1d` for a dask array x (N, W, IN); as `conv_transpose2d`.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> x = da.ones((10, 50, 8), chunks=(4, -1, -1))
+    >>> conv_transpose1d(x, np.ones((8, 4, 3)), stride=2, padding=1).shape
+    (10, 100, 3)
+    """
+    return _convolution("conv_transpose1d", 1, x, w, bias, options)
 
 
 def conv1d_input(input_size: Any, w: Any, dy: Any, **options: Any) -> da.Array:
@@ -194,7 +242,20 @@ def conv3d(x: Any, w: Any, bias: Any = None, **options: Any) -> da.Array:
     >>> conv3d(x, np.ones((8, 3, 3, 3, 3)), padding=1).chunks[0]
     (4, 4, 2)
     """
-    return _convolution(3, x, w, bias, options)
+    return _convolution("conv3d", 3, x, w, bias, options)
+
+
+def conv_transpose3d(x: Any, w: Any, bias: Any = None, **options: Any) -> da.Array:
+    """`cks_numba.conv_transpose3d` for a dask array x (N, D, H, W, IN); as `conv_transpose2d`.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> x = da.ones((10, 4, 4, 4, 8), chunks=(4, -1, -1, -1, -1))
+    >>> conv_transpose3d(x, np.ones((8, 4, 4, 4, 3)), stride=2, padding=1).shape
+    (10, 8, 8, 8, 3)
+    """
+    return _convolution("conv_transpose3d", 3, x, w, bias, options)
 
 
 def conv3d_input(input_size: Any, w: Any, dy: Any, **options: Any) -> da.Array:
@@ -224,8 +285,8 @@ def conv3d_weight(x: Any, weight_size: Any, dy: Any, **options: Any) -> da.Array
 
 
 # --- what the operators share, whatever the number of axes ----------------------------------------
-def _convolution(axes: int, x: Any, w: Any, bias: Any, options: dict[str, Any]) -> da.Array:
-    operator = partial(getattr(operators, f"conv{axes}d"), **options)
+def _convolution(name: str, axes: int, x: Any, w: Any, bias: Any, options: dict[str, Any]) -> da.Array:
+    operator = partial(getattr(operators, name), **options)
     x, w = _by_images("x", x, axes), _whole("w", w)
     rest = () if bias is None else (_whole("bias", bias),)
     meta = operator(_like(x, 0), *map(_like, (w, *rest)))  # no image: checks all, computes nothing

@@ -299,19 +299,26 @@ class Plan:
         lines = [f"{self.operator} {s}", f"{len(self.groups)} groups, {self.useful:,} useful multiply-adds"]
         names = AXIS_NAMES[-len(s.axes) :]
         axes = " x ".join(names)
-        lines.append(f"  {axes}   sum over ({axes})   first (i, f, o) of {'; of '.join(names)}")
-        for group in self.groups:
-            firsts = "; ".join(f"({run.i.base}, {run.f.base}, {run.o.base})" for run in group)
-            if not group.terms:
-                firsts = "no product: written as 0"
-            positions = times([run.positions for run in group], 4, 8)
-            lines.append(f"  {positions} {times([run.terms for run in group], 10, 14)} {firsts}")
+        positions = [axes, *in_columns([run.positions for run in group] for group in self.groups)]
+        terms = [f"sum over ({axes})", *in_columns([run.terms for run in group] for group in self.groups)]
+        firsts = [f"first (i, f, o) of {'; of '.join(names)}", *map(_first, self.groups)]
+        first, second = (max(map(len, column)) for column in (positions, terms))
+        rows = zip(positions, terms, firsts, strict=True)
+        lines += [f"  {position:<{first}}   {term:<{second}}   {start}" for position, term, start in rows]
         return "\n".join(lines)
 
 
-def times(numbers: Sequence[int], first: int, last: int) -> str:
-    """Write numbers as "3 x 4", the first and the last one in columns of these widths."""
-    return " x ".join([f"{numbers[0]:>{first}}", *map(str, numbers[1:])][:-1] + [f"{numbers[-1]:<{last}}"])
+def _first(group: Group) -> str:
+    if not group.terms:
+        return "no product: written as 0"
+    return "; ".join(f"({run.i.base}, {run.f.base}, {run.o.base})" for run in group)
+
+
+def in_columns(rows: Iterable[Sequence[int]]) -> list[str]:
+    """Write rows of numbers as " 3 x 14": each column is as wide as its longest number."""
+    texts = [[*map(str, row)] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    return [" x ".join(map(str.rjust, row, widths)) for row in texts]
 
 
 @dataclass(frozen=True, init=False)

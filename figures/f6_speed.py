@@ -1,7 +1,7 @@
-"""PyTorch's time over ours, by the size of the map, a panel for each machine whose timings are committed.
+"""PyTorch's time over ours, by the size of the map, a panel for each file of timings that is committed.
 
-The data are figures/data/cpu_*.csv and gpu_*.csv, which ``cks-numba bench`` writes. A point is a layer, with PyTorch
-in its faster layout; a line joins the geometric means of the sizes with at least MANY layers.
+The data are figures/data/cpu_*.csv, axes_*.csv and gpu_*.csv, which ``cks-numba bench`` writes. A point is a layer,
+with PyTorch in its faster layout; a line joins the geometric means of the sizes with at least MANY layers.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from cks_numba.bench import results
+from cks_numba.buffers import is_last
 from cks_numba.plots import gallery
 
 DATA = Path(__file__).parent / "data"
 STEP = 0.27  # distance between two operators at one size; sizes are 1 apart
 MANY = 3  # layers whose mean is drawn
+POWERS = {1: "", 2: "²", 3: "³"}  # what a size is raised to, by the number of axes
 TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 12, 16)
 
 
@@ -28,7 +30,7 @@ def ratios(rows: list[results.Row]) -> dict[str, dict[int, list[float]]]:
     times: dict[tuple, dict[str, float]] = defaultdict(dict)
     for row in rows:
         key = row.contender
-        if key == results.OURS and row.layout != "NHWC":
+        if key == results.OURS and not is_last(row.layout):
             continue
         times[row.case][key] = min(row.median_ms, times[row.case].get(key, row.median_ms))
     found: dict[str, dict[int, list[float]]] = {operator: defaultdict(list) for operator in gallery.OPERATORS}
@@ -56,18 +58,20 @@ def draw_panel(ax: Axes, rows: list[results.Row]) -> None:
     note = dict(xycoords=ax.get_yaxis_transform(), textcoords="offset points", va="top")
     ax.annotate("below this line PyTorch is faster", (0.01, 1), (0, -6), **note)
     ax.set_yscale("log")
+    ax.set_ylim(bottom=min(0.85, ax.get_ylim()[0]))  # room for the note under the line
     ax.yaxis.set(major_locator=FixedLocator(TICKS), minor_locator=NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     cases = {size: sum(len(by_size[size]) for by_size in found.values()) for size in sizes}
-    ax.set_xticks(range(len(sizes)), [f"{size}²\n{cases[size]}" for size in sizes])
+    ax.set_xticks(range(len(sizes)), [f"{size}{POWERS[rows[0].axes]}\n{cases[size]}" for size in sizes])
     ax.set_xlim(-0.5, len(sizes) - 0.5)
     ax.grid(axis="y")
-    ax.set_title(f"{rows[0].device},\n{rows[0].threads} threads, {rows[0].dtype}: {sum(cases.values())} cases")
+    axes = {1: "one axis", 2: "two axes", 3: "three axes"}[rows[0].axes]
+    ax.set_title(f"{rows[0].device},\n{rows[0].threads} threads, {rows[0].dtype}, {axes}: {sum(cases.values())} cases")
 
 
 def draw() -> Figure:
-    """Return the figure: a panel for each machine."""
-    files = [*sorted(DATA.glob("cpu_*.csv")), *sorted(DATA.glob("gpu_*.csv"))]
+    """Return the figure: a panel for each file."""
+    files = [path for kind in ("cpu", "axes", "gpu") for path in sorted(DATA.glob(f"{kind}_*.csv"))]
     fig = Figure(figsize=(8.6, 6.6 * len(files)), layout="constrained")
     for ax, path in zip(fig.subplots(len(files), 1, squeeze=False)[:, 0], files, strict=True):
         draw_panel(ax, results.read(path))

@@ -33,19 +33,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_process_compiles_a_kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def one_process_compiles_a_kernel(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """Let a process of pytest-xdist wait for another one that compiles the same kernel, and take it from the cache."""
     from cks_numba.backends.cpu import compiled
 
     compile_alone, folder = compiled._compile, tmp_path_factory.getbasetemp().parent
 
     def compile_once(function: Any, signature: Any) -> Any:
-        with Path(folder, f"{function.__module__}.{function.__name__}.lock").open("w") as lock:
+        with Path(folder, f"{function.__name__}, {signature.args[0]}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
             return compile_alone(function, signature)
 
     with pytest.MonkeyPatch.context() as patch:
-        if fcntl and "PYTEST_XDIST_WORKER" in os.environ:
+        if fcntl and hasattr(request.config, "workerinput"):  # pytest-xdist's mark of its processes
             patch.setattr(compiled, "_compile", compile_once)
         yield
 

@@ -8,6 +8,7 @@ from ..emulator import run_kernel
 from ..geometry import ConvShape
 from ..kernels import launches
 from ..kernels.jit import SIMULATED
+from .cpu.threads import cores
 
 NO_EMULATOR = (
     'backend="emulator" needs compiled kernels, which Numba\'s simulator does without: unset NUMBA_ENABLE_CUDASIM and '
@@ -29,6 +30,6 @@ def require() -> None:
 def run(
     operator: str, shape: ConvShape, first: Any, second: Any, out: Any, bias: Any = None, tensor: bool = False
 ) -> None:
-    """Run an operator on contiguous NHWC arrays of NumPy, on all cores and without checks; `bias` may be None."""
+    """Run an operator on contiguous NHWC arrays of NumPy, on all cores that a quota allows; `bias` may be None."""
     for launch in launches(operator, shape, (first, second, out), "tensor" if tensor else "tiled", bias):
-        run_kernel(launch.kernel, launch.grid, launch.block, *launch.args)
+        run_kernel(launch.kernel, launch.grid, launch.block, *launch.args, cores=cores())

@@ -22,7 +22,7 @@ import numba
 import numpy as np
 
 from ..backends import cpu
-from ..backends.cpu import compiled, few, gather, repeats, unpacked, weight
+from ..backends.cpu import compiled, few, gather, planes, repeats, unpacked, weight
 from ..buffers import Layout
 from ..flops.text import put_between
 from ..geometry import ConvShape
@@ -71,9 +71,13 @@ class SpecialPath(NamedTuple):
 
 def _forget() -> None:
     """Forget all sizes that were chosen before."""
-    for function in (gather.sizes_of, weight.sizes_of, unpacked.best_way):
+    for function in (gather.sizes_of, weight.sizes_of, unpacked.best_way, planes.sizes_of):
         function.cache_clear()
     repeats.forget()
+
+
+def _never(operator: str, shape: ConvShape, itemsize: int) -> bool:
+    return False
 
 
 def _always_weight(shape: ConvShape, itemsize: int) -> str:
@@ -131,6 +135,13 @@ PATHS = (
             "tile.py": "sums_along put_sums",
             "registers.py": "products_along store_sums",
         },
+    ),
+    SpecialPath(
+        "lanes of positions",
+        "tiles with empty lanes",
+        ((planes, "fits", _never),),
+        ("kernels",),
+        {"planes.py": "*", "registers.py": "products_of dealt"},
     ),
     SpecialPath(
         "streaming",
@@ -246,7 +257,7 @@ def choices(call: Callable[[], Any]) -> dict[str, Any]:
 
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(cpu, "NOTES_CALLS", False))
-        for module in (gather, weight, unpacked):
+        for module in (gather, weight, unpacked, planes):
             stack.enter_context(mock.patch.object(module, "start", start))
             stack.enter_context(mock.patch.object(module, "sizes_of", noting(module.sizes_of)))
         call()

@@ -24,7 +24,7 @@ from ..flops.text import put_between
 from ..steps import regular
 from . import accuracy, cases
 from .calls import call_bars
-from .results import BLAS_SIDE, LIMIT, MARKERS, OURS, PEER, REGULAR, Row, bars, median_of, row_of, summary, write
+from .results import BLAS_SIDE, LIMIT, OURS, PEER, REGULAR, Row, bars, markers, median_of, row_of, summary, write
 from .timing import AFTER_BLAS, Probe, burst, clean_rounds, keep_memory
 
 
@@ -167,12 +167,21 @@ def time_cases(listed: Sequence[cases.Case], rounds: int, threads: int) -> list[
     for case in listed:
         times, extra = measure(case, rounds, probe)
         here = [
-            replace(row_of(case, name, layout, seconds), extra_bytes=extra if name == OURS else 0, threads=threads)
+            replace(
+                row_of(case, name, layout, seconds, 2 * BLAS_SIDE**3 if name == LIMIT else 0),
+                extra_bytes=extra if name == OURS else 0,
+                threads=threads,
+            )
             for (name, layout), seconds in times.items()
         ]
         rows += here
         print(_line(case, here), flush=True)
     return rows
+
+
+def vectors(row: Row) -> str:
+    """Return the width of the vectors that a row was timed with, such as "512-bit vectors"; each has a table."""
+    return row.device.rpartition(" with ")[2]
 
 
 def _line(case: cases.Case, rows: list[Row]) -> str:
@@ -224,7 +233,7 @@ def run(
         write(rows, csv_file)
         print(f"\nwrote {csv_file}")
     if readme:
-        put_between(readme, summary(rows), MARKERS)
+        put_between(readme, summary(rows), markers(vectors(rows[0])))
     print()
     missed = 0
     found = [] if quick or only or not has_peer() else bars(rows)

@@ -18,19 +18,21 @@ from ..flops.files import replacing
 from ..geometry import OPERATORS, plan
 from . import cases
 
-OURS, PEER, REGULAR, LIMIT = "cks_numba", "PyTorch", "regular way", "BLAS"
+OURS, PEER, REGULAR, LIMIT, PEAK = "cks_numba", "PyTorch", "regular way", "BLAS", "multiply-adds in registers"
 BLAS_SIDE = 1024
 """Rows and columns of the matrices whose product is the limit."""
 MAPS = (("2x2", 1, 3), ("4x4", 4, 7), ("8x8", 8, 15), ("16x16 and larger", 16, 10**9))
 """Columns of the summary: heading, and the least and the most rows of x."""
 SPARE_BYTES = 4 * 2**20
 """Bar: bytes that a call may allocate beyond a tenth of the largest array."""
-MARKERS = ("<!-- bench: cpu -->", "<!-- end of bench -->")
 
 
 @dataclass
 class Row:
-    """One contender on one case: a line of the CSV. Times in milliseconds, rates in useful GFLOP/s."""
+    """One contender on one case: a line of the CSV. Times in milliseconds, rates in useful GFLOP/s.
+
+    All spatial axes of a case have the same size, taps, stride, padding and dilation.
+    """
 
     source: str
     operator: str
@@ -55,9 +57,12 @@ class Row:
     versions: str
     commit: str
     groups: int = 1
+    axes: int = 2
+    dilation: int = 1
 
     @property
     def case(self) -> tuple[Any, ...]:
+        """What tells the cases of a file apart: all have as many axes, and each dilation its own padding."""
         sizes = self.ih, self.ic, self.oc, self.fh, self.stride, self.padding, self.groups
         return self.operator, self.n, *sizes
 
@@ -102,18 +107,18 @@ def key(case: cases.Case) -> tuple[Any, ...]:
     return row_of(case, OURS, "", [1.0]).case
 
 
-def row_of(case: cases.Case, name: str, layout: str, seconds: list[float]) -> Row:
-    """Make the row of a contender from its seconds in each round."""
+def row_of(case: cases.Case, name: str, layout: str, seconds: list[float], flop: int = 0) -> Row:
+    """Make the row of a contender from its seconds in each round; `flop` are its operations if it does another work."""
     s = case.shape
-    flop = 2 * BLAS_SIDE**3 if name == LIMIT else 2 * plan(case.operator, s).useful
+    flop = flop or 2 * plan(case.operator, s).useful
     return Row(
         source=case.source,
         operator=case.operator,
         n=s.n,
-        ih=s.ih,
+        ih=s.axes[0].size,
         ic=s.ic,
         oc=s.oc,
-        fh=s.fh,
+        fh=s.axes[0].taps,
         stride=s.stride[0],
         padding=s.padding[0][0],
         contender=name,
@@ -130,6 +135,8 @@ def row_of(case: cases.Case, name: str, layout: str, seconds: list[float]) -> Ro
         versions=versions(),
         commit=commit(),
         groups=s.groups,
+        axes=len(s.axes),
+        dilation=s.dilation[0],
     )
 
 
@@ -229,6 +236,11 @@ def _largest(row: Row) -> int:
     return 4 * max(row.n * row.ih**2 * row.ic, row.n * out**2 * row.oc, row.fh**2 * row.ic * row.oc)
 
 
+def markers(what: str) -> tuple[str, str]:
+    """Return the lines of a page between which the summary of a benchmark is put."""
+    return f"<!-- bench: {what} -->", "<!-- end of bench -->"
+
+
 def summary(rows: Iterable[Row]) -> str:
     """Summarise the rows in one table, in Markdown."""
     everything = ratios(rows)
@@ -262,9 +274,10 @@ def write(rows: Sequence[Any], path: Path) -> None:
 
 
 def read(path: Path, kind: Any = Row) -> list[Any]:
-    """Read rows of a kind that `write` wrote."""
+    """Read rows of a kind that `write` wrote; a file from before a column was added has its default."""
     kinds = {"int": int, "float": float, "str": str}
     with path.open(newline="", encoding="utf-8") as file:
         return [
-            kind(**{f.name: kinds[str(f.type)](line[f.name]) for f in fields(kind)}) for line in csv.DictReader(file)
+            kind(**{f.name: kinds[str(f.type)](line[f.name]) for f in fields(kind) if f.name in line})
+            for line in csv.DictReader(file)
         ]

@@ -22,7 +22,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--ablation", action="store_true", help="cpu: each special path of the backend, with and without it")
     add("--peers", action="store_true", help="cpu: against PyTorch, ONNX Runtime, OpenVINO and JAX; with bars")
     add("--networks", action="store_true", help="cpu: whole networks of PyTorch, converted by the clock; with bars")
-    add("--axes", type=int, choices=(1, 3), help="cpu: layers of one axis or of three, against PyTorch; with bars")
+    add(
+        "--axes",
+        type=int,
+        choices=(1, 3),
+        help="cpu: layers of one axis or of three, against PyTorch and the peak; with bars",
+    )
     add("--emulator", action="store_true", help="the emulator, with bars; exit with 1 if one is missed")
     add("--dask", action="store_true", help="one and two local workers, one thread each; needs dask")
     add("--check", action="store_true", help="exit with 1 if a bar is missed; needs PyTorch")
@@ -54,7 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     if given.networks:
         return networks.run(given.threads, given.quick, given.check, given.csv, given.only)
     if given.axes:
-        return axes.run(given.axes, given.rounds, given.threads, given.quick, given.check, given.only)
+        return axes.run(
+            given.axes, given.rounds, given.threads, given.quick, given.check, given.csv, given.readme, given.only
+        )
     if given.emulator:
         return emulator.run()
     if given.dask:

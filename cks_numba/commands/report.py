@@ -36,17 +36,28 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         default=THRESHOLD,
         help=f"factor from which converting a layer pays (default {THRESHOLD:g})",
     )
+    command.add_argument(
+        "--subclasses",
+        action="store_true",
+        help="count layers of a subclass as swapped too, if its forward pass is that of torch's own class",
+    )
     command.add_argument("--html", type=Path, metavar="FILE", help="file for the report as one self-contained page")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the report of a model."""
-    input = _together(arguments.input or [])
-    return show(arguments.model, input, arguments.threshold, arguments.html, not arguments.forward)
+    given = arguments
+    input = _together(given.input or [])
+    return show(given.model, input, given.threshold, given.html, not given.forward, given.subclasses)
 
 
 def show(
-    model: str, input: Given = None, threshold: float = THRESHOLD, html: Path | None = None, train: bool = True
+    model: str,
+    input: Given = None,
+    threshold: float = THRESHOLD,
+    html: Path | None = None,
+    train: bool = True,
+    subclasses: bool = False,
 ) -> int:
     """Print the report of a model, and write it as a page.
 
@@ -62,6 +73,8 @@ def show(
         File for the page.
     train : bool
         Whether the gradients of a training step are counted.
+    subclasses : bool
+        Whether layers of a subclass may be swapped, as in `convert`; an ONNX file has none.
 
     Returns
     -------
@@ -80,7 +93,7 @@ def show(
     elif input is None:
         raise ValueError(f"{model} needs the size of its input, such as --input 1x3x32x32")
     else:
-        rows = pytorch.of_torch(load(model), input, train)
+        rows = pytorch.of_torch(load(model), input, train, subclasses)
     print(text.text(rows, threshold))
     if html:
         html.parent.mkdir(parents=True, exist_ok=True)

@@ -104,9 +104,10 @@ def check_kernel(
     return result
 
 
-def run_kernel(kernel: Any, grid: Any, block: Any, *arguments: Any, shared: int = 0) -> None:
-    """Run a kernel on this computer as fast as it goes, on all cores and without checks."""
-    _launch(kernel, *hooks.dimensions(grid, block), shared, arguments, checked=False).run(_cores(), 0, 0, 0)
+def run_kernel(kernel: Any, grid: Any, block: Any, *arguments: Any, shared: int = 0, cores: int | None = None) -> None:
+    """Run a kernel on this computer as fast as it goes, without checks, on so many cores, by default on all."""
+    launch = _launch(kernel, *hooks.dimensions(grid, block), shared, arguments, checked=False)
+    launch.run(_cores() if cores is None else cores, 0, 0, 0)
 
 
 @contextmanager

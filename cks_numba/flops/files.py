@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 
@@ -51,11 +52,11 @@ def replacing(path: Path, mode: str = "w") -> Iterator[Any]:
                 yield file
             return
         target = path.resolve()  # A link leads to the file that is replaced.
-        # A move to another disk would be a copy, so the new file is in the same folder. Its name is always the same:
-        # the next write takes the place of what a killed process has left.
-        beside = target.with_name(f"{target.name}.tmp")
+        # A move to another disk would be a copy, so the new file is in the same folder. Another process may write the
+        # same file, so its name is its own.
+        beside = target.with_name(f"{target.name}.{token_hex(8)}.tmp")
         try:
-            with beside.open(mode, **text) as file:
+            with beside.open(mode.replace("w", "x"), **text) as file:
                 yield file
                 file.flush()
                 _to_disk(file)  # otherwise the name may reach the disk before the content

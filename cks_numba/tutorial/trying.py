@@ -582,6 +582,8 @@ def no_float64(result: Result) -> None:
             cause = "A shared array of float64 makes every product with it a float64: give it np.float32."
         elif re.search(r"[^/]/[^/]", line.split(":", 2)[-1]):
             cause = "The quotient a / b of whole numbers is a float64: divide with //."
+        elif any("a whole number that meets a float" in text for text in texts):
+            cause = "A whole number that meets a float32 makes a float64: turn it into one with float32( )."
         raise Wrong(
             "The results are right. But all arrays are float32, and your kernel computes in float64, which is many "
             f"times slower. It begins in\n  {line}\n{cause}"

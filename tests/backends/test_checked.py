@@ -17,7 +17,7 @@ import pytest
 from reference import in_a_process, integers
 
 from cks_numba.backends import cpu
-from cks_numba.backends.cpu import bounds, compiled, depthwise, gather, registers, unpacked, weight
+from cks_numba.backends.cpu import bounds, compiled, depthwise, gather, planes, registers, unpacked, weight
 from cks_numba.geometry import ConvShape
 
 checked = pytest.mark.skipif(not registers.CHECKED, reason="needs CKS_NUMBA_CPU=checked")
@@ -26,14 +26,17 @@ WIDE = ConvShape(n=2, ih=6, iw=5, ic=37, oc=40, fh=3, fw=3, padding=1)
 SMALL_MAP = ConvShape(n=1, ih=2, iw=2, ic=64, oc=40, fh=3, fw=3, padding=1)
 FEW_POSITIONS = ConvShape(n=2, ih=4, iw=4, ic=64, oc=64, fh=3, fw=3, padding=1)
 DEPTHWISE = ConvShape(n=2, ih=9, iw=10, ic=40, oc=40, fh=3, fw=3, padding=1, groups=40)
-GROUPS = ConvShape(n=2, ih=9, iw=10, ic=40, oc=80, fh=3, fw=3, padding=1, groups=20)
+GROUPS = ConvShape(n=2, ih=9, iw=10, ic=40, oc=80, fh=3, fw=3, padding=1, groups=10)
 FEW = ConvShape(n=2, ih=9, iw=8, ic=3, oc=40, fh=3, fw=3, padding=1)
 NARROW = ConvShape(n=2, ih=6, iw=5, ic=32, oc=3, fh=3, fw=3, padding=1)
+FEW_RESULTS = ConvShape(n=2, ih=20, iw=23, ic=5, oc=11, fh=3, fw=3, stride=(1, 2), padding=1)
 # Each kernel with an operator and a layer that it is for, and the order of the axes of the arrays in memory.
 KERNELS = {
     "gather": ("conv2d", WIDE, NHWC),
     "gather, input": ("conv2d_input", WIDE, NHWC),
     "gather, narrow": ("conv2d", NARROW, NHWC),
+    "planes": ("conv2d", FEW_RESULTS, NHWC),
+    "planes, input": ("conv2d_input", FEW_RESULTS, NCHW),
     "to_channels_last": ("conv2d", WIDE, NCHW),
     "along": ("conv2d", SMALL_MAP, NHWC),
     "across": ("conv2d", FEW_POSITIONS, NHWC),
@@ -105,6 +108,8 @@ ARRAYS = {  # Their order is that in which addresses are taken.
     "gather": ("source", "filters", "out"),
     "gather, input": ("source", "filters", "out"),
     "gather, narrow": ("source", "filters", "out"),
+    "planes": ("source", "filters", "out"),
+    "planes, input": ("source", "filters", "out"),
     "to_channels_last": ("source", "target"),
     "along": ("source", "filters", "out"),
     "across": ("source", "filters", "out"),
@@ -139,6 +144,9 @@ MUTANTS = [
     ("gather", gather, "at += taps.first + ", "at += taps.first + size + ", "reads", "filters"),
     ("gather", gather, "(g * lanes + first_lane) * sizes", "(g * lanes + first_lane + 1) * sizes", "writes", "out"),
     ("gather, narrow", gather, "b += here * column", "b += 99 * here * column", "reads", "buffer 0 of thread"),
+    ("planes", planes, "at = source + first_of", "at = source + 4 + first_of", "reads", "source"),
+    ("planes", planes, "= number + k, there", "= number + k + 45, there", "reads", "buffer 0 of thread"),
+    ("planes", planes, "to = call.out + n", "to = call.out + size + n", "writes", "out"),
     ("to_channels_last", gather, "at += row // rows", "at += 4 + row // rows", "reads", "source"),
     (
         "to_channels_last",
@@ -156,13 +164,20 @@ MUTANTS = [
     (
         "depthwise",
         depthwise,
-        "h.terms, h.terms, w.terms\n",
-        "h.terms, h.terms, w.terms + 1\n",
+        "(d * h, h, w)\n",
+        "(d * h, h, w + 1)\n",
         "reads",
         "buffer 0 of thread",
     ),
-    ("depthwise", depthwise, "first_out = out + ", "first_out = out + size + ", "writes", "out"),
-    ("of_filters", depthwise, "b = out + first_of", "b = out + size + first_of", "reads", "out"),
+    (
+        "depthwise",
+        depthwise,
+        "filters + line.filters.first, out + ",
+        "filters + line.filters.first, out + size + ",
+        "writes",
+        "out",
+    ),
+    ("of_filters", depthwise, "out + line.out.first, results", "out + size + line.out.first, results", "reads", "out"),
     (
         "of_filters",
         depthwise,
@@ -325,7 +340,7 @@ def test_every_operation_is_checked():
 
 
 def test_the_checked_build_in_a_process_of_its_own():
-    in_a_process("test_checked", "run('gather, narrow')", CKS_NUMBA_CPU="checked")
+    in_a_process("test_checked", "run('planes')", CKS_NUMBA_CPU="checked")
     in_a_process(
         None,
         "import numpy as np, test_checked; test_checked.bounds.only_read(np.zeros(2))[0] = 1",

@@ -27,9 +27,21 @@ from numba.core.errors import NumbaError, NumbaWarning
 from reference import HARD_SHAPES, brute_force, in_a_process, integers, random_shape
 
 import cks_numba as cks
-from cks_numba import plan_table
 from cks_numba.backends import cpu
-from cks_numba.backends.cpu import bounds, compiled, depthwise, few, gather, registers, threads, tile, unpacked, weight
+from cks_numba.backends.cpu import (
+    bounds,
+    compiled,
+    depthwise,
+    few,
+    gather,
+    planes,
+    registers,
+    threads,
+    tile,
+    unpacked,
+    weight,
+)
+from cks_numba.emulator import machine
 from cks_numba.geometry import OPERATORS, ConvShape, plan
 
 DTYPES = ("float32", "float64")
@@ -148,8 +160,9 @@ SIZES = (
     (depthwise, "POSITIONS"),
     (unpacked, "CHUNK_BYTES"),
     (unpacked, "SLOWER"),
+    (planes, "TASK_BYTES"),
 )
-SMALL = {"as they are": (), "small": (9000, 20, 5000, 20, 5000, 3000, 30_000, 20, 1, 0), "least": (1,) * 10}
+SMALL = {"as they are": (), "small": (9000, 20, 5000, 20, 5000, 3000, 30_000, 20, 1, 0, 3000), "least": (1,) * 11}
 WAYS, OF_EACH = ("along", "across"), ("CHUNK_BYTES", "SLOWER")  # kernels of `unpacked`, and sizes that each has
 
 
@@ -173,7 +186,7 @@ def sizes(request, monkeypatch):
 
 
 def forget_sizes():
-    for module in (gather, weight, depthwise, unpacked):
+    for module in (gather, weight, depthwise, unpacked, planes):
         module.sizes_of.cache_clear()
     unpacked.best_way.cache_clear()
 
@@ -279,7 +292,8 @@ def test_a_layer_of_one_axis_or_three_is_compiled(name, operator, monkeypatch):
 # --- the arguments of a kernel -------------------------------------------------------------------
 RECORDS = (
     *(gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightSizes, weight.TapRow, few.FewSizes),
-    *(compiled.TableRow, depthwise.DepthwiseSizes, depthwise.BandRow, unpacked.UnpackedSizes, compiled.GroupRow),
+    *(depthwise.DepthwiseSizes, depthwise.BandRow, unpacked.UnpackedSizes, compiled.GroupRow),
+    *(planes.PlanesSizes, planes.Band),
 )
 
 
@@ -316,13 +330,21 @@ def test_arguments_begin_with_what_a_call_fills_in():
     assert all("call" == kind._fields[0] for kind in RECORDS if kind.__name__.endswith("Sizes"))
 
 
-def test_rows_of_the_table_are_named_in_the_order_of_its_columns():
-    columns = [getattr(plan_table, name.upper()) for name in compiled.AxisRow._fields]
-    assert columns == list(range(plan_table.COLUMNS - plan_table.ROWS))
-    assert compiled.count_of(compiled.TableRow) == plan_table.TABLE_WIDTH[3]
-    assert compiled.TableRow._fields == ("first_block", "h", "w", "d")
-    first = [plan_table.FIRST_BLOCK, plan_table.ROWS, plan_table.COLUMNS, plan_table.DEPTH]
-    assert first == [0, *range(1, plan_table.TABLE_WIDTH[3], len(columns))]
+@pytest.mark.parametrize("operator", ["conv2d", "conv2d_input"])
+def test_a_row_of_the_table_reaches_every_element_of_its_group(operator):
+    """The bytes of all positions and terms are those of the triples of the plan."""
+    strides = {"i": (1, 100, 10_000), "f": (7, 1300, 9), "o": (5000, 3, -77)}
+    for seed in range(20):
+        shape = random_shape(random.Random(seed), axes=3)
+        image, other = ("o", "i") if operator == "conv2d_input" else ("i", "o")
+        for group in (*plan(operator, shape).groups, *plan("conv2d_weight", shape).groups):
+            row = compiled.group_row(operator, group, strides[image], strides["f"], strides[other])
+            assert row.positions == tuple(run.positions for run in group) and prod(row.terms) == group.terms
+            for k, t in product(product(*map(range, row.positions)), product(*map(range, row.terms))):
+                for index, access in (image, row.source), ("f", row.filters), (other, row.out):
+                    places = [getattr(run, index).at(*at) for run, *at in zip(group, k, t, strict=True)]
+                    got = access.first + np.dot(access.position, k) + np.dot(access.term, t)
+                    assert got == np.dot(places, strides[index])
 
 
 def test_a_field_that_is_missing_doubled_or_unknown_is_an_error():
@@ -462,6 +484,52 @@ def test_results_past_the_caches(monkeypatch):
                 out[...].view(np.uint8)[...] = 255
                 assert (memory == 255).all()
     gather.sizes_of.cache_clear()
+
+
+# --- few result channels -------------------------------------------------------------------------
+@pytest.fixture
+def all_in_planes(monkeypatch):
+    """Every layer goes to the kernel for few result channels."""
+    monkeypatch.setattr(planes, "fits", lambda *given: True)
+    monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
+    forget_sizes()
+    yield
+    forget_sizes()
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("operator", ["conv2d", "conv2d_input"])
+def test_lanes_of_positions(axes, operator, all_in_planes):
+    """Any channels, steps, dilation and padding, channel groups, strided views and orders of axes, both dtypes."""
+    rng = random.Random(axes)
+    for k in range(60):
+        shape = random_shape(rng, size={1: 150, 2: 24, 3: 8}[axes], channels=rng.choice((3, 8, 20)), axes=axes)
+        layouts = [(rng.choice(orders_of(shape)), rng.choice((1, 1, -2))) for _ in range(3)]
+        check(operator, shape, layouts, dtypes=(DTYPES[k % 2],))
+
+
+@pytest.mark.parametrize("channels", range(1, 18))
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_lanes_of_positions_for_each_number_of_channels(channels, stride, all_in_planes):
+    """Each number of source channels and phases has its own way into planes, that of result channels its tiles."""
+    wide = ConvShape(n=1, ih=6, iw=150, ic=channels, oc=3, fh=2, fw=3, stride=stride, padding=1)
+    back = ConvShape(n=1, ih=6, iw=150, ic=3, oc=channels, fh=2, fw=3, stride=stride, padding=1)
+    for shape, order in product((wide, back), (NHWC, NCHW)):
+        check("conv2d", shape, ((order, 1),) * 3)
+        check("conv2d_input", shape, ((order, 1),) * 3)
+
+
+def test_which_lanes_are_positions():
+    """Those of few result channels on maps that are large enough, in tiles that have rows for them."""
+
+    def fits(operator="conv2d", **sizes):
+        return planes.fits(operator, ConvShape(**{**dict(n=1, ih=64, iw=64, fh=3, fw=3, padding=1), **sizes}), 4)
+
+    assert all(fits(ic=ic, oc=oc) for ic in (3, 9) for oc in (3, 4, 12))
+    assert all(fits("conv2d_input", ic=oc, oc=9, stride=2) for oc in (3, 4, 12))
+    assert not any(fits(ic=64, oc=64, ih=size, iw=size) for size in (2, 4, 64))
+    assert not fits(ic=64, oc=3, ih=3, iw=3)
+    assert not fits(ic=64, oc=4, ih=4000, iw=40_000)  # One row is larger than the memory for a task.
 
 
 # --- few positions -------------------------------------------------------------------------------
@@ -666,14 +734,19 @@ def sweep_on_threads():
     large = ConvShape(n=4, ih=23, iw=22, ic=70, oc=75, fh=3, fw=3, stride=2, padding=1)
     few_channels = ConvShape(n=4, ih=23, iw=22, ic=3, oc=75, fh=3, fw=3, padding=1)
     in_parts = ConvShape(n=9, ih=20, iw=19, ic=32, oc=30, fh=3, fw=2, padding=1)
+    one_in_parts = ConvShape(n=1, ih=60, iw=55, ic=3, oc=40, fh=3, fw=3, stride=(1, 2), padding=1)
+    sizes = weight.sizes_of(one_in_parts, *[(4,) * 4] * 3, 4, 3)
+    assert sizes[0] == "conv2d" and sizes[1].named.parts == 2
     each_alone = ConvShape(n=9, ih=20, iw=19, ic=70, oc=70, fh=3, fw=5, padding=2, groups=70)
     one_image = ConvShape(n=1, ih=33, iw=29, ic=70, oc=70, fh=5, fw=3, padding=2, groups=70)
     few_positions = ConvShape(n=1, ih=4, iw=3, ic=256, oc=150, fh=3, fw=3, padding=1)
     some_positions = ConvShape(n=1, ih=7, iw=7, ic=256, oc=120, fh=3, fw=3, padding=1)
+    few_results = ConvShape(n=2, ih=60, iw=57, ic=5, oc=3, fh=5, fw=3, stride=(1, 2), padding=2)
+    assert planes.fits("conv2d", few_results, 4) and planes.fits("conv2d_input", few_results, 4)
     assert unpacked.best_way("conv2d", few_positions, 4, True) == "along"
     assert unpacked.best_way("conv2d", some_positions, 4, True) == "across"
     assert unpacked.best_way("conv2d_input", few_positions, 4, False) == "across"
-    two_axes = large, few_channels, in_parts, each_alone, one_image
+    two_axes = large, few_channels, in_parts, one_in_parts, each_alone, one_image, few_results
     volumes = [
         layer((2, 7, 12, 11, 40), (33, 3, 3, 3, 40), stride=2, padding=1),
         layer((3, 9, 10, 11, 3), (40, 3, 3, 3, 3), padding=1),
@@ -890,6 +963,16 @@ def test_a_quota_limits_the_threads_that_nobody_chose(monkeypatch, variable, mos
         assert [compiled.affordable(number) for number in (4, 5)] == [4, most]
     finally:
         compiled.affordable.cache_clear()
+
+
+def test_a_quota_limits_the_threads_of_the_emulator(monkeypatch):
+    used, run = [], machine.Launch.run
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8), raising=False)
+    monkeypatch.setattr(threads, "quota", lambda: 2.5)
+    monkeypatch.setattr(machine.Launch, "run", lambda *given: used.append(given[1]) or run(*given))
+    x, w = np.ones((1, 4, 4, 2)), np.ones((3, 3, 3, 2))
+    np.testing.assert_array_equal(cks.conv2d(x, w, backend="emulator"), np.full((1, 2, 2, 3), 18))
+    assert set(used) == {3}
 
 
 # --- no compiler -----------------------------------------------------------------------------------

@@ -23,12 +23,13 @@ SERVED = {
     "sum in parts": ("conv2d_weight", dict(n=32, ih=16, iw=16, ic=32, oc=32, fh=3, fw=3, padding=1), "NHWC"),
     "large blocks": ("conv2d_weight", dict(n=4, ih=8, iw=8, ic=64, oc=64, fh=3, fw=3, padding=1), "NHWC"),
     "narrow": ("conv2d", dict(ih=6, iw=6, ic=16, oc=3, fh=3, fw=3, padding=1), "NHWC"),
+    "lanes of positions": ("conv2d", dict(ih=16, iw=16, ic=16, oc=3, fh=3, fw=3, padding=1), "NHWC"),
     "streaming": ("conv2d", dict(n=4, ih=64, iw=64, ic=3, oc=64, fh=3, fw=3, padding=1), "NHWC"),
     "panels together": ("conv2d", dict(n=9, ih=4, iw=4, ic=16, oc=256, fh=3, fw=3, padding=1), "NHWC"),
     "shared packed taps": ("conv2d_input", dict(n=9, ih=4, iw=4, ic=16, oc=16, fh=3, fw=3, padding=1), "NHWC"),
-    "copy to channels last": ("conv2d", dict(ih=6, iw=6, ic=16, oc=3, fh=3, fw=3, padding=1), "NCHW"),
-    "bands": ("conv2d", dict(n=32, ih=32, iw=32, ic=64, oc=16, fh=3, fw=3, padding=1), "NCHW"),
-    "one thread for little work": ("conv2d", dict(ih=6, iw=6, ic=16, oc=3, fh=3, fw=3, padding=1), "NHWC"),
+    "copy to channels last": ("conv2d", dict(n=2, ih=16, iw=16, ic=16, oc=64, fh=3, fw=3, padding=1), "NCHW"),
+    "bands": ("conv2d", dict(n=32, ih=32, iw=32, ic=64, oc=32, fh=3, fw=3, padding=1), "NCHW"),
+    "one thread for little work": ("conv2d", dict(ih=16, iw=16, ic=16, oc=3, fh=3, fw=3, padding=1), "NHWC"),
     "filters in place": ("conv2d", dict(ih=2, iw=2, ic=256, oc=64, fh=3, fw=3, padding=1), "NHWC"),
 }
 
@@ -76,7 +77,7 @@ def test_all_is_as_before_when_a_path_is_on_again():
 def test_a_case_that_no_path_changes_is_not_served():
     plain = layered("one thread for little work")
     serving = [title for title, path in PATHS.items() if ablation.served(path, [plain])]
-    assert "narrow" in serving
+    assert "lanes of positions" in serving
     assert not {"few channels", "copy to channels last", "bands", "streaming", "sum in parts"} & set(serving)
 
 
@@ -111,18 +112,18 @@ def test_a_path_that_changes_the_result_is_an_error(monkeypatch):
 
 
 def test_the_command_times_one_case_and_writes_the_table(tmp_path, capsys, monkeypatch):
-    case = layered("narrow")
+    case = layered("lanes of positions")
     monkeypatch.setattr(ablation, "pool", lambda: [case])
     monkeypatch.setattr(timing, "CLEAN", 1e9)  # this machine may be busy
     page, csv = tmp_path / "page.md", tmp_path / "rows.csv"
     page.write_text("\n".join(ablation.MARKERS))
-    command = ["bench", "--ablation", "--rounds", "1", "--threads", "1", "--only", "narrow"]
+    command = ["bench", "--ablation", "--rounds", "1", "--threads", "1", "--only", "lanes"]
     assert main([*command, "--csv", str(csv), "--readme", str(page)]) == 0
     (row,) = results.read(csv, ablation.AblationRow)
-    assert (row.path, row.served, row.timed, row.threads) == ("narrow", 1, 1, 1)
+    assert (row.path, row.served, row.timed, row.threads) == ("lanes of positions", 1, 1, 1)
     assert 0 < row.least == row.mean == row.most and row.lines > 20
     assert page.read_text() == f"{ablation.MARKERS[0]}\n{ablation.summary([row])}\n{ablation.MARKERS[1]}"
-    assert "narrow" in capsys.readouterr().out
+    assert "lanes of positions" in capsys.readouterr().out
     assert main(["bench", "--ablation", "--only", "no such path"]) == 1
     assert "no path has 'no such path' in its name: few channels, " in capsys.readouterr().err
 

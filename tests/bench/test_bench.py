@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -29,6 +29,15 @@ def row(contender=results.OURS, layout="NHWC", operator="conv2d", ih=8, ms=2.0, 
     times = dict(median_ms=ms, min_ms=ms, max_ms=ms, rate=rate, rounds=9, extra_bytes=0)
     about = dict(source="VGG-16, 32x32", dtype="float32", device="a CPU", threads=2, versions="numpy 2", commit="abc")
     return results.Row(operator=operator, contender=contender, layout=layout, **sizes, **times, **about)
+
+
+@dataclass
+class Point:
+    """A row with a column that older files do not have."""
+
+    x: int
+    y: int
+    z: int = 0
 
 
 def rows(ours=2.0, nhwc=3.0, nchw=4.0, regular=8.0, operators=OPERATORS):
@@ -102,18 +111,22 @@ def test_memory_has_a_bar():
 def test_rows_survive_a_csv(tmp_path):
     results.write(rows(), tmp_path / "new" / "rows.csv")
     assert results.read(tmp_path / "new" / "rows.csv") == rows()
+    older = tmp_path / "older.csv"
+    older.write_text("x,y\n1,2\n")
+    assert results.read(older, Point) == [Point(1, 2)]
 
 
 def test_summary_goes_between_the_markers(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{results.MARKERS[0]}\nold\n{results.MARKERS[1]}\nafter\n")
-    put_between(page, results.summary(rows()), results.MARKERS)
+    begin, end = results.markers("cpu")
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    put_between(page, results.summary(rows()), (begin, end))
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     assert "| `conv2d_input` | 2 | 1.50 (1.50-1.50) |  | 1.50 (1.50-1.50) |  | 1.50 | 4.00 | 0.84 |" in text
     page.write_text("no markers")
     with pytest.raises(RuntimeError, match="has no <!-- bench: cpu -->"):
-        put_between(page, "text", results.MARKERS)
+        put_between(page, "text", (begin, end))
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
@@ -126,9 +139,14 @@ def test_committed_timings_are_of_the_whole_table(path):
 
 
 def test_the_page_about_the_cpu_says_what_the_committed_timings_say():
+    """Each committed file has a table: one for each width of vectors, and one each for layers of one and three axes."""
     text = (ROOT / "docs" / "cpu.md").read_text(encoding="utf-8")
-    stated = text.partition(results.MARKERS[0] + "\n")[2].partition("\n" + results.MARKERS[1])[0]
-    assert stated in [results.summary(results.read(path)) for path in COMMITTED]
+    tables = [(results.read(path), results.summary) for path in COMMITTED]
+    tables += [(results.read(path), axes.summary) for path in sorted(DATA.glob("axes_*.csv"))]
+    for found, summary in tables:
+        what = cpu.vectors(found[0]) if found[0].axes == 2 else f"axes {found[0].axes}"
+        begin, end = results.markers(what)
+        assert text.partition(begin + "\n")[2].partition("\n" + end)[0] == summary(found)
 
 
 # --- the timing itself ---------------------------------------------------------------------------
@@ -223,6 +241,7 @@ def test_signals_and_volumes_have_one_axis_and_three():
         assert len(listed) == len(set(listed)) and {case.operator for case in listed} == set(OPERATORS)
         assert all(len(case.shape.axes) == count and case.name for case in listed)
         assert all(before == after for case in listed for before, after in case.shape.padding)
+        assert len({results.key(case) for case in listed}) == len(listed)
     volumes = {case.shape for case in cases.volumes()}
     assert {shape.axes[0].size for shape in volumes} == {4, 8, 16} and {shape.fh for shape in volumes} == {3, 4}
     assert {shape.n for shape in volumes} == {1, 2, 8} and {shape.stride for shape in volumes} == {(1,) * 3, (2,) * 3}
@@ -235,21 +254,58 @@ TINY = {
 
 
 @pytest.mark.parametrize("count", axes.SETS)
-def test_bars_of_a_set_decide_only_with_check(count, monkeypatch, capsys):
+def test_bars_of_a_set_decide_only_with_check(count, monkeypatch, tmp_path, capsys):
     pytest.importorskip("torch", reason="compares with PyTorch")
     listed = [cases.Case("tiny", operator, TINY[count]) for operator in OPERATORS]
+    begin, end = results.markers(f"axes {count}")
+    page, file = tmp_path / "page.md", tmp_path / "rows.csv"
+    page.write_text(f"{begin}\n{end}")
     for bar, check, code in ((0.0, True, 0), (1e9, True, 1), (1e9, False, 0)):
-        monkeypatch.setitem(axes.SETS, count, axes.LayerSet(lambda: iter(listed), bar, 0.0))
-        assert axes.run(count, 1, 1, False, check, "") == code
-    assert capsys.readouterr().out.count("geometric mean") == 9
+        monkeypatch.setitem(axes.SETS, count, axes.LayerSet(lambda: iter(listed), bar, 0.0, bar))
+        assert axes.run(count, 1, 1, False, check, file, page, "") == code
+    assert capsys.readouterr().out.count("MISSED") == 6
+    found = results.read(file)
+    assert page.read_text() == f"{begin}\n{axes.summary(found)}\n{end}"
+    assert {(row.axes, row.operator) for row in found} == {(count, operator) for operator in OPERATORS}
+    assert [row.contender for row in found[:4]] == [results.OURS, results.PEER, results.PEER, results.PEAK]
     with pytest.raises(RuntimeError, match="no case has 'nothing'"):
-        axes.run(count, 1, 1, False, False, "nothing")
+        axes.run(count, 1, 1, False, False, None, None, "nothing")
+
+
+def rates(ours, peer, peak=100.0, **keys):
+    """Return the rows of a case of three axes with these rates; PyTorch is slower in its other layout."""
+    named = ((results.OURS, ours), (results.PEER, peer), (results.PEER, peer / 2), (results.PEAK, peak))
+    return [row(contender=name, rate=rate, axes=3, **keys) for name, rate in named]
+
+
+def test_shares_of_the_peak_and_what_code_at_the_peak_would_reach():
+    found = rates(90.0, 45.0) + rates(80.0, 20.0, ih=16)
+    assert axes.shares(found) == [(0.9, 0.45), (0.8, 0.2)]
+    table = axes.summary(found).splitlines()
+    assert table[-1] == "| `conv2d` | 2 | 2.83 | 2.00-4.00 | 3.33 | 0.85 | 0.30 |"
+
+
+@pytest.mark.parametrize(
+    ("ours", "peer", "lines"),
+    [
+        (60.0, 30.0, 0),  # twice as fast
+        (90.0, 95.0, 0),  # slower, and near the peak
+        (80.0, 70.0, 0),  # faster, and not too far from the peak for the mean
+        (60.0, 50.0, 1),  # faster, but less than twice, and far from the peak
+        (80.0, 90.0, 1),  # slower, and too far from the peak for a case
+        (60.0, 70.0, 2),
+    ],
+)
+def test_a_bar_is_cleared_by_the_ratio_or_by_the_share_of_the_peak(ours, peer, lines):
+    layer_set = axes.LayerSet(cases.volumes, 2.0, 1.0)
+    found = axes.missed(rates(ours, peer), layer_set)
+    assert len(found) == lines and all(line.startswith("conv2d: ") for line in found)
 
 
 def test_a_set_needs_pytorch(monkeypatch):
     monkeypatch.setattr(axes, "has_peer", lambda: False)
     with pytest.raises(RuntimeError, match="pip install torch"):
-        axes.run(1, 1, 1, True, False, "")
+        axes.run(1, 1, 1, True, False, None, None, "")
 
 
 @pytest.mark.slow

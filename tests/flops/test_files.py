@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields
+from functools import partial
 
 import pytest
 from matplotlib.figure import Figure
@@ -91,6 +94,30 @@ def test_a_link_stays_a_link_and_no_folder_is_named_too(tmp_path):
         raise AssertionError("the file cannot be opened")
     with room_for(0), pytest.raises(OSError, match="file"), naming(tmp_path / "file"):
         (tmp_path / "file").write_text("more")
+
+
+AT_ONCE = """
+import sys
+from pathlib import Path
+from cks_numba.flops.files import replacing
+with replacing(Path(sys.argv[1], "file")) as file:
+    print("open", flush=True)
+    assert sys.stdin.readline()
+    file.write(sys.argv[2] * 10_000)
+"""
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_processes_write_one_file_at_once(tmp_path, first):
+    """Both have it open, and the file is whole, that of the process that ends last."""
+    start = partial(subprocess.Popen, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    writers = [start([sys.executable, "-c", AT_ONCE, str(tmp_path), name]) for name in "ab"]
+    assert [writer.stdout.readline() for writer in writers] == ["open\n"] * 2
+    for writer in (writers[first], writers[1 - first]):
+        writer.communicate("go on\n", timeout=60)
+        assert writer.returncode == 0
+    assert (tmp_path / "file").read_text() == "ba"[first] * 10_000
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_what_is_no_plain_file_is_written_to():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from itertools import product
 
@@ -188,6 +189,23 @@ def test_inputs_without_a_tap_are_listed_as_empty() -> None:
     assert sum(group.positions for group in planned.empty) == 12
     assert sum(group.positions for group in planned.groups) == 16
     assert "no product: written as 0" in str(planned)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_the_table_of_a_plan_lines_up(axes: int, operator: str) -> None:
+    """Each of its three columns begins at one place, and so does each number of a product."""
+    shape = ConvShape.of((1, *(120, 13, 9)[-axes:], 1), (1, *[3] * axes, 1), stride=2, padding=1)
+    planned = plan(operator, shape)
+    head, *rows = str(planned).splitlines()[2:]
+    columns = [0, head.index("sum over"), head.index("first (")]
+    ends = {tuple(each.end() for each in re.finditer(r"\d+(?= |$)", row[: columns[2]])) for row in rows}
+    assert len(rows) == len(planned.groups) > 1 and len(ends) == 1
+    for row, group in zip(rows, planned.groups, strict=True):
+        cells = [row[begin:end] for begin, end in zip(columns, [*columns[1:], None], strict=True)]
+        for cell, part in zip(cells, ("positions", "terms"), strict=False):
+            assert cell.replace(" ", "") == "x".join(str(getattr(run, part)) for run in group)
+        assert cells[2].startswith("(") or not group.terms
 
 
 def test_a_3x3_filter_with_padding_1_has_nine_groups() -> None:

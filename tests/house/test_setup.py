@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from shutil import which
 
@@ -38,9 +39,22 @@ def run(code: str, **variables: str) -> str:
 GPU = "import cks_numba.tutorial.setting_up as s; from types import SimpleNamespace as N; s.gpu = lambda: N(available="
 
 
+@cache
+def shown_without_a_gpu() -> tuple[str, str]:
+    """What a process shows that runs a right kernel, and what it shows when it runs a wrong one after that."""
+    right, wrong = (f"{KERNEL.format(test=test)}\ndouble[2, 4](x)\nprint(x.sum())" for test in ("<", "<="))
+    before, found, after = run(f"{GPU}lambda: False)\ns.setup()\n{right}\n{wrong}").partition("Traceback")
+    return before, found + after
+
+
 def test_without_a_gpu_kernels_run_in_the_emulator() -> None:
-    shown = run(f"{GPU}lambda: False)\ns.setup()\n{KERNEL.format(test='<')}\ndouble[2, 4](x)\nprint(x.sum())")
+    shown, _ = shown_without_a_gpu()
     assert "in the emulator" in shown and "uses the CPU" in shown and shown.endswith("10.0\n")
+
+
+def test_a_fault_is_an_error() -> None:
+    _, shown = shown_without_a_gpu()
+    assert "KernelFault" in shown and "x[5], but x has 5 elements" in shown
 
 
 def test_a_gpu_is_used_where_there_is_one() -> None:
@@ -54,11 +68,6 @@ def test_auto_stays_the_cpu() -> None:
         "from cks_numba.tutorial import setup; setup(); import cks_numba.backends as b; print(b.choose('auto', False))"
     )
     assert ("emulator" in shown) == shown.endswith("cpu\n")
-
-
-def test_a_fault_is_an_error() -> None:
-    shown = run(f"{GPU}lambda: False)\ns.setup()\n{KERNEL.format(test='<=')}\ndouble[2, 4](x)")
-    assert "KernelFault" in shown and "x[5], but x has 5 elements" in shown
 
 
 @pytest.mark.skipif(which("make") is None, reason="make is not installed")

@@ -27,6 +27,10 @@ ready = Net()
 number = 3
 class inner:
     build = Net
+class Own(nn.ConvTranspose2d):
+    pass
+def own():
+    return Own(4, 4, 4, 2, 1)
 def broken():
     raise KeyError("no weights")
 """
@@ -160,6 +164,14 @@ def test_a_model_of_pytorch(capsys, net, attribute, tmp_path):
     assert main(["report", f"{net}:{attribute}", *named]) == 0
     assert "of a forward pass" in capsys.readouterr().out
     assert f"Zeros in {net}:{attribute}, input input=1x3x8x8" in page_file.read_text(encoding="utf-8")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("asked", "swapped"), [([], "0 of 1"), (["--subclasses"], "1 of 1")])
+def test_layers_of_subclasses_are_swapped_if_asked(capsys, net, asked, swapped):
+    assert main(["report", f"{net}:own", "--input", "1x4x8x8", *asked]) == 0
+    out = capsys.readouterr().out
+    assert f"swapping {swapped} layers" in out and ("no: unless subclasses=True" in out) == (not asked)
 
 
 @pytest.mark.torch

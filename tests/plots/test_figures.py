@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from functools import cache, partial
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import matplotlib
@@ -28,12 +29,9 @@ SCRIPTS += [
     "f9_sass",
     "zeros",
 ]
-STILL = [name for name in SCRIPTS if name != "animations"]
-# pytest puts tests of one picture beside each other, as each process that draws it keeps it for the next test.
-of_each_picture = partial(pytest.mark.parametrize, "name", scope="module")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """Return a function that draws a script's pictures when first called, and gives their paths and the figures."""
     folder, plain = tmp_path_factory.mktemp("figures"), gallery.pictures
@@ -54,7 +52,7 @@ def test_every_picture_has_a_script() -> None:
     assert COMMITTED == animated | {f"{name}.png" for name in SCRIPTS if name != "animations"}
 
 
-@of_each_picture([*STILL, "animations"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_committed_pictures_are_what_the_script_draws(drawn, name: str) -> None:
     """Another version of Matplotlib may move text by some pixels; with one, only the sizes are compared."""
     paths = [path for path in drawn(name)[0] if path.suffix != ".svg"]
@@ -69,7 +67,7 @@ def test_committed_pictures_are_what_the_script_draws(drawn, name: str) -> None:
         assert 10_000 < path.stat().st_size < (600_000 if path.suffix == ".gif" else 330_000)
 
 
-@of_each_picture(STILL)
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "animations"])
 def test_no_words_are_cut_off(drawn, name: str) -> None:
     with gallery.look():
         for fig in drawn(name)[1].values():
@@ -148,8 +146,11 @@ def test_speed_takes_our_nhwc_and_the_better_layout_of_pytorch(tmp_path: Path, m
     assert speed.ratios(rows)["conv2d"] == {4: [2.5]}
     results.write(rows, tmp_path / "gpu_some.csv")
     results.write(rows, tmp_path / "cpu_some.csv")
+    layouts = {"NHWC": "NDHWC", "NCHW": "NCDHW"}
+    results.write([replace(row, axes=3, layout=layouts[row.layout]) for row in rows], tmp_path / "axes_3_some.csv")
     monkeypatch.setattr(speed, "DATA", tmp_path)
-    assert len(speed.draw().axes) == 2  # a panel for each file
+    panels = speed.draw().axes  # one for each file
+    assert [[label.get_text() for label in ax.get_xticklabels()] for ax in panels] == [["4²\n1"], ["4³\n1"], ["4²\n1"]]
 
 
 def test_speed_joins_no_mean_of_few_cases() -> None:

@@ -70,6 +70,19 @@ def test_same_as_without_dask(layout, images):
         np.testing.assert_allclose(dw.compute(), conv_weight[1](x, w.shape, dy, **keys), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("layout", [layout for pair in LAYOUTS.values() for layout in pair])
+@pytest.mark.parametrize("images", [3, 10, (0, 1, 9), (4, 4, 0, 2)], ids=str)
+def test_transposed_convolution_is_that_without_dask(layout, images):
+    _, w, dy, _ = operands(layout)
+    bias, name = np.arange(4.0), f"conv_transpose{len(layout) - 2}d"
+    keys = keys_of(layout) | {"layout": layout, "output_padding": 1}
+    y = getattr(cd, name)(cut(dy, images), w, da.from_array(bias), **keys)
+    wanted = getattr(cks, name)(dy, w, bias, **keys)
+    assert isinstance(y, da.Array) and y.chunks[0] == cut(dy, images).chunks[0]
+    assert y.shape == wanted.shape and y.dtype == wanted.dtype
+    np.testing.assert_array_equal(y.compute(), wanted)
+
+
 def test_a_chain_stays_lazy_and_takes_dask_filters(monkeypatch):
     x, w, dy, _ = operands()
     ran = []
@@ -134,6 +147,11 @@ def test_float32_stays_float32():
         (lambda x, w, dy: cd.conv2d(x, w, stride=0, groups=2), ValueError, "stride must be at least 1, got 0"),
         (lambda x, w, dy: cd.conv2d(x, w[..., :1]), ValueError, "channels do not match"),
         (lambda x, w, dy: cd.conv2d(x, w.astype(np.float32), groups=2), TypeError, "x and w must have the same dtype"),
+        (lambda x, w, dy: cd.conv_transpose2d(dy.compute(), w), TypeError, "x must be a dask array, got ndarray"),
+        (lambda x, w, dy: cd.conv_transpose2d(dy.rechunk(3), w), ValueError, "x must be chunked along its first axis"),
+        (lambda x, w, dy: cd.conv_transpose3d(dy, w), ValueError, "x must have 5 axes, got"),
+        (lambda x, w, dy: cd.conv_transpose2d(dy, w, output_padding=1), ValueError, "output_padding must be"),
+        (lambda x, w, dy: cd.conv_transpose2d(dy, w, np.ones(3), **KEYS), ValueError, "bias must"),
         (lambda x, w, dy: cd.conv2d_input((9, 6, 7, 4), w, dy, **KEYS), ValueError, "input_size must have 10 images"),
         (lambda x, w, dy: cd.conv2d_input(9, w, dy, **KEYS), ValueError, "input_size must have 4 axes, got 9"),
         (lambda x, w, dy: cd.conv2d_input((10, 60, 7, 4), w, dy, **KEYS), ValueError, "input_size rows must be from"),

@@ -29,7 +29,7 @@ from .threads import swap
 
 Array = np.ndarray[Any, Any]
 GUARD_BYTES = 4096 if CHECKED else 0  # Bytes between two buffers in scratch memory.
-BUFFERS = 3  # Most buffers of a thread, beside the rows of a tile.
+BUFFERS = 4  # Most buffers of a thread, beside the rows of a tile.
 UNUSED = 1  # First address of a buffer that has not begun.
 MOST = 8192  # Most regions of a call.
 # Places of the numbers of a failure, and of those of a region; the first row of the table is a failure.

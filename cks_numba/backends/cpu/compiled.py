@@ -20,7 +20,7 @@ import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import cache, lru_cache, partial
 from operator import attrgetter, index
@@ -38,7 +38,7 @@ from numba.extending import intrinsic, models, register_jitable, register_model
 from numba.np.ufunc import parallel
 
 from ... import plan_table
-from ...geometry import ConvShape, Group, Plan, plan
+from ...geometry import ConvShape, Group, plan
 from ..interrupts import uninterrupted
 from . import bounds
 from .bounds import BUFFERS, GUARD_BYTES, UNUSED
@@ -132,29 +132,6 @@ class Steps(NamedTuple):
     c: int
 
 
-class AxisRow(NamedTuple):
-    """The columns of a plan's table for one axis, named as in ``cks_numba.plan_table``."""
-
-    count: int  # type: ignore[assignment]
-    terms: int
-    fixed: int
-    fixed_step: int
-    summed: int
-    summed_step: int
-    third: int
-    third_fixed: int
-    third_term: int
-
-
-class TableRow(NamedTuple):
-    """A row of the table of a plan for three axes: one group."""
-
-    first_block: int
-    h: AxisRow
-    w: AxisRow
-    d: AxisRow
-
-
 class Access(NamedTuple):
     """Where a group of a plan is in an array: bytes to the first element, and from a position or a term to the next.
 
@@ -200,7 +177,7 @@ class Sizes(NamedTuple):
     arguments: Array  # the same as numbers, and a zero for each block: how many of its parts are done
     scratch: int  # bytes of scratch memory for each thread
     kept: int  # bytes of the results of all parts
-    count: int  # how many arguments there are
+    done: int  # bytes of the arguments, after which `done` begins
     table: Array  # kept alive, because the arguments hold its address
 
     @classmethod
@@ -210,7 +187,7 @@ class Sizes(NamedTuple):
         numbers = numbers_of(named)
         arguments = np.array(numbers + [0] * blocks, np.int64)
         kept = blocks * parts * named.result_bytes if parts else 0
-        return cls(named, arguments, scratch, kept, len(numbers), np.empty(0) if table is None else table)
+        return cls(named, arguments, scratch, kept, 8 * len(numbers), np.empty(0) if table is None else table)
 
 
 def count_of(kind: Any) -> int:
@@ -275,11 +252,6 @@ def five(strides: Strides) -> Strides:
     """The strides of an array of one, two or three spatial axes, with 0 for the axes that it lacks."""
     first, *spatial, last = strides
     return (first, *[0] * (3 - len(spatial)), *spatial, last)
-
-
-def table_of(groups: Plan, blocks: Sequence[int]) -> Array:
-    """Write a plan for three axes as rows that kernels read as `TableRow`; the last one ends the search for a block."""
-    return plan_table.group_table(groups, blocks, np.int64)
 
 
 # --- helpers for kernels -------------------------------------------------------------------------
@@ -498,7 +470,7 @@ class Step(NamedTuple):
         arguments = self.sizes.arguments
         kept = (at + arguments.nbytes + GUARD_BYTES + 63) // 64 * 64
         rest, step = self._memory()
-        last = at + 8 * self.sizes.count, kept, kept + rest, step
+        last = at + self.sizes.done, kept, kept + rest, step
         memory[:ADDRESSES] = 0
         memory[DONE : DONE + 4] = last
         memory[DONE + 4 : len(arguments)] = arguments[DONE + 4 :]

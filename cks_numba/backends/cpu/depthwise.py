@@ -13,7 +13,7 @@ kernel                            r, from A                                    t
 ================================  ===========================================  ===================================
 
 With stride 1 a position meets with one tap what its neighbour meets with the next one: a row of A is loaded once for
-up to three products, and with stride 2 for up to two. Elsewhere each t is a step of its own.
+up to three products. Elsewhere each t is a step of its own.
 
 In a group of one channel, that is all. In a group of c channels, a power of two, each channel meets c others. The same
 sum is done c times, in turns. In turn k, with g = k ^ k >> 1, lane l of A meets lane l ^ g of the other side: the
@@ -25,7 +25,6 @@ times, and results that are in several lanes are added up at the end.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
@@ -39,20 +38,20 @@ from .compiled import (
     SCRATCH_HEAD,
     Array,
     Call,
+    GroupRow,
     Sizes,
     Steps,
     Strides,
-    TableRow,
     ceil_div,
     even_part,
     first_of,
     five,
+    group_row,
     number_of_threads,
     numbers_of,
     own_scratch,
     record,
     start,
-    table_of,
     with_three_axes,
 )
 from .gather import reach, within
@@ -76,7 +75,7 @@ from .registers import (
     write_number,
     zeros,
 )
-from .tile import LINE_BYTES, pack, pack_images, unpack
+from .tile import LINE_BYTES, add_parts, pack, pack_images, unpack
 
 HALF = TILE_ROWS // 2
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
@@ -152,6 +151,11 @@ class Box(NamedTuple):
     @property
     def positions(self) -> int:
         return self.depths * self.rows * self.columns
+
+    @property
+    def packed_steps(self) -> tuple[int, int, int]:
+        """Bytes to the next depth, row and column where it is packed."""
+        return self.rows * self.columns * LANE_BYTES, self.columns * LANE_BYTES, LANE_BYTES
 
 
 class BandRow(NamedTuple):
@@ -231,14 +235,26 @@ def sizes_of(
     if source_packed or out_packed:
         band_length = min(band_length, max(1, length * CHUNK_BYTES // (image_bytes * images)))
     bands, found = _bands(groups, 3 - len(shape.axes), min(band_length, length))
-    table = table_of(replace(groups, groups=tuple(found)), [0] * len(found))
+    fd, fh, fw = (axis.taps for axis in groups.shape.axes)
+    tap_steps = fh * fw * LANE_BYTES, fw * LANE_BYTES, LANE_BYTES
+    rows = [
+        group_row(
+            groups.operator,
+            group,
+            band.source.packed_steps if source_packed else source[1:4],
+            tap_steps,
+            band.out.packed_steps if out_packed else out[1:4],
+        )
+        for band in bands
+        for group in found[band.first_group : band.last_group]
+    ]
+    table = np.array([numbers_of(row) for row in rows], np.int64)
     memory = np.concatenate([table.ravel(), np.array([numbers_of(band) for band in bands], np.int64).ravel()])
     whole_lines = not out_packed and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:4]))
     source_bytes, out_bytes = (
         max(box.positions for box in boxes) * images * LANE_BYTES
         for boxes in ([band.source for band in bands], [band.out for band in bands])
     )
-    fd, fh, fw = (axis.taps for axis in groups.shape.axes)
     by_channel = (filters[0], filters[4]) if operator == "conv2d_input" else (filters[4], filters[0])
     chunks = len(bands) * ceil_div(shape.n, images)
     parts = min(chunks, ceil_div(PARTS, blocks)) if operator == "conv2d_weight" else 1
@@ -496,8 +512,8 @@ def move_filters(zero, packed, filters, steps, taps, lanes, group, into):
                     there += LANE_BYTES
 
 
-def _tile_of(rows):
-    """Return a helper that computes and writes a tile of so many rows."""
+def _tile_of(rows, in_turns):
+    """Return a helper that computes and writes a tile of so many rows; without turns it has less to prepare."""
     add_one, add_two, add_three = (row_products(rows, taps) for taps in (1, 2, 3))
     add_spread = row_products(rows, 3, stride=2)
     write_rows, stream_rows = (put_rows(rows, how) for how in ("write", "stream"))
@@ -507,7 +523,7 @@ def _tile_of(rows):
     def put_tile(zero, a_first, a_step, b_first, out, out_step, sums):
         counts, a_steps, b_steps, slides, streams, turns, turn_bytes = sums
         tile = zeros(zero)
-        turn = turns - 1
+        turn = turns - 1 if in_turns else 0
         while True:
             i, a, b = 0, a_first, b_first + turn * turn_bytes
             for _ in range(counts[0]):  # rows of taps, of all depths
@@ -519,7 +535,7 @@ def _tile_of(rows):
                     if left == 2:
                         tile = add_two(tile, at, a_step, b_at, b_steps[2])
                         left = 0
-                elif slides == 2:
+                elif in_turns and slides == 2:
                     while left >= 3:
                         tile = add_spread(tile, at, a_steps[2], b_at, b_steps[2])
                         at, b_at, left = at + 3 * a_steps[2], b_at + 3 * b_steps[2], left - 3
@@ -547,25 +563,30 @@ def _tile_of(rows):
     return put_tile
 
 
-put_whole, put_half, put_row = _tile_of(TILE_ROWS), _tile_of(HALF), _tile_of(1)
+def _tiles_of(in_turns):
+    put_whole, put_half, put_row = (_tile_of(rows, in_turns) for rows in (TILE_ROWS, HALF, 1))
+
+    @helper
+    def put_tiles(zero, a, a_step, b, out, out_step, count, sums):
+        """Compute and write `count` neighbouring positions; a tile that would reach past the last begins earlier."""
+        k = 0
+        while k < count:
+            if count >= TILE_ROWS and count - k > HALF:
+                k = min(k, count - TILE_ROWS)
+                put_whole(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
+                k += TILE_ROWS
+            elif count >= HALF and count - k > 1:
+                k = min(k, count - HALF)
+                put_half(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
+                k += HALF
+            else:
+                put_row(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
+                k += 1
+
+    return put_tiles
 
 
-@helper
-def put_tiles(zero, a, a_step, b, out, out_step, count, sums):
-    """Compute and write `count` neighbouring positions; a tile that would reach past the last one begins earlier."""
-    k = 0
-    while k < count:
-        if count >= TILE_ROWS and count - k > HALF:
-            k = min(k, count - TILE_ROWS)
-            put_whole(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
-            k += TILE_ROWS
-        elif count >= HALF and count - k > 1:
-            k = min(k, count - HALF)
-            put_half(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
-            k += HALF
-        else:
-            put_row(zero, a + k * a_step, a_step, b, out + k * out_step, out_step, sums)
-            k += 1
+put_tiles, put_tiles_in_turns = _tiles_of(False), _tiles_of(True)
 
 
 @helper
@@ -620,37 +641,35 @@ def depthwise(zero, arguments):
             out = out_memory - first_of((band.out.d, band.out.h, band.out.w), out_steps)
         for row in range(band.first_group, band.last_group):
             # 2. a group of the plan
-            line = record(sizes.table, row, TableRow)
-            d, h, w = line.d, line.h, line.w
-            a = source + first_of((d.third, h.third, w.third), source_steps)
-            b = filters + ((d.summed * taps[1] + h.summed) * taps[2] + w.summed) * LANE_BYTES
-            first_out = out + first_of((d.fixed, h.fixed, w.fixed), out_steps)
-            counts = d.terms * h.terms, h.terms, w.terms
-            a_d, a_h, a_w = d.third_term * source_steps.d, h.third_term * source_steps.h, w.third_term * source_steps.w
-            b_h, b_w = h.summed_step * taps[2] * LANE_BYTES, w.summed_step * LANE_BYTES
-            b_d = d.summed_step * taps[1] * taps[2] * LANE_BYTES
-            a_fixed = source_steps.n, h.third_fixed * source_steps.h, w.third_fixed * source_steps.w
-            out_fixed = out_steps.n, h.fixed_step * out_steps.h, w.fixed_step * out_steps.w
+            line = record(sizes.table, row, GroupRow)
+            (d, h, w), (depths, rows, columns) = line.terms, line.positions
+            a, b, first_out = source + line.source.first, filters + line.filters.first, out + line.out.first
+            (a_d, a_h, a_w), (b_d, b_h, b_w) = line.source.term, line.filters.term
+            a_fixed = source_steps.n, line.source.position[1], line.source.position[2]
+            out_fixed = out_steps.n, line.out.position[1], line.out.position[2]
             if a_w == -a_fixed[2]:  # the last tap comes first, so that taps and positions go the same way
-                a, b = a + (w.terms - 1) * a_w, b + (w.terms - 1) * b_w
+                a, b = a + (w - 1) * a_w, b + (w - 1) * b_w
                 a_w, b_w = -a_w, -b_w
-            x, y, z = tile_axes(images, h.count, w.count)
-            axes = images, h.count, w.count
+            x, y, z = tile_axes(images, rows, columns)
+            axes, counts = (images, rows, columns), (d * h, h, w)
             # The steps from past the last row of a depth to the first row of the next one.
-            a_jump, b_jump = a_d - h.terms * a_h, b_d - h.terms * b_h
+            a_jump, b_jump = a_d - h * a_h, b_d - h * b_h
             slides = 0
             if z == 2:
                 slides = 1 if a_w == a_fixed[2] else 2 if 2 * a_w == a_fixed[2] else 0
             sums = counts, (a_jump, a_h, a_w), (b_jump, b_h, b_w), slides, sizes.streams, sizes.lanes.turns, turn_bytes
             # 3. its tiles: neighbouring positions
-            for k in range(d.count):
-                a_depth = a + k * d.third_fixed * source_steps.d
-                out_depth = first_out + k * d.fixed_step * out_steps.d
+            for k in range(depths):
+                a_depth = a + k * line.source.position[0]
+                out_depth = first_out + k * line.out.position[0]
                 for i in range(axes[x]):
                     for j in range(axes[y]):
                         a_row = a_depth + i * a_fixed[x] + j * a_fixed[y]
                         out_row = out_depth + i * out_fixed[x] + j * out_fixed[y]
-                        put_tiles(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
+                        if sizes.lanes.turns > 1:
+                            put_tiles_in_turns(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
+                        else:
+                            put_tiles(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
         # 4. the results to their places
         if sizes.out_packed:
             unpack_images(zero, target, sizes.out, out_memory, band.out, images, lanes, (group, sizes.lanes.out))
@@ -768,28 +787,23 @@ def of_filters(zero, arguments):
             )  # fmt: skip
             for row in range(band.first_group, band.last_group):
                 # 3. a group of the plan: some taps of each row of the filter at a time
-                line = record(sizes.table, row, TableRow)
-                d, h, w = line.d, line.h, line.w
-                a = source + first_of((d.third, h.third, w.third), source_steps)
-                b = out + first_of((d.fixed, h.fixed, w.fixed), out_steps)
-                at = results + ((d.summed * taps[1] + h.summed) * taps[2] + w.summed) * LANE_BYTES
-                axes = images, h.count, w.count
-                a_fixed = source_steps.n, h.third_fixed * source_steps.h, w.third_fixed * source_steps.w
-                b_fixed = out_steps.n, h.fixed_step * out_steps.h, w.fixed_step * out_steps.w
-                x, y, z = tile_axes(images, h.count, w.count)
+                line = record(sizes.table, row, GroupRow)
+                depths, rows, columns = line.positions
+                a, b, at = source + line.source.first, out + line.out.first, results + line.filters.first
+                axes = images, rows, columns
+                a_fixed = source_steps.n, line.source.position[1], line.source.position[2]
+                b_fixed = out_steps.n, line.out.position[1], line.out.position[2]
+                x, y, z = tile_axes(images, rows, columns)
                 a_steps, b_steps = (a_fixed[x], a_fixed[y], a_fixed[z]), (b_fixed[x], b_fixed[y], b_fixed[z])
-                a_w = w.third_term * source_steps.w
-                tap_steps = d.third_term * source_steps.d, h.third_term * source_steps.h, a_w
-                result_steps = taps[1] * taps[2] * LANE_BYTES, taps[2] * LANE_BYTES
-                met = d.terms, h.terms, w.terms
+                tap_steps, result_steps = line.source.term, line.filters.term
                 by_x, by_y = max(1, POSITIONS // (axes[y] * axes[z])), min(axes[y], ceil_div(POSITIONS, axes[z]))
-                for k in range(d.count):
-                    a_depth = a + k * d.third_fixed * source_steps.d
-                    b_depth = b + k * d.fixed_step * out_steps.d
+                for k in range(depths):
+                    a_depth = a + k * line.source.position[0]
+                    b_depth = b + k * line.out.position[0]
                     for i in range(0, axes[x], by_x):
                         for j in range(0, axes[y], by_y):
                             counts = min(by_x, axes[x] - i), min(by_y, axes[y] - j), axes[z]
-                            slides = z == 2 and a_w == a_fixed[2]
+                            slides = z == 2 and tap_steps[2] == a_fixed[2]
                             a_at = a_depth + i * a_steps[0] + j * a_steps[1]
                             b_at = b_depth + i * b_steps[0] + j * b_steps[1]
                             for turn in range(0, sizes.lanes.turns, 2):
@@ -800,15 +814,12 @@ def of_filters(zero, arguments):
                                 other = 0 if sizes.lanes.turns == 1 else -turn_bytes if here & 1 else turn_bytes
                                 sums = counts, a_steps, b_steps, slides, other
                                 there = at + here * turn_bytes
-                                add_taps(zero, a_at, tap_steps, b_at, there, result_steps, met, sums)
+                                add_taps(zero, a_at, tap_steps, b_at, there, result_steps, line.terms, sums)
         # 4. the results to dw, by the thread that finishes the last part of a block
         if parts > 1:
             if next_number(sizes.call.done, block) < parts - 1:
                 continue
             results -= task % parts * sizes.result_bytes
-            for part in range(1, parts):
-                for k in range(0, sizes.result_bytes, size):
-                    there = number_at(zero, results + k) + number_at(zero, results + part * sizes.result_bytes + k)
-                    write_number(there, results + k)
+            add_parts(zero, results, sizes.result_bytes, parts)
         at = sizes.call.b + lane // group * sizes.filters.group
         unpack_filters(zero, at, sizes.filters, results, taps, lanes, sizes.lanes)

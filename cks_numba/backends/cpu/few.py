@@ -41,11 +41,10 @@ from .registers import (
     bytes_of,
     helper,
     next_number,
-    number_at,
     write_number,
     zeros,
 )
-from .tile import ADD, PART_GAP, loops, pack_images, put, sum_of_products, unpack
+from .tile import ADD, PART_GAP, add_parts, loops, pack_images, put, sum_of_products, unpack
 
 CHUNK_TERMS = 384  # products of a result that are added up in registers at a time
 RESULT_BYTES = 256 * 2**10  # largest size of the results of a task, which each chunk adds to
@@ -119,7 +118,9 @@ def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, it
         if block == wide or block * lane_bytes <= RESULT_BYTES
     ]
 
-    parts = parts_of(shape.groups * lane_bytes * round_up(lanes, wide), shape.n)
+    # One image is cut by its chunks.
+    most = shape.n if shape.n > 1 else sum(group.positions for group in groups.groups) // (2 * CHUNK_TERMS)
+    parts = parts_of(shape.groups * lane_bytes * round_up(lanes, wide), most)
 
     def busiest(block: int) -> tuple[int, int]:
         """Lanes of the busiest thread; between equals, the larger block comes first."""
@@ -196,7 +197,8 @@ def chunk_of_group(images, counts, terms):
 def few(zero, arguments):
     """Kernel: do tasks of conv2d_weight until none is left, where one of x and dy (a) has few channels.
 
-    A task is a block of channels of the other array (b) and, if the sum is cut into parts, a part of the images.
+    A task is a block of channels of the other array (b) and, if the sum is cut into parts, a part of the images, or of
+    the chunks of one image.
     The kernel reads a in place, one number at a time. It reads b in place too if the channels of b are neighbours
     in memory and fill whole rows of a tile; otherwise it packs b. The results stay in memory of their own until they
     are complete.
@@ -213,12 +215,13 @@ def few(zero, arguments):
     width, lane_blocks = LANE_BYTES // size, ceil_div(lanes, block)
     row_step = block * size  # bytes of a row of results, which are (fd, fh, fw, channel, lane)
     while True:
-        # 1. a task: some channels of b and a part of the images; its results begin as 0
+        # 1. a task: some channels of b and a part of the sum; its results begin as 0
         task = next_number(arguments, NEXT_TASK)
         if task >= blocks * parts:
             return
         g, lane0 = task // parts // lane_blocks, task // parts % lane_blocks * block
-        first_image, last_image = task % parts * images // parts, (task % parts + 1) * images // parts
+        which, cuts = (task % parts, parts) if images > 1 else (0, 1)
+        first_image, last_image = which * images // cuts, (which + 1) * images // cuts
         if parts > 1:
             results = call.kept + task * result_bytes
         task_lanes = min(block, lanes - lane0)
@@ -241,7 +244,9 @@ def few(zero, arguments):
             most = chunk_of_group(last_image - first_image, line.positions, sizes.chunk_terms)
             n_cuts, d_cuts = ceil_div(last_image - first_image, most[0]), ceil_div(d, most[1])
             h_cuts, w_cuts = ceil_div(h, most[2]), ceil_div(w, most[3])
-            for chunk in range(n_cuts * d_cuts * h_cuts * w_cuts):
+            chunks = n_cuts * d_cuts * h_cuts * w_cuts
+            which, cuts = (task % parts, parts) if images == 1 else (0, 1)
+            for chunk in range(which * chunks // cuts, (which + 1) * chunks // cuts):
                 n0, d0 = chunk // (d_cuts * h_cuts * w_cuts) * most[0], chunk // (h_cuts * w_cuts) % d_cuts * most[1]
                 h0, w0 = chunk // w_cuts % h_cuts * most[2], chunk % w_cuts * most[3]
                 n0 += first_image
@@ -277,10 +282,7 @@ def few(zero, arguments):
             if next_number(call.done, task // parts) < parts - 1:
                 continue
             results -= task % parts * result_bytes
-            for part in range(1, parts):
-                for k in range(0, result_bytes, size):
-                    there = number_at(zero, results + k) + number_at(zero, results + part * result_bytes + k)
-                    write_number(there, results + k)
+            add_parts(zero, results, result_bytes, parts)
         at = call.out + g * out_steps.channel_group + lane0 * out_steps.lane
         for tap in range(fd * fh * fw):
             place = at + tap_step(tap, fh, fw, out_steps)

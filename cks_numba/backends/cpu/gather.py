@@ -64,7 +64,7 @@ from .tile import LINE_BYTES, PART_GAP, WRITE, pack, pack_images, put, put_sums,
 PANELS_BYTES = 5 * L2_BYTES // 8  # All panels of packed filters of a task together, unless it has one alone.
 STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.
 COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
-COPY_COLUMNS = 1024  # A thread copies so many columns of a row at a time.
+LEAST_COLUMNS, COPY_COLUMNS = 16, 1024  # A thread copies so many columns of a row at a time.
 sum_of_products_along = sums_along(TILE_ROWS)
 
 
@@ -180,15 +180,19 @@ def copied_channels_last(source: Array, threads: int) -> Array:
     copy = temporary(source.shape, source.dtype)
     images, *lengths, channels = source.shape
     depths, rows, columns = [1] * (3 - len(lengths)) + lengths
+    steps = five(source.strides)
+    if rows == 1 or steps[2] == columns * steps[3]:  # Rows without a gap are one long row.
+        rows, columns = 1, rows * columns
+    together = max(LEAST_COLUMNS, min(COPY_COLUMNS, images * depths * rows * columns // (4 * threads)))
     sizes = CopySizes(
         call=NO_CALL,
         images=images,
         depths=depths,
         rows=rows,
         columns=columns,
-        columns_together=even_part(columns, COPY_COLUMNS),
+        columns_together=even_part(columns, together),
         channels=channels,
-        source=Steps(*five(source.strides)),
+        source=Steps(*steps),
     )
     start(to_channels_last, copy.dtype, threads, Sizes.of(sizes), source=source, target=copy)
     return copy
@@ -248,10 +252,11 @@ def _packed_taps(number: int, axes: tuple[Taps, ...], filters: FilterSteps, tap_
     """The taps of a class of groups, each of so many bytes in a panel."""
     strides = filters.d, filters.h, filters.w
     first = sum(taps.first * stride for taps, stride in zip(axes, strides, strict=True))
-    steps = tuple(taps.step * stride for taps, stride in zip(axes, strides, strict=True))
-    d, h, w = counts = tuple(taps.number for taps in axes)
+    by_d, by_h, by_w = (taps.step * stride for taps, stride in zip(axes, strides, strict=True))
+    d, h, w = (taps.number for taps in axes)
     packed = (h * w * tap_bytes, w * tap_bytes, tap_bytes)
-    return PackedTaps(number, counts, first, steps, packed, d * h * w * tap_bytes + (0 if narrow else PART_GAP))
+    panel = d * packed[0] + (0 if narrow else PART_GAP)
+    return PackedTaps(number, (d, h, w), first, (by_d, by_h, by_w), packed, panel)
 
 
 def _row(operator: str, group: Group, axes: tuple[Taps, ...], packed: PackedTaps, arrays: Any, ready: bool) -> GroupRow:

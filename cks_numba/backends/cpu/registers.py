@@ -210,6 +210,35 @@ def add_products(typing, tile, rows, a, b_address):
     return tile(tile, rows, types.int64, types.int64), codegen
 
 
+def products_of(count):
+    """Return the intrinsic tile[r, l] + A[r] * B[l] of a tile of `count` rows: the fewer, the more lanes has each.
+
+    A[r] is number r of those at the address a, and B is the row of lanes at b.
+    """
+    columns = TILE_ROWS * TILE_VECTORS // count
+
+    @intrinsic
+    def add_products_of(typing, tile, a, b_first):
+        vector, size = _vector(tile.dtype), tile.dtype.bitwidth // 8
+
+        def codegen(context, b, signature, args):
+            result, a, first = args
+            lanes = [_load(context, b, _plus_bytes(b, first, v * VECTOR_BYTES), vector, size) for v in range(columns)]
+            for r in range(count):
+                number = _load(context, b, _plus_bytes(b, a, r * size), _scalar(tile.dtype), size)
+                number = b.insert_element(ir.Constant(vector, ir.Undefined), number, I32(0))
+                number = b.shuffle_vector(number, number, ir.Constant(ir.VectorType(I32, vector.count), None))
+                for v in range(columns):
+                    k = r * columns + v
+                    total = b.call(_fma(b, vector), [number, lanes[v], b.extract_value(result, k)])
+                    result = b.insert_value(result, total, k)
+            return result
+
+        return tile(tile, types.int64, types.int64), codegen
+
+    return add_products_of
+
+
 def products_along(count):
     """Return the intrinsic tile[r, v] + A[r] * B[v], lane by lane, for the first `count` rows of A.
 
@@ -329,8 +358,8 @@ def change_lanes(*lanes_of):
     return change
 
 
-def put_rows(count, how, first_row=0):
-    """Return the intrinsic that puts `count` rows of a tile to memory, a step apart.
+def put_rows(count, how, first_row=0, vectors=TILE_VECTORS):
+    """Return the intrinsic that puts `count` rows of a tile, of so many vectors, to memory, a step apart.
 
     `how` is "write", "add" (to the numbers there), or "stream" (past the caches; each row must begin at a multiple of
     VECTOR_BYTES).
@@ -340,9 +369,9 @@ def put_rows(count, how, first_row=0):
     def put(typing, tile, first, step):
         def codegen(context, b, signature, args):
             size = tile.dtype.bitwidth // 8
-            for r, v in product(range(count), range(TILE_VECTORS)):
+            for r, v in product(range(count), range(vectors)):
                 at = _plus_bytes(b, b.add(args[1], b.mul(args[2], I64(r))), v * VECTOR_BYTES)
-                value = b.extract_value(args[0], (first_row + r) * TILE_VECTORS + v)
+                value = b.extract_value(args[0], (first_row + r) * vectors + v)
                 if how == "add":
                     value = b.fadd(value, _load(context, b, at, _vector(tile.dtype), size))
                 _store(context, b, value, at, size, streams=how == "stream")
@@ -510,18 +539,7 @@ def copy_transposed(typing, like, target, target_step, source, source_step):
         def row(first, step, r):
             return b.add(first, b.mul(step, ir.Constant(I64, r)))
 
-        def picked(x, y, lanes):
-            return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, count), lanes))
-
-        rows = [_load(context, b, row(args[3], args[4], r), vector, align) for r in range(count)]
-        half = 1
-        while half < count:  # swap the off-diagonal blocks of size 1, 2, 4, ...
-            for r in range(count):
-                if not r & half:
-                    x, y = rows[r], rows[r + half]
-                    rows[r] = picked(x, y, [c if not c & half else count + c - half for c in range(count)])
-                    rows[r + half] = picked(x, y, [c + half if not c & half else count + c for c in range(count)])
-            half *= 2
+        rows = _transposed(b, [_load(context, b, row(args[3], args[4], r), vector, align) for r in range(count)])
         for r in range(count):
             _store(context, b, rows[r], row(args[1], args[2], r), align)
         return context.get_dummy_value()
@@ -562,6 +580,78 @@ def copy_diagonals(into, along_rows):
         return types.void(like, *[types.int64] * 4), codegen
 
     return copy
+
+
+@intrinsic
+def store_columns(typing, tile, address, step):
+    """Write a tile with rows and lanes exchanged: the numbers of lane l side by side at address + l * step."""
+    vector, size = _vector(tile.dtype), tile.dtype.bitwidth // 8
+    side = min(vector.count, 8)
+
+    def codegen(context, b, signature, args):
+        for first, v in product(range(0, TILE_ROWS, side), range(TILE_VECTORS)):
+            rows = [b.extract_value(args[0], r * TILE_VECTORS + v) for r in range(first, min(first + side, TILE_ROWS))]
+            there = len(rows)
+            rows += [ir.Constant(vector, ir.Undefined)] * (side - there)
+            for r, row in enumerate(_transposed(b, rows)):
+                for block in range(0, vector.count, side):
+                    picked = ir.Constant(ir.VectorType(I32, there), [block + c for c in range(there)])
+                    at = b.add(args[1], b.mul(args[2], I64(v * vector.count + block + r)))
+                    _store(context, b, b.shuffle_vector(row, row, picked), _plus_bytes(b, at, first * size), size)
+        return context.get_dummy_value()
+
+    return types.void(tile, types.int64, types.int64), codegen
+
+
+def _transposed(b, rows):
+    """Exchange rows and lanes of vectors, in blocks of as many lanes as there are rows."""
+    count, half = rows[0].type.count, 1
+
+    def picked(x, y, lanes):
+        return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, count), lanes))
+
+    while half < len(rows):  # swap the off-diagonal blocks of size 1, 2, 4, ...
+        for r in range(len(rows)):
+            if not r & half:
+                x, y = rows[r], rows[r + half]
+                rows[r] = picked(x, y, [c if not c & half else count + c - half for c in range(count)])
+                rows[r + half] = picked(x, y, [c + half if not c & half else count + c for c in range(count)])
+        half *= 2
+    return rows
+
+
+def dealt(count, back=False):
+    """Return the intrinsic that deals numbers out in turn: number r of rows a step apart gets source[l*count + r].
+
+    It does so for `count` vectors. With `back` the source is the rows, and the target gets their numbers in turn.
+    """
+
+    @intrinsic
+    def copy_dealt(typing, like, target, source, step):
+        vector, align = _vector(like), like.bitwidth // 8
+        lanes = vector.count
+
+        def codegen(context, b, signature, args):
+            def place(address, k, in_rows):
+                return b.add(address, b.mul(args[3], I64(k))) if in_rows else _plus_bytes(b, address, k * VECTOR_BYTES)
+
+            given = [_load(context, b, place(args[2], k, back), vector, align) for k in range(count)]
+            for r in range(count):
+                numbers = range(r * lanes, (r + 1) * lanes)
+                wanted = [k % count * lanes + k // count for k in numbers] if back else range(r, count * lanes, count)
+                value = given[0]
+                for v in range(1, count):  # after v: those of the first v + 1 vectors
+                    picked = [
+                        k if k // lanes < v == 1 else lanes + k % lanes if k // lanes == v else lane
+                        for lane, k in enumerate(wanted)
+                    ]
+                    value = b.shuffle_vector(value, given[v], ir.Constant(ir.VectorType(I32, lanes), picked))
+                _store(context, b, value, place(args[1], r, not back), align)
+            return context.get_dummy_value()
+
+        return types.void(like, *[types.int64] * 3), codegen
+
+    return copy_dealt
 
 
 @intrinsic

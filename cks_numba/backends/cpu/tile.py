@@ -40,6 +40,7 @@ from .registers import (
     number_at,
     products_along,
     store,
+    store_columns,
     store_sums,
     write_number,
 )
@@ -135,6 +136,21 @@ def copy_part(zero, target, source, count):
 
 
 @helper
+def copy_numbers(zero, target, target_row, target_lane, source, source_row, source_lane, rows, lanes):
+    """target[r, l] = source[r, l], number by number; neighbours of the source, which share a cache line, in a row."""
+    if source_lane < source_row:
+        rows, source_row, target_row, lanes, source_lane, target_lane = (
+            lanes, source_lane, target_lane, rows, source_row, target_row,
+        )  # fmt: skip
+    together = LINE_BYTES // bytes_of(zero)
+    for first in range(0, rows, together):
+        for lane in range(lanes):
+            there, at = target + lane * target_lane, source + lane * source_lane
+            for r in range(first, min(rows, first + together)):
+                write_number(number_at(zero, at + r * source_row), there + r * target_row)
+
+
+@helper
 def pack(zero, target, target_step, source, row_step, lane_step, rows, lanes, padded):
     """target[r, l] = source[r, l] for a source with any steps; lanes from `lanes` to `padded` become 0."""
     size = bytes_of(zero)
@@ -159,14 +175,14 @@ def pack(zero, target, target_step, source, row_step, lane_step, rows, lanes, pa
                 r = min(r + width - before // size, rows - width)
         done = whole
     filled = lanes < padded and (padded - done) % width == 0
-    for r in range(rows):
-        row, there = source + r * row_step, target + r * target_step
+    for r in range(rows if lanes < padded else 0):
+        there = target + r * target_step
         for lane in range(done, padded if filled else done, width):
             fill_vector(zero, there + lane * size)
-        for lane in range(done, lanes):
-            write_number(number_at(zero, row + lane * lane_step), there + lane * size)
         for lane in range(padded if filled else lanes, padded):
             write_number(zero, there + lane * size)
+    left = source + done * lane_step
+    copy_numbers(zero, target + done * size, target_step, size, left, row_step, lane_step, rows, lanes - done)
 
 
 @helper
@@ -217,11 +233,25 @@ def unpack(zero, target, row_step, lane_step, source, source_step, rows, lanes):
     if row_step == size:
         pack(zero, target, lane_step, source, size, source_step, lanes, rows, rows)
         return
-    for r in range(rows):
-        for lane in range(lanes):
-            write_number(
-                number_at(zero, source + r * source_step + lane * size), target + r * row_step + lane * lane_step
-            )
+    copy_numbers(zero, target, row_step, lane_step, source, source_step, size, rows, lanes)
+
+
+@helper
+def side_by_side(rows, size):
+    """Whether the addresses of a tile's rows are those of neighbouring numbers."""
+    found = True
+    for r in range(1, TILE_ROWS):
+        found &= rows[r] == rows[0] + r * size
+    return found
+
+
+@helper
+def add_parts(zero, results, part_bytes, parts):
+    """Add the results of all parts of a sum to those of the first one, in order."""
+    for part in range(1, parts):
+        for k in range(0, part_bytes, bytes_of(zero)):
+            sum_so_far = number_at(zero, results + k) + number_at(zero, results + part * part_bytes + k)
+            write_number(sum_so_far, results + k)
 
 
 @helper
@@ -234,9 +264,12 @@ def put(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
             tile = add_memory(tile, there)
         store(tile, there)
         return
+    if lanes * size == LANE_BYTES and not add and side_by_side(out_rows, size):
+        store_columns(tile, out_rows[0], lane_step)
+        return
     store(tile, addresses_in(tile_rows))
-    for r in range(rows):
-        for lane in range(lanes):
+    for lane in range(lanes):
+        for r in range(rows):
             at = out_rows[r] + lane * lane_step
             value = number_at(zero, tile_rows[r] + lane * size)
             if add:

@@ -370,7 +370,9 @@ def add_group(zero, group, n, chunk, axes, packed, results, out, out_steps, add,
         # 2. its tiles
         for first in range(0, rows, TILE_ROWS):
             for lane in range(0, lanes, width):
-                count = place_channels(first, rows, out_tap + lane * out_steps.ic, out_steps.oc, out_rows, tile_rows)
+                place, count = out_tap + lane * out_steps.ic, 0
+                if last:
+                    count = place_channels(first, rows, place, out_steps.oc, out_rows, tile_rows)
                 for r in range(TILE_ROWS):
                     kept_rows[r] = at_tap + (lane * high + first * width + r * width) * size
                     for line in range(0, LANE_BYTES, LINE_BYTES):

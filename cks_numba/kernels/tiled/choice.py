@@ -13,7 +13,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from ... import checks
-from ...geometry import ConvShape, Plan, plan, times
+from ...geometry import ConvShape, Plan, in_columns, plan
 from ...plan_table import ceil_div
 from ..grouped import product_of, tiles_of
 from .sizes import BK, TILES
@@ -135,11 +135,11 @@ class Choice:
         if self.parts > 1:
             lines.append(f"the sum in {self.parts} parts, which a second launch adds up in order")
         lines.append(f"{self.useful:.0%} of the multiply-adds done are of the problem, the others past its end")
+        positions = in_columns([run.positions for run in group] for group in self.plan.groups)
+        terms = in_columns([run.terms for run in group] for group in self.plan.groups)
         lines += [
-            f"  {times([run.positions for run in group], 4, 4)} positions, "
-            f"{times([run.terms for run in group], 3, 3)} terms: "
-            f"{blocks * prod(self.grid[1:]):>5} blocks of {chunks} chunks"
-            for group, blocks, chunks in zip(self.plan.groups, self.blocks, self.chunks, strict=True)
+            f"  {position} positions, {term} terms: {blocks * prod(self.grid[1:]):>5} blocks of {chunks} chunks"
+            for position, term, blocks, chunks in zip(positions, terms, self.blocks, self.chunks, strict=True)
         ]
         return "\n".join(lines)
 

@@ -615,6 +615,25 @@ def filter_kept_in_float64(x, w, y, stride, padding):
         y[oh, ow] = acc
 
 
+@wrong("05.4", ("computes in float64", "A whole number that meets a float32"))
+@cuda.jit
+def filter_kept_in_whole_numbers(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.int32)
+    for k in range(cuda.threadIdx.x, w.size, cuda.blockDim.x):
+        taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    cuda.syncthreads()
+    index = cuda.grid(1)
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        h0, h1 = taps_of_output(oh, x.shape[0], w.shape[0], stride, padding, 1)
+        w0, w1 = taps_of_output(ow, x.shape[1], w.shape[1], stride, padding, 1)
+        acc = y.dtype.type(0)
+        for fh in range(h0, h1):
+            for fw in range(w0, w1):
+                acc += x[oh * stride - padding + fh, ow * stride - padding + fw] * taps[fh * w.shape[1] + fw]
+        y[oh, ow] = acc
+
+
 @wrong("05.4", ("compiles for CUDA. But the emulator", "in another way. flat = w.reshape(w.size)"))
 @cuda.jit
 def more_than_the_emulator_knows(x, w, y, stride, padding):
