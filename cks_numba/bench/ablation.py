@@ -21,7 +21,8 @@ from unittest import mock
 import numba
 import numpy as np
 
-from ..backends.cpu import compiled, few, gather, planes, unpacked, weight
+from ..backends import cpu
+from ..backends.cpu import compiled, few, gather, planes, repeats, unpacked, weight
 from ..buffers import Layout
 from ..flops.text import put_between
 from ..geometry import ConvShape
@@ -72,6 +73,7 @@ def _forget() -> None:
     """Forget all sizes that were chosen before."""
     for function in (gather.sizes_of, weight.sizes_of, unpacked.best_way, planes.sizes_of):
         function.cache_clear()
+    repeats.forget()
 
 
 def _never(operator: str, shape: ConvShape, itemsize: int) -> bool:
@@ -254,6 +256,7 @@ def choices(call: Callable[[], Any]) -> dict[str, Any]:
         return noted
 
     with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(cpu, "NOTES_CALLS", False))
         for module in (gather, weight, unpacked, planes):
             stack.enter_context(mock.patch.object(module, "start", start))
             stack.enter_context(mock.patch.object(module, "sizes_of", noting(module.sizes_of)))

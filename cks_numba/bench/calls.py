@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
@@ -39,19 +39,20 @@ def overhead(blocks: int = 10, repeats: int = 100) -> dict[str, float]:
             "conv2d_weight": lambda: operators.conv2d_weight(first, w, second, padding=1, backend="cpu"),  # noqa: B023
         }[operator]
         calls = (ours, lambda: a @ b)  # noqa: B023
-        found[operator] = 1e6 * min(_difference(calls, repeats) for _ in range(blocks))
+        pairs = (_medians(calls, repeats) for _ in range(blocks))
+        found[operator] = 1e6 * min(ours - product for ours, product in pairs)
     return found
 
 
-def _difference(calls: tuple[Callable[[], Any], Callable[[], Any]], repeats: int) -> float:
-    """Seconds that the first call takes longer than the second."""
-    times: tuple[list[float], list[float]] = ([], [])
+def _medians(calls: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
+    """Median seconds of each call; they alternate."""
+    times: list[list[float]] = [[] for _ in calls]
     for _ in range(repeats):
         for call, seconds in zip(calls, times, strict=True):
             start = time.perf_counter()
             call()
             seconds.append(time.perf_counter() - start)
-    return median(times[0]) - median(times[1])
+    return [*map(median, times)]
 
 
 FIRST_CALL = """
@@ -122,6 +123,41 @@ def after_blas(threads: int, rounds: int = 20) -> list[float]:
     return found
 
 
+TINY = ConvShape(n=1, ih=4, iw=4, ic=8, oc=8, fh=3, fw=3, padding=1)
+
+
+def torch_calls(blocks: int = 10, repeats: int = 100) -> dict[str, tuple[float, float]]:
+    """Microseconds of a call of our layer and of torch's own on a tiny map, forward and with the backward pass.
+
+    Empty without PyTorch. It is the least of several blocks of calls, because the machine is sometimes busy.
+    """
+    try:
+        import torch
+    except ImportError:
+        return {}
+    from ..torch import CKSConv2d  # it needs PyTorch
+
+    found = {}
+    for format_ in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(TINY.n, TINY.ic, TINY.ih, TINY.iw).to(memory_format=format_).requires_grad_()
+        layers: list[Any] = [kind(TINY.ic, TINY.oc, 3, padding=1) for kind in (CKSConv2d, torch.nn.Conv2d)]
+        layers = [layer.to(memory_format=format_) for layer in layers]
+        dy = torch.ones_like(x)
+        ways: dict[str, list[Callable[[], Any]]] = {
+            "forward": [partial(layer, x) for layer in layers],
+            "forward and backward": [partial(_step, layer, x, dy) for layer in layers],
+        }
+        for way, pair in ways.items():
+            blocks_of = [_medians(pair, repeats) for _ in range(blocks)]
+            name = f"{way}, {str(format_).removeprefix('torch.')}"
+            found[name] = (1e6 * min(ours for ours, _ in blocks_of), 1e6 * min(torchs for _, torchs in blocks_of))
+    return found
+
+
+def _step(layer: Any, x: Any, dy: Any) -> None:
+    layer(x).backward(dy)
+
+
 def call_bars(threads: int) -> Iterator[Bar]:
     """The bars for what a call costs besides its work."""
     after = after_blas(threads)
@@ -129,8 +165,17 @@ def call_bars(threads: int) -> Iterator[Bar]:
     tenths = quantiles(after, n=10)
     yield Bar("the same, ninetieth percentile", tenths[-1], 2, at_most=True)
     for operator, microseconds in overhead().items():
-        yield Bar(f"{operator}: microseconds of a tiny call beyond its matrix product", microseconds, 40, at_most=True)
+        yield Bar(f"{operator}: microseconds of a tiny call beyond its matrix product", microseconds, 30, at_most=True)
+    for way, (ours, torchs) in torch_calls().items():
+        yield Bar(f"CKSConv2d on a tiny map over nn.Conv2d: {way}", ours / torchs, 1.5, at_most=True)
     for operator, (imported, cold, warm) in first_calls().items():
         yield Bar(f"{operator}: seconds to import cks_numba, after numba", imported, 0.4, at_most=True)
-        yield Bar(f"{operator}: seconds of the first call, nothing compiled", cold, 8, at_most=True)
-        yield Bar(f"{operator}: seconds of the first call, compiled before", warm, 0.5, at_most=True)
+        yield Bar(f"{operator}: seconds of the first call, nothing compiled", cold, 4, at_most=True)
+        yield Bar(f"{operator}: seconds of the first call, compiled before", warm, 0.4, at_most=True)
+
+
+if __name__ == "__main__":
+    for name, cost in overhead().items():
+        print(f"{name}: {cost:.0f} microseconds beyond its matrix product")
+    for name, (cost, plain) in torch_calls().items():
+        print(f"CKSConv2d, {name}: {cost:.0f} microseconds, nn.Conv2d {plain:.0f}")

@@ -15,7 +15,8 @@ from ..arrays.readings import Reading
 from ..buffers import LAYOUTS
 from ..checks import Ints, Padding
 from ..operators.fitting import W, X, transposed_size
-from .operators import apply, y_size
+from . import repeated
+from .operators import apply, apply_again, y_size
 
 INSTEAD = "use torch.export, or call cks_numba.torch.revert(model) first"
 """What to do where TorchScript cannot have our operators."""
@@ -296,6 +297,11 @@ def _convolution(
         options: Any = dict(bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
         y: Tensor = torch.overrides.handle_torch_function(function, (input, weight, bias), input, weight, **options)
         return y
+    given = stride, padding, dilation, groups
+    key = repeated.key_of_call(function, (input, weight, bias), given)
+    again = repeated.again(key)
+    if again is not None:
+        return apply_again(again, input, weight, bias)
     input, weight, bias = _checked(input, weight, bias, *AXES[axes])
     unbatched = input.dim() == axes + 1
     x = input[None] if unbatched else input
@@ -304,6 +310,8 @@ def _convolution(
         _refuse(_channels, x, weight, unbatched, how[3])
     _check_bias(bias, weight.shape[0])
     y = _written(x, weight, bias, how) if torch.onnx.is_in_onnx_export() else apply(2, x, weight, *how, bias)
+    if not unbatched:
+        repeated.remember(key, given, 2, (x, weight), how)
     return y[0] if unbatched else y
 
 
@@ -325,6 +333,11 @@ def _transposed(
         options["dilation"] = dilation
         x: Tensor = torch.overrides.handle_torch_function(function, (input, weight, bias), input, weight, **options)
         return x
+    given = stride, padding, output_padding, groups, dilation
+    key = repeated.key_of_call(function, (input, weight, bias), given)
+    again = repeated.again(key)
+    if again is not None:
+        return apply_again(again, input, weight, bias)
     input, weight, bias = _checked(input, weight, bias, *TRANSPOSED_AXES[axes])
     jit: Any = torch.jit  # The types of torch.jit do not list all its functions.
     exports = torch.onnx.is_in_onnx_export()
@@ -343,7 +356,10 @@ def _transposed(
     if exports:
         x = _written_transposed(y, weight, bias, how, added)
     else:
-        x = apply(0, size, weight, _reaching(y, size, weight, how, added), *how, bias)
+        reaching = _reaching(y, size, weight, how, added)
+        x = apply(0, size, weight, reaching, *how, bias)
+        if reaching is input:
+            repeated.remember(key, given, 0, (size, weight, input), how)
     return x[0] if unbatched else x
 
 

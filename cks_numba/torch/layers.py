@@ -9,7 +9,12 @@ from typing import Any, ClassVar
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from ..buffers import LAYOUTS
 from . import functions
+
+_FUNCTIONS = {
+    (name, axes): getattr(functions, f"{name}{axes}d") for name in ("conv", "conv_transpose") for axes in LAYOUTS
+}
 
 
 # --- what the layers share, whatever the number of axes ------------------------------------------
@@ -36,8 +41,8 @@ class _SkipsZeros(_ConvNd):
         return tracer.create_proxy("call_module", tracer.path_of_module(self), arguments, {})
 
     def _function(self, name: str) -> Any:
-        """The function of a name like "conv{}d" for as many axes as the filter has."""
-        return getattr(functions, name.format(len(self.kernel_size)))
+        """The function "conv" or "conv_transpose" for as many axes as the filter has."""
+        return _FUNCTIONS[name, len(self.kernel_size)]
 
 
 class _Convolution(_SkipsZeros):
@@ -54,7 +59,7 @@ class _Convolution(_SkipsZeros):
             around = self._reversed_padding_repeated_twice
             input, padding = nn.functional.pad(input, around, mode=self.padding_mode), 0
         how = self.stride, padding, self.dilation, self.groups
-        result: Tensor = self._function("conv{}d")(input, weight, bias, *how)
+        result: Tensor = self._function("conv")(input, weight, bias, *how)
         return result
 
 
@@ -71,7 +76,7 @@ class _Transposed(_SkipsZeros, _ConvTransposeNd):
         sizes: tuple[Any, ...] = self.stride, self.padding, self.kernel_size, axes, self.dilation
         added = self._output_padding(input, output_size, *sizes)
         how = self.stride, self.padding, added, self.groups, self.dilation
-        result = self._function("conv_transpose{}d")(input, self.weight, self.bias, *how)
+        result = self._function("conv_transpose")(input, self.weight, self.bias, *how)
         return result
 
 

@@ -21,6 +21,8 @@ from .. import buffers, operators
 from ..buffers import LAYOUTS
 from ..checks import Precision
 from ..geometry import ConvShape
+from . import repeated
+from .repeated import Again, is_eager
 
 DERIVATIVES = (
     ("conv{}d_input", "SymInt[] input_size, Tensor w, Tensor dy"),
@@ -62,29 +64,81 @@ def _derivative(by: int, three: Sequence[Tensor], how: Sequence[Any]) -> Tensor:
 
 def _dual(arguments: Sequence[Any]) -> bool:
     """Whether a tensor has a tangent. Not to be asked under vmap, which has no rule for the question."""
-    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in _tensors(arguments))
+    inside: int = forward_ad._current_level  # -1 outside of all levels
+    return inside >= 0 and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in _tensors(arguments))
 
 
 def apply(by: int, *arguments: Any) -> Tensor:
-    """Call an operator; as in `TRANSFORMED` where torch asks for rules that its custom operators cannot have."""
-    if not torch.compiler.is_compiling() and (torch._C._are_functorch_transforms_active() or _dual(arguments)):
-        transformed: Tensor = TRANSFORMED[by].apply(*arguments)
-        return transformed
-    result: Tensor = _operator(by, arguments)(*arguments)
+    """Call an operator; as in `TRANSFORMED` where torch asks for rules that its custom operators cannot have.
+
+    In eager mode the kernel is called at once, by `_SHORT` where a gradient may be wanted.
+    """
+    result: Tensor
+    if not torch.compiler.is_compiling():
+        if torch._C._are_functorch_transforms_active() or _dual(arguments):
+            result = TRANSFORMED[by].apply(*arguments)
+            return result
+        tensors = _tensors(arguments)
+        if is_eager(tensors):
+            wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+            result = (_SHORT if wanted else KERNELS)[by](*arguments)
+            return result
+    result = _operator(by, arguments)(*arguments)
     return result
 
 
-def _backward(by: int) -> Callable[..., tuple[Any, ...]]:
-    """Make the backward pass: the gradient takes the place of the result, and S is differentiated by each operand."""
+def apply_again(call: Again, first: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Call an operator as before, on other tensors of the same sizes and strides."""
+    operands = (first, weight) if call.size is None else (weight, first)
+    wanted = first.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    if not wanted or not torch.is_grad_enabled():
+        return call.known.run(*operands, bias)
+    result: Tensor = _apply_again(*operands, bias, call)
+    return result
 
+
+class _Again(torch.autograd.Function):
+    """A call of `apply_again`, with the backward pass of the operators."""
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor, bias: Tensor | None, call: Again) -> Tensor:
+        ctx.save_for_backward(first, second)
+        ctx.call = call
+        return call.known.run(first, second, bias)
+
+    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        three = list(ctx.saved_tensors)
-        three.insert(by, gradient)
+        call, (first, second, bias, _) = ctx.call, ctx.needs_input_grad
+        needed = (first, second) if call.size is None else (False, first, second)
+        found = _gradients(call.by, ctx.saved_tensors, call.how, gradient, needed)
+        return (*found[-2:], _sum_of_positions(gradient) if bias else None, None)
+
+
+_apply_again: Any = super(torch.autograd.Function, _Again).apply  # without a search for transforms
+
+
+def _gradients(by: int, saved: Sequence[Tensor], how: Sequence[Any], gradient: Tensor, needed: Any) -> list[Any]:
+    """Gradients of operands: the gradient takes the place of the result, and S is differentiated by each operand."""
+    three = list(saved)
+    three.insert(by, gradient)
+    return [_derivative(k, three, how) if need else None for k, need in enumerate(needed)]
+
+
+def _sum_of_positions(gradient: Tensor) -> Tensor:
+    """Gradient of the bias."""
+    return gradient.sum((0, *range(2, gradient.dim())))
+
+
+def _backward(by: int) -> Callable[..., tuple[Any, ...]]:
+    """Make the backward pass of an operator."""
+
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Any, ...]:
+        if gradient is None:  # nothing depends on the result
+            return (None,) * len(ctx.needs_input_grad)
         needed, how, _ = _parts(by, ctx.needs_input_grad)
-        found = [_derivative(k, three, ctx.how) if need else None for k, need in enumerate(needed)]
-        positions = 0, *range(2, gradient.dim())
-        by_bias = [gradient.sum(positions) if need else None for need in ctx.needs_input_grad[len(needed) + len(how) :]]
-        return (*found, *(None for _ in how), *by_bias)
+        found = _gradients(by, ctx.saved_tensors, ctx.how, gradient, needed)
+        biases = ctx.needs_input_grad[len(needed) + len(how) :]
+        return (*found, *(None for _ in how), *(_sum_of_positions(gradient) if need else None for need in biases))
 
     return backward
 
@@ -200,12 +254,21 @@ def _run(by: int) -> Callable[..., Tensor]:
     empty = _empty(by)
 
     def run(*arguments: Any) -> Tensor:
+        given, how, bias = _parts(by, arguments)
+        tensors = _tensors(given)
+        key = repeated.key_of(by, given, how) if all(map(repeated.is_plain, tensors)) else None
+        known = repeated.known(key)
+        if known is not None:
+            first, second = tensors
+            return known.run(first, second, bias)
         function, operands, options = _call(by, arguments)
-        out, last = empty(*arguments), _is_last(_tensors(operands))
+        out, last = empty(*arguments), _is_last(tensors)
         operands = [_seen(operand, last) for operand in operands]
         layout = LAYOUTS[out.dim() - 2][0 if last else 1]
         with torch.no_grad():  # autograd works one level above and records what it needs
             function(*operands, **options, layout=layout, precision=_precision(out), out=_seen(out, last))
+        if key is not None:
+            repeated.note(key, by, given, how, out)
         return out
 
     return run
@@ -252,7 +315,7 @@ def _seen(argument: Any, last: bool) -> Any:
 def _define(by: int, axes: int) -> None:
     name, operands = DERIVATIVES[by]
     schema = f"({operands}, {HOW}{BIAS if by != 1 else ''}) -> Tensor"
-    operator = torch.library.custom_op(f"cks::{name.format(axes)}", _run(by), mutates_args=(), schema=schema)
+    operator = torch.library.custom_op(f"cks::{name.format(axes)}", KERNELS[by], mutates_args=(), schema=schema)
     operator.register_fake(_empty(by))
     operator.register_autograd(_backward(by), setup_context=_save(by))
     operator.register_vmap(_vmap(by))
@@ -261,6 +324,11 @@ def _define(by: int, axes: int) -> None:
 def _transformed(by: int) -> Any:
     """Make the operator for torch.func and for forward mode: a custom operator has no rule for a tangent."""
 
+    def forward(*arguments: Any) -> Tensor:
+        eager = is_eager(_tensors(arguments))
+        result: Tensor = (KERNELS[by] if eager else _operator(by, arguments))(*arguments)
+        return result
+
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _save(by)(ctx, inputs, output)
         ctx.result_size = tuple(output.shape)
@@ -268,7 +336,7 @@ def _transformed(by: int) -> Any:
         ctx.set_materialize_grads(False)  # the tangent of a constant is None
 
     rules: dict[str, Callable[..., Any]] = {
-        "forward": lambda *arguments: _operator(by, arguments)(*arguments),
+        "forward": forward,
         "setup_context": setup_context,
         "backward": _backward(by),
         "jvp": _jvp(by),
@@ -277,8 +345,12 @@ def _transformed(by: int) -> Any:
     return type("Transformed", (torch.autograd.Function,), {name: staticmethod(rule) for name, rule in rules.items()})
 
 
+KERNELS = tuple(map(_run, range(len(DERIVATIVES))))
+"""What computes the operators, for any number of axes."""
 for _by in range(len(DERIVATIVES)):
     for _axes in LAYOUTS:
         _define(_by, _axes)
 TRANSFORMED = tuple(map(_transformed, range(len(DERIVATIVES))))
 """The operators once more, for any number of axes, with rules for forward mode and torch.func."""
+# The same without torch's search for transforms, which takes longer than a tiny layer.
+_SHORT = tuple(super(torch.autograd.Function, kind).apply for kind in TRANSFORMED)

@@ -166,6 +166,12 @@ SMALL = {"as they are": (), "small": (9000, 20, 5000, 20, 5000, 3000, 30_000, 20
 WAYS, OF_EACH = ("along", "across"), ("CHUNK_BYTES", "SLOWER")  # kernels of `unpacked`, and sizes that each has
 
 
+@pytest.fixture(autouse=True)
+def every_call_is_found_anew(monkeypatch):
+    """No call is repeated, because these tests change what a call does."""
+    monkeypatch.setattr(cpu, "NOTES_CALLS", False)
+
+
 @pytest.fixture(params=SMALL)
 def sizes(request, monkeypatch):
     """Set the sizes of chunks, panels and blocks: small ones cut every sum and task into many. Two sets use threads."""

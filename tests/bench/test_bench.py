@@ -159,7 +159,7 @@ def test_all_of_it_runs_on_one_small_case(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(calls, "first_calls", lambda: {"conv2d": (0.1, 9.0, 0.2)})
     assert main(["bench", "--rounds", "2", "--threads", "1", "--csv", str(tmp_path / "rows.csv")]) == 0
     printed = capsys.readouterr().out
-    assert "MISSED    9.00 <= 8     conv2d: seconds of the first call, nothing compiled" in printed
+    assert "MISSED    9.00 <= 4     conv2d: seconds of the first call, nothing compiled" in printed
     found = results.read(tmp_path / "rows.csv")
     assert [r.contender for r in found] == [results.OURS, results.OURS, results.REGULAR, results.LIMIT]
     assert all(0 < r.min_ms <= r.median_ms <= r.max_ms and r.rounds == 2 for r in found)

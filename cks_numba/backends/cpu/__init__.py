@@ -20,9 +20,9 @@ of_filters        conv2d_weight         neighbouring taps       channels        
 `plain` is the version for reading, in plain NumPy. In the compiled version `tile` has the inner loop, and a table of
 what it multiplies for each operator. `gather` (conv2d and conv2d_input), `weight` (conv2d_weight), `unpacked` (`gather`
 with few positions) and `few` (conv2d_weight with few channels) are built on it. Loops of their own have `planes`
-(`gather` with few result channels) and `depthwise`, for layers with small channel groups. `packed` has filters
-that are packed once for many calls. `threads` share the tasks. The environment variable CKS_NUMBA_CPU=numpy selects
-`plain`, which also takes over if Numba cannot compile.
+(`gather` with few result channels) and `depthwise`, for layers with small channel groups. `packed` has filters that are
+packed once for many calls, and `repeats` keeps what a call has found for the next one of its kind. `threads` share the
+tasks. The environment variable CKS_NUMBA_CPU=numpy selects `plain`, which also takes over if Numba cannot compile.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ from numba.core.errors import NumbaError
 
 from ... import checks
 from ...geometry import ConvShape
-from . import bounds, depthwise, gather, packed, plain, planes, registers, unpacked, weight
+from . import bounds, compiled, depthwise, gather, packed, plain, planes, registers, repeats, unpacked, weight
 
 Array = np.ndarray[Any, Any]
 Operand = Array | packed.PackedFilters
 _CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU") or "numba", ("numba", "numpy", "checked"))
+NOTES_CALLS = not registers.CHECKED
 COMPILED = _CHOICE != "numpy" and not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 
@@ -66,6 +67,26 @@ def run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: A
     >>> y.ravel()
     array([4., 4., 4., 4.])
     """
+    is_packed = isinstance(first, packed.PackedFilters) or isinstance(second, packed.PackedFilters)
+    if is_packed or not (COMPILED and NOTES_CALLS):
+        _run(operator, shape, first, second, out)
+        return
+    key = key_of(operator, shape, out.dtype.char, first.strides, second.strides, out.strides)
+    addresses = first.ctypes.data, second.ctypes.data, out.ctypes.data
+    known = repeats.known(key)
+    if known is not None:
+        known.run(*addresses)
+    else:
+        repeats.noting(key, addresses, lambda: _run(operator, shape, first, second, out))
+
+
+def key_of(operator: str, shape: ConvShape, char: str, *strides: tuple[int, ...]) -> tuple[Any, ...]:
+    """Return what is equal for calls that do the same on other addresses."""
+    return operator, shape, char, strides, compiled.threads_of_numba()
+
+
+def _run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: Array) -> None:
+    """Run an operator by the kernel that suits the layer."""
     panels = None
     if isinstance(first, packed.PackedFilters):
         first, panels = first
@@ -93,5 +114,6 @@ def run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: A
             else:
                 gather.run(operator, shape, source, w, out)
     except NumbaError as error:  # raised by the compiler, so nothing has been written
+        repeats.not_again()
         warnings.warn(f"Numba cannot compile the CPU kernels, NumPy takes over: {error}", RuntimeWarning, stacklevel=2)
         plain.run(operator, shape, first, second, out)

@@ -21,8 +21,8 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
-from functools import cache, lru_cache
+from contextlib import nullcontext, suppress
+from functools import cache, lru_cache, partial
 from operator import attrgetter, index
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
@@ -54,6 +54,7 @@ from .registers import (
     integers_at,
     next_number,
 )
+from .repeats import now
 from .threads import Pool, cores
 
 Array = np.ndarray[Any, Any]
@@ -433,26 +434,58 @@ def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, **arr
     IndexError
         In the checked build, if the kernel reads or writes anything else.
     """
-    kernel, arguments = compiled(function, dtype.char), sizes.arguments
-    step = (sizes.scratch + 63) // 64 * 64 + BUFFERS * GUARD_BYTES
-    rest = (sizes.kept + 63) // 64 * 64 + GUARD_BYTES
-    memory = np.empty(len(arguments) + (GUARD_BYTES + 64 + rest + threads * step) // 8, np.int64)
-    memory[: len(arguments)] = arguments
-    addresses = [address_of(array) for array in arrays.values()]
-    for k, address in enumerate(addresses, ADDRESSES):
-        memory[k] = address
+    step = Step(compiled(function, dtype.char), threads, sizes)
+    memory = np.empty(step.bytes // 8, np.int64)
     at = memory.ctypes.data
-    kept = (at + arguments.nbytes + GUARD_BYTES + 63) // 64 * 64
-    memory[DONE], memory[KEPT] = at + sizes.done, kept
-    memory[SCRATCH], memory[SCRATCH_STEP] = kept + rest, step
-    if CHECKED:
-        named = dict(zip(arrays, addresses, strict=True))
-        with bounds.inside_of(function.__name__, _regions(memory, threads, sizes, named)):
-            _workers().share(kernel.address, at, threads)
-    elif threads == 1:
-        kernel(0, at)
-    else:
-        _workers().share(kernel.address, at, threads)
+    addresses = [address_of(array) for array in arrays.values()]
+    memory[ADDRESSES : ADDRESSES + len(addresses)] = addresses
+    step.place(memory, at)
+    named = dict(zip(arrays, addresses, strict=True))
+    with bounds.inside_of(function.__name__, _regions(memory, threads, sizes, named)) if CHECKED else nullcontext():
+        step.starter(at)()
+    if now.call is not None:
+        now.call.note(step, addresses)
+
+
+class Step(NamedTuple):
+    """A kernel with all its arguments but the addresses of arrays."""
+
+    kernel: Any  # what `compiled` returns
+    threads: int
+    sizes: Sizes
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the arguments, the results of parts, and the scratch memory of all threads."""
+        kept, scratch = self._memory()
+        return self.sizes.arguments.nbytes + GUARD_BYTES + 64 + kept + self.threads * scratch
+
+    def _memory(self) -> tuple[int, int]:
+        """Bytes for the results of parts, and for the scratch memory of a thread."""
+        sizes = self.sizes
+        return (sizes.kept + 63) // 64 * 64 + GUARD_BYTES, (sizes.scratch + 63) // 64 * 64 + BUFFERS * GUARD_BYTES
+
+    def place(self, memory: Array, at: int) -> tuple[int, ...]:
+        """Write the arguments but for addresses of arrays to memory at an address; returns what follows these."""
+        arguments = self.sizes.arguments
+        kept = (at + arguments.nbytes + GUARD_BYTES + 63) // 64 * 64
+        rest, step = self._memory()
+        last = at + self.sizes.done, kept, kept + rest, step
+        memory[:ADDRESSES] = 0
+        memory[DONE : DONE + 4] = last
+        memory[DONE + 4 : len(arguments)] = arguments[DONE + 4 :]
+        return last
+
+    def starter(self, at: int) -> Callable[[], Any]:
+        """Return a function that runs the kernel with the arguments at an address."""
+        if self.threads == 1 and not CHECKED:
+            return partial(self.kernel, 0, at)
+        return partial(_share, self.kernel.address, at, self.threads)
+
+
+def _share(*job: Any) -> None:
+    """Run a job on threads of the pool of this process, which a forked child does not share with its parent."""
+    _workers().share(*job)
 
 
 def _regions(memory: Array, threads: int, sizes: Sizes, addresses: Any) -> list[bounds.Region]:

@@ -58,6 +58,7 @@ from .registers import (
     wait_for_streams,
     zeros,
 )
+from .repeats import temporary
 from .tile import LINE_BYTES, PART_GAP, WRITE, pack, pack_images, put, put_sums, sum_of_products, sums_along
 
 PANELS_BYTES = 5 * L2_BYTES // 8  # All panels of packed filters of a task together, unless it has one alone.
@@ -139,7 +140,7 @@ def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) ->
         _run(operator, shape, source, w, out, threads)
         return
     for part_shape, part, result in _pieces(operator, shape, source, out):
-        _run(operator, part_shape, _channels_last(part, threads), w, result, threads)
+        _run(operator, part_shape, copied_channels_last(part, threads), w, result, threads)
 
 
 def _run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array, threads: int) -> None:
@@ -174,9 +175,9 @@ def band(operator: str, axis: Axis, first: int, last: int) -> tuple[Axis, int, i
     return replace(axis, size=size, before=before, after=after), begin, end
 
 
-def _channels_last(source: Array, threads: int) -> Array:
+def copied_channels_last(source: Array, threads: int) -> Array:
     """Copy an array to contiguous memory, on some threads."""
-    copy = np.empty(source.shape, source.dtype)
+    copy = temporary(source.shape, source.dtype)
     images, *lengths, channels = source.shape
     depths, rows, columns = [1] * (3 - len(lengths)) + lengths
     steps = five(source.strides)

@@ -48,7 +48,7 @@ from .compiled import (
     start,
     with_three_axes,
 )
-from .gather import COPY_BYTES
+from .gather import COPY_BYTES, copied_channels_last
 from .packed import AXES, FilterSteps, filter_steps
 from .registers import (
     L2_BYTES,
@@ -147,10 +147,11 @@ def best_way(operator: str, shape: ConvShape, itemsize: int, may_be_along: bool,
 
 def run(way: str, operator: str, shape: ConvShape, source: Array, w: Array, out: Array) -> None:
     """Run an operator; a source whose channels are not last is copied."""
+    threads = number_of_threads(operator, shape)
     if source.strides[-1] != source.itemsize:
-        source = np.ascontiguousarray(source)
+        source = copied_channels_last(source, threads)
     sizes = sizes_of(way, operator, shape, source.strides, w.strides, out.strides, out.itemsize)
-    kernel, threads = along if way == "along" else across, number_of_threads(operator, shape)
+    kernel = along if way == "along" else across
     start(kernel, out.dtype, threads, sizes, source=source, filters=w, out=out)
 
 
