@@ -67,8 +67,8 @@ def run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: A
     >>> y.ravel()
     array([4., 4., 4., 4.])
     """
-    is_packed = isinstance(first, packed.PackedFilters) or isinstance(second, packed.PackedFilters)
-    if is_packed or not (COMPILED and NOTES_CALLS):
+    repeatable = COMPILED and NOTES_CALLS
+    if not repeatable or isinstance(first, packed.PackedFilters) or isinstance(second, packed.PackedFilters):
         _run(operator, shape, first, second, out)
         return
     key = key_of(operator, shape, out.dtype.char, first.strides, second.strides, out.strides)
