@@ -172,7 +172,7 @@ PATHS = (
         "the copy by NumPy, on one thread",
         ((gather, "run", _copied_by_numpy),),
         ("kernels",),
-        {"gather.py": "CopySizes to_channels_last _channels_last _pieces band COPY_BYTES COPY_COLUMNS"},
+        {"gather.py": "CopySizes to_channels_last copied_channels_last _pieces band COPY_BYTES COPY_COLUMNS"},
     ),
     SpecialPath(
         "bands",
