@@ -30,12 +30,27 @@ _DTYPES = {torch.float32: "f", torch.float64: "d"}
 """The dtypes that the kernels take, with NumPy's ``char``."""
 
 
-_dispatch_keys = torch._C._dispatch_keys
-"""What torch has to know of a tensor to choose an operator: device, layout, wrappers, the negative bit, and more."""
+def _is_unknown() -> bool:
+    """Stand in for a function that this version of torch does not have: the call goes the long way."""
+    return True
+
+
+# These functions are not public, and another version of torch may have others.
+_tracing = getattr(torch._C, "_get_tracing_state", _is_unknown)
+_modes = getattr(torch._C, "_len_torch_dispatch_stack", _is_unknown)
+_profiling = getattr(getattr(torch._C, "_autograd", None), "_profiler_enabled", _is_unknown)
+_transforms = getattr(torch._C, "_are_functorch_transforms_active", _is_unknown)
+
+
+def _dispatch_keys(tensor: Tensor) -> int | None:
+    """What torch looks at to choose an operator: device, layout, wrappers, the negative bit, and more."""
+    keys = getattr(torch._C, "_dispatch_keys", None)
+    return None if keys is None else keys(tensor).raw_repr()
+
 
 with torch.inference_mode():
-    _PLAIN = {_dispatch_keys(torch.empty(0, device="cpu")).raw_repr()}
-_PLAIN.add(_dispatch_keys(torch.empty(0, device="cpu")).raw_repr())
+    _PLAIN = {_dispatch_keys(torch.empty(0, device="cpu"))}
+_PLAIN = (_PLAIN | {_dispatch_keys(torch.empty(0, device="cpu"))}) - {None}
 
 
 def is_eager(tensors: Iterable[Tensor]) -> bool:
@@ -48,13 +63,9 @@ def _is_watched() -> bool:
     return bool(_tracing() or _modes() or _profiling())
 
 
-_tracing, _modes = torch._C._get_tracing_state, torch._C._len_torch_dispatch_stack
-_profiling = torch._C._autograd._profiler_enabled
-
-
 def is_plain(tensor: Any) -> bool:
     """Whether this is a dense tensor on the CPU, of no other class, whose memory has its values."""
-    return type(tensor) in _TYPES and _dispatch_keys(tensor).raw_repr() in _PLAIN
+    return type(tensor) in _TYPES and _dispatch_keys(tensor) in _PLAIN
 
 
 class Repeated(NamedTuple):
@@ -101,14 +112,11 @@ def key_of_call(function: Any, tensors: Sequence[Any], options: Sequence[Any]) -
     x, w, bias = tensors
     if not (is_plain(x) and is_plain(w) and (bias is None or is_plain(bias))) or _is_watched():
         return None
-    if _transforms() or forward_ad._current_level >= 0 or torch.is_autocast_enabled("cpu"):
+    if _transforms() or getattr(forward_ad, "_current_level", 0) >= 0 or torch.is_autocast_enabled("cpu"):
         return None
     of_bias = None if bias is None else (bias.shape, bias.stride(), bias.dtype)
     sizes = x.shape, x.stride(), x.dtype, w.shape, w.stride(), w.dtype, of_bias
     return function, sizes, *map(id, options)
-
-
-_transforms = torch._C._are_functorch_transforms_active
 
 
 def again(key: Hashable) -> Again | None:

@@ -668,3 +668,15 @@ def test_a_model_that_is_one_layer_and_one_image():
     shape = ConvShape(n=1, ih=8, iw=8, ic=3, oc=4, fh=3, fw=3, stride=2, padding=1)
     assert report.rows[0].of("forward") == flops.count("conv2d", shape)
     np.testing.assert_equal(tuple(layer(torch.zeros(3, 8, 8)).shape), (4, 4, 4))
+
+
+def test_a_torch_without_a_function_that_is_not_public_takes_the_long_way():
+    program = (
+        "import torch; del torch._C._dispatch_keys\n"
+        "import cks_numba.torch as ct; from cks_numba.torch import repeated\n"
+        "x, w = torch.ones(1, 2, 3, 3, requires_grad=True), torch.ones(4, 2, 3, 3)\n"
+        "first, second = (ct.conv2d(x, w, padding=1) for _ in range(2)); second.sum().backward()\n"
+        "assert torch.equal(first, torch.nn.functional.conv2d(x, w, padding=1)) and x.grad.sum() == 4 * 2 * 49\n"
+        "assert not repeated.calls and not repeated.is_eager([x.detach()])"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
