@@ -19,7 +19,12 @@ from ..flops.files import naming, replacing
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint of tensors, numbers, strings and containers of them."""
+    """Write a checkpoint of tensors, numbers, strings and containers of them.
+
+    What a killed process left of a file that it was writing is removed: one training has a folder at a time.
+    """
+    for left in path.parent.glob(f"{path.name}.*.tmp"):
+        left.unlink(missing_ok=True)
     with replacing(path, "wb") as file:
         torch.save(state, file)
 

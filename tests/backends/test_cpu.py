@@ -1089,6 +1089,7 @@ def sweep_as_on(vector_bytes, rows, vectors):
     gather.sum_of_products_along = tile.sums_along(rows)  # these helpers are made for a number of rows
     importlib.reload(depthwise)
     importlib.reload(unpacked)
+    importlib.reload(planes)
     shapes = [random_shape(random.Random(seed), channels=5 + 4 * (seed % 5)) for seed in range(40)]
     for layout in ((NHWC, 1), (NCHW, 1), (NHWC, -2)):
         check_all((*shapes, *ALL_SHAPES), layout)

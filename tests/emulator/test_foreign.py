@@ -112,7 +112,9 @@ LEFT_OUT = {  # modules of numba-cuda's tests; in each the tests that need more 
     },
     "cudapy.test_montecarlo": {},
     "cudapy.test_nondet": {},
-    "cudapy.test_operator": {},
+    "cudapy.test_operator": {
+        "test_*_ptx": "looks for instructions in the code for one GPU, which is not compiled here"
+    },
     "cudapy.test_random": {},
     "cudapy.test_record_dtype": {},
     "cudapy.test_reduction": {},
