@@ -503,7 +503,7 @@ def _regions(memory: Array, threads: int, sizes: Sizes, addresses: Any) -> list[
     return found
 
 
-ceil_div = register_jitable(**ONLY_IN_KERNELS)(plan_table.ceil_div)  # the same function, for kernels too
+ceil_div: Any = register_jitable(**ONLY_IN_KERNELS)(plan_table.ceil_div)  # the same function, for kernels too
 
 
 @register_jitable(**ONLY_IN_KERNELS)

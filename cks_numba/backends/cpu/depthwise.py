@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -368,9 +368,9 @@ def _even(distance):
     return lambda lane: lane // distance * 2 * distance + lane % distance
 
 
-swap = _changes_of(lambda distance: lambda lane: lane ^ distance)
-spread = _changes_of(lambda distance: lambda lane: lane // (2 * distance) * distance + lane % distance)
-fold = _changes_of(_even, lambda distance: lambda lane: _even(distance)(lane) + distance)
+swap: Any = _changes_of(lambda distance: lambda lane: lane ^ distance)
+spread: Any = _changes_of(lambda distance: lambda lane: lane // (2 * distance) * distance + lane % distance)
+fold: Any = _changes_of(_even, lambda distance: lambda lane: _even(distance)(lane) + distance)
 
 
 @helper
@@ -468,8 +468,9 @@ def unpack_filters(zero, target, steps, source, taps, lanes, group):
     move_filters(zero, source, target, steps, (d, h, w), lanes, group, False)
 
 
-pack_by_source, pack_by_out = copy_diagonals(True, False), copy_diagonals(True, True)
-unpack_by_source = copy_diagonals(False, False)
+pack_by_source: Any = copy_diagonals(True, False)
+pack_by_out: Any = copy_diagonals(True, True)
+unpack_by_source: Any = copy_diagonals(False, False)
 
 
 @helper
@@ -586,7 +587,8 @@ def _tiles_of(in_turns):
     return put_tiles
 
 
-put_tiles, put_tiles_in_turns = _tiles_of(False), _tiles_of(True)
+put_tiles: Any = _tiles_of(False)
+put_tiles_in_turns: Any = _tiles_of(True)
 
 
 @helper
@@ -599,7 +601,7 @@ def tile_axes(n, h, w):
     return 1, 2, 0
 
 
-def depthwise(zero, arguments):
+def depthwise(zero: Any, arguments: Any) -> None:
     """Kernel: do tasks of conv2d or conv2d_input until none is left::
 
         y[n, o, c] = sum of x[n, i, c] * w[c, f]          over all (i, f) that meet o
@@ -707,8 +709,11 @@ def _sum_of(taps, twice=False):
     return add_sum
 
 
-add_to_four, add_to_three, add_to_one = _sum_of(4), _sum_of(3), _sum_of(1)
-add_twice_to_three, add_twice_to_one = _sum_of(3, twice=True), _sum_of(1, twice=True)
+add_to_four: Any = _sum_of(4)
+add_to_three: Any = _sum_of(3)
+add_to_one: Any = _sum_of(1)
+add_twice_to_three: Any = _sum_of(3, twice=True)
+add_twice_to_one: Any = _sum_of(1, twice=True)
 
 
 @helper
@@ -745,7 +750,7 @@ def swap_positions(zero, b, counts, b_steps, distance):
             swap(zero, b + i * b_steps[0] + j * b_steps[1], b_steps[2], counts[2], distance)
 
 
-def of_filters(zero, arguments):
+def of_filters(zero: Any, arguments: Any) -> None:
     """Kernel: do tasks of conv2d_weight until none is left::
 
         dw[c, f] = sum of dy[n, o, c] * x[n, i, c]        over images n, and all (i, o) that meet f

@@ -9,7 +9,7 @@ are channels of b. The module `weight` compares the two kernels, and chooses bet
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -194,7 +194,7 @@ def chunk_of_group(images, counts, terms):
     return images, even_part(d, terms // (h * w)), even_part(h, terms // w), columns
 
 
-def few(zero, arguments):
+def few(zero: Any, arguments: Any) -> None:
     """Kernel: do tasks of conv2d_weight until none is left, where one of x and dy (a) has few channels.
 
     A task is a block of channels of the other array (b) and, if the sum is cut into parts, a part of the images, or of

@@ -65,7 +65,7 @@ PANELS_BYTES = 5 * L2_BYTES // 8  # All panels of packed filters of a task toget
 STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.
 COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
 LEAST_COLUMNS, COPY_COLUMNS = 16, 1024  # A thread copies so many columns of a row at a time.
-sum_of_products_along = sums_along(TILE_ROWS)
+sum_of_products_along: Any = sums_along(TILE_ROWS)
 
 
 # --- what the kernels are given ------------------------------------------------------------------
@@ -368,7 +368,7 @@ def pack_panels(zero, panel, filters, steps, packed, terms, lanes):
     pack_images(zero, panel, (by_depth, int(LANE_BYTES)), filters, by, (d, h, w, terms, lanes), width)
 
 
-def gather(zero, arguments):
+def gather(zero: Any, arguments: Any) -> None:
     """Kernel: do tasks of conv2d or conv2d_input until none is left.
 
     A task is a block of tiles and some panels; a panel is the packed filters of as many channels as a tile has lanes.
@@ -455,7 +455,7 @@ def gather(zero, arguments):
                     out_rows[r] += here * sizes.out.c
 
 
-def to_channels_last(zero, arguments):
+def to_channels_last(zero: Any, arguments: Any) -> None:
     """Kernel: copy an array (n, d, h, w, c) of any steps to contiguous memory; a task is a row, or a part of one."""
     sizes = record(arguments, 0, CopySizes)
     steps, depths, rows, columns, channels = sizes.source, sizes.depths, sizes.rows, sizes.columns, sizes.channels

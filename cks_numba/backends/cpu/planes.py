@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import carray
@@ -305,8 +305,15 @@ def _cut(
 
 
 # --- the kernel ----------------------------------------------------------------------------------
-deal_2, deal_3, deal_4, deal_6, deal_8 = (dealt(count) for count in (2, 3, 4, 6, 8))
-back_2, back_3, back_4, back_8 = (dealt(count, back=True) for count in (2, 3, 4, 8))
+deal_2: Any = dealt(2)
+deal_3: Any = dealt(3)
+deal_4: Any = dealt(4)
+deal_6: Any = dealt(6)
+deal_8: Any = dealt(8)
+back_2: Any = dealt(2, back=True)
+back_3: Any = dealt(3, back=True)
+back_4: Any = dealt(4, back=True)
+back_8: Any = dealt(8, back=True)
 
 
 @helper
@@ -448,7 +455,10 @@ def _sums_with(high):
     return put_sums_of
 
 
-put_whole, put_4, put_3, put_2 = (_sums_with(high) for high in (TILE_ROWS, 4, 3, 2))
+put_whole: Any = _sums_with(TILE_ROWS)
+put_4: Any = _sums_with(4)
+put_3: Any = _sums_with(3)
+put_2: Any = _sums_with(2)
 
 
 @helper
@@ -468,7 +478,7 @@ def pack_rows(zero, target, filters, sizes):
         first += high
 
 
-def planes(zero, arguments):
+def planes(zero: Any, arguments: Any) -> None:
     """Kernel: do tasks of conv2d or conv2d_input until none is left, as `gather` does.
 
     A task is a band of an image, of all channels of a channel group.

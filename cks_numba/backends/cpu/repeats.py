@@ -42,7 +42,8 @@ class Repeat:
     """
 
     def __init__(self, steps: Sequence[tuple[Any, tuple[int, ...]]], temporary: Sequence[int]) -> None:
-        self.steps, self.temporary = steps, temporary
+        self.steps: Sequence[tuple[Any, tuple[int, ...]]] = steps
+        self.temporary: Sequence[int] = temporary
         self.threads: int = max(step.threads for step, _ in steps)
         self.bytes: int = sum(temporary) + sum(step.bytes for step, _ in steps) + 64 * (len(temporary) + len(steps))
         # The counts of parts that are done are zeros in new memory alone.
@@ -84,8 +85,8 @@ class Noted:
     """What is noted of a call on arrays at these addresses."""
 
     def __init__(self, addresses: Sequence[int]) -> None:
-        self.places = {address: place for place, address in enumerate(addresses)}
-        self.is_whole = len(self.places) == len(addresses)
+        self.places: dict[int, int] = {address: place for place, address in enumerate(addresses)}
+        self.is_whole: bool = len(self.places) == len(addresses)
         self.steps: list[tuple[Any, tuple[int, ...]]] = []
         self.temporary: list[Array] = []  # They stay alive, so that no other array can get their addresses.
 
@@ -106,7 +107,7 @@ class _Now(threading.local):
     call: Noted | None = None
 
 
-now = _Now()
+now: _Now = _Now()
 _known: dict[Hashable, Repeat] = {}
 
 

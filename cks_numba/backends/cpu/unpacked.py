@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import carray
@@ -197,7 +197,7 @@ def sizes_of(
 
 
 # --- the kernels ---------------------------------------------------------------------------------
-sum_of_products_along = sums_along(PAIR)
+sum_of_products_along: Any = sums_along(PAIR)
 
 
 @helper
@@ -357,17 +357,15 @@ def _tasks_with(together, filters_of, products, put_tile):
     return do_tasks
 
 
-do_along, do_across = (
-    _tasks_with(PAIR, filters_along, sum_along, put_along),
-    _tasks_with(TILE_ROWS, filters_across, sum_across, put_across),
-)
+do_along: Any = _tasks_with(PAIR, filters_along, sum_along, put_along)
+do_across: Any = _tasks_with(TILE_ROWS, filters_across, sum_across, put_across)
 
 
-def along(zero, arguments):
+def along(zero: Any, arguments: Any) -> None:
     """Kernel: do tasks of conv2d until none is left, with neighbouring terms in the lanes."""
     do_along(zero, arguments)
 
 
-def across(zero, arguments):
+def across(zero: Any, arguments: Any) -> None:
     """Kernel: do tasks of conv2d or conv2d_input until none is left, with channels in the lanes."""
     do_across(zero, arguments)

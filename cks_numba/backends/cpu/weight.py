@@ -25,7 +25,7 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import product
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -454,7 +454,7 @@ def block_of(block, sizes):
     return x, dy, out, min(block_rows, rows - row), min(block_lanes, lanes - lane)
 
 
-def weight(zero, arguments):
+def weight(zero: Any, arguments: Any) -> None:
     """Kernel: do tasks of conv2d_weight until none is left.
 
     A task is a block of rows and lanes and, if the sum is cut into parts, a part of the chunks. x is packed phase by
