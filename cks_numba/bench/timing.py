@@ -115,7 +115,9 @@ class Probe:
     def __init__(self, threads: int) -> None:
         self.numbers: np.ndarray[Any, Any] = np.zeros((threads, TILE_ROWS, 1024), np.float32)
         first, (thread_step, row_step, _) = self.numbers.ctypes.data, self.numbers.strides
-        self.rows: np.ndarray[Any, Any] = first + np.add.outer(np.arange(threads) * thread_step, np.arange(TILE_ROWS) * row_step)
+        self.rows: np.ndarray[Any, Any] = first + np.add.outer(
+            np.arange(threads) * thread_step, np.arange(TILE_ROWS) * row_step
+        )
         self.sizes: Sizes = Sizes.of(ProbeSizes(NO_CALL, tasks=threads))
 
     @property
