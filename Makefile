@@ -10,7 +10,7 @@ LEAST_TYPED := 95
 WORKERS = $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")
 # Tests that take minutes, most of them in the emulator and the simulator; .ci/steps/35_emulator runs them.
 LONG := tests/kernels/emulator tests/kernels/test_simulator.py tests/house/test_without_numba_cuda.py \
-	tests/operators/test_precision.py tests/backends/test_processes.py \
+	tests/operators/test_precision.py $(addprefix tests/backends/test_,processes.py other_cpus.py) \
 	$(addprefix tests/tutorial/test_,checks.py measured.py) \
 	$(addprefix tests/emulator/test_,foreign.py barriers.py survival.py)
 

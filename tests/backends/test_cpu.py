@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import importlib
 import os
 import platform
 import random
@@ -23,7 +22,7 @@ from types import SimpleNamespace
 import numba
 import numpy as np
 import pytest
-from numba.core.errors import NumbaError, NumbaWarning
+from numba.core.errors import NumbaError
 from reference import HARD_SHAPES, brute_force, in_a_process, integers, random_shape
 
 import cks_numba as cks
@@ -37,7 +36,6 @@ from cks_numba.backends.cpu import (
     planes,
     registers,
     threads,
-    tile,
     unpacked,
     weight,
 )
@@ -1073,38 +1071,6 @@ def test_nan_and_infinity_reach_their_results_only(operator, poison, order):
 
 
 # --- other CPUs ------------------------------------------------------------------------------------
-CPUS = {"16 bytes, 6 rows": (16, 6, 2), "16 bytes, 8 rows": (16, 8, 2), "32 bytes": (32, 6, 2), "64 bytes": (64, 8, 2)}
-THIS_CPU = registers.VECTOR_BYTES, registers.TILE_ROWS, registers.TILE_VECTORS
-
-
-def sweep_as_on(vector_bytes, rows, vectors):
-    """Compile for the registers of another kind of CPU, which is slow on this one, and check the same numbers."""
-    warnings.simplefilter("ignore", NumbaWarning)  # Numba warns that unoptimised code cannot be cached
-    values = {"VECTOR_BYTES": vector_bytes, "TILE_ROWS": rows, "TILE_VECTORS": vectors}
-    values["LANE_BYTES"] = vectors * vector_bytes
-    values["SCRATCH_HEAD"] = 256 + rows * vectors * vector_bytes
-    for module, name in product((compiled, few, gather, registers, tile, weight), values):
-        if hasattr(module, name):
-            setattr(module, name, values[name])
-    gather.sum_of_products_along = tile.sums_along(rows)  # these helpers are made for a number of rows
-    importlib.reload(depthwise)
-    importlib.reload(unpacked)
-    importlib.reload(planes)
-    shapes = [random_shape(random.Random(seed), channels=5 + 4 * (seed % 5)) for seed in range(40)]
-    for layout in ((NHWC, 1), (NCHW, 1), (NHWC, -2)):
-        check_all((*shapes, *ALL_SHAPES), layout)
-    for name, operator in product(FEW_OTHER_NAMES, OPERATORS):
-        shape = OTHER_AXES[name]
-        check_arrays(operator, shape, *operands(operator, shape), by_plain(operator, shape), orders_of(shape)[0])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [name for name, setting in CPUS.items() if setting != THIS_CPU])
-def test_other_cpus(kind, tmp_path):
-    """LLVM's optimisation is off, because it would double the time."""
-    in_a_process("test_cpu", f"sweep_as_on{CPUS[kind]}", NUMBA_CACHE_DIR=str(tmp_path), NUMBA_OPT="0")
-
-
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="the names are those of x86-64")
 @pytest.mark.parametrize(
     ("name", "features", "size"),
