@@ -105,8 +105,7 @@ def test_what_is_compared_is_counted(monkeypatch):
 def test_the_probe_knows_its_operations():
     probe = timing.Probe(1)
     probe.numbers[:] = 1
-    addresses = timing.ProbeAddresses(timing.address_of(probe.rows), timing.address_of(probe.numbers))
-    timing.start(timing.multiply_adds, probe.numbers.dtype, 1, probe.sizes, addresses)
+    timing.start(timing.multiply_adds, probe.numbers.dtype, 1, probe.sizes, rows=probe.rows, numbers=probe.numbers)
     assert probe.operations == 2 * probe.numbers[:, :, : timing.LANE_BYTES // 4].sum(dtype=np.float64)
 
 
