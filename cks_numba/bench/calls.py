@@ -138,19 +138,20 @@ def torch_calls(blocks: int = 10, repeats: int = 100) -> dict[str, tuple[float, 
     from ..torch import CKSConv2d  # it needs PyTorch
 
     found = {}
-    for format_ in (torch.contiguous_format, torch.channels_last):
-        x = torch.randn(TINY.n, TINY.ic, TINY.ih, TINY.iw).to(memory_format=format_).requires_grad_()
-        layers: list[Any] = [kind(TINY.ic, TINY.oc, 3, padding=1) for kind in (CKSConv2d, torch.nn.Conv2d)]
-        layers = [layer.to(memory_format=format_) for layer in layers]
-        dy = torch.ones_like(x)
-        ways: dict[str, list[Callable[[], Any]]] = {
-            "forward": [partial(layer, x) for layer in layers],
-            "forward and backward": [partial(_step, layer, x, dy) for layer in layers],
-        }
-        for way, pair in ways.items():
-            blocks_of = [_medians(pair, repeats) for _ in range(blocks)]
-            name = f"{way}, {str(format_).removeprefix('torch.')}"
-            found[name] = (1e6 * min(ours for ours, _ in blocks_of), 1e6 * min(torchs for _, torchs in blocks_of))
+    with torch.enable_grad():  # `cpu.prepare` turns it off.
+        for format_ in (torch.contiguous_format, torch.channels_last):
+            x = torch.randn(TINY.n, TINY.ic, TINY.ih, TINY.iw).to(memory_format=format_).requires_grad_()
+            layers: list[Any] = [kind(TINY.ic, TINY.oc, 3, padding=1) for kind in (CKSConv2d, torch.nn.Conv2d)]
+            layers = [layer.to(memory_format=format_) for layer in layers]
+            dy = torch.ones_like(x)
+            ways: dict[str, list[Callable[[], Any]]] = {
+                "forward": [partial(layer, x) for layer in layers],
+                "forward and backward": [partial(_step, layer, x, dy) for layer in layers],
+            }
+            for way, pair in ways.items():
+                blocks_of = [_medians(pair, repeats) for _ in range(blocks)]
+                name = f"{way}, {str(format_).removeprefix('torch.')}"
+                found[name] = (1e6 * min(ours for ours, _ in blocks_of), 1e6 * min(torchs for _, torchs in blocks_of))
     return found
 
 
