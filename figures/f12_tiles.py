@@ -17,11 +17,11 @@ from cks_numba.plots import gallery
 
 BLUE, GREY = "#0072B2", "#444444"
 ROWS_COLOUR, LANES_COLOUR = (gallery.OPERATORS[name]["color"] for name in ("conv2d", "conv2d_input"))
-ROWS, LANES = 4, 8  # of a tile in the picture
-LEFT, TOP, CELL = 3.6, 1.95, 0.5  # corner of the tile, and side of a cell
+ROWS, LANES = 4, 8  # Rows and lanes of a drawn tile.
+LEFT, TOP, CELL = 3.6, 1.95, 0.5  # Left and upper end of the tile, and side of a cell.
 GAP = 0.16
-WIDE, TALL = 8.9, 4.9  # of the part of the picture that a kernel has
-HEAD = 0.75  # inches above all kernels
+WIDE, TALL = 8.9, 4.9  # Width and height of a kernel's part of the picture.
+HEAD = 0.75  # Inches above all kernels.
 
 
 class Kernel(NamedTuple):

@@ -12,7 +12,7 @@ import pytest
 
 try:
     import fcntl
-except ModuleNotFoundError:  # Windows: there, processes may compile one kernel at once
+except ModuleNotFoundError:  # Windows has no fcntl; there, several processes may compile a kernel at the same time.
     fcntl = None  # type: ignore[assignment]
 
 os.environ.setdefault("NUMBA_NUM_THREADS", "3")  # Numba reads it at its import; allows three threads on any machine
@@ -43,11 +43,11 @@ def one_process_compiles_a_kernel(
 
     def compile_once(function: Any, signature: Any) -> Any:
         with Path(folder, f"{function.__name__}, {signature.args[0]}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+            fcntl.flock(lock, fcntl.LOCK_EX)  # It is released when the file is closed.
             return compile_alone(function, signature)
 
     with pytest.MonkeyPatch.context() as patch:
-        if fcntl and hasattr(request.config, "workerinput"):  # pytest-xdist's mark of its processes
+        if fcntl and hasattr(request.config, "workerinput"):  # Only processes of pytest-xdist have it.
             patch.setattr(compiled, "_compile", compile_once)
         yield
 

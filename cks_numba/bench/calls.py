@@ -135,7 +135,7 @@ def torch_calls(blocks: int = 10, repeats: int = 100) -> dict[str, tuple[float, 
         import torch
     except ImportError:
         return {}
-    from ..torch import CKSConv2d  # it needs PyTorch
+    from ..torch import CKSConv2d  # This module needs PyTorch, which is optional.
 
     found = {}
     with torch.enable_grad():  # `cpu.prepare` turns it off.

@@ -89,5 +89,5 @@ def found(name: str, kind: str, layers: Sequence[Layer | LayerCount], note: str 
     counts = tuple(layer_count(layer) if isinstance(layer, Layer) else layer for layer in layers)
     shapes = [count.layer.shape for count in counts]
     if not note and any(shape.groups > 1 and shape.ic == shape.groups for shape in shapes):
-        note = DEPTHWISE  # a vector has more lanes than a channel group has channels
+        note = DEPTHWISE
     return Found(name, kind, counts, note)

@@ -114,7 +114,7 @@ class _Again(torch.autograd.Function):
         return (*found[-2:], _sum_of_positions(gradient) if bias else None, None)
 
 
-_apply_again: Any = super(torch.autograd.Function, _Again).apply  # without a search for transforms
+_apply_again: Any = super(torch.autograd.Function, _Again).apply  # It does not search for transforms.
 
 
 def _gradients(by: int, saved: Sequence[Tensor], how: Sequence[Any], gradient: Tensor, needed: Any) -> list[Any]:
@@ -133,7 +133,7 @@ def _backward(by: int) -> Callable[..., tuple[Any, ...]]:
     """Make the backward pass of an operator."""
 
     def backward(ctx: Any, gradient: Tensor | None) -> tuple[Any, ...]:
-        if gradient is None:  # nothing depends on the result
+        if gradient is None:  # Nothing depends on the result.
             return (None,) * len(ctx.needs_input_grad)
         needed, how, _ = _parts(by, ctx.needs_input_grad)
         found = _gradients(by, ctx.saved_tensors, ctx.how, gradient, needed)

@@ -244,7 +244,8 @@ def total(answer: Any) -> str:
         raise Wrong("You added the numbers of the parts. Add the values.")
     if fine != 4.75:
         raise Wrong(f"The sum of the values 0.25, 0.5 and 4 is 4.75, and yours is {float(fine):g}.")
-    values = 0.3, 2e16, -3e7, 0.1, 3e7, 0.7, 5e6, 1e-3, -5e6, 0.2, -2e16, 1.1  # as text, parts 1, 10 and 11 begin alike
+    # There are twelve parts, because the numbers 1, 10 and 11 are out of order if they are sorted as text.
+    values = 0.3, 2e16, -3e7, 0.1, 3e7, 0.7, 5e6, 1e-3, -5e6, 0.2, -2e16, 1.1
     parts = list(enumerate(values))
     seen = {np.float32(_total_of(answer, rng.sample(parts, len(parts)))).tobytes() for _ in range(30)}
     if len(seen) > 1:

@@ -123,7 +123,7 @@ def _fault(result: Result, out: Any, kernel: Any, name: str = "") -> str:
     number = sum(at * step for at, step in zip(first.block, _steps(result), strict=True)) + first.thread[0]
     if first.kind == "race" and _barriers(kernel, r"\b(?!\()"):
         return f"{first.text}\n  a function without ( ) is only named, and not called: cuda.syncthreads()"
-    if first.kind == "race" and "shared array" not in first.text:  # no exercise needs a barrier for a result
+    if first.kind == "race" and "shared array" not in first.text:  # No exercise needs a barrier for a result.
         way = "let each thread make results of its own, which no other thread writes"
         kept = [line for line in first.text.splitlines() if not line.startswith("  cuda.sync")]
         return "\n".join([*kept, f"  {'or ' if 'atomic' in first.text else ''}{way}"])
@@ -221,7 +221,8 @@ def _line(text: str, kernel: Any, found: Any) -> str:
     except OSError:
         return ""
     file = re.escape(kernel.py_func.__code__.co_filename)
-    found_in = rf'File "[^"]*", line (\d+)|\(line (\d+) of {file}\)'  # as the compiler says it, and the emulator
+    # The compiler names a line in the first form, and the emulator in the second.
+    found_in = rf'File "[^"]*", line (\d+)|\(line (\d+) of {file}\)'
     numbers = [int(compiler or emulator) for compiler, emulator in re.findall(found_in, text)]
     inside = [number - start for number in numbers if start < number < start + len(lines)]
     if found and found.groups() and not inside:

@@ -39,7 +39,7 @@ def sweep_as_on(vector_bytes, rows, vectors):
     for module, name in product((compiled, few, gather, registers, tile, weight), values):
         if hasattr(module, name):
             setattr(module, name, values[name])
-    gather.sum_of_products_along = tile.sums_along(rows)  # these helpers are made for a number of rows
+    gather.sum_of_products_along = tile.sums_along(rows)  # This helper is made for a number of rows.
     importlib.reload(depthwise)
     importlib.reload(unpacked)
     importlib.reload(planes)

@@ -294,7 +294,7 @@ def test_what_gains_by_the_clock_is_swapped(monkeypatch, train):
     assert report.rows[0].why() == "swap: 0.50 ms, torch's 1.00" and report.rows[2].why().startswith("no: 1.00 ms")
     assert report.measured == {"before": 2.0, "after": 2.0}
     assert "measured: 2.00 ms before, 2.00 ms after" in str(report)
-    assert len(called) == uses + 4  # counted, looked at, and as a whole both ways: not when the layer is timed
+    assert len(called) == uses + 4  # The model was counted, looked at, and timed both ways.
     assert all(parameter.grad is None for parameter in model.parameters())
     assert model.training and all(layer.training for layer in model)
     torch.testing.assert_close(results(model, x), before)

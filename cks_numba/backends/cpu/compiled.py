@@ -173,12 +173,12 @@ def group_row(operator: str, group: Group, source: Strides, filters: Strides, ou
 class Sizes(NamedTuple):
     """The part of a call that depends on sizes alone, which is kept for the next call with the same ones."""
 
-    named: Any  # all arguments, as a named tuple
-    arguments: Array  # the same as numbers, and a zero for each block: how many of its parts are done
-    scratch: int  # bytes of scratch memory for each thread
-    kept: int  # bytes of the results of all parts
-    done: int  # bytes of the arguments, after which `done` begins
-    table: Array  # kept alive, because the arguments hold its address
+    named: Any  # All arguments, as a named tuple.
+    arguments: Array  # The same as numbers, and for each block a 0: the count of its parts that are done.
+    scratch: int  # Bytes of scratch memory for each thread.
+    kept: int  # Bytes of the results of all parts.
+    done: int  # Bytes of the arguments before those counts.
+    table: Array  # It stays alive with this, because the arguments hold its address.
 
     @classmethod
     def of(cls, named: Any, scratch: int = 0, table: Array | None = None) -> Sizes:
@@ -450,7 +450,7 @@ def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, **arr
 class Step(NamedTuple):
     """A kernel with all its arguments but the addresses of arrays."""
 
-    kernel: Any  # what `compiled` returns
+    kernel: Any  # What `compiled` returns.
     threads: int
     sizes: Sizes
 
@@ -503,7 +503,7 @@ def _regions(memory: Array, threads: int, sizes: Sizes, addresses: Any) -> list[
     return found
 
 
-ceil_div: Any = register_jitable(**ONLY_IN_KERNELS)(plan_table.ceil_div)  # the same function, for kernels too
+ceil_div: Any = register_jitable(**ONLY_IN_KERNELS)(plan_table.ceil_div)  # Kernels can call it too.
 
 
 @register_jitable(**ONLY_IN_KERNELS)

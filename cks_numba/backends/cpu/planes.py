@@ -71,8 +71,8 @@ LEAST_ROWS, FLAT_ROWS = 2, 4  # A tile has TILE_ROWS, or so many to so many rows
 LONGEST = TILE_ROWS * TILE_VECTORS // LEAST_ROWS * VECTOR_BYTES  # bytes of the longest row of a tile
 TASK_BYTES = L2_BYTES // 2  # Planes and results of a task, roughly.
 MOST_BYTES = 4 * 2**20  # Planes of what one row of the result needs.
-COPYING = 1 / 20  # To copy a number takes as long as so many steps of a sum,
-STARTING = 12  # and to begin and end a tile of `gather`, so many.
+COPYING = 1 / 20  # Time to copy a number, in steps of a sum.
+STARTING = 12  # Time to begin and end a tile of `gather`, in steps of a sum.
 STRAIGHT, TURNED = (0, 1, 2), (0, 2, 1)  # The axes (depth, row, column) as they are, and with rows for columns.
 
 

@@ -568,7 +568,8 @@ def copy_diagonals(into, along_rows):
             for half in (1 << k for k in range(count.bit_length() - 1)):
                 for r in (r for r in range(count) if not r & half):
                     x, y = rows[r], rows[r + half]
-                    for k, pair in ((r, (x, y)), (r + half, (y, x))):  # where a lane has this bit, rows change places
+                    # The lanes whose number has the bit `half` change places between the two rows.
+                    for k, pair in ((r, (x, y)), (r + half, (y, x))):
                         lanes = [lane + (count if lane & half else 0) for lane in range(count)]
                         rows[k] = b.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, count), lanes))
             for r in range(count):
@@ -610,7 +611,7 @@ def _transposed(b, rows):
     def picked(x, y, lanes):
         return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, count), lanes))
 
-    while half < len(rows):  # swap the off-diagonal blocks of size 1, 2, 4, ...
+    while half < len(rows):  # Off-diagonal blocks of size 1, 2, 4, ... change places.
         for r in range(len(rows)):
             if not r & half:
                 x, y = rows[r], rows[r + half]
@@ -640,7 +641,8 @@ def dealt(count, back=False):
                 numbers = range(r * lanes, (r + 1) * lanes)
                 wanted = [k % count * lanes + k // count for k in numbers] if back else range(r, count * lanes, count)
                 value = given[0]
-                for v in range(1, count):  # after v: those of the first v + 1 vectors
+                # A step takes the numbers of one more vector.
+                for v in range(1, count):
                     picked = [
                         k if k // lanes < v == 1 else lanes + k % lanes if k // lanes == v else lane
                         for lane, k in enumerate(wanted)

@@ -134,7 +134,7 @@ def move_away(worker, job):
     if core < 0 or core == worker[NOT_ON] or call_c(worker[GET_CORES], 0, CORES_BYTES, cores) != 0:
         return
     job[CORES + core // 64] &= ~(1 << core % 64)
-    if call_c(worker[SET_CORES], worker[THREAD], CORES_BYTES, cores) == 0:  # it cannot if none is left
+    if call_c(worker[SET_CORES], worker[THREAD], CORES_BYTES, cores) == 0:  # It fails if no core is left.
         worker[NOT_ON] = core
 
 
