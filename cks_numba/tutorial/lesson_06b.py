@@ -396,6 +396,13 @@ def _tensor_mistakes(a: Any, b: Any) -> dict[str, Any]:
         "Each round reads the first eight terms again: the terms of a round begin at k.": (
             len(chunks) * (a[:, :K] @ b[:K])
         ),
+        "a is read in its first eight columns in every round: the terms of a round begin at k.": sum(
+            a[:, :K] @ b[k : k + K] for k in chunks
+        ),
+        "b is read in its first eight rows in every round: the terms of a round begin at k.": sum(
+            a[:, k : k + K] @ b[:K] for k in chunks
+        ),
+        "The sums are still 0: multiply() changes nothing, it returns the new ones, d = multiply(...).": 0 * exact,
         "Your kernel adds to what c held before: keep the sums in d, and write them after the loop.": exact + UNTOUCHED,
         "All eight columns are those of b's column 0.": np.repeat(exact[:, :1], N, axis=1),
     }
