@@ -127,7 +127,7 @@ def moved_on(answer: Any) -> str:
         right = np.roll(parts, -1, axis=1).ravel()
         where = f"{x.size} elements, {blocks} block{'s'[: blocks > 1]} of {BLOCK} threads"
         fillings.append(Filling(where, blocks, BLOCK, (x,), right, mistakes))
-    why = "a circle has no border: after place t comes t + 1, and after 63 comes 0"
+    why = "the shared array has places 0 to 63, one for each thread of the block, in a circle: after 63 comes 0"
     with no_index_needs_a_test(why):
         results = fills(answer, fillings, "out")
     _uses_shared(results)

@@ -20,8 +20,8 @@ from .trying import Case, Terms, no_index_needs_a_test, one_of_each, sums_of_pro
 THREADS = 8
 """Threads of a block, which stands for a group."""
 NO_TEST = (
-    "no index of this kernel needs a test: its block has table[b, 1] outputs, from table[b, 0] on, with the taps\n"
-    "  table[b, 2] to before table[b, 3], and output o reads x[o - padding + f]"
+    "no index of this kernel needs a test: block b = cuda.blockIdx.x has table[b, 1] outputs, from table[b, 0] on,\n"
+    "  with the taps table[b, 2] to before table[b, 3], and output o reads x[o - padding + f]"
 )
 AXES = [Axis(size, taps, 1, padding, padding, 1) for size, taps, padding in ((8, 3, 1), (14, 5, 2), (3, 4, 3))]
 

@@ -126,10 +126,13 @@ def _fault(result: Result, out: Any, kernel: Any, name: str = "") -> str:
     number = sum(at * step for at, step in zip(first.block, _steps(result), strict=True)) + first.thread[0]
     if first.kind == "race" and _barriers(kernel, r"\b(?!\()"):
         return f"{first.text}\n  a function without ( ) is only named, and not called: cuda.syncthreads()"
-    if first.kind == "race" and "shared array" not in first.text:  # No exercise needs a barrier for a result.
+    if (
+        first.kind == "race" and "shared array" not in first.text
+    ):  # no exercise needs a barrier or an atomic addition for it
         way = "let each thread make results of its own, which no other thread writes"
-        kept = [line for line in first.text.splitlines() if not line.startswith("  cuda.sync")]
-        return "\n".join([*kept, f"  {'or ' if 'atomic' in first.text else ''}{way}"])
+        text = re.sub(r": (?:a case for )?cuda\.atomic\b(?!\.add)[^\n]*\?", "", first.text)
+        kept = [line for line in text.splitlines() if not line.startswith("  cuda.sync")]
+        return "\n".join([*kept, f"  {way}"])
     if first.kind == "missing lanes":  # the course says nothing of masks
         return re.sub(r"(?:one|\d+) lanes? .* not there\b", "some threads of the warp are missing", first.text).replace(
             "the mask must name just the threads that come here", "all 32 threads of a warp must come to this line"

@@ -986,3 +986,16 @@ def writes_out_twice(x, factor, out):
     if row < x.shape[0] and column < x.shape[1]:
         out[row, column] = x[row, column]
         out[row, column] = out[row, column] * factor[column]
+
+
+@wrong(
+    "01b.4",
+    ("updates it, and nothing says which comes first", "for all of them let each thread make results of its own"),
+)
+@cuda.jit
+def zero_and_atomic_scatter(x, out):
+    i = cuda.grid(1)
+    if i < x.size:
+        out[i] = 0
+        for o in range(max(0, i - 1), min(out.size, i + 2)):
+            cuda.atomic.add(out, o, x[i])

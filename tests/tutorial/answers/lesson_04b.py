@@ -1046,7 +1046,7 @@ def x_counts_rows(a, b, c):
     c[row, column] = acc
 
 
-@wrong("04b.1", "a circle has no border")
+@wrong("04b.1", "in a circle: after 63 comes 0")
 @cuda.jit
 def the_place_before(x, out):
     s = cuda.shared.array(64, np.float32)
@@ -1145,3 +1145,23 @@ def always_two_rounds(a, b, c):
             acc += a_tile[y, k] * b_tile[k, x]
         cuda.syncthreads()
     c[row, column] = acc
+
+
+@wrong("04b.1", "places 0 to 63, one for each thread of the block")
+@cuda.jit
+def places_of_the_whole_launch(x, out):
+    s = cuda.shared.array(64, np.float32)
+    t, i = cuda.threadIdx.x, cuda.grid(1)
+    s[i] = x[i]
+    cuda.syncthreads()
+    out[i] = s[(i + 1) % 64]
+
+
+@wrong("04b.1", "places 0 to 63, one for each thread of the block")
+@cuda.jit
+def written_one_place_on(x, out):
+    s = cuda.shared.array(64, np.float32)
+    t, i = cuda.threadIdx.x, cuda.grid(1)
+    s[t + 1] = x[i]
+    cuda.syncthreads()
+    out[i] = s[t]

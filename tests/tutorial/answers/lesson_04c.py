@@ -258,3 +258,15 @@ def padding_of_the_picture(x, w, y, padding, table):
         for f in range(table[b, 2], table[b, 3]):
             acc += x[o - 2 + f] * w[f]
         y[o] = acc
+
+
+@wrong("04c.1", "block b = cuda.blockIdx.x has table[b, 1] outputs")
+@cuda.jit
+def the_next_row_of_the_table(x, w, y, padding, table):
+    b, t = cuda.blockIdx.x + 1, cuda.threadIdx.x
+    for k in range(t, table[b, 1], 8):
+        o = table[b, 0] + k
+        acc = y.dtype.type(0)
+        for f in range(table[b, 2], table[b, 3]):
+            acc += x[o - padding + f] * w[f]
+        y[o] = acc

@@ -455,3 +455,13 @@ def terms_by_the_columns_of_b(a, b, c):
         c[r, q1] = c01
         c[r1, q] = c10
         c[r1, q1] = c11
+
+
+@wrong("06.4", "An atomic addition adds to what c held before")
+@cuda.jit
+def atomic_sums(a, b, c):
+    i, j = cuda.grid(2)
+    for r in range(2 * i, min(2 * i + 2, c.shape[0])):
+        for q in range(2 * j, min(2 * j + 2, c.shape[1])):
+            for k in range(a.shape[1]):
+                cuda.atomic.add(c, (r, q), a[r, k] * b[k, q])

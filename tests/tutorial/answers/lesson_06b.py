@@ -410,3 +410,20 @@ def number_in_the_warp(a, b, c):
         k += 8
     c[g, 2 * t], c[g, 2 * t + 1] = d[0], d[1]
     c[g + 8, 2 * t], c[g + 8, 2 * t + 1] = d[2], d[3]
+
+
+@wrong("06b.4", "each round takes eight of the a.shape[1] terms")
+@cuda.jit
+def a_round_for_each_term(a, b, c):
+    lane = cuda.threadIdx.x
+    g, t = lane // 4, lane % 4
+    z = float32(0)
+    d = (z, z, z, z)
+    for k in range(a.shape[1]):
+        d = multiply(
+            a[g, k + t], a[g + 8, k + t], a[g, k + t + 4], a[g + 8, k + t + 4], b[k + t, g], b[k + t + 4, g], d
+        )
+    c[g, 2 * t] = d[0]
+    c[g, 2 * t + 1] = d[1]
+    c[g + 8, 2 * t] = d[2]
+    c[g + 8, 2 * t + 1] = d[3]
