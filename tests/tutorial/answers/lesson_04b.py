@@ -1151,7 +1151,7 @@ def always_two_rounds(a, b, c):
 @cuda.jit
 def places_of_the_whole_launch(x, out):
     s = cuda.shared.array(64, np.float32)
-    t, i = cuda.threadIdx.x, cuda.grid(1)
+    i = cuda.grid(1)
     s[i] = x[i]
     cuda.syncthreads()
     out[i] = s[(i + 1) % 64]
