@@ -112,6 +112,12 @@ class Machine:
         sizes = tuple(blocks * threads for blocks, threads in zip(self.gridDim, self.blockDim, strict=True))
         return sizes[0] if ndim == 1 else sizes[:ndim]
 
+    @property
+    def laneid(self) -> int:
+        """Number of the thread in its warp."""
+        x, y, z = self.threadIdx
+        return (x + self.blockDim.x * (y + self.blockDim.y * z)) % 32
+
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """The product of a and b, and c added to it."""
         return a * b + c

@@ -18,9 +18,9 @@ from ..plots.cells import LETTER_COLOURS
 from ..trace.machine import Machine
 from .answers import Wrong
 from .guesses import Choice, Number, Prediction
-from .own_kernel import MUCH, Notes, spied, spy
+from .own_kernel import MUCH, Notes, reads, spied, spy, writes
 from .small_kernels import down_a_column
-from .trying import Filling, fills
+from .trying import Filling, fills, no_index_needs_a_test
 
 SIDE = 32
 """Rows and columns of a matrix of which a warp reads a row or a column."""
@@ -200,7 +200,8 @@ def first_kernel(answer: Any) -> str:
             "These are numbers of threads. The thread's number is the index: x[i].": np.arange(size) ** 2.0,
         }
         fillings.append(Filling(f"{size} elements, 1 block of {size} threads", 1, size, (x,), x * x, mistakes))
-    _fill(answer, fillings)
+    with no_index_needs_a_test("the first thread has number 0, and takes x[0]; the last one takes the last element"):
+        _fill(answer, fillings)
     return "Each thread has made one element, and knew which one by its number."
 
 
@@ -324,6 +325,12 @@ def coalesced(answer: Any) -> str:
         raise Wrong(
             f"The results are right. But a warp moves more sectors than it must, for example in\n{slow[0]}\n"
             "Neighbouring threads, whose threadIdx.x differs by one, should touch neighbouring columns."
+        )
+    read, written, size = reads(results[0]), writes(results[0]), fillings[0].right.size
+    if read > 2 * size or written > size:
+        raise Wrong(
+            f"The results are right. But for {size} elements your kernel reads {read:.0f} numbers and writes "
+            f"{written:.0f}, and {2 * size} and {size} are enough: read x and factor, and write out once."
         )
     return "A warp moves 4 sectors, which is the least that 32 numbers need, where the slow one moved 32."
 

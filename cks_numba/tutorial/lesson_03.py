@@ -51,7 +51,10 @@ def sub_filters(answer: Any) -> str:
     """Sizes of the four sub-filters of a 5x5 filter with stride 2."""
     expected = [(2, 2), (2, 3), (3, 2), (3, 3)]
     try:
-        got = sorted((whole(rows), whole(columns)) for rows, columns in answer)
+        pairs = [*(answer.values() if isinstance(answer, dict) else answer)]  # of a dict the sizes, whatever its keys
+        if any(np.ndim(pair) != 1 for pair in pairs):
+            raise ValueError("a list of lists of pairs, or of numbers")
+        got = sorted((whole(rows), whole(columns)) for rows, columns in pairs)
     except (TypeError, ValueError) as error:
         raise Wrong("Give a list of four pairs (rows, columns), such as [(1, 2), (3, 4), ...].") from error
     if len(got) != 4:

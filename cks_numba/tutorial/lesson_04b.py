@@ -19,7 +19,7 @@ from .answers import Wrong
 from .guesses import Choice, Number, Prediction
 from .own_kernel import Notes, Subject, reads, spied, writes
 from .small_kernels import TILE, tiled_product
-from .trying import Case, Filling, Terms, fills, one_of_each, sums_of_products, work_of
+from .trying import Case, Filling, Terms, fills, no_index_needs_a_test, one_of_each, sums_of_products, work_of
 
 BLOCK = 64
 """Threads of a block in the first two exercises: two warps."""
@@ -127,7 +127,9 @@ def moved_on(answer: Any) -> str:
         right = np.roll(parts, -1, axis=1).ravel()
         where = f"{x.size} elements, {blocks} block{'s'[: blocks > 1]} of {BLOCK} threads"
         fillings.append(Filling(where, blocks, BLOCK, (x,), right, mistakes))
-    results = fills(answer, fillings, "out")
+    why = "the shared array has places 0 to 63, one for each thread of the block, in a circle: after 63 comes 0"
+    with no_index_needs_a_test(why):
+        results = fills(answer, fillings, "out")
     _uses_shared(results)
     for one, result in zip(fillings, results, strict=True):
         _reads_enough(result, one.right.size, one.where)
@@ -171,6 +173,12 @@ def sums_of_blocks(answer: Any) -> str:
     results = fills(answer, fillings, "out")
     for one, result in zip(fillings, results, strict=True):
         _reads_enough(result, one.right.size, one.where)
+    read = [cost for cost in results[0].costs if (cost.site.space, cost.site.action) == ("global", "read")]
+    if sum(cost.warps for cost in read) == sum(cost.lanes for cost in read):
+        raise Wrong(
+            "The results are right. But one thread at a time brings a number, and the others wait for it: let every "
+            "thread bring its own, s[t] = x[i]."
+        )
     return "Every number came from global memory once, and was used by all threads of its block."
 
 
@@ -240,7 +248,9 @@ def _dot_of(size: int) -> Case:
 def matrix_product(answer: Any) -> str:
     """A product of matrices by tiles in shared memory."""
     cases = [product_of(*sizes) for sizes in SIZES]
-    sums_of_products(answer, cases, ("a", "b", "c"))
+    why = "sizes are multiples of TILE, so no index needs a test: each round brings TILE of the a.shape[1] terms"
+    with no_index_needs_a_test(why):
+        sums_of_products(answer, cases, ("a", "b", "c"))
     _columns_by_x(answer, product_of(*WIDE))
     for case, (rows, terms, columns) in zip(cases, SIZES, strict=True):
         ones = (np.ones(size, np.float32) for size in case.sizes[:2])

@@ -15,10 +15,14 @@ from ..plots.cells import LETTER_COLOURS
 from .answers import Wrong
 from .guesses import Number, Prediction
 from .own_kernel import Subject
-from .trying import Case, Terms, one_of_each, sums_of_products, work_of
+from .trying import Case, Terms, no_index_needs_a_test, one_of_each, sums_of_products, work_of
 
 THREADS = 8
 """Threads of a block, which stands for a group."""
+NO_TEST = (
+    "no index of this kernel needs a test: block b = cuda.blockIdx.x has table[b, 1] outputs, from table[b, 0] on,\n"
+    "  with the taps table[b, 2] to before table[b, 3], and output o reads x[o - padding + f]"
+)
 AXES = [Axis(size, taps, 1, padding, padding, 1) for size, taps, padding in ((8, 3, 1), (14, 5, 2), (3, 4, 3))]
 
 
@@ -69,7 +73,8 @@ def grouped(answer: Any) -> str:
     shorter[:, 3] -= 1
     words = "a table in which every group has one tap less"
     cases.append(group_case(AXES[1], shorter, words))
-    sums_of_products(answer, cases, ("x", "w", "y"))
+    with no_index_needs_a_test(NO_TEST):
+        sums_of_products(answer, cases, ("x", "w", "y"))
     for case in cases:
         _share_the_work(answer, case)
     return (

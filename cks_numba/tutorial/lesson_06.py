@@ -279,7 +279,9 @@ def multiply_adds_per_load(answer: Any) -> str:
         ),
         "These are the loads of a alone. The numbers of b have to be loaded, too.": lambda tm, tn: 4 * tn,
         "These are the loads of b alone. The numbers of a have to be loaded, too.": lambda tm, tn: 4 * tm,
-        "You have counted each multiply-add as two operations.": lambda tm, tn: 8 * tm * tn / (tm + tn),
+        "That is twice as many: a multiply-add counts once, and a load brings four numbers.": lambda tm, tn: (
+            8 * tm * tn / (tm + tn)
+        ),
     }
     agree(
         answer, lambda tm, tn: 4 * tm * tn / (tm + tn), [(4, 4), (8, 4), (8, 8), (16, 8)], mistakes,

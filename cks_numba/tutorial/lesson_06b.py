@@ -20,7 +20,7 @@ from .cards import WARP, Card
 from .guesses import Choice, Number, Prediction
 from .lesson_06 import BYTES, WORK
 from .small_kernels import multiply
-from .trying import UNTOUCHED, Filling, compare, follow, no_float64, run_kernel
+from .trying import UNTOUCHED, Filling, compare, follow, no_float64, no_index_needs_a_test, run_kernel
 
 M, N, K = 16, 8, 8
 """Rows, columns and terms of one product of matrices in TF32: what one instruction does."""
@@ -332,7 +332,8 @@ def my_tensor_product(answer: Any) -> str:
         a = rng.integers(-9, 10, (M, terms)).astype(np.float32)
         b = rng.integers(-9, 10, (terms, N)).astype(np.float32)
         c, where = np.empty((M, N), np.float32), f"a of {M} x {terms}, b of {terms} x {N}, one warp"
-        result = run_kernel(answer, 1, WARP, (a, b, c), c, where)
+        with no_index_needs_a_test("no index needs a test: each round takes eight of the a.shape[1] terms, from k on"):
+            result = run_kernel(answer, 1, WARP, (a, b, c), c, where)
         compare(c, a @ b, _tensor_mistakes(a, b), where, "c")
     no_float64(result)
     if "mma.sync" not in hooks.ptx_of(answer, (a, b, c)):
@@ -396,6 +397,13 @@ def _tensor_mistakes(a: Any, b: Any) -> dict[str, Any]:
         "Each round reads the first eight terms again: the terms of a round begin at k.": (
             len(chunks) * (a[:, :K] @ b[:K])
         ),
+        "a is read in its first eight columns in every round: the terms of a round begin at k.": sum(
+            a[:, :K] @ b[k : k + K] for k in chunks
+        ),
+        "b is read in its first eight rows in every round: the terms of a round begin at k.": sum(
+            a[:, k : k + K] @ b[:K] for k in chunks
+        ),
+        "The sums are still 0: multiply() changes nothing, it returns the new ones, d = multiply(...).": 0 * exact,
         "Your kernel adds to what c held before: keep the sums in d, and write them after the loop.": exact + UNTOUCHED,
         "All eight columns are those of b's column 0.": np.repeat(exact[:, :1], N, axis=1),
     }

@@ -197,9 +197,8 @@ def with_inserted_zeros(answer: Any) -> str:
     missing = sorted(expected - set(got))
     if all("shortcut" in name for name in missing):
         raise Wrong(f"Not all: the shortcuts of the stages have a stride, too, such as {missing[0]}.")
-    raise Wrong(
-        f"Not all: {missing[0]} has a stride above 1, too, and {len(missing) - 1} more of those that you left out."
-    )
+    more = f", and {len(missing) - 1} more of those that you left out" if missing[1:] else ""
+    raise Wrong(f"Not all: {missing[0]} has a stride above 1, too{more}.")
 
 
 def wasteful_network(answer: Any) -> str:

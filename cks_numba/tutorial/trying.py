@@ -11,6 +11,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -33,6 +34,8 @@ LIMIT = 20_000
 """Jumps back in loops after which a thread counts as running without end; no exercise needs a hundred."""
 FEW = 6
 """Products that a message writes out."""
+MEANT = "is this the index that you mean?"
+"""The question about an element that is not there; behind it stands the remedy, for the case that it should be."""
 DIGITS = 8
 """Digits in base 8 of a whole number that float32 holds exactly."""
 
@@ -123,22 +126,39 @@ def _fault(result: Result, out: Any, kernel: Any, name: str = "") -> str:
     number = sum(at * step for at, step in zip(first.block, _steps(result), strict=True)) + first.thread[0]
     if first.kind == "race" and _barriers(kernel, r"\b(?!\()"):
         return f"{first.text}\n  a function without ( ) is only named, and not called: cuda.syncthreads()"
-    if first.kind == "race" and "shared array" not in first.text:  # No exercise needs a barrier for a result.
+    if (
+        first.kind == "race" and "shared array" not in first.text
+    ):  # no exercise needs a barrier or an atomic addition for it
         way = "let each thread make results of its own, which no other thread writes"
-        kept = [line for line in first.text.splitlines() if not line.startswith("  cuda.sync")]
-        return "\n".join([*kept, f"  {'or ' if 'atomic' in first.text else ''}{way}"])
+        text = re.sub(r": (?:a case for )?cuda\.atomic\b(?!\.add)[^\n]*\?", "", first.text)
+        kept = [line for line in text.splitlines() if not line.startswith("  cuda.sync")]
+        return "\n".join([*kept, f"  {way}"])
     if first.kind == "missing lanes":  # the course says nothing of masks
         return re.sub(r"(?:one|\d+) lanes? .* not there\b", "some threads of the warp are missing", first.text).replace(
             "the mask must name just the threads that come here", "all 32 threads of a warp must come to this line"
         )
+    if first.kind == "negative index":
+        return first.text.replace("is a test for", f"{MEANT} If so, is a test for")
+    if first.kind == "uninitialised":
+        return first.text.replace("is a part of it", f"{MEANT} If so, is a part of the array")
     if first.kind != "out of bounds":
         return first.text.replace("cuda.syncwarp()", "cuda.syncthreads()")  # the only barrier that the course teaches
     least = result.grid[1:] == result.block[1:] == (1, 1) and (result.grid[0] - 1) * result.block[0] <= out.size
     if least and number >= out.size > 1:  # a thread for each result, and some to spare
         must = "needs an if around this line" if _barriers(kernel, r"\(") else "must stop"
         return f"{first.text}\n  there are {out.size} results: this thread, number {number}, has none and {must}"
-    way = "test the index against both ends of the array before you use it; a GPU would not say a word"
-    return f"{first.text}{_same_place(first.text)}\n  {way}"
+    way = "If so, test it against both ends of the array before you use it; a GPU would not say a word"
+    return f"{first.text}{_same_place(first.text)}\n  {MEANT} {way}"
+
+
+@contextmanager
+def no_index_needs_a_test(why: str) -> Iterator[None]:
+    """Say `why` of an index outside of an array, in place of the advice to test it, which would hide the mistake."""
+    try:
+        yield
+    except Wrong as wrong:
+        advice = re.escape(MEANT) + r" If so, (?:is a )?test .*"
+        raise Wrong(re.sub(advice, lambda _: why, str(wrong), flags=re.S)) from wrong.__cause__
 
 
 def _same_place(text: str) -> str:
@@ -340,11 +360,20 @@ def fills(kernel: Any, fillings: list[Filling], name: str) -> list[Result]:
         if not _same(out, one.right):
             causes = {text: array for text, array in one.mistakes.items() if _same(out, array)}
             causes = {text: causes[text] for text in causes if all(at.made_by(text, kernel) for at in fillings)}
-            held = f"Your kernel adds to what {name} held before: the first value must replace it."
-            compare(out, one.right, {**causes, held: one.right + UNTOUCHED}, one.where, name)
+            compare(out, one.right, {**causes, _held(name, result): one.right + UNTOUCHED}, one.where, name)
         results.append(result)
     no_float64(results[-1])
     return results
+
+
+def _held(name: str, result: Result) -> str:
+    """What to say of a kernel whose results begin with what the array held before."""
+    if any((cost.site.space, cost.site.action) == ("global", "atomic") for cost in result.costs):
+        return (
+            f"An atomic addition adds to what {name} held before. Let one thread add up each result in a variable, and "
+            "write it with =."
+        )
+    return f"Your kernel adds to what {name} held before. Begin with 0, or use a variable."
 
 
 # --- sums of products -----------------------------------------------------------------------------
@@ -413,7 +442,7 @@ def sums_of_products(kernel: Any, cases: list[Case], names: tuple[str, str, str]
         a, b = (rng.integers(2, 99, size).astype(np.float32) for size in case.sizes[:2])
         out, result = case.launch(kernel, a, b)
         if not np.allclose(out, case.expected(a, b, case.terms), rtol=1e-4):
-            raise Wrong(_in(case.where) + _what_is_wrong(kernel, case, cases, names, a, b, out))
+            raise Wrong(_in(case.where) + _what_is_wrong(kernel, case, cases, names, a, b, out, result))
         negative = -case.expected(a, b, case.terms)
         out, _ = case.launch(kernel, -a, b)
         if not np.allclose(out, negative, rtol=1e-4):
@@ -427,12 +456,12 @@ def sums_of_products(kernel: Any, cases: list[Case], names: tuple[str, str, str]
 
 
 def _what_is_wrong(
-    kernel: Any, case: Case, cases: list[Case], names: tuple[str, str, str], a: Any, b: Any, out: Any
+    kernel: Any, case: Case, cases: list[Case], names: tuple[str, str, str], a: Any, b: Any, out: Any, result: Result
 ) -> str:
     expected = case.expected(a, b, case.terms)
     said = difference(out, expected, names[2])
     if np.allclose(out, expected + UNTOUCHED):
-        return f"{said}\nYour kernel adds to what {names[2]} held before. Begin with 0, or use a variable."
+        return f"{said}\n{_held(names[2], result)}"
     counts = _counts(kernel, case)
     found = _once(counts)
     if not np.allclose(out, case.expected(a, b, found), rtol=1e-4):

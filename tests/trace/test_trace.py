@@ -286,6 +286,20 @@ def test_a_kernel_can_ask_for_the_size_of_its_grid():
     assert [float(number) for number in out.cells.flat] == [442] * 6
 
 
+@cuda.jit
+def number_in_the_warp(out):
+    i, j = cuda.grid(2)
+    out[i, j] = cuda.laneid
+
+
+def test_a_thread_knows_its_number_in_the_warp():
+    log = Log()
+    out = blank((20, 2), "float32", log)
+    Machine(log).launch(number_in_the_warp, (1, 1), (20, 2), (out,))
+    numbers = [[float(number) for number in row] for row in out.cells.T]
+    assert numbers == [list(range(20)), [*range(20, 32), *range(8)]]  # x counts fastest
+
+
 def test_a_barrier_that_cannot_be_traced():
     log = Log()
     with pytest.raises(NotImplementedError, match="statement of its own"):

@@ -953,3 +953,49 @@ def gathered_by_one_thread(x, out):
 def keeps_the_sign(x, out):
     i = cuda.threadIdx.x
     out[i] = abs(x[i]) * x[i]
+
+
+@wrong("01b.1", "the first thread has number 0, and takes x[0]")
+@cuda.jit
+def begins_at_one(x, out):
+    i = cuda.threadIdx.x + 1
+    out[i] = x[i] * x[i]
+
+
+@wrong("01b.2", "is this the index that you mean?")
+@cuda.jit
+def blocks_counted_from_one(a, b, out):
+    i = (cuda.blockIdx.x - 1) * cuda.blockDim.x + cuda.threadIdx.x
+    if i < out.size:
+        out[i] = a[i] * b[i]
+
+
+@wrong("01b.4", ("An atomic addition adds to what out held before", "Let one thread add up each result"))
+@cuda.jit
+def atomic_scatter(x, out):
+    i = cuda.grid(1)
+    if i < x.size:
+        for o in range(max(0, i - 1), min(out.size, i + 2)):
+            cuda.atomic.add(out, o, x[i])
+
+
+@wrong("01b.5", ("reads 12288 numbers and writes 8192", "write out once"))
+@cuda.jit
+def writes_out_twice(x, factor, out):
+    column, row = cuda.grid(2)
+    if row < x.shape[0] and column < x.shape[1]:
+        out[row, column] = x[row, column]
+        out[row, column] = out[row, column] * factor[column]
+
+
+@wrong(
+    "01b.4",
+    ("updates it, and nothing says which comes first", "for all of them let each thread make results of its own"),
+)
+@cuda.jit
+def zero_and_atomic_scatter(x, out):
+    i = cuda.grid(1)
+    if i < x.size:
+        out[i] = 0
+        for o in range(max(0, i - 1), min(out.size, i + 2)):
+            cuda.atomic.add(out, o, x[i])

@@ -632,3 +632,9 @@ def with_another_name_of_the_barrier(x, w, y, stride, padding):
         for f in range(max(0, padding - o * stride), min(w.size, x.size + padding - o * stride)):
             acc += x[o * stride - padding + f] * taps[f]
         y[o] = acc
+
+
+@wrong("02.2", "lacks tap 2, whose input 3 lies on x.")
+def padding_subtracted_again(o, size, taps, stride, padding, dilation):
+    origin = o * stride - padding
+    return max(0, -(origin // dilation)), min(taps, (size - 1 - padding - origin) // dilation + 1)

@@ -548,3 +548,38 @@ def shared_by_one_block_of_outputs(dy, w, dx, stride, padding):
 
 
 wrong("03.1", "should be a whole number, but it is 2.5", [(2.5, 2.5)] * 4)
+
+
+@wrong("03.4", "An atomic addition adds to what dx held before")
+@cuda.jit
+def atomic_scatter(dy, w, dx, stride, padding):
+    o = cuda.grid(1)
+    if o < dy.size:
+        for f in range(w.size):
+            i = o * stride - padding + f
+            if 0 <= i < dx.size:
+                cuda.atomic.add(dx, i, dy[o] * w[f])
+
+
+right("03.1", {(0, 0): (3, 3), (0, 1): (3, 2), (1, 0): (2, 3), (1, 1): (2, 2)})
+wrong("03.1", "25 taps in all; yours have 36", {(0, 0): (3, 3), (0, 1): (3, 3), (1, 0): (3, 3), (1, 1): (3, 3)})
+
+
+@wrong(
+    "03.4",
+    ("updates it, and nothing says which comes first", "for all of them let each thread make results of its own"),
+)
+@cuda.jit
+def zero_and_atomic_scatter(dy, w, dx, stride, padding):
+    i = cuda.grid(1)
+    if i < dx.size:
+        dx[i] = 0
+    cuda.syncthreads()
+    if i < dy.size:
+        for f in range(w.size):
+            k = i * stride - padding + f
+            if 0 <= k < dx.size:
+                cuda.atomic.add(dx, k, dy[i] * w[f])
+
+
+wrong("03.1", "Give a list of four pairs", [[(3, 3), (3, 2)], [(2, 3), (2, 2)]])

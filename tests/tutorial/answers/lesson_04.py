@@ -577,3 +577,26 @@ def in_float16(arrived):
     with np.errstate(all="ignore"):
         sums = np.cumsum(np.array([value for _, value in sorted(arrived)], np.float16))
     return np.float32(sums[-1])
+
+
+@wrong("04.4", "An atomic addition adds to what dw held before")
+@cuda.jit
+def atomic_scatter(x, dy, dw, stride, padding):
+    o = cuda.grid(1)
+    if o < dy.size:
+        for f in range(dw.size):
+            i = o * stride - padding + f
+            if 0 <= i < x.size:
+                cuda.atomic.add(dw, f, x[i] * dy[o])
+
+
+@wrong("04.4", "is this the index that you mean?")
+@cuda.jit
+def stride_and_padding_swapped(x, dy, dw, stride, padding):
+    f = cuda.grid(1)
+    if f < dw.size:
+        lo, hi = outputs_of_tap(f, x.size, dy.size, padding, stride, 1)
+        acc = dw.dtype.type(0)
+        for o in range(lo, hi):
+            acc += x[o * stride - padding + f] * dy[o]
+        dw[f] = acc

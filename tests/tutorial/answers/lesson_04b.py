@@ -975,7 +975,7 @@ def goes_on_in_steps_of_one(a, b, y):
         y[0] = total
 
 
-@wrong("04b.3", ("out of bounds: reads a[21]", "test the index"))
+@wrong("04b.3", ("out of bounds: reads a[21]", "test it against both ends"))
 @cuda.jit
 def asks_for_no_end(a, b, y):
     s = cuda.shared.array(8, np.float32)
@@ -1044,3 +1044,124 @@ def x_counts_rows(a, b, c):
             acc += a_tile[x, k] * b_tile[k, y]
         cuda.syncthreads()
     c[row, column] = acc
+
+
+@wrong("04b.1", "in a circle: after 63 comes 0")
+@cuda.jit
+def the_place_before(x, out):
+    s = cuda.shared.array(64, np.float32)
+    t, i = cuda.threadIdx.x, cuda.grid(1)
+    s[t] = x[i]
+    cuda.syncthreads()
+    out[i] = s[t - 1]
+
+
+@wrong("04b.2", "one thread at a time brings a number")
+@cuda.jit
+def one_thread_brings_all(x, out):
+    s = cuda.shared.array(64, np.float32)
+    t, i = cuda.threadIdx.x, cuda.grid(1)
+    count = min(64, x.size - cuda.blockIdx.x * 64)
+    if t == 0:
+        for k in range(count):
+            s[k] = x[i + k]
+    cuda.syncthreads()
+    acc = out.dtype.type(0)
+    for k in range(count):
+        acc += s[k]
+    if i < x.size:
+        out[i] = acc
+
+
+@wrong("04b.2", "An atomic addition adds to what out held before")
+@cuda.jit
+def atomic_scatter(x, out):
+    i = cuda.grid(1)
+    b = cuda.blockIdx.x * 64
+    if i < x.size:
+        for k in range(min(64, x.size - b)):
+            cuda.atomic.add(out, b + k, x[i])
+
+
+@wrong("04b.3", "An atomic addition adds to what y held before")
+@cuda.jit
+def atomic_sum(a, b, y):
+    t = cuda.threadIdx.x
+    acc = y.dtype.type(0)
+    for k in range(t, a.size, 8):
+        acc += a[k] * b[k]
+    cuda.atomic.add(y, 0, acc)
+
+
+@wrong("04b.4", "sizes are multiples of TILE, so no index needs a test")
+@cuda.jit
+def as_many_rounds_as_c_has_columns(a, b, c):
+    a_tile = cuda.shared.array((TILE, TILE), np.float32)
+    b_tile = cuda.shared.array((TILE, TILE), np.float32)
+    column, row = cuda.grid(2)
+    x, y = cuda.threadIdx.x, cuda.threadIdx.y
+    acc = c.dtype.type(0)
+    for k0 in range(0, c.shape[1], TILE):
+        a_tile[y, x] = a[row, k0 + x]
+        b_tile[y, x] = b[k0 + y, column]
+        cuda.syncthreads()
+        for k in range(TILE):
+            acc += a_tile[y, k] * b_tile[k, x]
+        cuda.syncthreads()
+    c[row, column] = acc
+
+
+@wrong("04b.4", "sizes are multiples of TILE, so no index needs a test")
+@cuda.jit
+def a_round_for_each_term(a, b, c):
+    a_tile = cuda.shared.array((TILE, TILE), np.float32)
+    b_tile = cuda.shared.array((TILE, TILE), np.float32)
+    column, row = cuda.grid(2)
+    x, y = cuda.threadIdx.x, cuda.threadIdx.y
+    acc = c.dtype.type(0)
+    for k0 in range(a.shape[1]):
+        a_tile[y, x] = a[row, k0 + x]
+        b_tile[y, x] = b[k0 + y, column]
+        cuda.syncthreads()
+        for k in range(TILE):
+            acc += a_tile[y, k] * b_tile[k, x]
+        cuda.syncthreads()
+    c[row, column] = acc
+
+
+@wrong("04b.4", "sizes are multiples of TILE, so no index needs a test")
+@cuda.jit
+def always_two_rounds(a, b, c):
+    a_tile = cuda.shared.array((TILE, TILE), np.float32)
+    b_tile = cuda.shared.array((TILE, TILE), np.float32)
+    column, row = cuda.grid(2)
+    x, y = cuda.threadIdx.x, cuda.threadIdx.y
+    acc = c.dtype.type(0)
+    for r in range(2):
+        a_tile[y, x] = a[row, r * 4 + x]
+        b_tile[y, x] = b[r * 4 + y, column]
+        cuda.syncthreads()
+        for k in range(TILE):
+            acc += a_tile[y, k] * b_tile[k, x]
+        cuda.syncthreads()
+    c[row, column] = acc
+
+
+@wrong("04b.1", "places 0 to 63, one for each thread of the block")
+@cuda.jit
+def places_of_the_whole_launch(x, out):
+    s = cuda.shared.array(64, np.float32)
+    i = cuda.grid(1)
+    s[i] = x[i]
+    cuda.syncthreads()
+    out[i] = s[(i + 1) % 64]
+
+
+@wrong("04b.1", "places 0 to 63, one for each thread of the block")
+@cuda.jit
+def written_one_place_on(x, out):
+    s = cuda.shared.array(64, np.float32)
+    t, i = cuda.threadIdx.x, cuda.grid(1)
+    s[t + 1] = x[i]
+    cuda.syncthreads()
+    out[i] = s[t]

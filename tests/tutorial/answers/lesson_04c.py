@@ -72,7 +72,7 @@ def one_output_a_thread(x, w, y, padding, table):
         y[o] = acc
 
 
-@wrong("04c.1", ("out of bounds", "both ends", "acc += x[o - padding + f] * w[f]"))
+@wrong("04c.1", ("out of bounds", "no index of this kernel needs a test", "acc += x[o - padding + f] * w[f]"))
 @cuda.jit
 def all_taps(x, w, y, padding, table):
     b = cuda.blockIdx.x
@@ -199,3 +199,74 @@ def one_thread_does_the_whole_group(x, w, y, padding, table):
             for f in range(table[b, 2], table[b, 3]):
                 acc += x[o - padding + f] * w[f]
             y[o] = acc
+
+
+@wrong("04c.1", "no index of this kernel needs a test")
+@cuda.jit
+def first_output_forgotten(x, w, y, padding, table):
+    b, t = cuda.blockIdx.x, cuda.threadIdx.x
+    for o in range(t, table[b, 1], 8):
+        acc = y.dtype.type(0)
+        for f in range(table[b, 2], table[b, 3]):
+            acc += x[o - padding + f] * w[f]
+        y[o] = acc
+
+
+@wrong("04c.1", "no index of this kernel needs a test")
+@cuda.jit
+def padding_left_out(x, w, y, padding, table):
+    b, t = cuda.blockIdx.x, cuda.threadIdx.x
+    for k in range(t, table[b, 1], 8):
+        o = table[b, 0] + k
+        acc = y.dtype.type(0)
+        for f in range(table[b, 2], table[b, 3]):
+            acc += x[o + f] * w[f]
+        y[o] = acc
+
+
+@wrong("04c.1", "no index of this kernel needs a test")
+@cuda.jit
+def the_one_past_the_last_too(x, w, y, padding, table):
+    b, t = cuda.blockIdx.x, cuda.threadIdx.x
+    for k in range(t, table[b, 1], 8):
+        o = table[b, 0] + k
+        acc = y.dtype.type(0)
+        for f in range(table[b, 2], table[b, 3] + 1):
+            acc += x[o - padding + f] * w[f]
+        y[o] = acc
+
+
+@wrong("04c.1", "no index of this kernel needs a test")
+@cuda.jit
+def taps_from_zero_on(x, w, y, padding, table):
+    b, t = cuda.blockIdx.x, cuda.threadIdx.x
+    for k in range(t, table[b, 1], 8):
+        o = table[b, 0] + k
+        acc = y.dtype.type(0)
+        for f in range(table[b, 3] - table[b, 2]):
+            acc += x[o - padding + f] * w[f]
+        y[o] = acc
+
+
+@wrong("04c.1", "no index of this kernel needs a test")
+@cuda.jit
+def padding_of_the_picture(x, w, y, padding, table):
+    b, t = cuda.blockIdx.x, cuda.threadIdx.x
+    for k in range(t, table[b, 1], 8):
+        o = table[b, 0] + k
+        acc = y.dtype.type(0)
+        for f in range(table[b, 2], table[b, 3]):
+            acc += x[o - 2 + f] * w[f]
+        y[o] = acc
+
+
+@wrong("04c.1", "block b = cuda.blockIdx.x has table[b, 1] outputs")
+@cuda.jit
+def the_next_row_of_the_table(x, w, y, padding, table):
+    b, t = cuda.blockIdx.x + 1, cuda.threadIdx.x
+    for k in range(t, table[b, 1], 8):
+        o = table[b, 0] + k
+        acc = y.dtype.type(0)
+        for f in range(table[b, 2], table[b, 3]):
+            acc += x[o - padding + f] * w[f]
+        y[o] = acc

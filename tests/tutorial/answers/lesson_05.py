@@ -663,3 +663,41 @@ def columns_by_the_rows_of_x(x, w, y, stride, padding):
             for fw in range(w0, w1):
                 acc += x[oh * stride - padding + fh, ow * stride - padding + fw] * taps[fh * w.shape[1] + fw]
         y[oh, ow] = acc
+
+
+@wrong("05.4", "is this the index that you mean?")
+@cuda.jit
+def rows_of_taps_as_long_as_columns(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    index = cuda.grid(1)
+    for k in range(cuda.threadIdx.x, w.size, cuda.blockDim.x):
+        taps[k] = w[k // w.shape[1], k % w.shape[1]]
+    cuda.syncthreads()
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        acc = y.dtype.type(0)
+        for fh in range(w.shape[0]):
+            for fw in range(w.shape[1]):
+                i, j = oh * stride - padding + fh, ow * stride - padding + fw
+                if 0 <= i < x.shape[0] and 0 <= j < x.shape[1]:
+                    acc += x[i, j] * taps[fh * w.shape[0] + fw]
+        y[oh, ow] = acc
+
+
+@wrong("05.4", "is this the index that you mean?")
+@cuda.jit
+def three_taps_in_a_row(x, w, y, stride, padding):
+    taps = cuda.shared.array(16, np.float32)
+    index = cuda.grid(1)
+    for k in range(cuda.threadIdx.x, w.size, cuda.blockDim.x):
+        taps[k] = w[k // 3, k % 3]
+    cuda.syncthreads()
+    if index < y.size:
+        oh, ow = index // y.shape[1], index % y.shape[1]
+        acc = y.dtype.type(0)
+        for fh in range(w.shape[0]):
+            for fw in range(w.shape[1]):
+                i, j = oh * stride - padding + fh, ow * stride - padding + fw
+                if 0 <= i < x.shape[0] and 0 <= j < x.shape[1]:
+                    acc += x[i, j] * taps[fh * 3 + fw]
+        y[oh, ow] = acc

@@ -24,7 +24,12 @@ wrong("06.1", "The loads are added", lambda tm, tn: tm * tn / (tm / 4 * tn / 4))
 wrong("06.1", "more multiply-adds for each", lambda tm, tn: tm * tn / (4 * (tm + tn)))
 wrong("06.1", "loads of a alone", lambda tm, tn: tm * tn / (tm / 4))
 wrong("06.1", "loads of b alone", lambda tm, tn: tm * tn / (tn / 4))
-wrong("06.1", "as two operations", lambda tm, tn: 2 * tm * tn / (tm / 4 + tn / 4))
+wrong(
+    "06.1",
+    "That is twice as many",
+    lambda tm, tn: 2 * tm * tn / (tm / 4 + tn / 4),
+    lambda tm, tn: tm * tn / ((tm + tn) / 8),
+)
 wrong("06.1", "That is 16 for every tile", lambda tm, tn: 16, lambda tm, tn: 16.5 - 0.5)
 wrong("06.1", "should be a function", 16)
 wrong("06.1", "returns None", lambda tm, tn: None)
@@ -430,3 +435,33 @@ def every_thread_works(a, b, c):
     c[r0, c1] = s01
     c[r1, c0] = s10
     c[r1, c1] = s11
+
+
+@wrong("06.4", "is this the index that you mean?")
+@cuda.jit
+def terms_by_the_columns_of_b(a, b, c):
+    i, j = cuda.grid(2)
+    r, q = 2 * i, 2 * j
+    if r < c.shape[0] and q < c.shape[1]:
+        r1, q1 = min(r + 1, c.shape[0] - 1), min(q + 1, c.shape[1] - 1)
+        c00 = c01 = c10 = c11 = c.dtype.type(0)
+        for k in range(b.shape[1]):
+            a0, a1, b0, b1 = a[r, k], a[r1, k], b[k, q], b[k, q1]
+            c00 += a0 * b0
+            c01 += a0 * b1
+            c10 += a1 * b0
+            c11 += a1 * b1
+        c[r, q] = c00
+        c[r, q1] = c01
+        c[r1, q] = c10
+        c[r1, q1] = c11
+
+
+@wrong("06.4", "An atomic addition adds to what c held before")
+@cuda.jit
+def atomic_sums(a, b, c):
+    i, j = cuda.grid(2)
+    for r in range(2 * i, min(2 * i + 2, c.shape[0])):
+        for q in range(2 * j, min(2 * j + 2, c.shape[1])):
+            for k in range(a.shape[1]):
+                cuda.atomic.add(c, (r, q), a[r, k] * b[k, q])

@@ -365,3 +365,65 @@ def sums_in_a_list(a, b, c):
         )
     for r in range(4):
         c[g + 8 * (r // 2), 2 * t + r % 2] = d[r]
+
+
+@wrong("06b.4", "b is read in its first eight rows in every round")
+@cuda.jit
+def first_rows_of_b_again(a, b, c):
+    lane = cuda.threadIdx.x
+    g, t = lane // 4, lane % 4
+    z = float32(0)
+    d = (z, z, z, z)
+    for k in range(0, a.shape[1], 8):
+        d = multiply(a[g, k + t], a[g + 8, k + t], a[g, k + t + 4], a[g + 8, k + t + 4], b[t, g], b[t + 4, g], d)
+    c[g, 2 * t] = d[0]
+    c[g, 2 * t + 1] = d[1]
+    c[g + 8, 2 * t] = d[2]
+    c[g + 8, 2 * t + 1] = d[3]
+
+
+@wrong("06b.4", "The sums are still 0")
+@cuda.jit
+def sums_not_taken_back(a, b, c):
+    lane = cuda.threadIdx.x
+    g, t = lane // 4, lane % 4
+    z = float32(0)
+    d = (z, z, z, z)
+    for k in range(0, a.shape[1], 8):
+        multiply(a[g, k + t], a[g + 8, k + t], a[g, k + t + 4], a[g + 8, k + t + 4], b[k + t, g], b[k + t + 4, g], d)
+    c[g, 2 * t] = d[0]
+    c[g, 2 * t + 1] = d[1]
+    c[g + 8, 2 * t] = d[2]
+    c[g + 8, 2 * t + 1] = d[3]
+
+
+@right("06b.4")
+@cuda.jit
+def number_in_the_warp(a, b, c):
+    lane = cuda.laneid
+    g = lane >> 2
+    t = lane & 3
+    d = (float32(0), float32(0), float32(0), float32(0))
+    k = t
+    while k < a.shape[1]:
+        d = multiply(a[g, k], a[g + 8, k], a[g, k + 4], a[g + 8, k + 4], b[k, g], b[k + 4, g], d)
+        k += 8
+    c[g, 2 * t], c[g, 2 * t + 1] = d[0], d[1]
+    c[g + 8, 2 * t], c[g + 8, 2 * t + 1] = d[2], d[3]
+
+
+@wrong("06b.4", "each round takes eight of the a.shape[1] terms")
+@cuda.jit
+def a_round_for_each_term(a, b, c):
+    lane = cuda.threadIdx.x
+    g, t = lane // 4, lane % 4
+    z = float32(0)
+    d = (z, z, z, z)
+    for k in range(a.shape[1]):
+        d = multiply(
+            a[g, k + t], a[g + 8, k + t], a[g, k + t + 4], a[g + 8, k + t + 4], b[k + t, g], b[k + t + 4, g], d
+        )
+    c[g, 2 * t] = d[0]
+    c[g, 2 * t + 1] = d[1]
+    c[g + 8, 2 * t] = d[2]
+    c[g + 8, 2 * t + 1] = d[3]
