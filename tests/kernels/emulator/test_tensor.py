@@ -177,7 +177,9 @@ def test_any_rung_takes_a_bias(rung):
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_depthwise(operator, dtype):
     twice = ConvShape(n=2, ih=5, iw=4, ic=17, oc=34, fh=2, fw=3, stride=(2, 1), padding=((1, 0), (1, 2)), groups=17)
-    for shape, orders in ((HARD_SHAPES["depthwise"], ORDERS), (twice, ORDERS[:1])):
+    keys = dict(stride=(3, 2, 1), padding=((1, 2), (0, 1), (2, 0)), dilation=(2, 1, 3), groups=5)
+    solid = ConvShape.of((2, 6, 4, 3, 5), (10, 3, 2, 2, 1), **keys)
+    for shape, orders in ((HARD_SHAPES["depthwise"], ORDERS), (twice, ORDERS[:1]), (solid, ORDERS[:1])):
         check(operator, shape, dtype, orders=orders)
         (launch,) = build(operator, shape, operands(operator, shape, dtype))
         assert "depthwise" in launch.name
