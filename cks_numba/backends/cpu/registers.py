@@ -14,12 +14,15 @@ import sys
 from functools import partial
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import config, njit, types
 from numba.core import cgutils
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.core.lowering import Lower
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, register_model
@@ -57,7 +60,32 @@ INSIDE, SPLIT = "cks_numba_inside", "cks_numba_split"  # Names that functions of
 OPTIONS = {"error_model": "numpy", "boundscheck": CHECKED}
 # Options for functions that only kernels call. Wrappers for Python and C, and an exception for each division, would
 # take a good part of the time to compile a kernel.
-ONLY_IN_KERNELS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **OPTIONS}
+
+
+class _Part(JITCodeLibrary):
+    """The code of a helper, for kernels to be linked to: LLVM optimizes and translates it with each kernel.
+
+    Numba would do that here, too, and once more for each helper that calls this one.
+    """
+
+    # What Numba would tell the machine code of the helper.
+    codegen = SimpleNamespace(set_env=lambda name, env: None)
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+
+class _Helper(Compiler):
+    """Numba's compiler, which leaves the code of a helper to the kernels."""
+
+    def __init__(self, typing: Any, target: Any, library: Any, *rest: Any) -> None:
+        super().__init__(typing, target, library or _Part(target.codegen(), "helper"), *rest)
+
+
+ONLY_IN_KERNELS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": _Helper, **OPTIONS}
 helper = partial(njit, **ONLY_IN_KERNELS)
 
 
