@@ -58,17 +58,15 @@ INSIDE, SPLIT = "cks_numba_inside", "cks_numba_split"  # Names that functions of
 
 # Options for all compiled code: divisors are never 0, and the checked build tests the indices of arrays too.
 OPTIONS = {"error_model": "numpy", "boundscheck": CHECKED}
-# Options for functions that only kernels call. Wrappers for Python and C, and an exception for each division, would
-# take a good part of the time to compile a kernel.
 
 
 class _Part(JITCodeLibrary):
-    """The code of a helper, for kernels to be linked to: LLVM optimizes and translates it with each kernel.
+    """The code of a helper. It is linked to the kernels as it is: LLVM optimizes and translates it there.
 
-    Numba would do that here, too, and once more for each helper that calls this one.
+    Numba would do that for each helper alone, too, and with each other helper that calls it.
     """
 
-    # What Numba would tell the machine code of the helper.
+    # Numba would write to the machine code, which there is none of.
     codegen = SimpleNamespace(set_env=lambda name, env: None)
 
     def _optimize_final_module(self) -> None:
@@ -78,14 +76,21 @@ class _Part(JITCodeLibrary):
         self._finalized = True
 
 
-class _Helper(Compiler):
-    """Numba's compiler, which leaves the code of a helper to the kernels."""
+class _HelperCompiler(Compiler):
+    """Numba's compiler, for code that is a part of kernels."""
 
     def __init__(self, typing: Any, target: Any, library: Any, *rest: Any) -> None:
         super().__init__(typing, target, library or _Part(target.codegen(), "helper"), *rest)
 
 
-ONLY_IN_KERNELS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": _Helper, **OPTIONS}
+# Options for functions that only kernels call. Wrappers for Python and C, and an exception for each division, would
+# take a good part of the time to compile a kernel.
+ONLY_IN_KERNELS = {
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "pipeline_class": _HelperCompiler,
+    **OPTIONS,
+}
 helper = partial(njit, **ONLY_IN_KERNELS)
 
 
