@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cks_numba import flops
-from cks_numba.bench import axes, calls, cases, cpu, emulator, results, surroundings, timing
+from cks_numba.bench import axes, calls, cases, cpu, emulator, first_calls, results, surroundings, timing
 from cks_numba.commands import main
 from cks_numba.flops.text import put_between
 from cks_numba.geometry import OPERATORS, ConvShape, plan
@@ -322,3 +322,15 @@ def test_surroundings_have_a_row_each(monkeypatch, capsys):
     rows = [line.split(" | ") for line in out.splitlines() if line.startswith("| ")][1:]
     assert len(rows) in (5, 7)  # half a core needs the right to make a cgroup
     assert all(0 < float(middle) <= float(worst.strip(" |")) for _, middle, worst in rows)
+
+
+@pytest.mark.slow
+def test_a_first_call_compiles_and_the_next_process_reads_its_code(monkeypatch, capsys):
+    monkeypatch.setattr(first_calls, "CASES", {"few channels": first_calls.CASES["few channels"]})
+    monkeypatch.setattr(first_calls, "both", lambda operator, name: (2.0, 0.25))
+    first_calls.main([])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| few")]
+    assert rows[1:] == [f"| few channels | `conv2d_{what}` | 2.00 | 0.25 |" for what in ("input", "weight")]
+    monkeypatch.undo()
+    compiles, reads = first_calls.both("conv2d", "few channels")
+    assert 0 < 2 * reads < compiles

@@ -545,17 +545,20 @@ def _tile_of(rows, in_turns):
                 i, a, b = i + 1, a + a_steps[1], b + b_steps[1]
                 if i == counts[1]:
                     i, a, b = 0, a + a_steps[0], b + b_steps[0]
-            if turn == 0:
-                break
-            if turn & 1:
-                tile = swap_one(tile)
-            elif turn & 2:
-                tile = swap_two(tile)
-            elif turn & 4:
-                tile = swap_four(tile)
+            if in_turns:
+                if turn == 0:
+                    break
+                if turn & 1:
+                    tile = swap_one(tile)
+                elif turn & 2:
+                    tile = swap_two(tile)
+                elif turn & 4:
+                    tile = swap_four(tile)
+                else:
+                    tile = swap_eight(tile)
+                turn -= 1
             else:
-                tile = swap_eight(tile)
-            turn -= 1
+                break
         if streams and out % LINE_BYTES == 0:
             stream_rows(tile, out, out_step)
         else:

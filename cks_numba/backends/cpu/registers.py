@@ -14,12 +14,15 @@ import sys
 from functools import partial
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import config, njit, types
 from numba.core import cgutils
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.core.lowering import Lower
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, register_model
@@ -55,9 +58,39 @@ INSIDE, SPLIT = "cks_numba_inside", "cks_numba_split"  # Names that functions of
 
 # Options for all compiled code: divisors are never 0, and the checked build tests the indices of arrays too.
 OPTIONS = {"error_model": "numpy", "boundscheck": CHECKED}
+
+
+class _Part(JITCodeLibrary):
+    """The code of a helper. It is linked to the kernels as it is: LLVM optimizes and translates it there.
+
+    Numba would do that for each helper alone, too, and with each other helper that calls it.
+    """
+
+    # Numba would write to the machine code, which there is none of.
+    codegen = SimpleNamespace(set_env=lambda name, env: None)
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+
+class _HelperCompiler(Compiler):
+    """Numba's compiler, for code that is a part of kernels."""
+
+    def __init__(self, typing: Any, target: Any, library: Any, *rest: Any) -> None:
+        super().__init__(typing, target, library or _Part(target.codegen(), "helper"), *rest)
+
+
 # Options for functions that only kernels call. Wrappers for Python and C, and an exception for each division, would
 # take a good part of the time to compile a kernel.
-ONLY_IN_KERNELS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **OPTIONS}
+ONLY_IN_KERNELS = {
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "pipeline_class": _HelperCompiler,
+    **OPTIONS,
+}
 helper = partial(njit, **ONLY_IN_KERNELS)
 
 
