@@ -65,7 +65,7 @@ def _derivative(by: int, three: Sequence[Tensor], how: Sequence[Any]) -> Tensor:
     arguments = [tensor.shape if place == by else tensor for place, tensor in enumerate(three)]
     operands = _parts(by, arguments)[0]
     result = apply(by, *operands, *how)
-    repeated.remember(key, how, by, operands, how, None)
+    repeated.remember(key, (*how,), by, operands, how, None)
     return result
 
 
@@ -266,7 +266,8 @@ def _run(by: int) -> Callable[..., Tensor]:
         tensors = _tensors(given)
         key, known = repeated.find_operator(by, given, how, bias)
         if known is not None:
-            return known.run(*tensors, bias)
+            first, second = tensors
+            return known.run(first, second, bias)
         function, operands, options = _call(by, arguments)
         out, last = empty(*arguments), _is_last(tensors)
         operands = [_seen(operand, last) for operand in operands]
