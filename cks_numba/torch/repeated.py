@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 
 from .. import backends
 from ..backends import cpu
-from ..backends.cpu import compiled, repeats
+from ..backends.cpu import bounds, compiled, repeats
 from ..buffers import LAYOUTS, TO_LAST, channels_last
 from ..geometry import ConvShape
 
@@ -104,7 +104,10 @@ class Known(NamedTuple):
     def run(self, first: Tensor, second: Tensor, bias: Tensor | None = None) -> Tensor:
         """Compute the result."""
         out = first.new_empty_strided(self.size, self.strides)
-        self.kernels.run(first.data_ptr(), second.data_ptr(), out.data_ptr())
+        if bounds.CHECKED:
+            self.kernels.run(*bounds.addresses_of(*(tensor.detach().numpy() for tensor in (first, second, out))))
+        else:
+            self.kernels.run(first.data_ptr(), second.data_ptr(), out.data_ptr())
         if bias is not None:
             out += bias.view(self.bias_size)
         return out
