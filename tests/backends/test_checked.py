@@ -192,10 +192,11 @@ def test_a_result_in_the_place_of_an_operand(name):
 
 
 @checked
-def test_a_temporary_array_of_a_repeated_call_beside_its_place(monkeypatch):
+@pytest.mark.parametrize("count", [-8, 8])
+def test_a_temporary_array_of_a_repeated_call_beside_its_place(count, monkeypatch):
     run("to_channels_last")
     (again,) = repeats._known.values()
-    Shifted(4, -8, monkeypatch)  # The block has no address before it is made, after those of the three arrays.
+    Shifted(4, count, monkeypatch)  # The block has no address before it is made, after those of the three arrays.
     assert "of `target`" in message(run, "to_channels_last")
 
 

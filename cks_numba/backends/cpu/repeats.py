@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .bounds import CHECKED, address_of
+from .bounds import CHECKED, GUARD_BYTES, address_of
 
 Array = np.ndarray[Any, Any]
 MOST = 1024  # Most calls that are known.
@@ -46,7 +46,8 @@ class Repeat:
         self.steps: Sequence[tuple[Any, tuple[int, ...]]] = steps
         self.temporary: Sequence[int] = temporary
         self.threads: int = max(step.threads for step, _ in steps)
-        self.bytes: int = sum(temporary) + sum(step.bytes for step, _ in steps) + 64 * (len(temporary) + len(steps))
+        sizes = *(size + GUARD_BYTES for size in temporary), *(step.bytes for step, _ in steps)
+        self.bytes: int = sum(size + 64 for size in sizes)
         # The counts of parts that are done are zeros in new memory alone.
         self.may_keep: bool = self.bytes <= MOST_BYTES and not any(step.sizes.kept for step, _ in steps)
         self.blocks: list[Any] = []
@@ -78,7 +79,7 @@ class Repeat:
         inner = []
         for size in self.temporary:
             inner.append(address_of(memory[(at - base) // 8 :].view(np.uint8)[:size]))
-            at += -(-size // 64) * 64
+            at += -(-size // 64) * 64 + GUARD_BYTES
         starts = []
         for step, places in self.steps:
             last = step.place(memory[(at - base) // 8 :], at)
