@@ -33,7 +33,7 @@ def milliseconds(calls: Mapping[Any, Callable[[], Any]]) -> dict[Any, float]:
 
     Examples
     --------
-    >>> found = milliseconds({"short": lambda: time.sleep(0.0001), "long": lambda: time.sleep(0.002)})
+    >>> found = milliseconds({"short": lambda: time.sleep(0.0001), "long": lambda: time.sleep(0.02)})
     >>> found["short"] < found["long"]
     True
     """
