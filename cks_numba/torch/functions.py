@@ -16,7 +16,7 @@ from ..buffers import LAYOUTS
 from ..checks import Ints, Padding
 from ..operators.fitting import W, X, transposed_size
 from . import repeated
-from .operators import apply, apply_again, y_size
+from .operators import apply, apply_known, y_size
 
 INSTEAD = "use torch.export, or call cks_numba.torch.revert(model) first"
 """What to do where TorchScript cannot have our operators."""
@@ -298,10 +298,9 @@ def _convolution(
         y: Tensor = torch.overrides.handle_torch_function(function, (input, weight, bias), input, weight, **options)
         return y
     given = stride, padding, dilation, groups
-    key = repeated.key_of_call(function, (input, weight, bias), given)
-    again = repeated.again(key)
-    if again is not None:
-        return apply_again(again, input, weight, bias)
+    key, known = repeated.find_call(function, given, input, weight, bias)
+    if known is not None:
+        return apply_known(known, input, weight, bias)
     input, weight, bias = _checked(input, weight, bias, *AXES[axes])
     unbatched = input.dim() == axes + 1
     x = input[None] if unbatched else input
@@ -311,7 +310,7 @@ def _convolution(
     _check_bias(bias, weight.shape[0])
     y = _written(x, weight, bias, how) if torch.onnx.is_in_onnx_export() else apply(2, x, weight, *how, bias)
     if not unbatched:
-        repeated.remember(key, given, 2, (x, weight), how)
+        repeated.remember(key, given, 2, (x, weight), how, bias)
     return y[0] if unbatched else y
 
 
@@ -334,10 +333,9 @@ def _transposed(
         x: Tensor = torch.overrides.handle_torch_function(function, (input, weight, bias), input, weight, **options)
         return x
     given = stride, padding, output_padding, groups, dilation
-    key = repeated.key_of_call(function, (input, weight, bias), given)
-    again = repeated.again(key)
-    if again is not None:
-        return apply_again(again, input, weight, bias)
+    key, known = repeated.find_call(function, given, weight, input, bias)
+    if known is not None:
+        return apply_known(known, weight, input, bias)
     input, weight, bias = _checked(input, weight, bias, *TRANSPOSED_AXES[axes])
     jit: Any = torch.jit  # The types of torch.jit do not list all its functions.
     exports = torch.onnx.is_in_onnx_export()
@@ -359,7 +357,7 @@ def _transposed(
         reaching = _reaching(y, size, weight, how, added)
         x = apply(0, size, weight, reaching, *how, bias)
         if reaching is input:
-            repeated.remember(key, given, 0, (size, weight, input), how)
+            repeated.remember(key, given, 0, (size, weight, input), how, bias)
     return x[0] if unbatched else x
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import copyreg
+from collections.abc import Callable
 from functools import cache
 from typing import Any, ClassVar
 
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ..buffers import LAYOUTS
 from . import functions
-
-_FUNCTIONS = {
-    (name, axes): getattr(functions, f"{name}{axes}d") for name in ("conv", "conv_transpose") for axes in LAYOUTS
-}
 
 
 # --- what the layers share, whatever the number of axes ------------------------------------------
@@ -24,25 +20,21 @@ def _not_scripted(layer: nn.Module) -> nn.Module:
 
 
 class _SkipsZeros(_ConvNd):
-    """What all layers here have; `replaces` is the class whose forward pass a layer computes in its own way."""
+    """What all layers here have: the class whose forward pass a layer computes in its own way, and the function."""
 
     skips_zeros = True
     replaces: ClassVar[type[_ConvNd]]
+    function: ClassVar[Callable[..., Tensor]]
     __prepare_scriptable__ = _not_scripted
 
     def _is_traced(self, input: Any) -> bool:
         """Whether torch.fx traces a model of which the layer is a part."""
-        tracer: Any = input.tracer if isinstance(input, fx.Proxy) else None
-        return tracer is not None and tracer.root is not self
+        return isinstance(input, fx.Proxy) and input.tracer.root is not self  # type: ignore[attr-defined]
 
     def _leaf(self, *arguments: Any) -> Any:
         """Let torch.fx call the layer as one node, as it does with layers of torch.nn."""
         tracer = arguments[0].tracer
         return tracer.create_proxy("call_module", tracer.path_of_module(self), arguments, {})
-
-    def _function(self, name: str) -> Any:
-        """The function "conv" or "conv_transpose" for as many axes as the filter has."""
-        return _FUNCTIONS[name, len(self.kernel_size)]
 
 
 class _Convolution(_SkipsZeros):
@@ -50,17 +42,17 @@ class _Convolution(_SkipsZeros):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer."""
-        result: Tensor = self._leaf(input) if self._is_traced(input) else super().forward(input)
-        return result
+        if self._is_traced(input):
+            result: Tensor = self._leaf(input)
+            return result
+        return self._conv_forward(input, self.weight, self.bias)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding: Any = self.padding
         if self.padding_mode != "zeros":
             around = self._reversed_padding_repeated_twice
             input, padding = nn.functional.pad(input, around, mode=self.padding_mode), 0
-        how = self.stride, padding, self.dilation, self.groups
-        result: Tensor = self._function("conv")(input, weight, bias, *how)
-        return result
+        return self.function(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
 class _Transposed(_SkipsZeros, _ConvTransposeNd):
@@ -68,16 +60,14 @@ class _Transposed(_SkipsZeros, _ConvTransposeNd):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Apply the layer; `output_size` chooses one of the sizes that the stride leaves open."""
-        result: Tensor
         if self._is_traced(input):
-            result = self._leaf(input, output_size)
+            result: Tensor = self._leaf(input, output_size)
             return result
         axes = len(self.kernel_size)
         sizes: tuple[Any, ...] = self.stride, self.padding, self.kernel_size, axes, self.dilation
         added = self._output_padding(input, output_size, *sizes)
         how = self.stride, self.padding, added, self.groups, self.dilation
-        result = self._function("conv_transpose")(input, self.weight, self.bias, *how)
-        return result
+        return self.function(input, self.weight, self.bias, *how)
 
 
 # --- layers ----------------------------------------------------------------------------------------
@@ -92,6 +82,7 @@ class CKSConv1d(_Convolution, nn.Conv1d):
     """
 
     replaces: ClassVar[type[_ConvNd]] = nn.Conv1d
+    function: ClassVar[Callable[..., Tensor]] = staticmethod(functions.conv1d)
 
 
 class CKSConv2d(_Convolution, nn.Conv2d):
@@ -112,6 +103,7 @@ class CKSConv2d(_Convolution, nn.Conv2d):
     """
 
     replaces: ClassVar[type[_ConvNd]] = nn.Conv2d
+    function: ClassVar[Callable[..., Tensor]] = staticmethod(functions.conv2d)
 
 
 class CKSConv3d(_Convolution, nn.Conv3d):
@@ -125,6 +117,7 @@ class CKSConv3d(_Convolution, nn.Conv3d):
     """
 
     replaces: ClassVar[type[_ConvNd]] = nn.Conv3d
+    function: ClassVar[Callable[..., Tensor]] = staticmethod(functions.conv3d)
 
 
 class CKSConvTranspose1d(_Transposed, nn.ConvTranspose1d):
@@ -138,6 +131,7 @@ class CKSConvTranspose1d(_Transposed, nn.ConvTranspose1d):
     """
 
     replaces: ClassVar[type[_ConvNd]] = nn.ConvTranspose1d
+    function: ClassVar[Callable[..., Tensor]] = staticmethod(functions.conv_transpose1d)
 
 
 class CKSConvTranspose2d(_Transposed, nn.ConvTranspose2d):
@@ -151,6 +145,7 @@ class CKSConvTranspose2d(_Transposed, nn.ConvTranspose2d):
     """
 
     replaces: ClassVar[type[_ConvNd]] = nn.ConvTranspose2d
+    function: ClassVar[Callable[..., Tensor]] = staticmethod(functions.conv_transpose2d)
 
 
 class CKSConvTranspose3d(_Transposed, nn.ConvTranspose3d):
@@ -164,6 +159,7 @@ class CKSConvTranspose3d(_Transposed, nn.ConvTranspose3d):
     """
 
     replaces: ClassVar[type[_ConvNd]] = nn.ConvTranspose3d
+    function: ClassVar[Callable[..., Tensor]] = staticmethod(functions.conv_transpose3d)
 
 
 # --- subclasses of torch's own layers -------------------------------------------------------------

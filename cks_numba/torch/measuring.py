@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 ROUNDS, CALLS = 5, 3
-"""Rounds of a comparison, and timed calls of a burst."""
+"""Rounds of a comparison, and most timed calls of a burst."""
+LONG = 0.1
+"""Seconds after which a burst has no more calls, so that a large network does not take minutes."""
 PAUSE = 0.002
 """Seconds of the pause at the start of a burst."""
 BETWEEN = 200_000
@@ -31,7 +33,7 @@ def milliseconds(calls: Mapping[Any, Callable[[], Any]]) -> dict[Any, float]:
 
     Examples
     --------
-    >>> found = milliseconds({"short": lambda: time.sleep(0.0001), "long": lambda: time.sleep(0.002)})
+    >>> found = milliseconds({"short": lambda: time.sleep(0.0001), "long": lambda: time.sleep(0.02)})
     >>> found["short"] < found["long"]
     True
     """
@@ -41,7 +43,10 @@ def milliseconds(calls: Mapping[Any, Callable[[], Any]]) -> dict[Any, float]:
         for key, call in calls.items():
             time.sleep(PAUSE)
             call()
-            for _ in range(CALLS):
+            start = time.perf_counter()
+            for k in range(CALLS):
+                if k and time.perf_counter() - start > LONG:
+                    break
                 between.relu()
                 begin = time.perf_counter()
                 call()

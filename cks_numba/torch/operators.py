@@ -22,7 +22,7 @@ from ..buffers import LAYOUTS
 from ..checks import Precision
 from ..geometry import ConvShape
 from . import repeated
-from .repeated import Again, is_eager
+from .repeated import Known, is_eager
 
 DERIVATIVES = (
     ("conv{}d_input", "SymInt[] input_size, Tensor w, Tensor dy"),
@@ -58,8 +58,15 @@ def _operator(by: int, arguments: Sequence[Any]) -> Any:
 
 def _derivative(by: int, three: Sequence[Tensor], how: Sequence[Any]) -> Tensor:
     """Derivative of S(x, w, dy) with respect to one of the three, of which only the size is used."""
+    first, second = (tensor for place, tensor in enumerate(three) if place != by)
+    key, known = repeated.find_call((by, three[by].shape), how, first, second, None)
+    if known is not None:
+        return apply_known(known, first, second)
     arguments = [tensor.shape if place == by else tensor for place, tensor in enumerate(three)]
-    return apply(by, *_parts(by, arguments)[0], *how)
+    operands = _parts(by, arguments)[0]
+    result = apply(by, *operands, *how)
+    repeated.remember(key, (*how,), by, operands, how, None)
+    return result
 
 
 def _dual(arguments: Sequence[Any]) -> bool:
@@ -87,34 +94,35 @@ def apply(by: int, *arguments: Any) -> Tensor:
     return result
 
 
-def apply_again(call: Again, first: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def apply_known(call: Known, first: Tensor, second: Tensor, bias: Tensor | None = None) -> Tensor:
     """Call an operator as before, on other tensors of the same sizes and strides."""
-    operands = (first, weight) if call.size is None else (weight, first)
-    wanted = first.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    wanted = first.requires_grad or second.requires_grad or (bias is not None and bias.requires_grad)
     if not wanted or not torch.is_grad_enabled():
-        return call.known.run(*operands, bias)
-    result: Tensor = _apply_again(*operands, bias, call)
+        return call.run(first, second, bias)
+    result: Tensor = _apply_known(first, second, bias, call)
     return result
 
 
-class _Again(torch.autograd.Function):
-    """A call of `apply_again`, with the backward pass of the operators."""
+class _Known(torch.autograd.Function):
+    """A call of `apply_known`, with the backward pass of the operators."""
 
     @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor, bias: Tensor | None, call: Again) -> Tensor:
+    def forward(ctx: Any, first: Tensor, second: Tensor, bias: Tensor | None, call: Known) -> Tensor:
         ctx.save_for_backward(first, second)
         ctx.call = call
-        return call.known.run(first, second, bias)
+        return call.run(first, second, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        call, (first, second, bias, _) = ctx.call, ctx.needs_input_grad
-        needed = (first, second) if call.size is None else (False, first, second)
+        call: Known = ctx.call
+        *needed, bias, _ = ctx.needs_input_grad
+        needed.insert(call.by, False)
         found = _gradients(call.by, ctx.saved_tensors, call.how, gradient, needed)
-        return (*found[-2:], _sum_of_positions(gradient) if bias else None, None)
+        del found[call.by]
+        return (*found, _sum_of_positions(gradient) if bias else None, None)
 
 
-_apply_again: Any = super(torch.autograd.Function, _Again).apply  # It does not search for transforms.
+_apply_known: Any = super(torch.autograd.Function, _Known).apply  # It does not search for transforms.
 
 
 def _gradients(by: int, saved: Sequence[Tensor], how: Sequence[Any], gradient: Tensor, needed: Any) -> list[Any]:
@@ -256,8 +264,7 @@ def _run(by: int) -> Callable[..., Tensor]:
     def run(*arguments: Any) -> Tensor:
         given, how, bias = _parts(by, arguments)
         tensors = _tensors(given)
-        key = repeated.key_of(by, given, how) if all(map(repeated.is_plain, tensors)) else None
-        known = repeated.known(key)
+        key, known = repeated.find_operator(by, given, how, bias)
         if known is not None:
             first, second = tensors
             return known.run(first, second, bias)
@@ -267,8 +274,7 @@ def _run(by: int) -> Callable[..., Tensor]:
         layout = LAYOUTS[out.dim() - 2][0 if last else 1]
         with torch.no_grad():  # autograd works one level above and records what it needs
             function(*operands, **options, layout=layout, precision=_precision(out), out=_seen(out, last))
-        if key is not None:
-            repeated.note(key, by, given, how, out)
+        repeated.note(key, by, given, how, bias, out)
         return out
 
     return run

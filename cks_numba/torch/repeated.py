@@ -2,13 +2,14 @@
 
 A layer of a small map is done in a few microseconds. Torch's way to an operator of Python, the checks, the views and
 the plan take fifty times as long. All of them depend on sizes, strides, dtype and options only, so what the first call
-has found is kept for the next one. `is_eager` says where nothing but the result is asked for. Everywhere else
+has found is kept for the next one. Whether that is one with such tensors is asked in C++, by the class that guards the
+code of torch.compile. The short way is for calls of which nothing but the result is asked for. Everywhere else
 (torch.compile and its relatives, traces, transforms, modes, subclasses, other devices) torch's operators are called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,12 +18,12 @@ from torch.autograd import forward_ad
 
 from .. import backends
 from ..backends import cpu
-from ..backends.cpu import compiled, repeats
+from ..backends.cpu import bounds, compiled, repeats
 from ..buffers import LAYOUTS, TO_LAST, channels_last
 from ..geometry import ConvShape
 
-MOST = 1024
-"""Most calls that are known."""
+MOST, MOST_ALIKE = 1024, 8
+"""Most keys of calls that are known, and most calls of one key: their tensors differ in dtype, strides or class."""
 
 _TYPES = Tensor, nn.Parameter
 _OPERATORS = "conv2d_input", "conv2d_weight", "conv2d"
@@ -40,6 +41,7 @@ _tracing = getattr(torch._C, "_get_tracing_state", _is_unknown)
 _modes = getattr(torch._C, "_len_torch_dispatch_stack", _is_unknown)
 _profiling = getattr(getattr(torch._C, "_autograd", None), "_profiler_enabled", _is_unknown)
 _transforms = getattr(torch._C, "_are_functorch_transforms_active", _is_unknown)
+_guards = getattr(getattr(getattr(torch._C, "_dynamo", None), "guards", None), "TensorGuards", None)
 
 
 def _dispatch_keys(tensor: Tensor) -> int | None:
@@ -55,7 +57,7 @@ _PLAIN = (_PLAIN | {_dispatch_keys(torch.empty(0, device="cpu"))}) - {None}
 
 def is_eager(tensors: Iterable[Tensor]) -> bool:
     """Whether these are plain tensors on the CPU, and nobody looks at the operators that compute with them."""
-    return not _is_watched() and all(map(is_plain, tensors))
+    return not _is_watched() and all(map(_is_plain, tensors))
 
 
 def _is_watched() -> bool:
@@ -63,75 +65,95 @@ def _is_watched() -> bool:
     return bool(_tracing() or _modes() or _profiling())
 
 
-def is_plain(tensor: Any) -> bool:
+def _is_plain(tensor: Any) -> bool:
     """Whether this is a dense tensor on the CPU, of no other class, whose memory has its values."""
     return type(tensor) in _TYPES and _dispatch_keys(tensor) in _PLAIN
 
 
-class Repeated(NamedTuple):
-    """A call without its addresses: size and strides of the result, its kernels, and the size of a bias."""
+class Known(NamedTuple):
+    """A call without its addresses.
 
+    Parameters
+    ----------
+    is_for : callable
+        Whether it can be made with these tensors: they differ from those of the call in addresses and numbers alone.
+        Autocast and transforms change what torch looks at, so it is false there.
+    kernels : Repeat
+    threads : int
+        Threads that are set while the call does the same; 0 for any number, where one thread does all.
+    size, strides
+        Those of the result.
+    bias_size : tuple of int
+        Size of a view of the bias that is added to the result.
+    by, how
+        The operator, by the place of its result among x, w and dy; stride, padding, dilation and groups.
+    options : tuple
+        What the key has the identities of. It stays alive with the call.
+    """
+
+    is_for: Callable[..., bool]
+    kernels: repeats.Repeat
+    threads: int
     size: tuple[int, ...]
     strides: tuple[int, ...]
-    kernels: repeats.Repeat
     bias_size: tuple[int, ...]
+    by: int
+    how: tuple[Any, ...]
+    options: tuple[Any, ...] = ()
 
-    def run(self, first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
+    def run(self, first: Tensor, second: Tensor, bias: Tensor | None = None) -> Tensor:
         """Compute the result."""
         out = first.new_empty_strided(self.size, self.strides)
-        self.kernels.run(first.data_ptr(), second.data_ptr(), out.data_ptr())
+        if bounds.CHECKED:
+            self.kernels.run(*bounds.addresses_of(*(tensor.detach().numpy() for tensor in (first, second, out))))
+        else:
+            self.kernels.run(first.data_ptr(), second.data_ptr(), out.data_ptr())
         if bias is not None:
             out += bias.view(self.bias_size)
         return out
 
 
-_known: dict[Hashable, Repeated] = {}
+calls: dict[Hashable, list[Known]] = {}
+"""The calls of each key. A key is equal for calls with equal options and sizes; `Known.is_for` knows the rest."""
 
 
-class Again(NamedTuple):
-    """A call of a public function: what its checks have found, and its options, which stay alive with it."""
-
-    by: int
-    size: tuple[int, ...] | None
-    how: tuple[Any, ...]
-    known: Repeated
-    options: tuple[Any, ...]
+def find(key: Hashable, *tensors: Tensor) -> Known | None:
+    """Return the call of this key that can be made with these tensors."""
+    for call in calls.get(key, ()):
+        if call.is_for(*tensors) and (not call.threads or call.threads == compiled.threads_of_numba()):
+            return call
+    return None
 
 
-calls: dict[Hashable, Again] = {}
-"""Calls of the public functions by `key_of_call`."""
+def _keep(key: Hashable, call: Known) -> None:
+    """Keep a call, before the others of its key."""
+    if len(calls) >= MOST:
+        calls.clear()
+    calls[key] = [call, *calls.get(key, ())][:MOST_ALIKE]
 
 
-def key_of_call(function: Any, tensors: Sequence[Any], options: Sequence[Any]) -> Hashable:
-    """Return what is equal for calls of a public function that differ in addresses alone; None if they are not eager.
+# --- calls of a function ---------------------------------------------------------------------------
+def find_call(
+    function: Hashable, options: Iterable[Any], first: Any, second: Any, bias: Any
+) -> tuple[Hashable, Known | None]:
+    """Return the key of a call of a function, None unless it is eager; and what is known of it.
 
     Options are compared by their identity: 1.0 and True are equal to 1, but are errors.
     """
-    if torch.compiler.is_compiling():
-        return None
-    x, w, bias = tensors
-    if not (is_plain(x) and is_plain(w) and (bias is None or is_plain(bias))) or _is_watched():
-        return None
-    if _transforms() or getattr(forward_ad, "_current_level", 0) >= 0 or torch.is_autocast_enabled("cpu"):
-        return None
-    of_bias = None if bias is None else (bias.shape, bias.stride(), bias.dtype)
-    sizes = x.shape, x.stride(), x.dtype, w.shape, w.stride(), w.dtype, of_bias
-    return function, sizes, *map(id, options)
+    if torch.compiler.is_compiling() or _is_watched() or _transforms() or forward_ad._current_level >= 0:
+        return None, None
+    if type(first) not in _TYPES or type(second) not in _TYPES:
+        return None, None
+    key = function, first.shape, second.shape, bias is None, *map(id, options)
+    return key, find(key, first, second) if bias is None else find(key, first, second, bias)
 
 
-def again(key: Hashable) -> Again | None:
-    """Return what is known of a call of a public function."""
-    found = calls.get(key)
-    return found if found is not None and _has_threads(found.known) else None
-
-
-def remember(key: Hashable, options: tuple[Any, ...], by: int, operands: Sequence[Any], how: tuple[Any, ...]) -> None:
-    """Keep what the checks of a public function have found."""
-    found = None if key is None else _known.get(key_of(by, operands, how))
-    if found is not None and all(map(_is_constant, options)):
-        if len(calls) >= MOST:
-            calls.clear()
-        calls[key] = Again(by, None if by == 2 else tuple(operands[0]), how, found, options)
+def remember(key: Hashable, options: tuple[Any, ...], by: int, *arguments: Any) -> None:
+    """Keep what the operator that a function has called has found, for the next call of the function."""
+    if key is not None and not torch.is_autocast_enabled("cpu") and all(map(_is_constant, options)):
+        found = find_operator(by, *arguments)[1]
+        if found is not None:
+            _keep(key, found._replace(options=options))
 
 
 def _is_constant(option: Any) -> bool:
@@ -139,36 +161,49 @@ def _is_constant(option: Any) -> bool:
     return type(option) in (int, str) or (type(option) is tuple and all(map(_is_constant, option)))
 
 
-def _has_threads(call: Repeated) -> bool:
-    """Whether a call runs on the number of threads that is set now."""
-    threads = call.kernels.threads
-    return threads == 1 or threads == compiled.affordable(compiled.threads_of_numba())
+# --- calls of an operator --------------------------------------------------------------------------
+def find_operator(
+    by: int, operands: Sequence[Any], how: Sequence[Any], bias: Tensor | None
+) -> tuple[Hashable, Known | None]:
+    """Return the key of a call of an operator, and what is known of it."""
+    sizes = [tuple(each.shape if isinstance(each, Tensor) else each) for each in operands]
+    key = by, *sizes, bias is None, *map(tuple, how[:3]), how[3]
+    return key, find(key, *_tensors(operands, bias))
 
 
-def key_of(by: int, operands: Sequence[Any], how: Sequence[Any]) -> Hashable:
-    """Return what is equal for calls that differ in addresses alone."""
-    parts = [(each.shape, each.stride(), each.dtype) if isinstance(each, Tensor) else tuple(each) for each in operands]
-    return by, *parts, *map(tuple, how[:3]), how[3]
-
-
-def known(key: Hashable) -> Repeated | None:
-    """Return what is known of a call."""
-    found = _known.get(key)
-    return found if found is not None and _has_threads(found) else None
-
-
-def note(key: Hashable, by: int, operands: Sequence[Any], how: Sequence[Any], out: Tensor) -> None:
-    """Keep what the backend has noted of the call that was just made, if it has noted this one."""
-    if out.dtype not in _DTYPES or backends.choose("auto", False) != "cpu":
+def note(key: Hashable, by: int, operands: Sequence[Any], how: Sequence[Any], bias: Tensor | None, out: Tensor) -> None:
+    """Keep what the backend has noted of the call of an operator that was just made, if it has noted this one."""
+    tensors = _tensors(operands, bias)
+    if out.dtype not in _DTYPES or _guards is None or not all(map(_is_plain, tensors)):
+        return
+    if backends.choose("auto", False) != "cpu":
         return
     layout = LAYOUTS[out.dim() - 2][1]
     three = [*operands, out] if by == 2 else operands
     sizes = [channels_last(each.shape if isinstance(each, Tensor) else each, layout) for each in three]
     shape = ConvShape.of(sizes[0], sizes[1], *how)
-    tensors = [*(each for each in operands if isinstance(each, Tensor)), out]
-    strides = [tuple(each.stride(axis) * each.element_size() for axis in TO_LAST[layout]) for each in tensors]
+    strides = [
+        tuple(each.stride(axis) * each.element_size() for axis in TO_LAST[layout])
+        for each in (*_tensors(operands, None), out)
+    ]
     kernels = repeats.known(cpu.key_of(_OPERATORS[by], shape, _DTYPES[out.dtype], *strides))
-    if kernels is not None and sizes == [shape.x_shape, shape.w_shape, shape.y_shape]:
-        if len(_known) >= MOST:
-            _known.clear()
-        _known[key] = Repeated(tuple(out.shape), out.stride(), kernels, (-1, *[1] * (out.dim() - 2)))
+    if kernels is None or sizes != [shape.x_shape, shape.w_shape, shape.y_shape]:
+        return
+    is_little = kernels.threads == 1 and compiled.is_little(_OPERATORS[by], shape)
+    call = Known(
+        is_for=_guards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check,
+        kernels=kernels,
+        threads=0 if is_little else compiled.threads_of_numba(),
+        size=tuple(out.shape),
+        strides=out.stride(),
+        bias_size=(-1, *[1] * (out.dim() - 2)),
+        by=by,
+        how=(*map(tuple, how[:3]), how[3]),
+    )
+    _keep(key, call)
+
+
+def _tensors(operands: Sequence[Any], bias: Tensor | None) -> list[Tensor]:
+    """The tensors of a call: the two operands that are no size, and the bias."""
+    found = [each for each in operands if isinstance(each, Tensor)]
+    return found if bias is None else [*found, bias]

@@ -9,6 +9,7 @@ import ast
 import importlib.util
 import re
 import sys
+from operator import itemgetter
 from pathlib import Path
 
 import numba
@@ -17,7 +18,7 @@ import pytest
 from reference import in_a_process, integers
 
 from cks_numba.backends import cpu
-from cks_numba.backends.cpu import bounds, compiled, depthwise, gather, planes, registers, unpacked, weight
+from cks_numba.backends.cpu import bounds, compiled, depthwise, gather, planes, registers, repeats, unpacked, weight
 from cks_numba.geometry import ConvShape
 
 checked = pytest.mark.skipif(not registers.CHECKED, reason="needs CKS_NUMBA_CPU=checked")
@@ -51,6 +52,14 @@ KERNELS = {
     "weight": ("conv2d_weight", WIDE, NHWC),
     "few": ("conv2d_weight", FEW, NHWC),
 }
+
+
+@pytest.fixture(autouse=True)
+def _forget():
+    """No call is known that another test has made, perhaps of a kernel with a wrong line."""
+    repeats.forget()
+    yield
+    repeats.forget()
 
 
 def far_from_others(array):
@@ -132,9 +141,76 @@ SHIFTS = [(name, array, count) for name, arrays in ARRAYS.items() for array in a
 def test_an_array_beside_its_place(name, array, count, monkeypatch):
     """Each array of each kernel is two numbers too early or too late: its first or last number is outside."""
     run(name)
+    repeats.forget()
     Shifted(1 + ARRAYS[name].index(array), count, monkeypatch)
     text = message(run, name)
     assert re.match(f"CPU kernel {name.split(',')[0]}: .*(reads|writes) [0-9]+ bytes at offset .* of `{array}`", text)
+
+
+# --- wrong addresses of a repeated call -----------------------------------------------------------
+OPERANDS = {  # Names of the operands and the result of a call, where they differ from those of its operator.
+    "weight": ("x", "dy", "out"),
+    "few": ("a", "b", "out"),
+    "of_filters": ("source", "out", "filters"),
+}
+OPERANDS_OF = {"conv2d": ("source", "filters", "out"), "conv2d_input": ("filters", "source", "out")}
+
+
+@checked
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("count", [-8, 8])
+def test_an_array_of_a_repeated_call_beside_its_place(name, place, count, monkeypatch):
+    want = run(name)
+    assert len(repeats._known) == 1
+    np.testing.assert_array_equal(run(name), want)
+    monkeypatch.setattr(cpu, "_run", None)  # It would find the kernels anew.
+    kernel = name.split(",")[0]
+    array = OPERANDS.get(kernel, OPERANDS_OF.get(KERNELS[name][0]))[place]
+    with monkeypatch.context() as patch:
+        Shifted(1 + place, count, patch)
+        text = message(run, name)
+    assert re.match(rf"CPU kernel \w+: .*(reads|writes) [0-9]+ bytes at offset .* of `{array}`", text), text
+    np.testing.assert_array_equal(run(name), want)
+
+
+def wrong_places(name, change):
+    """The message of a repeated call of which the places of the addresses of a kernel are changed."""
+    run(name)
+    (again,) = repeats._known.values()
+    again.steps = [(step, change(places)) for step, places in again.steps]
+    return message(run, name)
+
+
+@checked
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_result_in_the_place_of_an_operand(name):
+    """The kernel writes what it should read."""
+    second = name == "to_channels_last" or name.startswith("of_filters")  # the array that these kernels write
+    change = itemgetter(*((1, 0, 2) if second else (2, 1, 0)))
+    assert re.search(r": .* bytes at offset", wrong_places(name, change))
+
+
+@checked
+@pytest.mark.parametrize("count", [-8, 8])
+def test_a_temporary_array_of_a_repeated_call_beside_its_place(count, monkeypatch):
+    run("to_channels_last")
+    (again,) = repeats._known.values()
+    Shifted(4, count, monkeypatch)  # The block has no address before it is made, after those of the three arrays.
+    assert "of `target`" in message(run, "to_channels_last")
+
+
+@checked
+def test_scratch_memory_of_a_repeated_call_beside_its_place(monkeypatch):
+    run("planes")
+    place = compiled.Step.place
+
+    def wrong(step, memory, at):
+        *others, scratch, size = place(step, memory, at)
+        return *others, scratch + 4096, size
+
+    monkeypatch.setattr(compiled.Step, "place", wrong)
+    assert re.search("of `(buffer|rows)", message(run, "planes"))
 
 
 # A line of a kernel, and another one in its place, which reads or writes outside of what is named.

@@ -13,8 +13,6 @@ from cks_numba.backends import cpu
 from cks_numba.backends.cpu import repeats
 from cks_numba.geometry import OPERATORS, ConvShape
 
-pytestmark = pytest.mark.skipif(not cpu.NOTES_CALLS, reason="the checked build notes no call")
-
 SHAPES = {
     **HARD_SHAPES,
     "1x1 map, 256 channels": ConvShape(n=2, ih=1, iw=1, ic=256, oc=128, fh=3, fw=3, padding=1),

@@ -43,6 +43,11 @@ def test_a_network_has_the_parameters_and_the_maps_of_its_paper(network):
     assert y.shape[1:] == size
 
 
+def test_each_network_can_be_timed_alone():
+    for network in networks.NETWORKS:
+        assert [each for each in networks.NETWORKS if network.title in each.title] == [network]
+
+
 def clock(calls):
     """Run each call once, and tell that ours takes half the time, and that channels_last takes twice as long."""
     for call in calls.values():

@@ -24,7 +24,7 @@ import cks_numba.torch as ct  # noqa: E402
 from cks_numba import ConvShape, flops  # noqa: E402
 from cks_numba.models import pytorch  # noqa: E402
 from cks_numba.models.found import THRESHOLD  # noqa: E402
-from cks_numba.torch import operators, repeated  # noqa: E402
+from cks_numba.torch import operators  # noqa: E402
 
 F = torch.nn.functional
 pytestmark = pytest.mark.torch
@@ -668,15 +668,3 @@ def test_a_model_that_is_one_layer_and_one_image():
     shape = ConvShape(n=1, ih=8, iw=8, ic=3, oc=4, fh=3, fw=3, stride=2, padding=1)
     assert report.rows[0].of("forward") == flops.count("conv2d", shape)
     np.testing.assert_equal(tuple(layer(torch.zeros(3, 8, 8)).shape), (4, 4, 4))
-
-
-@pytest.mark.parametrize("name", ["_modes", "_tracing", "_profiling"])
-def test_a_torch_without_a_function_that_is_not_public_takes_the_long_way(monkeypatch, name):
-    x, w = torch.ones(1, 2, 3, 3), torch.ones(4, 2, 3, 3)
-    assert repeated.is_eager([x, w])
-    monkeypatch.setattr(repeated, name, repeated._is_unknown)
-    monkeypatch.setattr(repeated, "calls", {})
-    assert not repeated.is_eager([x, w])
-    first, second = (ct.conv2d(x, w, padding=1) for _ in range(2))
-    assert torch.equal(first, nn.functional.conv2d(x, w, padding=1)) and torch.equal(first, second)
-    assert not repeated.calls

@@ -42,7 +42,7 @@ from . import bounds, compiled, depthwise, gather, packed, plain, planes, regist
 Array = np.ndarray[Any, Any]
 Operand = Array | packed.PackedFilters
 _CHOICE = checks.choice("CKS_NUMBA_CPU", os.environ.get("CKS_NUMBA_CPU") or "numba", ("numba", "numpy", "checked"))
-NOTES_CALLS = not registers.CHECKED
+NOTES_CALLS = True  # The benchmark of the special paths, and tests that change what a call does, turn it off.
 COMPILED = _CHOICE != "numpy" and not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 
@@ -72,11 +72,11 @@ def run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: A
         _run(operator, shape, first, second, out)
         return
     key = key_of(operator, shape, out.dtype.char, first.strides, second.strides, out.strides)
-    addresses = first.ctypes.data, second.ctypes.data, out.ctypes.data
     known = repeats.known(key)
     if known is not None:
-        known.run(*addresses)
+        known.run(*bounds.addresses_of(first, second, out))
     else:
+        addresses = first.ctypes.data, second.ctypes.data, out.ctypes.data
         repeats.noting(key, addresses, lambda: _run(operator, shape, first, second, out))
 
 

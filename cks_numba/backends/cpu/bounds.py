@@ -6,7 +6,8 @@ IndexError in the caller, whichever thread it was in, and neither reads nor writ
 
 What belongs to a call are its regions: the elements of its arrays (not what lies between those of a view), the
 table, the arguments, and the scratch memory of each thread. Inputs and the table are only read. No byte past an end is
-allowed; `fetch` is not tested, because it may be given any address. Calls run one after the other.
+allowed; `fetch` is not tested, because it may be given any address. Calls run one after the other. Repeated calls are
+tested too: against the arrays of the repetition, and the memory that it has for its arguments and temporary arrays.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
@@ -52,6 +54,9 @@ class Address(int):
         return Address(self.array, int(self) - self.array.ctypes.data - count)
 
 
+address_of: Callable[[Array], int] = Address if CHECKED else attrgetter("ctypes.data")
+
+
 class Region(NamedTuple):
     """Memory that a kernel may read and perhaps write; a mask has a number other than 0 for each element there."""
 
@@ -68,6 +73,13 @@ def only_read(array: Array) -> Array:
     array = array.view()
     array.flags.writeable = False
     return array
+
+
+def addresses_of(first: Array, second: Array, out: Array) -> tuple[int, int, int]:
+    """Addresses of two operands, which are only read, and of a result."""
+    if CHECKED:
+        first, second = only_read(first), only_read(second)
+    return address_of(first), address_of(second), address_of(out)
 
 
 def region(name: str, array: Array, writes: bool = True) -> Region:

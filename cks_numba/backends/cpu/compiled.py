@@ -20,10 +20,10 @@ import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache, lru_cache, partial
-from operator import attrgetter, index
+from operator import index
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
 
@@ -41,7 +41,7 @@ from ... import plan_table
 from ...geometry import ConvShape, Group, plan
 from ..interrupts import uninterrupted
 from . import bounds
-from .bounds import BUFFERS, GUARD_BYTES, UNUSED
+from .bounds import BUFFERS, GUARD_BYTES, UNUSED, address_of
 from .registers import (
     CHECKED,
     I64,
@@ -58,7 +58,6 @@ from .repeats import now
 from .threads import Pool, cores
 
 Array = np.ndarray[Any, Any]
-address_of: Callable[[Array], int] = bounds.Address if CHECKED else attrgetter("ctypes.data")
 Strides = tuple[int, ...]
 SERIAL_BELOW = 400_000  # Fewer multiply-adds than these are done before a second thread has woken up.
 
@@ -119,7 +118,7 @@ class Call(NamedTuple):
 
 
 NO_CALL = Call(*[0] * 9)
-NEXT_TASK, NEXT_THREAD, ADDRESSES, _, _, DONE, KEPT, SCRATCH, SCRATCH_STEP = range(9)  # places in a `Call`
+NEXT_TASK, NEXT_THREAD, ADDRESSES, _, _, DONE, _, _, _ = range(9)  # places in a `Call`
 
 
 class Steps(NamedTuple):
@@ -294,7 +293,8 @@ def compiled(function: Any, kind: str = "") -> Any:
     owner = _compile(function, types.void(*number, Arguments()))
     # The zero of a double in a register is that of a float too.
     call: Any = ctypes.CFUNCTYPE(None, *[ctypes.c_double] * len(number), ctypes.c_int64)(owner.address)
-    call.address, call.owner = owner.address, owner  # The compiled code lives as long as its owner.
+    call.name, call.address = function.__name__, owner.address
+    call.owner = owner  # The compiled code lives as long as its owner.
     return call
 
 
@@ -434,14 +434,13 @@ def start(function: Any, dtype: np.dtype[Any], threads: int, sizes: Sizes, **arr
     IndexError
         In the checked build, if the kernel reads or writes anything else.
     """
-    step = Step(compiled(function, dtype.char), threads, sizes)
+    step = Step(compiled(function, dtype.char), threads, sizes, tuple(arrays))
     memory = np.empty(step.bytes // 8, np.int64)
     at = memory.ctypes.data
     addresses = [address_of(array) for array in arrays.values()]
-    memory[ADDRESSES : ADDRESSES + len(addresses)] = addresses
     step.place(memory, at)
-    named = dict(zip(arrays, addresses, strict=True))
-    with bounds.inside_of(function.__name__, _regions(memory, threads, sizes, named)) if CHECKED else nullcontext():
+    memory[ADDRESSES : ADDRESSES + len(addresses)] = addresses
+    with step.checked(memory, addresses) if CHECKED else nullcontext():
         step.starter(at)()
     if now.call is not None:
         now.call.note(step, addresses)
@@ -453,6 +452,7 @@ class Step(NamedTuple):
     kernel: Any  # What `compiled` returns.
     threads: int
     sizes: Sizes
+    names: tuple[str, ...]  # Those of the arrays, for error messages.
 
     @property
     def bytes(self) -> int:
@@ -465,12 +465,15 @@ class Step(NamedTuple):
         sizes = self.sizes
         return (sizes.kept + 63) // 64 * 64 + GUARD_BYTES, (sizes.scratch + 63) // 64 * 64 + BUFFERS * GUARD_BYTES
 
+    def _layout(self, at: int) -> tuple[int, int, int, int]:
+        """The last four numbers of the `Call` whose arguments are at an address."""
+        kept = (at + self.sizes.arguments.nbytes + GUARD_BYTES + 63) // 64 * 64
+        rest, step = self._memory()
+        return at + self.sizes.done, kept, kept + rest, step
+
     def place(self, memory: Array, at: int) -> tuple[int, ...]:
         """Write the arguments but for addresses of arrays to memory at an address; returns what follows these."""
-        arguments = self.sizes.arguments
-        kept = (at + arguments.nbytes + GUARD_BYTES + 63) // 64 * 64
-        rest, step = self._memory()
-        last = at + self.sizes.done, kept, kept + rest, step
+        arguments, last = self.sizes.arguments, self._layout(at)
         memory[:ADDRESSES] = 0
         memory[DONE : DONE + 4] = last
         memory[DONE + 4 : len(arguments)] = arguments[DONE + 4 :]
@@ -482,25 +485,31 @@ class Step(NamedTuple):
             return partial(self.kernel, 0, at)
         return partial(_share, self.kernel.address, at, self.threads)
 
+    def checked(self, memory: Array, addresses: Sequence[int]) -> AbstractContextManager[None]:
+        """In the checked build, allow the memory of a call; the arguments are in `memory`, from its beginning."""
+        given: Any = zip(self.names, addresses, strict=False)  # Kernels of two arrays have a third address.
+        found = [bounds.region(name, at.array) for name, at in given]
+        return bounds.inside_of(self.kernel.name, found + self._regions(memory))
+
+    def _regions(self, memory: Array) -> list[bounds.Region]:
+        """The memory that belongs to a call, besides its arrays."""
+        sizes, (_, kept, scratch, step) = self.sizes, self._layout(memory.ctypes.data)
+        found = [
+            bounds.region("table", sizes.table, writes=False),
+            bounds.region("arguments", memory[: len(sizes.arguments)]),
+            bounds.Region("kept", kept, kept + sizes.kept),
+        ]
+        for k in range(self.threads if sizes.scratch else 0):
+            first = scratch + k * step
+            found.append(bounds.Region(f"rows of thread {k}", first, first + ROWS_BYTES))
+            found.append(bounds.Region(f"buffer 0 of thread {k}", first + SCRATCH_HEAD, first + sizes.scratch))
+            found += [bounds.Region(f"buffer {i} of thread {k}", UNUSED, 0) for i in range(1, BUFFERS)]
+        return found
+
 
 def _share(*job: Any) -> None:
     """Run a job on threads of the pool of this process, which a forked child does not share with its parent."""
     _workers().share(*job)
-
-
-def _regions(memory: Array, threads: int, sizes: Sizes, addresses: Any) -> list[bounds.Region]:
-    """The memory that belongs to a call."""
-    found = [bounds.region(name, at.array) for name, at in addresses.items()]
-    found.append(bounds.region("table", sizes.table, writes=False))
-    found.append(bounds.region("arguments", memory[: len(sizes.arguments)]))
-    kept = int(memory[KEPT])
-    found.append(bounds.Region("kept", kept, kept + sizes.kept))
-    for k in range(threads if sizes.scratch else 0):
-        first = int(memory[SCRATCH] + k * memory[SCRATCH_STEP])
-        found.append(bounds.Region(f"rows of thread {k}", first, first + ROWS_BYTES))
-        found.append(bounds.Region(f"buffer 0 of thread {k}", first + SCRATCH_HEAD, first + sizes.scratch))
-        found += [bounds.Region(f"buffer {i} of thread {k}", UNUSED, 0) for i in range(1, BUFFERS)]
-    return found
 
 
 ceil_div: Any = register_jitable(**ONLY_IN_KERNELS)(plan_table.ceil_div)  # Kernels can call it too.

@@ -6,7 +6,6 @@ places of its addresses: which are those of an array of the call, and which thos
 writes its own addresses to these places, and runs the kernels.
 
 A call is not noted if a kernel gets any other address, so one that is cut into pieces or parts is found anew each time.
-In the checked build no call is noted, because each test of an address needs the arrays.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from struct import Struct
 from typing import Any
 
 import numpy as np
+
+from .bounds import CHECKED, GUARD_BYTES, address_of
 
 Array = np.ndarray[Any, Any]
 MOST = 1024  # Most calls that are known.
@@ -45,22 +46,28 @@ class Repeat:
         self.steps: Sequence[tuple[Any, tuple[int, ...]]] = steps
         self.temporary: Sequence[int] = temporary
         self.threads: int = max(step.threads for step, _ in steps)
-        self.bytes: int = sum(temporary) + sum(step.bytes for step, _ in steps) + 64 * (len(temporary) + len(steps))
+        sizes = *(size + GUARD_BYTES for size in temporary), *(step.bytes for step, _ in steps)
+        self.bytes: int = sum(size + 64 for size in sizes)
         # The counts of parts that are done are zeros in new memory alone.
         self.may_keep: bool = self.bytes <= MOST_BYTES and not any(step.sizes.kept for step, _ in steps)
         self.blocks: list[Any] = []
 
     def run(self, *addresses: int) -> None:
-        """Run the kernels on arrays at these addresses: first, second, out."""
+        """Run the kernels on arrays at these addresses: first, second, out. The checked build needs an `Address`."""
         try:
             block = self.blocks.pop()
         except IndexError:
             block = self._block()
         memory, inner, starts = block
         known = (*addresses, 0, *inner)
-        for at, places, last, start in starts:
-            _write(memory, at, 0, 0, *places(known), *last)
-            start()
+        for at, places, last, start, step in starts:
+            given = places(known)
+            _write(memory, at, 0, 0, *given, *last)
+            if CHECKED:
+                with step.checked(memory[at // 8 :], given):
+                    start()
+            else:
+                start()
         if self.may_keep:
             self.blocks.append(block)
 
@@ -71,12 +78,12 @@ class Repeat:
         base = memory.ctypes.data
         inner = []
         for size in self.temporary:
-            inner.append(at)
-            at += -(-size // 64) * 64
+            inner.append(address_of(memory[(at - base) // 8 :].view(np.uint8)[:size]))
+            at += -(-size // 64) * 64 + GUARD_BYTES
         starts = []
         for step, places in self.steps:
             last = step.place(memory[(at - base) // 8 :], at)
-            starts.append((at - base, itemgetter(*places), last, step.starter(at)))
+            starts.append((at - base, itemgetter(*places), last, step.starter(at), step))
             at += -(-step.bytes // 64) * 64
         return memory, inner, starts
 
