@@ -19,6 +19,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import carray
 
 from ...geometry import Affine, Axis, ConvShape, Group, Run, plan
 from .compiled import (
@@ -51,21 +52,29 @@ from .registers import (
     TILE_VECTORS,
     VECTOR_BYTES,
     addresses_in,
+    after,
     bytes_of,
     helper,
+    integers_at,
     next_number,
+    products_along,
+    products_in_panels,
     stream,
     wait_for_streams,
     zeros,
 )
 from .repeats import temporary
-from .tile import LINE_BYTES, PART_GAP, WRITE, pack, pack_images, put, put_sums, sum_of_products, sums_along
+from .tile import LINE_BYTES, PART_GAP, WRITE, pack, pack_images, put, put_sums, sum_of_products, sums_of
 
 PANELS_BYTES = 5 * L2_BYTES // 8  # All panels of packed filters of a task together, unless it has one alone.
 STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.
 COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
 LEAST_COLUMNS, COPY_COLUMNS = 16, 1024  # A thread copies so many columns of a row at a time.
-sum_of_products_along: Any = sums_along(TILE_ROWS)
+FEW_ROWS, HALF_ROWS = 2, TILE_ROWS // 2  # Rows of short tiles, which have several panels.
+FEW_PANELS, HALF_PANELS = TILE_ROWS // FEW_ROWS, 2
+sum_of_products_along: Any = sums_of(products_along(TILE_ROWS))
+sum_of_few_rows: Any = sums_of(products_in_panels(FEW_ROWS))
+sum_of_half: Any = sums_of(products_in_panels(HALF_ROWS))
 
 
 # --- what the kernels are given ------------------------------------------------------------------
@@ -245,7 +254,7 @@ def sizes_of(
         filters=filters,
     )
     most = max(row.packed.panel for row in rows)
-    return Sizes.of(sizes, SCRATCH_HEAD + (0 if ready else (lanes if narrow else together) * most), table)
+    return Sizes.of(sizes, SCRATCH_HEAD + LINE_BYTES + (0 if ready else (lanes if narrow else together) * most), table)
 
 
 def _packed_taps(number: int, axes: tuple[Taps, ...], filters: FilterSteps, tap_bytes: int, narrow: bool) -> PackedTaps:
@@ -350,8 +359,34 @@ def place_rows(counts, place, count, source_jumps, out_jumps, source_rows, out_r
 
 
 @helper
+def rows_at_once(rows, panels):
+    """How many of the last rows of a group the next tile has: all, unless two short tiles are less work."""
+    cut = HALF_ROWS < rows <= HALF_ROWS + FEW_ROWS and panels >= FEW_PANELS
+    return rows - FEW_ROWS if cut else rows
+
+
+@helper
+def panels_at_once(rows, panels):
+    """How many of the panels that are left a tile of so many rows has."""
+    if rows <= FEW_ROWS and panels >= FEW_PANELS:
+        return int(FEW_PANELS)
+    return int(HALF_PANELS) if rows <= HALF_ROWS and panels >= HALF_PANELS else 1
+
+
+@helper
+def place_panels(rows, first, count, panel_step, tile_rows):
+    """Write the addresses of a tile's rows, which are those of the first `count` rows in one panel after the other."""
+    r = 0
+    for k in range(TILE_ROWS):
+        tile_rows[k] = rows[r] + first
+        r += 1
+        if r == count:
+            r, first = 0, first + panel_step
+
+
+@helper
 def pack_columns(zero, panel, filters, steps, packed, terms, lanes):
-    """Copy filters to (lane, fd, fh, fw, term), the form that `sums_along` reads."""
+    """Copy filters to (lane, fd, fh, fw, term), the form that `products_along` reads."""
     step = terms * bytes_of(zero)
     for tap in range(packed.counts[0] * packed.counts[1] * packed.counts[2]):
         h, w = packed.counts[1:]
@@ -378,7 +413,8 @@ def gather(zero: Any, arguments: Any) -> None:
     size = bytes_of(zero)
     sizes = record(arguments, 0, GatherSizes)
     call, terms, lanes, narrow = sizes.call, sizes.terms, sizes.lanes, sizes.narrow
-    source_rows, out_rows, tile_rows, panel = own_scratch(arguments)
+    source_rows, out_rows, tile_rows, free = own_scratch(arguments)
+    tile_out, panel = carray(integers_at(free), TILE_ROWS), after(free, int(LINE_BYTES))
     packed = -1  # number of the panels and of the class of taps that are packed now
     tiles = record(sizes.table, sizes.groups, GatherRow).first_block
     width = LANE_BYTES // size
@@ -429,30 +465,42 @@ def gather(zero: Any, arguments: Any) -> None:
                 if source.term[2] == terms * size and filters.term[2] == terms * unit:
                     loops = (loops[0], loops[1], min(loops[2], 1), loops[2] * terms)  # Taps lie side by side.
                 a_steps, b_steps = and_last(source.term, size), and_last(filters.term, unit)
-            # 3. the addresses of the rows of a tile
-            rows = min(TILE_ROWS, row_end - row)
-            row += rows
-            place = place_rows(counts, place, rows, source_jumps, out_jumps, source_rows, out_rows)
-            # 4. the tile, for each panel
-            b = first_b
-            for lane in range(first_lane, last_lane, TILE_VECTORS if narrow else width):
-                there = addresses_in(source_rows)
-                if narrow:
-                    here = min(TILE_VECTORS, last_lane - lane)
-                    columns = column, here - 1
-                    tile = sum_of_products_along(zeros(zero), there, a, b, columns, loops, a_steps, b_steps)
-                    put_sums(tile, zero, out_rows, rows, here, sizes.out.c, tile_rows, int(TILE_VECTORS))
-                    b += here * column
-                else:
-                    here = min(width, last_lane - lane)
-                    tile = sum_of_products(zeros(zero), there, a, b, loops, a_steps, b_steps)
-                    if sizes.streams and here == width and out_rows[0] % LINE_BYTES == 0:
-                        stream(tile, addresses_in(out_rows))
+                if narrow:  # whole vectors of terms
+                    loops = loops[0], loops[1], loops[2], loops[3] * size // VECTOR_BYTES
+                    a_steps, b_steps = and_last(source.term, int(VECTOR_BYTES)), and_last(filters.term, int(VECTOR_BYTES))
+            end = min(row + TILE_ROWS, row_end)
+            while row < end:
+                # 3. the addresses of the rows of a tile
+                rows = rows_at_once(end - row, (last_lane - first_lane) // width)
+                row += rows
+                place = place_rows(counts, place, rows, source_jumps, out_jumps, source_rows, out_rows)
+                # 4. the tile, for each panel, or for several at once
+                b, lane = first_b, first_lane
+                while lane < last_lane:
+                    there, to = addresses_in(source_rows), (lane - first_lane) * sizes.out.c
+                    if narrow:
+                        here = min(TILE_VECTORS, last_lane - lane)
+                        columns = column, here - 1
+                        tile = sum_of_products_along(zeros(zero), there, a, b, columns, loops, a_steps, b_steps)
+                        place_panels(out_rows, to, int(TILE_ROWS), 0, tile_out)
+                        put_sums(tile, zero, tile_out, rows, here, sizes.out.c, tile_rows, int(TILE_VECTORS))
+                        lane, b = lane + here, b + here * column
+                        continue
+                    panels = panels_at_once(rows, (last_lane - lane) // width)
+                    if panels == 1:
+                        tile = sum_of_products(zeros(zero), there, a, b, loops, a_steps, b_steps)
+                    elif panels == HALF_PANELS:
+                        tile = sum_of_half(zeros(zero), there, a, b, column, loops, a_steps, b_steps)
                     else:
-                        put(tile, zero, out_rows, rows, here, sizes.out.c, bool(WRITE), tile_rows)
-                    b += column
-                for r in range(TILE_ROWS):
-                    out_rows[r] += here * sizes.out.c
+                        tile = sum_of_few_rows(zeros(zero), there, a, b, column, loops, a_steps, b_steps)
+                    here = min(width, last_lane - lane)
+                    place_panels(out_rows, to, TILE_ROWS // panels, width * sizes.out.c, tile_out)
+                    if sizes.streams and here == width and out_rows[0] % LINE_BYTES == 0:
+                        stream(tile, addresses_in(tile_out))
+                    else:
+                        tile_count = rows if panels == 1 else TILE_ROWS
+                        put(tile, zero, tile_out, tile_count, here, sizes.out.c, bool(WRITE), tile_rows)
+                    lane, b = lane + panels * width, b + panels * column
 
 
 def to_channels_last(zero: Any, arguments: Any) -> None:

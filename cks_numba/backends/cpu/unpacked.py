@@ -65,10 +65,11 @@ from .registers import (
     helper,
     integers_at,
     next_number,
+    products_along,
     store,
     zeros,
 )
-from .tile import LINE_BYTES, WRITE, copy_part, pack, put, put_sums, sum_of_products, sums_along
+from .tile import LINE_BYTES, WRITE, copy_part, pack, put, put_sums, sum_of_products, sums_of
 
 # A product takes so many times as long as with packed filters, and to keep a tile between taps takes as long as so many
 # steps of a sum.
@@ -197,7 +198,7 @@ def sizes_of(
 
 
 # --- the kernels ---------------------------------------------------------------------------------
-sum_of_products_along: Any = sums_along(PAIR)
+sum_of_products_along: Any = sums_of(products_along(PAIR))
 
 
 @helper
@@ -231,8 +232,8 @@ def filters_along(zero, memory, b, steps, count, lanes, tiles):
 @helper
 def sum_along(zero, rows, a, filters, lanes, count):
     """The products of `count` terms of a tap, neighbouring ones in the lanes."""
-    (b, step), loops = filters, (0, 0, 0, bytes_of(zero))
-    columns, counts = (step, lanes - 1), (1, 1, 1, count)
+    (b, step), loops = filters, (0, 0, 0, int(VECTOR_BYTES))
+    columns, counts = (step, lanes - 1), (1, 1, 1, count * bytes_of(zero) // VECTOR_BYTES)
     return sum_of_products_along(zeros(zero), addresses_in(rows), a, b, columns, counts, loops, loops)
 
 
