@@ -131,8 +131,8 @@ PATHS = (
         ((gather, "NARROW", 0),),
         ("narrow",),
         {
-            "gather.py": "narrow NARROW pack_columns sum_of_products_along put_sums",
-            "tile.py": "sums_along put_sums",
+            "gather.py": "narrow NARROW pack_columns sum_of_products_along products_along put_sums",
+            "tile.py": "put_sums",
             "registers.py": "products_along store_sums",
         },
     ),
@@ -156,9 +156,27 @@ PATHS = (
     SpecialPath(
         "panels together",
         "one panel for each task",
-        ((gather, "PANELS_BYTES", 0),),
+        ((gather, "PANELS_BYTES", 0), (gather, "SHORT_SAVING", 1)),
         ("panels_together",),
         {"gather.py": "together panels_together PANELS_BYTES lane_blocks"},
+    ),
+    SpecialPath(
+        "short tiles",
+        "tiles with empty rows",
+        ((gather, "MOST_PANELS", 1),),
+        ("tile_panels",),
+        {
+            "gather.py": "MOST_PANELS FEW_PANELS HALF_PANELS FEW_SLOWER SHORT_SAVING tile_panels rows_at_once "
+            "panels_at_once place_panels tile_out _tiles work work_of sum_of_half sum_of_few_rows",
+            "registers.py": "products_in_panels",
+        },
+    ),
+    SpecialPath(
+        "rows of filters in place",
+        "filters packed for every layer",
+        ((gather, "IN_PLACE", 0),),
+        ("in_place",),
+        {"gather.py": "IN_PLACE in_place read_in_place"},
     ),
     SpecialPath(
         "shared packed taps",
@@ -193,7 +211,7 @@ PATHS = (
         "filters packed for every layer",
         ((unpacked, "SLOWER", {"along": ALL, "across": ALL}),),
         ("kernels",),
-        {"unpacked.py": "*", "tile.py": "sums_along put_sums", "registers.py": "products_along store_sums"},
+        {"unpacked.py": "*", "tile.py": "put_sums", "registers.py": "products_along store_sums"},
     ),
 )
 

@@ -107,7 +107,7 @@ def _run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: 
             if planes.fits(operator, shape, out.itemsize):
                 planes.run(operator, shape, source, w, out)
                 return
-            way = unpacked.way_of(operator, shape, source, w, panels is not None)
+            way = unpacked.way_of(operator, shape, source, w, panels)
             w = w if panels is None or way == "along" else panels
             if way:
                 unpacked.run(way, operator, shape, source, w, out)

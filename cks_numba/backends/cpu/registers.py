@@ -211,7 +211,7 @@ def add_products(typing, tile, rows, a, b_address):
 
 
 def products_in_panels(count):
-    """Return the intrinsic tile[q*count + r, l] + A[r] * B[q, l] for `count` rows r and as many panels q as fill a tile.
+    """Return the intrinsic tile[q*count + r, l] + A[r] * B[q, l] for `count` rows r, and panels q that fill the tile.
 
     A[r] is the number at rows[r] + a, and B[q] the row of lanes at b + q*panel_step.
     """
