@@ -7,6 +7,7 @@ lanes. For each term of its sum it multiplies a number, or a row of lanes, of A 
 kernel            operators             rows of a tile          lanes of a row       sum over                A * B
 ================  ====================  ======================  ===================  ======================  ==========
 gather            conv2d, conv2d_input  positions               result channels      taps, source channels   number*row
+gather (short)    conv2d, conv2d_input  positions, panels       result channels      taps, source channels   number*row
 gather (narrow)   conv2d, conv2d_input  positions, 2 channels   source channels      taps, then lanes        row*row
 planes            conv2d, conv2d_input  result channels         positions            taps, source channels   number*row
 across            conv2d, conv2d_input  positions               result channels      source channels, taps   number*row
