@@ -70,7 +70,7 @@ from .tile import LINE_BYTES, PART_GAP, WRITE, pack, pack_images, put, put_sums,
 
 # All panels of packed filters of a task together, unless it has one alone, or so many that short tiles save this share.
 PANELS_BYTES, SHORT_SAVING = 5 * L2_BYTES // 8, 0.05
-PACKING = {"conv2d": 9, "conv2d_input": 4}  # To pack a filter takes as long as its products for so many positions.
+PACKING = {"conv2d": 18, "conv2d_input": 8}  # To pack a filter takes as long as its products for so many positions.
 FEW_SLOWER = 1.2  # A tile of few rows, which loads the most numbers of filters, takes so many times as long.
 IN_PLACE = 256  # Filters that more positions meet are packed, even if their lanes lie side by side.
 STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.

@@ -73,8 +73,9 @@ from .tile import LINE_BYTES, WRITE, copy_part, pack, put, put_sums, sum_of_prod
 
 # A product takes so many times as long as with packed filters, and to keep a tile between taps takes as long as so many
 # steps of a sum.
-SLOWER = {"along": 1.5, "across": 1.25}
+SLOWER = {"along": 1.3, "across": 1.15}
 KEEPING = {"along": 8, "across": 4}
+REORDERING = 4  # `across` brings a filter of conv2d into its order in the time of products for so many positions.
 AHEAD = 8  # Number of terms from the one that is being copied to the one that is fetched into the cache.
 PAIR = 2  # Positions of a tile along the terms.
 CHANNELS = TILE_ROWS // PAIR * TILE_VECTORS  # Channels of such a tile.
@@ -131,8 +132,8 @@ def best_way(
     ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
     lanes, terms, out = (oc, ic, shape.y_shape) if operator == "conv2d" else (ic, oc, shape.x_shape)
     panels = min(FEW_PANELS, ceil_div(lanes * itemsize, LANE_BYTES))
-    packing = 0 if ready else PACKING[operator] * taps
-    costs = {"": work_of(plan(operator, shape).groups, shape.n, panels) + (0 if in_place else packing)}
+    packing = 0 if ready or in_place else PACKING[operator] * taps
+    costs = {"": work_of(plan(operator, shape).groups, shape.n, panels) + packing}
     for way in ("along", "across")[not may_be_along :]:
         positions, steps = (PAIR, terms * itemsize / VECTOR_BYTES) if way == "along" else (TILE_ROWS, terms)
         kept = prod(out[:-1]) * LANE_BYTES * TILE_ROWS // positions
@@ -143,7 +144,7 @@ def best_way(
         costs[way] = here * SLOWER[way] * (1 + KEEPING[way] / steps)
         if way == "across":
             tasks = shape.groups * ceil_div(lanes * itemsize, LANE_BYTES)
-            costs[way] += packing if operator == "conv2d" else 0
+            costs[way] += REORDERING * taps if operator == "conv2d" and not ready else 0
             costs[way] *= 1 if is_little(operator, shape) else round_up(tasks, 2) / tasks  # Two threads share them.
     return min(costs, key=costs.__getitem__)
 
