@@ -131,8 +131,8 @@ PATHS = (
         ((gather, "NARROW", 0),),
         ("narrow",),
         {
-            "gather.py": "narrow NARROW pack_columns sum_of_products_along put_sums",
-            "tile.py": "sums_along put_sums",
+            "gather.py": "narrow NARROW pack_columns sum_of_products_along products_along put_sums",
+            "tile.py": "put_sums",
             "registers.py": "products_along store_sums",
         },
     ),
@@ -156,7 +156,7 @@ PATHS = (
     SpecialPath(
         "panels together",
         "one panel for each task",
-        ((gather, "PANELS_BYTES", 0),),
+        ((gather, "PANELS_BYTES", 0), (gather, "SHORT_SAVING", 1)),
         ("panels_together",),
         {"gather.py": "together panels_together PANELS_BYTES lane_blocks"},
     ),
@@ -193,7 +193,7 @@ PATHS = (
         "filters packed for every layer",
         ((unpacked, "SLOWER", {"along": ALL, "across": ALL}),),
         ("kernels",),
-        {"unpacked.py": "*", "tile.py": "sums_along put_sums", "registers.py": "products_along store_sums"},
+        {"unpacked.py": "*", "tile.py": "put_sums", "registers.py": "products_along store_sums"},
     ),
 )
 

@@ -25,7 +25,9 @@ checked = pytest.mark.skipif(not registers.CHECKED, reason="needs CKS_NUMBA_CPU=
 NHWC, NCHW = (0, 1, 2, 3), (0, 3, 1, 2)
 WIDE = ConvShape(n=2, ih=6, iw=5, ic=37, oc=40, fh=3, fw=3, padding=1)
 SMALL_MAP = ConvShape(n=1, ih=2, iw=2, ic=64, oc=40, fh=3, fw=3, padding=1)
-FEW_POSITIONS = ConvShape(n=2, ih=4, iw=4, ic=64, oc=64, fh=3, fw=3, padding=1)
+ALONE = ConvShape(n=1, ih=5, iw=5, ic=64, oc=64, fh=5, fw=5, padding=2)
+SHORT = ConvShape(n=1, ih=6, iw=5, ic=36, oc=140, fh=3, fw=3, padding=1)
+PANELS = ConvShape(n=1, ih=6, iw=5, ic=128, oc=36, fh=3, fw=3, padding=1)
 DEPTHWISE = ConvShape(n=2, ih=9, iw=10, ic=40, oc=40, fh=3, fw=3, padding=1, groups=40)
 GROUPS = ConvShape(n=2, ih=9, iw=10, ic=40, oc=80, fh=3, fw=3, padding=1, groups=10)
 FEW = ConvShape(n=2, ih=9, iw=8, ic=3, oc=40, fh=3, fw=3, padding=1)
@@ -35,13 +37,15 @@ FEW_RESULTS = ConvShape(n=2, ih=20, iw=23, ic=5, oc=11, fh=3, fw=3, stride=(1, 2
 KERNELS = {
     "gather": ("conv2d", WIDE, NHWC),
     "gather, input": ("conv2d_input", WIDE, NHWC),
+    "gather, short tiles": ("conv2d", SHORT, NHWC),
+    "gather, in place": ("conv2d_input", PANELS, NHWC),
     "gather, narrow": ("conv2d", NARROW, NHWC),
     "planes": ("conv2d", FEW_RESULTS, NHWC),
     "planes, input": ("conv2d_input", FEW_RESULTS, NCHW),
     "to_channels_last": ("conv2d", WIDE, NCHW),
     "along": ("conv2d", SMALL_MAP, NHWC),
-    "across": ("conv2d", FEW_POSITIONS, NHWC),
-    "across, input": ("conv2d_input", SMALL_MAP, NHWC),
+    "across": ("conv2d", ALONE, NHWC),
+    "across, input": ("conv2d_input", ALONE, NHWC),
     "depthwise": ("conv2d", DEPTHWISE, NHWC),
     "depthwise, input": ("conv2d_input", DEPTHWISE, NHWC),
     "depthwise, NCHW": ("conv2d", DEPTHWISE, NCHW),
@@ -116,6 +120,8 @@ class Shifted:
 ARRAYS = {  # Their order is that in which addresses are taken.
     "gather": ("source", "filters", "out"),
     "gather, input": ("source", "filters", "out"),
+    "gather, short tiles": ("source", "filters", "out"),
+    "gather, in place": ("source", "filters", "out"),
     "gather, narrow": ("source", "filters", "out"),
     "planes": ("source", "filters", "out"),
     "planes, input": ("source", "filters", "out"),

@@ -618,11 +618,99 @@ def test_which_filters_are_not_packed():
     assert found == ("along",) * 5
     many = dict(ih=14, iw=14), dict(ic=16), dict(n=16), dict(ih=90, iw=90, stride=30, order=NCHW)
     assert [way(**sizes) for sizes in ({"w_order": NCHW}, {"ic": 509}, *many)] == [""] * 6
-    assert way(ih=7, iw=7, oc=512) == way(ih=4, iw=4, oc=64, n=2) == way(oc=64, w_order=NCHW) == "across"
-    transposed = dict(operator="conv2d_input", ih=8, iw=8, ic=256, oc=512, fh=4, fw=4, stride=2)
+    alone = dict(ih=5, iw=5, ic=256, oc=256, fh=5, fw=5, padding=2)  # Each position has taps of its own.
     changes = {}, {"ic": 100}, {"order": NCHW}, {"w_order": NCHW}
-    assert [way(**{**transposed, **change}) for change in changes] == ["across"] * 4
-    assert [way(**{**transposed, **change}) for change in ({"n": 4}, {"ic": 7}, {"ih": 32, "iw": 32})] == [""] * 3
+    for operator, change in product(("conv2d", "conv2d_input"), changes):
+        assert way(**{**alone, "operator": operator, **change}) == "across"
+        assert way(**{**alone, "operator": operator, "n": 4, **change}) == ""
+    assert way(operator="conv2d_input", ih=8, iw=8, ic=256, oc=512, fh=4, fw=4, stride=2) == ""
+
+
+# --- short tiles, and filters that are read where they are ----------------------------------------
+@pytest.fixture
+def all_gathered(monkeypatch):
+    """Every layer goes to `gather`, on some threads, with all of its panels together."""
+    monkeypatch.setattr(unpacked, "SLOWER", dict.fromkeys(WAYS, 1e9))
+    monkeypatch.setattr(planes, "fits", lambda *_: False)
+    monkeypatch.setattr(gather, "PANELS_BYTES", 2**30)
+    forget_sizes()
+    yield
+    forget_sizes()
+
+
+@pytest.mark.parametrize("rows", range(1, 2 * registers.TILE_ROWS))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_each_number_of_rows_and_panels(rows, dtype, all_gathered):
+    """A group has so many positions, and the last panels are too few for a short tile, or not whole."""
+    width, rng = registers.LANE_BYTES // np.dtype(dtype).itemsize, np.random.default_rng(rows)
+    for panels, rest, order in product(range(registers.TILE_ROWS), (0, 1, width - 1), (NHWC, NCHW)):
+        lanes = panels * width + rest
+        if lanes <= 4:
+            continue
+        x, w = (placed(rng.integers(-3, 4, (k, 1, 1, 7)).astype(dtype), order, 1) for k in (rows, lanes))
+        shape = ConvShape(n=rows, ih=1, iw=1, ic=7, oc=lanes, fh=1, fw=1)
+        check_arrays("conv2d", shape, x, w, np.einsum("nhwk,cijk->nhwc", x, w), order)
+        shape = ConvShape(n=rows, ih=1, iw=1, ic=lanes, oc=7, fh=1, fw=1)
+        turned = placed(w.transpose(3, 1, 2, 0), order, 1)
+        check_arrays("conv2d_input", shape, turned, x, np.einsum("nhwk,kijc->nhwc", x, turned), order)
+
+
+def test_how_tiles_cover_rows_and_panels():
+    """Tiles hold all rows of all panels, and short ones make hardly more work anywhere."""
+    for rows, panels in product(range(1, 3 * registers.TILE_ROWS), range(1, 20)):
+        tiles = gather._tiles(rows, panels)
+        assert rows * panels <= tiles * registers.TILE_ROWS
+        assert tiles <= -(-rows // registers.TILE_ROWS) * panels * (1.06 if panels >= gather.FEW_PANELS else 1)
+
+
+def test_panels_are_together_for_short_tiles():
+    def together(operator="conv2d", threads=1, **sizes):
+        shape = ConvShape(**{**dict(n=1, ih=7, iw=7, ic=512, oc=512, fh=3, fw=3, padding=1), **sizes})
+        strides = [np.empty(size, np.float32).strides for size in (shape.x_shape, shape.w_shape, shape.y_shape)]
+        forget_sizes()
+        return gather.sizes_of(operator, shape, shape.n, *strides, threads).named.panels_together
+
+    assert together() == gather.FEW_PANELS
+    assert together(n=64, ih=32, iw=32) == 1  # They would not fit the cache, and few tiles are short.
+    assert together(oc=7) == 1
+
+
+def test_which_filters_are_read_in_place():
+    def in_place(operator="conv2d_input", order=NHWC, dtype=np.float32, **sizes):
+        width = registers.LANE_BYTES // np.dtype(dtype).itemsize
+        shape = ConvShape(**{**dict(n=2, ih=9, iw=8, ic=2 * width, oc=2 * width, fh=3, fw=3, padding=1), **sizes})
+        w = placed(np.empty(shape.w_shape, dtype), order, 1)
+        return gather.read_in_place(operator, shape, shape.n, w.strides, w.itemsize)
+
+    lanes_last = (1, 2, 3, 0)
+    assert in_place() and in_place(dtype=np.float64) and in_place("conv2d", lanes_last) and in_place(stride=3)
+    assert not any([in_place("conv2d"), in_place(order=lanes_last), in_place(ic=45), in_place(ih=90), in_place(n=9)])
+    assert in_place(ic=4 * registers.LANE_BYTES, groups=4) and not in_place(ic=2 * 45, oc=2, groups=2)
+
+
+@pytest.mark.parametrize("operator", ["conv2d", "conv2d_input"])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_filters_in_place(operator, axes, all_gathered):
+    """Lanes of whole panels that lie side by side in w, with and without groups, in arrays of any other order."""
+    width, rng = registers.LANE_BYTES // 4, random.Random(axes)
+    for _ in range(12):
+        groups, many, few = rng.choice((1, 2)), width * rng.randint(1, 5), rng.choice((3, 7, 20))
+        ic, oc = (few, many) if operator == "conv2d" else (many, few)
+        lengths = [rng.randint(2, 6) for _ in range(axes)]
+        shape = layer(
+            (rng.randint(1, 3), *lengths, groups * ic), (groups * oc, *[3] * axes, ic),
+            stride=rng.randint(1, 3), padding=1, groups=groups,
+        )  # fmt: skip
+        first, second = operands(operator, shape)
+        last = (*range(1, axes + 2), 0) if operator == "conv2d" else tuple(range(axes + 2))
+        order = orders_of(shape)[rng.randint(0, 1)]
+        if operator == "conv2d":
+            first, second = placed(first, order, 1), placed(second, last, 1)
+        else:
+            first, second = placed(first, last, 1), placed(second, order, 1)
+        w = second if operator == "conv2d" else first
+        assert gather.read_in_place(operator, shape, shape.n, w.strides, 4)
+        check_arrays(operator, shape, first, second, by_plain(operator, shape), order)
 
 
 # --- depthwise, and small channel groups ---------------------------------------------------------
@@ -738,12 +826,12 @@ def sweep_on_threads():
     each_alone = ConvShape(n=9, ih=20, iw=19, ic=70, oc=70, fh=3, fw=5, padding=2, groups=70)
     one_image = ConvShape(n=1, ih=33, iw=29, ic=70, oc=70, fh=5, fw=3, padding=2, groups=70)
     few_positions = ConvShape(n=1, ih=4, iw=3, ic=256, oc=150, fh=3, fw=3, padding=1)
-    some_positions = ConvShape(n=1, ih=7, iw=7, ic=256, oc=120, fh=3, fw=3, padding=1)
+    some_positions = ConvShape(n=1, ih=5, iw=5, ic=256, oc=120, fh=5, fw=5, padding=2)
     few_results = ConvShape(n=2, ih=60, iw=57, ic=5, oc=3, fh=5, fw=3, stride=(1, 2), padding=2)
     assert planes.fits("conv2d", few_results, 4) and planes.fits("conv2d_input", few_results, 4)
     assert unpacked.best_way("conv2d", few_positions, 4, True) == "along"
     assert unpacked.best_way("conv2d", some_positions, 4, True) == "across"
-    assert unpacked.best_way("conv2d_input", few_positions, 4, False) == "across"
+    assert unpacked.best_way("conv2d_input", some_positions, 4, False) == "across"
     two_axes = large, few_channels, in_parts, one_in_parts, each_alone, one_image, few_results
     volumes = [
         layer((2, 7, 12, 11, 40), (33, 3, 3, 3, 40), stride=2, padding=1),

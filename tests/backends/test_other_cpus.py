@@ -39,7 +39,10 @@ def sweep_as_on(vector_bytes, rows, vectors):
     for module, name in product((compiled, few, gather, registers, tile, weight), values):
         if hasattr(module, name):
             setattr(module, name, values[name])
-    gather.sum_of_products_along = tile.sums_along(rows)  # This helper is made for a number of rows.
+    gather.HALF_ROWS, gather.FEW_PANELS = rows // 2, rows // gather.FEW_ROWS
+    # These helpers are made for a number of rows.
+    gather.sum_of_products_along = tile.sums_of(registers.products_along(rows))
+    gather.sum_of_half = tile.sums_of(registers.products_in_panels(rows // 2))
     importlib.reload(depthwise)
     importlib.reload(unpacked)
     importlib.reload(planes)

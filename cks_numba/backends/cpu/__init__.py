@@ -7,6 +7,7 @@ lanes. For each term of its sum it multiplies a number, or a row of lanes, of A 
 kernel            operators             rows of a tile          lanes of a row       sum over                A * B
 ================  ====================  ======================  ===================  ======================  ==========
 gather            conv2d, conv2d_input  positions               result channels      taps, source channels   number*row
+gather (short)    conv2d, conv2d_input  positions, panels       result channels      taps, source channels   number*row
 gather (narrow)   conv2d, conv2d_input  positions, 2 channels   source channels      taps, then lanes        row*row
 planes            conv2d, conv2d_input  result channels         positions            taps, source channels   number*row
 across            conv2d, conv2d_input  positions               result channels      source channels, taps   number*row
@@ -107,7 +108,7 @@ def _run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: 
             if planes.fits(operator, shape, out.itemsize):
                 planes.run(operator, shape, source, w, out)
                 return
-            way = unpacked.way_of(operator, shape, source, w, panels is not None)
+            way = unpacked.way_of(operator, shape, source, w, panels)
             w = w if panels is None or way == "along" else panels
             if way:
                 unpacked.run(way, operator, shape, source, w, out)

@@ -19,6 +19,8 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import carray
+from numba.extending import register_jitable
 
 from ...geometry import Affine, Axis, ConvShape, Group, Run, plan
 from .compiled import (
@@ -47,25 +49,39 @@ from .packed import AXES, NARROW, FilterSteps, filter_steps
 from .registers import (
     L2_BYTES,
     LANE_BYTES,
+    ONLY_IN_KERNELS,
     TILE_ROWS,
     TILE_VECTORS,
     VECTOR_BYTES,
     addresses_in,
+    after,
     bytes_of,
     helper,
+    integers_at,
     next_number,
+    products_along,
+    products_in_panels,
     stream,
     wait_for_streams,
     zeros,
 )
 from .repeats import temporary
-from .tile import LINE_BYTES, PART_GAP, WRITE, pack, pack_images, put, put_sums, sum_of_products, sums_along
+from .tile import LINE_BYTES, PART_GAP, WRITE, pack, pack_images, put, put_sums, sum_of_products, sums_of
 
-PANELS_BYTES = 5 * L2_BYTES // 8  # All panels of packed filters of a task together, unless it has one alone.
+# All panels of packed filters of a task together, unless it has one alone, or so many that short tiles save this share.
+PANELS_BYTES, SHORT_SAVING = 5 * L2_BYTES // 8, 0.05
+PACKING = {"conv2d": 18, "conv2d_input": 8}  # To pack a filter takes as long as its products for so many positions.
+FEW_SLOWER = 1.2  # A tile of few rows, which loads the most numbers of filters, takes so many times as long.
+IN_PLACE = 256  # Filters that more positions meet are packed, even if their lanes lie side by side.
 STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.
 COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
 LEAST_COLUMNS, COPY_COLUMNS = 16, 1024  # A thread copies so many columns of a row at a time.
-sum_of_products_along: Any = sums_along(TILE_ROWS)
+FEW_ROWS, HALF_ROWS = 2, TILE_ROWS // 2  # Rows of short tiles, which have several panels.
+FEW_PANELS, HALF_PANELS = TILE_ROWS // FEW_ROWS, 2
+MOST_PANELS = FEW_PANELS  # most panels of a tile
+sum_of_products_along: Any = sums_of(products_along(TILE_ROWS))
+sum_of_few_rows: Any = sums_of(products_in_panels(FEW_ROWS))
+sum_of_half: Any = sums_of(products_in_panels(HALF_ROWS))
 
 
 # --- what the kernels are given ------------------------------------------------------------------
@@ -80,9 +96,10 @@ class GatherSizes(NamedTuple):
     terms: int
     lanes: int
     panels_together: int
+    tile_panels: int
     tiles_together: int
     narrow: int
-    ready: int
+    in_place: int
     streams: int
     source: Steps
     out: Steps
@@ -203,24 +220,35 @@ def sizes_of(
     operator: str, shape: ConvShape, images: int, source: Strides, w: Strides, out: Strides, threads: int
 ) -> Sizes:
     """Return the sizes for `gather` on some images; source, w and out are strides of the arrays."""
-    ready = len(w) == AXES
     source, out = five(source), five(out)
     size = source[4]
+    in_place = read_in_place(operator, shape, images, w, size)
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
     filters = filter_steps(operator, w, oc, size)
     classes = _classes(operator, shape)
     term_bytes = terms * max(1, *(prod(axis.number for axis in axes) for axes in classes))  # all terms of a lane
-    narrow = not ready and lanes <= NARROW and terms * size % VECTOR_BYTES == 0
+    narrow = not in_place and lanes <= NARROW and terms * size % VECTOR_BYTES == 0
     narrow = narrow and lanes * term_bytes * size <= PANELS_BYTES
     panels = ceil_div(lanes * size, LANE_BYTES)
+    whole = [group for groups in classes.values() for group in groups]
+    packing = 0 if in_place else PACKING[operator] * prod(axis.taps for axis in shape.axes)
+
+    def work(count: int) -> float:
+        """The work of a thread, if so many panels are together."""
+        blocks = ceil_div(panels, count) * shape.groups
+        return work_of(whole, images, count) / threads + packing * ceil_div(blocks, threads) / blocks
+
     together = even_part(panels, PANELS_BYTES // (term_bytes * LANE_BYTES))
+    for count in (HALF_PANELS, FEW_PANELS):
+        if together < count <= panels and work(count) < (1 - SHORT_SAVING) * work(together):
+            together = count
     rows: list[GatherRow] = []
     tiles = 0
     for number, (axes, groups) in enumerate(classes.items()):
         packed = _packed_taps(number, axes, filters, terms * (size if narrow else LANE_BYTES), narrow)
         for group in groups:
-            rows.append(GatherRow(tiles, _row(operator, group, axes, packed, (source, filters, out), ready), packed))
+            rows.append(GatherRow(tiles, _row(operator, group, axes, packed, (source, filters, out), in_place), packed))
             tiles += ceil_div(images * group.positions, TILE_ROWS)
     end = rows[0]._replace(first_block=tiles)  # It ends the search for a tile.
     table = np.array([numbers_of(row) for row in (*rows, end)], np.int64)
@@ -236,16 +264,46 @@ def sizes_of(
         terms=terms,
         lanes=lanes,
         panels_together=together,
+        tile_panels=min(MOST_PANELS, together),
         tiles_together=min(64, max(8, ceil_div(tiles, blocks))),
         narrow=narrow,
-        ready=ready,
+        in_place=in_place,
         streams=whole_lines and images * out[0] >= STREAM_BYTES,
         source=Steps(*source),
         out=Steps(*out),
         filters=filters,
     )
     most = max(row.packed.panel for row in rows)
-    return Sizes.of(sizes, SCRATCH_HEAD + (0 if ready else (lanes if narrow else together) * most), table)
+    packed_bytes = 0 if in_place else (lanes if narrow else together) * most
+    return Sizes.of(sizes, SCRATCH_HEAD + LINE_BYTES + packed_bytes, table)
+
+
+def read_in_place(operator: str, shape: ConvShape, images: int, w: Strides, itemsize: int) -> bool:
+    """Whether filters of these strides need no packing: panels, or whole rows of lanes that few positions meet."""
+    if len(w) == AXES:
+        return True
+    groups = plan(operator, with_three_axes(shape)).groups
+    positions = sum(images * group.positions * group.terms for group in groups)
+    lane, lanes = (w[0], shape.oc) if operator == "conv2d" else (w[-1], shape.ic)
+    whole = lane == itemsize and lanes // shape.groups * itemsize % LANE_BYTES == 0
+    return whole and positions <= IN_PLACE * prod(axis.taps for axis in shape.axes)
+
+
+def work_of(groups: Iterable[Group], images: int, panels: int) -> float:
+    """The time of all tiles, for each panel if so many are together, in products of a row of a tile."""
+    return sum(_tiles(images * group.positions, panels) * group.terms for group in groups) * TILE_ROWS / panels
+
+
+def _tiles(rows: int, panels: int) -> float:
+    """How many tiles have so many rows of some panels; those of few rows count for more."""
+    count, rest = float(rows // TILE_ROWS * panels), rows % TILE_ROWS
+    while rest:
+        now, left = rows_at_once(rest, min(panels, MOST_PANELS)), panels
+        while left:
+            here = panels_at_once(now, min(left, MOST_PANELS))
+            left, count = left - here, count + (FEW_SLOWER if here == FEW_PANELS else 1)
+        rest -= now
+    return count
 
 
 def _packed_taps(number: int, axes: tuple[Taps, ...], filters: FilterSteps, tap_bytes: int, narrow: bool) -> PackedTaps:
@@ -259,11 +317,13 @@ def _packed_taps(number: int, axes: tuple[Taps, ...], filters: FilterSteps, tap_
     return PackedTaps(number, (d, h, w), first, (by_d, by_h, by_w), packed, panel)
 
 
-def _row(operator: str, group: Group, axes: tuple[Taps, ...], packed: PackedTaps, arrays: Any, ready: bool) -> GroupRow:
+def _row(
+    operator: str, group: Group, axes: tuple[Taps, ...], packed: PackedTaps, arrays: Any, in_place: bool
+) -> GroupRow:
     """The row of a group, with its taps where they are packed."""
     source, filters, out = arrays
-    steps = (filters.d, filters.h, filters.w) if ready else packed.packed_steps
-    if not ready and group.terms:
+    steps = (filters.d, filters.h, filters.w) if in_place else packed.packed_steps
+    if not in_place and group.terms:
         places = [
             Affine((run.f.base - taps.first) // taps.step, 0, run.f.term // taps.step)
             for run, taps in zip(group, axes, strict=True)
@@ -349,9 +409,35 @@ def place_rows(counts, place, count, source_jumps, out_jumps, source_rows, out_r
     return kd, kh, kw, source, out
 
 
+@register_jitable(**ONLY_IN_KERNELS)
+def rows_at_once(rows, panels):
+    """How many of the last rows of a group the next tile has: all, unless two short tiles are less work."""
+    cut = HALF_ROWS < rows <= HALF_ROWS + FEW_ROWS and panels >= FEW_PANELS
+    return rows - FEW_ROWS if cut else rows
+
+
+@register_jitable(**ONLY_IN_KERNELS)
+def panels_at_once(rows, panels):
+    """How many of the panels that are left a tile of so many rows has."""
+    if rows <= FEW_ROWS and panels >= FEW_PANELS:
+        return FEW_PANELS
+    return HALF_PANELS if rows <= HALF_ROWS and panels >= HALF_PANELS else 1
+
+
+@helper
+def place_panels(rows, first, count, panel_step, tile_rows):
+    """Write the addresses of a tile's rows, which are those of the first `count` rows in one panel after the other."""
+    r = 0
+    for k in range(TILE_ROWS):
+        tile_rows[k] = rows[r] + first
+        r += 1
+        if r == count:
+            r, first = 0, first + panel_step
+
+
 @helper
 def pack_columns(zero, panel, filters, steps, packed, terms, lanes):
-    """Copy filters to (lane, fd, fh, fw, term), the form that `sums_along` reads."""
+    """Copy filters to (lane, fd, fh, fw, term), the form that `products_along` reads."""
     step = terms * bytes_of(zero)
     for tap in range(packed.counts[0] * packed.counts[1] * packed.counts[2]):
         h, w = packed.counts[1:]
@@ -372,17 +458,19 @@ def gather(zero: Any, arguments: Any) -> None:
     """Kernel: do tasks of conv2d or conv2d_input until none is left.
 
     A task is a block of tiles and some panels; a panel is the packed filters of as many channels as a tile has lanes.
-    If the result has so few channels that most lanes would be empty (`narrow`), the lanes hold terms of one sum
-    instead.
+    The last rows of a group take several panels at once (`panels_at_once`). If the result has so few channels that most
+    lanes would be empty (`narrow`), the lanes hold terms of one sum instead.
     """
     size = bytes_of(zero)
     sizes = record(arguments, 0, GatherSizes)
     call, terms, lanes, narrow = sizes.call, sizes.terms, sizes.lanes, sizes.narrow
-    source_rows, out_rows, tile_rows, panel = own_scratch(arguments)
+    source_rows, out_rows, tile_rows, free = own_scratch(arguments)
+    tile_out, panel = carray(integers_at(free), TILE_ROWS), after(free, int(LINE_BYTES))
     packed = -1  # number of the panels and of the class of taps that are packed now
     tiles = record(sizes.table, sizes.groups, GatherRow).first_block
     width = LANE_BYTES // size
-    unit = size if narrow else LANE_BYTES  # bytes of packed filters from one term to the next
+    # Bytes of the filters from one term to the next.
+    unit = sizes.filters.term if sizes.in_place else size if narrow else LANE_BYTES
     together, blocks = sizes.panels_together * width, ceil_div(tiles, sizes.tiles_together)
     lane_blocks = ceil_div(lanes, together)
     while True:
@@ -412,7 +500,7 @@ def gather(zero: Any, arguments: Any) -> None:
                 source_jumps = jumps(counts, sizes.source.n, source.position)
                 out_jumps = jumps(counts, sizes.out.n, out.position)
                 at = call.b + g * sizes.filters.channel_group
-                if sizes.ready:
+                if sizes.in_place:
                     column = sizes.filters.panel
                     first_b = at + first_lane // width * column + filters.first
                 else:
@@ -429,30 +517,42 @@ def gather(zero: Any, arguments: Any) -> None:
                 if source.term[2] == terms * size and filters.term[2] == terms * unit:
                     loops = (loops[0], loops[1], min(loops[2], 1), loops[2] * terms)  # Taps lie side by side.
                 a_steps, b_steps = and_last(source.term, size), and_last(filters.term, unit)
-            # 3. the addresses of the rows of a tile
-            rows = min(TILE_ROWS, row_end - row)
-            row += rows
-            place = place_rows(counts, place, rows, source_jumps, out_jumps, source_rows, out_rows)
-            # 4. the tile, for each panel
-            b = first_b
-            for lane in range(first_lane, last_lane, TILE_VECTORS if narrow else width):
-                there = addresses_in(source_rows)
-                if narrow:
-                    here = min(TILE_VECTORS, last_lane - lane)
-                    columns = column, here - 1
-                    tile = sum_of_products_along(zeros(zero), there, a, b, columns, loops, a_steps, b_steps)
-                    put_sums(tile, zero, out_rows, rows, here, sizes.out.c, tile_rows, int(TILE_VECTORS))
-                    b += here * column
-                else:
-                    here = min(width, last_lane - lane)
-                    tile = sum_of_products(zeros(zero), there, a, b, loops, a_steps, b_steps)
-                    if sizes.streams and here == width and out_rows[0] % LINE_BYTES == 0:
-                        stream(tile, addresses_in(out_rows))
+                if narrow:  # A step is a vector of terms.
+                    step, loops = int(VECTOR_BYTES), and_last(loops, loops[3] * size // VECTOR_BYTES)
+                    a_steps, b_steps = and_last(source.term, step), and_last(filters.term, step)
+            end = min(row + TILE_ROWS, row_end)
+            while row < end:
+                # 3. the addresses of the rows of a tile
+                rows = rows_at_once(end - row, min((last_lane - first_lane) // width, sizes.tile_panels))
+                row += rows
+                place = place_rows(counts, place, rows, source_jumps, out_jumps, source_rows, out_rows)
+                # 4. the tile, for each panel, or for several at once
+                b, lane = first_b, first_lane
+                while lane < last_lane:
+                    there, to = addresses_in(source_rows), (lane - first_lane) * sizes.out.c
+                    if narrow:
+                        here = min(TILE_VECTORS, last_lane - lane)
+                        columns = column, here - 1
+                        tile = sum_of_products_along(zeros(zero), there, a, b, columns, loops, a_steps, b_steps)
+                        place_panels(out_rows, to, int(TILE_ROWS), 0, tile_out)
+                        put_sums(tile, zero, tile_out, rows, here, sizes.out.c, tile_rows, int(TILE_VECTORS))
+                        lane, b = lane + here, b + here * column
+                        continue
+                    panels = panels_at_once(rows, min((last_lane - lane) // width, sizes.tile_panels))
+                    if panels == 1:
+                        tile = sum_of_products(zeros(zero), there, a, b, loops, a_steps, b_steps)
+                    elif panels == HALF_PANELS:
+                        tile = sum_of_half(zeros(zero), there, a, b, column, loops, a_steps, b_steps)
                     else:
-                        put(tile, zero, out_rows, rows, here, sizes.out.c, bool(WRITE), tile_rows)
-                    b += column
-                for r in range(TILE_ROWS):
-                    out_rows[r] += here * sizes.out.c
+                        tile = sum_of_few_rows(zeros(zero), there, a, b, column, loops, a_steps, b_steps)
+                    here = min(width, last_lane - lane)
+                    place_panels(out_rows, to, TILE_ROWS // panels, width * sizes.out.c, tile_out)
+                    if sizes.streams and here == width and out_rows[0] % LINE_BYTES == 0:
+                        stream(tile, addresses_in(tile_out))
+                    else:
+                        tile_count = rows if panels == 1 else TILE_ROWS
+                        put(tile, zero, tile_out, tile_count, here, sizes.out.c, bool(WRITE), tile_rows)
+                    lane, b = lane + panels * width, b + panels * column
 
 
 def to_channels_last(zero: Any, arguments: Any) -> None:

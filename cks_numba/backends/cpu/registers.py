@@ -243,6 +243,39 @@ def add_products(typing, tile, rows, a, b_address):
     return tile(tile, rows, types.int64, types.int64), codegen
 
 
+def products_in_panels(count):
+    """Return the intrinsic tile[q*count + r, l] + A[r] * B[q, l] for `count` rows r, and panels q that fill the tile.
+
+    A[r] is the number at rows[r] + a, and B[q] the row of lanes at b + q*panel_step.
+    """
+
+    @intrinsic
+    def add_products_in_panels(typing, tile, rows, a, b_first, panel_step):
+        vector, size = _vector(tile.dtype), tile.dtype.bitwidth // 8
+
+        def codegen(context, b, signature, args):
+            result, row_addresses, offset, first, step = args
+            numbers = []
+            for r in range(count):
+                at = b.add(b.extract_value(row_addresses, r), offset)
+                number = _load(context, b, at, _scalar(tile.dtype), size)
+                number = b.insert_element(ir.Constant(vector, ir.Undefined), number, I32(0))
+                numbers.append(b.shuffle_vector(number, number, ir.Constant(ir.VectorType(I32, vector.count), None)))
+            for q, v in product(range(TILE_ROWS // count), range(TILE_VECTORS)):
+                lanes = _load(
+                    context, b, _plus_bytes(b, b.add(first, b.mul(step, I64(q))), v * VECTOR_BYTES), vector, size
+                )
+                for r, number in enumerate(numbers):
+                    k = (q * count + r) * TILE_VECTORS + v
+                    total = b.call(_fma(b, vector), [number, lanes, b.extract_value(result, k)])
+                    result = b.insert_value(result, total, k)
+            return result
+
+        return tile(tile, rows, *[types.int64] * 3), codegen
+
+    return add_products_in_panels
+
+
 def products_of(count):
     """Return the intrinsic tile[r, l] + A[r] * B[l] of a tile of `count` rows: the fewer, the more lanes has each.
 
@@ -275,32 +308,33 @@ def products_of(count):
 def products_along(count):
     """Return the intrinsic tile[r, v] + A[r] * B[v], lane by lane, for the first `count` rows of A.
 
-    A[r] is a vector at rows[r] + a, and B[v] one at b + v*b_step, or at b + last*b_step if v is past `last`. The fewer
+    A[r] is a vector at rows[r] + a, and B[v] one at b + min(v, last)*step, where `columns` are (step, last). The fewer
     rows, the more vectors has each. This is the other use of a tile: its lanes hold terms of one sum and are added up
     at the end.
     """
-    columns = TILE_ROWS * TILE_VECTORS // count
+    vectors = TILE_ROWS * TILE_VECTORS // count
 
     @intrinsic
-    def add_products_along(typing, tile, rows, a, b_first, b_step, last):
+    def add_products_along(typing, tile, rows, a, b_first, columns):
         vector, size = _vector(tile.dtype), tile.dtype.bitwidth // 8
 
         def codegen(context, b, signature, args):
-            def column(v):
-                v = b.select(b.icmp_signed("<", args[5], I64(v)), args[5], I64(v))
-                return _load(context, b, b.add(args[3], b.mul(args[4], v)), vector, size)
+            result, step, last = args[0], *cgutils.unpack_tuple(b, args[4], 2)
 
-            result = args[0]
-            b_columns = [column(v) for v in range(columns)]
+            def column(v):
+                v = b.select(b.icmp_signed("<", last, I64(v)), last, I64(v))
+                return _load(context, b, b.add(args[3], b.mul(step, v)), vector, size)
+
+            b_columns = [column(v) for v in range(vectors)]
             for r in range(count):
                 row = _load(context, b, b.add(b.extract_value(args[1], r), args[2]), vector, size)
-                for v in range(columns):
-                    k = r * columns + v
+                for v in range(vectors):
+                    k = r * vectors + v
                     total = b.call(_fma(b, vector), [row, b_columns[v], b.extract_value(result, k)])
                     result = b.insert_value(result, total, k)
             return result
 
-        return tile(tile, rows, *[types.int64] * 4), codegen
+        return tile(tile, rows, types.int64, types.int64, columns), codegen
 
     return add_products_along
 

@@ -38,7 +38,6 @@ from .registers import (
     fill_vector,
     helper,
     number_at,
-    products_along,
     store,
     store_columns,
     store_sums,
@@ -72,27 +71,23 @@ def sum_of_products(tile, rows, a, b, counts, a_steps, b_steps):
     return tile
 
 
-def sums_along(count):
-    """Return a helper: tile + sums of products for `count` rows, with neighbouring terms in the lanes.
-
-    `b_columns` are the step from the terms of one sum in B to those of the next, and the number of the last sum.
-    """
-    add_products_along = products_along(count)
+def sums_of(add):
+    """Return a helper like `sum_of_products` for another intrinsic, which is given `columns` too."""
 
     @helper
-    def sum_of_products_along(tile, rows, a, b, b_columns, counts, a_steps, b_steps):
+    def sum_of_products(tile, rows, a, b, columns, counts, a_steps, b_steps):
         i, a_jump, b_jump = 0, a_steps[0] - counts[1] * a_steps[1], b_steps[0] - counts[1] * b_steps[1]
         for _ in range(counts[0] * counts[1]):
             for j in range(counts[2]):
                 a_first, b_first = a + j * a_steps[2], b + j * b_steps[2]
-                for k in range(0, counts[3] * b_steps[3], VECTOR_BYTES):
-                    tile = add_products_along(tile, rows, a_first + k, b_first + k, b_columns[0], b_columns[1])
+                for k in range(counts[3]):
+                    tile = add(tile, rows, a_first + k * a_steps[3], b_first + k * b_steps[3], columns)
             i, a, b = i + 1, a + a_steps[1], b + b_steps[1]
             if i == counts[1]:
                 i, a, b = 0, a + a_jump, b + b_jump
         return tile
 
-    return sum_of_products_along
+    return sum_of_products
 
 
 @helper
@@ -279,7 +274,7 @@ def put(tile, zero, out_rows, rows, lanes, lane_step, add, tile_rows):
 
 @helper
 def put_sums(tile, zero, out_rows, rows, lanes, lane_step, tile_rows, columns):
-    """Add up the lanes of a tile of `sums_along`, with `columns` sums in a row, and write them to memory."""
+    """Add up the lanes of a tile of `products_along`, with `columns` sums in a row, and write them to memory."""
     store_sums(tile, tile_rows[0])
     for r in range(rows):
         for v in range(lanes):

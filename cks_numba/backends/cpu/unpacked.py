@@ -1,7 +1,7 @@
 """conv2d and conv2d_input with few positions on the CPU: the filters are read once, in the order in which they are.
 
-To pack filters costs more than to use them, if only few windows meet them, and small groups would leave the rows of
-tiles empty. There are two kinds of tiles::
+To pack filters costs more than to use them, if only few windows meet them. And where filters are as large as the map,
+each position is a group of its own, so `gather` would read all filters for each. There are two kinds of tiles::
 
     along     tile[r, v, l] += x[position r, k + l] * w[channel v, k + l]       for the terms k of a tap, in vectors
     across    tile[r, l] += source[position r, k] * w[k, channel l]             for the terms k of a tap
@@ -48,7 +48,7 @@ from .compiled import (
     start,
     with_three_axes,
 )
-from .gather import COPY_BYTES, copied_channels_last
+from .gather import COPY_BYTES, FEW_PANELS, PACKING, copied_channels_last, read_in_place, work_of
 from .packed import AXES, FilterSteps, filter_steps
 from .registers import (
     L2_BYTES,
@@ -65,16 +65,17 @@ from .registers import (
     helper,
     integers_at,
     next_number,
+    products_along,
     store,
     zeros,
 )
-from .tile import LINE_BYTES, WRITE, copy_part, pack, put, put_sums, sum_of_products, sums_along
+from .tile import LINE_BYTES, WRITE, copy_part, pack, put, put_sums, sum_of_products, sums_of
 
 # A product takes so many times as long as with packed filters, and to keep a tile between taps takes as long as so many
 # steps of a sum.
-SLOWER = {"along": 1.5, "across": 1.25}
+SLOWER = {"along": 1.3, "across": 1.15}
 KEEPING = {"along": 8, "across": 4}
-PACKING = {"conv2d": 8, "conv2d_input": 4}  # To pack a filter takes as long as its products for so many positions.
+REORDERING = 4  # `across` brings a filter of conv2d into its order in the time of products for so many positions.
 AHEAD = 8  # Number of terms from the one that is being copied to the one that is fetched into the cache.
 PAIR = 2  # Positions of a tile along the terms.
 CHANNELS = TILE_ROWS // PAIR * TILE_VECTORS  # Channels of such a tile.
@@ -108,28 +109,31 @@ class UnpackedSizes(NamedTuple):
 
 
 # --- the sizes -----------------------------------------------------------------------------------
-def way_of(operator: str, shape: ConvShape, source: Array, w: Array, ready: bool = False) -> str:
+def way_of(operator: str, shape: ConvShape, source: Array, w: Array, panels: Array | None = None) -> str:
     """Return "along" or "across", if a kernel of this module takes less time than `gather`, or "".
 
-    With `ready` there are packed filters too, for all but "along".
+    There may be panels of packed filters, for all but "along".
     """
     if source.strides[-1] != source.itemsize and source.size * source.itemsize > COPY_BYTES:
         return ""
     whole = shape.ic // shape.groups * w.itemsize % VECTOR_BYTES == 0 and w.strides[-1] == w.itemsize
-    return best_way(operator, shape, w.itemsize, operator == "conv2d" and whole, ready)
+    strides = (w if panels is None else panels).strides
+    in_place = read_in_place(operator, shape, shape.n, strides, w.itemsize)
+    return best_way(operator, shape, w.itemsize, operator == "conv2d" and whole, in_place, panels is not None)
 
 
 @lru_cache(maxsize=1024)
-def best_way(operator: str, shape: ConvShape, itemsize: int, may_be_along: bool, ready: bool = False) -> str:
+def best_way(
+    operator: str, shape: ConvShape, itemsize: int, may_be_along: bool, in_place: bool = False, ready: bool = False
+) -> str:
     """Compare estimates for all terms of some channels, in products of a position with packed filters."""
     shape = with_three_axes(shape)
     taps = prod(shape.w_shape[1:-1])
     ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
     lanes, terms, out = (oc, ic, shape.y_shape) if operator == "conv2d" else (ic, oc, shape.x_shape)
-    groups = plan(operator, shape).groups
-    packed = sum(round_up(shape.n * group.positions, TILE_ROWS) * group.terms for group in groups)
-    packing = 0 if ready else PACKING[operator] * taps
-    costs = {"": packed + packing}
+    panels = min(FEW_PANELS, ceil_div(lanes * itemsize, LANE_BYTES))
+    packing = 0 if ready or in_place else PACKING[operator] * taps
+    costs = {"": work_of(plan(operator, shape).groups, shape.n, panels) + packing}
     for way in ("along", "across")[not may_be_along :]:
         positions, steps = (PAIR, terms * itemsize / VECTOR_BYTES) if way == "along" else (TILE_ROWS, terms)
         kept = prod(out[:-1]) * LANE_BYTES * TILE_ROWS // positions
@@ -140,7 +144,7 @@ def best_way(operator: str, shape: ConvShape, itemsize: int, may_be_along: bool,
         costs[way] = here * SLOWER[way] * (1 + KEEPING[way] / steps)
         if way == "across":
             tasks = shape.groups * ceil_div(lanes * itemsize, LANE_BYTES)
-            costs[way] += packing if operator == "conv2d" else 0
+            costs[way] += REORDERING * taps if operator == "conv2d" and not ready else 0
             costs[way] *= 1 if is_little(operator, shape) else round_up(tasks, 2) / tasks  # Two threads share them.
     return min(costs, key=costs.__getitem__)
 
@@ -197,7 +201,7 @@ def sizes_of(
 
 
 # --- the kernels ---------------------------------------------------------------------------------
-sum_of_products_along: Any = sums_along(PAIR)
+sum_of_products_along: Any = sums_of(products_along(PAIR))
 
 
 @helper
@@ -231,8 +235,8 @@ def filters_along(zero, memory, b, steps, count, lanes, tiles):
 @helper
 def sum_along(zero, rows, a, filters, lanes, count):
     """The products of `count` terms of a tap, neighbouring ones in the lanes."""
-    (b, step), loops = filters, (0, 0, 0, bytes_of(zero))
-    columns, counts = (step, lanes - 1), (1, 1, 1, count)
+    (b, step), loops = filters, (0, 0, 0, int(VECTOR_BYTES))
+    columns, counts = (step, lanes - 1), (1, 1, 1, count * bytes_of(zero) // VECTOR_BYTES)
     return sum_of_products_along(zeros(zero), addresses_in(rows), a, b, columns, counts, loops, loops)
 
 
