@@ -319,7 +319,7 @@ def products_along(count):
         vector, size = _vector(tile.dtype), tile.dtype.bitwidth // 8
 
         def codegen(context, b, signature, args):
-            result, step, last = args[0], *cgutils.unpack_tuple(b, args[4], 2)
+            result, (step, last) = args[0], cgutils.unpack_tuple(b, args[4], 2)
 
             def column(v):
                 v = b.select(b.icmp_signed("<", last, I64(v)), last, I64(v))
