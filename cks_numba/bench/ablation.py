@@ -161,6 +161,24 @@ PATHS = (
         {"gather.py": "together panels_together PANELS_BYTES lane_blocks"},
     ),
     SpecialPath(
+        "short tiles",
+        "tiles with empty rows",
+        ((gather, "MOST_PANELS", 1),),
+        ("tile_panels",),
+        {
+            "gather.py": "MOST_PANELS FEW_PANELS HALF_PANELS FEW_SLOWER SHORT_SAVING tile_panels rows_at_once "
+            "panels_at_once place_panels tile_out _tiles work work_of sum_of_half sum_of_few_rows",
+            "registers.py": "products_in_panels",
+        },
+    ),
+    SpecialPath(
+        "rows of filters in place",
+        "filters packed for every layer",
+        ((gather, "IN_PLACE", 0),),
+        ("in_place",),
+        {"gather.py": "IN_PLACE in_place read_in_place"},
+    ),
+    SpecialPath(
         "shared packed taps",
         "each group packs its own",
         ((gather, "_classes", _class_of_each),),
