@@ -2,9 +2,10 @@
 
 A layer of a small map is done in a few microseconds. Torch's way to an operator of Python, the checks, the views and
 the plan take fifty times as long. All of them depend on sizes, strides, dtype and options only, so what the first call
-has found is kept for the next one. Whether that is one with such tensors is asked in C++, by the class that guards the
-code of torch.compile. The short way is for calls of which nothing but the result is asked for. Everywhere else
-(torch.compile and its relatives, traces, transforms, modes, subclasses, other devices) torch's operators are called.
+has found is kept for the next one. Whether the tensors of a call are like those of a known one is asked in C++, by the
+class that guards the code of torch.compile. The short way is for calls of which nothing but the result is asked for.
+Everywhere else (torch.compile and its relatives, traces, transforms, modes, subclasses, other devices) torch's
+operators are called.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..buffers import LAYOUTS, TO_LAST, channels_last
 from ..geometry import ConvShape
 
 MOST, MOST_ALIKE = 1024, 8
-"""Most keys of calls that are known, and most calls of one key: their tensors differ in dtype, strides or class."""
+"""Most keys of known calls, and most calls of a key. These differ in dtype, strides, class or wanted gradients."""
 
 _TYPES = Tensor, nn.Parameter
 _OPERATORS = "conv2d_input", "conv2d_weight", "conv2d"
@@ -80,7 +81,7 @@ class Known(NamedTuple):
         Autocast and transforms change what torch looks at, so it is false there.
     kernels : Repeat
     threads : int
-        Threads that are set while the call does the same; 0 for any number, where one thread does all.
+        Number of threads that must be set for the call; 0 if it runs on one, whatever is set.
     size, strides
         Those of the result.
     bias_size : tuple of int
@@ -88,7 +89,7 @@ class Known(NamedTuple):
     by, how
         The operator, by the place of its result among x, w and dy; stride, padding, dilation and groups.
     options : tuple
-        What the key has the identities of. It stays alive with the call.
+        The options whose identities are in the key. They stay alive with the call.
     """
 
     is_for: Callable[..., bool]
