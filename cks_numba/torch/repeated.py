@@ -23,7 +23,7 @@ from ..backends.cpu import bounds, compiled, repeats
 from ..buffers import LAYOUTS, TO_LAST, channels_last
 from ..geometry import ConvShape
 
-MOST, MOST_ALIKE = 1024, 8
+MOST, MOST_ALIKE = 2 * repeats.MOST, 8  # A call has two keys, that of the function and that of its operator.
 """Most keys of known calls, and most calls of a key. These differ in dtype, strides, class or wanted gradients."""
 
 _TYPES = Tensor, nn.Parameter
@@ -64,6 +64,15 @@ def is_eager(tensors: Iterable[Tensor]) -> bool:
 def _is_watched() -> bool:
     """Whether a trace, a mode or a profiler wants to see the operators."""
     return bool(_tracing() or _modes() or _profiling())
+
+
+def _guard(tensors: Sequence[Tensor]) -> Callable[..., bool] | None:
+    """Return the test whether tensors differ from these in addresses and numbers alone; None if torch has no such."""
+    try:
+        test: Callable[..., bool] = _guards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
+    except (AttributeError, TypeError):
+        return None
+    return test
 
 
 def _is_plain(tensor: Any) -> bool:
@@ -175,9 +184,10 @@ def find_operator(
 def note(key: Hashable, by: int, operands: Sequence[Any], how: Sequence[Any], bias: Tensor | None, out: Tensor) -> None:
     """Keep what the backend has noted of the call of an operator that was just made, if it has noted this one."""
     tensors = _tensors(operands, bias)
-    if out.dtype not in _DTYPES or _guards is None or not all(map(_is_plain, tensors)):
+    if out.dtype not in _DTYPES or not all(map(_is_plain, tensors)) or backends.choose("auto", False) != "cpu":
         return
-    if backends.choose("auto", False) != "cpu":
+    is_for = _guard(tensors)
+    if is_for is None:
         return
     layout = LAYOUTS[out.dim() - 2][1]
     three = [*operands, out] if by == 2 else operands
@@ -192,7 +202,7 @@ def note(key: Hashable, by: int, operands: Sequence[Any], how: Sequence[Any], bi
         return
     is_little = kernels.threads == 1 and compiled.is_little(_OPERATORS[by], shape)
     call = Known(
-        is_for=_guards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check,
+        is_for=is_for,
         kernels=kernels,
         threads=0 if is_little else compiled.threads_of_numba(),
         size=tuple(out.shape),
