@@ -42,7 +42,7 @@ _tracing = getattr(torch._C, "_get_tracing_state", _is_unknown)
 _modes = getattr(torch._C, "_len_torch_dispatch_stack", _is_unknown)
 _profiling = getattr(getattr(torch._C, "_autograd", None), "_profiler_enabled", _is_unknown)
 _transforms = getattr(torch._C, "_are_functorch_transforms_active", _is_unknown)
-_guards = getattr(getattr(getattr(torch._C, "_dynamo", None), "guards", None), "TensorGuards", None)
+_guards: Any = getattr(getattr(getattr(torch._C, "_dynamo", None), "guards", None), "TensorGuards", None)
 
 
 def _dispatch_keys(tensor: Tensor) -> int | None:
