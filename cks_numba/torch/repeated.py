@@ -2,9 +2,10 @@
 
 A layer of a small map is done in a few microseconds. Torch's way to an operator of Python, the checks, the views and
 the plan take fifty times as long. All of them depend on sizes, strides, dtype and options only, so what the first call
-has found is kept for the next one. Whether that is one with such tensors is asked in C++, by the class that guards the
-code of torch.compile. The short way is for calls of which nothing but the result is asked for. Everywhere else
-(torch.compile and its relatives, traces, transforms, modes, subclasses, other devices) torch's operators are called.
+has found is kept for the next one. Whether the tensors of a call are like those of a known one is asked in C++, by the
+class that guards the code of torch.compile. The short way is for calls of which nothing but the result is asked for.
+Everywhere else (torch.compile and its relatives, traces, transforms, modes, subclasses, other devices) torch's
+operators are called.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from ..backends.cpu import bounds, compiled, repeats
 from ..buffers import LAYOUTS, TO_LAST, channels_last
 from ..geometry import ConvShape
 
-MOST, MOST_ALIKE = 1024, 8
-"""Most keys of calls that are known, and most calls of one key: their tensors differ in dtype, strides or class."""
+MOST, MOST_ALIKE = 2 * repeats.MOST, 8  # A call has two keys, that of the function and that of its operator.
+"""Most keys of known calls, and most calls of a key. These differ in dtype, strides, class or wanted gradients."""
 
 _TYPES = Tensor, nn.Parameter
 _OPERATORS = "conv2d_input", "conv2d_weight", "conv2d"
@@ -41,7 +42,7 @@ _tracing = getattr(torch._C, "_get_tracing_state", _is_unknown)
 _modes = getattr(torch._C, "_len_torch_dispatch_stack", _is_unknown)
 _profiling = getattr(getattr(torch._C, "_autograd", None), "_profiler_enabled", _is_unknown)
 _transforms = getattr(torch._C, "_are_functorch_transforms_active", _is_unknown)
-_guards = getattr(getattr(getattr(torch._C, "_dynamo", None), "guards", None), "TensorGuards", None)
+_guards: Any = getattr(getattr(getattr(torch._C, "_dynamo", None), "guards", None), "TensorGuards", None)
 
 
 def _dispatch_keys(tensor: Tensor) -> int | None:
@@ -65,6 +66,15 @@ def _is_watched() -> bool:
     return bool(_tracing() or _modes() or _profiling())
 
 
+def _guard(tensors: Sequence[Tensor]) -> Callable[..., bool] | None:
+    """Return the test whether tensors differ from these in addresses and numbers alone; None if torch has no such."""
+    try:
+        test: Callable[..., bool] = _guards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
+    except (AttributeError, TypeError):
+        return None
+    return test
+
+
 def _is_plain(tensor: Any) -> bool:
     """Whether this is a dense tensor on the CPU, of no other class, whose memory has its values."""
     return type(tensor) in _TYPES and _dispatch_keys(tensor) in _PLAIN
@@ -80,7 +90,7 @@ class Known(NamedTuple):
         Autocast and transforms change what torch looks at, so it is false there.
     kernels : Repeat
     threads : int
-        Threads that are set while the call does the same; 0 for any number, where one thread does all.
+        Number of threads that must be set for the call; 0 if it runs on one, whatever is set.
     size, strides
         Those of the result.
     bias_size : tuple of int
@@ -88,7 +98,7 @@ class Known(NamedTuple):
     by, how
         The operator, by the place of its result among x, w and dy; stride, padding, dilation and groups.
     options : tuple
-        What the key has the identities of. It stays alive with the call.
+        The options whose identities are in the key. They stay alive with the call.
     """
 
     is_for: Callable[..., bool]
@@ -174,9 +184,10 @@ def find_operator(
 def note(key: Hashable, by: int, operands: Sequence[Any], how: Sequence[Any], bias: Tensor | None, out: Tensor) -> None:
     """Keep what the backend has noted of the call of an operator that was just made, if it has noted this one."""
     tensors = _tensors(operands, bias)
-    if out.dtype not in _DTYPES or _guards is None or not all(map(_is_plain, tensors)):
+    if out.dtype not in _DTYPES or not all(map(_is_plain, tensors)) or backends.choose("auto", False) != "cpu":
         return
-    if backends.choose("auto", False) != "cpu":
+    is_for = _guard(tensors)
+    if is_for is None:
         return
     layout = LAYOUTS[out.dim() - 2][1]
     three = [*operands, out] if by == 2 else operands
@@ -191,7 +202,7 @@ def note(key: Hashable, by: int, operands: Sequence[Any], how: Sequence[Any], bi
         return
     is_little = kernels.threads == 1 and compiled.is_little(_OPERATORS[by], shape)
     call = Known(
-        is_for=_guards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check,
+        is_for=is_for,
         kernels=kernels,
         threads=0 if is_little else compiled.threads_of_numba(),
         size=tuple(out.shape),

@@ -70,7 +70,7 @@ def window(answer: Any) -> str:
 
 
 def _ends_early(answer: Any) -> bool:
-    """Whether a function with one mistake has taken the last tap for the first that is not used; with dilation 1."""
+    """Whether an answer takes the last tap on x for the first that is not used, wherever the dilation is 1."""
     for axis in (axis for axis in AXES if axis.dilation == 1):
         sizes = (axis.size, axis.taps, axis.stride, axis.before, axis.dilation)
         for o in range(axis.outputs):

@@ -51,7 +51,8 @@ def sub_filters(answer: Any) -> str:
     """Sizes of the four sub-filters of a 5x5 filter with stride 2."""
     expected = [(2, 2), (2, 3), (3, 2), (3, 3)]
     try:
-        pairs = [*(answer.values() if isinstance(answer, dict) else answer)]  # of a dict the sizes, whatever its keys
+        # The keys of a dict may be anything, its values are the sizes.
+        pairs = [*(answer.values() if isinstance(answer, dict) else answer)]
         if any(np.ndim(pair) != 1 for pair in pairs):
             raise ValueError("a list of lists of pairs, or of numbers")
         got = sorted((whole(rows), whole(columns)) for rows, columns in pairs)

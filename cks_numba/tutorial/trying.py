@@ -35,7 +35,7 @@ LIMIT = 20_000
 FEW = 6
 """Products that a message writes out."""
 MEANT = "is this the index that you mean?"
-"""The question about an element that is not there; behind it stands the remedy, for the case that it should be."""
+"""The question that stands before the advice to test an index."""
 DIGITS = 8
 """Digits in base 8 of a whole number that float32 holds exactly."""
 
@@ -126,9 +126,8 @@ def _fault(result: Result, out: Any, kernel: Any, name: str = "") -> str:
     number = sum(at * step for at, step in zip(first.block, _steps(result), strict=True)) + first.thread[0]
     if first.kind == "race" and _barriers(kernel, r"\b(?!\()"):
         return f"{first.text}\n  a function without ( ) is only named, and not called: cuda.syncthreads()"
-    if (
-        first.kind == "race" and "shared array" not in first.text
-    ):  # no exercise needs a barrier or an atomic addition for it
+    if first.kind == "race" and "shared array" not in first.text:
+        # A result needs neither a barrier nor an atomic addition in any exercise.
         way = "let each thread make results of its own, which no other thread writes"
         text = re.sub(r": (?:a case for )?cuda\.atomic\b(?!\.add)[^\n]*\?", "", first.text)
         kept = [line for line in text.splitlines() if not line.startswith("  cuda.sync")]

@@ -461,12 +461,15 @@ def test_sums_without_parts_go_to_dw_with_their_last_chunk(axes, chunk_terms, mo
 
 
 def test_results_past_the_caches(monkeypatch):
-    """Large results at an aligned address are streamed in whole cache lines; other addresses give the same results."""
+    """Large results at an aligned address are streamed in whole cache lines; other addresses give the same results.
+
+    Layers of many channels have short tiles too, whose rows go to several panels.
+    """
     monkeypatch.setattr(gather, "STREAM_BYTES", 1)
     gather.sizes_of.cache_clear()
     for seed in range(20):
         rng = random.Random(seed)
-        sizes = ((16, 32, 48), (16, 40, 64), (1, 2, 3), (0, 1, ((0, 1), (2, 0))), (1, 2, 3))
+        sizes = ((16, 32, 48, 160), (16, 40, 64, 192), (1, 2, 3), (0, 1, ((0, 1), (2, 0))), (1, 2, 3))
         ic, oc, stride, padding, fh = (rng.choice(some) for some in sizes)
         shape = ConvShape(n=2, ih=7, iw=6, ic=ic, oc=oc, fh=fh, fw=2, stride=stride, padding=padding)
         for operator in ("conv2d", "conv2d_input"):

@@ -39,7 +39,8 @@ def sweep_as_on(vector_bytes, rows, vectors):
     for module, name in product((compiled, few, gather, registers, tile, weight), values):
         if hasattr(module, name):
             setattr(module, name, values[name])
-    gather.HALF_ROWS, gather.FEW_PANELS = rows // 2, rows // gather.FEW_ROWS
+    gather.HALF_ROWS = rows // 2
+    gather.FEW_PANELS = gather.MOST_PANELS = rows // gather.FEW_ROWS
     # These helpers are made for a number of rows.
     gather.sum_of_products_along = tile.sums_of(registers.products_along(rows))
     gather.sum_of_half = tile.sums_of(registers.products_in_panels(rows // 2))

@@ -83,8 +83,9 @@ def test_a_torch_without_a_function_that_is_not_public_takes_the_long_way(monkey
     assert not any(call.options for found in repeated.calls.values() for call in found)
 
 
-def test_a_torch_without_guards_takes_the_long_way(monkeypatch, taken):
-    monkeypatch.setattr(repeated, "_guards", None)
+@pytest.mark.parametrize("guards", [None, lambda *tensors: None, lambda *tensors, **dims: None])
+def test_a_torch_without_these_guards_takes_the_long_way(guards, monkeypatch, taken):
+    monkeypatch.setattr(repeated, "_guards", guards)
     x, w, b = two_dimensional()
     for _ in range(2):
         assert torch.equal(ct.conv2d(x, w, b, padding=1), F.conv2d(x, w, b, padding=1))

@@ -68,8 +68,9 @@ from .registers import (
 from .repeats import temporary
 from .tile import LINE_BYTES, PART_GAP, WRITE, pack, pack_images, put, put_sums, sum_of_products, sums_of
 
-# All panels of packed filters of a task together, unless it has one alone, or so many that short tiles save this share.
-PANELS_BYTES, SHORT_SAVING = 5 * L2_BYTES // 8, 0.05
+# The packed panels of a task have at most so many bytes, unless there is one alone, or short tiles save work.
+PANELS_BYTES = 5 * L2_BYTES // 8
+SHORT_SAVING = 0.05  # Short tiles must save this share of the work, if their panels have more bytes than that.
 PACKING = {"conv2d": 18, "conv2d_input": 8}  # To pack a filter takes as long as its products for so many positions.
 FEW_SLOWER = 1.2  # A tile of few rows, which loads the most numbers of filters, takes so many times as long.
 IN_PLACE = 256  # Filters that more positions meet are packed, even if their lanes lie side by side.
@@ -547,6 +548,7 @@ def gather(zero: Any, arguments: Any) -> None:
                         tile = sum_of_few_rows(zeros(zero), there, a, b, column, loops, a_steps, b_steps)
                     here = min(width, last_lane - lane)
                     place_panels(out_rows, to, TILE_ROWS // panels, width * sizes.out.c, tile_out)
+                    # With `streams`, all addresses of a tile differ by whole cache lines.
                     if sizes.streams and here == width and out_rows[0] % LINE_BYTES == 0:
                         stream(tile, addresses_in(tile_out))
                     else:

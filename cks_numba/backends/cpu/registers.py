@@ -66,7 +66,7 @@ class _Part(JITCodeLibrary):
     Numba would do that for each helper alone, too, and with each other helper that calls it.
     """
 
-    # Numba would write to the machine code, which there is none of.
+    # A helper has no machine code of its own into which Numba could write the address of its environment.
     codegen = SimpleNamespace(set_env=lambda name, env: None)
 
     def _optimize_final_module(self) -> None:
