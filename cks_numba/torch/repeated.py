@@ -154,7 +154,10 @@ def find_call(
         return None, None
     if type(first) not in _TYPES or type(second) not in _TYPES:
         return None, None
-    key = function, first.shape, second.shape, bias is None, *map(id, options)
+    try:
+        key = function, first.shape, second.shape, bias is None, *map(id, options)
+    except RuntimeError:  # Nested tensors have no sizes.
+        return None, None
     return key, find(key, first, second) if bias is None else find(key, first, second, bias)
 
 

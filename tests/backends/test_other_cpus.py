@@ -23,7 +23,7 @@ from test_cpu import (
     orders_of,
 )
 
-from cks_numba.backends.cpu import compiled, depthwise, few, gather, planes, registers, tile, unpacked, weight
+from cks_numba.backends.cpu import compiled, depthwise, few, gather, packed, planes, registers, tile, unpacked, weight
 from cks_numba.geometry import OPERATORS
 
 CPUS = {"16 bytes, 6 rows": (16, 6, 2), "16 bytes, 8 rows": (16, 8, 2), "32 bytes": (32, 6, 2), "64 bytes": (64, 8, 2)}
@@ -36,7 +36,7 @@ def sweep_as_on(vector_bytes, rows, vectors):
     values = {"VECTOR_BYTES": vector_bytes, "TILE_ROWS": rows, "TILE_VECTORS": vectors}
     values["LANE_BYTES"] = vectors * vector_bytes
     values["SCRATCH_HEAD"] = 256 + rows * vectors * vector_bytes
-    for module, name in product((compiled, few, gather, registers, tile, weight), values):
+    for module, name in product((compiled, few, gather, packed, registers, tile, weight), values):
         if hasattr(module, name):
             setattr(module, name, values[name])
     gather.HALF_ROWS = rows // 2
