@@ -174,7 +174,7 @@ PATHS = (
     SpecialPath(
         "rows of filters in place",
         "filters packed for every layer",
-        ((gather, "IN_PLACE", 0),),
+        ((gather, "IN_PLACE", (0, 0)),),
         ("in_place",),
         {"gather.py": "IN_PLACE in_place read_in_place"},
     ),

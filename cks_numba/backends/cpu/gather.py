@@ -66,14 +66,16 @@ from .registers import (
     zeros,
 )
 from .repeats import temporary
-from .tile import LINE_BYTES, PART_GAP, WRITE, pack, pack_images, put, put_sums, sum_of_products, sums_of
+from .tile import LINE_BYTES, PART_GAP, SET_BYTES, WRITE, pack, pack_images, put, put_sums, sum_of_products, sums_of
 
 # The packed panels of a task have at most so many bytes, unless there is one alone, or short tiles save work.
 PANELS_BYTES = 5 * L2_BYTES // 8
 SHORT_SAVING = 0.05  # Short tiles must save this share of the work, if their panels have more bytes than that.
 PACKING = {"conv2d": 18, "conv2d_input": 8}  # To pack a filter takes as long as its products for so many positions.
 FEW_SLOWER = 1.2  # A tile of few rows, which loads the most numbers of filters, takes so many times as long.
-IN_PLACE = 256  # Filters that more positions meet are packed, even if their lanes lie side by side.
+# Filters that more positions meet are packed, even if their lanes lie side by side; the second number is for rows of
+# lanes that are a multiple of SET_BYTES apart, which push each other out of the cache.
+IN_PLACE = 256, 16
 STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.
 COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
 LEAST_COLUMNS, COPY_COLUMNS = 16, 1024  # A thread copies so many columns of a row at a time.
@@ -254,6 +256,7 @@ def sizes_of(
     end = rows[0]._replace(first_block=tiles)  # It ends the search for a tile.
     table = np.array([numbers_of(row) for row in (*rows, end)], np.int64)
     blocks = ceil_div(4 * threads, ceil_div(panels, together) * shape.groups)
+    least = 1 if in_place else 8  # Each thread packs filters once, which a task of fewer tiles would not be worth.
     # Large results that are whole cache lines are written past the caches, which are too small for them.
     whole_lines = out[4] == size and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:4]))
     sizes = GatherSizes(
@@ -266,7 +269,7 @@ def sizes_of(
         lanes=lanes,
         panels_together=together,
         tile_panels=min(MOST_PANELS, together),
-        tiles_together=min(64, max(8, ceil_div(tiles, blocks))),
+        tiles_together=min(64, max(least, ceil_div(tiles, blocks))),
         narrow=narrow,
         in_place=in_place,
         streams=whole_lines and images * out[0] >= STREAM_BYTES,
@@ -285,9 +288,9 @@ def read_in_place(operator: str, shape: ConvShape, images: int, w: Strides, item
         return True
     groups = plan(operator, with_three_axes(shape)).groups
     positions = sum(images * group.positions * group.terms for group in groups)
-    lane, lanes = (w[0], shape.oc) if operator == "conv2d" else (w[-1], shape.ic)
+    lane, term, lanes = (w[0], w[-1], shape.oc) if operator == "conv2d" else (w[-1], w[0], shape.ic)
     whole = lane == itemsize and lanes // shape.groups * itemsize % LANE_BYTES == 0
-    return whole and positions <= IN_PLACE * prod(axis.taps for axis in shape.axes)
+    return whole and positions <= IN_PLACE[term % SET_BYTES == 0] * prod(axis.taps for axis in shape.axes)
 
 
 def work_of(groups: Iterable[Group], images: int, panels: int) -> float:
