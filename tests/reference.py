@@ -56,20 +56,23 @@ def meets(axis: Axis) -> np.ndarray:
 
 def brute_force(operator: str, shape: ConvShape, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Sum over all (i, f, o), real or not, weighted by M; arrays as `kernels.launches` takes them."""
-    g, axes = shape.groups, len(shape.axes)
+    axes = len(shape.axes)
     inputs, taps, outputs = "ijk"[:axes], "fvu"[:axes], "pqr"[:axes]  # a letter for each axis
-    x, w, y = f"n{inputs}gc", f"go{taps}c", f"n{outputs}go"
-    split = {
-        x: (*shape.x_shape[:-1], g, shape.ic // g),
-        w: (g, shape.oc // g, *shape.w_shape[1:]),
-        y: (*shape.y_shape[:-1], g, shape.oc // g),
-    }
+    x, w, y = f"n{inputs}c", f"o{taps}c", f"n{outputs}o"
     one, two, result = {"conv2d": (x, w, y), "conv2d_input": (w, y, x), "conv2d_weight": (x, y, w)}[operator]
-    arrays = [array.astype(np.float64).reshape(split[letters]) for array, letters in ((first, one), (second, two))]
     meeting = ",".join(map("".join, zip(inputs, taps, outputs, strict=True)))
-    where = f"{one},{two},{meeting}->{result}"
-    sums = np.einsum(where, *arrays, *map(meets, shape.axes), optimize=True)
-    return sums.reshape(shape.arrays(operator)[2][1])
+
+    def of_groups(array: np.ndarray, letters: str) -> list[np.ndarray]:
+        """The part of an array that belongs to each channel group."""
+        return np.split(array.astype(np.float64), shape.groups, 0 if letters == w else -1)
+
+    # x or dy meets the M of each axis, then the other array.
+    order = ["einsum_path", (one == w, 2), *[(1, 2)] * (axes - 1), (0, 1)]
+    sums = [
+        np.einsum(f"{one},{two},{meeting}->{result}", *pair, *map(meets, shape.axes), optimize=order)
+        for pair in zip(of_groups(first, one), of_groups(second, two), strict=True)
+    ]
+    return np.concatenate(sums, 0 if result == w else -1)
 
 
 def integers(operator: str, shape: ConvShape, dtype: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,14 +19,16 @@ from ..flops.files import naming, replacing
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint of tensors, numbers, strings and containers of them.
-
-    What a killed process left of a file that it was writing is removed: one training has a folder at a time.
-    """
-    for left in path.parent.glob(f"{path.name}.*.tmp"):
-        left.unlink(missing_ok=True)
+    """Write a checkpoint of tensors, numbers, strings and containers of them."""
+    _remove_left(path)
     with replacing(path, "wb") as file:
         torch.save(state, file)
+
+
+def _remove_left(path: Path) -> None:
+    """Remove what killed processes left of this file when they were writing it: one training has a folder at a time."""
+    for left in path.parent.glob(f"{path.name}.*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def load(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -88,6 +90,7 @@ class Log:
         lines = [head.getvalue()]
         if rows:
             lines = self._kept(path, lines[0], rows)
+        _remove_left(path)
         with replacing(path) as file:
             file.writelines(lines)
         self.path, self.columns = path, columns

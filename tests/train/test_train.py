@@ -127,6 +127,14 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    for name in ("a.csv", "a.pt"):
+        (tmp_path / f"{name}.0123456789abcdef.tmp").touch()
+    checkpoint.Log(tmp_path / "a.csv", ("step",), 0)
+    checkpoint.save(tmp_path / "a.pt", {"settings": {}})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.pt"]
+
+
 def test_a_log_behind_its_checkpoint(tmp_path: Path, capsys) -> None:
     assert train(tmp_path, "--steps", "4") == 0
     path = tmp_path / "cks.csv"
