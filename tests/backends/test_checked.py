@@ -23,7 +23,7 @@ from cks_numba.geometry import ConvShape
 
 checked = pytest.mark.skipif(not registers.CHECKED, reason="needs CKS_NUMBA_CPU=checked")
 NHWC, NCHW = (0, 1, 2, 3), (0, 3, 1, 2)
-WIDE = ConvShape(n=2, ih=6, iw=5, ic=37, oc=40, fh=3, fw=3, padding=1)
+WIDE = ConvShape(n=3, ih=9, iw=8, ic=37, oc=40, fh=3, fw=3, padding=1)
 SMALL_MAP = ConvShape(n=1, ih=2, iw=2, ic=64, oc=40, fh=3, fw=3, padding=1)
 ALONE = ConvShape(n=1, ih=5, iw=5, ic=64, oc=64, fh=5, fw=5, padding=2)
 SHORT = ConvShape(n=1, ih=6, iw=5, ic=36, oc=140, fh=3, fw=3, padding=1)
@@ -222,10 +222,10 @@ def test_scratch_memory_of_a_repeated_call_beside_its_place(monkeypatch):
 # A line of a kernel, and another one in its place, which reads or writes outside of what is named.
 MUTANTS = [
     ("gather", gather, "g * terms * sizes.source.c\n", "(g * terms + 1) * sizes.source.c\n", "reads", "source"),
-    ("gather", gather, "first_b = panel + ", "first_b = panel - LANE_BYTES + ", "reads", "buffer 0 of thread"),
+    ("gather", gather, "first_b = panel + ", "first_b = panel - LANE_BYTES + ", "reads", "buffer 1 of thread"),
     ("gather", gather, "at += taps.first + ", "at += taps.first + size + ", "reads", "filters"),
     ("gather", gather, "(g * lanes + first_lane) * sizes", "(g * lanes + first_lane + 1) * sizes", "writes", "out"),
-    ("gather, narrow", gather, "b += here * column", "b += 99 * here * column", "reads", "buffer 0 of thread"),
+    ("gather, narrow", gather, "b + here * column", "b + 99 * here * column", "reads", "buffer 1 of thread"),
     ("planes", planes, "at = source + first_of", "at = source + 4 + first_of", "reads", "source"),
     ("planes", planes, "= number + k, there", "= number + k + 45, there", "reads", "buffer 0 of thread"),
     ("planes", planes, "to = call.out + n", "to = call.out + size + n", "writes", "out"),
