@@ -166,7 +166,7 @@ PATHS = (
         ((gather, "MOST_PANELS", 1),),
         ("tile_panels",),
         {
-            "gather.py": "MOST_PANELS FEW_PANELS HALF_PANELS FEW_SLOWER SHORT_SAVING tile_panels rows_at_once "
+            "gather.py": "MOST_PANELS FEW_PANELS HALF_PANELS FEW_SLOWER SHORT_SAVING few_left tile_panels rows_at_once "
             "panels_at_once place_panels tile_out _tiles work work_of sum_of_half sum_of_few_rows",
             "registers.py": "products_in_panels",
         },

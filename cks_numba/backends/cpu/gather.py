@@ -246,6 +246,7 @@ def sizes_of(
     for count in (HALF_PANELS, FEW_PANELS):
         if together < count <= panels and work(count) < (1 - SHORT_SAVING) * work(together):
             together = count
+    few_left = any(0 < images * group.positions % TILE_ROWS <= HALF_ROWS + FEW_ROWS for group in whole)
     rows: list[GatherRow] = []
     tiles = 0
     for number, (axes, groups) in enumerate(classes.items()):
@@ -268,7 +269,7 @@ def sizes_of(
         terms=terms,
         lanes=lanes,
         panels_together=together,
-        tile_panels=min(MOST_PANELS, together),
+        tile_panels=min(MOST_PANELS, together) if few_left else 1,
         tiles_together=min(64, max(least, ceil_div(tiles, blocks))),
         narrow=narrow,
         in_place=in_place,
