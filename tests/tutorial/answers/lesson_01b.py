@@ -979,7 +979,8 @@ def atomic_scatter(x, out):
             cuda.atomic.add(out, o, x[i])
 
 
-@wrong("01b.5", ("reads 12288 numbers and writes 8192", "write out once"))
+# How much it reads depends on the compiler: some keep the element that was written in a register.
+@wrong("01b.5", ("and writes 8192", "write out once"))
 @cuda.jit
 def writes_out_twice(x, factor, out):
     column, row = cuda.grid(2)
