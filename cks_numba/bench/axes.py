@@ -1,7 +1,8 @@
 """``cks-numba bench --axes``: layers of one axis and of three, against PyTorch's better layout and the CPU's peak.
 
-A burst has calls of one contender alone, after a pause and an untimed call, and the bursts of the contenders alternate.
-Both read the same numbers, from memory that begins at a cache line. The peak is the rate of multiply-adds on numbers
+A burst has calls of one contender alone, after a pause and untimed calls, and the bursts of the contenders alternate.
+A round counts if the machine was about as fast as in the best one. Both read the same numbers, from memory that begins
+at a cache line. The peak is the rate of multiply-adds on numbers
 that stay in registers. A ratio cannot be larger than that of code at the peak, so each bar has a second form: a share
 of the peak that is enough where PyTorch leaves little to gain.
 """
@@ -25,7 +26,7 @@ from . import cases
 from .cases import Case
 from .cpu import has_peer, ours_call, peer_in_layout
 from .results import OURS, PEAK, PEER, Row, markers, row_of, write
-from .timing import Probe, burst, clean_rounds, keep_memory
+from .timing import WARM, Probe, burst, clean_rounds, keep_memory
 
 CALLS = 5
 """Calls of a burst."""
@@ -80,10 +81,10 @@ def measure(case: Case, rounds: int, probe: Probe) -> list[Row]:
         raise RuntimeError(f"PyTorch differs by {error:.1e}: {case}")
     calls = {(OURS, layouts[0]): ours, **{(PEER, layout): call for layout, call in peers.items()}}
     bursts: dict[tuple[str, str], Callable[[], list[float]]] = {
-        key: partial(burst, call, CALLS) for key, call in calls.items()
+        key: partial(burst, call, CALLS, warm=WARM) for key, call in calls.items()
     }
     bursts[PEAK, ""] = lambda: [probe.seconds()]
-    found = clean_rounds(bursts, rounds)
+    found = clean_rounds(bursts, rounds, probe)
     found[PEAK, ""] = [min(found[PEAK, ""])]
     return [
         row_of(case, name, layout, seconds, probe.operations if name == PEAK else 0)
