@@ -13,7 +13,7 @@ stop to spin, and with untimed calls; the bursts of the contenders alternate. Th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..flops.text import put_between
 from ..geometry import OPERATORS
 from ..operators import pack
 from . import accuracy, cases, cpu, results
@@ -42,7 +43,7 @@ PACKAGES = ("numpy", "numba", "torch", "onnxruntime", "openvino", "jax", "jaxlib
 """Packages whose versions are in the CSV."""
 
 
-def is_forward(case: cases.Case) -> bool:
+def is_forward(case: cases.Case | Row) -> bool:
     """Whether a layer computes its results with the operator of this case, and not a gradient."""
     return case.operator == ("conv2d_input" if case.source == cases.TRANSPOSED else "conv2d")
 
@@ -210,9 +211,9 @@ def measure(case: cases.Case, present: Sequence[Peer], rounds: int, probe: Probe
 
 # --- ratios, bars and the table ------------------------------------------------------------------
 class Ratio(NamedTuple):
-    """A case in a few numbers: the time of each peer, and of ours in NCHW or with packed filters, over ours in NHWC."""
+    """A case in a few numbers: ours, and the time of each peer, ours in NCHW and ours with packed filters over it."""
 
-    case: cases.Case
+    ours: Row
     peers: dict[str, float]
     nchw: float
     packed: float = 0.0
@@ -225,20 +226,29 @@ class Ratio(NamedTuple):
     @property
     def kind(self) -> str:
         """The kind of layer: each has bars of its own."""
-        if self.case.shape.groups > 1:
+        if self.ours.groups > 1:
             return "depthwise and grouped"
-        if self.case.source in cases.ODD:
+        if self.ours.source in cases.ODD:
             return "odd"
-        return "one image" if self.case.shape.n == 1 else "batches of 16 and more"
+        return "one image" if self.ours.n == 1 else "batches of 16 and more"
 
 
-def ratio_of(case: cases.Case, rows: Sequence[Row]) -> Ratio:
+def ratio_of(rows: Sequence[Row]) -> Ratio:
     """Compare the contenders of a case, each in its better layout."""
-    ours = results.median_of(rows, OURS)
-    names = dict.fromkeys(row.contender for row in rows if row.contender not in (OURS, PACKED))
-    nchw = next(row.median_ms for row in rows if (row.contender, row.layout) == (OURS, "NCHW"))
-    packed = results.median_of(rows, PACKED) / ours if is_forward(case) else 0.0
-    return Ratio(case, {name: results.median_of(rows, name) / ours for name in names}, nchw / ours, packed)
+    ours = next(row for row in rows if (row.contender, row.layout) == (OURS, "NHWC"))
+    nchw = next(row for row in rows if (row.contender, row.layout) == (OURS, "NCHW"))
+    names = dict.fromkeys(row.contender for row in rows)
+    times = {name: results.median_of(rows, name) / ours.median_ms for name in names if name != OURS}
+    packed = times.pop(PACKED, 0.0)
+    return Ratio(ours, times, nchw.median_ms / ours.median_ms, packed)
+
+
+def ratios(rows: Iterable[Row]) -> list[Ratio]:
+    """Compare the contenders of each case of a file."""
+    by_case: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        by_case.setdefault((row.source, row.case), []).append(row)
+    return [*map(ratio_of, by_case.values())]
 
 
 def bars(ratios: Sequence[Ratio]) -> Iterator[Bar]:
@@ -248,23 +258,24 @@ def bars(ratios: Sequence[Ratio]) -> Iterator[Bar]:
         if of:
             yield Bar(f"{what}: best peer's time over ours, mean", geometric_mean(r.best for r in of), wanted)
 
-    forward = [r for r in ratios if is_forward(r.case)]
+    forward = [r for r in ratios if is_forward(r.ours)]
     for kind, wanted in (("one image", 1.05), ("batches of 16 and more", 1.3), ("odd", 1.0)):
         yield from mean(f"forward, {kind}", [r for r in forward if r.kind == kind], wanted)
     for operator in OPERATORS:
-        grouped = [r for r in ratios if r.case.operator == operator and r.kind == "depthwise and grouped"]
+        grouped = [r for r in ratios if r.ours.operator == operator and r.kind == "depthwise and grouped"]
         yield from mean(f"{operator}, depthwise and grouped", grouped, 1.0)
     dense = [r for r in ratios if r.kind in ("one image", "batches of 16 and more")]
-    yield from mean("gradients, dense", [r for r in dense if not is_forward(r.case)], 1.4)
-    large = [r.nchw for r in dense if r.case.shape.ih >= 8]
+    yield from mean("gradients, dense", [r for r in dense if not is_forward(r.ours)], 1.4)
+    large = [r.nchw for r in dense if r.ours.ih >= 8]
     if large:
         yield Bar("ours in NCHW over ours in NHWC, maps from 8x8, most", max(large), 1.15, at_most=True)
     yield Bar("best peer's time over ours, least", min(r.best for r in ratios), LEAST)
 
 
-def summary(ratios: Sequence[Ratio], about: Row, left_out: Sequence[str]) -> str:
-    """Summarise the ratios in one table, in Markdown: geometric means, and ranges for the best peer."""
-    names = list(dict.fromkeys(name for r in ratios for name in r.peers))
+def summary(rows: Sequence[Row], left_out: Sequence[str] = ()) -> str:
+    """Summarise the rows in one table, in Markdown: geometric means, and ranges for the best peer."""
+    about, found = rows[0], ratios(rows)
+    names = list(dict.fromkeys(name for ratio in found for name in ratio.peers))
     without = f"; without {', '.join(left_out)}" if left_out else ""
     lines = [
         f"Time over ours ({about.device}, {about.threads} threads, float32, {about.versions}{without}):",
@@ -273,22 +284,22 @@ def summary(ratios: Sequence[Ratio], about: Row, left_out: Sequence[str]) -> str
         "|---|---|---|---|" + "---|" * (len(names) + 1),
     ]
     kinds: dict[tuple[str, str], list[Ratio]] = {}
-    for r in ratios:
-        kinds.setdefault((r.kind, r.case.operator), []).append(r)
+    for ratio in found:
+        kinds.setdefault((ratio.kind, ratio.ours.operator), []).append(ratio)
     for (kind, operator), here in kinds.items():
         best = [r.best for r in here]
         cells = [kind, f"`{operator}`", str(len(here)), f"{geometric_mean(best):.2f} ({min(best):.2f}-{max(best):.2f})"]
-        for name in names:
-            found = [r.peers[name] for r in here if name in r.peers]
-            cells.append(f"{geometric_mean(found):.2f}" if found else "")
-        found = [r.packed for r in here if r.packed]
-        cells.append(f"{geometric_mean(found):.2f}" if found else "")
+        times = [[r.peers[name] for r in here if name in r.peers] for name in names]
+        times.append([r.packed for r in here if r.packed])
+        cells += [f"{geometric_mean(each):.2f}" if each else "" for each in times]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 # --- the command ---------------------------------------------------------------------------------
-def run(rounds: int, threads: int, quick: bool, check: bool, csv_file: Path | None, only: str) -> int:
+def run(
+    rounds: int, threads: int, quick: bool, check: bool, csv_file: Path | None, readme: Path | None, only: str
+) -> int:
     """Run the benchmark against peers; returns 1 if `check` and a bar is missed.
 
     Parameters
@@ -299,8 +310,8 @@ def run(rounds: int, threads: int, quick: bool, check: bool, csv_file: Path | No
         Threads of each contender.
     quick, check : bool
         Time every tenth case of one image only; fail when a bar is missed.
-    csv_file : Path, optional
-        File to write the rows to.
+    csv_file, readme : Path, optional
+        File to write the rows to; file with markers to put the summary between.
     only : str
         Time only cases with this text in their line.
     """
@@ -315,25 +326,27 @@ def run(rounds: int, threads: int, quick: bool, check: bool, csv_file: Path | No
     if not chosen:
         raise RuntimeError(f"no case has {only!r} in it")
     cpu.prepare(threads)
-    probe, rows, ratios = Probe(threads), [], []
+    probe, rows = Probe(threads), []
     print(
         f"{'time over ours':<64} {'ours, ms':>9} {'NCHW':>6} {'packed':>6} {' '.join(f'{p.name:>12}' for p in present)}"
     )
     for case in chosen:
         here = measure(case, present, rounds, probe, threads)
         rows += here
-        ratios.append(ratio_of(case, here))
-        print(_line(ratios[-1], here, present), flush=True)
-    print(f"\n{summary(ratios, rows[0], [peer.name for peer in PEERS if peer not in present])}\n")
+        print(_line(case, ratio_of(here), present), flush=True)
+    table = summary(rows, [peer.name for peer in PEERS if peer not in present])
+    print(f"\n{table}\n")
     if csv_file:
         results.write(rows, csv_file)
         print(f"wrote {csv_file}\n")
-    found = list(bars(ratios))
+    if readme:
+        put_between(readme, table, results.markers("peers"))
+    found = list(bars(ratios(rows)))
     print("\n".join(map(str, found)))
     return int(check and any(bar.missed for bar in found))
 
 
-def _line(ratio: Ratio, rows: Sequence[Row], present: Sequence[Peer]) -> str:
+def _line(case: cases.Case, ratio: Ratio, present: Sequence[Peer]) -> str:
     cells = (f"{ratio.peers[p.name]:12.2f}" if p.name in ratio.peers else f"{'-':>12}" for p in present)
-    case = f"{ratio.case.operator:<13} {ratio.case.name:<50}"
-    return f"{case} {results.median_of(rows, OURS):9.3f} {ratio.nchw:6.2f} {ratio.packed:6.2f} {' '.join(cells)}"
+    line = f"{case.operator:<13} {case.name:<50} {ratio.ours.median_ms:9.3f} {ratio.nchw:6.2f}"
+    return f"{line} {f'{ratio.packed:.2f}' if ratio.packed else '-':>6} {' '.join(cells)}"

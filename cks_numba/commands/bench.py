@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if given.ablation:
         return ablation.run(given.rounds, given.threads, given.quick, given.csv, given.readme, given.only)
     if given.peers:
-        return peers.run(given.rounds, given.threads, given.quick, given.check, given.csv, given.only)
+        return peers.run(given.rounds, given.threads, given.quick, given.check, given.csv, given.readme, given.only)
     if given.networks:
         return networks.run(given.threads, given.quick, given.check, given.csv, given.only)
     if given.axes:

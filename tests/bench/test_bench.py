@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cks_numba import flops
-from cks_numba.bench import axes, calls, cases, cpu, emulator, first_calls, results, surroundings, timing
+from cks_numba.bench import axes, calls, cases, cpu, emulator, first_calls, peers, results, surroundings, timing
 from cks_numba.commands import main
 from cks_numba.flops.text import put_between
 from cks_numba.geometry import OPERATORS, ConvShape, plan
@@ -139,12 +139,14 @@ def test_committed_timings_are_of_the_whole_table(path):
 
 
 def test_the_page_about_the_cpu_says_what_the_committed_timings_say():
-    """Each committed file has a table: one for each width of vectors, and one each for layers of one and three axes."""
+    """Each committed file has a table: for each width of vectors, for layers of one and of three axes, for peers."""
     text = (ROOT / "docs" / "cpu.md").read_text(encoding="utf-8")
     tables = [(results.read(path), results.summary) for path in COMMITTED]
     tables += [(results.read(path), axes.summary) for path in sorted(DATA.glob("axes_*.csv"))]
+    tables += [(results.read(path), peers.summary) for path in sorted(DATA.glob("peers_*.csv"))]
     for found, summary in tables:
         what = cpu.vectors(found[0]) if found[0].axes == 2 else f"axes {found[0].axes}"
+        what = "peers" if summary is peers.summary else what
         begin, end = results.markers(what)
         assert text.partition(begin + "\n")[2].partition("\n" + end)[0] == summary(found)
 

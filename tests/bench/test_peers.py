@@ -66,15 +66,15 @@ def made(source="dense", operator="conv2d", shape=TINY, ours=2.0, nchw=2.1, **ti
     case = cases.Case(source, operator, shape)
     milliseconds = {(results.OURS, "NHWC"): ours, (results.OURS, "NCHW"): nchw, (peers.PACKED, "NHWC"): 0.95 * ours}
     milliseconds |= {(name, layout): ms for name, of in times.items() for layout, ms in of.items()}
-    return [results.row_of(case, *key, [ms / 1e3]) for key, ms in milliseconds.items()], case
+    return [results.row_of(case, *key, [ms / 1e3]) for key, ms in milliseconds.items()]
 
 
 def test_the_best_peer_in_its_better_layout_counts():
-    rows, case = made(PyTorch={"NHWC": 3.0, "NCHW": 2.0}, JAX={"NHWC": 1.5})
-    ratio = peers.ratio_of(case, rows)
+    rows = made(PyTorch={"NHWC": 3.0, "NCHW": 2.0}, JAX={"NHWC": 1.5})
+    (ratio,) = peers.ratios(rows)
     assert ratio.peers == {"PyTorch": 1.0, "JAX": 0.75} and (ratio.best, ratio.nchw) == (0.75, 1.05)
     assert ratio.kind == "one image" and ratio.packed == 0.95
-    text = peers.summary([ratio], replace(rows[0], threads=2), ["OpenVINO"])
+    text = peers.summary([replace(row, threads=2) for row in rows], ["OpenVINO"])
     assert (
         "| one image | `conv2d` | 1 | 0.75 (0.75-0.75) | 1.00 | 0.75 | 0.95 |" in text and "; without OpenVINO)" in text
     )
@@ -92,7 +92,7 @@ def test_bars_are_of_the_kinds_that_were_timed():
         made(operator="conv2d_weight", **times),
         made("transposed", operator="conv2d", **times),
     ]
-    bars = list(peers.bars([peers.ratio_of(case, rows) for rows, case in found]))
+    bars = list(peers.bars(peers.ratios(row for rows in found for row in rows)))
     assert [(bar.what.partition(":")[0], round(bar.value, 3), bar.wanted, bar.missed) for bar in bars] == [
         ("forward, one image", 1.2, 1.05, False),
         ("forward, batches of 16 and more", 1.2, 1.3, True),

@@ -148,9 +148,14 @@ def test_speed_takes_our_nhwc_and_the_better_layout_of_pytorch(tmp_path: Path, m
     results.write(rows, tmp_path / "cpu_some.csv")
     layouts = {"NHWC": "NDHWC", "NCHW": "NCDHW"}
     results.write([replace(row, axes=3, layout=layouts[row.layout]) for row in rows], tmp_path / "axes_3_some.csv")
+    other = replace(rows[-1], contender="Another", operator="conv2d", median_ms=4.0)
+    results.write([*rows, other], tmp_path / "peers_some.csv")
     monkeypatch.setattr(speed, "DATA", tmp_path)
     panels = speed.draw().axes  # one for each file
-    assert [[label.get_text() for label in ax.get_xticklabels()] for ax in panels] == [["4²\n1"], ["4³\n1"], ["4²\n1"]]
+    texts = [[label.get_text() for label in ax.get_xticklabels()] for ax in panels]
+    assert texts == [["4²\n1"], [peer, "Another"], ["4³\n1"], ["4²\n1"]]
+    means = [line.get_ydata()[0] for line in panels[1].lines if line.get_linewidth() == 4]
+    assert means == pytest.approx([2.5, 2.0])
 
 
 def test_speed_joins_no_mean_of_few_cases() -> None:
