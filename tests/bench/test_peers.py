@@ -122,14 +122,17 @@ def test_the_command_names_who_is_left_out_and_misses_bars_only_with_check(monke
     monkeypatch.setattr(peers.cpu, "prepare", lambda threads: None)  # PyTorch goes on keeping gradients
     monkeypatch.setattr(peers, "PAUSE", 0.0)
     monkeypatch.setattr(peers, "WARM", 0.0)
-    path = tmp_path / "rows.csv"
+    path, page = tmp_path / "rows.csv", tmp_path / "page.md"
+    page.write_text("\n".join(["above", *results.markers("peers"), "below"]), encoding="utf-8")
+    files = "--csv", str(path), "--readme", str(page)
     for least, check, code in ((0.0, True, 0), (1e9, True, 1), (1e9, False, 0)):
         monkeypatch.setattr(peers, "bars", lambda ratios, least=least: [results.Bar("a bar", ratios[0].best, least)])
-        assert main(["bench", "--peers", "--rounds", "1", "--csv", str(path), *["--check"] * check]) == code
+        assert main(["bench", "--peers", "--rounds", "1", *files, *["--check"] * check]) == code
     printed = capsys.readouterr().out
     assert printed.count("left out, because not installed: Gone (pip install no_such_package)") == 3
     assert printed.count("MISSED") == 2 and printed.count("; without Gone)") == 3
     rows = results.read(path)
+    assert page.read_text(encoding="utf-8").count(peers.summary(rows, ["Gone"])) == 1
     gradient = [results.OURS, results.OURS, "Here"]
     assert [row.contender for row in rows] == [results.OURS, results.OURS, peers.PACKED, "Here", *gradient, *gradient]
     assert all(row.threads == 2 and "numba" in row.versions for row in rows)
