@@ -17,14 +17,16 @@ tiles are kept in memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import carray
 
-from ...geometry import ConvShape, plan
+from ...geometry import ConvShape, Group, plan
 from .compiled import (
     NEXT_TASK,
     NO_CALL,
@@ -35,7 +37,9 @@ from .compiled import (
     Sizes,
     Steps,
     Strides,
+    and_last,
     ceil_div,
+    even_part,
     first_of,
     five,
     group_row,
@@ -173,9 +177,12 @@ def sizes_of(
     tile_positions, tile_lanes = (PAIR, CHANNELS) if way == "along" else (TILE_ROWS, LANE_BYTES // itemsize)
     depths, rows, columns = lengths
     filters, step = filter_steps(operator, w, oc, itemsize), TILE_ROWS // tile_positions * LANE_BYTES
-    groups = plan("conv2d_weight", shape).groups
+    chunk = round_up(CHUNK_BYTES[way], VECTOR_BYTES) // itemsize
+    together = max(1, chunk // max(1, terms))
+    groups = [part for group in plan("conv2d_weight", shape).groups for part in parts_of(operator, group, together)]
     steps = five(source)[1:4], (filters.d, filters.h, filters.w), (rows * columns * step, columns * step, step)
-    table = np.array([numbers_of(group_row(operator, group, *steps)) for group in groups], np.int64)
+    lines = sorted((group_row(operator, group, *steps) for group in groups), key=lambda line: line.filters.first)
+    table = np.array([numbers_of(line) for line in lines], np.int64)
     sizes = UnpackedSizes(
         call=NO_CALL,
         table=table.ctypes.data,
@@ -186,7 +193,7 @@ def sizes_of(
         lanes=lanes,
         tile_lanes=tile_lanes,
         ready=len(w) == AXES,
-        chunk=round_up(CHUNK_BYTES[way], VECTOR_BYTES) // itemsize,
+        chunk=chunk,
         d=depths,
         h=rows,
         w=columns,
@@ -196,19 +203,24 @@ def sizes_of(
     )
     positions = shape.n * prod(lengths)
     scratch = SCRATCH_HEAD + round_up(16 * positions, LINE_BYTES)
-    scratch += (positions + 1) * step + sizes.chunk * LANE_BYTES
+    scratch += (positions + 1) * step + chunk * LANE_BYTES
     return Sizes.of(sizes, scratch, table)
+
+
+def parts_of(operator: str, group: Group, together: int) -> Iterator[Group]:
+    """Cut a group of taps into parts of some taps that add to the same results."""
+    ranges = []
+    for run in reversed(group):
+        moves = run.positions > 1 and (run.o if operator == "conv2d" else run.i).fixed
+        length = even_part(run.positions, 1 if moves else together)
+        together //= length
+        ranges.append([run.part(k, min(k + length, run.positions)) for k in range(0, run.positions, length)])
+    for runs in product(*reversed(ranges)):
+        yield Group(runs)
 
 
 # --- the kernels ---------------------------------------------------------------------------------
 sum_of_products_along: Any = sums_of(products_along(PAIR))
-
-
-@helper
-def met_first(tap, access):
-    """Bytes from the first element of an array to the one that a tap (depth, row, column) of a group meets first."""
-    d, h, w = access.position
-    return access.first + tap[0] * d + tap[1] * h + tap[2] * w
 
 
 @helper
@@ -227,17 +239,17 @@ def positions_of(group, images, source_n, kept_n, found):
 
 
 @helper
-def filters_along(zero, memory, b, steps, count, lanes, tiles):
-    """The filters of a chunk, where they are, and the step from channel to channel."""
-    return b, steps.lane
+def filters_along(zero, memory, b, steps, taps, by_tap, count, lanes, tiles):
+    """The filters of a chunk, where they are, and their steps; the last one is from channel to channel."""
+    return b, by_tap, steps.lane
 
 
 @helper
-def sum_along(zero, rows, a, filters, lanes, count):
-    """The products of `count` terms of a tap, neighbouring ones in the lanes."""
-    (b, step), loops = filters, (0, 0, 0, int(VECTOR_BYTES))
-    columns, counts = (step, lanes - 1), (1, 1, 1, count * bytes_of(zero) // VECTOR_BYTES)
-    return sum_of_products_along(zeros(zero), addresses_in(rows), a, b, columns, counts, loops, loops)
+def sum_along(zero, rows, a, filters, lanes, taps, by_tap, count):
+    """The products of `count` terms of some taps, neighbouring ones in the lanes."""
+    columns, counts = (filters[2], lanes - 1), and_last(taps, count * bytes_of(zero) // VECTOR_BYTES)
+    a_steps, b_steps = and_last(by_tap, int(VECTOR_BYTES)), and_last(filters[1], int(VECTOR_BYTES))
+    return sum_of_products_along(zeros(zero), addresses_in(rows), a, filters[0], columns, counts, a_steps, b_steps)
 
 
 @helper
@@ -247,30 +259,34 @@ def put_along(tile, zero, rows, count, lanes, step, tile_rows):
 
 
 @helper
-def filters_across(zero, memory, b, steps, count, lanes, tiles):
-    """The filters of a chunk, where they are or in memory of their own, and the step from term to term.
+def filters_across(zero, memory, b, steps, taps, by_tap, count, lanes, tiles):
+    """The filters of a chunk, where they are or in memory of their own, and their steps; the last is that of terms.
 
     For several tiles they are copied: rows a power of two apart would push each other out of the first-level cache.
     """
     size = bytes_of(zero)
     width = LANE_BYTES // size
-    if steps.lane != size or lanes < width:
-        pack(zero, memory, int(LANE_BYTES), b, steps.term, steps.lane, count, lanes, width)
-    elif tiles == 1:
-        return b, steps.term
-    else:
+    if tiles == 1 and steps.lane == size and lanes >= width:
+        return b, by_tap, steps.term
+    (d, h, w), step = taps, count * LANE_BYTES
+    for tap in range(d * h * w):
+        at = b + tap // w // h * by_tap[0] + tap // w % h * by_tap[1] + tap % w * by_tap[2]
+        there = memory + tap * step
+        if steps.lane != size or lanes < width:
+            pack(zero, there, int(LANE_BYTES), at, steps.term, steps.lane, count, lanes, width)
+            continue
         for k in range(count):
             for line in range(0, LANE_BYTES, LINE_BYTES):
-                fetch(b + (k + AHEAD) * steps.term + line)
-            copy_part(zero, memory + k * LANE_BYTES, b + k * steps.term, width)
-    return memory, int(LANE_BYTES)
+                fetch(at + (k + AHEAD) * steps.term + line)
+            copy_part(zero, there + k * LANE_BYTES, at + k * steps.term, width)
+    return memory, (h * w * step, w * step, step), int(LANE_BYTES)
 
 
 @helper
-def sum_across(zero, rows, a, filters, lanes, count):
-    """The products of `count` terms of a tap, with channels in the lanes."""
-    a_steps, b_steps = (0, 0, 0, bytes_of(zero)), (0, 0, 0, filters[1])
-    return sum_of_products(zeros(zero), addresses_in(rows), a, filters[0], (1, 1, 1, count), a_steps, b_steps)
+def sum_across(zero, rows, a, filters, lanes, taps, by_tap, count):
+    """The products of `count` terms of some taps, with channels in the lanes."""
+    a_steps, b_steps, counts = and_last(by_tap, bytes_of(zero)), and_last(filters[1], filters[2]), and_last(taps, count)
+    return sum_of_products(zeros(zero), addresses_in(rows), a, filters[0], counts, a_steps, b_steps)
 
 
 @helper
@@ -321,28 +337,26 @@ def _tasks_with(together, filters_of, products, put_tile):
                 for v in range(0, LANE_BYTES, VECTOR_BYTES):
                     fill_vector(zero, kept + k * LANE_BYTES + v)
             # 1. the products of each tap, for the positions that have it
-            for group in range(sizes.groups):
-                line = record(sizes.table, group, GroupRow)
-                d, h, w = line.positions
+            for number in range(sizes.groups):
+                line = record(sizes.table, number, GroupRow)
                 count = positions_of(line, sizes.images, source.n, positions // sizes.images * step, found)
-                for tap in range(d * h * w):
-                    at = tap // w // h, tap // w % h, tap % w
-                    a = call.a + g * terms * size + met_first(at, line.source)
-                    b = call.b + g * filters.channel_group + met_first(at, line.filters)
-                    b += lane // width * filters.panel if sizes.ready else lane * filters.lane
-                    to = kept + met_first(at, line.out)
-                    for k in range(0, terms, sizes.chunk):
-                        some = min(sizes.chunk, terms - k)
-                        tiles = 1 if sizes.ready else ceil_div(count, together)
-                        read = filters_of(
-                            zero, memory, b + k * filters.term, filters, some, width if sizes.ready else here, tiles
-                        )
-                        for p in range(0, count, together):
-                            for r in range(together):
-                                source_rows[r] = found[2 * min(p + r, count - 1)]
-                            place_kept(p, count, found, to, nowhere, rows)
-                            tile = products(zero, source_rows, a + k * size, read, here, some)
-                            store(add_memory(tile, addresses_in(rows)), addresses_in(rows))
+                a = call.a + g * terms * size + line.source.first
+                b = call.b + g * filters.channel_group + line.filters.first
+                b += lane // width * filters.panel if sizes.ready else lane * filters.lane
+                taps, by_tap, to = line.positions, line.source.position, kept + line.out.first
+                for k in range(0, terms, sizes.chunk):
+                    some = min(sizes.chunk, terms - k)
+                    tiles = 1 if sizes.ready else ceil_div(count, together)
+                    read = filters_of(
+                        zero, memory, b + k * filters.term, filters, taps, line.filters.position, some,
+                        width if sizes.ready else here, tiles,
+                    )  # fmt: skip
+                    for p in range(0, count, together):
+                        for r in range(together):
+                            source_rows[r] = found[2 * min(p + r, count - 1)]
+                        place_kept(p, count, found, to, nowhere, rows)
+                        tile = products(zero, source_rows, a + k * size, read, here, taps, by_tap, some)
+                        store(add_memory(tile, addresses_in(rows)), addresses_in(rows))
             # 2. the sums
             for p in range(0, positions, together):
                 for r in range(together):
