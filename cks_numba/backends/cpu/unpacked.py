@@ -17,10 +17,10 @@ tiles are kept in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
 from math import prod
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +43,6 @@ from .compiled import (
     first_of,
     five,
     group_row,
-    is_little,
     number_of_threads,
     numbers_of,
     own_scratch,
@@ -52,7 +51,22 @@ from .compiled import (
     start,
     with_three_axes,
 )
-from .gather import COPY_BYTES, FEW_PANELS, PACKING, copied_channels_last, read_in_place, work_of
+from .gather import (
+    COPY_BYTES,
+    FEW_PANELS,
+    FEW_ROWS,
+    HALF_PANELS,
+    HALF_ROWS,
+    PACKING,
+    copied_channels_last,
+    panels_at_once,
+    read_in_place,
+    rows_at_once,
+    sum_of_few_rows,
+    sum_of_half,
+    tiles_of,
+    work_of,
+)
 from .packed import AXES, FilterSteps, filter_steps
 from .registers import (
     L2_BYTES,
@@ -102,6 +116,7 @@ class UnpackedSizes(NamedTuple):
     terms: int
     lanes: int
     tile_lanes: int
+    kept: int
     ready: int
     chunk: int
     d: int
@@ -123,12 +138,19 @@ def way_of(operator: str, shape: ConvShape, source: Array, w: Array, panels: Arr
     whole = shape.ic // shape.groups * w.itemsize % VECTOR_BYTES == 0 and w.strides[-1] == w.itemsize
     strides = (w if panels is None else panels).strides
     in_place = read_in_place(operator, shape, shape.n, strides, w.itemsize)
-    return best_way(operator, shape, w.itemsize, operator == "conv2d" and whole, in_place, panels is not None)
+    may_be_along, threads = operator == "conv2d" and whole, number_of_threads(operator, shape)
+    return best_way(operator, shape, w.itemsize, threads, may_be_along, in_place, panels is not None)
 
 
 @lru_cache(maxsize=1024)
 def best_way(
-    operator: str, shape: ConvShape, itemsize: int, may_be_along: bool, in_place: bool = False, ready: bool = False
+    operator: str,
+    shape: ConvShape,
+    itemsize: int,
+    threads: int,
+    may_be_along: bool,
+    in_place: bool = False,
+    ready: bool = False,
 ) -> str:
     """Compare estimates for all terms of some channels, in products of a position with packed filters."""
     shape = with_three_axes(shape)
@@ -138,18 +160,17 @@ def best_way(
     panels = min(FEW_PANELS, ceil_div(lanes * itemsize, LANE_BYTES))
     packing = 0 if ready or in_place else PACKING[operator] * taps
     costs = {"": work_of(plan(operator, shape).groups, shape.n, panels) + packing}
-    for way in ("along", "across")[not may_be_along :]:
-        positions, steps = (PAIR, terms * itemsize / VECTOR_BYTES) if way == "along" else (TILE_ROWS, terms)
-        kept = prod(out[:-1]) * LANE_BYTES * TILE_ROWS // positions
-        if kept > L2_BYTES // 2 or (way == "across" and 4 * lanes * itemsize <= LANE_BYTES):
-            continue
-        groups = plan("conv2d_weight", shape).groups
-        here = sum(round_up(shape.n * group.terms, positions) * group.positions for group in groups)
-        costs[way] = here * SLOWER[way] * (1 + KEEPING[way] / steps)
-        if way == "across":
-            tasks = shape.groups * ceil_div(lanes * itemsize, LANE_BYTES)
-            costs[way] += REORDERING * taps if operator == "conv2d" and not ready else 0
-            costs[way] *= 1 if is_little(operator, shape) else round_up(tasks, 2) / tasks  # Two threads share them.
+    kept = prod(out[:-1]) * LANE_BYTES
+    if may_be_along and kept * TILE_ROWS // PAIR <= L2_BYTES // 2:
+        keeping = KEEPING["along"] * VECTOR_BYTES / (terms * itemsize)
+        parts = parts_of("along", operator, shape, itemsize)
+        here = sum(round_up(shape.n * part.terms, PAIR) * (part.positions + keeping) for part in parts)
+        costs["along"] = SLOWER["along"] * here
+    if 4 * lanes * itemsize > LANE_BYTES:
+        panels, here = across_work(operator, shape, itemsize, threads, ready)
+        reordering = REORDERING * taps if operator == "conv2d" and not ready else 0
+        if kept * panels <= L2_BYTES // 2:
+            costs["across"] = SLOWER["across"] * here + reordering
     return min(costs, key=costs.__getitem__)
 
 
@@ -158,28 +179,31 @@ def run(way: str, operator: str, shape: ConvShape, source: Array, w: Array, out:
     threads = number_of_threads(operator, shape)
     if source.strides[-1] != source.itemsize:
         source = copied_channels_last(source, threads)
-    sizes = sizes_of(way, operator, shape, source.strides, w.strides, out.strides, out.itemsize)
+    sizes = sizes_of(way, operator, shape, source.strides, w.strides, out.strides, threads)
     kernel = along if way == "along" else across
     start(kernel, out.dtype, threads, sizes, source=source, filters=w, out=out)
 
 
 @lru_cache(maxsize=1024)
 def sizes_of(
-    way: str, operator: str, shape: ConvShape, source: Strides, w: Strides, out: Strides, itemsize: int
+    way: str, operator: str, shape: ConvShape, source: Strides, w: Strides, out: Strides, threads: int
 ) -> Sizes:
     """Return the sizes for a kernel; source, w and out are strides of the arrays."""
-    shape = with_three_axes(shape)
+    shape, itemsize = with_three_axes(shape), source[-1]
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     if operator == "conv2d":
         lanes, terms, lengths = oc, ic, [axis.outputs for axis in shape.axes]
     else:
         lanes, terms, lengths = ic, oc, [axis.size for axis in shape.axes]
-    tile_positions, tile_lanes = (PAIR, CHANNELS) if way == "along" else (TILE_ROWS, LANE_BYTES // itemsize)
     depths, rows, columns = lengths
-    filters, step = filter_steps(operator, w, oc, itemsize), TILE_ROWS // tile_positions * LANE_BYTES
-    chunk = round_up(CHUNK_BYTES[way], VECTOR_BYTES) // itemsize
-    together = max(1, chunk // max(1, terms))
-    groups = [part for group in plan("conv2d_weight", shape).groups for part in parts_of(operator, group, together)]
+    filters = filter_steps(operator, w, oc, itemsize)
+    # Channels of a task, and bytes of the kept sums of a position.
+    tile_lanes, step = CHANNELS, TILE_ROWS // PAIR * LANE_BYTES
+    if way == "across":
+        panels, _ = across_work(operator, shape, itemsize, threads, len(w) == AXES)
+        tile_lanes, step = panels * LANE_BYTES // itemsize, panels * LANE_BYTES
+    chunk = chunk_of(way, itemsize)
+    groups = parts_of(way, operator, shape, itemsize)
     steps = five(source)[1:4], (filters.d, filters.h, filters.w), (rows * columns * step, columns * step, step)
     lines = sorted((group_row(operator, group, *steps) for group in groups), key=lambda line: line.filters.first)
     table = np.array([numbers_of(line) for line in lines], np.int64)
@@ -192,6 +216,7 @@ def sizes_of(
         terms=terms,
         lanes=lanes,
         tile_lanes=tile_lanes,
+        kept=step,
         ready=len(w) == AXES,
         chunk=chunk,
         d=depths,
@@ -203,20 +228,46 @@ def sizes_of(
     )
     positions = shape.n * prod(lengths)
     scratch = SCRATCH_HEAD + round_up(16 * positions, LINE_BYTES)
-    scratch += (positions + 1) * step + chunk * LANE_BYTES
+    scratch += (positions + 1) * step + (chunk * step if way == "across" else 0)
     return Sizes.of(sizes, scratch, table)
 
 
-def parts_of(operator: str, group: Group, together: int) -> Iterator[Group]:
-    """Cut a group of taps into parts of some taps that add to the same results."""
-    ranges = []
-    for run in reversed(group):
-        moves = run.positions > 1 and (run.o if operator == "conv2d" else run.i).fixed
-        length = even_part(run.positions, 1 if moves else together)
-        together //= length
-        ranges.append([run.part(k, min(k + length, run.positions)) for k in range(0, run.positions, length)])
-    for runs in product(*reversed(ranges)):
-        yield Group(runs)
+def chunk_of(way: str, itemsize: int) -> int:
+    """Return how many terms are multiplied at a time, those of one tap or of several."""
+    return round_up(CHUNK_BYTES[way], VECTOR_BYTES) // itemsize
+
+
+def parts_of(way: str, operator: str, shape: ConvShape, itemsize: int) -> list[Group]:
+    """Cut each group of taps into parts of some taps that add to the same results, in a chunk of terms."""
+    terms = (shape.ic if operator == "conv2d" else shape.oc) // shape.groups
+    parts = []
+    for group in plan("conv2d_weight", shape).groups:
+        together, ranges = max(1, chunk_of(way, itemsize) // terms), []
+        for run in reversed(group):
+            moves = run.positions > 1 and (run.o if operator == "conv2d" else run.i).fixed
+            length = even_part(run.positions, 1 if moves else together)
+            together //= length
+            ranges.append([run.part(k, min(k + length, run.positions)) for k in range(0, run.positions, length)])
+        parts += [Group(runs) for runs in product(*reversed(ranges))]
+    return parts
+
+
+def across_work(operator: str, shape: ConvShape, itemsize: int, threads: int, ready: bool) -> tuple[int, float]:
+    """Return how many panels a task of `across` has, and its time for each panel, in products of a position."""
+    ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
+    lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
+    width = LANE_BYTES // itemsize
+    all_panels, best = ceil_div(lanes, width), (1, float("inf"))
+    parts = parts_of("across", operator, shape, itemsize)
+    for panels in (1, HALF_PANELS, FEW_PANELS):
+        if panels > (all_panels if ready else max(1, lanes // width)):
+            break
+        tasks = round_up(shape.groups * ceil_div(all_panels, panels), threads)
+        keeping = KEEPING["across"] / terms
+        tiles = sum(tiles_of(shape.n * part.terms, panels) * (part.positions + keeping) for part in parts)
+        work = tiles * TILE_ROWS * tasks / (shape.groups * all_panels)
+        best = min(best, (panels, work), key=itemgetter(1))
+    return best
 
 
 # --- the kernels ---------------------------------------------------------------------------------
@@ -239,17 +290,21 @@ def positions_of(group, images, source_n, kept_n, found):
 
 
 @helper
-def filters_along(zero, memory, b, steps, taps, by_tap, count, lanes, tiles):
-    """The filters of a chunk, where they are, and their steps; the last one is from channel to channel."""
-    return b, by_tap, steps.lane
-
-
-@helper
-def sum_along(zero, rows, a, filters, lanes, taps, by_tap, count):
-    """The products of `count` terms of some taps, neighbouring ones in the lanes."""
-    columns, counts = (filters[2], lanes - 1), and_last(taps, count * bytes_of(zero) // VECTOR_BYTES)
-    a_steps, b_steps = and_last(by_tap, int(VECTOR_BYTES)), and_last(filters[1], int(VECTOR_BYTES))
-    return sum_of_products_along(zeros(zero), addresses_in(rows), a, filters[0], columns, counts, a_steps, b_steps)
+def multiply_along(zero, sizes, found, count, line, taps, memory, source_rows, rows):
+    """Add the products of some terms to the kept sums, with neighbouring terms in the lanes."""
+    a, b, kept, nowhere, lanes, some = taps
+    columns, counts = (sizes.filters.lane, lanes - 1), and_last(line.positions, some * bytes_of(zero) // VECTOR_BYTES)
+    a_steps = and_last(line.source.position, int(VECTOR_BYTES))
+    b_steps = and_last(line.filters.position, int(VECTOR_BYTES))
+    for p in range(0, count, PAIR):
+        for r in range(PAIR):
+            source_rows[r] = found[2 * min(p + r, count - 1)]
+            at = kept + found[2 * (p + r) + 1] if p + r < count else nowhere
+            for part in range(int(TILE_ROWS // PAIR)):
+                rows[r * (TILE_ROWS // PAIR) + part] = at + part * LANE_BYTES
+        there = addresses_in(source_rows)
+        tile = sum_of_products_along(zeros(zero), there, a, b, columns, counts, a_steps, b_steps)
+        store(add_memory(tile, addresses_in(rows)), addresses_in(rows))
 
 
 @helper
@@ -259,34 +314,63 @@ def put_along(tile, zero, rows, count, lanes, step, tile_rows):
 
 
 @helper
-def filters_across(zero, memory, b, steps, taps, by_tap, count, lanes, tiles):
-    """The filters of a chunk, where they are or in memory of their own, and their steps; the last is that of terms.
-
-    For several tiles they are copied: rows a power of two apart would push each other out of the first-level cache.
-    """
+def copy_filters(zero, memory, row_bytes, b, steps, line, count, lanes):
+    """Copy the filters of some terms of some taps to (tap, term, lane); zeros fill the last panel."""
+    (d, h, w), by_tap = line.positions, line.filters.position
     size = bytes_of(zero)
-    width = LANE_BYTES // size
-    if tiles == 1 and steps.lane == size and lanes >= width:
-        return b, by_tap, steps.term
-    (d, h, w), step = taps, count * LANE_BYTES
     for tap in range(d * h * w):
         at = b + tap // w // h * by_tap[0] + tap // w % h * by_tap[1] + tap % w * by_tap[2]
-        there = memory + tap * step
-        if steps.lane != size or lanes < width:
-            pack(zero, there, int(LANE_BYTES), at, steps.term, steps.lane, count, lanes, width)
+        there = memory + tap * count * row_bytes
+        if steps.lane != size or lanes * size % LANE_BYTES:
+            pack(zero, there, row_bytes, at, steps.term, steps.lane, count, lanes, row_bytes // size)
             continue
         for k in range(count):
-            for line in range(0, LANE_BYTES, LINE_BYTES):
-                fetch(at + (k + AHEAD) * steps.term + line)
-            copy_part(zero, there + k * LANE_BYTES, at + k * steps.term, width)
-    return memory, (h * w * step, w * step, step), int(LANE_BYTES)
+            for first in range(0, row_bytes, LANE_BYTES):
+                for line_first in range(first, first + LANE_BYTES, LINE_BYTES):
+                    fetch(at + (k + AHEAD) * steps.term + line_first)
+                copy_part(zero, there + k * row_bytes + first, at + k * steps.term + first, LANE_BYTES // size)
 
 
 @helper
-def sum_across(zero, rows, a, filters, lanes, taps, by_tap, count):
-    """The products of `count` terms of some taps, with channels in the lanes."""
-    a_steps, b_steps, counts = and_last(by_tap, bytes_of(zero)), and_last(filters[1], filters[2]), and_last(taps, count)
-    return sum_of_products(zeros(zero), addresses_in(rows), a, filters[0], counts, a_steps, b_steps)
+def multiply_across(zero, sizes, found, count, line, taps, memory, source_rows, rows):
+    """Add the products of some terms to the kept sums, with channels in the lanes.
+
+    For several tiles the filters are copied: rows a power of two apart would push each other out of the cache.
+    """
+    a, b, kept, nowhere, lanes, some = taps
+    size = bytes_of(zero)
+    panels = ceil_div(lanes * size, int(LANE_BYTES))
+    by_tap, term, panel = line.filters.position, sizes.filters.term, sizes.filters.panel
+    if not sizes.ready and (count > TILE_ROWS or sizes.filters.lane != size or lanes * size % LANE_BYTES):
+        term, panel = panels * LANE_BYTES, int(LANE_BYTES)
+        copy_filters(zero, memory, term, b, sizes.filters, line, some, lanes)
+        step = some * term
+        b, by_tap = memory, (line.positions[1] * line.positions[2] * step, line.positions[2] * step, step)
+    counts = and_last(line.positions, some)
+    a_steps, b_steps = and_last(line.source.position, size), and_last(by_tap, term)
+    p = 0
+    while p < count:
+        here = rows_at_once(min(count - p, int(TILE_ROWS)), panels)
+        for r in range(TILE_ROWS):
+            source_rows[r] = found[2 * min(p + r, p + here - 1)]
+        there, first = addresses_in(source_rows), 0
+        while first < panels:
+            now, at = panels_at_once(here, panels - first), b + first * panel
+            if now == 1:
+                each, tile = TILE_ROWS, sum_of_products(zeros(zero), there, a, at, counts, a_steps, b_steps)
+            elif now == HALF_PANELS:
+                each, tile = HALF_ROWS, sum_of_half(zeros(zero), there, a, at, panel, counts, a_steps, b_steps)
+            else:
+                each, tile = FEW_ROWS, sum_of_few_rows(zeros(zero), there, a, at, panel, counts, a_steps, b_steps)
+            r, lane = 0, first * LANE_BYTES
+            for k in range(TILE_ROWS):
+                rows[k] = kept + found[2 * (p + r) + 1] + lane if r < here else nowhere
+                r += 1
+                if r == each:
+                    r, lane = 0, lane + LANE_BYTES
+            store(add_memory(tile, addresses_in(rows)), addresses_in(rows))
+            first += now
+        p += here
 
 
 @helper
@@ -295,20 +379,12 @@ def put_across(tile, zero, rows, count, lanes, step, tile_rows):
     put(tile, zero, rows, count, lanes, step, WRITE, tile_rows)
 
 
-def _tasks_with(together, filters_of, products, put_tile):
+def _tasks_with(together, multiply, put_tile):
     """Return a helper that does tasks until none is left; a task is some channels of the result, at all positions.
 
-    A tile has so many positions `together`, with as many rows of lanes for each as fill it.
+    A tile has the sums of so many positions `together`, with as many rows of lanes for each as fill it.
     """
     per = TILE_ROWS // together
-
-    @helper
-    def place_kept(first, count, found, kept, nowhere, rows):
-        """Write the addresses of the rows of a kept tile, whose positions are found[first] and those after it."""
-        for p in range(together):
-            at = kept + found[2 * (first + p) + 1] if first + p < count else nowhere
-            for r in range(per):
-                rows[p * per + r] = at + r * LANE_BYTES
 
     @helper
     def do_tasks(zero, arguments):
@@ -318,65 +394,56 @@ def _tasks_with(together, filters_of, products, put_tile):
         source_rows, rows, tile_rows, free = own_scratch(arguments)
         terms, lanes, filters, source, width = sizes.terms, sizes.lanes, sizes.filters, sizes.source, sizes.tile_lanes
         positions = sizes.images * sizes.d * sizes.h * sizes.w
-        step = per * LANE_BYTES  # bytes of the kept sums of a position
+        step = sizes.kept  # bytes of the kept sums of a position
         found = carray(integers_at(free), 2 * positions)
         kept = after(free, round_up(16 * positions, LINE_BYTES))
         nowhere = kept + positions * step  # Place for the results that a tile has too many.
         memory = after(kept, (positions + 1) * step)
-        blocks = ceil_div(lanes, width)
+        blocks, panel = ceil_div(lanes, width), LANE_BYTES // size
         while True:
             task = next_number(arguments, NEXT_TASK)
             if task >= sizes.channel_groups * blocks:
                 return
-            # If the last block of channels is not full, it overlaps the one before, but for packed filters.
+            # If the last block of channels is not full, it overlaps the one before; packed ones are whole panels.
             g, lane = task // blocks, task % blocks * width
-            if not sizes.ready:
-                lane = min(lane, max(0, lanes - width))
+            lane = min(lane, max(0, (round_up(lanes, panel) if sizes.ready else lanes) - width))
             here = min(width, lanes - lane)
-            for k in range(positions * per):
-                for v in range(0, LANE_BYTES, VECTOR_BYTES):
-                    fill_vector(zero, kept + k * LANE_BYTES + v)
-            # 1. the products of each tap, for the positions that have it
+            for k in range(kept, nowhere, VECTOR_BYTES):
+                fill_vector(zero, k)
+            # 1. the products of each part of a group of taps, for the positions that have it
             for number in range(sizes.groups):
                 line = record(sizes.table, number, GroupRow)
                 count = positions_of(line, sizes.images, source.n, positions // sizes.images * step, found)
                 a = call.a + g * terms * size + line.source.first
                 b = call.b + g * filters.channel_group + line.filters.first
-                b += lane // width * filters.panel if sizes.ready else lane * filters.lane
-                taps, by_tap, to = line.positions, line.source.position, kept + line.out.first
+                b += lane // panel * filters.panel if sizes.ready else lane * filters.lane
                 for k in range(0, terms, sizes.chunk):
                     some = min(sizes.chunk, terms - k)
-                    tiles = 1 if sizes.ready else ceil_div(count, together)
-                    read = filters_of(
-                        zero, memory, b + k * filters.term, filters, taps, line.filters.position, some,
-                        width if sizes.ready else here, tiles,
-                    )  # fmt: skip
-                    for p in range(0, count, together):
-                        for r in range(together):
-                            source_rows[r] = found[2 * min(p + r, count - 1)]
-                        place_kept(p, count, found, to, nowhere, rows)
-                        tile = products(zero, source_rows, a + k * size, read, here, taps, by_tap, some)
-                        store(add_memory(tile, addresses_in(rows)), addresses_in(rows))
+                    taps = a + k * size, b + k * filters.term, kept + line.out.first, nowhere, here, some
+                    multiply(zero, sizes, found, count, line, taps, memory, source_rows, rows)
             # 2. the sums
             for p in range(0, positions, together):
-                for r in range(together):
-                    q = min(p + r, positions - 1)
-                    for part in range(per):
-                        rows[r * per + part] = kept + q * step + part * LANE_BYTES
-                tile = add_memory(zeros(zero), addresses_in(rows))
-                for r in range(together):
-                    q = min(p + r, positions - 1)
-                    row = q // sizes.w
-                    n, at_d, at_h = row // sizes.h // sizes.d, row // sizes.h % sizes.d, row % sizes.h
-                    rows[r] = call.out + n * sizes.out.n + first_of((at_d, at_h, q % sizes.w), sizes.out)
-                    rows[r] += (g * lanes + lane) * sizes.out.c
-                put_tile(tile, zero, rows, min(together, positions - p), here, sizes.out.c, tile_rows)
+                for first in range(0, step, per * LANE_BYTES):
+                    for r in range(together):
+                        q = min(p + r, positions - 1)
+                        for part in range(per):
+                            rows[r * per + part] = kept + q * step + first + part * LANE_BYTES
+                    tile = add_memory(zeros(zero), addresses_in(rows))
+                    at = lane + first // LANE_BYTES * panel
+                    for r in range(together):
+                        q = min(p + r, positions - 1)
+                        row = q // sizes.w
+                        n, at_d, at_h = row // sizes.h // sizes.d, row // sizes.h % sizes.d, row % sizes.h
+                        rows[r] = call.out + n * sizes.out.n + first_of((at_d, at_h, q % sizes.w), sizes.out)
+                        rows[r] += (g * lanes + at) * sizes.out.c
+                    some = min(width if first == 0 and step == per * LANE_BYTES else panel, lanes - at)
+                    put_tile(tile, zero, rows, min(together, positions - p), some, sizes.out.c, tile_rows)
 
     return do_tasks
 
 
-do_along: Any = _tasks_with(PAIR, filters_along, sum_along, put_along)
-do_across: Any = _tasks_with(TILE_ROWS, filters_across, sum_across, put_across)
+do_along: Any = _tasks_with(PAIR, multiply_along, put_along)
+do_across: Any = _tasks_with(TILE_ROWS, multiply_across, put_across)
 
 
 def along(zero: Any, arguments: Any) -> None:
