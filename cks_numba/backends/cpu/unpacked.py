@@ -87,17 +87,18 @@ from .registers import (
     store,
     zeros,
 )
-from .tile import LINE_BYTES, WRITE, copy_part, pack, put, put_sums, sum_of_products, sums_of
+from .tile import LINE_BYTES, SET_BYTES, WRITE, copy_part, pack, put, put_sums, sum_of_products, sums_of
 
 # A product takes so many times as long as with packed filters, and to keep a tile between taps takes as long as so many
 # steps of a sum.
 SLOWER = {"along": 1.3, "across": 1.15}
 KEEPING = {"along": 8, "across": 4}
 REORDERING = 4  # `across` brings a filter of conv2d into its order in the time of products for so many positions.
+IN_PLACE = 4 * TILE_ROWS  # `across` copies rows of lanes that more positions meet, even if they lie side by side.
 AHEAD = 8  # Number of terms from the one that is being copied to the one that is fetched into the cache.
 PAIR = 2  # Positions of a tile along the terms.
 CHANNELS = TILE_ROWS // PAIR * TILE_VECTORS  # Channels of such a tile.
-CHUNK_BYTES = {"along": 2048, "across": 512}  # So many terms at a time stay in the first-level cache for all channels.
+CHUNK_BYTES = {"along": 2048, "across": 1024}  # So many terms at a time stay in the first-level cache for all channels.
 
 
 # --- what the kernels are given ------------------------------------------------------------------
@@ -228,7 +229,9 @@ def sizes_of(
     )
     positions = shape.n * prod(lengths)
     scratch = SCRATCH_HEAD + round_up(16 * positions, LINE_BYTES)
-    scratch += (positions + 1) * step + (chunk * step if way == "across" else 0)
+    scratch += (positions + 1) * step
+    if way == "across" and len(w) != AXES:
+        scratch += min(chunk, terms) * max((group.positions for group in groups), default=0) * step
     return Sizes.of(sizes, scratch, table)
 
 
@@ -335,13 +338,14 @@ def copy_filters(zero, memory, row_bytes, b, steps, line, count, lanes):
 def multiply_across(zero, sizes, found, count, line, taps, memory, source_rows, rows):
     """Add the products of some terms to the kept sums, with channels in the lanes.
 
-    For several tiles the filters are copied: rows a power of two apart would push each other out of the cache.
+    For several tiles the filters are copied, above all if rows of lanes would push each other out of the cache.
     """
     a, b, kept, nowhere, lanes, some = taps
     size = bytes_of(zero)
     panels = ceil_div(lanes * size, int(LANE_BYTES))
     by_tap, term, panel = line.filters.position, sizes.filters.term, sizes.filters.panel
-    if not sizes.ready and (count > TILE_ROWS or sizes.filters.lane != size or lanes * size % LANE_BYTES):
+    most = TILE_ROWS if term % SET_BYTES == 0 else IN_PLACE
+    if not sizes.ready and (count > most or sizes.filters.lane != size or lanes * size % LANE_BYTES):
         term, panel = panels * LANE_BYTES, int(LANE_BYTES)
         copy_filters(zero, memory, term, b, sizes.filters, line, some, lanes)
         step = some * term
