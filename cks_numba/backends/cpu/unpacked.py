@@ -91,9 +91,9 @@ from .tile import LINE_BYTES, SET_BYTES, WRITE, copy_part, pack, put, put_sums, 
 
 # A product takes so many times as long as with packed filters, and to keep a tile between taps takes as long as so many
 # steps of a sum.
-SLOWER = {"along": 1.3, "across": 1.15}
+SLOWER = {"along": 1.4, "across": 1.1}
 KEEPING = {"along": 8, "across": 4}
-REORDERING = 4  # `across` brings a filter of conv2d into its order in the time of products for so many positions.
+REORDERING = 8  # `across` brings a filter of conv2d into its order in the time of products for so many positions.
 IN_PLACE = 4 * TILE_ROWS  # `across` copies rows of lanes that more positions meet, even if they lie side by side.
 AHEAD = 8  # Number of terms from the one that is being copied to the one that is fetched into the cache.
 PAIR = 2  # Positions of a tile along the terms.
