@@ -292,7 +292,7 @@ def positions_of(group, images, source_n, kept_n, found):
     return count
 
 
-@helper
+@helper(inline="always")
 def multiply_along(zero, sizes, found, count, line, taps, memory, source_rows, rows):
     """Add the products of some terms to the kept sums, with neighbouring terms in the lanes."""
     a, b, kept, nowhere, lanes, some = taps
@@ -334,7 +334,7 @@ def copy_filters(zero, memory, row_bytes, b, steps, line, count, lanes):
                 copy_part(zero, there + k * row_bytes + first, at + k * steps.term + first, LANE_BYTES // size)
 
 
-@helper
+@helper(inline="always")
 def multiply_across(zero, sizes, found, count, line, taps, memory, source_rows, rows):
     """Add the products of some terms to the kept sums, with channels in the lanes.
 
