@@ -7,12 +7,14 @@ each position is a group of its own, so `gather` would read all filters for each
     across    tile[r, l] += source[position r, k] * w[k, channel l]             for the terms k of a tap
 
 Along is for conv2d: the terms of a tap lie side by side in w, so lanes hold neighbouring terms of one sum, which are
-added up in the end; a tile has two positions. Across is the tile of `sum_of_products`. The channels of conv2d_input lie
-side by side in w; those of conv2d are brought into that order, a chunk at a time.
+added up in the end; a tile has two positions. Across has the tiles of `gather`: few positions take several panels of
+channels at once. The channels of conv2d_input lie side by side in w; those of conv2d are brought into that order, a
+chunk at a time.
 
 The taps are outermost, and each meets the positions that have it: those are the groups of conv2d_weight's plan. So
-a chunk of filters is read from memory once, and meets all of its positions in the first-level cache; between taps, the
-tiles are kept in memory.
+a chunk of filters is read from memory once, and meets all of its positions in the first-level cache; between chunks,
+the tiles are kept in memory. A chunk has some taps of a group, if these add to the same results, or some terms of one.
+The chunks come in the order of memory.
 """
 
 from __future__ import annotations
@@ -89,11 +91,12 @@ from .registers import (
 )
 from .tile import LINE_BYTES, SET_BYTES, WRITE, copy_part, pack, put, put_sums, sum_of_products, sums_of
 
-# A product takes so many times as long as with packed filters, and to keep a tile between taps takes as long as so many
-# steps of a sum.
+# A product takes so many times as long as with packed filters, and to keep a tile between chunks takes as long as so
+# many steps of a sum.
 SLOWER = {"along": 1.4, "across": 1.1}
 KEEPING = {"along": 8, "across": 4}
-REORDERING = 8  # `across` brings a filter of conv2d into its order in the time of products for so many positions.
+# `across` brings a filter of conv2d into its order in the time of products for so many positions.
+REORDERING = 8 if VECTOR_BYTES == 64 else 4
 IN_PLACE = 4 * TILE_ROWS  # `across` copies rows of lanes that more positions meet, even if they lie side by side.
 AHEAD = 8  # Number of terms from the one that is being copied to the one that is fetched into the cache.
 PAIR = 2  # Positions of a tile along the terms.
