@@ -239,7 +239,7 @@ MUTANTS = [
         "target",
     ),
     ("along", unpacked, "else lane * filters.lane\n", "else (lane + 1) * filters.lane\n", "reads", "filters"),
-    ("along", unpacked, "(g * lanes + lane) * sizes.out.c", "(g * lanes + lane + 1) * sizes.out.c", "writes", "out"),
+    ("along", unpacked, "(g * lanes + at) * sizes.out.c", "(g * lanes + at + 1) * sizes.out.c", "writes", "out"),
     ("across", unpacked, "else lane * filters.lane\n", "else (lane + 1) * filters.lane\n", "reads", "filters"),
     ("across, input", unpacked, "else lane * filters.lane\n", "else (lane + 1) * filters.lane\n", "reads", "filters"),
     ("across, input", unpacked, "nowhere = kept", "nowhere = 8 + kept", "reads", "buffer 1 of thread"),

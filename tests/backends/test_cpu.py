@@ -832,9 +832,9 @@ def sweep_on_threads():
     some_positions = ConvShape(n=1, ih=5, iw=5, ic=256, oc=120, fh=5, fw=5, padding=2)
     few_results = ConvShape(n=2, ih=60, iw=57, ic=5, oc=3, fh=5, fw=3, stride=(1, 2), padding=2)
     assert planes.fits("conv2d", few_results, 4) and planes.fits("conv2d_input", few_results, 4)
-    assert unpacked.best_way("conv2d", few_positions, 4, True) == "along"
-    assert unpacked.best_way("conv2d", some_positions, 4, True) == "across"
-    assert unpacked.best_way("conv2d_input", some_positions, 4, False) == "across"
+    assert unpacked.best_way("conv2d", few_positions, 4, 2, True) == "along"
+    assert unpacked.best_way("conv2d", some_positions, 4, 2, True) == "across"
+    assert unpacked.best_way("conv2d_input", some_positions, 4, 2, False) == "across"
     two_axes = large, few_channels, in_parts, one_in_parts, each_alone, one_image, few_results
     volumes = [
         layer((2, 7, 12, 11, 40), (33, 3, 3, 3, 40), stride=2, padding=1),

@@ -296,10 +296,10 @@ def read_in_place(operator: str, shape: ConvShape, images: int, w: Strides, item
 
 def work_of(groups: Iterable[Group], images: int, panels: int) -> float:
     """The time of all tiles, for each panel if so many are together, in products of a row of a tile."""
-    return sum(_tiles(images * group.positions, panels) * group.terms for group in groups) * TILE_ROWS / panels
+    return sum(tiles_of(images * group.positions, panels) * group.terms for group in groups) * TILE_ROWS / panels
 
 
-def _tiles(rows: int, panels: int) -> float:
+def tiles_of(rows: int, panels: int) -> float:
     """How many tiles have so many rows of some panels; those of few rows count for more."""
     count, rest = float(rows // TILE_ROWS * panels), rows % TILE_ROWS
     while rest:
