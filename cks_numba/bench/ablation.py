@@ -2,8 +2,8 @@
 
 A path is switched off where sizes are chosen, in Python, so both runs use the same compiled kernels. It serves a case
 if the sizes, or the kernels and threads, then come out differently: the code finds that out, for the table of layers
-in NHWC and NCHW, for one image, for few channels on large maps, and for two large sources. The lines of a path are counted in the source: whole
-functions and classes with one of its names, and every other line of code with such a name.
+in NHWC and NCHW, for one image, for few channels on large maps, and for two large sources. The lines of a path are
+counted in the source: whole functions and classes with one of its names, and every other line of code with such a name.
 """
 
 from __future__ import annotations

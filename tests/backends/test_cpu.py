@@ -612,9 +612,9 @@ def test_which_tiles_are_tall():
         return tall.fits(operator, shape, *at, 4)
 
     vector, panel = registers.VECTOR_BYTES // 4, registers.LANE_BYTES // 4
-    assert fits(ic=3, oc=vector) and fits(ic=3, oc=vector, order=NCHW)
-    assert fits("conv2d_input", ic=vector, oc=16, stride=2)
+    assert fits(ic=3, oc=vector, stride=2) and fits(ic=3, oc=vector, stride=2, order=NCHW)
     assert fits(ic=64, oc=panel + vector, fh=1, fw=1, padding=0)
+    assert fits("conv2d_input", ic=panel + vector, oc=64, fh=1, fw=1, padding=0)
     assert not any(fits(ic=3, oc=oc, order=order) for oc in (1, panel, 2 * panel) for order in (NHWC, NCHW))
     assert not fits(ic=3, oc=vector + 1, order=NCHW)
     assert not fits(ic=64, oc=vector, ih=4, iw=4)

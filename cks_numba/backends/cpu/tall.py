@@ -70,6 +70,9 @@ HEIGHT = TILE_ROWS * TILE_VECTORS  # rows of a tile
 TASK_TILES = 256  # most tiles of a task
 STARTING = 6  # Time to begin and end a tile, in steps of a sum.
 SAVING = 0.03  # Tall tiles must save this share of the work.
+# A tile loads a number for each of its sums, which takes as long as the products of shorter vectors.
+SLOWER = 1.0 if VECTOR_BYTES == 64 else 1.1
+PLANES_SLOWER = 1.1  # `planes` takes so many times as long as its estimate says.
 HALF_SAVES = 0.5 if VECTOR_BYTES == 64 else 0.0  # Share of the time of a vector that half of one saves.
 
 
@@ -128,7 +131,8 @@ def fits(operator: str, shape: ConvShape, source: Strides, out: Strides, itemsiz
     """Whether `gather` would leave lanes empty, and an estimate for tall tiles is less than for it and for `planes`."""
     if planes.lanes_and_terms(operator, shape)[0] * itemsize % LANE_BYTES == 0:
         return False
-    others = min(planes.work_of(operator, shape, itemsize), planes.work_of_gather(operator, shape, itemsize))
+    with_planes = PLANES_SLOWER * planes.work_of(operator, shape, itemsize)
+    others = min(with_planes, planes.work_of_gather(operator, shape, itemsize))
     return work_of(operator, shape, source, out, itemsize) < (1 - SAVING) * others
 
 
@@ -147,7 +151,7 @@ def work_of(operator: str, shape: ConvShape, source: Strides, out: Strides, item
     rows, ends = rows_of(operator, shape, source, out, (0, 0, 0))
     work = 0.0
     for row, end in zip(rows, ends, strict=True):
-        sums = prod(row.group.terms) * terms * (panels - halves * HALF_SAVES)
+        sums = SLOWER * prod(row.group.terms) * terms * (panels - halves * HALF_SAVES)
         work += (end - row.first_tile) * (sums + STARTING * panels)
     return work
 
@@ -211,10 +215,10 @@ def sizes_of(
     end = rows[0]._replace(first_tile=ends[-1])  # It ends the search for a tile.
     table = np.array([numbers_of(row) for row in (*rows, end)], np.int64)
     width = VECTOR_BYTES // itemsize
-    # A tile is streamed if all rows begin at a multiple of their bytes, and the parts of a cache line follow each other.
+    # A tile is streamed if all rows begin at a multiple of their bytes, and its lines are whole cache lines.
     row_bytes = VECTOR_BYTES // 2 if 2 * lanes == width else VECTOR_BYTES
     whole = out[-1] == itemsize and not any(step % row_bytes for step in (lanes * itemsize, *out[:-1]))
-    whole = whole and (lanes * itemsize == row_bytes or row_bytes % LINE_BYTES == 0)
+    whole = whole and (row_bytes % LINE_BYTES == 0 or any(row.group.out.position[2] == row_bytes for row in rows))
     sizes = TallSizes(
         call=NO_CALL,
         table=table.ctypes.data,
