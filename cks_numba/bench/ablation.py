@@ -2,8 +2,8 @@
 
 A path is switched off where sizes are chosen, in Python, so both runs use the same compiled kernels. It serves a case
 if the sizes, or the kernels and threads, then come out differently: the code finds that out, for the table of layers
-in NHWC and NCHW, for one image, and for two large sources. The lines of a path are counted in the source: whole
-functions and classes with one of its names, and every other line of code with such a name.
+in NHWC and NCHW, for one image, for few channels on large maps, and for two large sources. The lines of a path are
+counted in the source: whole functions and classes with one of its names, and every other line of code with such a name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numba
 import numpy as np
 
 from ..backends import cpu
-from ..backends.cpu import compiled, few, gather, planes, repeats, unpacked, weight
+from ..backends.cpu import compiled, few, gather, planes, repeats, tall, unpacked, weight
 from ..buffers import Layout
 from ..flops.text import put_between
 from ..geometry import ConvShape
@@ -71,12 +71,12 @@ class SpecialPath(NamedTuple):
 
 def _forget() -> None:
     """Forget all sizes that were chosen before."""
-    for function in (gather.sizes_of, weight.sizes_of, unpacked.best_way, planes.sizes_of):
+    for function in (gather.sizes_of, weight.sizes_of, unpacked.best_way, planes.sizes_of, tall.sizes_of):
         function.cache_clear()
     repeats.forget()
 
 
-def _never(operator: str, shape: ConvShape, itemsize: int) -> bool:
+def _never(*given: Any) -> bool:
     return False
 
 
@@ -144,9 +144,16 @@ PATHS = (
         {"planes.py": "*", "registers.py": "products_of dealt"},
     ),
     SpecialPath(
+        "tall tiles",
+        "lanes of positions, or tiles with empty lanes",
+        ((tall, "fits", _never),),
+        ("kernels",),
+        {"tall.py": "*"},
+    ),
+    SpecialPath(
         "streaming",
         "results written through the caches",
-        ((gather, "STREAM_BYTES", ALL),),
+        ((gather, "STREAM_BYTES", ALL), (tall, "STREAM_BYTES", ALL)),
         ("streams",),
         {
             "gather.py": "stream streams STREAM_BYTES whole_lines wait_for_streams",
@@ -243,9 +250,13 @@ class Layered(NamedTuple):
 
 
 def pool() -> list[Layered]:
-    """List the cases from which the served ones are found: the table in NHWC and NCHW, and with one image; `LARGE`."""
+    """List the cases from which the served ones are found.
+
+    They are the table in NHWC and NCHW, and with one image; few channels on large maps; and `LARGE`.
+    """
     table = cases.table()
     found = [Layered(case, layout) for layout in ("NHWC", "NCHW") for case in table]
+    found += [Layered(case, "NHWC") for case in cases.peer_table((1,)) if case.source == "few channels"]
     known = set(table)
     one_image = [case for case in cases.table(batch=1) if case not in known]
     return found + [Layered(case, "NHWC") for case in (*one_image, *LARGE)]
@@ -275,7 +286,7 @@ def choices(call: Callable[[], Any]) -> dict[str, Any]:
 
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(cpu, "NOTES_CALLS", False))
-        for module in (gather, weight, unpacked, planes):
+        for module in (gather, weight, unpacked, planes, tall):
             stack.enter_context(mock.patch.object(module, "start", start))
             stack.enter_context(mock.patch.object(module, "sizes_of", noting(module.sizes_of)))
         call()

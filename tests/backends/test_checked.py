@@ -18,7 +18,18 @@ import pytest
 from reference import in_a_process, integers
 
 from cks_numba.backends import cpu
-from cks_numba.backends.cpu import bounds, compiled, depthwise, gather, planes, registers, repeats, unpacked, weight
+from cks_numba.backends.cpu import (
+    bounds,
+    compiled,
+    depthwise,
+    gather,
+    planes,
+    registers,
+    repeats,
+    tall,
+    unpacked,
+    weight,
+)
 from cks_numba.geometry import ConvShape
 
 checked = pytest.mark.skipif(not registers.CHECKED, reason="needs CKS_NUMBA_CPU=checked")
@@ -33,6 +44,7 @@ GROUPS = ConvShape(n=2, ih=9, iw=10, ic=40, oc=80, fh=3, fw=3, padding=1, groups
 FEW = ConvShape(n=2, ih=9, iw=8, ic=3, oc=40, fh=3, fw=3, padding=1)
 NARROW = ConvShape(n=2, ih=6, iw=5, ic=32, oc=3, fh=3, fw=3, padding=1)
 FEW_RESULTS = ConvShape(n=2, ih=20, iw=23, ic=5, oc=11, fh=3, fw=3, stride=(1, 2), padding=1)
+ONE_VECTOR = ConvShape(n=2, ih=20, iw=50, ic=8, oc=8, fh=3, fw=3, padding=1)
 # Each kernel with an operator and a layer that it is for, and the order of the axes of the arrays in memory.
 KERNELS = {
     "gather": ("conv2d", WIDE, NHWC),
@@ -42,6 +54,8 @@ KERNELS = {
     "gather, narrow": ("conv2d", NARROW, NHWC),
     "planes": ("conv2d", FEW_RESULTS, NHWC),
     "planes, input": ("conv2d_input", FEW_RESULTS, NCHW),
+    "tall": ("conv2d", ONE_VECTOR, NHWC),
+    "tall, input": ("conv2d_input", ONE_VECTOR, NHWC),
     "to_channels_last": ("conv2d", WIDE, NCHW),
     "along": ("conv2d", SMALL_MAP, NHWC),
     "across": ("conv2d", ALONE, NHWC),
@@ -125,6 +139,8 @@ ARRAYS = {  # Their order is that in which addresses are taken.
     "gather, narrow": ("source", "filters", "out"),
     "planes": ("source", "filters", "out"),
     "planes, input": ("source", "filters", "out"),
+    "tall": ("source", "filters", "out"),
+    "tall, input": ("source", "filters", "out"),
     "to_channels_last": ("source", "target"),
     "along": ("source", "filters", "out"),
     "across": ("source", "filters", "out"),
@@ -229,6 +245,10 @@ MUTANTS = [
     ("planes", planes, "at = source + first_of", "at = source + 4 + first_of", "reads", "source"),
     ("planes", planes, "= number + k, there", "= number + k + 45, there", "reads", "buffer 0 of thread"),
     ("planes", planes, "to = call.out + n", "to = call.out + size + n", "writes", "out"),
+    ("tall", tall, "g * terms * sizes.source.c + ", "g * terms * sizes.source.c + size + ", "reads", "source"),
+    ("tall", tall, "+ lane * steps.lane", "+ (lane + 1) * steps.lane", "reads", "filters"),
+    ("tall", tall, "0, panels + line", "0, panels - 64 + line", "reads", "buffer 0 of thread"),
+    ("tall", tall, "y + place * out.position[2] + ", "y + place * out.position[2] + size + ", "writes", "out"),
     ("to_channels_last", gather, "at += row // rows", "at += 4 + row // rows", "reads", "source"),
     (
         "to_channels_last",

@@ -35,6 +35,7 @@ from cks_numba.backends.cpu import (
     gather,
     planes,
     registers,
+    tall,
     threads,
     unpacked,
     weight,
@@ -159,8 +160,9 @@ SIZES = (
     (unpacked, "CHUNK_BYTES"),
     (unpacked, "SLOWER"),
     (planes, "TASK_BYTES"),
+    (tall, "TASK_TILES"),
 )
-SMALL = {"as they are": (), "small": (9000, 20, 5000, 20, 5000, 3000, 30_000, 20, 1, 0, 3000), "least": (1,) * 11}
+SMALL = {"as they are": (), "small": (9000, 20, 5000, 20, 5000, 3000, 30_000, 20, 1, 0, 3000, 3), "least": (1,) * 12}
 WAYS, OF_EACH = ("along", "across"), ("CHUNK_BYTES", "SLOWER")  # kernels of `unpacked`, and sizes that each has
 
 
@@ -184,7 +186,7 @@ def sizes(request, monkeypatch):
 
 
 def forget_sizes():
-    for module in (gather, weight, depthwise, unpacked, planes):
+    for module in (gather, weight, depthwise, unpacked, planes, tall):
         module.sizes_of.cache_clear()
     unpacked.best_way.cache_clear()
 
@@ -291,7 +293,7 @@ def test_a_layer_of_one_axis_or_three_is_compiled(name, operator, monkeypatch):
 RECORDS = (
     *(gather.GatherSizes, gather.CopySizes, gather.GatherRow, weight.WeightSizes, weight.TapRow, few.FewSizes),
     *(depthwise.DepthwiseSizes, depthwise.BandRow, unpacked.UnpackedSizes, compiled.GroupRow),
-    *(planes.PlanesSizes, planes.Band),
+    *(planes.PlanesSizes, planes.Band, tall.TallSizes, tall.TallRow),
 )
 
 
@@ -492,6 +494,7 @@ def test_results_past_the_caches(monkeypatch):
 def all_in_planes(monkeypatch):
     """Every layer goes to the kernel for few result channels."""
     monkeypatch.setattr(planes, "fits", lambda *given: True)
+    monkeypatch.setattr(tall, "fits", lambda *given: False)
     monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
     forget_sizes()
     yield
@@ -531,6 +534,91 @@ def test_which_lanes_are_positions():
     assert not any(fits(ic=64, oc=64, ih=size, iw=size) for size in (2, 4, 64))
     assert not fits(ic=64, oc=3, ih=3, iw=3)
     assert not fits(ic=64, oc=4, ih=4000, iw=40_000)  # One row is larger than the memory for a task.
+
+
+# --- tall tiles ----------------------------------------------------------------------------------
+@pytest.fixture
+def all_tall(monkeypatch):
+    """Every layer whose result has a half vector of channels or more goes to the kernel for tall tiles."""
+
+    def fits(operator, shape, source, out, itemsize):
+        return 2 * planes.lanes_and_terms(operator, shape)[0] * itemsize >= registers.VECTOR_BYTES
+
+    monkeypatch.setattr(tall, "fits", fits)
+    monkeypatch.setattr(unpacked, "SLOWER", dict.fromkeys(WAYS, 1e9))
+    monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
+    forget_sizes()
+    yield fits
+    forget_sizes()
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("operator", ["conv2d", "conv2d_input"])
+def test_tall_tiles(axes, operator, all_tall, monkeypatch):
+    """Any channels, steps, dilation and padding, channel groups, strided views and orders of axes, both dtypes."""
+    monkeypatch.setattr(tall, "TASK_TILES", 7)
+    rng, served = random.Random(axes), 0
+    for k in range(60):
+        shape = random_shape(rng, size={1: 150, 2: 40, 3: 8}[axes], channels=rng.choice((16, 30, 50)), axes=axes)
+        layouts = [(rng.choice(orders_of(shape)), rng.choice((1, 1, -2))) for _ in range(3)]
+        served += all_tall(operator, shape, None, None, 4 + 4 * (k % 2))
+        check(operator, shape, layouts, dtypes=(DTYPES[k % 2],))
+    assert served >= 15
+
+
+@pytest.mark.parametrize("operator", ["conv2d", "conv2d_input"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tall_tiles_of_each_width_and_length(operator, dtype, all_tall):
+    """Tiles side by side are whole, half, or overlap; lines are shorter than a tile, or its last one overlaps."""
+    width = registers.VECTOR_BYTES // np.dtype(dtype).itemsize
+    lengths = (1, tall.HEIGHT - 1, tall.HEIGHT, 2 * tall.HEIGHT + 3)
+    for lanes, length, order in product(range(width // 2, 3 * width + 2), lengths, (NHWC, NCHW)):
+        ic, oc = (3, lanes) if operator == "conv2d" else (lanes, 3)
+        for ih, iw in ((2, length), (length, 2)):
+            shape = ConvShape(n=1, ih=ih, iw=iw, ic=ic, oc=oc, fh=3, fw=3, padding=1)
+            check(operator, shape, ((order, 1),) * 3, dtypes=(dtype,))
+
+
+def test_tall_tiles_past_the_caches(all_tall, monkeypatch):
+    """Rows of a tile that are whole or half cache lines are streamed, from an address that allows it."""
+    monkeypatch.setattr(tall, "STREAM_BYTES", 1)
+    streamed = set()
+    for lanes, operator in product((8, 12, 16, 20, 24, 32, 48), ("conv2d", "conv2d_input")):
+        ic, oc = (3, lanes) if operator == "conv2d" else (lanes, 3)
+        shape = ConvShape(n=2, ih=20, iw=19, ic=ic, oc=oc, fh=3, fw=2, stride=(1, 2), padding=1)
+        first, second = operands(operator, shape)
+        size = shape.y_shape if operator == "conv2d" else shape.x_shape
+        memory = np.empty(4 * prod(size) + 128, np.uint8)
+        for offset in (0, 4, 16, 32):
+            memory[:] = 255
+            start = -memory.ctypes.data % 64 + offset
+            out = memory[start : start + 4 * prod(size)].view(np.float32).reshape(size)
+            cpu.run(operator, shape, first, second, out)
+            np.testing.assert_array_equal(out, truth(operator, shape))
+            out[...].view(np.uint8)[...] = 255
+            assert (memory == 255).all()
+        source = first if operator == "conv2d" else second
+        sizes = tall.sizes_of(operator, shape, source.strides, (4,) * 4, out.strides, 4, 1)
+        streamed |= {lanes} if sizes.named.streams else set()
+    assert registers.VECTOR_BYTES // 4 in streamed and 20 not in streamed
+
+
+def test_which_tiles_are_tall():
+    """Those whose lanes `gather` would leave empty, on lines that are long enough."""
+
+    def fits(operator="conv2d", order=NHWC, **sizes):
+        shape = ConvShape(**{**dict(n=1, ih=64, iw=64, fh=3, fw=3, padding=1), **sizes})
+        at = [lay_out(shape.arrays(operator)[k][1], np.float32, order)[0].strides for k in (operator != "conv2d", 2)]
+        return tall.fits(operator, shape, *at, 4)
+
+    vector, panel = registers.VECTOR_BYTES // 4, registers.LANE_BYTES // 4
+    assert fits(ic=3, oc=vector, stride=2) and fits(ic=3, oc=vector, stride=2, order=NCHW)
+    assert fits(ic=64, oc=panel + vector, fh=1, fw=1, padding=0)
+    assert fits("conv2d_input", ic=panel + vector, oc=64, fh=1, fw=1, padding=0)
+    assert not any(fits(ic=3, oc=oc, order=order) for oc in (1, panel, 2 * panel) for order in (NHWC, NCHW))
+    assert not fits(ic=3, oc=vector + 1, order=NCHW)
+    assert not fits(ic=64, oc=vector, ih=4, iw=4)
+    assert not fits(ic=4000, oc=vector)  # The filters would not stay in the cache.
 
 
 # --- few positions -------------------------------------------------------------------------------
@@ -635,6 +723,7 @@ def all_gathered(monkeypatch):
     """Every layer goes to `gather`, on some threads, with all of its panels together."""
     monkeypatch.setattr(unpacked, "SLOWER", dict.fromkeys(WAYS, 1e9))
     monkeypatch.setattr(planes, "fits", lambda *_: False)
+    monkeypatch.setattr(tall, "fits", lambda *_: False)
     monkeypatch.setattr(gather, "PANELS_BYTES", 2**30)
     forget_sizes()
     yield
@@ -832,10 +921,14 @@ def sweep_on_threads():
     some_positions = ConvShape(n=1, ih=5, iw=5, ic=256, oc=120, fh=5, fw=5, padding=2)
     few_results = ConvShape(n=2, ih=60, iw=57, ic=5, oc=3, fh=5, fw=3, stride=(1, 2), padding=2)
     assert planes.fits("conv2d", few_results, 4) and planes.fits("conv2d_input", few_results, 4)
+    vector = registers.VECTOR_BYTES // 4
+    one_vector = ConvShape(n=2, ih=60, iw=57, ic=vector, oc=vector, fh=3, fw=3, padding=1)
+    steps = np.empty(one_vector.x_shape, np.float32).strides
+    assert tall.fits("conv2d", one_vector, steps, steps, 4) and tall.fits("conv2d_input", one_vector, steps, steps, 4)
     assert unpacked.best_way("conv2d", few_positions, 4, 2, True) == "along"
     assert unpacked.best_way("conv2d", some_positions, 4, 2, True) == "across"
     assert unpacked.best_way("conv2d_input", some_positions, 4, 2, False) == "across"
-    two_axes = large, few_channels, in_parts, one_in_parts, each_alone, one_image, few_results
+    two_axes = large, few_channels, in_parts, one_in_parts, each_alone, one_image, few_results, one_vector
     volumes = [
         layer((2, 7, 12, 11, 40), (33, 3, 3, 3, 40), stride=2, padding=1),
         layer((3, 9, 10, 11, 3), (40, 3, 3, 3, 3), padding=1),

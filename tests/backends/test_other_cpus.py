@@ -23,7 +23,19 @@ from test_cpu import (
     orders_of,
 )
 
-from cks_numba.backends.cpu import compiled, depthwise, few, gather, packed, planes, registers, tile, unpacked, weight
+from cks_numba.backends.cpu import (
+    compiled,
+    depthwise,
+    few,
+    gather,
+    packed,
+    planes,
+    registers,
+    tall,
+    tile,
+    unpacked,
+    weight,
+)
 from cks_numba.geometry import OPERATORS
 
 CPUS = {"16 bytes, 6 rows": (16, 6, 2), "16 bytes, 8 rows": (16, 8, 2), "32 bytes": (32, 6, 2), "64 bytes": (64, 8, 2)}
@@ -47,6 +59,7 @@ def sweep_as_on(vector_bytes, rows, vectors):
     importlib.reload(depthwise)
     importlib.reload(unpacked)
     importlib.reload(planes)
+    importlib.reload(tall)
     shapes = [random_shape(random.Random(seed), channels=5 + 4 * (seed % 5)) for seed in range(40)]
     for layout in ((NHWC, 1), (NCHW, 1), (NHWC, -2)):
         check_all((*shapes, *ALL_SHAPES), layout)

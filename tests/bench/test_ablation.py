@@ -24,6 +24,7 @@ SERVED = {
     "large blocks": ("conv2d_weight", dict(n=4, ih=8, iw=8, ic=64, oc=64, fh=3, fw=3, padding=1), "NHWC"),
     "narrow": ("conv2d", dict(ih=6, iw=6, ic=16, oc=3, fh=3, fw=3, padding=1), "NHWC"),
     "lanes of positions": ("conv2d", dict(ih=16, iw=16, ic=16, oc=3, fh=3, fw=3, padding=1), "NHWC"),
+    "tall tiles": ("conv2d", dict(ih=32, iw=32, ic=3, oc=16, fh=3, fw=3, padding=1), "NHWC"),
     "streaming": ("conv2d", dict(n=4, ih=64, iw=64, ic=3, oc=64, fh=3, fw=3, padding=1), "NHWC"),
     "panels together": ("conv2d", dict(n=9, ih=4, iw=4, ic=16, oc=256, fh=3, fw=3, padding=1), "NHWC"),
     "short tiles": ("conv2d", dict(ih=13, iw=13, ic=64, oc=256, fh=3, fw=3, padding=1), "NHWC"),

@@ -9,6 +9,7 @@ kernel            operators             rows of a tile          lanes of a row  
 gather            conv2d, conv2d_input  positions               result channels      taps, source channels   number*row
 gather (short)    conv2d, conv2d_input  positions, panels       result channels      taps, source channels   number*row
 gather (narrow)   conv2d, conv2d_input  positions, 2 channels   source channels      taps, then lanes        row*row
+tall              conv2d, conv2d_input  positions on a line     result channels      taps, source channels   number*row
 planes            conv2d, conv2d_input  result channels         positions            taps, source channels   number*row
 across            conv2d, conv2d_input  positions               result channels      source channels, taps   number*row
 along             conv2d                2 positions, channels   source channels      taps, then lanes        row*row
@@ -20,10 +21,11 @@ of_filters        conv2d_weight         neighbouring taps       channels        
 
 `plain` is the version for reading, in plain NumPy. In the compiled version `tile` has the inner loop, and a table of
 what it multiplies for each operator. `gather` (conv2d and conv2d_input), `weight` (conv2d_weight), `unpacked` (`gather`
-with few positions) and `few` (conv2d_weight with few channels) are built on it. Loops of their own have `planes`
-(`gather` with few result channels) and `depthwise`, for layers with small channel groups. `packed` has filters that are
-packed once for many calls, and `repeats` keeps what a call has found for the next one of its kind. `threads` share the
-tasks. The environment variable CKS_NUMBA_CPU=numpy selects `plain`, which also takes over if Numba cannot compile.
+with few positions) and `few` (conv2d_weight with few channels) are built on it. Loops of their own have `tall`
+and `planes` (`gather` with few result channels) and `depthwise`, for layers with small channel groups. `packed` has
+filters that are packed once for many calls, and `repeats` keeps what a call has found for the next one of its kind.
+`threads` share the tasks. The environment variable CKS_NUMBA_CPU=numpy selects `plain`, which also takes over if Numba
+cannot compile.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from numba.core.errors import NumbaError
 
 from ... import checks
 from ...geometry import ConvShape
-from . import bounds, compiled, depthwise, gather, packed, plain, planes, registers, repeats, unpacked, weight
+from . import bounds, compiled, depthwise, gather, packed, plain, planes, registers, repeats, tall, unpacked, weight
 
 Array = np.ndarray[Any, Any]
 Operand = Array | packed.PackedFilters
@@ -105,10 +107,13 @@ def _run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: 
             weight.run(shape, first, second, out)
         else:
             source, w = (first, second) if operator == "conv2d" else (second, first)
+            way = unpacked.way_of(operator, shape, source, w, panels)
+            if not way and tall.fits(operator, shape, source.strides, out.strides, out.itemsize):
+                tall.run(operator, shape, source, w, out)
+                return
             if planes.fits(operator, shape, out.itemsize):
                 planes.run(operator, shape, source, w, out)
                 return
-            way = unpacked.way_of(operator, shape, source, w, panels)
             w = w if panels is None or way == "along" else panels
             if way:
                 unpacked.run(way, operator, shape, source, w, out)

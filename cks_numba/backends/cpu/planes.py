@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from math import prod
+from math import inf, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -185,30 +185,47 @@ def _in_orders(operator: str, shape: ConvShape, itemsize: int) -> list[tuple[tup
 
 @lru_cache(maxsize=1024)
 def fits(operator: str, shape: ConvShape, itemsize: int) -> bool:
-    """Whether an estimate for tiles of positions is less than for `gather`'s tiles, in steps of a sum."""
+    """Whether an estimate for tiles of positions is less than for `gather`'s tiles."""
+    return work_of(operator, shape, itemsize) < work_of_gather(operator, shape, itemsize)
+
+
+def work_of(operator: str, shape: ConvShape, itemsize: int) -> float:
+    """Estimate the time of tiles of positions, in steps of a sum of a tile; it is infinite if they do not serve."""
     first, *others = range(3 - len(shape.axes), 3)
     shape = with_three_axes(shape)
-    oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
-    lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
+    lanes, terms = lanes_and_terms(operator, shape)
     lengths, split = _source_axes(operator, shape)
     width = LANE_BYTES // itemsize
     if lanes > 2 * width or lanes % width == 0:  # `gather` leaves few lanes empty.
-        return False
+        return inf
     row = prod(lengths[k] for k in others) * (min(shape.axes[first].span, lengths[first]) + split[first]) * terms
     filters = prod(shape.w_shape[1:-1]) * terms * sum(rows_of_tiles(lanes))
     if max(row, filters) * itemsize > MOST_BYTES:
-        return False
+        return inf
     columns = [ceil_div(length, step) for length, step in zip(lengths, split, strict=True)]
-    here = COPYING * (prod(lengths) * terms + prod(shape.axes[k].outputs for k in range(3)) * lanes) * shape.n
+    work = COPYING * (prod(lengths) * terms + prod(shape.axes[k].outputs for k in range(3)) * lanes) * shape.n
     for order, groups in _in_orders(operator, shape, itemsize):
         for group in groups:
-            here += shape.n * tiles_of(group, columns[order[2]], lanes, itemsize) * group.terms * terms
+            work += shape.n * tiles_of(group, columns[order[2]], lanes, itemsize) * group.terms * terms
+    return work
+
+
+def work_of_gather(operator: str, shape: ConvShape, itemsize: int) -> float:
+    """Estimate the time of `gather`'s tiles, in the same steps."""
+    shape = with_three_axes(shape)
+    lanes, terms = lanes_and_terms(operator, shape)
     narrow = lanes <= NARROW and terms * itemsize % VECTOR_BYTES == 0  # `gather` has neighbouring terms in the lanes
-    steps, columns_of_tile = (terms * itemsize / VECTOR_BYTES, TILE_VECTORS) if narrow else (terms, width)
-    there = 0.0
+    steps, columns = (terms * itemsize / VECTOR_BYTES, TILE_VECTORS) if narrow else (terms, LANE_BYTES // itemsize)
+    work = 0.0
     for group in plan(operator, shape).groups:
-        there += ceil_div(shape.n * group.positions, TILE_ROWS) * (group.terms * steps + STARTING)
-    return here < there * ceil_div(lanes, columns_of_tile)
+        work += ceil_div(shape.n * group.positions, TILE_ROWS) * (group.terms * steps + STARTING)
+    return work * ceil_div(lanes, columns)
+
+
+def lanes_and_terms(operator: str, shape: ConvShape) -> tuple[int, int]:
+    """Channels of the result and of the source of a channel group."""
+    oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
+    return (oc, ic) if operator == "conv2d" else (ic, oc)
 
 
 def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) -> None:
@@ -449,7 +466,7 @@ def _sums_with(high):
             for t in range(terms):
                 a, b = filters + places[2 * t] * high * size, source + done + places[2 * t + 1]
                 for k in range(count):
-                    tile = add_products_of(tile, a + k * a_step * high * size, b + k * b_step)
+                    tile = add_products_of(tile, a + k * a_step * high * size, size, b + k * b_step)
             put(tile, out + done, out_step)
 
     return put_sums_of

@@ -173,8 +173,8 @@ def _load(context: Any, b: Any, address: Any, kind: ir.Type, align: int) -> Any:
 
 
 def _store(context: Any, b: Any, value: Any, address: Any, align: int, streams: bool = False) -> None:
-    """Write a value to memory; with `streams` past the caches, to a multiple of VECTOR_BYTES."""
-    align = VECTOR_BYTES if streams else align
+    """Write a vector or number to memory; with `streams` past the caches, to a multiple of its bytes."""
+    align = context.get_abi_sizeof(value.type) if streams else align
     check(context, b, address, value.type, align, writes=True)
     written = b.store(value, b.inttoptr(address, value.type.as_pointer()))
     written.align = align
@@ -276,33 +276,43 @@ def products_in_panels(count):
     return add_products_in_panels
 
 
-def products_of(count):
+def products_of(count, part=1):
     """Return the intrinsic tile[r, l] + A[r] * B[l] of a tile of `count` rows: the fewer, the more lanes has each.
 
-    A[r] is number r of those at the address a, and B is the row of lanes at b.
+    A[r] is the number at a + r*a_step, and B is the row of lanes at b. Only the first lanes of each vector are used,
+    one in `part` of them.
     """
     columns = TILE_ROWS * TILE_VECTORS // count
 
     @intrinsic
-    def add_products_of(typing, tile, a, b_first):
-        vector, size = _vector(tile.dtype), tile.dtype.bitwidth // 8
+    def add_products_of(typing, tile, a, a_step, b_first):
+        size = tile.dtype.bitwidth // 8
+        vector = ir.VectorType(_scalar(tile.dtype), _vector(tile.dtype).count // part)
 
         def codegen(context, b, signature, args):
-            result, a, first = args
+            result, a, step, first = args
             lanes = [_load(context, b, _plus_bytes(b, first, v * VECTOR_BYTES), vector, size) for v in range(columns)]
             for r in range(count):
-                number = _load(context, b, _plus_bytes(b, a, r * size), _scalar(tile.dtype), size)
+                number = _load(context, b, b.add(a, b.mul(step, I64(r))), _scalar(tile.dtype), size)
                 number = b.insert_element(ir.Constant(vector, ir.Undefined), number, I32(0))
                 number = b.shuffle_vector(number, number, ir.Constant(ir.VectorType(I32, vector.count), None))
                 for v in range(columns):
                     k = r * columns + v
-                    total = b.call(_fma(b, vector), [number, lanes[v], b.extract_value(result, k)])
-                    result = b.insert_value(result, total, k)
+                    so_far = _first_lanes(b, b.extract_value(result, k), vector.count)
+                    total = b.call(_fma(b, vector), [number, lanes[v], so_far])
+                    result = b.insert_value(result, _first_lanes(b, total, vector.count * part), k)
             return result
 
-        return tile(tile, types.int64, types.int64), codegen
+        return tile(tile, *[types.int64] * 3), codegen
 
     return add_products_of
+
+
+def _first_lanes(b: Any, vector: Any, count: int) -> Any:
+    """A vector of the first `count` lanes of another one; if it has fewer, the others are not defined."""
+    if vector.type.count == count:
+        return vector
+    return b.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, count), list(range(count))))
 
 
 def products_along(count):
@@ -425,11 +435,11 @@ def change_lanes(*lanes_of):
     return change
 
 
-def put_rows(count, how, first_row=0, vectors=TILE_VECTORS):
+def put_rows(count, how, first_row=0, vectors=TILE_VECTORS, part=1):
     """Return the intrinsic that puts `count` rows of a tile, of so many vectors, to memory, a step apart.
 
     `how` is "write", "add" (to the numbers there), or "stream" (past the caches; each row must begin at a multiple of
-    VECTOR_BYTES).
+    its bytes). Only the first lanes of each vector are put, one in `part` of them.
     """
 
     @intrinsic
@@ -439,8 +449,9 @@ def put_rows(count, how, first_row=0, vectors=TILE_VECTORS):
             for r, v in product(range(count), range(vectors)):
                 at = _plus_bytes(b, b.add(args[1], b.mul(args[2], I64(r))), v * VECTOR_BYTES)
                 value = b.extract_value(args[0], (first_row + r) * vectors + v)
+                value = _first_lanes(b, value, value.type.count // part)
                 if how == "add":
-                    value = b.fadd(value, _load(context, b, at, _vector(tile.dtype), size))
+                    value = b.fadd(value, _load(context, b, at, value.type, size))
                 _store(context, b, value, at, size, streams=how == "stream")
             return context.get_dummy_value()
 
