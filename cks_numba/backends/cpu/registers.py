@@ -449,26 +449,31 @@ def put_rows(count, how, first_row=0, vectors=TILE_VECTORS):
     return put
 
 
+def _row(b: Any, rows: Any, kind: Any, r: int) -> Any:
+    """The address of row r, where `rows` are Addresses or (address of the first row, step)."""
+    if kind == ADDRESSES:
+        return b.extract_value(rows, r)
+    first, step = cgutils.unpack_tuple(b, rows, 2)
+    return b.add(first, b.mul(step, I64(r)))
+
+
 @intrinsic
 def add_memory(typing, tile, rows):
-    """The tile plus the rows of lanes at the addresses."""
+    """The tile plus the rows of lanes at Addresses, or at even steps: (address of the first row, step)."""
 
     def codegen(context, b, signature, args):
-        result, row_addresses = args
-        for r in range(TILE_ROWS):
-            for v in range(TILE_VECTORS):
-                k, at = r * TILE_VECTORS + v, b.extract_value(row_addresses, r)
-                there = _load(
-                    context, b, _plus_bytes(b, at, v * VECTOR_BYTES), _vector(tile.dtype), tile.dtype.bitwidth // 8
-                )
-                result = b.insert_value(result, b.fadd(b.extract_value(result, k), there), k)
+        result, size = args[0], tile.dtype.bitwidth // 8
+        for r, v in product(range(TILE_ROWS), range(TILE_VECTORS)):
+            k, at = r * TILE_VECTORS + v, _plus_bytes(b, _row(b, args[1], rows, r), v * VECTOR_BYTES)
+            there = _load(context, b, at, _vector(tile.dtype), size)
+            result = b.insert_value(result, b.fadd(b.extract_value(result, k), there), k)
         return result
 
     return tile(tile, rows), codegen
 
 
 def _rows_to_memory(streams):
-    """Return the intrinsic that writes each row of a tile to its address.
+    """Return the intrinsic that writes each row of a tile to its address; `rows` are those of `add_memory`.
 
     Streaming past the caches saves reading the lines from memory first. It needs multiples of VECTOR_BYTES.
     """
@@ -477,7 +482,7 @@ def _rows_to_memory(streams):
     def write(typing, tile, rows):
         def codegen(context, b, signature, args):
             for r, v in product(range(TILE_ROWS), range(TILE_VECTORS)):
-                at = _plus_bytes(b, b.extract_value(args[1], r), v * VECTOR_BYTES)
+                at = _plus_bytes(b, _row(b, args[1], rows, r), v * VECTOR_BYTES)
                 value = b.extract_value(args[0], r * TILE_VECTORS + v)
                 _store(context, b, value, at, tile.dtype.bitwidth // 8, streams)
             return context.get_dummy_value()
