@@ -182,12 +182,15 @@ def best_way(shape: ConvShape, itemsize: int) -> str:
     def work(way: str) -> int:
         """Terms of all tiles together, the cost of starting each chunk included."""
         total = 0
-        for group in plan(way, with_three_axes(shape)).groups:
+        groups = plan(way, with_three_axes(shape)).groups
+        rows, lanes = (ic, oc) if way == "conv2d" else (oc, ic)
+        few_high, few_wide = few.tile_of(groups, rows, lanes, itemsize)
+        for group in groups:
             if way == "conv2d_weight":
                 tiles, terms = group.positions * ceil_div(oc, high) * ceil_div(ic, wide), shape.n * group.terms
             else:
-                rows, lanes = (ic, oc) if way == "conv2d" else (oc, ic)
-                tiles, terms = ceil_div(group.terms * rows, high) * ceil_div(lanes, wide), shape.n * group.positions
+                tiles = ceil_div(group.terms * rows, few_high) * ceil_div(lanes, few_wide)
+                terms = shape.n * group.positions
             total += tiles * (terms + STARTING * ceil_div(terms, CHUNK_TERMS))
         return total
 
