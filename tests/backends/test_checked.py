@@ -314,7 +314,7 @@ MUTANTS = [
     ),
     ("of_filters", depthwise, "sizes.call.kept + task", "sizes.call.kept + 8 + task", "writes", "kept"),
     ("weight", weight, "(g * lanes + lane) * sizes.x.c", "(g * lanes + lane + 1) * sizes.x.c", "reads", "x"),
-    ("weight", weight, "place, count = out_tap + lane *", "place, count = out_tap + (lane + 1) *", "writes", "out"),
+    ("weight", weight, "place = out_tap + first *", "place = out_tap + (first + 1) *", "writes", "out"),
     ("few", weight.few, "(g * lanes + lane0) *", "(g * lanes + lane0 + 1) *", "reads", "b"),
     ("few", weight.few, "place = at + tap_step(tap,", "place = at + size + tap_step(tap,", "writes", "out"),
 ]

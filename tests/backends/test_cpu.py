@@ -440,14 +440,35 @@ def test_sum_in_parts(monkeypatch):
     weight.sizes_of.cache_clear()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tiles_with_rows_of_one_vector(dtype, monkeypatch):
+    """Channels that fit into one vector would leave the other one of a tile empty: it has more rows instead."""
+    itemsize = np.dtype(dtype).itemsize
+    width = registers.VECTOR_BYTES // itemsize
+    groups = plan("conv2d", layer((1, 9, 9, 3), (width, 3, 3, 3), padding=1)).groups
+    assert few.tile_of(groups, 3, width, itemsize) == (few.MOST_ROWS, width)
+    assert few.tile_of(groups, 3, 2 * width, itemsize) == (registers.TILE_ROWS, 2 * width)
+    monkeypatch.setattr(few, "tile_of", lambda *_: (few.MOST_ROWS, width))
+    for way, lanes, rows in product(("conv2d", "conv2d_input"), (width, width - 1, width // 2, 3 * width + 1), (1, 3)):
+        monkeypatch.setattr(weight, "best_way", lambda *_, way=way: way)
+        oc, ic = (lanes, rows) if way == "conv2d" else (rows, lanes)
+        for k, size in enumerate(((9, 8), (7,), (4, 3, 5))):
+            shape = layer((2, *size, 2 * ic), (2 * oc, *[5] * len(size), ic), stride=1 + k % 2, padding=2, groups=2)
+            last, first, _, odd = orders_of(shape)
+            weight.sizes_of.cache_clear()
+            check("conv2d_weight", shape, ((last, 1),) * 3, [dtype])
+            check("conv2d_weight", shape, ((first, 1), (last, -2), (odd, 1)), [dtype])
+    weight.sizes_of.cache_clear()
+
+
 @pytest.mark.parametrize("chunk_terms", [384, 3])
 @pytest.mark.parametrize("axes", [2, 3])
 def test_sums_without_parts_go_to_dw_with_their_last_chunk(axes, chunk_terms, monkeypatch):
     """One chunk needs no other memory for its sums; of three, the last one has no term for the taps of one side."""
     monkeypatch.setattr(weight, "CHUNK_TERMS", chunk_terms)
     for stride in (1, 2):
-        size = (1, *[1] * (axes - 2), 2 * stride + 1, 4, 70)
-        shape = layer(size, (37, *[3] * axes, 70), stride=stride, padding=1)
+        size = (1, *[1] * (axes - 2), 2 * stride + 1, 4, 92)
+        shape = layer(size, (37, *[3] * axes, 92), stride=stride, padding=1)
         operands_ = operands("conv2d_weight", shape)
         strides = (*(array.strides for array in operands_), np.empty(shape.w_shape, np.float32).strides)
         weight.sizes_of.cache_clear()

@@ -4,16 +4,19 @@
 
 One of x and dy has few channels: it is a, and the other is b; p and q are their positions. Positions i of x and o of dy
 meet f where i = o*stride - before + f*dilation on each axis. The rows of a tile are taps and channels of a, its lanes
-are channels of b. The module `weight` compares the two kernels, and chooses between them.
+are channels of b. Where b would leave lanes empty, a tile has rows of one vector instead, and more of them. The module
+`weight` compares the two kernels, and chooses between them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import carray
 
-from ...geometry import ConvShape, plan
+from ...geometry import ConvShape, Group, plan
 from .compiled import (
     NEXT_TASK,
     NO_CALL,
@@ -34,18 +37,23 @@ from .compiled import (
     round_up,
 )
 from .registers import (
-    LANE_BYTES,
     TILE_ROWS,
+    TILE_VECTORS,
+    VECTOR_BYTES,
+    add_memory,
     addresses_in,
     after,
     bytes_of,
     helper,
+    integers_at,
     next_number,
+    store,
     write_number,
     zeros,
 )
-from .tile import ADD, PART_GAP, add_parts, loops, pack_images, put, sum_of_products, unpack
+from .tile import PART_GAP, add_parts, loops, pack_images, sum_of_products, unpack
 
+MOST_ROWS = TILE_VECTORS * TILE_ROWS  # rows of a tile whose rows have one vector
 CHUNK_TERMS = 384  # products of a result that are added up in registers at a time
 RESULT_BYTES = 256 * 2**10  # largest size of the results of a task, which each chunk adds to
 PARTS_BYTES = 1536 * 2**10  # largest size of the results of all parts of a sum together
@@ -79,6 +87,8 @@ class FewSizes(NamedTuple):
     channels: int
     lanes: int
     block_lanes: int
+    tile_rows: int
+    tile_lanes: int
     chunk_terms: int
     a: Steps
     b: Steps
@@ -99,6 +109,20 @@ def parts_of(dw_bytes: int, most: int) -> int:
     return max(part for part in (1, 2, 4) if part == 1 or (part * dw_bytes <= PARTS_BYTES and part <= most))
 
 
+def tile_of(groups: Iterable[Group], rows: int, lanes: int, itemsize: int) -> tuple[int, int]:
+    """Return rows and lanes of a tile: TILE_ROWS of all its vectors, or more rows of one vector if this saves tiles.
+
+    `rows` are the channels of a.
+    """
+    width = VECTOR_BYTES // itemsize
+
+    def tiles(tile: tuple[int, int]) -> int:
+        rows_of_tiles = sum(ceil_div(group.terms * rows, tile[0]) * group.positions for group in groups)
+        return rows_of_tiles * ceil_div(lanes, tile[1])
+
+    return min((TILE_ROWS, TILE_VECTORS * width), (MOST_ROWS, width), key=tiles)
+
+
 def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, itemsize: int, threads: int) -> Sizes:
     """Return the sizes for `few`.
 
@@ -106,9 +130,9 @@ def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, it
     if a is x, "conv2d_input" if a is dy. The arrays are given by their strides.
     """
     groups = plan(way, shape)
-    wide = LANE_BYTES // itemsize
     oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
     rows, lanes = (ic, oc) if way == "conv2d" else (oc, ic)
+    high, wide = tile_of(groups.groups, rows, lanes, itemsize)
     columns, (row, lane) = (shape.ow, (dw[4], dw[0])) if way == "conv2d" else (shape.iw, (dw[0], dw[4]))
     fd, fh, fw = (axis.taps for axis in shape.axes)
     lane_bytes = fd * fh * fw * rows * itemsize  # results of one lane
@@ -146,13 +170,15 @@ def sizes_of(way: str, shape: ConvShape, a: Strides, b: Strides, dw: Strides, it
         channels=rows,
         lanes=lanes,
         block_lanes=block,
+        tile_rows=high,
+        tile_lanes=wide,
         chunk_terms=CHUNK_TERMS,
         a=Steps(*a),
         b=Steps(*b),
         out=FewOutSteps(d=dw[1], h=dw[2], w=dw[3], channel=row, lane=lane, channel_group=oc * dw[0]),
     )
     packed_bytes = max(CHUNK_TERMS, min(columns, 4 * CHUNK_TERMS)) * block * itemsize + block // wide * PART_GAP
-    scratch = SCRATCH_HEAD + packed_bytes + (result_bytes if parts == 1 else 0)
+    scratch = SCRATCH_HEAD + 2 * MOST_ROWS * 8 + packed_bytes + (result_bytes if parts == 1 else 0)
     return Sizes.of(sizes, scratch, table)
 
 
@@ -164,15 +190,15 @@ def tap_step(tap, fh, fw, steps):
 
 
 @helper
-def place_taps(taps, first, rows, channels, a_steps, out, out_steps, a_rows, out_rows):
-    """Write the addresses of a tile's rows, which are (tap of d, of h, of w, channel) in a and in the results.
+def place_taps(taps, first, count, rows, channels, a_steps, out, out_steps, a_rows, out_rows):
+    """Write the addresses in a and in the results of `count` rows, which are (tap of d, of h, of w, channel).
 
     Rows after the last one repeat it.
     """
     taps_h, taps_w = taps
     channel, tap_w, row = first % channels, first // channels % taps_w, first // channels // taps_w
     tap_d, tap_h = row // taps_h, row % taps_h
-    for r in range(TILE_ROWS):
+    for r in range(count):
         a_rows[r] = tap_d * a_steps[0] + tap_h * a_steps[1] + tap_w * a_steps[2] + channel * a_steps[3]
         out_rows[r] = out + tap_d * out_steps[0] + tap_h * out_steps[1] + tap_w * out_steps[2] + channel * out_steps[3]
         if first + r < rows - 1:
@@ -183,6 +209,12 @@ def place_taps(taps, first, rows, channels, a_steps, out, out_steps, a_rows, out
                     tap_h, tap_w = tap_h + 1, 0
                     if tap_h == taps_h:
                         tap_d, tap_h = tap_d + 1, 0
+
+
+@helper
+def of_vectors(rows):
+    """Addresses for each of a tile's two vectors, if each is a row."""
+    return addresses_in(rows), addresses_in(rows[TILE_ROWS:])
 
 
 @helper
@@ -210,9 +242,11 @@ def few(zero: Any, arguments: Any) -> None:
     fd, fh, fw = sizes.fd, sizes.fh, sizes.fw
     images, channels, lanes, block = sizes.images, sizes.channels, sizes.lanes, sizes.block_lanes
     a_steps, b_steps, out_steps = sizes.a, sizes.b, sizes.out
-    a_rows, out_rows, tile_rows, results = own_scratch(arguments)
+    high, width, lane_blocks = sizes.tile_rows, sizes.tile_lanes, ceil_div(lanes, block)
+    free = own_scratch(arguments)[3]
+    a_rows, out_rows = carray(integers_at(free), (2, MOST_ROWS))
+    results = after(free, 2 * MOST_ROWS * 8)
     packed = after(results, result_bytes if parts == 1 else 0)
-    width, lane_blocks = LANE_BYTES // size, ceil_div(lanes, block)
     row_step = block * size  # bytes of a row of results, which are (fd, fh, fw, channel, lane)
     while True:
         # 1. a task: some channels of b and a part of the sum; its results begin as 0
@@ -256,27 +290,32 @@ def few(zero: Any, arguments: Any) -> None:
                 # 2. a chunk of b, packed unless its lanes are neighbours already
                 a_chunk = a_group + n0 * a_by[0] + d0 * a_by[1] + h0 * a_by[2] + w0 * a_by[3]
                 b_chunk = b_group + n0 * b_by[0] + d0 * b_by[1] + h0 * b_by[2] + w0 * b_by[3]
-                b_terms, part = b_by, int(LANE_BYTES)
+                part = width * size
+                b_terms = b_by
                 if b_steps.c != size or task_lanes % width != 0:
-                    row = terms[3] * LANE_BYTES
+                    row = terms[3] * part
                     plane = terms[2] * row
                     image = terms[1] * plane
                     steps = Steps(b_by[0], b_by[1], b_by[2], b_by[3], b_steps.c)
                     counts = terms[0], terms[1], terms[2], terms[3], task_lanes
-                    pack_images(zero, packed, (image, LANE_BYTES), b_chunk, steps, counts, width)
-                    b_chunk, b_terms = packed, (image, plane, row, int(LANE_BYTES))
+                    pack_images(zero, packed, (image, part), b_chunk, steps, counts, width)
+                    b_chunk, b_terms = packed, (image, plane, row, part)
                     part = terms[0] * image + PART_GAP
                 # 3. its terms
                 counts, a_loops, b_loops = loops(terms, a_by, b_terms)
                 for lane in range(0, task_lanes, width):
                     b_lanes = b_chunk + lane // width * part
-                    for first in range(0, rows, TILE_ROWS):
+                    for first in range(0, rows, high):
                         to = at + lane * size
-                        place_taps(met[1:], first, rows, channels, a_taps, to, taps, a_rows, out_rows)
-                        tile = sum_of_products(
-                            zeros(zero), addresses_in(a_rows), a_chunk, b_lanes, counts, a_loops, b_loops
-                        )
-                        put(tile, zero, out_rows, int(TILE_ROWS), width, size, bool(ADD), tile_rows)
+                        place_taps(met[1:], first, high, rows, channels, a_taps, to, taps, a_rows, out_rows)
+                        if high == TILE_ROWS:
+                            of_a, there = addresses_in(a_rows), addresses_in(out_rows)
+                            tile = sum_of_products(zeros(zero), of_a, a_chunk, b_lanes, counts, a_loops, b_loops)
+                            store(add_memory(tile, there), there)
+                        else:
+                            of_all, theirs = of_vectors(a_rows), of_vectors(out_rows)
+                            tile = sum_of_products(zeros(zero), of_all, a_chunk, b_lanes, counts, a_loops, b_loops)
+                            store(add_memory(tile, theirs), theirs)
         # 4. the results to dw, by the thread that finishes the last part of a block
         if parts > 1:
             if next_number(call.done, task // parts) < parts - 1:

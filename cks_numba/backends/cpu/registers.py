@@ -192,6 +192,21 @@ def _fma(b: Any, vector: ir.VectorType) -> Any:
     return cgutils.get_or_insert_function(b.module, ir.FunctionType(vector, [vector] * 3), name)
 
 
+def _place(b: Any, rows: Any, kind: Any, r: int, v: int) -> Any:
+    """The address of vector v of row r.
+
+    `rows` are Addresses; or Addresses for each vector, if the rows of a tile have one vector and are more; or two
+    numbers, the address of the first row and the step to the next one.
+    """
+    if kind != ADDRESSES and kind[0] == ADDRESSES:
+        return b.extract_value(rows, (v, r))
+    if kind == ADDRESSES:
+        row = b.extract_value(rows, r)
+    else:
+        row = b.add(b.extract_value(rows, 0), b.mul(b.extract_value(rows, 1), I64(r)))
+    return _plus_bytes(b, row, v * VECTOR_BYTES)
+
+
 # --- operations ----------------------------------------------------------------------------------
 @intrinsic
 def zeros(typing, like):
@@ -219,23 +234,29 @@ def addresses_in(typing, array):
 def add_products(typing, tile, rows, a, b_address):
     """tile[r, l] + A[r] * B[l], where A[r] is the number at address rows[r] + a, and B the row of lanes at b_address.
 
-    `rows` are Addresses, or one step: rows[r] is then r times the step.
+    `rows` are Addresses, or one step: rows[r] is then r times the step. A tile whose rows have one vector has Addresses
+    for each vector, as `_place` has, and reads one of B.
     """
+    tall = isinstance(rows, types.BaseTuple)
     size = tile.dtype.bitwidth // 8
     vector = _vector(tile.dtype)
 
     def codegen(context, b, signature, args):
         result, row_addresses, offset, at = args
-        lanes = [_load(context, b, _plus_bytes(b, at, v * VECTOR_BYTES), vector, size) for v in range(TILE_VECTORS)]
+        vectors = 1 if tall else TILE_VECTORS
+        lanes = [_load(context, b, _plus_bytes(b, at, v * VECTOR_BYTES), vector, size) for v in range(vectors)]
         first_lane = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
         nothing = ir.Constant(vector, ir.Undefined)
-        for r in range(TILE_ROWS):
-            row = b.mul(row_addresses, I64(r)) if rows == types.int64 else b.extract_value(row_addresses, r)
+        for part, r in product(range(TILE_VECTORS // vectors), range(TILE_ROWS)):
+            if rows == types.int64:
+                row = b.mul(row_addresses, I64(r))
+            else:
+                row = b.extract_value(row_addresses, (part, r) if tall else r)
             number = _load(context, b, b.add(row, offset), _scalar(tile.dtype), size)
             number = b.insert_element(nothing, number, ir.Constant(I32, 0))
             number = b.shuffle_vector(number, nothing, first_lane)  # The number is in every lane now.
-            for v in range(TILE_VECTORS):
-                k = r * TILE_VECTORS + v
+            for v in range(vectors):
+                k = r * TILE_VECTORS + part + v
                 total = b.call(_fma(b, vector), [number, lanes[v], b.extract_value(result, k)])
                 result = b.insert_value(result, total, k)
         return result
@@ -462,24 +483,21 @@ def put_rows(count, how, first_row=0, vectors=TILE_VECTORS, part=1):
 
 @intrinsic
 def add_memory(typing, tile, rows):
-    """The tile plus the rows of lanes at the addresses."""
+    """The tile plus the rows of lanes in memory; `rows` are those of `_place`."""
 
     def codegen(context, b, signature, args):
-        result, row_addresses = args
-        for r in range(TILE_ROWS):
-            for v in range(TILE_VECTORS):
-                k, at = r * TILE_VECTORS + v, b.extract_value(row_addresses, r)
-                there = _load(
-                    context, b, _plus_bytes(b, at, v * VECTOR_BYTES), _vector(tile.dtype), tile.dtype.bitwidth // 8
-                )
-                result = b.insert_value(result, b.fadd(b.extract_value(result, k), there), k)
+        result, size = args[0], tile.dtype.bitwidth // 8
+        for r, v in product(range(TILE_ROWS), range(TILE_VECTORS)):
+            k = r * TILE_VECTORS + v
+            there = _load(context, b, _place(b, args[1], rows, r, v), _vector(tile.dtype), size)
+            result = b.insert_value(result, b.fadd(b.extract_value(result, k), there), k)
         return result
 
     return tile(tile, rows), codegen
 
 
 def _rows_to_memory(streams):
-    """Return the intrinsic that writes each row of a tile to its address.
+    """Return the intrinsic that writes each row of a tile to its address; `rows` are those of `_place`.
 
     Streaming past the caches saves reading the lines from memory first. It needs multiples of VECTOR_BYTES.
     """
@@ -488,7 +506,7 @@ def _rows_to_memory(streams):
     def write(typing, tile, rows):
         def codegen(context, b, signature, args):
             for r, v in product(range(TILE_ROWS), range(TILE_VECTORS)):
-                at = _plus_bytes(b, b.extract_value(args[1], r), v * VECTOR_BYTES)
+                at = _place(b, args[1], rows, r, v)
                 value = b.extract_value(args[0], r * TILE_VECTORS + v)
                 _store(context, b, value, at, tile.dtype.bitwidth // 8, streams)
             return context.get_dummy_value()

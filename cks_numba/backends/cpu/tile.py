@@ -122,9 +122,11 @@ def loops(counts, a_steps, b_steps):
 # --- memory --------------------------------------------------------------------------------------
 @helper
 def copy_part(zero, target, source, count):
-    """Copy `count` numbers, where `count` is the number of rows of a tile or of its lanes."""
+    """Copy `count` numbers: as many as a tile has rows, as a vector has lanes, or as a tile has."""
     if count == TILE_ROWS:
         copy_rows(zero, target, source)
+    elif count * bytes_of(zero) == VECTOR_BYTES:
+        copy_vector(zero, target, source)
     else:
         for v in range(TILE_VECTORS):
             copy_vector(zero, target + v * VECTOR_BYTES, source + v * VECTOR_BYTES)
@@ -176,6 +178,10 @@ def pack(zero, target, target_step, source, row_step, lane_step, rows, lanes, pa
             fill_vector(zero, there + lane * size)
         for lane in range(padded if filled else lanes, padded):
             write_number(zero, there + lane * size)
+    if lane_step == size and lanes - done >= TILE_ROWS:
+        for r in range(rows):
+            copy_rows(zero, target + r * target_step + done * size, source + r * row_step + done * size)
+        done += TILE_ROWS
     left = source + done * lane_step
     copy_numbers(zero, target + done * size, target_step, size, left, row_step, lane_step, rows, lanes - done)
 

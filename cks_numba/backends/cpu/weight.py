@@ -58,16 +58,14 @@ from .registers import (
     LANE_BYTES,
     TILE_ROWS,
     add_memory,
-    addresses_in,
     after,
     bytes_of,
-    fetch,
     helper,
     next_number,
     store,
     zeros,
 )
-from .tile import LINE_BYTES, PART_GAP, WRITE, loops, pack_images, put, sum_of_products
+from .tile import PART_GAP, loops, pack_images, sum_of_products, unpack
 
 CHUNK_TERMS = 384  # products of a result that are added up in registers at a time
 RESULT_BYTES = 3 * L2_BYTES // 2  # largest size of the results of a task, which each chunk adds to
@@ -184,12 +182,15 @@ def best_way(shape: ConvShape, itemsize: int) -> str:
     def work(way: str) -> int:
         """Terms of all tiles together, the cost of starting each chunk included."""
         total = 0
-        for group in plan(way, with_three_axes(shape)).groups:
+        groups = plan(way, with_three_axes(shape)).groups
+        rows, lanes = (ic, oc) if way == "conv2d" else (oc, ic)
+        few_high, few_wide = few.tile_of(groups, rows, lanes, itemsize)
+        for group in groups:
             if way == "conv2d_weight":
                 tiles, terms = group.positions * ceil_div(oc, high) * ceil_div(ic, wide), shape.n * group.terms
             else:
-                rows, lanes = (ic, oc) if way == "conv2d" else (oc, ic)
-                tiles, terms = ceil_div(group.terms * rows, high) * ceil_div(lanes, wide), shape.n * group.positions
+                tiles = ceil_div(group.terms * rows, few_high) * ceil_div(lanes, few_wide)
+                terms = shape.n * group.positions
             total += tiles * (terms + STARTING * ceil_div(terms, CHUNK_TERMS))
         return total
 
@@ -304,15 +305,16 @@ def first_met(tap, axis, start):
     return start + (tap * axis.dilation - axis.before - start) % axis.stride
 
 
-@helper
-def place_channels(first, rows, out, out_step, out_rows, tile_rows):
-    """Write the addresses of the tile's rows, the channels from `first` on; returns how many rows there are.
-
-    Rows after the last channel get addresses in the scratch memory.
-    """
-    for r in range(TILE_ROWS):
-        out_rows[r] = out + (first + r) * out_step if first + r < rows else tile_rows[r]
-    return min(TILE_ROWS, rows - first)
+@helper(inline="always")
+def put_channels(zero, tile, out, row_step, lane_step, rows, lanes, tile_rows):
+    """Write as many rows and lanes of a tile to dw as there are channels."""
+    size = bytes_of(zero)
+    if rows >= TILE_ROWS and lanes * size >= LANE_BYTES and lane_step == size:
+        store(tile, (out, row_step))
+        return
+    store(tile, (tile_rows[0], int(LANE_BYTES)))
+    rows, lanes = min(rows, TILE_ROWS), min(lanes, LANE_BYTES // size)
+    unpack(zero, out, row_step, lane_step, tile_rows[0], int(LANE_BYTES), rows, lanes)
 
 
 @helper
@@ -331,14 +333,13 @@ def tap_in(row, k, earlier, part, axis):
 
 
 @helper
-def add_group(zero, group, n, chunk, axes, packed, results, out, out_steps, add, last, own):
+def add_group(zero, group, n, chunk, axes, packed, results, out, out_steps, add, last, tile_rows):
     """Add the terms of one chunk of n images to the results of a group of taps; `last` writes the sums to dw."""
     size = bytes_of(zero)
     width = LANE_BYTES // size
     d, h, w = group
     chunk_d, chunk_h, chunk_w = chunk
     axis_d, axis_h, axis_w = axes
-    kept_rows, out_rows, tile_rows, _ = own
     x, phase_bytes, dy = packed
     kept, rows, lanes = results
     high, wide = round_up(rows, TILE_ROWS), round_up(lanes, width)
@@ -370,43 +371,33 @@ def add_group(zero, group, n, chunk, axes, packed, results, out, out_steps, add,
         # 2. its tiles
         for first in range(0, rows, TILE_ROWS):
             for lane in range(0, lanes, width):
-                place, count = out_tap + lane * out_steps.ic, 0
-                if last:
-                    count = place_channels(first, rows, place, out_steps.oc, out_rows, tile_rows)
-                for r in range(TILE_ROWS):
-                    kept_rows[r] = at_tap + (lane * high + first * width + r * width) * size
-                    for line in range(0, LANE_BYTES, LINE_BYTES):
-                        fetch((out_rows[r] if last and not add else kept_rows[r]) + line)
                 tile = sum_of_products(
                     zeros(zero), size, dy + first // TILE_ROWS * dy_part, x_tap + lane // width * x_part,
                     counts, dy_loops, x_loops,
                 )  # fmt: skip
-                there = addresses_in(kept_rows)
+                there = at_tap + (lane * high + first * width) * size, int(LANE_BYTES)
                 if add:
                     tile = add_memory(tile, there)
                 if last:
-                    put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps.ic, bool(WRITE), tile_rows)
+                    place = out_tap + first * out_steps.oc + lane * out_steps.ic
+                    put_channels(zero, tile, place, out_steps.oc, out_steps.ic, rows - first, lanes - lane, tile_rows)
                 else:
                     store(tile, there)
 
 
 @helper
-def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, own):
+def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, tile_rows):
     """Add up the parts of the results of one tap in order, and write the sums to dw."""
     size = bytes_of(zero)
-    kept_rows, out_rows, tile_rows, _ = own
     width = LANE_BYTES // size
     at = kept + tap * ceil_div(lanes, width) * round_up(rows, TILE_ROWS) * LANE_BYTES
     for lane in range(0, lanes, width):
         for first in range(0, rows, TILE_ROWS):
-            place = out + lane * out_steps.ic
-            count = place_channels(first, rows, place, out_steps.oc, out_rows, tile_rows)
             tile = zeros(zero)
             for part in range(parts):
-                for r in range(TILE_ROWS):
-                    kept_rows[r] = at + part * kept_step + r * LANE_BYTES
-                tile = add_memory(tile, addresses_in(kept_rows))
-            put(tile, zero, out_rows, count, min(width, lanes - lane), out_steps.ic, bool(WRITE), tile_rows)
+                tile = add_memory(tile, (at + part * kept_step, int(LANE_BYTES)))
+            place = out + first * out_steps.oc + lane * out_steps.ic
+            put_channels(zero, tile, place, out_steps.oc, out_steps.ic, rows - first, lanes - lane, tile_rows)
             at += TILE_ROWS * LANE_BYTES
 
 
@@ -467,8 +458,7 @@ def weight(zero: Any, arguments: Any) -> None:
     blocks, parts, result_bytes = sizes.blocks, sizes.parts, sizes.result_bytes
     axes = axis_d, axis_h, axis_w = sizes.axis_d, sizes.axis_h, sizes.axis_w
     x_steps, dy_steps, out_steps = sizes.x, sizes.dy, sizes.out
-    own = own_scratch(arguments)
-    kept = own[3]
+    _, _, tile_rows, kept = own_scratch(arguments)
     x_packed = kept if parts > 1 else after(kept, result_bytes)
     dy_packed = after(x_packed, sizes.x_bytes)
     width = LANE_BYTES // size
@@ -515,7 +505,7 @@ def weight(zero: Any, arguments: Any) -> None:
                     continue
                 add_group(
                     zero, (line.d, line.h, line.w), n, chunk, axes, (x_packed, sizes.phase_bytes, dy_packed),
-                    results, out, out_steps, c > first_chunk, last, own,
+                    results, out, out_steps, c > first_chunk, last, tile_rows,
                 )  # fmt: skip
         # 4. a sum in parts: the results to dw, by the thread that finishes the last part of a block
         if parts == 1 or next_number(sizes.call.done, task // parts) < parts - 1:
@@ -523,4 +513,4 @@ def weight(zero: Any, arguments: Any) -> None:
         kept -= task % parts * result_bytes
         for tap in range(axis_d.taps * axis_h.taps * axis_w.taps):
             at = out + tap_step(tap, axis_h.taps, axis_w.taps, out_steps)
-            finish(zero, tap, kept, result_bytes, parts, at, out_steps, rows, lanes, own)
+            finish(zero, tap, kept, result_bytes, parts, at, out_steps, rows, lanes, tile_rows)
