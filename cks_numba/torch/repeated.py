@@ -21,6 +21,7 @@ from .. import backends
 from ..backends import cpu
 from ..backends.cpu import bounds, compiled, repeats
 from ..buffers import LAYOUTS, TO_LAST, channels_last
+from ..checks import is_constant
 from ..geometry import ConvShape
 
 MOST, MOST_ALIKE = 2 * repeats.MOST, 8  # A call has two keys, that of the function and that of its operator.
@@ -163,15 +164,10 @@ def find_call(
 
 def remember(key: Hashable, options: tuple[Any, ...], by: int, *arguments: Any) -> None:
     """Keep what the operator that a function has called has found, for the next call of the function."""
-    if key is not None and not torch.is_autocast_enabled("cpu") and all(map(_is_constant, options)):
+    if key is not None and not torch.is_autocast_enabled("cpu") and all(map(is_constant, options)):
         found = find_operator(by, *arguments)[1]
         if found is not None:
             _keep(key, found._replace(options=options))
-
-
-def _is_constant(option: Any) -> bool:
-    """Whether an option is made of numbers, strings and tuples, which do not change."""
-    return type(option) in (int, str) or (type(option) is tuple and all(map(_is_constant, option)))
 
 
 # --- calls of an operator --------------------------------------------------------------------------

@@ -73,12 +73,8 @@ def run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: A
         _run(operator, shape, first, second, out)
         return
     key = key_of(operator, shape, out.dtype.char, first.strides, second.strides, out.strides)
-    known = repeats.known(key)
-    if known is not None:
-        known.run(*bounds.addresses_of(first, second, out))
-    else:
-        addresses = first.ctypes.data, second.ctypes.data, out.ctypes.data
-        repeats.noting(key, addresses, lambda: _run(operator, shape, first, second, out))
+    addresses = bounds.addresses_of(first, second, out)
+    repeats.run(key, addresses, lambda: _run(operator, shape, first, second, out))
 
 
 def key_of(operator: str, shape: ConvShape, char: str, *strides: tuple[int, ...]) -> tuple[Any, ...]:

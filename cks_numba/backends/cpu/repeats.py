@@ -23,7 +23,7 @@ from .bounds import CHECKED, GUARD_BYTES, address_of
 Array = np.ndarray[Any, Any]
 MOST = 1024  # Most calls that are known.
 NO_ARRAY = 3  # place of a 0 among the addresses of a call
-_write = Struct("=9q").pack_into  # the arguments that all kernels have
+_write = Struct("=5q").pack_into  # the arguments of a kernel that change: two counters and three addresses
 MOST_BYTES = 2**16  # A call keeps the memory for its next one if that is at most so large.
 
 
@@ -60,9 +60,9 @@ class Repeat:
             block = self._block()
         memory, inner, starts = block
         known = (*addresses, 0, *inner)
-        for at, places, last, start, step in starts:
+        for at, places, start, step in starts:
             given = places(known)
-            _write(memory, at, 0, 0, *given, *last)
+            _write(memory, at, 0, 0, *given)
             if CHECKED:
                 with step.checked(memory[at // 8 :], given):
                     start()
@@ -74,16 +74,16 @@ class Repeat:
     def _block(self) -> Any:
         """Return a block of memory, the addresses of the temporary arrays in it, and how each kernel starts."""
         memory = np.empty(self.bytes // 8 + 8, np.int64)
-        at = -(-memory.ctypes.data // 64) * 64
         base = memory.ctypes.data
+        at = -(-base // 64) * 64
         inner = []
         for size in self.temporary:
             inner.append(address_of(memory[(at - base) // 8 :].view(np.uint8)[:size]))
             at += -(-size // 64) * 64 + GUARD_BYTES
         starts = []
         for step, places in self.steps:
-            last = step.place(memory[(at - base) // 8 :], at)
-            starts.append((at - base, itemgetter(*places), last, step.starter(at), step))
+            step.place(memory[(at - base) // 8 :], at)
+            starts.append((at - base, itemgetter(*places), step.starter(at), step))
             at += -(-step.bytes // 64) * 64
         return memory, inner, starts
 
@@ -109,32 +109,47 @@ class Noted:
 
 
 class _Now(threading.local):
-    """The call of this thread that is being noted."""
+    """The call of this thread that is being noted, and the last one that was known or noted, with its addresses."""
 
     call: Noted | None = None
+    last: tuple[Repeat, Sequence[int]] | None = None
 
 
 now: _Now = _Now()
-_known: dict[Hashable, Repeat] = {}
+_known: dict[Hashable, Any] = {}
+known: Callable[[Hashable], Any] = _known.get
+"""What is kept under a key, None if there is nothing: a `Repeat`, or what another module needs around it."""
 
 
-def known(key: Hashable) -> Repeat | None:
-    """Return a call that was noted."""
-    return _known.get(key)
+def keep(key: Hashable, call: Any) -> None:
+    """Keep what is known of a call."""
+    if len(_known) >= MOST:
+        _known.clear()
+    _known[key] = call
 
 
-def noting(key: Hashable, addresses: Sequence[int], call: Callable[[], None]) -> None:
-    """Make a call, and note it under a key if it can be repeated."""
+def run(key: Hashable, addresses: Sequence[int], call: Callable[[], None]) -> None:
+    """Repeat the call of a key; or make it, and note it if it can be repeated."""
+    found = _known.get(key)
+    if found is not None:
+        found.run(*addresses)
+    else:
+        found = _noting(addresses, call)
+        if found is None:
+            return
+        keep(key, found)
+    now.last = found, addresses
+
+
+def _noting(addresses: Sequence[int], call: Callable[[], None]) -> Repeat | None:
+    """Make a call; return how it is repeated, None if it cannot be."""
     now.call = noted = Noted(addresses)
     try:
         call()
     finally:
         again = now.call is noted
         now.call = None
-    if again and noted.is_whole and noted.steps:
-        if len(_known) >= MOST:
-            _known.clear()
-        _known[key] = noted.repeat()
+    return noted.repeat() if again and noted.is_whole and noted.steps else None
 
 
 def forget() -> None:
