@@ -16,7 +16,7 @@ import numpy as np
 from ..backends import cpu
 from ..backends.cpu import compiled, repeats
 from ..backends.cpu.bounds import address_of, addresses_of
-from ..buffers import Layout, bounds, is_last
+from ..buffers import bounds
 from ..checks import is_constant
 from .libraries import NumPy
 
@@ -47,7 +47,7 @@ def call(operator: Callable[..., Any], names: Sequence[str], given: Sequence[Any
     result = operator(*given, **options)
     if key is not None and repeats.now.last is not None:
         named = {**dict(zip(names, given, strict=False)), **options}
-        found = _known(*repeats.now.last, arrays, named.get("bias"), named.get("out"), named.get("layout"), result)
+        found = _known(*repeats.now.last, arrays, named.get("out"), result)
         if found is not None:
             repeats.keep(key, found)
     return result
@@ -74,8 +74,6 @@ class KnownCall(NamedTuple):
         Places of the operands of the backend among the arrays of the call.
     bias, out : int or None
         Places of the bias and of the caller's buffer for the result.
-    bias_shape : tuple of int
-        Shape of the bias beside the result.
     new : callable
         Returns a new array for the result.
     reach : list of (int, int, int)
@@ -87,19 +85,17 @@ class KnownCall(NamedTuple):
     second: int
     bias: int | None
     out: int | None
-    bias_shape: tuple[int, ...]
     new: Callable[[], Array]
     reach: list[tuple[int, int, int]]
 
     def run(self, arrays: Sequence[Array]) -> Array | None:
         """Return the result; None if the call must go the long way: an array is not aligned, or `out` is wrong."""
         out = self.new() if self.out is None else arrays[self.out]
-        addresses = addresses_of(arrays[self.first], arrays[self.second], out)
+        bias = None if self.bias is None else arrays[self.bias]
+        addresses = addresses_of(arrays[self.first], arrays[self.second], out, bias)
         if any(at % out.itemsize for at in addresses) or (self.out is not None and not self._may_write(out, arrays)):
             return None
         self.kernels.run(*addresses)
-        if self.bias is not None:
-            NUMPY.add_bias(out, arrays[self.bias].reshape(self.bias_shape))
         return out
 
     def _may_write(self, out: Array, arrays: Sequence[Array]) -> bool:
@@ -113,23 +109,15 @@ def _known(
     kernels: repeats.Repeat,
     addresses: Sequence[int],
     arrays: Sequence[Array],
-    bias: Array | None,
     out: Array | None,
-    layout: Layout | None,
-    result: Any,
+    result: Array,
 ) -> KnownCall | None:
     """Return what is known of a call that was just made; None if the kernels had other memory than its arrays."""
     places = {address_of(array): place for place, array in enumerate(arrays)}
-    first, second = places.get(addresses[0]), places.get(addresses[1])
-    at_bias, at_out = (next((k for k, array in enumerate(arrays) if array is one), None) for one in (bias, out))
-    is_all = {*range(len(arrays))} <= {first, second, at_bias, at_out}
-    if (
-        first is None
-        or second is None
-        or not is_all
-        or address_of(result) != addresses[2]
-        or not result.flags.c_contiguous
-    ):
+    first, second, _, bias = (places.get(at) for at in addresses)
+    at_out = next((place for place, array in enumerate(arrays) if array is out), None)
+    is_all = {*range(len(arrays))} <= {first, second, bias, at_out}
+    if first is None or second is None or not is_all or address_of(result) != addresses[2]:
         return None
     reach = []
     for place, array in enumerate(arrays):
@@ -139,9 +127,8 @@ def _known(
         kernels=kernels,
         first=first,
         second=second,
-        bias=at_bias,
+        bias=bias,
         out=at_out,
-        bias_shape=(-1,) if layout is None or is_last(layout) else (-1, *[1] * (len(layout) - 2)),
         new=partial(NUMPY.empty, result.shape, np.empty(0, result.dtype), None),
         reach=[one for one in reach if one[0] != at_out],
     )

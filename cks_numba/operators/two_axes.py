@@ -399,8 +399,8 @@ def _run(
         call.library.zero(buffer, call.stream)
         return
     arrays = (call.view(first), call.view(second), call.library.raw(buffer))
-    if backend in ("cuda", "emulator"):
-        backends.run(backend, operator, shape, *arrays, call.bias_view(), call.stream, call.precision)
-    else:
+    if backend == "steps":
         backends.run(backend, operator, shape, *arrays)
         call.add_bias(buffer)
+    else:
+        backends.run(backend, operator, shape, *arrays, call.bias_view(), call.stream, call.precision)

@@ -115,7 +115,7 @@ def test_a_large_result_begins_at_a_cache_line(found):
 
 
 def test_strides_of_arrays_are_compared(found):
-    """Views of any strides, negative and 0 too, have results of their own."""
+    """Views of any strides, negative and 0 too, have results of their own; a bias with gaps is copied at each call."""
     x, w, b = integers(4, 10, 12, 6), integers(4, 3, 2, 3), integers(8)
     views = [
         x[:2, :5, :6, :3],
@@ -127,7 +127,7 @@ def test_strides_of_arrays_are_compared(found):
         for bias in (b[:4], b[::2], b[3::-1]):
             right = cks.conv2d(each, w, bias, **HOW | {"backend": "steps"})
             np.testing.assert_array_equal(cks.conv2d(each, w, bias, **HOW), right)
-    assert len(found) == 4 * 3
+    assert len(found) == 4
 
 
 def test_as_many_threads_as_are_set_now(found):

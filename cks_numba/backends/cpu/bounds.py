@@ -83,11 +83,11 @@ def only_read(array: Array) -> Array:
     return array
 
 
-def addresses_of(first: Array, second: Array, out: Array) -> tuple[int, int, int]:
-    """Addresses of two operands, which are only read, and of a result."""
+def addresses_of(first: Array, second: Array, out: Array, bias: Array | None = None) -> tuple[int, int, int, int]:
+    """Addresses of two operands, which are only read, of a result, and of its bias, 0 if there is none."""
     if CHECKED:
-        first, second = only_read(first), only_read(second)
-    return address_of(first), address_of(second), address_of(out)
+        first, second, bias = only_read(first), only_read(second), None if bias is None else only_read(bias)
+    return address_of(first), address_of(second), address_of(out), 0 if bias is None else address_of(bias)
 
 
 def region(name: str, array: Array, writes: bool = True) -> Region:

@@ -22,7 +22,7 @@ from .bounds import CHECKED, GUARD_BYTES, address_of
 
 Array = np.ndarray[Any, Any]
 MOST = 1024  # Most calls that are known.
-NO_ARRAY = 3  # place of a 0 among the addresses of a call
+NO_ARRAY = 4  # place of a 0 among the addresses of a call
 _write = Struct("=5q").pack_into  # the arguments of a kernel that change: two counters and three addresses
 MOST_BYTES = 2**16  # A call keeps the memory for its next one if that is at most so large.
 
@@ -36,7 +36,7 @@ class Repeat:
     Parameters
     ----------
     steps : sequence of (Step, tuple of int)
-        The kernels, each with the places of its three addresses: 0 to 2 for the arrays of the call, NO_ARRAY, and then
+        The kernels, each with the places of its three addresses: 0 to 3 for the arrays of the call, NO_ARRAY, and then
         the temporary arrays.
     temporary : sequence of int
         Bytes of the temporary arrays.
@@ -53,7 +53,7 @@ class Repeat:
         self.blocks: list[Any] = []
 
     def run(self, *addresses: int) -> None:
-        """Run the kernels on arrays at these addresses: first, second, out. The checked build needs an `Address`."""
+        """Run the kernels on first, second, out and bias at these addresses. The checked build needs an `Address`."""
         try:
             block = self.blocks.pop()
         except IndexError:
@@ -128,28 +128,19 @@ def keep(key: Hashable, call: Any) -> None:
     _known[key] = call
 
 
-def run(key: Hashable, addresses: Sequence[int], call: Callable[[], None]) -> None:
-    """Repeat the call of a key; or make it, and note it if it can be repeated."""
-    found = _known.get(key)
-    if found is not None:
-        found.run(*addresses)
-    else:
-        found = _noting(addresses, call)
-        if found is None:
-            return
-        keep(key, found)
-    now.last = found, addresses
-
-
-def _noting(addresses: Sequence[int], call: Callable[[], None]) -> Repeat | None:
-    """Make a call; return how it is repeated, None if it cannot be."""
+def noting(key: Hashable, addresses: Sequence[int], call: Callable[[], None]) -> Repeat | None:
+    """Make a call; if it can be repeated, keep and return how."""
     now.call = noted = Noted(addresses)
     try:
         call()
     finally:
         again = now.call is noted
         now.call = None
-    return noted.repeat() if again and noted.is_whole and noted.steps else None
+    if not (again and noted.is_whole and noted.steps):
+        return None
+    found = noted.repeat()
+    keep(key, found)
+    return found
 
 
 def forget() -> None:
