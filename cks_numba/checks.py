@@ -115,6 +115,17 @@ def choice(name: str, value: Any, allowed: tuple[Choice, ...]) -> Choice:
     return allowed[allowed.index(value)]
 
 
+def is_constant(value: Any) -> bool:
+    """Return whether an argument can be looked up: it never changes, and no wrong one is equal to it.
+
+    1.0 and True are equal to 1, but are errors.
+    """
+    kind = type(value)
+    if kind is tuple:
+        return all(map(is_constant, value))
+    return kind is int or kind is str or value is None or value is ...
+
+
 def by_position(function: str, names: Sequence[str], given: Sequence[Any]) -> None:
     """Check that a call gives no option by position; an int or a pair in the place of the bias is one too."""
     arrays = len(names)

@@ -79,9 +79,9 @@ def run(
     stream: Any = None,
     precision: Precision = "float32",
 ) -> None:
-    """Run one operator, and write every element of `out`; cuda and emulator alone take 16 bits and add the bias."""
+    """Run one operator, and write every element of `out`; cuda and emulator take 16 bits, and steps adds no bias."""
     if backend == "cpu":
-        cpu.run(operator, shape, first, second, out)
+        cpu.run(operator, shape, first, second, out, bias)
         return
     if len(shape.axes) == 1:
         shape = shape.with_unit_axes(2)

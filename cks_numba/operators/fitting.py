@@ -47,19 +47,12 @@ def fitting_weight(shown: Callable[[Shape], Shape], x: Shape, w: Shape, dy: Shap
 
 
 def _remembered(function: ToShape) -> ToShape:
-    """Cache a function of x_shape, w_shape and the caller's arguments, if these are made of ints, strings and tuples.
-
-    Others are not looked up: 1.0 and True are equal to 1, but are errors.
-    """
+    """Cache a function of x_shape, w_shape and the caller's arguments, if these are constants."""
     known = lru_cache(maxsize=1024)(function)
-
-    def is_plain(value: Any) -> bool:
-        kind = type(value)
-        return kind is int or kind is str or (kind is tuple and all(map(is_plain, value)))
 
     @wraps(function)
     def call(*arguments: Any) -> ConvShape:
-        return (known if is_plain(arguments[2:]) else function)(*arguments)
+        return (known if checks.is_constant(arguments[2:]) else function)(*arguments)
 
     return cast(ToShape, call)
 

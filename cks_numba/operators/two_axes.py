@@ -8,6 +8,7 @@ from inspect import getfullargspec
 from typing import Any, TypeVar, cast
 
 from .. import backends, checks
+from ..arrays import known
 from ..arrays.call import Call, Operand
 from ..arrays.packed import Packed
 from ..backends import Backend
@@ -30,11 +31,14 @@ def over(axes: int) -> Callable[[Operator], Operator]:
     def decorate(operator: Operator) -> Operator:
         names = getfullargspec(operator).args
 
-        @wraps(operator)
-        def call(*arrays: Any, layout: Layout = allowed[0], **options: Any) -> Any:
+        def checked(*arrays: Any, layout: Layout = allowed[0], **options: Any) -> Any:
             if len(arrays) >= len(names):
                 checks.by_position(call.__name__, names, arrays)
             return operator(*arrays, layout=checks.choice("layout", layout, allowed), **options)
+
+        @wraps(operator)
+        def call(*arrays: Any, **options: Any) -> Any:
+            return known.call(checked, names, arrays, options)
 
         return cast(Operator, call)
 
@@ -395,8 +399,8 @@ def _run(
         call.library.zero(buffer, call.stream)
         return
     arrays = (call.view(first), call.view(second), call.library.raw(buffer))
-    if backend in ("cuda", "emulator"):
-        backends.run(backend, operator, shape, *arrays, call.bias_view(), call.stream, call.precision)
-    else:
+    if backend == "steps":
         backends.run(backend, operator, shape, *arrays)
         call.add_bias(buffer)
+    else:
+        backends.run(backend, operator, shape, *arrays, call.bias_view(), call.stream, call.precision)

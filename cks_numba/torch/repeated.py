@@ -21,6 +21,7 @@ from .. import backends
 from ..backends import cpu
 from ..backends.cpu import bounds, compiled, repeats
 from ..buffers import LAYOUTS, TO_LAST, channels_last
+from ..checks import is_constant
 from ..geometry import ConvShape
 
 MOST, MOST_ALIKE = 2 * repeats.MOST, 8  # A call has two keys, that of the function and that of its operator.
@@ -93,8 +94,6 @@ class Known(NamedTuple):
         Number of threads that must be set for the call; 0 if it runs on one, whatever is set.
     size, strides
         Those of the result.
-    bias_size : tuple of int
-        Size of a view of the bias that is added to the result.
     by, how
         The operator, by the place of its result among x, w and dy; stride, padding, dilation and groups.
     options : tuple
@@ -106,7 +105,6 @@ class Known(NamedTuple):
     threads: int
     size: tuple[int, ...]
     strides: tuple[int, ...]
-    bias_size: tuple[int, ...]
     by: int
     how: tuple[Any, ...]
     options: tuple[Any, ...] = ()
@@ -115,11 +113,11 @@ class Known(NamedTuple):
         """Compute the result."""
         out = first.new_empty_strided(self.size, self.strides)
         if bounds.CHECKED:
-            self.kernels.run(*bounds.addresses_of(*(tensor.detach().numpy() for tensor in (first, second, out))))
+            given = _tensors((first, second, out), bias)
+            self.kernels.run(*bounds.addresses_of(*(tensor.detach().numpy() for tensor in given)))
         else:
-            self.kernels.run(first.data_ptr(), second.data_ptr(), out.data_ptr())
-        if bias is not None:
-            out += bias.view(self.bias_size)
+            at_bias = 0 if bias is None else bias.data_ptr()
+            self.kernels.run(first.data_ptr(), second.data_ptr(), out.data_ptr(), at_bias)
         return out
 
 
@@ -163,15 +161,10 @@ def find_call(
 
 def remember(key: Hashable, options: tuple[Any, ...], by: int, *arguments: Any) -> None:
     """Keep what the operator that a function has called has found, for the next call of the function."""
-    if key is not None and not torch.is_autocast_enabled("cpu") and all(map(_is_constant, options)):
+    if key is not None and not torch.is_autocast_enabled("cpu") and all(map(is_constant, options)):
         found = find_operator(by, *arguments)[1]
         if found is not None:
             _keep(key, found._replace(options=options))
-
-
-def _is_constant(option: Any) -> bool:
-    """Whether an option is made of numbers, strings and tuples, which do not change."""
-    return type(option) in (int, str) or (type(option) is tuple and all(map(_is_constant, option)))
 
 
 # --- calls of an operator --------------------------------------------------------------------------
@@ -189,6 +182,8 @@ def note(key: Hashable, by: int, operands: Sequence[Any], how: Sequence[Any], bi
     tensors = _tensors(operands, bias)
     if out.dtype not in _DTYPES or not all(map(_is_plain, tensors)) or backends.choose("auto", False) != "cpu":
         return
+    if bias is not None and not bias.is_contiguous():  # The kernels have a copy of it.
+        return
     is_for = _guard(tensors)
     if is_for is None:
         return
@@ -200,7 +195,7 @@ def note(key: Hashable, by: int, operands: Sequence[Any], how: Sequence[Any], bi
         tuple(each.stride(axis) * each.element_size() for axis in TO_LAST[layout])
         for each in (*_tensors(operands, None), out)
     ]
-    kernels = repeats.known(cpu.key_of(_OPERATORS[by], shape, _DTYPES[out.dtype], *strides))
+    kernels = repeats.known(cpu.key_of(_OPERATORS[by], shape, bias is None, _DTYPES[out.dtype], *strides))
     if kernels is None or sizes != [shape.x_shape, shape.w_shape, shape.y_shape]:
         return
     is_little = kernels.threads == 1 and compiled.is_little(_OPERATORS[by], shape)
@@ -210,7 +205,6 @@ def note(key: Hashable, by: int, operands: Sequence[Any], how: Sequence[Any], bi
         threads=0 if is_little else compiled.threads_of_numba(),
         size=tuple(out.shape),
         strides=out.stride(),
-        bias_size=(-1, *[1] * (out.dim() - 2)),
         by=by,
         how=(*map(tuple, how[:3]), how[3]),
     )

@@ -228,11 +228,23 @@ def test_scratch_memory_of_a_repeated_call_beside_its_place(monkeypatch):
     place = compiled.Step.place
 
     def wrong(step, memory, at):
-        *others, scratch, size = place(step, memory, at)
-        return *others, scratch + 4096, size
+        place(step, memory, at)
+        memory[compiled.Call._fields.index("scratch")] += 4096
 
     monkeypatch.setattr(compiled.Step, "place", wrong)
     assert re.search("of `(buffer|rows)", message(run, "planes"))
+
+
+@checked
+@pytest.mark.parametrize("count", [-8, 8])
+def test_a_bias_beside_its_place(count, monkeypatch):
+    given = (*integers("conv2d", WIDE, "float32"), far_from_others(np.ones(WIDE.oc, np.float32)))
+    cpu.run("conv2d", WIDE, *given)
+    with monkeypatch.context() as patch:
+        Shifted(4, count, patch)
+        text = message(cpu.run, "conv2d", WIDE, *given)
+    assert re.match("CPU kernel plus_bias: .*reads [0-9]+ bytes at offset .* of `bias`", text), text
+    cpu.run("conv2d", WIDE, *given)
 
 
 # A line of a kernel, and another one in its place, which reads or writes outside of what is named.

@@ -1051,7 +1051,8 @@ class Jobs:
 
     def share(self, function, number, most):
         kernel = ctypes.CFUNCTYPE(None, ctypes.c_double, ctypes.c_int64)(lambda _, number: function(number))
-        self.pool.share(ctypes.cast(kernel, ctypes.c_void_p).value, number, most)
+        job = np.empty(threads.JOB, np.int64)
+        self.pool.share(job, job.ctypes.data, ctypes.cast(kernel, ctypes.c_void_p).value, number, most)
 
     def all_asleep(self):
         """Wait until every worker sleeps."""

@@ -147,3 +147,29 @@ def test_no_more_calls_are_known_than_there_is_room_for(monkeypatch):
         shape = ConvShape(n=n, ih=3, iw=3, ic=2, oc=2, fh=2, fw=2)
         cpu.run("conv2d", shape, *arrays("conv2d", shape, "float32", 0))
         assert len(known()) <= 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layout", [*LAYOUTS, "rows apart"])
+@pytest.mark.parametrize("channels", [1, 3, 16, 37])
+def test_the_bias_is_added_by_a_kernel(channels, layout, dtype, threads, monkeypatch):
+    monkeypatch.setattr(cpu.bias_kernel, "SERIAL_BELOW", 0)
+    monkeypatch.setattr(cpu.bias_kernel, "TASK_BYTES", 100)
+    shape = ConvShape(n=2, ih=5, iw=7, ic=2, oc=channels, fh=3, fw=3, padding=1)
+    before = numba.get_num_threads()
+    try:
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        for seed in range(3):
+            first, second, out = arrays("conv2d", shape, dtype, seed, LAYOUTS.get(layout))
+            if layout not in LAYOUTS:
+                out = np.zeros((2, 10, 7, channels), dtype)[:, ::2]
+            bias = np.arange(channels).astype(dtype) - seed
+            cpu.run("conv2d", shape, first, second, out, bias)
+            np.testing.assert_array_equal(out, brute_force("conv2d", shape, first, second) + bias)
+            assert len(known()) == (layout in LAYOUTS)
+        cpu.run("conv2d", shape, first, second, out)
+        np.testing.assert_array_equal(out, brute_force("conv2d", shape, first, second))
+    finally:
+        numba.set_num_threads(before)
+        cpu.bias_kernel.sizes_of.cache_clear()

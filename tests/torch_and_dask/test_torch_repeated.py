@@ -139,7 +139,7 @@ def test_threads_that_are_set_later_are_used(monkeypatch, taken):
     monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
     x, w, b = two_dimensional()
     started = []
-    monkeypatch.setattr(compiled, "_share", lambda kernel, at, threads: started.append(threads))
+    monkeypatch.setattr(compiled, "_share", lambda *job: started.append(job[-1]))
     before = numba.get_num_threads()
     repeats.forget()
     try:

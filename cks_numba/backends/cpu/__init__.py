@@ -21,11 +21,11 @@ of_filters        conv2d_weight         neighbouring taps       channels        
 
 `plain` is the version for reading, in plain NumPy. In the compiled version `tile` has the inner loop, and a table of
 what it multiplies for each operator. `gather` (conv2d and conv2d_input), `weight` (conv2d_weight), `unpacked` (`gather`
-with few positions) and `few` (conv2d_weight with few channels) are built on it. Loops of their own have `tall`
-and `planes` (`gather` with few result channels) and `depthwise`, for layers with small channel groups. `packed` has
-filters that are packed once for many calls, and `repeats` keeps what a call has found for the next one of its kind.
-`threads` share the tasks. The environment variable CKS_NUMBA_CPU=numpy selects `plain`, which also takes over if Numba
-cannot compile.
+with few positions) and `few` (conv2d_weight with few channels) are built on it. Loops of their own have `tall` and
+`planes` (`gather` with few result channels) and `depthwise`, for layers with small channel groups. `bias` adds a bias.
+`packed` has filters that are packed once for many calls, and `repeats` keeps what a call has found for the next one of
+its kind. `threads` share the tasks. The environment variable CKS_NUMBA_CPU=numpy selects `plain`, which also takes over
+if Numba cannot compile.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from numba.core.errors import NumbaError
 
 from ... import checks
 from ...geometry import ConvShape
+from . import bias as bias_kernel
 from . import bounds, compiled, depthwise, gather, packed, plain, planes, registers, repeats, tall, unpacked, weight
 
 Array = np.ndarray[Any, Any]
@@ -49,7 +50,9 @@ NOTES_CALLS = True  # The benchmark of the special paths, and tests that change 
 COMPILED = _CHOICE != "numpy" and not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 
-def run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: Array) -> None:
+def run(
+    operator: str, shape: ConvShape, first: Operand, second: Operand, out: Array, bias: Array | None = None
+) -> None:
     """Run an operator on arrays of any strides, channels last, with one, two or three spatial axes.
 
     Parameters
@@ -61,6 +64,8 @@ def run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: A
         (x, w), (w, dy) or (x, dy), in the order of the operators above; of one dtype, aligned. w may be packed.
     out : numpy.ndarray
         y, dx or dw; every element is written.
+    bias : numpy.ndarray, optional
+        Contiguous; added to each position of the result.
 
     Examples
     --------
@@ -72,20 +77,40 @@ def run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: A
     """
     repeatable = COMPILED and NOTES_CALLS
     if not repeatable or isinstance(first, packed.PackedFilters) or isinstance(second, packed.PackedFilters):
-        _run(operator, shape, first, second, out)
+        _run_all(operator, shape, first, second, out, bias)
         return
-    key = key_of(operator, shape, out.dtype.char, first.strides, second.strides, out.strides)
-    known = repeats.known(key)
+    key = key_of(operator, shape, bias is None, out.dtype.char, first.strides, second.strides, out.strides)
+    known: repeats.Repeat | None = repeats.known(key)
     if known is not None:
-        known.run(*bounds.addresses_of(first, second, out))
+        addresses = bounds.addresses_of(first, second, out, bias)
+        known.run(*addresses)
     else:
-        addresses = first.ctypes.data, second.ctypes.data, out.ctypes.data
-        repeats.noting(key, addresses, lambda: _run(operator, shape, first, second, out))
+        at_bias = 0 if bias is None else bias.ctypes.data
+        addresses = first.ctypes.data, second.ctypes.data, out.ctypes.data, at_bias
+        known = repeats.noting(key, addresses, lambda: _run_all(operator, shape, first, second, out, bias))
+    repeats.now.last = None if known is None else (known, addresses)
 
 
-def key_of(operator: str, shape: ConvShape, char: str, *strides: tuple[int, ...]) -> tuple[Any, ...]:
+def key_of(
+    operator: str, shape: ConvShape, without_bias: bool, char: str, *strides: tuple[int, ...]
+) -> tuple[Any, ...]:
     """Return what is equal for calls that do the same on other addresses."""
-    return operator, shape, char, strides, compiled.threads_of_numba()
+    return operator, shape, without_bias, char, strides, compiled.threads_of_numba()
+
+
+def _run_all(operator: str, shape: ConvShape, first: Operand, second: Operand, out: Array, bias: Array | None) -> None:
+    """Run an operator, and add the bias."""
+    _run(operator, shape, first, second, out)
+    if bias is None:
+        return
+    if not COMPILED:
+        plain.add_bias(out, bias)
+        return
+    try:
+        bias_kernel.add(out, bounds.only_read(bias) if registers.CHECKED else bias)
+    except NumbaError:  # `_run` has warned
+        repeats.not_again()
+        plain.add_bias(out, bias)
 
 
 def _run(operator: str, shape: ConvShape, first: Operand, second: Operand, out: Array) -> None:

@@ -55,7 +55,7 @@ from .registers import (
     next_number,
 )
 from .repeats import now
-from .threads import Pool, cores
+from .threads import JOB, Pool, cores
 
 Array = np.ndarray[Any, Any]
 Strides = tuple[int, ...]
@@ -471,19 +471,19 @@ class Step(NamedTuple):
         rest, step = self._memory()
         return at + self.sizes.done, kept, kept + rest, step
 
-    def place(self, memory: Array, at: int) -> tuple[int, ...]:
-        """Write the arguments but for addresses of arrays to memory at an address; returns what follows these."""
-        arguments, last = self.sizes.arguments, self._layout(at)
+    def place(self, memory: Array, at: int) -> None:
+        """Write the arguments but for addresses of arrays to memory at an address."""
+        arguments = self.sizes.arguments
         memory[:ADDRESSES] = 0
-        memory[DONE : DONE + 4] = last
+        memory[DONE : DONE + 4] = self._layout(at)
         memory[DONE + 4 : len(arguments)] = arguments[DONE + 4 :]
-        return last
 
     def starter(self, at: int) -> Callable[[], Any]:
         """Return a function that runs the kernel with the arguments at an address."""
         if self.threads == 1 and not CHECKED:
             return partial(self.kernel, 0, at)
-        return partial(_share, self.kernel.address, at, self.threads)
+        job = np.empty(JOB, np.int64)
+        return partial(_share, job, job.ctypes.data, self.kernel.address, at, self.threads)
 
     def checked(self, memory: Array, addresses: Sequence[int]) -> AbstractContextManager[None]:
         """In the checked build, allow the memory of a call; the arguments are in `memory`, from its beginning."""

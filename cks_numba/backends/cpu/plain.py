@@ -143,3 +143,9 @@ def _chunks(images: int, rows: int, row_bytes: int) -> Iterator[tuple[slice, sli
     for n in range(0, images, step_n):
         for k in range(0, rows, step_k):
             yield slice(n, min(n + step_n, images)), slice(k, min(k + step_k, rows))
+
+
+def add_bias(out: Array, bias: Array) -> None:
+    """Add a bias to a result with channels last."""
+    with np.errstate(all="ignore"):  # NaN and infinity are results like any other
+        out += bias

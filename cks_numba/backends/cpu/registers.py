@@ -606,6 +606,19 @@ def copy_vector(typing, like, target, source):
 
 
 @intrinsic
+def add_vector(typing, like, target, source):
+    """Add as many numbers as a vector has lanes to those at another address."""
+
+    def codegen(context, b, signature, args):
+        align = like.bitwidth // 8
+        old, more = (_load(context, b, address, _vector(like), align) for address in args[1:])
+        _store(context, b, b.fadd(old, more), args[1], align)
+        return context.get_dummy_value()
+
+    return types.void(like, types.int64, types.int64), codegen
+
+
+@intrinsic
 def fill_vector(typing, number, address):
     """Write a number as many times as a vector has lanes, to neighbouring places from an address on."""
 

@@ -22,8 +22,8 @@ from .bounds import CHECKED, GUARD_BYTES, address_of
 
 Array = np.ndarray[Any, Any]
 MOST = 1024  # Most calls that are known.
-NO_ARRAY = 3  # place of a 0 among the addresses of a call
-_write = Struct("=9q").pack_into  # the arguments that all kernels have
+NO_ARRAY = 4  # place of a 0 among the addresses of a call
+_write = Struct("=5q").pack_into  # the arguments of a kernel that change: two counters and three addresses
 MOST_BYTES = 2**16  # A call keeps the memory for its next one if that is at most so large.
 
 
@@ -36,7 +36,7 @@ class Repeat:
     Parameters
     ----------
     steps : sequence of (Step, tuple of int)
-        The kernels, each with the places of its three addresses: 0 to 2 for the arrays of the call, NO_ARRAY, and then
+        The kernels, each with the places of its three addresses: 0 to 3 for the arrays of the call, NO_ARRAY, and then
         the temporary arrays.
     temporary : sequence of int
         Bytes of the temporary arrays.
@@ -53,16 +53,16 @@ class Repeat:
         self.blocks: list[Any] = []
 
     def run(self, *addresses: int) -> None:
-        """Run the kernels on arrays at these addresses: first, second, out. The checked build needs an `Address`."""
+        """Run the kernels on first, second, out and bias at these addresses. The checked build needs an `Address`."""
         try:
             block = self.blocks.pop()
         except IndexError:
             block = self._block()
         memory, inner, starts = block
         known = (*addresses, 0, *inner)
-        for at, places, last, start, step in starts:
+        for at, places, start, step in starts:
             given = places(known)
-            _write(memory, at, 0, 0, *given, *last)
+            _write(memory, at, 0, 0, *given)
             if CHECKED:
                 with step.checked(memory[at // 8 :], given):
                     start()
@@ -74,16 +74,16 @@ class Repeat:
     def _block(self) -> Any:
         """Return a block of memory, the addresses of the temporary arrays in it, and how each kernel starts."""
         memory = np.empty(self.bytes // 8 + 8, np.int64)
-        at = -(-memory.ctypes.data // 64) * 64
         base = memory.ctypes.data
+        at = -(-base // 64) * 64
         inner = []
         for size in self.temporary:
             inner.append(address_of(memory[(at - base) // 8 :].view(np.uint8)[:size]))
             at += -(-size // 64) * 64 + GUARD_BYTES
         starts = []
         for step, places in self.steps:
-            last = step.place(memory[(at - base) // 8 :], at)
-            starts.append((at - base, itemgetter(*places), last, step.starter(at), step))
+            step.place(memory[(at - base) // 8 :], at)
+            starts.append((at - base, itemgetter(*places), step.starter(at), step))
             at += -(-step.bytes // 64) * 64
         return memory, inner, starts
 
@@ -109,32 +109,38 @@ class Noted:
 
 
 class _Now(threading.local):
-    """The call of this thread that is being noted."""
+    """The call of this thread that is being noted, and the last one that was known or noted, with its addresses."""
 
     call: Noted | None = None
+    last: tuple[Repeat, Sequence[int]] | None = None
 
 
 now: _Now = _Now()
-_known: dict[Hashable, Repeat] = {}
+_known: dict[Hashable, Any] = {}
+known: Callable[[Hashable], Any] = _known.get
+"""What is kept under a key, None if there is nothing: a `Repeat`, or what another module needs around it."""
 
 
-def known(key: Hashable) -> Repeat | None:
-    """Return a call that was noted."""
-    return _known.get(key)
+def keep(key: Hashable, call: Any) -> None:
+    """Keep what is known of a call."""
+    if len(_known) >= MOST:
+        _known.clear()
+    _known[key] = call
 
 
-def noting(key: Hashable, addresses: Sequence[int], call: Callable[[], None]) -> None:
-    """Make a call, and note it under a key if it can be repeated."""
+def noting(key: Hashable, addresses: Sequence[int], call: Callable[[], None]) -> Repeat | None:
+    """Make a call; if it can be repeated, keep and return how."""
     now.call = noted = Noted(addresses)
     try:
         call()
     finally:
         again = now.call is noted
         now.call = None
-    if again and noted.is_whole and noted.steps:
-        if len(_known) >= MOST:
-            _known.clear()
-        _known[key] = noted.repeat()
+    if not (again and noted.is_whole and noted.steps):
+        return None
+    found = noted.repeat()
+    keep(key, found)
+    return found
 
 
 def forget() -> None:

@@ -33,6 +33,7 @@ from functools import cache
 from importlib.util import find_spec, module_from_spec
 from math import ceil, inf
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ WORKER = 16
 OWN_ADDRESS, KERNEL, ARGUMENTS, ENDED, WANTED, WORKERS, FIRST, CORES = range(8)
 CORES_BYTES = 128
 JOB = CORES + CORES_BYTES // 8
+_write = Struct(f"={CORES}q").pack_into
 SPIN = 4000  # times that a worker looks for an offer before it falls asleep, some 0.1 ms
 NAP = 50  # microseconds that a caller sleeps when it has looked as often for the end of a task
 FOREVER = -1
@@ -199,6 +201,7 @@ class Pool:
     def __init__(self, workers: int, compiled: Callable[[Any], Callable[[int], None]]) -> None:
         self._share, working = compiled(share), compiled(work)
         self.rows, self.workers = _rows(1 + workers), 0  # the first is for callers
+        self._first: int = self.rows.ctypes.data
         self.rows[:, SPINS] = SPIN if workers < cores() else 0
         threads = _threads_of_the_system()
 
@@ -213,11 +216,12 @@ class Pool:
                 break
             self.workers += 1
 
-    def share(self, kernel: int, arguments: int, threads: int) -> None:
-        """Call a kernel on this thread and on others, on no more threads than that in all."""
-        job = np.empty(JOB, np.int64)
-        address = job.ctypes.data
-        job[:CORES] = address, kernel, arguments, 0, threads - 1, self.workers, self.rows.ctypes.data
+    def share(self, job: Any, address: int, kernel: int, arguments: int, threads: int) -> None:
+        """Call a kernel on this thread and on others, on no more threads than that in all.
+
+        `job` is memory for JOB numbers at an address, for this call alone.
+        """
+        _write(job, 0, address, kernel, arguments, 0, threads - 1, self.workers, self._first)
         self._share(address)
 
 
