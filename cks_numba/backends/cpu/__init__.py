@@ -9,7 +9,7 @@ kernel            operators             rows of a tile          lanes of a row  
 gather            conv2d, conv2d_input  positions               result channels      taps, source channels   number*row
 gather (short)    conv2d, conv2d_input  positions, panels       result channels      taps, source channels   number*row
 gather (narrow)   conv2d, conv2d_input  positions, 2 channels   source channels      taps, then lanes        row*row
-tall              conv2d, conv2d_input  positions on a line     result channels      taps, source channels   number*row
+tall              conv2d, conv2d_input  line of positions       result channels      taps, source channels   number*row
 planes            conv2d, conv2d_input  result channels         positions            taps, source channels   number*row
 across            conv2d, conv2d_input  positions               result channels      source channels, taps   number*row
 along             conv2d                2 positions, channels   source channels      taps, then lanes        row*row
