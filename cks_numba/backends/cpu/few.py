@@ -292,7 +292,8 @@ def few(zero: Any, arguments: Any) -> None:
                 b_chunk = b_group + n0 * b_by[0] + d0 * b_by[1] + h0 * b_by[2] + w0 * b_by[3]
                 part = width * size
                 b_terms = b_by
-                if b_steps.c != size or task_lanes % width != 0:
+                # All tasks do the same: the order of a sum follows from the steps.
+                if b_steps.c != size or lanes % width != 0:
                     row = terms[3] * part
                     plane = terms[2] * row
                     image = terms[1] * plane
