@@ -174,7 +174,7 @@ PATHS = (
         ("tile_panels",),
         {
             "gather.py": "MOST_PANELS FEW_PANELS HALF_PANELS FEW_SLOWER SHORT_SAVING few_left tile_panels rows_at_once "
-            "panels_at_once place_panels tile_out _tiles work work_of sum_of_half sum_of_few_rows",
+            "panels_at_once place_panels tile_out tiles_of work work_of sum_of_half sum_of_few_rows",
             "registers.py": "products_in_panels",
         },
     ),

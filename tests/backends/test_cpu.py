@@ -771,7 +771,7 @@ def test_each_number_of_rows_and_panels(rows, dtype, all_gathered):
 def test_how_tiles_cover_rows_and_panels():
     """Tiles hold all rows of all panels, and short ones make hardly more work anywhere."""
     for rows, panels in product(range(1, 3 * registers.TILE_ROWS), range(1, 20)):
-        tiles = gather._tiles(rows, panels)
+        tiles = gather.tiles_of(rows, panels)
         assert rows * panels <= tiles * registers.TILE_ROWS
         assert tiles <= -(-rows // registers.TILE_ROWS) * panels * (1.06 if panels >= gather.FEW_PANELS else 1)
 

@@ -48,7 +48,7 @@ def sweep_as_on(vector_bytes, rows, vectors):
     values = {"VECTOR_BYTES": vector_bytes, "TILE_ROWS": rows, "TILE_VECTORS": vectors}
     values["LANE_BYTES"] = vectors * vector_bytes
     values["SCRATCH_HEAD"] = 256 + rows * vectors * vector_bytes
-    for module, name in product((compiled, few, gather, packed, registers, tile, weight), values):
+    for module, name in product((compiled, gather, packed, registers, tile, weight), values):
         if hasattr(module, name):
             setattr(module, name, values[name])
     gather.HALF_ROWS = rows // 2
@@ -56,6 +56,7 @@ def sweep_as_on(vector_bytes, rows, vectors):
     # These helpers are made for a number of rows.
     gather.sum_of_products_along = tile.sums_of(registers.products_along(rows))
     gather.sum_of_half = tile.sums_of(registers.products_in_panels(rows // 2))
+    importlib.reload(few)
     importlib.reload(depthwise)
     importlib.reload(unpacked)
     importlib.reload(planes)

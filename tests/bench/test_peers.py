@@ -26,6 +26,7 @@ CONTENDERS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:os.fork")  # JAX warns of it from then on, and OpenVINO starts a process.
 @pytest.mark.parametrize(("peer", "layout"), CONTENDERS)
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("source", ["dense", cases.TRANSPOSED])

@@ -45,6 +45,7 @@ from .compiled import (
     first_of,
     five,
     group_row,
+    is_little,
     number_of_threads,
     numbers_of,
     own_scratch,
@@ -142,7 +143,8 @@ def way_of(operator: str, shape: ConvShape, source: Array, w: Array, panels: Arr
     whole = shape.ic // shape.groups * w.itemsize % VECTOR_BYTES == 0 and w.strides[-1] == w.itemsize
     strides = (w if panels is None else panels).strides
     in_place = read_in_place(operator, shape, shape.n, strides, w.itemsize)
-    may_be_along, threads = operator == "conv2d" and whole, number_of_threads(operator, shape)
+    threads = 1 if is_little(operator, shape) else 2  # The order of a sum must not depend on how many there are.
+    may_be_along = operator == "conv2d" and whole
     return best_way(operator, shape, w.itemsize, threads, may_be_along, in_place, panels is not None)
 
 
