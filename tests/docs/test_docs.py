@@ -300,6 +300,6 @@ def test_the_spread_of_the_timings_is_that_of_their_file() -> None:
     rows = results.read(ROOT / "figures" / "data" / "cpu_amd_epyc_2_threads.csv")
     spread = sorted(row.max_ms / row.min_ms for row in rows if row.contender == results.OURS)
     text = " ".join((ROOT / "docs" / "cpu.md").read_text(encoding="utf-8").split())
-    assert f"among the {rows[0].rounds} rounds of a case" in text
+    assert f"among the {max(row.rounds for row in rows)} rounds of a case, or fewer" in text
     half, tenth = spread[len(spread) // 2], spread[9 * len(spread) // 10]
     assert f"{half:.2f} times as long as the fastest for half of our rows, and more than {tenth:.2f} times" in text

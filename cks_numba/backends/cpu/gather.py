@@ -65,7 +65,7 @@ from .registers import (
     wait_for_streams,
     zeros,
 )
-from .repeats import temporary
+from .repeats import not_again, temporary
 from .tile import LINE_BYTES, PART_GAP, SET_BYTES, WRITE, pack, pack_images, put, put_sums, sum_of_products, sums_of
 
 # The packed panels of a task have at most so many bytes, unless there is one alone, or short tiles save work.
@@ -160,6 +160,8 @@ def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) ->
         _run(operator, shape, source, w, out, threads)
         return
     for part_shape, part, result in _pieces(operator, shape, source, out):
+        if result.size < out.size:
+            not_again()  # Copies of the pieces would be kept until the call ends.
         _run(operator, part_shape, copied_channels_last(part, threads), w, result, threads)
 
 
