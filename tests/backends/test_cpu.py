@@ -483,6 +483,21 @@ def test_sums_without_parts_go_to_dw_with_their_last_chunk(axes, chunk_terms, mo
     weight.sizes_of.cache_clear()
 
 
+def results_at_each_offset(operator, shape, first, second):
+    """Compute results that begin at and beside a cache line, and see that no byte beside them is written."""
+    size = shape.y_shape if operator == "conv2d" else shape.x_shape
+    memory = np.empty(4 * prod(size) + 128, np.uint8)
+    for offset in (0, 4, 16, 32):
+        memory[:] = 255
+        start = -memory.ctypes.data % 64 + offset
+        out = memory[start : start + 4 * prod(size)].view(np.float32).reshape(size)
+        cpu.run(operator, shape, first, second, out)
+        np.testing.assert_array_equal(out, truth(operator, shape))
+        out[...].view(np.uint8)[...] = 255
+        assert (memory == 255).all()
+    return out
+
+
 def test_results_past_the_caches(monkeypatch):
     """Large results at an aligned address are streamed in whole cache lines; other addresses give the same results.
 
@@ -497,16 +512,7 @@ def test_results_past_the_caches(monkeypatch):
         shape = ConvShape(n=2, ih=7, iw=6, ic=ic, oc=oc, fh=fh, fw=2, stride=stride, padding=padding)
         for operator in ("conv2d", "conv2d_input"):
             first, second = operands(operator, shape)
-            size = shape.y_shape if operator == "conv2d" else shape.x_shape
-            memory = np.empty(4 * prod(size) + 128, np.uint8)
-            for offset in (0, 4, 16, 32):
-                memory[:] = 255
-                start = -memory.ctypes.data % 64 + offset
-                out = memory[start : start + 4 * prod(size)].view(np.float32).reshape(size)
-                cpu.run(operator, shape, first, second, out)
-                np.testing.assert_array_equal(out, truth(operator, shape))
-                out[...].view(np.uint8)[...] = 255
-                assert (memory == 255).all()
+            results_at_each_offset(operator, shape, first, second)
     gather.sizes_of.cache_clear()
 
 
@@ -563,7 +569,7 @@ def all_tall(monkeypatch):
     """Every layer whose result has a half vector of channels or more goes to the kernel for tall tiles."""
 
     def fits(operator, shape, source, out, itemsize):
-        return 2 * planes.lanes_and_terms(operator, shape)[0] * itemsize >= registers.VECTOR_BYTES
+        return 2 * compiled.lanes_and_terms(operator, shape)[0] * itemsize >= registers.VECTOR_BYTES
 
     monkeypatch.setattr(tall, "fits", fits)
     monkeypatch.setattr(unpacked, "SLOWER", dict.fromkeys(WAYS, 1e9))
@@ -608,16 +614,7 @@ def test_tall_tiles_past_the_caches(all_tall, monkeypatch):
         ic, oc = (3, lanes) if operator == "conv2d" else (lanes, 3)
         shape = ConvShape(n=2, ih=20, iw=19, ic=ic, oc=oc, fh=3, fw=2, stride=(1, 2), padding=1)
         first, second = operands(operator, shape)
-        size = shape.y_shape if operator == "conv2d" else shape.x_shape
-        memory = np.empty(4 * prod(size) + 128, np.uint8)
-        for offset in (0, 4, 16, 32):
-            memory[:] = 255
-            start = -memory.ctypes.data % 64 + offset
-            out = memory[start : start + 4 * prod(size)].view(np.float32).reshape(size)
-            cpu.run(operator, shape, first, second, out)
-            np.testing.assert_array_equal(out, truth(operator, shape))
-            out[...].view(np.uint8)[...] = 255
-            assert (memory == 255).all()
+        out = results_at_each_offset(operator, shape, first, second)
         source = first if operator == "conv2d" else second
         sizes = tall.sizes_of(operator, shape, source.strides, (4,) * 4, out.strides, 4, 1)
         streamed |= {lanes} if sizes.named.streams else set()

@@ -241,6 +241,12 @@ def record(typing, address, k, kind):
     return fields(address, types.int64, kind), codegen
 
 
+def lanes_and_terms(operator: str, shape: ConvShape) -> tuple[int, int]:
+    """Channels of the result and of the source of a channel group, for conv2d and conv2d_input."""
+    oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
+    return (oc, ic) if operator == "conv2d" else (ic, oc)
+
+
 # --- three axes: depth, rows and columns ----------------------------------------------------------
 def with_three_axes(shape: ConvShape) -> ConvShape:
     """The shape as the kernels see it: the axes that a layer lacks have one element, and come first."""

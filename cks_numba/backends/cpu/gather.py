@@ -38,6 +38,7 @@ from .compiled import (
     even_part,
     five,
     group_row,
+    lanes_and_terms,
     number_of_threads,
     numbers_of,
     own_scratch,
@@ -228,9 +229,8 @@ def sizes_of(
     source, out = five(source), five(out)
     size = source[4]
     in_place = read_in_place(operator, shape, images, w, size)
-    oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
-    lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
-    filters = filter_steps(operator, w, oc, size)
+    lanes, terms = lanes_and_terms(operator, shape)
+    filters = filter_steps(operator, w, shape.oc // shape.groups, size)
     classes = _classes(operator, shape)
     term_bytes = terms * max(1, *(prod(axis.number for axis in axes) for axes in classes))  # all terms of a lane
     narrow = not in_place and lanes <= NARROW and terms * size % VECTOR_BYTES == 0

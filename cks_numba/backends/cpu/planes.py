@@ -37,6 +37,7 @@ from .compiled import (
     ceil_div,
     first_of,
     five,
+    lanes_and_terms,
     number_of_threads,
     numbers_of,
     own_scratch,
@@ -222,12 +223,6 @@ def work_of_gather(operator: str, shape: ConvShape, itemsize: int) -> float:
     return work * ceil_div(lanes, columns)
 
 
-def lanes_and_terms(operator: str, shape: ConvShape) -> tuple[int, int]:
-    """Channels of the result and of the source of a channel group."""
-    oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
-    return (oc, ic) if operator == "conv2d" else (ic, oc)
-
-
 def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) -> None:
     """Run an operator on arrays of any strides, channels last."""
     threads = number_of_threads(operator, shape)
@@ -242,8 +237,7 @@ def sizes_of(
     """Return the sizes for the kernel; source, w and out are strides of the arrays."""
     first_axis = 3 - len(shape.axes)
     shape = with_three_axes(shape)
-    oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
-    lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
+    lanes, terms = lanes_and_terms(operator, shape)
     source, out = five(source), five(out)
     lengths, split = _source_axes(operator, shape)
     fd, fh, fw = (axis.taps for axis in shape.axes)
@@ -290,7 +284,7 @@ def sizes_of(
         fd=fd,
         fh=fh,
         fw=fw,
-        filters=filter_steps(operator, w, oc, itemsize),
+        filters=filter_steps(operator, w, shape.oc // shape.groups, itemsize),
     )
     scratch = SCRATCH_HEAD + sizes.filter_bytes + sizes.source_bytes + sizes.result_bytes + 16 * most_terms
     return Sizes.of(sizes, scratch, memory)
@@ -466,7 +460,7 @@ def _sums_with(high):
             for t in range(terms):
                 a, b = filters + places[2 * t] * high * size, source + done + places[2 * t + 1]
                 for k in range(count):
-                    tile = add_products_of(tile, a + k * a_step * high * size, size, b + k * b_step)
+                    tile = add_products_of(tile, size, a + k * a_step * high * size, b + k * b_step)
             put(tile, out + done, out_step)
 
     return put_sums_of

@@ -306,12 +306,12 @@ def products_of(count, part=1):
     columns = TILE_ROWS * TILE_VECTORS // count
 
     @intrinsic
-    def add_products_of(typing, tile, a, a_step, b_first):
+    def add_products_of(typing, tile, a_step, a, b_first):
         size = tile.dtype.bitwidth // 8
         vector = ir.VectorType(_scalar(tile.dtype), _vector(tile.dtype).count // part)
 
         def codegen(context, b, signature, args):
-            result, a, step, first = args
+            result, step, a, first = args
             lanes = [_load(context, b, _plus_bytes(b, first, v * VECTOR_BYTES), vector, size) for v in range(columns)]
             for r in range(count):
                 number = _load(context, b, b.add(a, b.mul(step, I64(r))), _scalar(tile.dtype), size)

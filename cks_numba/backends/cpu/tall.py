@@ -39,6 +39,7 @@ from .compiled import (
     first_of,
     five,
     group_row,
+    lanes_and_terms,
     number_of_threads,
     numbers_of,
     own_scratch,
@@ -64,7 +65,7 @@ from .registers import (
     wait_for_streams,
     zeros,
 )
-from .tile import LINE_BYTES, loops, pack, unpack
+from .tile import LINE_BYTES, loops, pack, plain_sums_of, unpack
 
 HEIGHT = TILE_ROWS * TILE_VECTORS  # rows of a tile
 TASK_TILES = 256  # most tiles of a task
@@ -129,7 +130,7 @@ def panels_of(lanes: int, width: int) -> int:
 @lru_cache(maxsize=1024)
 def fits(operator: str, shape: ConvShape, source: Strides, out: Strides, itemsize: int) -> bool:
     """Whether `gather` would leave lanes empty, and an estimate for tall tiles is less than for it and for `planes`."""
-    if planes.lanes_and_terms(operator, shape)[0] * itemsize % LANE_BYTES == 0:
+    if lanes_and_terms(operator, shape)[0] * itemsize % LANE_BYTES == 0:
         return False
     with_planes = PLANES_SLOWER * planes.work_of(operator, shape, itemsize)
     others = min(with_planes, planes.work_of_gather(operator, shape, itemsize))
@@ -139,7 +140,7 @@ def fits(operator: str, shape: ConvShape, source: Strides, out: Strides, itemsiz
 def work_of(operator: str, shape: ConvShape, source: Strides, out: Strides, itemsize: int) -> float:
     """Estimate the time of tall tiles, in steps of a sum of a tile; it is infinite if they do not serve."""
     shape = with_three_axes(shape)
-    lanes, terms = planes.lanes_and_terms(operator, shape)
+    lanes, terms = lanes_and_terms(operator, shape)
     width = VECTOR_BYTES // itemsize
     panels = panels_of(lanes, width)
     # Tiles are turned for results whose channels are not last; that is quick for whole vectors.
@@ -207,7 +208,7 @@ def sizes_of(
 ) -> Sizes:
     """Return the sizes for the kernel; source, w and out are strides of the arrays."""
     shape = with_three_axes(shape)
-    lanes, terms = planes.lanes_and_terms(operator, shape)
+    lanes, terms = lanes_and_terms(operator, shape)
     fd, fh, fw = (axis.taps for axis in shape.axes)
     tap_bytes = terms * VECTOR_BYTES
     taps = fh * fw * tap_bytes, fw * tap_bytes, tap_bytes
@@ -242,21 +243,12 @@ def sizes_of(
 # --- the kernel ----------------------------------------------------------------------------------
 def _tiles_with(part):
     """Return a helper that computes a tile and writes it; a row is a vector, or one `part` of it."""
-    add_products = products_of(HEIGHT, part)
+    sum_of_products = plain_sums_of(products_of(HEIGHT, part))
     write, stream = (put_rows(HEIGHT, how, vectors=1, part=part) for how in ("write", "stream"))
 
     @helper
     def put_tile(zero, a, a_step, b, counts, a_steps, b_steps, out, out_step, streams):
-        tile, i = zeros(zero), 0
-        a_jump, b_jump = a_steps[0] - counts[1] * a_steps[1], b_steps[0] - counts[1] * b_steps[1]
-        for _ in range(counts[0] * counts[1]):
-            for j in range(counts[2]):
-                a_first, b_first = a + j * a_steps[2], b + j * b_steps[2]
-                for k in range(counts[3]):
-                    tile = add_products(tile, a_first + k * a_steps[3], a_step, b_first + k * b_steps[3])
-            i, a, b = i + 1, a + a_steps[1], b + b_steps[1]
-            if i == counts[1]:
-                i, a, b = 0, a + a_jump, b + b_jump
+        tile = sum_of_products(zeros(zero), a_step, a, b, counts, a_steps, b_steps)
         if streams and out % (VECTOR_BYTES // part) == 0:
             stream(tile, out, out_step)
         else:

@@ -21,6 +21,8 @@ one side.
 
 from __future__ import annotations
 
+from typing import Any
+
 from .compiled import ceil_div
 from .registers import (
     LANE_BYTES,
@@ -53,26 +55,34 @@ WRITE, ADD = False, True  # values of the parameter `add` of `put`
 
 
 # --- the inner loop ------------------------------------------------------------------------------
-@helper(inline="always")
-def sum_of_products(tile, rows, a, b, counts, a_steps, b_steps):
-    """tile + the sum of A[row, k] * B[k, lane] over four nested loops, of which the last is the innermost.
+def plain_sums_of(add):
+    """Return a helper that adds A[row, k] * B[k, lane] to a tile, for the k of four nested loops.
 
-    The two outer ones are written as one: around a fourth loop, LLVM would not keep the tile in registers.
+    `add` is an intrinsic for the products of one k. The two outer loops are written as one: around a fourth loop, LLVM
+    would not keep the tile in registers.
     """
-    i, a_jump, b_jump = 0, a_steps[0] - counts[1] * a_steps[1], b_steps[0] - counts[1] * b_steps[1]
-    for _ in range(counts[0] * counts[1]):
-        for j in range(counts[2]):
-            a_first, b_first = a + j * a_steps[2], b + j * b_steps[2]
-            for k in range(counts[3]):
-                tile = add_products(tile, rows, a_first + k * a_steps[3], b_first + k * b_steps[3])
-        i, a, b = i + 1, a + a_steps[1], b + b_steps[1]
-        if i == counts[1]:
-            i, a, b = 0, a + a_jump, b + b_jump
-    return tile
+
+    @helper(inline="always")
+    def sum_of_products(tile, rows, a, b, counts, a_steps, b_steps):
+        i, a_jump, b_jump = 0, a_steps[0] - counts[1] * a_steps[1], b_steps[0] - counts[1] * b_steps[1]
+        for _ in range(counts[0] * counts[1]):
+            for j in range(counts[2]):
+                a_first, b_first = a + j * a_steps[2], b + j * b_steps[2]
+                for k in range(counts[3]):
+                    tile = add(tile, rows, a_first + k * a_steps[3], b_first + k * b_steps[3])
+            i, a, b = i + 1, a + a_steps[1], b + b_steps[1]
+            if i == counts[1]:
+                i, a, b = 0, a + a_jump, b + b_jump
+        return tile
+
+    return sum_of_products
+
+
+sum_of_products: Any = plain_sums_of(add_products)
 
 
 def sums_of(add):
-    """Return a helper like `sum_of_products` for another intrinsic, which is given `columns` too."""
+    """Return the same for an intrinsic that is given `columns` too."""
 
     @helper
     def sum_of_products(tile, rows, a, b, columns, counts, a_steps, b_steps):

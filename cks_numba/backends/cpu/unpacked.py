@@ -46,6 +46,7 @@ from .compiled import (
     five,
     group_row,
     is_little,
+    lanes_and_terms,
     number_of_threads,
     numbers_of,
     own_scratch,
@@ -161,8 +162,8 @@ def best_way(
     """Compare estimates for all terms of some channels, in products of a position with packed filters."""
     shape = with_three_axes(shape)
     taps = prod(shape.w_shape[1:-1])
-    ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
-    lanes, terms, out = (oc, ic, shape.y_shape) if operator == "conv2d" else (ic, oc, shape.x_shape)
+    lanes, terms = lanes_and_terms(operator, shape)
+    out = shape.y_shape if operator == "conv2d" else shape.x_shape
     panels = min(FEW_PANELS, ceil_div(lanes * itemsize, LANE_BYTES))
     packing = 0 if ready or in_place else PACKING[operator] * taps
     costs = {"": work_of(plan(operator, shape).groups, shape.n, panels) + packing}
@@ -196,13 +197,10 @@ def sizes_of(
 ) -> Sizes:
     """Return the sizes for a kernel; source, w and out are strides of the arrays."""
     shape, itemsize = with_three_axes(shape), source[-1]
-    oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
-    if operator == "conv2d":
-        lanes, terms, lengths = oc, ic, [axis.outputs for axis in shape.axes]
-    else:
-        lanes, terms, lengths = ic, oc, [axis.size for axis in shape.axes]
+    lanes, terms = lanes_and_terms(operator, shape)
+    lengths = [axis.outputs if operator == "conv2d" else axis.size for axis in shape.axes]
     depths, rows, columns = lengths
-    filters = filter_steps(operator, w, oc, itemsize)
+    filters = filter_steps(operator, w, shape.oc // shape.groups, itemsize)
     # Channels of a task, and bytes of the kept sums of a position.
     tile_lanes, step = CHANNELS, TILE_ROWS // PAIR * LANE_BYTES
     if way == "across":
@@ -262,8 +260,7 @@ def parts_of(way: str, operator: str, shape: ConvShape, itemsize: int) -> list[G
 
 def across_work(operator: str, shape: ConvShape, itemsize: int, threads: int, ready: bool) -> tuple[int, float]:
     """Return how many panels a task of `across` has, and its time for each panel, in products of a position."""
-    ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
-    lanes, terms = (oc, ic) if operator == "conv2d" else (ic, oc)
+    lanes, terms = lanes_and_terms(operator, shape)
     width = LANE_BYTES // itemsize
     all_panels, best = ceil_div(lanes, width), (1, float("inf"))
     parts = parts_of("across", operator, shape, itemsize)
