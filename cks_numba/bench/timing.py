@@ -23,6 +23,8 @@ from ..backends.cpu.tile import sum_of_products
 
 PAUSE = 0.002
 """Seconds of the pause at the start of a burst."""
+LONGEST = 1.0
+"""Seconds after which a burst has no further call."""
 AFTER_BLAS = 0.05
 """Seconds of a pause after BLAS: OpenBLAS's threads stay awake for 2**26 ticks and slow down everything else."""
 WARM = 0.02
@@ -52,15 +54,16 @@ def burst(
 ) -> list[float]:
     """Seconds of each of `times` calls, after a pause and untimed calls; `before` runs untimed before each.
 
-    There is at least one untimed call, and there are as many as begin within `warm` seconds.
+    There is at least one untimed call, and there are as many as begin within `warm` seconds. Long calls are fewer: none
+    begins when the burst has taken `LONGEST` seconds, but one is always timed.
     """
     time.sleep(pause)
-    end = time.perf_counter() + warm
+    start = time.perf_counter()
     call()
-    while time.perf_counter() < end:
+    while time.perf_counter() < start + warm:
         call()
-    found = []
-    for _ in range(times):
+    found: list[float] = []
+    while len(found) < times and (not found or time.perf_counter() < start + LONGEST):
         if before is not None:
             before()
         begin = time.perf_counter()

@@ -185,6 +185,12 @@ def test_a_burst_may_begin_with_many_untimed_calls():
     assert len(did) > 2
 
 
+def test_a_burst_of_long_calls_has_one(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    assert timing.burst(lambda: next(clock), times=5, pause=0) == [2]
+
+
 def test_rounds_in_which_the_machine_was_busy_do_not_count():
     seconds = iter([1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1])  # times of the probe, before and after each round
     probe, rounds = Mock(seconds=lambda: next(seconds)), iter(range(9))
