@@ -11,6 +11,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+from collections import Counter
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -91,7 +92,22 @@ ONLY_IN_KERNELS = {
     "pipeline_class": _HelperCompiler,
     **OPTIONS,
 }
-helper = partial(njit, **ONLY_IN_KERNELS)
+_defined: Counter[tuple[str, str]] = Counter()
+
+
+def helper(function: Any = None, **options: Any) -> Any:
+    """Return a function that only kernels call, or a decorator with more of Numba's options.
+
+    Functions that a function returns have one name. Each gets a name of its own: kernels that were compiled by
+    different processes come together from the cache on disk, where equal names stand for equal code.
+    """
+    if function is None:
+        return partial(helper, **options)
+    key = function.__module__, function.__qualname__
+    _defined[key] += 1
+    if _defined[key] > 1:
+        function.__qualname__ += f"_{_defined[key]}"
+    return njit(function, **ONLY_IN_KERNELS, **options)
 
 
 # --- the two Numba types -------------------------------------------------------------------------
