@@ -63,6 +63,7 @@ from .gather import (
     HALF_ROWS,
     PACKING,
     copied_channels_last,
+    may_be_turned,
     panels_at_once,
     read_in_place,
     rows_at_once,
@@ -144,6 +145,8 @@ def way_of(operator: str, shape: ConvShape, source: Array, w: Array, panels: Arr
     whole = shape.ic // shape.groups * w.itemsize % VECTOR_BYTES == 0 and w.strides[-1] == w.itemsize
     strides = (w if panels is None else panels).strides
     in_place = read_in_place(operator, shape, shape.n, strides, w.itemsize)
+    if panels is None and may_be_turned(operator, shape, w.strides, w.itemsize):
+        return ""
     threads = 1 if is_little(operator, shape) else 2  # The order of a sum must not depend on how many there are.
     may_be_along = operator == "conv2d" and whole
     return best_way(operator, shape, w.itemsize, threads, may_be_along, in_place, panels is not None)
