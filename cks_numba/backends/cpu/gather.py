@@ -94,6 +94,7 @@ FEW_SLOWER = 1.2  # A tile of few rows, which loads the most numbers of filters,
 IN_PLACE = 256, 16
 STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.
 COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
+SERIAL_COPY = 2**18  # Less than so many bytes are copied before a second thread has woken up.
 LEAST_COLUMNS, COPY_COLUMNS = 16, 1024  # A thread copies so many columns of a row at a time.
 FEW_ROWS, HALF_ROWS = 2, TILE_ROWS // 2  # Rows of short tiles, which have several panels.
 FEW_PANELS, HALF_PANELS = TILE_ROWS // FEW_ROWS, 2
@@ -217,6 +218,7 @@ def band(operator: str, axis: Axis, first: int, last: int) -> tuple[Axis, int, i
 def copied_channels_last(source: Array, threads: int) -> Array:
     """Copy an array to contiguous memory, on some threads."""
     copy = temporary(source.shape, source.dtype)
+    threads = 1 if source.nbytes < SERIAL_COPY else threads
     images, *lengths, channels = source.shape
     depths, rows, columns = [1] * (3 - len(lengths)) + lengths
     steps = five(source.strides)

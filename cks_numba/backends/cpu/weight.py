@@ -53,6 +53,7 @@ from .compiled import (
     with_three_axes,
 )
 from .few import columns_at_once, parts_of, tap_step
+from .gather import copied_channels_last
 from .packed import taps_are_last
 from .registers import (
     L2_BYTES,
@@ -73,6 +74,7 @@ CHUNK_TERMS = 384  # products of a result that are added up in registers at a ti
 RESULT_BYTES = 3 * L2_BYTES // 2  # largest size of the results of a task, which each chunk adds to
 PACKED_BYTES = max(2**20, 3 * L2_BYTES // 2)  # largest size of a packed chunk of `weight`, roughly
 FEW_BYTES = 2**20  # largest size of the results of a task of `few`
+COPIED_BYTES = 2**20  # Images of at most this size, whose channels are not last, are copied once for all tasks.
 PACKING = 16  # estimated cost of packing a number, in multiply-adds of a vector lane
 SAVING = 0.9  # `few` is used if its estimated work is below this share of the work of `weight`.
 STARTING = 32  # estimated cost of placing a tile and adding it to its results, in terms of the sum
@@ -154,6 +156,12 @@ class WeightSizes(NamedTuple):
 def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
     """Run conv2d_weight on arrays of any strides, channels last."""
     threads = number_of_threads("conv2d_weight", shape)
+    x, dy = (
+        copied_channels_last(array, threads)
+        if array.strides[-1] > array.itemsize and array.nbytes <= COPIED_BYTES
+        else array
+        for array in (x, dy)
+    )
     way, sizes = sizes_of(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
     if way == "conv2d_weight":
         start(weight, dw.dtype, threads, sizes, dy=dy, x=x, out=dw)
@@ -268,7 +276,7 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
     x_phase = block_lanes // wide * (images * x_image + PART_GAP)
     x_bytes = prod(phases) * x_phase
     dy_bytes = block_rows * images * prod(outputs) * itemsize + block_rows // high * PART_GAP
-    result_bytes = 0 if at_once else round_up(all_taps * block_rows * block_lanes * itemsize, 64)
+    result_bytes = 0 if at_once else round_up(all_taps * (block_rows * block_lanes * itemsize + PART_GAP), 64)
     sizes = WeightSizes(
         call=NO_CALL,
         table=table.ctypes.data,
@@ -373,7 +381,7 @@ def add_group(zero, group, n, chunk, axes, packed, results, out, out_steps, add,
             (1, terms_d, terms_h, terms_w * n), (0, dy_d, dy_h, TILE_ROWS * size), (0, x_d, x_h, LANE_BYTES)
         )
         tap = (tap_d * axis_h.taps + tap_h) * axis_w.taps + tap_w
-        at_tap = kept + tap * wide * high * size
+        at_tap = kept + tap * (wide * high * size + PART_GAP)
         out_tap = out + tap_step(tap, axis_h.taps, axis_w.taps, out_steps)
         # 2. its tiles
         for first in range(0, rows, TILE_ROWS):
@@ -397,7 +405,7 @@ def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, tile_
     """Add up the parts of the results of one tap in order, and write the sums to dw, or to the first part."""
     size = bytes_of(zero)
     width = LANE_BYTES // size
-    at = kept + tap * ceil_div(lanes, width) * round_up(rows, TILE_ROWS) * LANE_BYTES
+    at = kept + tap * (ceil_div(lanes, width) * round_up(rows, TILE_ROWS) * LANE_BYTES + PART_GAP)
     for lane in range(0, lanes, width):
         for first in range(0, rows, TILE_ROWS):
             tile = zeros(zero)
@@ -416,7 +424,7 @@ def put_turned(zero, kept, taps, out, out_steps, rows, lanes):
     """Write the results to dw, whose taps are last: for each row and some lanes, all taps."""
     size = bytes_of(zero)
     high = round_up(rows, TILE_ROWS)
-    tap_bytes = ceil_div(lanes * size, int(LANE_BYTES)) * high * LANE_BYTES
+    tap_bytes = ceil_div(lanes * size, int(LANE_BYTES)) * high * LANE_BYTES + PART_GAP
     for row in range(rows):
         for lane in range(0, lanes, VECTOR_BYTES // size):
             at = kept + (lane * size // LANE_BYTES * high + row) * LANE_BYTES + lane * size % LANE_BYTES
