@@ -100,6 +100,7 @@ SLOWER = {"along": 1.4, "across": 1.1}
 KEEPING = {"along": 8, "across": 4}
 # `across` brings a filter of conv2d into its order in the time of products for so many positions.
 REORDERING = 8 if VECTOR_BYTES == 64 else 4
+TURNING = 60  # The same for filters whose taps are last, of which `across` reads one tap at a time, and `gather` all.
 IN_PLACE = 4 * TILE_ROWS  # `across` copies rows of lanes that more positions meet, even if they lie side by side.
 AHEAD = 8  # Number of terms from the one that is being copied to the one that is fetched into the cache.
 PAIR = 2  # Positions of a tile along the terms.
@@ -145,11 +146,10 @@ def way_of(operator: str, shape: ConvShape, source: Array, w: Array, panels: Arr
     whole = shape.ic // shape.groups * w.itemsize % VECTOR_BYTES == 0 and w.strides[-1] == w.itemsize
     strides = (w if panels is None else panels).strides
     in_place = read_in_place(operator, shape, shape.n, strides, w.itemsize)
-    if panels is None and may_be_turned(operator, shape, w.strides, w.itemsize):
-        return ""
     threads = 1 if is_little(operator, shape) else 2  # The order of a sum must not depend on how many there are.
     may_be_along = operator == "conv2d" and whole
-    return best_way(operator, shape, w.itemsize, threads, may_be_along, in_place, panels is not None)
+    turned = panels is None and may_be_turned(operator, shape, w.strides, w.itemsize)
+    return best_way(operator, shape, w.itemsize, threads, may_be_along, in_place, panels is not None, turned)
 
 
 @lru_cache(maxsize=1024)
@@ -161,6 +161,7 @@ def best_way(
     may_be_along: bool,
     in_place: bool = False,
     ready: bool = False,
+    turned: bool = False,
 ) -> str:
     """Compare estimates for all terms of some channels, in products of a position with packed filters."""
     shape = with_three_axes(shape)
@@ -179,6 +180,7 @@ def best_way(
     if 4 * lanes * itemsize > LANE_BYTES:
         panels, here = across_work(operator, shape, itemsize, threads, ready)
         reordering = REORDERING * taps if operator == "conv2d" and not ready else 0
+        reordering = TURNING * taps if turned else reordering
         if kept * panels <= L2_BYTES // 2:
             costs["across"] = SLOWER["across"] * here + reordering
     return min(costs, key=costs.__getitem__)
