@@ -95,6 +95,9 @@ IN_PLACE = 256, 16
 STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.
 COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
 SERIAL_COPY = 2**18  # Less than so many bytes are copied before a second thread has woken up.
+# Results of at most this size whose channels are not last, and whose neighbours are not in one tile because there is a
+# stride, are turned at the end.
+LATER_BYTES = 2**19
 LEAST_COLUMNS, COPY_COLUMNS = 16, 1024  # A thread copies so many columns of a row at a time.
 FEW_ROWS, HALF_ROWS = 2, TILE_ROWS // 2  # Rows of short tiles, which have several panels.
 FEW_PANELS, HALF_PANELS = TILE_ROWS // FEW_ROWS, 2
@@ -184,6 +187,13 @@ def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) ->
 
 
 def _run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array, threads: int) -> None:
+    planes, strided = np.moveaxis(out, -1, 1), operator == "conv2d_input" and prod(shape.stride) > 1
+    if strided and out.strides[-1] > out.itemsize and planes.flags.c_contiguous and out.nbytes <= LATER_BYTES:
+        result = temporary(out.shape, out.dtype)
+        _run(operator, shape, source, w, result, threads)
+        n, c = planes.shape[:2]
+        copy_to(planes.reshape(n, c, -1), result.reshape(n, -1, c).transpose(0, 2, 1), threads)
+        return
     sizes = sizes_of(operator, shape, len(source), source.strides, w.strides, out.strides, threads)
     start(gather, out.dtype, threads, sizes, source=source, filters=w, out=out)
 
@@ -218,6 +228,12 @@ def band(operator: str, axis: Axis, first: int, last: int) -> tuple[Axis, int, i
 def copied_channels_last(source: Array, threads: int) -> Array:
     """Copy an array to contiguous memory, on some threads."""
     copy = temporary(source.shape, source.dtype)
+    copy_to(copy, source, threads)
+    return copy
+
+
+def copy_to(target: Array, source: Array, threads: int) -> None:
+    """Copy an array to contiguous memory of its shape, on some threads if it is large."""
     threads = 1 if source.nbytes < SERIAL_COPY else threads
     images, *lengths, channels = source.shape
     depths, rows, columns = [1] * (3 - len(lengths)) + lengths
@@ -235,8 +251,7 @@ def copied_channels_last(source: Array, threads: int) -> Array:
         channels=channels,
         source=Steps(*steps),
     )
-    start(to_channels_last, copy.dtype, threads, Sizes.of(sizes), source=source, target=copy)
-    return copy
+    start(to_channels_last, target.dtype, threads, Sizes.of(sizes), source=source, target=target)
 
 
 @lru_cache(maxsize=1024)
