@@ -43,6 +43,7 @@ from .compiled import (
     numbers_of,
     own_scratch,
     record,
+    round_up,
     start,
     with_three_axes,
 )
@@ -58,6 +59,7 @@ from .registers import (
     after,
     bytes_of,
     fetch,
+    fill_vector,
     helper,
     integers_at,
     next_number,
@@ -94,7 +96,6 @@ FEW_SLOWER = 1.2  # A tile of few rows, which loads the most numbers of filters,
 IN_PLACE = 256, 16
 STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.
 COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
-SERIAL_COPY = 2**18  # Less than so many bytes are copied before a second thread has woken up.
 # Results of at most this size whose channels are not last, and whose neighbours are not in one tile because there is a
 # stride, are turned at the end.
 LATER_BYTES = 2**19
@@ -109,7 +110,10 @@ sum_of_half: Any = sums_of(products_in_panels(HALF_ROWS))
 
 # --- what the kernels are given ------------------------------------------------------------------
 class GatherSizes(NamedTuple):
-    """The arguments of `gather`: lanes are channels of the result, terms those that are summed over."""
+    """The arguments of `gather`: lanes are channels of the result, terms those that are summed over.
+
+    `turned` is the number of taps that a panel has for each term, or 1 if it has all terms of a tap side by side.
+    """
 
     call: Call
     table: int
@@ -233,8 +237,7 @@ def copied_channels_last(source: Array, threads: int) -> Array:
 
 
 def copy_to(target: Array, source: Array, threads: int) -> None:
-    """Copy an array to contiguous memory of its shape, on some threads if it is large."""
-    threads = 1 if source.nbytes < SERIAL_COPY else threads
+    """Copy an array to contiguous memory of its shape, on some threads."""
     images, *lengths, channels = source.shape
     depths, rows, columns = [1] * (3 - len(lengths)) + lengths
     steps = five(source.strides)
@@ -522,19 +525,27 @@ def pack_panels(zero, panel, filters, steps, packed, terms, lanes):
 
 @helper
 def pack_turned(zero, panel, filters, steps, packed, terms, lanes):
-    """Copy filters whose taps are last to (lane // width, term, fd, fh, fw, lane % width), which is their own order."""
+    """Copy filters whose taps are last to (lane // width, term, fd, fh, fw, lane % width): the terms keep their order.
+
+    Lanes past the last become 0.
+    """
     size, rows = bytes_of(zero), packed.counts[0] * packed.counts[1] * packed.counts[2]
     if steps.lane != rows * size:
         by = 0, 0, 0, size, steps.lane
         pack_images(zero, panel, (0, int(LANE_BYTES)), filters, by, (1, 1, 1, terms * rows, lanes), LANE_BYTES // size)
         return
     for term in range(terms):
-        for lane in range(0, lanes, VECTOR_BYTES // size):
+        for lane in range(0, round_up(lanes * size, int(LANE_BYTES)) // size, VECTOR_BYTES // size):
             there = panel + lane * size // LANE_BYTES * packed.panel + lane * size % LANE_BYTES
+            there += term * rows * LANE_BYTES
             at = filters + lane * steps.lane + term * steps.term
-            for line in range(0, rows * VECTOR_BYTES, LINE_BYTES):
-                fetch(at + FILTERS_AHEAD * steps.term + line)
-            part_taps(zero, there + term * rows * LANE_BYTES, int(LANE_BYTES), at, rows)
+            if lane < lanes:
+                for line in range(0, rows * VECTOR_BYTES, LINE_BYTES):
+                    fetch(at + FILTERS_AHEAD * steps.term + line)
+                part_taps(zero, there, int(LANE_BYTES), at, rows)
+            else:
+                for row in range(rows):
+                    fill_vector(zero, there + row * LANE_BYTES)
 
 
 def gather(zero: Any, arguments: Any) -> None:

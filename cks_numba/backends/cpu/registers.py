@@ -675,8 +675,8 @@ def copy_transposed(typing, like, target, target_step, source, source_step):
 def copy_some_columns(most, back=False):
     """Return the intrinsic target[c, r] = source[r, c] for as many rows r as a vector has lanes, and few columns c.
 
-    They are `most`, or as many as there are rows if these are fewer. With `back`, rows and columns change places. The
-    steps are those of rows.
+    They are `most`, or as many as there are rows if these are fewer. With `back` it is target[r, c] = source[c, r]. The
+    steps are those of the first index.
     """
 
     @intrinsic
@@ -706,7 +706,7 @@ def copy_some_columns(most, back=False):
                     at = row(args[3], args[4], r)
                     parts.append(_load(context, b, at, ir.VectorType(vector.element, side), align))
                 while len(parts) > 1:  # Neighbours are joined to vectors of twice the length.
-                    parts = [lanes(*pair, 0, 2 * pair[0].type.count) for pair in zip(*[iter(parts)] * 2, strict=True)]
+                    parts = [lanes(x, y, 0, 2 * x.type.count) for x, y in zip(parts[::2], parts[1::2], strict=True)]
                 rows.append(parts[0])
             for c, value in enumerate(_transposed(b, rows)):
                 _store(context, b, value, row(args[1], args[2], c), align)

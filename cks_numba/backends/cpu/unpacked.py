@@ -100,7 +100,7 @@ SLOWER = {"along": 1.4, "across": 1.1}
 KEEPING = {"along": 8, "across": 4}
 # `across` brings a filter of conv2d into its order in the time of products for so many positions.
 REORDERING = 8 if VECTOR_BYTES == 64 else 4
-TURNING = 60  # The same for filters whose taps are last, of which `across` reads one tap at a time, and `gather` all.
+TURNING = 24  # The same for filters whose taps are last, of which `across` reads one tap at a time, and `gather` all.
 IN_PLACE = 4 * TILE_ROWS  # `across` copies rows of lanes that more positions meet, even if they lie side by side.
 AHEAD = 8  # Number of terms from the one that is being copied to the one that is fetched into the cache.
 PAIR = 2  # Positions of a tile along the terms.

@@ -53,7 +53,6 @@ from .compiled import (
     with_three_axes,
 )
 from .few import columns_at_once, parts_of, tap_step
-from .gather import copied_channels_last
 from .packed import taps_are_last
 from .registers import (
     L2_BYTES,
@@ -74,7 +73,6 @@ CHUNK_TERMS = 384  # products of a result that are added up in registers at a ti
 RESULT_BYTES = 3 * L2_BYTES // 2  # largest size of the results of a task, which each chunk adds to
 PACKED_BYTES = max(2**20, 3 * L2_BYTES // 2)  # largest size of a packed chunk of `weight`, roughly
 FEW_BYTES = 2**20  # largest size of the results of a task of `few`
-COPIED_BYTES = 2**20  # Images of at most this size, whose channels are not last, are copied once for all tasks.
 PACKING = 16  # estimated cost of packing a number, in multiply-adds of a vector lane
 SAVING = 0.9  # `few` is used if its estimated work is below this share of the work of `weight`.
 STARTING = 32  # estimated cost of placing a tile and adding it to its results, in terms of the sum
@@ -156,12 +154,6 @@ class WeightSizes(NamedTuple):
 def run(shape: ConvShape, x: Array, dy: Array, dw: Array) -> None:
     """Run conv2d_weight on arrays of any strides, channels last."""
     threads = number_of_threads("conv2d_weight", shape)
-    x, dy = (
-        copied_channels_last(array, threads)
-        if array.strides[-1] > array.itemsize and array.nbytes <= COPIED_BYTES
-        else array
-        for array in (x, dy)
-    )
     way, sizes = sizes_of(shape, x.strides, dy.strides, dw.strides, dw.itemsize, threads)
     if way == "conv2d_weight":
         start(weight, dw.dtype, threads, sizes, dy=dy, x=x, out=dw)
