@@ -39,19 +39,23 @@ SMALL_MAP = ConvShape(n=1, ih=2, iw=2, ic=64, oc=40, fh=3, fw=3, padding=1)
 ALONE = ConvShape(n=1, ih=5, iw=5, ic=64, oc=64, fh=5, fw=5, padding=2)
 SHORT = ConvShape(n=1, ih=6, iw=5, ic=36, oc=140, fh=3, fw=3, padding=1)
 PANELS = ConvShape(n=1, ih=6, iw=5, ic=128, oc=36, fh=3, fw=3, padding=1)
+TAPS_LAST = ConvShape(n=2, ih=9, iw=8, ic=48, oc=48, fh=3, fw=3, padding=1)
 DEPTHWISE = ConvShape(n=2, ih=9, iw=10, ic=40, oc=40, fh=3, fw=3, padding=1, groups=40)
 GROUPS = ConvShape(n=2, ih=9, iw=10, ic=40, oc=80, fh=3, fw=3, padding=1, groups=10)
 FEW = ConvShape(n=2, ih=9, iw=8, ic=3, oc=40, fh=3, fw=3, padding=1)
 NARROW = ConvShape(n=2, ih=6, iw=5, ic=32, oc=3, fh=3, fw=3, padding=1)
 FEW_RESULTS = ConvShape(n=2, ih=20, iw=23, ic=5, oc=11, fh=3, fw=3, stride=(1, 2), padding=1)
 ONE_VECTOR = ConvShape(n=2, ih=20, iw=50, ic=8, oc=8, fh=3, fw=3, padding=1)
-# Each kernel with an operator and a layer that it is for, and the order of the axes of the arrays in memory.
+# Each kernel with an operator and a layer that it is for, and the order of the axes of the arrays in memory, and of
+# filters where they have another one.
 KERNELS = {
     "gather": ("conv2d", WIDE, NHWC),
     "gather, input": ("conv2d_input", WIDE, NHWC),
     "gather, short tiles": ("conv2d", SHORT, NHWC),
     "gather, in place": ("conv2d_input", PANELS, NHWC),
     "gather, narrow": ("conv2d", NARROW, NHWC),
+    "gather, taps last": ("conv2d", TAPS_LAST, NHWC, NCHW),
+    "gather, taps last, input": ("conv2d_input", TAPS_LAST, NHWC, NCHW),
     "planes": ("conv2d", FEW_RESULTS, NHWC),
     "planes, input": ("conv2d_input", FEW_RESULTS, NCHW),
     "tall": ("conv2d", ONE_VECTOR, NHWC),
@@ -68,6 +72,7 @@ KERNELS = {
     "of_filters": ("conv2d_weight", DEPTHWISE, NHWC),
     "of_filters, groups": ("conv2d_weight", GROUPS, NHWC),
     "weight": ("conv2d_weight", WIDE, NHWC),
+    "weight, taps last": ("conv2d_weight", TAPS_LAST, NHWC, NCHW),
     "few": ("conv2d_weight", FEW, NHWC),
 }
 
@@ -91,10 +96,11 @@ def far_from_others(array):
 
 def run(name, dtype="float32", backend=cpu):
     """Run the kernel on arrays of integers; returns its result."""
-    operator, shape, order = KERNELS[name]
-    back = np.argsort(order)
+    operator, shape, *orders = KERNELS[name]
     first, second, out = (
-        far_from_others(a.transpose(order)).transpose(back) for a in integers(operator, shape, dtype, 0)
+        far_from_others(a.transpose(order)).transpose(np.argsort(order))
+        for a in integers(operator, shape, dtype, 0)
+        for order in (orders[-1 if a.shape == shape.w_shape else 0],)
     )
     backend.run(operator, shape, first, second, out)
     return out
@@ -111,7 +117,7 @@ def message(call, *given):
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_kernels_touch_nothing_but_their_call(name, dtype):
-    operator, shape, _ = KERNELS[name]
+    operator, shape, *_ = KERNELS[name]
     want = np.empty_like(run(name, dtype))
     cpu.plain.run(operator, shape, *integers(operator, shape, dtype)[:2], want)
     np.testing.assert_array_equal(run(name, dtype), want)
@@ -137,6 +143,8 @@ ARRAYS = {  # Their order is that in which addresses are taken.
     "gather, short tiles": ("source", "filters", "out"),
     "gather, in place": ("source", "filters", "out"),
     "gather, narrow": ("source", "filters", "out"),
+    "gather, taps last": ("source", "filters", "out"),
+    "gather, taps last, input": ("source", "filters", "out"),
     "planes": ("source", "filters", "out"),
     "planes, input": ("source", "filters", "out"),
     "tall": ("source", "filters", "out"),
@@ -153,6 +161,7 @@ ARRAYS = {  # Their order is that in which addresses are taken.
     "of_filters": ("source", "filters", "out"),
     "of_filters, groups": ("source", "filters", "out"),
     "weight": ("dy", "x", "out"),
+    "weight, taps last": ("dy", "x", "out"),
     "few": ("a", "b", "out"),
 }
 SHIFTS = [(name, array, count) for name, arrays in ARRAYS.items() for array in arrays for count in (-8, 8)]
@@ -254,6 +263,8 @@ MUTANTS = [
     ("gather", gather, "at += taps.first + ", "at += taps.first + size + ", "reads", "filters"),
     ("gather", gather, "(g * lanes + first_lane) * sizes", "(g * lanes + first_lane + 1) * sizes", "writes", "out"),
     ("gather, narrow", gather, "b + here * column", "b + 99 * here * column", "reads", "buffer 1 of thread"),
+    ("gather, taps last", gather, "size, steps.lane\n", "size, steps.lane + 4\n", "reads", "filters"),
+    ("gather, taps last, input", gather, "+ term * steps.term\n", "+ term * steps.term + 4\n", "reads", "filters"),
     ("planes", planes, "at = source + first_of", "at = source + 4 + first_of", "reads", "source"),
     ("planes", planes, "= number + k, there", "= number + k + 45, there", "reads", "buffer 0 of thread"),
     ("planes", planes, "to = call.out + n", "to = call.out + size + n", "writes", "out"),
@@ -327,6 +338,7 @@ MUTANTS = [
     ("of_filters", depthwise, "sizes.call.kept + task", "sizes.call.kept + 8 + task", "writes", "kept"),
     ("weight", weight, "(g * lanes + lane) * sizes.x.c", "(g * lanes + lane + 1) * sizes.x.c", "reads", "x"),
     ("weight", weight, "place = out_tap + first *", "place = out_tap + (first + 1) *", "writes", "out"),
+    ("weight, taps last", weight, "join_taps(zero, out + ", "join_taps(zero, out + size + ", "writes", "out"),
     ("few", weight.few, "(g * lanes + lane0) *", "(g * lanes + lane0 + 1) *", "reads", "b"),
     ("few", weight.few, "place = at + tap_step(tap,", "place = at + size + tap_step(tap,", "writes", "out"),
 ]

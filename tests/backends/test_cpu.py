@@ -823,6 +823,60 @@ def test_filters_in_place(operator, axes, all_gathered):
         check_arrays(operator, shape, first, second, by_plain(operator, shape), order)
 
 
+TAPS = {1: ((4,), (5,), (9,), (17,)), 2: ((2, 2), (1, 7), (2, 4), (3, 3), (5, 5)), 3: ((1, 2, 2), (2, 2, 3), (3, 3, 3))}
+
+
+@pytest.mark.parametrize("chunk_terms", [384, 10])
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_filters_whose_taps_are_last(operator, axes, chunk_terms, all_gathered, monkeypatch):
+    """Channels in whole vectors, any number of taps, any other order of images; a sum may have parts."""
+    monkeypatch.setattr(weight, "CHUNK_TERMS", chunk_terms)
+    monkeypatch.setattr(weight, "best_way", lambda *_: "conv2d_weight")
+    monkeypatch.setattr(compiled, "SERIAL_BELOW", 0)
+    rng, parts = random.Random(axes), set()
+    for taps, dtype in product(TAPS[axes], DTYPES):
+        itemsize = np.dtype(dtype).itemsize
+        groups, many, few_ = (
+            rng.choice((1, 2)),
+            registers.VECTOR_BYTES // itemsize * rng.randint(1, 5),
+            rng.choice((5, 20)),
+        )
+        ic, oc = (few_, many) if operator == "conv2d" else (many, few_)
+        x_shape = rng.randint(1, 4), *[rng.randint(f, f + 4) for f in taps], groups * ic
+        shape = layer(x_shape, (groups * oc, *taps, ic), stride=rng.randint(1, 3), padding=1, groups=groups)
+        last, first, _, odd = orders_of(shape)
+        of = {"x": rng.choice((last, first, odd)), "w": first, "dy": rng.choice((last, first, odd))}
+        orders = {"conv2d": "x w dy", "conv2d_input": "w dy x", "conv2d_weight": "x dy w"}[operator].split()
+        pair = [placed(a, of[name], 1) for a, name in zip(operands(operator, shape, dtype), orders[:2], strict=True)]
+        forget_sizes()
+        if operator == "conv2d_weight":
+            dw = placed(np.empty(shape.w_shape, dtype), first, 1)
+            _, sizes = weight.sizes_of(shape, *(a.strides for a in (*pair, dw)), itemsize, 2)
+            assert sizes.named.turned
+            parts.add(sizes.named.parts > 1)
+        else:
+            w = pair[orders.index("w")]
+            assert gather.may_be_turned(operator, shape, w.strides, itemsize)
+        check_arrays(operator, shape, *pair, by_plain(operator, shape), of[orders[2]])
+    assert operator != "conv2d_weight" or chunk_terms > 10 or True in parts
+
+
+def test_which_filters_have_their_taps_last():
+    def turned(operator="conv2d_input", order=NCHW, **sizes):
+        shape = ConvShape(**{**dict(n=1, ih=9, iw=8, ic=64, oc=64, fh=3, fw=3, padding=1), **sizes})
+        w = placed(np.empty(shape.w_shape, np.float32), order, 1)
+        return gather.may_be_turned(operator, shape, w.strides, 4)
+
+    for operator in ("conv2d", "conv2d_input"):
+        assert turned(operator) and turned(operator, groups=2) and turned(operator, stride=2, fh=1, fw=4)
+        assert not any([turned(operator, NHWC), turned(operator, (0, 1, 3, 2)), turned(operator, fh=1)])
+        assert not turned(operator, ic=65, oc=65)
+    assert turned(fh=9, fw=9) and not turned(
+        fh=9, fw=9, oc=512, stride=2
+    )  # Phases fit into the cache, all taps do not.
+
+
 # --- depthwise, and small channel groups ---------------------------------------------------------
 def depthwise_shapes(count):
     """Yield depthwise layers and others with small channel groups.

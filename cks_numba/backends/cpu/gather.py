@@ -43,10 +43,11 @@ from .compiled import (
     numbers_of,
     own_scratch,
     record,
+    round_up,
     start,
     with_three_axes,
 )
-from .packed import AXES, NARROW, FilterSteps, filter_steps
+from .packed import AXES, NARROW, FilterSteps, filter_steps, taps_are_last
 from .registers import (
     L2_BYTES,
     LANE_BYTES,
@@ -57,6 +58,8 @@ from .registers import (
     addresses_in,
     after,
     bytes_of,
+    fetch,
+    fill_vector,
     helper,
     integers_at,
     next_number,
@@ -67,11 +70,25 @@ from .registers import (
     zeros,
 )
 from .repeats import not_again, temporary
-from .tile import LINE_BYTES, PART_GAP, SET_BYTES, WRITE, pack, pack_images, put, put_sums, sum_of_products, sums_of
+from .tile import (
+    FEWEST_TAPS,
+    LINE_BYTES,
+    PART_GAP,
+    SET_BYTES,
+    WRITE,
+    pack,
+    pack_images,
+    part_taps,
+    put,
+    put_sums,
+    sum_of_products,
+    sums_of,
+)
 
 # The packed panels of a task have at most so many bytes, unless there is one alone, or short tiles save work.
 PANELS_BYTES = 5 * L2_BYTES // 8
 SHORT_SAVING = 0.05  # Short tiles must save this share of the work, if their panels have more bytes than that.
+FILTERS_AHEAD = 6  # Number of filters from the one that is being packed to the one that is fetched into the cache.
 PACKING = {"conv2d": 18, "conv2d_input": 8}  # To pack a filter takes as long as its products for so many positions.
 FEW_SLOWER = 1.2  # A tile of few rows, which loads the most numbers of filters, takes so many times as long.
 # Filters that more positions meet are packed, even if their lanes lie side by side; the second number is for rows of
@@ -79,6 +96,9 @@ FEW_SLOWER = 1.2  # A tile of few rows, which loads the most numbers of filters,
 IN_PLACE = 256, 16
 STREAM_BYTES = 2**20  # Results of at least this size are written past the caches.
 COPY_BYTES = 3 * 2**20  # Images are copied to channels last in pieces of about this size.
+# Results of at most this size whose channels are not last, and whose neighbours are not in one tile because there is a
+# stride, are turned at the end.
+LATER_BYTES = 2**19
 LEAST_COLUMNS, COPY_COLUMNS = 16, 1024  # A thread copies so many columns of a row at a time.
 FEW_ROWS, HALF_ROWS = 2, TILE_ROWS // 2  # Rows of short tiles, which have several panels.
 FEW_PANELS, HALF_PANELS = TILE_ROWS // FEW_ROWS, 2
@@ -90,7 +110,10 @@ sum_of_half: Any = sums_of(products_in_panels(HALF_ROWS))
 
 # --- what the kernels are given ------------------------------------------------------------------
 class GatherSizes(NamedTuple):
-    """The arguments of `gather`: lanes are channels of the result, terms those that are summed over."""
+    """The arguments of `gather`: lanes are channels of the result, terms those that are summed over.
+
+    `turned` is the number of taps that a panel has for each term, or 1 if it has all terms of a tap side by side.
+    """
 
     call: Call
     table: int
@@ -104,6 +127,7 @@ class GatherSizes(NamedTuple):
     tiles_together: int
     narrow: int
     in_place: int
+    turned: int
     streams: int
     source: Steps
     out: Steps
@@ -167,6 +191,13 @@ def run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array) ->
 
 
 def _run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array, threads: int) -> None:
+    planes, strided = np.moveaxis(out, -1, 1), operator == "conv2d_input" and prod(shape.stride) > 1
+    if strided and out.strides[-1] > out.itemsize and planes.flags.c_contiguous and out.nbytes <= LATER_BYTES:
+        result = temporary(out.shape, out.dtype)
+        _run(operator, shape, source, w, result, threads)
+        n, c = planes.shape[:2]
+        copy_to(planes.reshape(n, c, -1), result.reshape(n, -1, c).transpose(0, 2, 1), threads)
+        return
     sizes = sizes_of(operator, shape, len(source), source.strides, w.strides, out.strides, threads)
     start(gather, out.dtype, threads, sizes, source=source, filters=w, out=out)
 
@@ -201,6 +232,12 @@ def band(operator: str, axis: Axis, first: int, last: int) -> tuple[Axis, int, i
 def copied_channels_last(source: Array, threads: int) -> Array:
     """Copy an array to contiguous memory, on some threads."""
     copy = temporary(source.shape, source.dtype)
+    copy_to(copy, source, threads)
+    return copy
+
+
+def copy_to(target: Array, source: Array, threads: int) -> None:
+    """Copy an array to contiguous memory of its shape, on some threads."""
     images, *lengths, channels = source.shape
     depths, rows, columns = [1] * (3 - len(lengths)) + lengths
     steps = five(source.strides)
@@ -217,8 +254,7 @@ def copied_channels_last(source: Array, threads: int) -> Array:
         channels=channels,
         source=Steps(*steps),
     )
-    start(to_channels_last, copy.dtype, threads, Sizes.of(sizes), source=source, target=copy)
-    return copy
+    start(to_channels_last, target.dtype, threads, Sizes.of(sizes), source=source, target=target)
 
 
 @lru_cache(maxsize=1024)
@@ -231,9 +267,10 @@ def sizes_of(
     in_place = read_in_place(operator, shape, images, w, size)
     lanes, terms = lanes_and_terms(operator, shape)
     filters = filter_steps(operator, w, shape.oc // shape.groups, size)
-    classes = _classes(operator, shape)
+    turned = not in_place and may_be_turned(operator, shape, w, size)
+    classes = _classes(operator, shape, turned)
     term_bytes = terms * max(1, *(prod(axis.number for axis in axes) for axes in classes))  # all terms of a lane
-    narrow = not in_place and lanes <= NARROW and terms * size % VECTOR_BYTES == 0
+    narrow = not in_place and not turned and lanes <= NARROW and terms * size % VECTOR_BYTES == 0
     narrow = narrow and lanes * term_bytes * size <= PANELS_BYTES
     panels = ceil_div(lanes * size, LANE_BYTES)
     whole = [group for groups in classes.values() for group in groups]
@@ -246,19 +283,24 @@ def sizes_of(
 
     together = even_part(panels, PANELS_BYTES // (term_bytes * LANE_BYTES))
     for count in (HALF_PANELS, FEW_PANELS):
+        if turned and count * term_bytes * LANE_BYTES > L2_BYTES:
+            break
         if together < count <= panels and work(count) < (1 - SHORT_SAVING) * work(together):
             together = count
     few_left = any(0 < images * group.positions % TILE_ROWS <= HALF_ROWS + FEW_ROWS for group in whole)
     rows: list[GatherRow] = []
     tiles = 0
     for number, (axes, groups) in enumerate(classes.items()):
-        packed = _packed_taps(number, axes, filters, terms * (size if narrow else LANE_BYTES), narrow)
+        tap_bytes = LANE_BYTES if turned else terms * (size if narrow else LANE_BYTES)
+        packed = _packed_taps(number, axes, filters, tap_bytes, terms if turned else 1, narrow)
         for group in groups:
             rows.append(GatherRow(tiles, _row(operator, group, axes, packed, (source, filters, out), in_place), packed))
             tiles += ceil_div(images * group.positions, TILE_ROWS)
     end = rows[0]._replace(first_block=tiles)  # It ends the search for a tile.
     table = np.array([numbers_of(row) for row in (*rows, end)], np.int64)
-    blocks = ceil_div(4 * threads, ceil_div(panels, together) * shape.groups)
+    panel_blocks = ceil_div(panels, together) * shape.groups
+    # Tasks of the same panels pack all of their taps, if these are turned.
+    blocks = 1 if turned and panel_blocks % threads == 0 else ceil_div(4 * threads, panel_blocks)
     least = 1 if in_place else 8  # Each thread packs filters once, which a task of fewer tiles would not be worth.
     # Large results that are whole cache lines are written past the caches, which are too small for them.
     whole_lines = out[4] == size and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:4]))
@@ -275,6 +317,7 @@ def sizes_of(
         tiles_together=min(64, max(least, ceil_div(tiles, blocks))),
         narrow=narrow,
         in_place=in_place,
+        turned=prod(axis.taps for axis in shape.axes) if turned else 1,
         streams=whole_lines and images * out[0] >= STREAM_BYTES,
         source=Steps(*source),
         out=Steps(*out),
@@ -296,6 +339,18 @@ def read_in_place(operator: str, shape: ConvShape, images: int, w: Strides, item
     return whole and positions <= IN_PLACE[term % SET_BYTES == 0] * prod(axis.taps for axis in shape.axes)
 
 
+def may_be_turned(operator: str, shape: ConvShape, w: Strides, itemsize: int) -> bool:
+    """Whether filters of these strides have their taps last, and are packed in whole vectors.
+
+    Panels then have all taps, because these share cache lines, unless phases of them alone fit into the cache.
+    """
+    lanes, terms = lanes_and_terms(operator, shape)
+    taps = prod(axis.taps for axis in shape.axes)
+    whole = lanes * itemsize % VECTOR_BYTES == 0 and terms * taps * itemsize >= VECTOR_BYTES
+    together = operator == "conv2d" or prod(shape.stride) == 1 or terms * taps * LANE_BYTES <= L2_BYTES
+    return whole and together and taps >= FEWEST_TAPS and taps_are_last(shape, w, itemsize)
+
+
 def work_of(groups: Iterable[Group], images: int, panels: int) -> float:
     """The time of all tiles, for each panel if so many are together, in products of a row of a tile."""
     return sum(tiles_of(images * group.positions, panels) * group.terms for group in groups) * TILE_ROWS / panels
@@ -313,14 +368,16 @@ def tiles_of(rows: int, panels: int) -> float:
     return count
 
 
-def _packed_taps(number: int, axes: tuple[Taps, ...], filters: FilterSteps, tap_bytes: int, narrow: bool) -> PackedTaps:
-    """The taps of a class of groups, each of so many bytes in a panel."""
+def _packed_taps(
+    number: int, axes: tuple[Taps, ...], filters: FilterSteps, tap_bytes: int, times: int, narrow: bool
+) -> PackedTaps:
+    """The taps of a class of groups, each of so many bytes in a panel, which has all of them so many times."""
     strides = filters.d, filters.h, filters.w
     first = sum(taps.first * stride for taps, stride in zip(axes, strides, strict=True))
     by_d, by_h, by_w = (taps.step * stride for taps, stride in zip(axes, strides, strict=True))
     d, h, w = (taps.number for taps in axes)
     packed = (h * w * tap_bytes, w * tap_bytes, tap_bytes)
-    panel = d * packed[0] + (0 if narrow else PART_GAP)
+    panel = times * d * packed[0] + (0 if narrow else PART_GAP)
     return PackedTaps(number, (d, h, w), first, (by_d, by_h, by_w), packed, panel)
 
 
@@ -339,9 +396,14 @@ def _row(
     return group_row(operator, group, source[1:4], steps, out[1:4])
 
 
-def _classes(operator: str, shape: ConvShape) -> dict[tuple[Taps, ...], list[Group]]:
-    """The groups of the plan, sorted into classes that share packed taps: the phases of conv2d_input."""
+def _classes(operator: str, shape: ConvShape, together: bool) -> dict[tuple[Taps, ...], list[Group]]:
+    """The groups of the plan, sorted into classes that share packed taps: the phases of conv2d_input.
+
+    If they are `together`, one class has all taps.
+    """
     whole = plan(operator, with_three_axes(shape))
+    if together:
+        return {tuple(Taps(0, 1, axis.taps) for axis in whole.shape.axes): list(whole.groups)}
     steps = [1 if operator == "conv2d" else axis.phase_step for axis in whole.shape.axes]
     phases: dict[tuple[int, ...], list[Group]] = {}
     for group in whole.groups:  # a group without terms may be in any class
@@ -461,6 +523,31 @@ def pack_panels(zero, panel, filters, steps, packed, terms, lanes):
     pack_images(zero, panel, (by_depth, int(LANE_BYTES)), filters, by, (d, h, w, terms, lanes), width)
 
 
+@helper
+def pack_turned(zero, panel, filters, steps, packed, terms, lanes):
+    """Copy filters whose taps are last to (lane // width, term, fd, fh, fw, lane % width): the terms keep their order.
+
+    Lanes past the last become 0.
+    """
+    size, rows = bytes_of(zero), packed.counts[0] * packed.counts[1] * packed.counts[2]
+    if steps.lane != rows * size:
+        by = 0, 0, 0, size, steps.lane
+        pack_images(zero, panel, (0, int(LANE_BYTES)), filters, by, (1, 1, 1, terms * rows, lanes), LANE_BYTES // size)
+        return
+    for term in range(terms):
+        for lane in range(0, round_up(lanes * size, int(LANE_BYTES)) // size, VECTOR_BYTES // size):
+            there = panel + lane * size // LANE_BYTES * packed.panel + lane * size % LANE_BYTES
+            there += term * rows * LANE_BYTES
+            at = filters + lane * steps.lane + term * steps.term
+            if lane < lanes:
+                for line in range(0, rows * VECTOR_BYTES, LINE_BYTES):
+                    fetch(at + FILTERS_AHEAD * steps.term + line)
+                part_taps(zero, there, int(LANE_BYTES), at, rows)
+            else:
+                for row in range(rows):
+                    fill_vector(zero, there + row * LANE_BYTES)
+
+
 def gather(zero: Any, arguments: Any) -> None:
     """Kernel: do tasks of conv2d or conv2d_input until none is left.
 
@@ -477,7 +564,7 @@ def gather(zero: Any, arguments: Any) -> None:
     tiles = record(sizes.table, sizes.groups, GatherRow).first_block
     width = LANE_BYTES // size
     # Bytes of the filters from one term to the next.
-    unit = sizes.filters.term if sizes.in_place else size if narrow else LANE_BYTES
+    unit = sizes.filters.term if sizes.in_place else size if narrow else LANE_BYTES * sizes.turned
     together, blocks = sizes.panels_together * width, ceil_div(tiles, sizes.tiles_together)
     lane_blocks = ceil_div(lanes, together)
     while True:
@@ -518,6 +605,8 @@ def gather(zero: Any, arguments: Any) -> None:
                         at += taps.first + first_lane * sizes.filters.lane
                         if narrow:
                             pack_columns(zero, panel, at, sizes.filters, taps, terms, last_lane - first_lane)
+                        elif sizes.turned > 1:
+                            pack_turned(zero, panel, at, sizes.filters, taps, terms, last_lane - first_lane)
                         else:
                             pack_panels(zero, panel, at, sizes.filters, taps, terms, last_lane - first_lane)
                 loops = and_last(line.group.terms, terms)

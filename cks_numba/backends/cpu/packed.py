@@ -7,11 +7,13 @@ strides is packed.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...buffers import empty
+from ...geometry import ConvShape
 from .compiled import Strides, ceil_div, five
 from .registers import LANE_BYTES
 
@@ -63,6 +65,17 @@ def packed_filters(operator: str, w: Array, groups: int) -> PackedFilters:
     ic, oc = w.shape[-1], len(w) // groups
     serves = groups == 1 or ic * oc > 1
     return PackedFilters(w, pack(operator, w, groups) if serves and (oc, ic)[operator != "conv2d"] > NARROW else None)
+
+
+def taps_are_last(shape: ConvShape, w: Strides, itemsize: int) -> bool:
+    """Whether filters with these strides are (OC, IC/groups, taps) in memory, without a gap, as in PyTorch."""
+    oc, *taps, ic = shape.w_shape
+    step = itemsize
+    for length, stride in ((taps[-1], w[-2]), *zip(taps[-2::-1], w[-3:0:-1], strict=True), (ic, w[-1]), (oc, w[0])):
+        if length > 1 and stride != step:
+            return False
+        step *= length
+    return len(w) != AXES and prod(taps) > 1
 
 
 def filter_steps(operator: str, w: Strides, oc: int, itemsize: int) -> FilterSteps:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+from collections import Counter
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -91,7 +92,22 @@ ONLY_IN_KERNELS = {
     "pipeline_class": _HelperCompiler,
     **OPTIONS,
 }
-helper = partial(njit, **ONLY_IN_KERNELS)
+_defined: Counter[tuple[str, str]] = Counter()
+
+
+def helper(function: Any = None, **options: Any) -> Any:
+    """Return a function that only kernels call, or a decorator with more of Numba's options.
+
+    Functions that a function returns have one name. Each gets a name of its own: kernels that were compiled by
+    different processes come together from the cache on disk, where equal names stand for equal code.
+    """
+    if function is None:
+        return partial(helper, **options)
+    key = function.__module__, function.__qualname__
+    _defined[key] += 1
+    if _defined[key] > 1:
+        function.__qualname__ += f"_{_defined[key]}"
+    return njit(function, **ONLY_IN_KERNELS, **options)
 
 
 # --- the two Numba types -------------------------------------------------------------------------
@@ -654,6 +670,51 @@ def copy_transposed(typing, like, target, target_step, source, source_step):
         return context.get_dummy_value()
 
     return types.void(like, *[types.int64] * 4), codegen
+
+
+def copy_some_columns(most, back=False):
+    """Return the intrinsic target[c, r] = source[r, c] for as many rows r as a vector has lanes, and few columns c.
+
+    They are `most`, or as many as there are rows if these are fewer. With `back` it is target[r, c] = source[c, r]. The
+    steps are those of the first index.
+    """
+
+    @intrinsic
+    def copy(typing, like, target, target_step, source, source_step):
+        vector, align = _vector(like), like.bitwidth // 8
+        count = vector.count
+        side = min(most, count)
+
+        def codegen(context, b, signature, args):
+            def row(first, step, r):
+                return b.add(first, b.mul(step, I64(r)))
+
+            def lanes(x, y, first, last):
+                return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, last - first), list(range(first, last))))
+
+            if back:
+                rows = _transposed(b, [_load(context, b, row(args[3], args[4], c), vector, align) for c in range(side)])
+                for r in range(count):
+                    first = r - r % side
+                    value = lanes(rows[r % side], rows[r % side], first, first + side)
+                    _store(context, b, value, row(args[1], args[2], r), align)
+                return context.get_dummy_value()
+            rows = []
+            for k in range(side):
+                parts = []
+                for r in range(k, count, side):
+                    at = row(args[3], args[4], r)
+                    parts.append(_load(context, b, at, ir.VectorType(vector.element, side), align))
+                while len(parts) > 1:  # Neighbours are joined to vectors of twice the length.
+                    parts = [lanes(x, y, 0, 2 * x.type.count) for x, y in zip(parts[::2], parts[1::2], strict=True)]
+                rows.append(parts[0])
+            for c, value in enumerate(_transposed(b, rows)):
+                _store(context, b, value, row(args[1], args[2], c), align)
+            return context.get_dummy_value()
+
+        return types.void(like, *[types.int64] * 4), codegen
+
+    return copy
 
 
 def copy_diagonals(into, along_rows):

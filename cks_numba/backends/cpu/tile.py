@@ -34,6 +34,7 @@ from .registers import (
     addresses_in,
     bytes_of,
     copy_rows,
+    copy_some_columns,
     copy_transposed,
     copy_vector,
     fetch,
@@ -52,6 +53,7 @@ SET_BYTES = 2048  # Lines a multiple of this apart share one of two sets of the 
 PART_GAP = LINE_BYTES
 AHEAD = 16  # Number of pixels from the one that is being packed to the one that is fetched into the cache.
 WRITE, ADD = False, True  # values of the parameter `add` of `put`
+FEWEST_TAPS = 4  # Filters of fewer taps are not brought into another order in vectors.
 
 
 # --- the inner loop ------------------------------------------------------------------------------
@@ -245,6 +247,45 @@ def unpack(zero, target, row_step, lane_step, source, source_step, rows, lanes):
         pack(zero, target, lane_step, source, size, source_step, lanes, rows, rows)
         return
     copy_numbers(zero, target, row_step, lane_step, source, source_step, size, rows, lanes)
+
+
+copies_of_eight: Any = copy_some_columns(8)
+copies_of_four: Any = copy_some_columns(4)
+eight_back: Any = copy_some_columns(8, back=True)
+four_back: Any = copy_some_columns(4, back=True)
+
+
+@helper
+def part_taps(zero, target, tap_step, source, taps):
+    """target[tap, c] = source[c, tap] for as many channels c as a vector has lanes, and FEWEST_TAPS or more.
+
+    The channels of the source follow each other without a gap.
+    """
+    size, t = bytes_of(zero), 0
+    side = min(8 if taps >= 8 else 4, VECTOR_BYTES // size)
+    while True:  # The last columns may overlap those before.
+        if taps >= 8:
+            copies_of_eight(zero, target + t * tap_step, tap_step, source + t * size, taps * size)
+        else:
+            copies_of_four(zero, target + t * tap_step, tap_step, source + t * size, taps * size)
+        if t + side >= taps:
+            return
+        t = min(t + side, taps - side)
+
+
+@helper
+def join_taps(zero, target, source, tap_step, taps):
+    """target[c, tap] = source[tap, c], the reverse of `part_taps`."""
+    size, t = bytes_of(zero), 0
+    side = min(8 if taps >= 8 else 4, VECTOR_BYTES // size)
+    while True:
+        if taps >= 8:
+            eight_back(zero, target + t * size, taps * size, source + t * tap_step, tap_step)
+        else:
+            four_back(zero, target + t * size, taps * size, source + t * tap_step, tap_step)
+        if t + side >= taps:
+            return
+        t = min(t + side, taps - side)
 
 
 @helper

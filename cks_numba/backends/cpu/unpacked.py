@@ -63,6 +63,7 @@ from .gather import (
     HALF_ROWS,
     PACKING,
     copied_channels_last,
+    may_be_turned,
     panels_at_once,
     read_in_place,
     rows_at_once,
@@ -99,6 +100,7 @@ SLOWER = {"along": 1.4, "across": 1.1}
 KEEPING = {"along": 8, "across": 4}
 # `across` brings a filter of conv2d into its order in the time of products for so many positions.
 REORDERING = 8 if VECTOR_BYTES == 64 else 4
+TURNING = 24  # The same for filters whose taps are last, of which `across` reads one tap at a time, and `gather` all.
 IN_PLACE = 4 * TILE_ROWS  # `across` copies rows of lanes that more positions meet, even if they lie side by side.
 AHEAD = 8  # Number of terms from the one that is being copied to the one that is fetched into the cache.
 PAIR = 2  # Positions of a tile along the terms.
@@ -146,7 +148,8 @@ def way_of(operator: str, shape: ConvShape, source: Array, w: Array, panels: Arr
     in_place = read_in_place(operator, shape, shape.n, strides, w.itemsize)
     threads = 1 if is_little(operator, shape) else 2  # The order of a sum must not depend on how many there are.
     may_be_along = operator == "conv2d" and whole
-    return best_way(operator, shape, w.itemsize, threads, may_be_along, in_place, panels is not None)
+    turned = panels is None and may_be_turned(operator, shape, w.strides, w.itemsize)
+    return best_way(operator, shape, w.itemsize, threads, may_be_along, in_place, panels is not None, turned)
 
 
 @lru_cache(maxsize=1024)
@@ -158,6 +161,7 @@ def best_way(
     may_be_along: bool,
     in_place: bool = False,
     ready: bool = False,
+    turned: bool = False,
 ) -> str:
     """Compare estimates for all terms of some channels, in products of a position with packed filters."""
     shape = with_three_axes(shape)
@@ -176,6 +180,7 @@ def best_way(
     if 4 * lanes * itemsize > LANE_BYTES:
         panels, here = across_work(operator, shape, itemsize, threads, ready)
         reordering = REORDERING * taps if operator == "conv2d" and not ready else 0
+        reordering = TURNING * taps if turned else reordering
         if kept * panels <= L2_BYTES // 2:
             costs["across"] = SLOWER["across"] * here + reordering
     return min(costs, key=costs.__getitem__)

@@ -53,10 +53,12 @@ from .compiled import (
     with_three_axes,
 )
 from .few import columns_at_once, parts_of, tap_step
+from .packed import taps_are_last
 from .registers import (
     L2_BYTES,
     LANE_BYTES,
     TILE_ROWS,
+    VECTOR_BYTES,
     add_memory,
     after,
     bytes_of,
@@ -65,7 +67,7 @@ from .registers import (
     store,
     zeros,
 )
-from .tile import PART_GAP, loops, pack_images, sum_of_products, unpack
+from .tile import FEWEST_TAPS, PART_GAP, join_taps, loops, pack_images, sum_of_products, unpack
 
 CHUNK_TERMS = 384  # products of a result that are added up in registers at a time
 RESULT_BYTES = 3 * L2_BYTES // 2  # largest size of the results of a task, which each chunk adds to
@@ -131,6 +133,7 @@ class WeightSizes(NamedTuple):
     blocks: int
     parts: int
     result_bytes: int
+    turned: int
     images: int
     rows: int
     lanes: int
@@ -226,8 +229,11 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
         for axis, count, chunk in zip(shape.axes, phases, outputs, strict=True)
     ]
     chunks = ceil_div(shape.n, images) * prod(ceil_div(axis.outputs, axis.chunk) for axis in axes)
-    at_once = chunks == 1  # Sums are then complete in registers, and need no memory of their own.
     all_taps = prod(axis.taps for axis in axes)
+    turned = lanes * itemsize % VECTOR_BYTES == 0 and all_taps >= FEWEST_TAPS
+    turned = turned and taps_are_last(shape, dw, itemsize)
+    # Sums of one chunk are complete in registers, and need no memory of their own, unless they change their order.
+    at_once = chunks == 1 and not turned
     dw_bytes = all_taps * round_up(rows, high) * round_up(lanes, wide) * shape.groups * itemsize
     parts = parts_of(dw_bytes, chunks // 2)
 
@@ -251,18 +257,18 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
         for block in sorted(product(even(rows, high), even(lanes, wide)))
         if block == (high, wide)
         or (
-            (at_once or taps * prod(block) * itemsize <= RESULT_BYTES)
+            (at_once or taps * prod(block) * itemsize <= (L2_BYTES // 2 if chunks == 1 else RESULT_BYTES))
             and min(images * prod(outputs), CHUNK_TERMS) * packed(block) * itemsize <= PACKED_BYTES
         )
     ]
     # Results that go to dw at once are cut into rows, if x fits: cores slow each other down if they write to one row.
-    block_rows, block_lanes = min(blocks, key=lambda block: (at_once and block[1] < lanes, busiest(block)))
+    block_rows, block_lanes = min(blocks, key=lambda block: (chunks == 1 and block[1] < lanes, busiest(block)))
     inputs = [min(axis.size, (axis.chunk - 1) * axis.stride + axis.span) for axis in axes]  # indices of x in a chunk
     x_image = prod(ceil_div(size, axis.stride) for size, axis in zip(inputs, axes, strict=True)) * LANE_BYTES
     x_phase = block_lanes // wide * (images * x_image + PART_GAP)
     x_bytes = prod(phases) * x_phase
     dy_bytes = block_rows * images * prod(outputs) * itemsize + block_rows // high * PART_GAP
-    result_bytes = 0 if at_once else round_up(all_taps * block_rows * block_lanes * itemsize, 64)
+    result_bytes = 0 if at_once else round_up(all_taps * (block_rows * block_lanes * itemsize + PART_GAP), 64)
     sizes = WeightSizes(
         call=NO_CALL,
         table=table.ctypes.data,
@@ -270,6 +276,7 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
         blocks=blocks_of((block_rows, block_lanes)),
         parts=parts,
         result_bytes=result_bytes,
+        turned=turned,
         images=shape.n,
         rows=rows,
         lanes=lanes,
@@ -366,7 +373,7 @@ def add_group(zero, group, n, chunk, axes, packed, results, out, out_steps, add,
             (1, terms_d, terms_h, terms_w * n), (0, dy_d, dy_h, TILE_ROWS * size), (0, x_d, x_h, LANE_BYTES)
         )
         tap = (tap_d * axis_h.taps + tap_h) * axis_w.taps + tap_w
-        at_tap = kept + tap * wide * high * size
+        at_tap = kept + tap * (wide * high * size + PART_GAP)
         out_tap = out + tap_step(tap, axis_h.taps, axis_w.taps, out_steps)
         # 2. its tiles
         for first in range(0, rows, TILE_ROWS):
@@ -386,19 +393,34 @@ def add_group(zero, group, n, chunk, axes, packed, results, out, out_steps, add,
 
 
 @helper
-def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, tile_rows):
-    """Add up the parts of the results of one tap in order, and write the sums to dw."""
+def finish(zero, tap, kept, kept_step, parts, out, out_steps, rows, lanes, tile_rows, turned):
+    """Add up the parts of the results of one tap in order, and write the sums to dw, or to the first part."""
     size = bytes_of(zero)
     width = LANE_BYTES // size
-    at = kept + tap * ceil_div(lanes, width) * round_up(rows, TILE_ROWS) * LANE_BYTES
+    at = kept + tap * (ceil_div(lanes, width) * round_up(rows, TILE_ROWS) * LANE_BYTES + PART_GAP)
     for lane in range(0, lanes, width):
         for first in range(0, rows, TILE_ROWS):
             tile = zeros(zero)
             for part in range(parts):
                 tile = add_memory(tile, (at + part * kept_step, int(LANE_BYTES)))
-            place = out + first * out_steps.oc + lane * out_steps.ic
-            put_channels(zero, tile, place, out_steps.oc, out_steps.ic, rows - first, lanes - lane, tile_rows)
+            if turned:
+                store(tile, (at, int(LANE_BYTES)))
+            else:
+                place = out + first * out_steps.oc + lane * out_steps.ic
+                put_channels(zero, tile, place, out_steps.oc, out_steps.ic, rows - first, lanes - lane, tile_rows)
             at += TILE_ROWS * LANE_BYTES
+
+
+@helper
+def put_turned(zero, kept, taps, out, out_steps, rows, lanes):
+    """Write the results to dw, whose taps are last: for each row and some lanes, all taps."""
+    size = bytes_of(zero)
+    high = round_up(rows, TILE_ROWS)
+    tap_bytes = ceil_div(lanes * size, int(LANE_BYTES)) * high * LANE_BYTES + PART_GAP
+    for row in range(rows):
+        for lane in range(0, lanes, VECTOR_BYTES // size):
+            at = kept + (lane * size // LANE_BYTES * high + row) * LANE_BYTES + lane * size % LANE_BYTES
+            join_taps(zero, out + row * out_steps.oc + lane * out_steps.ic, at, tap_bytes, taps)
 
 
 @helper
@@ -461,7 +483,7 @@ def weight(zero: Any, arguments: Any) -> None:
     _, _, tile_rows, kept = own_scratch(arguments)
     x_packed = kept if parts > 1 else after(kept, result_bytes)
     dy_packed = after(x_packed, sizes.x_bytes)
-    width = LANE_BYTES // size
+    width, taps = LANE_BYTES // size, axis_d.taps * axis_h.taps * axis_w.taps
     chunks = ceil_div(sizes.images, sizes.chunk_images) * cuts(axis_d) * cuts(axis_h) * cuts(axis_w)
     while True:
         # 1. a task: some channels of dy, some of x, some chunks of the sum
@@ -500,7 +522,7 @@ def weight(zero: Any, arguments: Any) -> None:
             for group in range(sizes.groups):
                 line = record(sizes.table, group, TapRow)
                 met = terms_in(line.d, chunk_d)[1] * terms_in(line.h, chunk_h)[1] * terms_in(line.w, chunk_w)[1]
-                last = parts == 1 and c == last_chunk - 1
+                last = parts == 1 and c == last_chunk - 1 and not sizes.turned
                 if met == 0 and c > first_chunk and not last:
                     continue
                 add_group(
@@ -508,9 +530,13 @@ def weight(zero: Any, arguments: Any) -> None:
                     results, out, out_steps, c > first_chunk, last, tile_rows,
                 )  # fmt: skip
         # 4. a sum in parts: the results to dw, by the thread that finishes the last part of a block
-        if parts == 1 or next_number(sizes.call.done, task // parts) < parts - 1:
-            continue
-        kept -= task % parts * result_bytes
-        for tap in range(axis_d.taps * axis_h.taps * axis_w.taps):
-            at = out + tap_step(tap, axis_h.taps, axis_w.taps, out_steps)
-            finish(zero, tap, kept, result_bytes, parts, at, out_steps, rows, lanes, tile_rows)
+        if parts > 1:
+            if next_number(sizes.call.done, task // parts) < parts - 1:
+                continue
+            kept -= task % parts * result_bytes
+            for tap in range(taps):
+                at = out + tap_step(tap, axis_h.taps, axis_w.taps, out_steps)
+                finish(zero, tap, kept, result_bytes, parts, at, out_steps, rows, lanes, tile_rows, sizes.turned)
+        # 5. results whose taps are last in dw
+        if sizes.turned:
+            put_turned(zero, kept, taps, out, out_steps, rows, lanes)
