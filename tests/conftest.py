@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,11 +26,30 @@ if find_spec("torch") is None:  # pytest would import it to look for doctests
     collect_ignore.append("torch_networks.py")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests of what is not in the core without tracing: coverage is that of the core, and tracing takes long."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--one-in K``, for a second run of tests whose cases have all run elsewhere."""
+    text = "run the first case of each test, and of the others about one in K, the same ones every time"
+    parser.addoption("--one-in", type=int, default=1, metavar="K", help=text)
+
+
+@pytest.hookimpl(trylast=True)  # after -k and -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what ``--one-in`` leaves out, and trace nothing outside the core, as that takes long."""
     for item in items:
         if item.path.parent.name in ("emulator", "plots"):
             item.add_marker("no_cover")
+    seen: set[str] = set()
+    chosen: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        # A checksum has no period, which could be that of a parameter.
+        is_chosen = test not in seen or zlib.crc32(item.nodeid.encode()) % config.getoption("--one-in", 1) == 0
+        (chosen if is_chosen else left_out).append(item)
+        seen.add(test)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = chosen
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -122,7 +122,8 @@ PATHS = (
         ("block_rows", "block_lanes"),
         {
             "few.py": "RESULT_BYTES busiest block blocks block_lanes",
-            "weight.py": "RESULT_BYTES PACKED_BYTES PACKING busiest packed even block blocks block_rows block_lanes",
+            "weight.py": "RESULT_BYTES PACKED_BYTES TASK_BYTES PACKING busiest packed even needed fits block blocks "
+            "block_rows block_lanes",
         },
     ),
     SpecialPath(

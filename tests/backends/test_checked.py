@@ -67,10 +67,10 @@ KERNELS = {
     "depthwise": ("conv2d", DEPTHWISE, NHWC),
     "depthwise, input": ("conv2d_input", DEPTHWISE, NHWC),
     "depthwise, NCHW": ("conv2d", DEPTHWISE, NCHW),
-    "depthwise, groups": ("conv2d", GROUPS, NHWC),
-    "depthwise, groups, input": ("conv2d_input", GROUPS, NHWC),
+    "in_groups": ("conv2d", GROUPS, NHWC),
+    "in_groups, input": ("conv2d_input", GROUPS, NHWC),
     "of_filters": ("conv2d_weight", DEPTHWISE, NHWC),
-    "of_filters, groups": ("conv2d_weight", GROUPS, NHWC),
+    "of_filters_in_groups": ("conv2d_weight", GROUPS, NHWC),
     "weight": ("conv2d_weight", WIDE, NHWC),
     "weight, taps last": ("conv2d_weight", TAPS_LAST, NHWC, NCHW),
     "few": ("conv2d_weight", FEW, NHWC),
@@ -156,10 +156,10 @@ ARRAYS = {  # Their order is that in which addresses are taken.
     "depthwise": ("source", "filters", "out"),
     "depthwise, input": ("source", "filters", "out"),
     "depthwise, NCHW": ("source", "filters", "out"),
-    "depthwise, groups": ("source", "filters", "out"),
-    "depthwise, groups, input": ("source", "filters", "out"),
+    "in_groups": ("source", "filters", "out"),
+    "in_groups, input": ("source", "filters", "out"),
     "of_filters": ("source", "filters", "out"),
-    "of_filters, groups": ("source", "filters", "out"),
+    "of_filters_in_groups": ("source", "filters", "out"),
     "weight": ("dy", "x", "out"),
     "weight, taps last": ("dy", "x", "out"),
     "few": ("a", "b", "out"),
@@ -183,6 +183,7 @@ OPERANDS = {  # Names of the operands and the result of a call, where they diffe
     "weight": ("x", "dy", "out"),
     "few": ("a", "b", "out"),
     "of_filters": ("source", "out", "filters"),
+    "of_filters_in_groups": ("source", "out", "filters"),
 }
 OPERANDS_OF = {"conv2d": ("source", "filters", "out"), "conv2d_input": ("filters", "source", "out")}
 
@@ -312,7 +313,7 @@ MUTANTS = [
         "filters",
     ),
     (
-        "depthwise, groups",
+        "in_groups",
         depthwise,
         "steps.c\n            pack(",
         "steps.c + size\n            pack(",
@@ -320,7 +321,7 @@ MUTANTS = [
         "source",
     ),
     (
-        "depthwise, groups, input",
+        "in_groups, input",
         depthwise,
         "steps.c\n            unpack(",
         "steps.c + 4\n            unpack(",
@@ -328,7 +329,7 @@ MUTANTS = [
         "out",
     ),
     (
-        "of_filters, groups",
+        "of_filters_in_groups",
         depthwise,
         "counts[2], distance)",
         "99 * counts[2], distance)",

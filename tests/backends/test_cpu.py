@@ -40,6 +40,7 @@ from cks_numba.backends.cpu import (
     unpacked,
     weight,
 )
+from cks_numba.bench import cases
 from cks_numba.emulator import machine
 from cks_numba.geometry import OPERATORS, ConvShape, plan
 
@@ -1293,6 +1294,18 @@ def test_memory_beside_the_arrays(operator, layout, images, height, monkeypatch)
     monkeypatch.setattr(numba, "get_num_threads", lambda: min(2, numba.config.NUMBA_NUM_THREADS))
     _, peak = traced(lambda: call(operator, shape, first, second, layout=layout, out=out))
     assert peak <= larger // 10 + 4 * 2**20
+
+
+def test_two_tasks_of_a_filter_gradient_need_four_mebibytes():
+    """Results and packed chunks of the layers of networks; the last two use 16 positions of x for each product."""
+    layers = {case.shape for case in (*cases.table(), *cases.peer_table()) if case.operator == "conv2d_weight"}
+    layers |= {ConvShape(n=512, ih=4, iw=4, ic=512, oc=oc, fh=4, fw=4) for oc in (1, 100)}
+    by_weight = [shape for shape in layers if weight.best_way(shape, 4) == "conv2d_weight" and shape.fh <= 31]
+    assert len(by_weight) > 50
+    for shape, count in product(by_weight, (1, 2, 3)):
+        x, dy, dw = (np.empty(size, np.float32).strides for _, size in shape.arrays("conv2d_weight"))
+        _, sizes = weight.sizes_of(shape, x, dy, dw, 4, count)
+        assert sizes.scratch <= 2 * 2**20, shape
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

@@ -88,6 +88,20 @@ def test_core_tests_exist() -> None:
     assert len(names) == len(set(names)) >= 4 and all((ROOT / name).exists() for name in names)
 
 
+def test_one_case_in_so_many_runs_and_every_test_does() -> None:
+    """Of the chosen cases: conv2d_weight is never the first case of a test."""
+
+    def cases(*options: str) -> list[str]:
+        command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "tests/geometry", *options]
+        command += ["-k", "conv2d_weight or same_keeps"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return [line for line in done.stdout.splitlines() if "::" in line]
+
+    whole, some = cases(), cases("--one-in", "4")
+    assert {case.partition("[")[0] for case in some} == {case.partition("[")[0] for case in whole}
+    assert set(some) < set(whole) and len(whole) - len(some) > 10
+
+
 def test_the_core_of_the_coverage_exists() -> None:
     text = (ROOT / "pyproject.toml").read_text("utf-8")
     (core,) = re.findall(r"^\[tool\.coverage\.report\]\ninclude = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)

@@ -15,12 +15,13 @@ kernel                            r, from A                                    t
 With stride 1 a position meets with one tap what its neighbour meets with the next one: a row of A is loaded once for
 up to three products. Elsewhere each t is a step of its own.
 
-In a group of one channel, that is all. In a group of c channels, a power of two, each channel meets c others. The same
-sum is done c times, in turns. In turn k, with g = k ^ k >> 1, lane l of A meets lane l ^ g of the other side: the
-result of `depthwise`, or dy in `of_filters`. g is the Gray code, so from turn to turn one bit of it changes, and lanes
-that are 1, 2, 4 or 8 apart change places: those of the tile, or those of dy in memory. Other numbers of channels are
-padded with zeros. If one side has fewer channels (a depthwise multiplier), they fill the lanes of the group several
-times, and results that are in several lanes are added up at the end.
+In a group of one channel, that is all. Larger groups have kernels of their own, `in_groups` and `of_filters_in_groups`,
+which take longer to compile. In a group of c channels, a power of two, each channel meets c others. The same sum is
+done c times, in turns. In turn k, with g = k ^ k >> 1, lane l of A meets lane l ^ g of the other side: the result, or
+dy for conv2d_weight. g is the Gray code, so from turn to turn one bit of it changes, and lanes that are 1, 2, 4 or 8
+apart change places: those of the tile, or those of dy in memory. Other numbers of channels are padded with zeros. If
+one side has fewer channels (a depthwise multiplier), they fill the lanes of the group several times, and results that
+are in several lanes are added up at the end.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ MOST_IMAGES = 2 * TILE_ROWS  # So many images of a task fill tiles, however few 
 LEAST_ROWS = 4  # A band has at least so many rows of an image, because neighbouring bands read the same source.
 REUSE = 8  # So many products of a number of the source pay for packing it.
 POSITIONS = 48  # Positions whose rows of lanes stay in the first-level cache while all taps meet them.
+IN_GROUPS = 1  # Numba compiles a helper for None and for this constant, and leaves out what is for the other.
 PARTS = 16  # A filter gradient is cut into about so many tasks: a number that does not depend on the threads.
 
 
@@ -200,7 +202,8 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
         source, filters, out = first, out, second
     threads = number_of_threads(operator, shape)
     sizes = sizes_of(operator, shape, source.strides, filters.strides, out.strides, out.itemsize, threads)
-    kernel = of_filters if operator == "conv2d_weight" else depthwise
+    plain, grouped = (of_filters, of_filters_in_groups) if operator == "conv2d_weight" else (depthwise, in_groups)
+    kernel = plain if sizes.named.lanes.group == 1 else grouped
     start(kernel, out.dtype, threads, sizes, source=source, filters=filters, out=out)
 
 
@@ -323,7 +326,7 @@ def task_of(task, sizes, width):
 
 
 @helper
-def placed_images(zero, array, steps, first, box, lanes, group, packed, memory):
+def placed_images(zero, array, steps, first, box, lanes, groups, group, packed, memory):
     """The address of the first image in an array, as if each image began with position 0, and the steps from there.
 
     `first` is the first image, how many there are, and the first lane; `group` the lanes and the channels of a group.
@@ -337,7 +340,7 @@ def placed_images(zero, array, steps, first, box, lanes, group, packed, memory):
     inside = packed_steps(box, size)
     at += first_of((box.d, box.h, box.w), steps)
     counts = images, box.depths, box.rows, box.columns
-    if group[0] == group[1]:
+    if groups is None or group[0] == group[1]:
         pack_images(zero, memory, (inside.n, inside.w), at, steps, (*counts, lanes), LANE_BYTES // size)
     else:
         pack_groups(zero, memory, at, steps, counts, lanes, group)
@@ -422,13 +425,18 @@ def rows_of(counts, steps):
 
 
 @helper
-def unpack_images(zero, target, steps, source, box, images, lanes, group):
+def unpack_images(zero, target, steps, source, box, images, lanes, groups, group):
     """Copy the boxes (n, d, h, w, lane) to the images of an array of any steps; a result is the sum of its lanes."""
     size = bytes_of(zero)
-    filled, padded, together, channels = filled_lanes(lanes, group)
     target += first_of((box.d, box.h, box.w), steps)
     d, h, w = rows_of((box.depths, box.rows, box.columns), steps)
     rows = images * d * h
+    if groups is None:
+        for row in range(rows):
+            first = target + row // (d * h) * steps.n + row // h % d * steps.d + row % h * steps.h
+            unpack(zero, first, steps.w, steps.c, source + row * w * LANE_BYTES, int(LANE_BYTES), w, lanes)
+        return
+    filled, padded, together, channels = filled_lanes(lanes, group)
     repeats = group[0] // padded
     while repeats > 1:
         fold(zero, source, int(LANE_BYTES), rows * w, padded)
@@ -442,11 +450,11 @@ def unpack_images(zero, target, steps, source, box, images, lanes, group):
 
 
 @helper
-def pack_filters(zero, target, source, steps, taps, lanes, group):
+def pack_filters(zero, target, source, steps, taps, lanes, groups, group):
     """Copy filters to (turn, fd, fh, fw, lane)."""
     padded = LANE_BYTES // bytes_of(zero)
     d, h, w = rows_of(taps, steps)
-    if group.group == 1:
+    if groups is None:
         for row in range(d * h):
             there, at = target + row * w * LANE_BYTES, source + row // h * steps.d + row % h * steps.h
             pack(zero, there, int(LANE_BYTES), at, steps.w, steps.group, w, lanes, padded)
@@ -457,10 +465,10 @@ def pack_filters(zero, target, source, steps, taps, lanes, group):
 
 
 @helper
-def unpack_filters(zero, target, steps, source, taps, lanes, group):
+def unpack_filters(zero, target, steps, source, taps, lanes, groups, group):
     """Copy (turn, fd, fh, fw, lane) to filters of any steps."""
     d, h, w = rows_of(taps, steps)
-    if group.group == 1:
+    if groups is None:
         for row in range(d * h):
             there, at = target + row // h * steps.d + row % h * steps.h, source + row * w * LANE_BYTES
             unpack(zero, there, steps.w, steps.group, at, int(LANE_BYTES), w, lanes)
@@ -604,16 +612,9 @@ def tile_axes(n, h, w):
     return 1, 2, 0
 
 
-def depthwise(zero: Any, arguments: Any) -> None:
-    """Kernel: do tasks of conv2d or conv2d_input until none is left::
-
-        y[n, o, c] = sum of x[n, i, c] * w[c, f]          over all (i, f) that meet o
-        dx[n, i, c] = sum of dy[n, o, c] * w[c, f]        over all (f, o) that meet i
-
-    where i = o*stride - before + f*dilation on each axis.
-    A task is a block of channels, some images and a band of rows of the result. Channels that are not neighbours in
-    memory, or fewer than a tile has lanes, are packed first, and the results are unpacked.
-    """
+@helper
+def do_tasks(zero, arguments, groups):
+    """Do tasks of `depthwise`, for which `groups` is None, or of `in_groups`."""
     size = bytes_of(zero)
     sizes = record(arguments, 0, DepthwiseSizes)
     filters = own_scratch(arguments)[3]
@@ -634,10 +635,10 @@ def depthwise(zero: Any, arguments: Any) -> None:
         if packed != lane:
             packed = lane
             at = sizes.call.b + lane // group * sizes.filters.group
-            pack_filters(zero, filters, at, sizes.filters, taps, lanes, sizes.lanes)
+            pack_filters(zero, filters, at, sizes.filters, taps, lanes, groups, sizes.lanes)
         source, source_steps = placed_images(
-            zero, sizes.call.a, sizes.source, (n, images, lane), band.source, lanes, (group, sizes.lanes.source),
-            sizes.source_packed, source_memory,
+            zero, sizes.call.a, sizes.source, (n, images, lane), band.source, lanes, groups,
+            (group, sizes.lanes.source), sizes.source_packed, source_memory,
         )  # fmt: skip
         target = sizes.call.out + n * sizes.out.n + lane // group * sizes.lanes.out * sizes.out.c
         out, out_steps = target, sizes.out
@@ -671,13 +672,33 @@ def depthwise(zero: Any, arguments: Any) -> None:
                     for j in range(axes[y]):
                         a_row = a_depth + i * a_fixed[x] + j * a_fixed[y]
                         out_row = out_depth + i * out_fixed[x] + j * out_fixed[y]
-                        if sizes.lanes.turns > 1:
-                            put_tiles_in_turns(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
-                        else:
+                        if groups is None:
                             put_tiles(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
+                        else:
+                            put_tiles_in_turns(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
         # 4. the results to their places
         if sizes.out_packed:
-            unpack_images(zero, target, sizes.out, out_memory, band.out, images, lanes, (group, sizes.lanes.out))
+            unpack_images(
+                zero, target, sizes.out, out_memory, band.out, images, lanes, groups, (group, sizes.lanes.out)
+            )
+
+
+def depthwise(zero: Any, arguments: Any) -> None:
+    """Kernel: do tasks of conv2d or conv2d_input until none is left::
+
+        y[n, o, c] = sum of x[n, i, c] * w[c, f]          over all (i, f) that meet o
+        dx[n, i, c] = sum of dy[n, o, c] * w[c, f]        over all (f, o) that meet i
+
+    where i = o*stride - before + f*dilation on each axis.
+    A task is a block of channels, some images and a band of rows of the result. Channels that are not neighbours in
+    memory, or fewer than a tile has lanes, are packed first, and the results are unpacked.
+    """
+    do_tasks(zero, arguments, None)
+
+
+def in_groups(zero: Any, arguments: Any) -> None:
+    """Kernel: as `depthwise`, for groups of several channels on either side."""
+    do_tasks(zero, arguments, IN_GROUPS)
 
 
 def _sum_of(taps, twice=False):
@@ -706,7 +727,7 @@ def _sum_of(taps, twice=False):
                 for k in range(left):
                     tile = add_one(tile, at + k * a_steps[2], a_step, b_at + k * b_steps[2], 0)
         add_rows(tile, results, int(LANE_BYTES))
-        if other:
+        if twice:
             add_others(tile, results + other, int(LANE_BYTES))
 
     return add_sum
@@ -727,13 +748,7 @@ def add_taps(zero, a, tap_steps, b, results, result_steps, taps, sums):
             at, left = a + d * tap_steps[0] + h * tap_steps[1], taps[2]
             there = results + d * result_steps[0] + h * result_steps[1]
             while left > 0:
-                if sums[4]:
-                    count = 3 if left >= 3 else 1
-                    if count == 3:
-                        add_twice_to_three(zero, at, tap_steps[2], b, there, sums)
-                    else:
-                        add_twice_to_one(zero, at, tap_steps[2], b, there, sums)
-                elif left >= 4 and left != 5 and left != 6:  # 5 is done as 3, 1 and 1, and 6 as 3 and 3
+                if left >= 4 and left != 5 and left != 6:  # 5 is done as 3, 1 and 1, and 6 as 3 and 3
                     count = 4
                     add_to_four(zero, at, tap_steps[2], b, there, sums)
                 elif left >= 3:
@@ -746,6 +761,22 @@ def add_taps(zero, a, tap_steps, b, results, result_steps, taps, sums):
 
 
 @helper
+def add_taps_twice(zero, a, tap_steps, b, results, result_steps, taps, sums):
+    """As `add_taps`, for two turns."""
+    for d in range(taps[0]):
+        for h in range(taps[1]):
+            at, left = a + d * tap_steps[0] + h * tap_steps[1], taps[2]
+            there = results + d * result_steps[0] + h * result_steps[1]
+            while left > 0:
+                count = 3 if left >= 3 else 1
+                if count == 3:
+                    add_twice_to_three(zero, at, tap_steps[2], b, there, sums)
+                else:
+                    add_twice_to_one(zero, at, tap_steps[2], b, there, sums)
+                at, there, left = at + count * tap_steps[2], there + count * LANE_BYTES, left - count
+
+
+@helper
 def swap_positions(zero, b, counts, b_steps, distance):
     """Swap the lanes of some positions with those at a distance."""
     for i in range(counts[0]):
@@ -753,15 +784,9 @@ def swap_positions(zero, b, counts, b_steps, distance):
             swap(zero, b + i * b_steps[0] + j * b_steps[1], b_steps[2], counts[2], distance)
 
 
-def of_filters(zero: Any, arguments: Any) -> None:
-    """Kernel: do tasks of conv2d_weight until none is left::
-
-        dw[c, f] = sum of dy[n, o, c] * x[n, i, c]        over images n, and all (i, o) that meet f
-
-    where i = o*stride - before + f*dilation on each axis.
-    A task is a block of channels and, if the sum is cut into parts, a part of the chunks. A chunk is some images and a
-    band of rows of dy. The results stay in memory of their own, tap by tap, until they are complete.
-    """
+@helper
+def do_filters(zero, arguments, groups):
+    """Do tasks of `of_filters`, for which `groups` is None, or of `of_filters_in_groups`."""
     size = bytes_of(zero)
     sizes = record(arguments, 0, DepthwiseSizes)
     results = own_scratch(arguments)[3]
@@ -780,18 +805,18 @@ def of_filters(zero: Any, arguments: Any) -> None:
             results = sizes.call.kept + task * sizes.result_bytes
         for k in range(0, sizes.result_bytes, VECTOR_BYTES):
             fill_vector(zero, results + k)
-        lane, lanes = 0, 0
+        lane, lanes = task_of(block * chunks, sizes, width)[:2]
         for chunk in range(task % parts * chunks // parts, (task % parts + 1) * chunks // parts):
             # 2. a chunk of x and dy
-            lane, lanes, n, images, number = task_of(block * chunks + chunk, sizes, width)
+            n, images, number = task_of(block * chunks + chunk, sizes, width)[2:]
             band = record(sizes.bands, number, BandRow)
             source, source_steps = placed_images(
-                zero, sizes.call.a, sizes.source, (n, images, lane), band.source, lanes,
+                zero, sizes.call.a, sizes.source, (n, images, lane), band.source, lanes, groups,
                 (group, sizes.lanes.source), sizes.source_packed, source_memory,
             )  # fmt: skip
             out, out_steps = placed_images(
-                zero, sizes.call.out, sizes.out, (n, images, lane), band.out, lanes, (group, sizes.lanes.out),
-                sizes.out_packed, out_memory,
+                zero, sizes.call.out, sizes.out, (n, images, lane), band.out, lanes, groups,
+                (group, sizes.lanes.out), sizes.out_packed, out_memory,
             )  # fmt: skip
             for row in range(band.first_group, band.last_group):
                 # 3. a group of the plan: some taps of each row of the filter at a time
@@ -814,6 +839,10 @@ def of_filters(zero: Any, arguments: Any) -> None:
                             slides = z == 2 and tap_steps[2] == a_fixed[2]
                             a_at = a_depth + i * a_steps[0] + j * a_steps[1]
                             b_at = b_depth + i * b_steps[0] + j * b_steps[1]
+                            if groups is None:
+                                sums = counts, a_steps, b_steps, slides, 0
+                                add_taps(zero, a_at, tap_steps, b_at, at, result_steps, line.terms, sums)
+                                continue
                             for turn in range(0, sizes.lanes.turns, 2):
                                 if turn:
                                     swap_positions(zero, b_at, counts, b_steps, turn & -turn)
@@ -822,7 +851,10 @@ def of_filters(zero: Any, arguments: Any) -> None:
                                 other = 0 if sizes.lanes.turns == 1 else -turn_bytes if here & 1 else turn_bytes
                                 sums = counts, a_steps, b_steps, slides, other
                                 there = at + here * turn_bytes
-                                add_taps(zero, a_at, tap_steps, b_at, there, result_steps, line.terms, sums)
+                                if other:
+                                    add_taps_twice(zero, a_at, tap_steps, b_at, there, result_steps, line.terms, sums)
+                                else:
+                                    add_taps(zero, a_at, tap_steps, b_at, there, result_steps, line.terms, sums)
         # 4. the results to dw, by the thread that finishes the last part of a block
         if parts > 1:
             if next_number(sizes.call.done, block) < parts - 1:
@@ -830,4 +862,21 @@ def of_filters(zero: Any, arguments: Any) -> None:
             results -= task % parts * sizes.result_bytes
             add_parts(zero, results, sizes.result_bytes, parts)
         at = sizes.call.b + lane // group * sizes.filters.group
-        unpack_filters(zero, at, sizes.filters, results, taps, lanes, sizes.lanes)
+        unpack_filters(zero, at, sizes.filters, results, taps, lanes, groups, sizes.lanes)
+
+
+def of_filters(zero: Any, arguments: Any) -> None:
+    """Kernel: do tasks of conv2d_weight until none is left::
+
+        dw[c, f] = sum of dy[n, o, c] * x[n, i, c]        over images n, and all (i, o) that meet f
+
+    where i = o*stride - before + f*dilation on each axis.
+    A task is a block of channels and, if the sum is cut into parts, a part of the chunks. A chunk is some images and a
+    band of rows of dy. The results stay in memory of their own, tap by tap, until they are complete.
+    """
+    do_filters(zero, arguments, None)
+
+
+def of_filters_in_groups(zero: Any, arguments: Any) -> None:
+    """Kernel: as `of_filters`, for groups of several channels on either side."""
+    do_filters(zero, arguments, IN_GROUPS)

@@ -61,8 +61,10 @@ from .registers import (
     helper,
     integers_at,
     next_number,
+    number_at,
     products_of,
     put_rows,
+    write_number,
     zeros,
 )
 from .tile import pack, unpack
@@ -376,12 +378,9 @@ def copy_line(zero, target, step, source, steps, channels, columns, split):
     """Copy a row (w, c) to (phase, c, w), a step apart."""
     size = bytes_of(zero)
     whole = columns // split
-    if steps.w == size and columns > 1:
+    if steps.w == size and columns > 1 and split > 1:
         for k in range(channels):
-            if split == 1:
-                pack(zero, target + k * step, 0, source + k * steps.c, 0, size, 1, whole, whole)
-            else:
-                deal(zero, target + k * step, channels * step, source + k * steps.c, split, whole)
+            deal(zero, target + k * step, channels * step, source + k * steps.c, split, whole)
     elif steps.c == size and steps.w == channels * size:
         deal(zero, target, step, source, split * channels, whole)
     else:
@@ -390,7 +389,8 @@ def copy_line(zero, target, step, source, steps, channels, columns, split):
             pack(zero, target + p * channels * step, step, at, steps.c, split * steps.w, channels, whole, whole)
     for p in range(columns - whole * split):
         at = source + (whole * split + p) * steps.w
-        pack(zero, target + p * channels * step + whole * size, step, at, steps.c, steps.w, channels, 1, 1)
+        for k in range(channels):
+            write_number(number_at(zero, at + k * steps.c), target + (p * channels + k) * step + whole * size)
 
 
 @helper

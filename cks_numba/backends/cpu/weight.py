@@ -71,7 +71,8 @@ from .tile import FEWEST_TAPS, PART_GAP, join_taps, loops, pack_images, sum_of_p
 
 CHUNK_TERMS = 384  # products of a result that are added up in registers at a time
 RESULT_BYTES = 3 * L2_BYTES // 2  # largest size of the results of a task, which each chunk adds to
-PACKED_BYTES = max(2**20, 3 * L2_BYTES // 2)  # largest size of a packed chunk of `weight`, roughly
+PACKED_BYTES = max(2**20, 3 * L2_BYTES // 2)  # largest size of a packed chunk of `weight`
+TASK_BYTES = 2**21 - SCRATCH_HEAD  # largest size of both together, unless the smallest block needs more
 FEW_BYTES = 2**20  # largest size of the results of a task of `few`
 PACKING = 16  # estimated cost of packing a number, in multiply-adds of a vector lane
 SAVING = 0.9  # `few` is used if its estimated work is below this share of the work of `weight`.
@@ -252,23 +253,27 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
         """Multiples of `width` that cut the channels into even blocks."""
         return {round_up(ceil_div(whole, count), width) for count in range(1, ceil_div(whole, width) + 1)}
 
-    blocks = [
-        block
-        for block in sorted(product(even(rows, high), even(lanes, wide)))
-        if block == (high, wide)
-        or (
-            (at_once or taps * prod(block) * itemsize <= (L2_BYTES // 2 if chunks == 1 else RESULT_BYTES))
-            and min(images * prod(outputs), CHUNK_TERMS) * packed(block) * itemsize <= PACKED_BYTES
-        )
-    ]
-    # Results that go to dw at once are cut into rows, if x fits: cores slow each other down if they write to one row.
-    block_rows, block_lanes = min(blocks, key=lambda block: (chunks == 1 and block[1] < lanes, busiest(block)))
     inputs = [min(axis.size, (axis.chunk - 1) * axis.stride + axis.span) for axis in axes]  # indices of x in a chunk
     x_image = prod(ceil_div(size, axis.stride) for size, axis in zip(inputs, axes, strict=True)) * LANE_BYTES
-    x_phase = block_lanes // wide * (images * x_image + PART_GAP)
+
+    def needed(block: tuple[int, int]) -> tuple[int, int, int]:
+        """Bytes of a phase of packed x, of packed dy and of the results."""
+        x_phase = ceil_div(block[1], wide) * (images * x_image + PART_GAP)
+        dy_bytes = block[0] * images * prod(outputs) * itemsize + block[0] // high * PART_GAP
+        return x_phase, dy_bytes, 0 if at_once else round_up(all_taps * (prod(block) * itemsize + PART_GAP), 64)
+
+    def fits(block: tuple[int, int]) -> bool:
+        x_phase, dy_bytes, result_bytes = needed(block)
+        packed_bytes = prod(phases) * x_phase + dy_bytes
+        both, most = result_bytes + packed_bytes, L2_BYTES // 2 if chunks == 1 else RESULT_BYTES
+        return result_bytes <= most and packed_bytes <= PACKED_BYTES and both <= TASK_BYTES
+
+    all_blocks = sorted(product(even(rows, high), even(lanes, wide)))
+    blocks = [block for block in all_blocks if fits(block)] or all_blocks[:1]
+    # Results that go to dw at once are cut into rows, if x fits: cores slow each other down if they write to one row.
+    block_rows, block_lanes = min(blocks, key=lambda block: (chunks == 1 and block[1] < lanes, busiest(block)))
+    x_phase, dy_bytes, result_bytes = needed((block_rows, block_lanes))
     x_bytes = prod(phases) * x_phase
-    dy_bytes = block_rows * images * prod(outputs) * itemsize + block_rows // high * PART_GAP
-    result_bytes = 0 if at_once else round_up(all_taps * (block_rows * block_lanes * itemsize + PART_GAP), 64)
     sizes = WeightSizes(
         call=NO_CALL,
         table=table.ctypes.data,
