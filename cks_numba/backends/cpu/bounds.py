@@ -83,11 +83,13 @@ def only_read(array: Array) -> Array:
     return array
 
 
-def addresses_of(first: Array, second: Array, out: Array, bias: Array | None = None) -> tuple[int, int, int, int]:
-    """Addresses of two operands, which are only read, of a result, and of its bias, 0 if there is none."""
+def addresses_of(first: Array, second: Array, out: Array, bias: Array | None = None, *panels: Array) -> tuple[int, ...]:
+    """Addresses of two operands, which are only read, of a result, of its bias, 0 if there is none, and of panels."""
     if CHECKED:
         first, second, bias = only_read(first), only_read(second), None if bias is None else only_read(bias)
-    return address_of(first), address_of(second), address_of(out), 0 if bias is None else address_of(bias)
+        panels = tuple(map(only_read, panels))
+    at_bias = 0 if bias is None else address_of(bias)
+    return address_of(first), address_of(second), address_of(out), at_bias, *map(address_of, panels)
 
 
 def region(name: str, array: Array, writes: bool = True) -> Region:
