@@ -14,10 +14,7 @@ import numpy as np
 
 from .. import checks
 from ..backends import gpu
-from ..buffers import IN_ORDER, dtype_name
-
-LARGE_BYTES = 2**20
-"""Bytes from which a result is large and begins at a cache line."""
+from ..buffers import IN_ORDER, dtype_name, empty
 
 HOST_DEVICES = (1, 3)
 """DLPack's numbers for plain and for pinned host memory."""
@@ -61,14 +58,8 @@ class NumPy:
         return array if axes in IN_ORDER else array.transpose(axes)
 
     def empty(self, shape: tuple[int, ...], like: Any, stream: Any) -> Any:
-        """Return a new array; a large one begins at a cache line, so that the cpu backend can write whole lines."""
-        dtype = like.dtype.newbyteorder("=")
-        count = prod(shape) * dtype.itemsize
-        if count < LARGE_BYTES:
-            return np.empty(shape, dtype)
-        memory = np.empty(count + 64, np.uint8)
-        first = -memory.ctypes.data % 64
-        return memory[first : first + count].view(dtype).reshape(shape)
+        """Return a new array, like another one."""
+        return empty(shape, like.dtype.newbyteorder("="))
 
     def zero(self, array: Any, stream: Any) -> None:
         """Fill an array with zeros."""

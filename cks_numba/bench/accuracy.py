@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import operators
-from ..buffers import Layout, own_order
+from ..buffers import Layout, empty, own_order
 from ..geometry import ConvShape, plan
 
 
@@ -46,9 +46,16 @@ def random_shape(rng: np.random.Generator, small: bool = False) -> ConvShape:
 
 
 def operands(operator: str, shape: ConvShape, rng: np.random.Generator, dtype: Any) -> tuple[Any, Any]:
-    """Draw the two arrays of an operator: (x, w), (w, dy) or (x, dy), standard normal."""
+    """Draw the two arrays of an operator: (x, w), (w, dy) or (x, dy), standard normal, each at a cache line."""
     sizes = [size for _, size in shape.arrays(operator)[:2]]
-    return tuple(rng.standard_normal(size).astype(dtype) for size in sizes)  # type: ignore[return-value]
+    return tuple(at_line(rng.standard_normal(size).astype(dtype)) for size in sizes)  # type: ignore[return-value]
+
+
+def at_line(array: NDArray[Any]) -> NDArray[Any]:
+    """Copy an array to contiguous memory. If it is large, that begins at a cache line for all contenders."""
+    copy = empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy
 
 
 def call(

@@ -32,7 +32,7 @@ from .timing import AFTER_BLAS, Probe, burst, clean_rounds, keep_memory
 def ours_call(case: cases.Case, first: Any, second: Any, layout: Any) -> Callable[[], Any]:
     """Return a call of this library on arrays with channels last, which for channels first are copied first."""
     if not is_last(layout):
-        first, second = (np.ascontiguousarray(np.moveaxis(array, -1, 1)) for array in (first, second))
+        first, second = (accuracy.at_line(np.moveaxis(array, -1, 1)) for array in (first, second))
     return lambda: accuracy.call(case.operator, case.shape, first, second, "cpu", layout)
 
 

@@ -25,6 +25,7 @@ from numba import carray, cfunc, types
 from numba.extending import intrinsic
 from numpy.lib.stride_tricks import as_strided
 
+from ... import buffers
 from .registers import CHECKED, I64, INSIDE, SPLIT, call, helper, integers_at
 from .threads import swap
 
@@ -53,16 +54,7 @@ class Address(int):
         return Address(self.array, int(self) - self.array.ctypes.data - count)
 
 
-_DATA = object.__basicsize__  # Bytes from an array of NumPy to the address of its first element: the ABI's first field.
-_pointer_at = ctypes.c_ssize_t.from_address
-
-
-def _address_of(array: Array) -> int:
-    """The address of the first element. `array.ctypes.data`, which is the same, takes five times as long."""
-    return _pointer_at(id(array) + _DATA).value
-
-
-address_of: Callable[[Array], int] = Address if CHECKED else _address_of
+address_of: Callable[[Array], int] = Address if CHECKED else buffers.address_of
 
 
 class Region(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...buffers import empty
 from .compiled import Strides, ceil_div, five
 from .registers import LANE_BYTES
 
@@ -50,12 +51,11 @@ def pack(operator: str, w: Array, groups: int) -> Array:
     w = w.transpose((0, 2, 3, 4, 5, 1) if operator == "conv2d" else (0, 2, 3, 4, 1, 5))  # (g, fd, fh, fw, term, lane)
     blocks = ceil_div(w.shape[-1], width)
     size = (groups, blocks, *w.shape[1:-1], width)
-    bytes_ = int(np.prod(size)) * w.itemsize
-    memory = np.zeros(bytes_ + LANE_BYTES, np.uint8)  # Its first row will begin at a multiple of its bytes.
-    panels = memory[-memory.ctypes.data % LANE_BYTES :][:bytes_].view(w.dtype).reshape(size)
+    panels = empty(size, w.dtype)
     for k in range(blocks):
         lanes = w[..., k * width : (k + 1) * width]
         panels[:, k, ..., : lanes.shape[-1]] = lanes
+        panels[:, k, ..., lanes.shape[-1] :] = 0  # in the last block
     return panels
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ...buffers import empty
 from .bounds import CHECKED, GUARD_BYTES, address_of
 
 Array = np.ndarray[Any, Any]
@@ -153,7 +154,7 @@ def forget() -> None:
 
 def temporary(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return a new array that a kernel of this call fills, and a later one reads."""
-    array = np.empty(shape, dtype)
+    array = empty(shape, dtype)
     if now.call is not None:
         now.call.places[array.ctypes.data] = NO_ARRAY + 1 + len(now.call.places)
         now.call.temporary.append(array)
