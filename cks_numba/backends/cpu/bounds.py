@@ -80,8 +80,8 @@ def addresses_of(first: Array, second: Array, out: Array, bias: Array | None = N
     if CHECKED:
         first, second, bias = only_read(first), only_read(second), None if bias is None else only_read(bias)
         panels = tuple(map(only_read, panels))
-    at_bias = 0 if bias is None else address_of(bias)
-    return address_of(first), address_of(second), address_of(out), at_bias, *map(address_of, panels)
+    addresses = address_of(first), address_of(second), address_of(out), 0 if bias is None else address_of(bias)
+    return (*addresses, *map(address_of, panels))
 
 
 def region(name: str, array: Array, writes: bool = True) -> Region:
