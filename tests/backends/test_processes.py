@@ -28,7 +28,7 @@ from numba.np.ufunc import parallel
 from reference import WARNINGS_ARE_ERRORS, brute_force, give_up_roots_rights, in_a_process, integers, python_path
 
 import cks_numba as cks
-from cks_numba.backends.cpu import compiled, gather
+from cks_numba.backends.cpu import compiled, gather, unpacked
 from cks_numba.geometry import OPERATORS, ConvShape
 
 SHAPE = ConvShape(n=4, ih=9, iw=8, ic=32, oc=30, fh=3, fw=3, stride=2, padding=1)
@@ -435,6 +435,25 @@ def test_what_is_damaged_in_the_cache_is_compiled_again(damage, filled_cache, tm
     before = [path.read_bytes() for path in kept_code(folder, ".nb?")]
     in_a_process("test_processes", "one_call_is_right()", NUMBA_CACHE_DIR=str(folder))  # the damage is repaired
     assert [path.read_bytes() for path in kept_code(folder, ".nb?")] == before
+
+
+WAY = ConvShape(n=1, ih=3, iw=3, ic=64, oc=64, fh=3, fw=3, padding=1)
+
+
+def ways_are_right(*ways):
+    """Compute with each of two kernels whose loops are made by one function."""
+    operands = integers("conv2d", WAY, "float32")[:2]
+    want = brute_force("conv2d", WAY, *operands)
+    for way in ways:
+        got = np.full(WAY.y_shape, -1, np.float32)
+        unpacked.run(way, "conv2d", WAY, *operands, got)
+        np.testing.assert_array_equal(got, want, err_msg=way)
+
+
+def test_kernels_that_two_processes_have_compiled(tmp_path):
+    """Each process has named the loops of its kernel; a third one has both, and must not take one for the other."""
+    for ways in ("'along'", "'across'", "'along', 'across'"):
+        in_a_process("test_processes", f"ways_are_right({ways})", NUMBA_CACHE_DIR=str(tmp_path))
 
 
 def on_a_full_disk(folder):

@@ -160,6 +160,7 @@ def caught(kernel: Callable[..., None]) -> Callable[..., None]:
         except Exception:  # an IndexError of `check`, or of Numba
             note_index()
 
+    run.__qualname__ = f"caught.{kernel.__qualname__}"  # Kernels are linked by their names, as `helper` says.
     return run
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+from collections import Counter
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -91,7 +92,23 @@ ONLY_IN_KERNELS = {
     "pipeline_class": _HelperCompiler,
     **OPTIONS,
 }
-helper = partial(njit, **ONLY_IN_KERNELS)
+_made: Counter[str] = Counter()
+
+
+def helper(function: Any = None, **options: Any) -> Any:
+    """Decorate a function that only kernels call.
+
+    Kernels from the cache on disk may have been compiled by several processes, and link functions by their names. Numba
+    tells functions of one name apart by a number that is new in each process. So functions that are made by one
+    function, with different constants, get names of their own, which are those of any process.
+    """
+    if function is None:
+        return partial(helper, **options)
+    if "<locals>" in function.__qualname__:
+        name = f"{function.__module__}.{function.__qualname__}"
+        _made[name] += 1
+        function.__qualname__ += f"_{_made[name]}"
+    return njit(**ONLY_IN_KERNELS, **options)(function)
 
 
 # --- the two Numba types -------------------------------------------------------------------------
