@@ -97,7 +97,8 @@ from .tile import LINE_BYTES, SET_BYTES, WRITE, copy_part, pack, put, put_sums, 
 # many steps of a sum.
 SLOWER = {"along": 1.4, "across": 1.1}
 KEEPING = {"along": 8, "across": 4}
-# `across` brings a filter of conv2d into its order in the time of products for so many positions.
+# `across` brings a filter of conv2d, or one of lanes that are no whole panels, into its order in the time of products
+# for so many positions.
 REORDERING = 8 if VECTOR_BYTES == 64 else 4
 IN_PLACE = 4 * TILE_ROWS  # `across` copies rows of lanes that more positions meet, even if they lie side by side.
 AHEAD = 8  # Number of terms from the one that is being copied to the one that is fetched into the cache.
@@ -175,9 +176,9 @@ def best_way(
         costs["along"] = SLOWER["along"] * here
     if 4 * lanes * itemsize > LANE_BYTES:
         panels, here = across_work(operator, shape, itemsize, threads, ready)
-        reordering = REORDERING * taps if operator == "conv2d" and not ready else 0
+        reorders = not ready and (operator == "conv2d" or lanes * itemsize % LANE_BYTES > 0)
         if kept * panels <= L2_BYTES // 2:
-            costs["across"] = SLOWER["across"] * here + reordering
+            costs["across"] = SLOWER["across"] * here + (REORDERING * taps if reorders else 0)
     return min(costs, key=costs.__getitem__)
 
 
