@@ -147,7 +147,8 @@ def way_of(operator: str, shape: ConvShape, source: Array, w: Array, panels: Arr
     in_place = read_in_place(operator, shape, shape.n, strides, w.itemsize)
     threads = 1 if is_little(operator, shape) else 2  # The order of a sum must not depend on how many there are.
     may_be_along = operator == "conv2d" and whole
-    return best_way(operator, shape, w.itemsize, threads, may_be_along, in_place, panels is not None)
+    apart = operator == "conv2d_input" and in_place and panels is None and w.strides[0] % SET_BYTES == 0
+    return best_way(operator, shape, w.itemsize, threads, may_be_along, in_place, panels is not None, apart)
 
 
 @lru_cache(maxsize=1024)
@@ -159,8 +160,13 @@ def best_way(
     may_be_along: bool,
     in_place: bool = False,
     ready: bool = False,
+    apart: bool = False,
 ) -> str:
-    """Compare estimates for all terms of some channels, in products of a position with packed filters."""
+    """Compare estimates for all terms of some channels, in products of a position with packed filters.
+
+    If rows of lanes are so far `apart` that they push each other out of the cache, `across` copies those that more than
+    a tile of positions meet, and `gather` reads them in place.
+    """
     shape = with_three_axes(shape)
     taps = prod(shape.w_shape[1:-1])
     lanes, terms = lanes_and_terms(operator, shape)
@@ -176,9 +182,12 @@ def best_way(
         costs["along"] = SLOWER["along"] * here
     if 4 * lanes * itemsize > LANE_BYTES:
         panels, here = across_work(operator, shape, itemsize, threads, ready)
-        reorders = not ready and (operator == "conv2d" or lanes * itemsize % LANE_BYTES > 0)
+        groups = plan("conv2d_weight", shape).groups
+        copied = sum(group.positions for group in groups if apart and shape.n * group.terms > TILE_ROWS)
+        if not ready and (operator == "conv2d" or lanes * itemsize % LANE_BYTES):
+            copied = taps
         if kept * panels <= L2_BYTES // 2:
-            costs["across"] = SLOWER["across"] * here + (REORDERING * taps if reorders else 0)
+            costs["across"] = SLOWER["across"] * here + REORDERING * copied
     return min(costs, key=costs.__getitem__)
 
 
