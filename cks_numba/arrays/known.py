@@ -2,7 +2,8 @@
 
 The key of a call has all that its result depends on but numbers and addresses: the operator, the names and values of
 its options, and the shape, strides and dtype of each array. So the arguments of a known call are checked by looking
-them up: wrong ones are never found. Arrays of other libraries, subclasses, packed filters and streams go the long way.
+them up: wrong ones are never found. Packed filters are the arrays that they hold. Arrays of other libraries, subclasses
+and streams go the long way.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backends import cpu
-from ..backends.cpu import compiled, repeats
+from ..backends.cpu import compiled, packed, repeats
 from ..backends.cpu.bounds import address_of, addresses_of
 from ..buffers import bounds
 from ..checks import is_constant
 from .libraries import NumPy
+from .packed import Packed
 
 Array = np.ndarray[Any, Any]
 NUMPY = NumPy()
@@ -36,7 +38,12 @@ def call(operator: Callable[..., Any], names: Sequence[str], given: Sequence[Any
         The arguments by position and by name.
     """
     arguments = (*given, *options.values())
-    arrays = [each for each in arguments if type(each) is np.ndarray]
+    arrays: list[Array] = []
+    for each in arguments:
+        if type(each) is np.ndarray:
+            arrays.append(each)
+        elif type(each) is Packed:
+            arrays += packed.arrays_of(each.filters)
     key = _key(operator, arguments, options, arrays)
     if key is not None:
         known = repeats.known(key)
@@ -57,7 +64,7 @@ def _key(
     operator: Hashable, arguments: Sequence[Any], options: Mapping[str, Any], arrays: Sequence[Array]
 ) -> Hashable | None:
     """Return the key of a call, None if it goes the long way."""
-    others = [... if type(each) is np.ndarray else each for each in arguments]
+    others = [... if type(each) is np.ndarray else each.kind if type(each) is Packed else each for each in arguments]
     if not (cpu.COMPILED and cpu.NOTES_CALLS and all(map(is_constant, others))):
         return None
     seen = [(each.shape, each.strides, each.dtype) for each in arrays]
@@ -74,6 +81,8 @@ class KnownCall(NamedTuple):
         Places of the operands of the backend among the arrays of the call.
     bias, out : int or None
         Places of the bias and of the caller's buffer for the result.
+    panels : tuple of int
+        Place of the panels of packed filters, if there are any.
     new : callable
         Returns a new array for the result.
     reach : list of (int, int, int)
@@ -85,6 +94,7 @@ class KnownCall(NamedTuple):
     second: int
     bias: int | None
     out: int | None
+    panels: tuple[int, ...]
     new: Callable[[], Array]
     reach: list[tuple[int, int, int]]
 
@@ -92,7 +102,8 @@ class KnownCall(NamedTuple):
         """Return the result; None if the call must go the long way: an array is not aligned, or `out` is wrong."""
         out = self.new() if self.out is None else arrays[self.out]
         bias = None if self.bias is None else arrays[self.bias]
-        addresses = addresses_of(arrays[self.first], arrays[self.second], out, bias)
+        panels = [arrays[place] for place in self.panels]
+        addresses = addresses_of(arrays[self.first], arrays[self.second], out, bias, *panels)
         if any(at % out.itemsize for at in addresses) or (self.out is not None and not self._may_write(out, arrays)):
             return None
         self.kernels.run(*addresses)
@@ -114,9 +125,9 @@ def _known(
 ) -> KnownCall | None:
     """Return what is known of a call that was just made; None if the kernels had other memory than its arrays."""
     places = {address_of(array): place for place, array in enumerate(arrays)}
-    first, second, _, bias = (places.get(at) for at in addresses)
+    first, second, _, bias, *panels = (places.get(at) for at in addresses)
     at_out = next((place for place, array in enumerate(arrays) if array is out), None)
-    is_all = {*range(len(arrays))} <= {first, second, bias, at_out}
+    is_all = {*range(len(arrays))} <= {first, second, bias, at_out, *panels}
     if first is None or second is None or not is_all or address_of(result) != addresses[2]:
         return None
     reach = []
@@ -129,6 +140,7 @@ def _known(
         second=second,
         bias=bias,
         out=at_out,
+        panels=tuple(place for place in panels if place is not None),
         new=partial(NUMPY.empty, result.shape, np.empty(0, result.dtype), None),
         reach=[one for one in reach if one[0] != at_out],
     )

@@ -32,6 +32,11 @@ class Packed:
     filters: Any = field(repr=False)
 
     @property
+    def kind(self) -> tuple[str, Layout, int]:
+        """What a call checks of them, besides the shapes and dtypes of their arrays."""
+        return self.operator, self.layout, self.groups
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the filters in the order of the layout."""
         size: tuple[int, ...] = self.filters.w.shape

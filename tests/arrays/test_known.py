@@ -284,18 +284,47 @@ def test_out_may_not_overlap_a_view_that_goes_backwards(found):
     assert len(found) == 3
 
 
-@pytest.mark.parametrize("change", [{"backend": "steps"}, {"w": "packed"}, {"NOTES_CALLS": False}])
+@pytest.mark.parametrize("change", [{"backend": "steps"}, {"NOTES_CALLS": False}])
 def test_calls_that_nobody_notes(change, found, monkeypatch):
     x, w, b = two_dimensional()
     right = cks.conv2d(x, w, b, **HOW)
     repeats.forget()
     monkeypatch.setattr(cpu, "NOTES_CALLS", change.get("NOTES_CALLS", True))
-    filters = cks.pack(w) if "w" in change else w
     for _ in range(3):
-        np.testing.assert_array_equal(
-            cks.conv2d(x, filters, b, **HOW | {"backend": change.get("backend", "cpu")}), right
-        )
+        np.testing.assert_array_equal(cks.conv2d(x, w, b, **HOW | {"backend": change.get("backend", "cpu")}), right)
     assert not found
+
+
+@pytest.mark.parametrize("channels", [3, 40, 64])
+@pytest.mark.parametrize("operator", ["conv2d", "conv_transpose2d"])
+@pytest.mark.parametrize("size", [2, 7])
+def test_packed_filters_are_looked_up(operator, channels, size, found):
+    """Calls with filters of one kind differ in numbers alone; whether there are panels depends on the channels."""
+    call, how = getattr(cks, operator), {"stride": 1, "padding": 1, "backend": "cpu"}
+    first, last = (channels, 64) if operator == "conv2d" else (64, channels)
+    for _ in range(3):
+        x, w, b = integers(1, size, size, 64), integers(first, 3, 3, last), integers(channels)
+        right = call(x, w, b, **how | {"backend": "steps"})
+        packed = cks.pack(w, operator=operator)
+        for _ in range(2):
+            np.testing.assert_array_equal(call(x, packed, b, **how), right)
+    assert len(found) == 5
+
+
+def test_other_packed_filters_are_errors_as_before(found):
+    x, w, _ = two_dimensional()
+    for _ in range(2):
+        cks.conv2d(x, cks.pack(w), **HOW)
+    assert len(found) == 1
+    with pytest.raises(ValueError, match="packed for an input gradient"):
+        cks.conv2d(x, cks.pack(w, operator="conv2d_input"), **HOW)
+    with pytest.raises(ValueError, match="packed in layout 'NCHW'"):
+        cks.conv2d(x, cks.pack(w, layout="NCHW"), **HOW)
+    with pytest.raises(ValueError, match="packed for groups=2"):
+        cks.conv2d(x, cks.pack(w, groups=2), **HOW)
+    with pytest.raises(TypeError, match="packed as float64"):
+        cks.conv2d(x, cks.pack(w.astype(np.float64)), **HOW)
+    assert len(found) == 1
 
 
 def test_no_warning_for_what_is_no_number():

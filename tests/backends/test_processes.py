@@ -28,7 +28,6 @@ from numba.np.ufunc import parallel
 from reference import WARNINGS_ARE_ERRORS, brute_force, give_up_roots_rights, in_a_process, integers, python_path
 
 import cks_numba as cks
-from cks_numba.backends import cpu
 from cks_numba.backends.cpu import compiled, gather, unpacked
 from cks_numba.geometry import OPERATORS, ConvShape
 
@@ -438,6 +437,25 @@ def test_what_is_damaged_in_the_cache_is_compiled_again(damage, filled_cache, tm
     assert [path.read_bytes() for path in kept_code(folder, ".nb?")] == before
 
 
+WAY = ConvShape(n=1, ih=3, iw=3, ic=64, oc=64, fh=3, fw=3, padding=1)
+
+
+def ways_are_right(*ways):
+    """Compute with each of two kernels whose loops are made by one function."""
+    operands = integers("conv2d", WAY, "float32")[:2]
+    want = brute_force("conv2d", WAY, *operands)
+    for way in ways:
+        got = np.full(WAY.y_shape, -1, np.float32)
+        unpacked.run(way, "conv2d", WAY, *operands, got)
+        np.testing.assert_array_equal(got, want, err_msg=way)
+
+
+def test_kernels_that_two_processes_have_compiled(tmp_path):
+    """Each process has named the loops of its kernel; a third one has both, and must not take one for the other."""
+    for ways in ("'along'", "'across'", "'along', 'across'"):
+        in_a_process("test_processes", f"ways_are_right({ways})", NUMBA_CACHE_DIR=str(tmp_path))
+
+
 def on_a_full_disk(folder):
     import resource
 
@@ -464,25 +482,6 @@ def saves_with(folder, others, dtype):
 
     IndexDataCacheFile.save = together
     one_call_is_right(dtype)
-
-
-SMALL = ConvShape(n=1, ih=2, iw=2, ic=64, oc=64, fh=3, fw=3, padding=1)  # Each of two operators has its own tiles.
-
-
-def small_maps_are_right(*operators):
-    for operator in operators:
-        operands = integers(operator, SMALL, "float32")[:2]
-        got = np.full(SMALL.arrays(operator)[2][1], np.nan, np.float32)
-        cpu.run(operator, SMALL, *operands, got)
-        np.testing.assert_array_equal(got, brute_force(operator, SMALL, *operands))
-
-
-def test_kernels_of_several_processes(tmp_path):
-    """Kernels with helpers of one name, each compiled by a process of its own, keep their own helpers in a third."""
-    forward, backward = OPERATORS[:2]
-    assert unpacked.best_way(forward, SMALL, 4, 2, True) != unpacked.best_way(backward, SMALL, 4, 2, False, True)
-    for call in (f"{backward!r}", f"{forward!r}", f"{forward!r}, {backward!r}"):
-        in_a_process("test_processes", f"small_maps_are_right({call})", NUMBA_CACHE_DIR=str(tmp_path))
 
 
 @pytest.mark.slow

@@ -75,18 +75,20 @@ def run(
     >>> y.ravel()
     array([4., 4., 4., 4.])
     """
-    repeatable = COMPILED and NOTES_CALLS
-    if not repeatable or isinstance(first, packed.PackedFilters) or isinstance(second, packed.PackedFilters):
+    if not (COMPILED and NOTES_CALLS):
         _run_all(operator, shape, first, second, out, bias)
         return
-    key = key_of(operator, shape, bias is None, out.dtype.char, first.strides, second.strides, out.strides)
+    (x, *panels_x), (y, *panels_y) = packed.arrays_of(first), packed.arrays_of(second)
+    panels = panels_x + panels_y
+    strides = (each.strides for each in (x, y, out, *panels))
+    key = key_of(operator, shape, bias is None, out.dtype.char, *strides)
     known: repeats.Repeat | None = repeats.known(key)
     if known is not None:
-        addresses = bounds.addresses_of(first, second, out, bias)
+        addresses = bounds.addresses_of(x, y, out, bias, *panels)
         known.run(*addresses)
     else:
         at_bias = 0 if bias is None else bias.ctypes.data
-        addresses = first.ctypes.data, second.ctypes.data, out.ctypes.data, at_bias
+        addresses = (x.ctypes.data, y.ctypes.data, out.ctypes.data, at_bias, *(each.ctypes.data for each in panels))
         known = repeats.noting(key, addresses, lambda: _run_all(operator, shape, first, second, out, bias))
     repeats.now.last = None if known is None else (known, addresses)
 

@@ -75,11 +75,13 @@ def only_read(array: Array) -> Array:
     return array
 
 
-def addresses_of(first: Array, second: Array, out: Array, bias: Array | None = None) -> tuple[int, int, int, int]:
-    """Addresses of two operands, which are only read, of a result, and of its bias, 0 if there is none."""
+def addresses_of(first: Array, second: Array, out: Array, bias: Array | None = None, *panels: Array) -> tuple[int, ...]:
+    """Addresses of two operands, which are only read, of a result, of its bias, 0 if there is none, and of panels."""
     if CHECKED:
         first, second, bias = only_read(first), only_read(second), None if bias is None else only_read(bias)
-    return address_of(first), address_of(second), address_of(out), 0 if bias is None else address_of(bias)
+        panels = tuple(map(only_read, panels))
+    addresses = address_of(first), address_of(second), address_of(out), 0 if bias is None else address_of(bias)
+    return (*addresses, *map(address_of, panels))
 
 
 def region(name: str, array: Array, writes: bool = True) -> Region:
@@ -158,6 +160,7 @@ def caught(kernel: Callable[..., None]) -> Callable[..., None]:
         except Exception:  # an IndexError of `check`, or of Numba
             note_index()
 
+    run.__qualname__ = f"caught.{kernel.__qualname__}"  # Kernels are linked by their names, as `helper` says.
     return run
 
 

@@ -89,7 +89,7 @@ from .tile import (
 PANELS_BYTES = 5 * L2_BYTES // 8
 SHORT_SAVING = 0.05  # Short tiles must save this share of the work, if their panels have more bytes than that.
 FILTERS_AHEAD = 6  # Number of filters from the one that is being packed to the one that is fetched into the cache.
-PACKING = {"conv2d": 18, "conv2d_input": 8}  # To pack a filter takes as long as its products for so many positions.
+PACKING = {"conv2d": 12, "conv2d_input": 8}  # To pack a filter takes as long as its products for so many positions.
 FEW_SLOWER = 1.2  # A tile of few rows, which loads the most numbers of filters, takes so many times as long.
 # Filters that more positions meet are packed, even if their lanes lie side by side; the second number is for rows of
 # lanes that are a multiple of SET_BYTES apart, which push each other out of the cache.

@@ -29,6 +29,11 @@ class PackedFilters(NamedTuple):
     panels: Array | None
 
 
+def arrays_of(operand: Array | PackedFilters) -> list[Array]:
+    """The array that an operand is, or w and the panels of packed filters, if they have any."""
+    return [part for part in operand if part is not None] if isinstance(operand, PackedFilters) else [operand]
+
+
 class FilterSteps(NamedTuple):
     """Bytes from an element of w to the next one along each axis, to the next panel, and to the next channel group."""
 

@@ -92,22 +92,23 @@ ONLY_IN_KERNELS = {
     "pipeline_class": _HelperCompiler,
     **OPTIONS,
 }
-_defined: Counter[tuple[str, str]] = Counter()
+_made: Counter[str] = Counter()
 
 
 def helper(function: Any = None, **options: Any) -> Any:
-    """Return a function that only kernels call, or a decorator with more of Numba's options.
+    """Decorate a function that only kernels call.
 
-    Functions that a function returns have one name. Each gets a name of its own: kernels that were compiled by
-    different processes come together from the cache on disk, where equal names stand for equal code.
+    Kernels from the cache on disk may have been compiled by several processes, and link functions by their names. Numba
+    tells functions of one name apart by a number that is new in each process. So functions that are made by one
+    function, with different constants, get names of their own, which are those of any process.
     """
     if function is None:
         return partial(helper, **options)
-    key = function.__module__, function.__qualname__
-    _defined[key] += 1
-    if _defined[key] > 1:
-        function.__qualname__ += f"_{_defined[key]}"
-    return njit(function, **ONLY_IN_KERNELS, **options)
+    if "<locals>" in function.__qualname__:
+        name = f"{function.__module__}.{function.__qualname__}"
+        _made[name] += 1
+        function.__qualname__ += f"_{_made[name]}"
+    return njit(**ONLY_IN_KERNELS, **options)(function)
 
 
 # --- the two Numba types -------------------------------------------------------------------------

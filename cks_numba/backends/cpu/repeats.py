@@ -23,7 +23,7 @@ from .bounds import CHECKED, GUARD_BYTES, address_of
 
 Array = np.ndarray[Any, Any]
 MOST = 1024  # Most calls that are known.
-NO_ARRAY = 4  # place of a 0 among the addresses of a call
+NO_ARRAY = 0  # place of a 0 before the addresses of a call
 _write = Struct("=5q").pack_into  # the arguments of a kernel that change: two counters and three addresses
 MOST_BYTES = 2**16  # A call keeps the memory for its next one if that is at most so large.
 
@@ -37,8 +37,8 @@ class Repeat:
     Parameters
     ----------
     steps : sequence of (Step, tuple of int)
-        The kernels, each with the places of its three addresses: 0 to 3 for the arrays of the call, NO_ARRAY, and then
-        the temporary arrays.
+        The kernels, each with the places of its three addresses: NO_ARRAY, those of the arrays of the call, and then
+        those of the temporary arrays.
     temporary : sequence of int
         Bytes of the temporary arrays.
     """
@@ -54,13 +54,16 @@ class Repeat:
         self.blocks: list[Any] = []
 
     def run(self, *addresses: int) -> None:
-        """Run the kernels on first, second, out and bias at these addresses. The checked build needs an `Address`."""
+        """Run the kernels on first, second, out, bias and panels, if there are any, at these addresses.
+
+        The checked build needs an `Address`.
+        """
         try:
             block = self.blocks.pop()
         except IndexError:
             block = self._block()
         memory, inner, starts = block
-        known = (*addresses, 0, *inner)
+        known = (0, *addresses, *inner)
         for at, places, start, step in starts:
             given = places(known)
             _write(memory, at, 0, 0, *given)
@@ -93,7 +96,7 @@ class Noted:
     """What is noted of a call on arrays at these addresses."""
 
     def __init__(self, addresses: Sequence[int]) -> None:
-        self.places: dict[int, int] = {address: place for place, address in enumerate(addresses)}
+        self.places: dict[int, int] = {address: place for place, address in enumerate(addresses, NO_ARRAY + 1)}
         self.is_whole: bool = len(self.places) == len(addresses)
         self.steps: list[tuple[Any, tuple[int, ...]]] = []
         self.temporary: list[Array] = []  # They stay alive, so that no other array can get their addresses.
@@ -153,7 +156,7 @@ def temporary(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return a new array that a kernel of this call fills, and a later one reads."""
     array = empty(shape, dtype)
     if now.call is not None:
-        now.call.places[array.ctypes.data] = NO_ARRAY + 1 + len(now.call.temporary)
+        now.call.places[array.ctypes.data] = NO_ARRAY + 1 + len(now.call.places)
         now.call.temporary.append(array)
     return array
 

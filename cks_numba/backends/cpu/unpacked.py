@@ -98,7 +98,8 @@ from .tile import LINE_BYTES, SET_BYTES, WRITE, copy_part, pack, put, put_sums, 
 # many steps of a sum.
 SLOWER = {"along": 1.4, "across": 1.1}
 KEEPING = {"along": 8, "across": 4}
-# `across` brings a filter of conv2d into its order in the time of products for so many positions.
+# `across` brings a filter of conv2d, or one of lanes that are no whole panels, into its order in the time of products
+# for so many positions.
 REORDERING = 8 if VECTOR_BYTES == 64 else 4
 TURNING = 24  # The same for filters whose taps are last, of which `across` reads one tap at a time, and `gather` all.
 IN_PLACE = 4 * TILE_ROWS  # `across` copies rows of lanes that more positions meet, even if they lie side by side.
@@ -148,8 +149,9 @@ def way_of(operator: str, shape: ConvShape, source: Array, w: Array, panels: Arr
     in_place = read_in_place(operator, shape, shape.n, strides, w.itemsize)
     threads = 1 if is_little(operator, shape) else 2  # The order of a sum must not depend on how many there are.
     may_be_along = operator == "conv2d" and whole
+    apart = operator == "conv2d_input" and in_place and panels is None and w.strides[0] % SET_BYTES == 0
     turned = panels is None and may_be_turned(operator, shape, w.strides, w.itemsize)
-    return best_way(operator, shape, w.itemsize, threads, may_be_along, in_place, panels is not None, turned)
+    return best_way(operator, shape, w.itemsize, threads, may_be_along, in_place, panels is not None, apart, turned)
 
 
 @lru_cache(maxsize=1024)
@@ -161,9 +163,14 @@ def best_way(
     may_be_along: bool,
     in_place: bool = False,
     ready: bool = False,
+    apart: bool = False,
     turned: bool = False,
 ) -> str:
-    """Compare estimates for all terms of some channels, in products of a position with packed filters."""
+    """Compare estimates for all terms of some channels, in products of a position with packed filters.
+
+    If rows of lanes are so far `apart` that they push each other out of the cache, `across` copies those that more than
+    a tile of positions meet, and `gather` reads them in place. Filters are `turned` if their taps are last in memory.
+    """
     shape = with_three_axes(shape)
     taps = prod(shape.w_shape[1:-1])
     lanes, terms = lanes_and_terms(operator, shape)
@@ -179,8 +186,11 @@ def best_way(
         costs["along"] = SLOWER["along"] * here
     if 4 * lanes * itemsize > LANE_BYTES:
         panels, here = across_work(operator, shape, itemsize, threads, ready)
-        reordering = REORDERING * taps if operator == "conv2d" and not ready else 0
-        reordering = TURNING * taps if turned else reordering
+        groups = plan("conv2d_weight", shape).groups
+        copied = sum(group.positions for group in groups if apart and shape.n * group.terms > TILE_ROWS)
+        if not ready and (operator == "conv2d" or lanes * itemsize % LANE_BYTES):
+            copied = taps
+        reordering = TURNING * taps if turned else REORDERING * copied
         if kept * panels <= L2_BYTES // 2:
             costs["across"] = SLOWER["across"] * here + reordering
     return min(costs, key=costs.__getitem__)
