@@ -84,10 +84,13 @@ def _always_weight(shape: ConvShape, itemsize: int) -> str:
     return "conv2d_weight"
 
 
-def _class_of_each(operator: str, shape: ConvShape) -> dict[Any, Any]:
-    """Classes that share nothing: each group packs its own taps."""
+def _class_of_each(operator: str, shape: ConvShape, together: bool) -> dict[Any, Any]:
+    """Classes that share nothing: each group packs its own taps, unless it needs all of them `together`."""
+    shared: dict[Any, Any] = _CLASSES(operator, shape, together)
+    if together:
+        return shared
     found: dict[Any, Any] = {}
-    for groups in _CLASSES(operator, shape).values():
+    for groups in shared.values():
         for group in groups:
             axes = tuple(gather.Taps(run.f.base, run.f.term or 1, run.terms) for run in group)
             found.setdefault(axes, []).append(group)
@@ -199,6 +202,19 @@ PATHS = (
         ((gather, "run", _copied_by_numpy),),
         ("kernels",),
         {"gather.py": "CopySizes to_channels_last copied_channels_last _pieces band COPY_BYTES COPY_COLUMNS"},
+    ),
+    SpecialPath(
+        "taps last",
+        "vectors put together from single numbers",
+        ((gather, "taps_are_last", _never), (weight, "taps_are_last", _never)),
+        ("turned",),
+        {
+            "gather.py": "turned may_be_turned pack_turned taps_are_last part_taps LATER_BYTES",
+            "weight.py": "turned put_turned taps_are_last join_taps",
+            "unpacked.py": "turned may_be_turned TURNING",
+            "tile.py": "part_taps join_taps FEWEST_TAPS copies_of_eight copies_of_four eight_back four_back",
+            "registers.py": "copy_some_columns",
+        },
     ),
     SpecialPath(
         "bands",

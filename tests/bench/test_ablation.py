@@ -31,6 +31,7 @@ SERVED = {
     "rows of filters in place": ("conv2d_input", dict(ih=14, iw=14, ic=256, oc=64, fh=3, fw=3, padding=1), "NHWC"),
     "shared packed taps": ("conv2d_input", dict(n=9, ih=4, iw=4, ic=16, oc=16, fh=3, fw=3, padding=1), "NHWC"),
     "copy to channels last": ("conv2d", dict(n=2, ih=16, iw=16, ic=16, oc=64, fh=3, fw=3, padding=1), "NCHW"),
+    "taps last": ("conv2d", dict(n=2, ih=16, iw=16, ic=16, oc=64, fh=3, fw=3, padding=1), "NCHW"),
     "bands": ("conv2d", dict(n=32, ih=32, iw=32, ic=64, oc=32, fh=3, fw=3, padding=1), "NCHW"),
     "one thread for little work": ("conv2d", dict(ih=16, iw=16, ic=16, oc=3, fh=3, fw=3, padding=1), "NHWC"),
     "filters in place": ("conv2d", dict(ih=2, iw=2, ic=256, oc=64, fh=3, fw=3, padding=1), "NHWC"),

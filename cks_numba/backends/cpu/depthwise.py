@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...buffers import LINE_BYTES
 from ...geometry import ConvShape, Group, Plan, plan
 from .compiled import (
     NEXT_TASK,
@@ -76,7 +77,7 @@ from .registers import (
     write_number,
     zeros,
 )
-from .tile import LINE_BYTES, add_parts, pack, pack_images, unpack
+from .tile import add_parts, pack, pack_images, unpack
 
 HALF = TILE_ROWS // 2
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.

@@ -22,6 +22,7 @@ import numpy as np
 from numba import carray
 from numba.extending import register_jitable
 
+from ...buffers import LINE_BYTES
 from ...geometry import Affine, Axis, ConvShape, Group, Run, plan
 from .compiled import (
     NEXT_TASK,
@@ -72,7 +73,6 @@ from .registers import (
 from .repeats import not_again, temporary
 from .tile import (
     FEWEST_TAPS,
-    LINE_BYTES,
     PART_GAP,
     SET_BYTES,
     WRITE,

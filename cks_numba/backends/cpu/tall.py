@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...buffers import LINE_BYTES
 from ...geometry import ConvShape, plan
 from . import planes
 from .compiled import (
@@ -65,7 +66,7 @@ from .registers import (
     wait_for_streams,
     zeros,
 )
-from .tile import LINE_BYTES, loops, pack, plain_sums_of, unpack
+from .tile import loops, pack, plain_sums_of, unpack
 
 HEIGHT = TILE_ROWS * TILE_VECTORS  # rows of a tile
 TASK_TILES = 256  # most tiles of a task

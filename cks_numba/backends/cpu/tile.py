@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...buffers import LINE_BYTES
 from .compiled import ceil_div
 from .registers import (
     LANE_BYTES,
@@ -47,7 +48,6 @@ from .registers import (
     write_number,
 )
 
-LINE_BYTES = 64  # a cache line
 SET_BYTES = 2048  # Lines a multiple of this apart share one of two sets of the first-level cache.
 # Bytes between the parts of packed images. Without a gap all parts would begin in the same sets of the cache.
 PART_GAP = LINE_BYTES

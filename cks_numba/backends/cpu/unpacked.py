@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import carray
 
+from ...buffers import LINE_BYTES
 from ...geometry import ConvShape, Group, plan
 from .compiled import (
     NEXT_TASK,
@@ -92,7 +93,7 @@ from .registers import (
     store,
     zeros,
 )
-from .tile import LINE_BYTES, SET_BYTES, WRITE, copy_part, pack, put, put_sums, sum_of_products, sums_of
+from .tile import SET_BYTES, WRITE, copy_part, pack, put, put_sums, sum_of_products, sums_of
 
 # A product takes so many times as long as with packed filters, and to keep a tile between chunks takes as long as so
 # many steps of a sum.
