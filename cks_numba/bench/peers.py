@@ -333,11 +333,12 @@ def run(
     for case in chosen:
         here = measure(case, present, rounds, probe, threads)
         rows += here
+        if csv_file:  # A run takes long: what it has found is there if it is stopped.
+            results.write(rows, csv_file)
         print(_line(case, ratio_of(here), present), flush=True)
     table = summary(rows, [peer.name for peer in PEERS if peer not in present])
     print(f"\n{table}\n")
     if csv_file:
-        results.write(rows, csv_file)
         print(f"wrote {csv_file}\n")
     if readme:
         put_between(readme, table, results.markers("peers"))

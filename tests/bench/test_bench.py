@@ -185,10 +185,12 @@ def test_a_burst_may_begin_with_many_untimed_calls():
     assert len(did) > 2
 
 
-def test_a_burst_of_long_calls_has_one(monkeypatch):
-    clock = iter(range(100))
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
-    assert timing.burst(lambda: next(clock), times=5, pause=0) == [2]
+@pytest.mark.parametrize(("seconds", "timed", "calls"), [(0.125, 2, 3), (0.25, 1, 2), (8.0, 1, 1)])
+def test_a_burst_of_long_calls_has_few(monkeypatch, seconds, timed, calls):
+    ends = []
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: sum(ends))
+    assert timing.burst(lambda: ends.append(seconds), times=5, pause=0) == [seconds] * timed
+    assert len(ends) == calls
 
 
 def test_rounds_in_which_the_machine_was_busy_do_not_count():
