@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import carray
 
-from ..backends.cpu.compiled import NEXT_TASK, NO_CALL, Call, Sizes, record, start
-from ..backends.cpu.registers import LANE_BYTES, TILE_ROWS, addresses_in, integers_at, next_number, store, zeros
+from ..backends.cpu.compiled import NO_CALL, Call, Sizes, next_task, record, start
+from ..backends.cpu.registers import LANE_BYTES, TILE_ROWS, addresses_in, integers_at, store, zeros
 from ..backends.cpu.tile import sum_of_products
 
 PAUSE = 0.002
@@ -101,12 +101,12 @@ class ProbeSizes(NamedTuple):
     tasks: int
 
 
-def multiply_adds(zero, arguments):  # type: ignore[no-untyped-def]
+def multiply_adds(zero, arguments, thread):  # type: ignore[no-untyped-def]
     """Kernel: nothing but multiply-adds, on numbers that stay in the L1 cache; a task is a tile of results."""
     sizes = record(arguments, 0, ProbeSizes)
     while True:
-        task = next_number(arguments, NEXT_TASK)
-        if task >= sizes.tasks:
+        task = next_task(arguments, thread, sizes.tasks)
+        if task < 0:
             return
         rows = carray(integers_at(sizes.call.a + task * 8 * TILE_ROWS), TILE_ROWS)
         tile, there = zeros(zero), addresses_in(rows)

@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import product
+from itertools import cycle, product
 from math import prod
 from types import SimpleNamespace
 
@@ -316,6 +316,16 @@ def test_compiled_code_reads_each_field_by_its_name(kind):
     read = numba.njit(lambda address: compiled.record(address, 1, kind))
     with bounds.inside_of("read", [bounds.region("numbers", numbers)]):
         assert read(numbers.ctypes.data) == second
+
+
+@pytest.mark.parametrize(("threads", "taken"), [((0,), [0, 1, 2]), ((1,), [2, 1, 0]), ((0, 1, 2), [0, 4, 1, 2, 3])])
+def test_threads_take_tasks_from_both_ends(threads, taken):
+    arguments = np.zeros(2, np.int64)
+    take = numba.njit(lambda address, thread, tasks: compiled.next_task(address, thread, tasks))
+    with bounds.inside_of("take", [bounds.region("arguments", arguments)]):
+        found = [take(arguments.ctypes.data, thread, len(taken)) for thread, _ in zip(cycle(threads), taken)]
+        assert found == taken
+        assert [take(arguments.ctypes.data, thread, len(taken)) for thread in (0, 1)] == [-1, -1]
 
 
 STEPS = compiled.Steps(7, 8, 9, 10, 11)

@@ -8,20 +8,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .compiled import (
-    NEXT_TASK,
     NO_CALL,
     SCRATCH_HEAD,
     Call,
     Sizes,
     affordable,
     ceil_div,
+    next_task,
     own_scratch,
     record,
     start,
     threads_of_numba,
 )
 from .plain import add_bias
-from .registers import VECTOR_BYTES, add_vector, bytes_of, fill_vector, next_number, number_at, write_number
+from .registers import VECTOR_BYTES, add_vector, bytes_of, fill_vector, number_at, write_number
 from .repeats import not_again
 
 Array = np.ndarray[Any, Any]
@@ -68,16 +68,17 @@ def sizes_of(shape: tuple[int, ...], is_last: bool, itemsize: int, threads: int)
     return Sizes.of(sizes, scratch=SCRATCH_HEAD + VECTOR_BYTES)
 
 
-def plus_bias(zero: Any, arguments: Any) -> None:
+def plus_bias(zero: Any, arguments: Any, thread: Any) -> None:
     """Kernel: add a bias to a result whose lines follow each other in memory; a task is some of them."""
     sizes = record(arguments, 0, BiasSizes)
     size, numbers = bytes_of(zero), sizes.numbers
     width = int(VECTOR_BYTES) // size
     _, _, _, own = own_scratch(arguments)
     while True:
-        first = next_number(arguments, NEXT_TASK) * sizes.lines_together
-        if first >= sizes.lines:
+        task = next_task(arguments, thread, ceil_div(sizes.lines, sizes.lines_together))
+        if task < 0:
             return
+        first = task * sizes.lines_together
         for line in range(first, min(first + sizes.lines_together, sizes.lines)):
             target, source, step = sizes.call.b + line * numbers * size, sizes.call.a, size
             if sizes.channels > 0:

@@ -154,9 +154,9 @@ def caught(kernel: Callable[..., None]) -> Callable[..., None]:
     """Return a kernel that ends, without an exception, where `kernel` raises one."""
     checked = helper(kernel)
 
-    def run(zero, arguments):  # type: ignore[no-untyped-def]
+    def run(zero, arguments, thread):  # type: ignore[no-untyped-def]
         try:
-            checked(zero, arguments)
+            checked(zero, arguments, thread)
         except Exception:  # an IndexError of `check`, or of Numba
             note_index()
 

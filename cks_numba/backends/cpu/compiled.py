@@ -53,6 +53,7 @@ from .registers import (
     helper,
     integers_at,
     next_number,
+    take,
 )
 from .repeats import now
 from .threads import JOB, Pool, cores
@@ -117,6 +118,7 @@ class Call(NamedTuple):
     scratch_step: int
 
 
+FROM_THE_END = 2**32  # `next_task` counts in these the tasks that were taken from the end.
 NO_CALL = Call(*[0] * 9)
 NEXT_TASK, NEXT_THREAD, ADDRESSES, _, _, DONE, _, _, _ = range(9)  # places in a `Call`
 
@@ -288,17 +290,34 @@ def own_scratch(arguments):
     return a_rows, out_rows, tile_rows, first + SCRATCH_HEAD
 
 
+@helper
+def next_task(arguments, thread, tasks):
+    """Take one of so many tasks, or return -1 if none is left.
+
+    Threads of even numbers begin at the first task, the others at the last one. So a thread of two does much the same
+    part of the next call, and finds in its own cache what it read and wrote in this one.
+    """
+    taken = take(arguments, NEXT_TASK, FROM_THE_END if thread & 1 else 1)
+    first, last = taken % FROM_THE_END, taken // FROM_THE_END
+    if first + last >= tasks:
+        return -1
+    return tasks - 1 - last if thread & 1 else first
+
+
 # --- compiling and starting a kernel -------------------------------------------------------------
 @cache
 def compiled(function: Any, kind: str = "") -> Any:
     """Return a compiled function for Python, compiled at the first call.
 
-    A kernel takes a zero, whose dtype has the ``char`` `kind`, and an address; other functions take an address alone.
+    A kernel takes a zero, whose dtype has the ``char`` `kind`, an address, and the number of a thread; other functions
+    take an address alone.
     """
     number = {"": (), "f": (types.float32,), "d": (types.float64,)}[kind]
-    owner = _compile(function, types.void(*number, Arguments()))
+    owner = _compile(function, types.void(*number, Arguments(), *[types.int64] * len(number)))
     # The zero of a double in a register is that of a float too.
-    call: Any = ctypes.CFUNCTYPE(None, *[ctypes.c_double] * len(number), ctypes.c_int64)(owner.address)
+    call: Any = ctypes.CFUNCTYPE(None, *[ctypes.c_double] * len(number), *[ctypes.c_int64] * (1 + len(number)))(
+        owner.address
+    )
     call.name, call.address = function.__name__, owner.address
     call.owner = owner  # The compiled code lives as long as its owner.
     return call
@@ -307,7 +326,7 @@ def compiled(function: Any, kind: str = "") -> Any:
 def _compile(function: Any, signature: Any) -> Any:
     """Compile a function, or take it from Numba's cache on disk."""
     args, returned = sigutils.normalize_signature(signature)
-    code = bounds.caught(function) if CHECKED and len(args) == 2 else function
+    code = bounds.caught(function) if CHECKED and len(args) == 3 else function
     owner = CFunc(code, (args, returned), {}, OPTIONS)
     with uninterrupted():
         with suppress(RuntimeError):  # Numba found no folder for its cache
@@ -487,7 +506,7 @@ class Step(NamedTuple):
     def starter(self, at: int) -> Callable[[], Any]:
         """Return a function that runs the kernel with the arguments at an address."""
         if self.threads == 1 and not CHECKED:
-            return partial(self.kernel, 0, at)
+            return partial(self.kernel, 0, at, 0)
         job = np.empty(JOB, np.int64)
         return partial(_share, job, job.ctypes.data, self.kernel.address, at, self.threads)
 

@@ -35,7 +35,6 @@ import numpy as np
 from ...buffers import LINE_BYTES
 from ...geometry import ConvShape, Group, Plan, plan
 from .compiled import (
-    NEXT_TASK,
     NO_CALL,
     SCRATCH_HEAD,
     Array,
@@ -49,6 +48,7 @@ from .compiled import (
     first_of,
     five,
     group_row,
+    next_task,
     number_of_threads,
     numbers_of,
     own_scratch,
@@ -82,7 +82,9 @@ from .tile import add_parts, pack, pack_images, unpack
 HALF = TILE_ROWS // 2
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
 MOST_BYTES = 4 * 2**20  # Packed rows of an image that a row of the result needs, or a packed filter.
-STREAM_BYTES = 2**24  # If source and result together have at least so many, the result is written past the caches.
+# If source and result together have at least so many, the result is written past the caches, and a task has all blocks
+# of lanes: what a cache line has of several blocks comes from memory once.
+STREAM_BYTES = 2**24
 MOST_IMAGES = 2 * TILE_ROWS  # So many images of a task fill tiles, however few positions a group has.
 LEAST_ROWS = 4  # A band has at least so many rows of an image, because neighbouring bands read the same source.
 REUSE = 8  # So many products of a number of the source pay for packing it.
@@ -135,6 +137,7 @@ class DepthwiseSizes(NamedTuple):
     out_packed: int
     source_bytes: int
     streams: int
+    blocks_inside: int
     source: Steps
     out: Steps
     filters: FilterSteps
@@ -234,7 +237,10 @@ def sizes_of(
     image_bytes = LANE_BYTES * (source_positions + positions)  # one image of a block of channels
     images = even_part(shape.n, min(MOST_IMAGES, CHUNK_BYTES // image_bytes))
     wanted = PARTS if operator == "conv2d_weight" else (4 * threads if threads > 1 else 1)
-    tasks = blocks * ceil_div(shape.n, images)
+    large = (source_positions + positions) * shape.n * all_lanes * itemsize >= STREAM_BYTES
+    blocks_inside = large and operator != "conv2d_weight"
+    blocks_inside = blocks_inside and ceil_div(shape.n, images) * ceil_div(length, LEAST_ROWS) >= wanted
+    tasks = (1 if blocks_inside else blocks) * ceil_div(shape.n, images)
     band_length = max(LEAST_ROWS, ceil_div(length, ceil_div(wanted, tasks)))
     if source_packed or out_packed:
         band_length = min(band_length, max(1, length * CHUNK_BYTES // (image_bytes * images)))
@@ -279,7 +285,8 @@ def sizes_of(
         source_packed=source_packed,
         out_packed=out_packed,
         source_bytes=source_bytes if source_packed else 0,
-        streams=whole_lines and image_bytes // LANE_BYTES * shape.n * all_lanes * itemsize >= STREAM_BYTES,
+        streams=whole_lines and large,
+        blocks_inside=blocks_inside,
         source=Steps(*source),
         out=Steps(*out),
         filters=FilterSteps(filters[0] * (shape.oc // shape.groups), *by_channel, *filters[1:4]),
@@ -614,7 +621,7 @@ def tile_axes(n, h, w):
 
 
 @helper
-def do_tasks(zero, arguments, groups):
+def do_tasks(zero, arguments, thread, groups):
     """Do tasks of `depthwise`, for which `groups` is None, or of `in_groups`."""
     size = bytes_of(zero)
     sizes = record(arguments, 0, DepthwiseSizes)
@@ -624,82 +631,93 @@ def do_tasks(zero, arguments, groups):
     out_memory = after(source_memory, sizes.source_bytes)
     packed = -1  # first lane of the filters that are packed now
     group, turn_bytes = sizes.lanes.group, taps[0] * taps[1] * taps[2] * LANE_BYTES
-    tasks = sizes.blocks * ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
+    bands = ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
+    tasks, blocks = (bands, sizes.blocks) if sizes.blocks_inside else (sizes.blocks * bands, 1)
     while True:
         # 1. a task, its filters, and its source
-        task = next_number(arguments, NEXT_TASK)
-        if task >= tasks:
+        task = next_task(arguments, thread, tasks)
+        if task < 0:
             wait_for_streams()
             return
-        lane, lanes, n, images, number = task_of(task, sizes, width)
-        band = record(sizes.bands, number, BandRow)
-        if packed != lane:
-            packed = lane
-            at = sizes.call.b + lane // group * sizes.filters.group
-            pack_filters(zero, filters, at, sizes.filters, taps, lanes, groups, sizes.lanes)
-        source, source_steps = placed_images(
-            zero, sizes.call.a, sizes.source, (n, images, lane), band.source, lanes, groups,
-            (group, sizes.lanes.source), sizes.source_packed, source_memory,
-        )  # fmt: skip
-        target = sizes.call.out + n * sizes.out.n + lane // group * sizes.lanes.out * sizes.out.c
-        out, out_steps = target, sizes.out
-        if sizes.out_packed:
-            out_steps = packed_steps(band.out, size)
-            out = out_memory - first_of((band.out.d, band.out.h, band.out.w), out_steps)
-        for row in range(band.first_group, band.last_group):
-            # 2. a group of the plan
-            line = record(sizes.table, row, GroupRow)
-            (d, h, w), (depths, rows, columns) = line.terms, line.positions
-            a, b, first_out = source + line.source.first, filters + line.filters.first, out + line.out.first
-            (a_d, a_h, a_w), (b_d, b_h, b_w) = line.source.term, line.filters.term
-            a_fixed = source_steps.n, line.source.position[1], line.source.position[2]
-            out_fixed = out_steps.n, line.out.position[1], line.out.position[2]
-            if a_w == -a_fixed[2]:  # the last tap comes first, so that taps and positions go the same way
-                a, b = a + (w - 1) * a_w, b + (w - 1) * b_w
-                a_w, b_w = -a_w, -b_w
-            x, y, z = tile_axes(images, rows, columns)
-            axes, counts = (images, rows, columns), (d * h, h, w)
-            # The steps from past the last row of a depth to the first row of the next one.
-            a_jump, b_jump = a_d - h * a_h, b_d - h * b_h
-            slides = 0
-            if z == 2:
-                slides = 1 if a_w == a_fixed[2] else 2 if 2 * a_w == a_fixed[2] else 0
-            sums = counts, (a_jump, a_h, a_w), (b_jump, b_h, b_w), slides, sizes.streams, sizes.lanes.turns, turn_bytes
-            # 3. its tiles: neighbouring positions
-            for k in range(depths):
-                a_depth = a + k * line.source.position[0]
-                out_depth = first_out + k * line.out.position[0]
-                for i in range(axes[x]):
-                    for j in range(axes[y]):
-                        a_row = a_depth + i * a_fixed[x] + j * a_fixed[y]
-                        out_row = out_depth + i * out_fixed[x] + j * out_fixed[y]
-                        if groups is None:
-                            put_tiles(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
-                        else:
-                            put_tiles_in_turns(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
-        # 4. the results to their places
-        if sizes.out_packed:
-            unpack_images(
-                zero, target, sizes.out, out_memory, band.out, images, lanes, groups, (group, sizes.lanes.out)
-            )
+        for block in range(blocks):
+            lane, lanes, n, images, number = task_of(task + block * bands, sizes, width)
+            band = record(sizes.bands, number, BandRow)
+            if packed != lane:
+                packed = lane
+                at = sizes.call.b + lane // group * sizes.filters.group
+                pack_filters(zero, filters, at, sizes.filters, taps, lanes, groups, sizes.lanes)
+            source, source_steps = placed_images(
+                zero, sizes.call.a, sizes.source, (n, images, lane), band.source, lanes, groups,
+                (group, sizes.lanes.source), sizes.source_packed, source_memory,
+            )  # fmt: skip
+            target = sizes.call.out + n * sizes.out.n + lane // group * sizes.lanes.out * sizes.out.c
+            out, out_steps = target, sizes.out
+            if sizes.out_packed:
+                out_steps = packed_steps(band.out, size)
+                out = out_memory - first_of((band.out.d, band.out.h, band.out.w), out_steps)
+            for row in range(band.first_group, band.last_group):
+                # 2. a group of the plan
+                line = record(sizes.table, row, GroupRow)
+                (d, h, w), (depths, rows, columns) = line.terms, line.positions
+                a, b, first_out = source + line.source.first, filters + line.filters.first, out + line.out.first
+                (a_d, a_h, a_w), (b_d, b_h, b_w) = line.source.term, line.filters.term
+                a_fixed = source_steps.n, line.source.position[1], line.source.position[2]
+                out_fixed = out_steps.n, line.out.position[1], line.out.position[2]
+                if a_w == -a_fixed[2]:  # the last tap comes first, so that taps and positions go the same way
+                    a, b = a + (w - 1) * a_w, b + (w - 1) * b_w
+                    a_w, b_w = -a_w, -b_w
+                x, y, z = tile_axes(images, rows, columns)
+                axes, counts = (images, rows, columns), (d * h, h, w)
+                # The steps from past the last row of a depth to the first row of the next one.
+                a_jump, b_jump = a_d - h * a_h, b_d - h * b_h
+                slides = 0
+                if z == 2:
+                    slides = 1 if a_w == a_fixed[2] else 2 if 2 * a_w == a_fixed[2] else 0
+                sums = (
+                    counts,
+                    (a_jump, a_h, a_w),
+                    (b_jump, b_h, b_w),
+                    slides,
+                    sizes.streams,
+                    sizes.lanes.turns,
+                    turn_bytes,
+                )
+                # 3. its tiles: neighbouring positions
+                for k in range(depths):
+                    a_depth = a + k * line.source.position[0]
+                    out_depth = first_out + k * line.out.position[0]
+                    for i in range(axes[x]):
+                        for j in range(axes[y]):
+                            a_row = a_depth + i * a_fixed[x] + j * a_fixed[y]
+                            out_row = out_depth + i * out_fixed[x] + j * out_fixed[y]
+                            if groups is None:
+                                put_tiles(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
+                            else:
+                                put_tiles_in_turns(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
+            # 4. the results to their places
+            if sizes.out_packed:
+                unpack_images(
+                    zero, target, sizes.out, out_memory, band.out, images, lanes, groups, (group, sizes.lanes.out)
+                )
 
 
-def depthwise(zero: Any, arguments: Any) -> None:
+def depthwise(zero: Any, arguments: Any, thread: Any) -> None:
     """Kernel: do tasks of conv2d or conv2d_input until none is left::
 
         y[n, o, c] = sum of x[n, i, c] * w[c, f]          over all (i, f) that meet o
         dx[n, i, c] = sum of dy[n, o, c] * w[c, f]        over all (f, o) that meet i
 
     where i = o*stride - before + f*dilation on each axis.
-    A task is a block of channels, some images and a band of rows of the result. Channels that are not neighbours in
-    memory, or fewer than a tile has lanes, are packed first, and the results are unpacked.
+    A task is a block of channels, or all of them for large images, some images and a band of rows of the result.
+    Channels that are not neighbours in memory, or fewer than a tile has lanes, are packed first, and the results are
+    unpacked.
     """
-    do_tasks(zero, arguments, None)
+    do_tasks(zero, arguments, thread, None)
 
 
-def in_groups(zero: Any, arguments: Any) -> None:
+def in_groups(zero: Any, arguments: Any, thread: Any) -> None:
     """Kernel: as `depthwise`, for groups of several channels on either side."""
-    do_tasks(zero, arguments, IN_GROUPS)
+    do_tasks(zero, arguments, thread, IN_GROUPS)
 
 
 def _sum_of(taps, twice=False):
@@ -786,7 +804,7 @@ def swap_positions(zero, b, counts, b_steps, distance):
 
 
 @helper
-def do_filters(zero, arguments, groups):
+def do_filters(zero, arguments, thread, groups):
     """Do tasks of `of_filters`, for which `groups` is None, or of `of_filters_in_groups`."""
     size = bytes_of(zero)
     sizes = record(arguments, 0, DepthwiseSizes)
@@ -798,8 +816,8 @@ def do_filters(zero, arguments, groups):
     parts, chunks = sizes.parts, ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
     while True:
         # 1. a task: its results begin as 0
-        task = next_number(arguments, NEXT_TASK)
-        if task >= sizes.blocks * parts:
+        task = next_task(arguments, thread, sizes.blocks * parts)
+        if task < 0:
             return
         block = task // parts
         if parts > 1:
@@ -866,7 +884,7 @@ def do_filters(zero, arguments, groups):
         unpack_filters(zero, at, sizes.filters, results, taps, lanes, groups, sizes.lanes)
 
 
-def of_filters(zero: Any, arguments: Any) -> None:
+def of_filters(zero: Any, arguments: Any, thread: Any) -> None:
     """Kernel: do tasks of conv2d_weight until none is left::
 
         dw[c, f] = sum of dy[n, o, c] * x[n, i, c]        over images n, and all (i, o) that meet f
@@ -875,9 +893,9 @@ def of_filters(zero: Any, arguments: Any) -> None:
     A task is a block of channels and, if the sum is cut into parts, a part of the chunks. A chunk is some images and a
     band of rows of dy. The results stay in memory of their own, tap by tap, until they are complete.
     """
-    do_filters(zero, arguments, None)
+    do_filters(zero, arguments, thread, None)
 
 
-def of_filters_in_groups(zero: Any, arguments: Any) -> None:
+def of_filters_in_groups(zero: Any, arguments: Any, thread: Any) -> None:
     """Kernel: as `of_filters`, for groups of several channels on either side."""
-    do_filters(zero, arguments, IN_GROUPS)
+    do_filters(zero, arguments, thread, IN_GROUPS)

@@ -18,7 +18,6 @@ from numba import carray
 
 from ...geometry import ConvShape, Group, plan
 from .compiled import (
-    NEXT_TASK,
     NO_CALL,
     SCRATCH_HEAD,
     Call,
@@ -31,6 +30,7 @@ from .compiled import (
     even_part,
     first_of,
     group_row,
+    next_task,
     numbers_of,
     own_scratch,
     record,
@@ -226,7 +226,7 @@ def chunk_of_group(images, counts, terms):
     return images, even_part(d, terms // (h * w)), even_part(h, terms // w), columns
 
 
-def few(zero: Any, arguments: Any) -> None:
+def few(zero: Any, arguments: Any, thread: Any) -> None:
     """Kernel: do tasks of conv2d_weight until none is left, where one of x and dy (a) has few channels.
 
     A task is a block of channels of the other array (b) and, if the sum is cut into parts, a part of the images, or of
@@ -250,8 +250,8 @@ def few(zero: Any, arguments: Any) -> None:
     row_step = block * size  # bytes of a row of results, which are (fd, fh, fw, channel, lane)
     while True:
         # 1. a task: some channels of b and a part of the sum; its results begin as 0
-        task = next_number(arguments, NEXT_TASK)
-        if task >= blocks * parts:
+        task = next_task(arguments, thread, blocks * parts)
+        if task < 0:
             return
         g, lane0 = task // parts // lane_blocks, task // parts % lane_blocks * block
         which, cuts = (task % parts, parts) if images > 1 else (0, 1)

@@ -25,7 +25,6 @@ from numba.extending import register_jitable
 from ...buffers import LINE_BYTES
 from ...geometry import Affine, Axis, ConvShape, Group, Run, plan
 from .compiled import (
-    NEXT_TASK,
     NO_CALL,
     SCRATCH_HEAD,
     Array,
@@ -40,6 +39,7 @@ from .compiled import (
     five,
     group_row,
     lanes_and_terms,
+    next_task,
     number_of_threads,
     numbers_of,
     own_scratch,
@@ -63,7 +63,6 @@ from .registers import (
     fill_vector,
     helper,
     integers_at,
-    next_number,
     products_along,
     products_in_panels,
     stream,
@@ -548,7 +547,7 @@ def pack_turned(zero, panel, filters, steps, packed, terms, lanes):
                     fill_vector(zero, there + row * LANE_BYTES)
 
 
-def gather(zero: Any, arguments: Any) -> None:
+def gather(zero: Any, arguments: Any, thread: Any) -> None:
     """Kernel: do tasks of conv2d or conv2d_input until none is left.
 
     A task is a block of tiles and some panels; a panel is the packed filters of as many channels as a tile has lanes.
@@ -569,8 +568,8 @@ def gather(zero: Any, arguments: Any) -> None:
     lane_blocks = ceil_div(lanes, together)
     while True:
         # 1. a task: some panels, some tiles
-        task = next_number(arguments, NEXT_TASK)
-        if task >= sizes.channel_groups * lane_blocks * blocks:
+        task = next_task(arguments, thread, sizes.channel_groups * lane_blocks * blocks)
+        if task < 0:
             wait_for_streams()
             return
         which, block = task // blocks, task % blocks
@@ -652,15 +651,15 @@ def gather(zero: Any, arguments: Any) -> None:
                     lane, b = lane + panels * width, b + panels * column
 
 
-def to_channels_last(zero: Any, arguments: Any) -> None:
+def to_channels_last(zero: Any, arguments: Any, thread: Any) -> None:
     """Kernel: copy an array (n, d, h, w, c) of any steps to contiguous memory; a task is a row, or a part of one."""
     sizes = record(arguments, 0, CopySizes)
     steps, depths, rows, columns, channels = sizes.source, sizes.depths, sizes.rows, sizes.columns, sizes.channels
     together, step = sizes.columns_together, channels * bytes_of(zero)
     parts = ceil_div(columns, together)
     while True:
-        task = next_number(arguments, NEXT_TASK)
-        if task >= sizes.images * depths * rows * parts:
+        task = next_task(arguments, thread, sizes.images * depths * rows * parts)
+        if task < 0:
             return
         row, first = task // parts, task % parts * together
         at = sizes.call.a + row // (depths * rows) * steps.n + first * steps.w

@@ -26,7 +26,6 @@ from numba.extending import register_jitable
 
 from ...geometry import ConvShape, Group, Run, plan
 from .compiled import (
-    NEXT_TASK,
     NO_CALL,
     SCRATCH_HEAD,
     Array,
@@ -38,6 +37,7 @@ from .compiled import (
     first_of,
     five,
     lanes_and_terms,
+    next_task,
     number_of_threads,
     numbers_of,
     own_scratch,
@@ -60,7 +60,6 @@ from .registers import (
     dealt,
     helper,
     integers_at,
-    next_number,
     number_at,
     products_of,
     put_rows,
@@ -489,7 +488,7 @@ def pack_rows(zero, target, filters, sizes):
         first += high
 
 
-def planes(zero: Any, arguments: Any) -> None:
+def planes(zero: Any, arguments: Any, thread: Any) -> None:
     """Kernel: do tasks of conv2d or conv2d_input until none is left, as `gather` does.
 
     A task is a band of an image, of all channels of a channel group.
@@ -505,8 +504,8 @@ def planes(zero: Any, arguments: Any) -> None:
     packed = -1
     while True:
         # 1. a task: its filters, and the planes of its source
-        task = next_number(arguments, NEXT_TASK)
-        if task >= sizes.channel_groups * sizes.images * sizes.bands_count:
+        task = next_task(arguments, thread, sizes.channel_groups * sizes.images * sizes.bands_count)
+        if task < 0:
             return
         g, n = task // (sizes.images * sizes.bands_count), task // sizes.bands_count % sizes.images
         band = record(sizes.bands, task % sizes.bands_count, Band)

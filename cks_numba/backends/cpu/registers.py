@@ -842,8 +842,8 @@ def fetch(typing, address):
 
 
 @intrinsic
-def next_number(typing, address, index):
-    """Take number `index` of the int64 numbers at an address, which threads share, and leave one more there.
+def take(typing, address, index, count):
+    """Return number `index` of the int64 numbers at an address, which threads share, and leave so many more there.
 
     Whatever a thread wrote before it took a number is seen by every thread that takes a later one.
     """
@@ -851,9 +851,15 @@ def next_number(typing, address, index):
     def codegen(context, b, signature, args):
         number = b.gep(b.inttoptr(args[0], I64.as_pointer()), [args[1]])
         check(context, b, number, I64, 8, writes=True)
-        return b.atomic_rmw("add", number, ir.Constant(I64, 1), "acq_rel")
+        return b.atomic_rmw("add", number, args[2], "acq_rel")
 
-    return types.int64(address, types.int64), codegen
+    return types.int64(address, types.int64, types.int64), codegen
+
+
+@helper
+def next_number(address, index):
+    """Take number `index` of the int64 numbers at an address, and leave one more there."""
+    return take(address, index, 1)
 
 
 @intrinsic
@@ -877,12 +883,15 @@ def integers_at(typing, address):
 
 
 @intrinsic
-def call_kernel(typing, address, arguments):
-    """Call the kernel at an address. The zero of a double in a register is that of a float too."""
+def call_kernel(typing, address, arguments, thread):
+    """Call the kernel at an address, on a thread of this number.
+
+    The zero of a double in a register is that of a float too.
+    """
 
     def codegen(context, b, signature, args):
-        kind = ir.FunctionType(ir.VoidType(), [ir.DoubleType(), I64])
-        b.call(b.inttoptr(args[0], kind.as_pointer()), [ir.Constant(ir.DoubleType(), 0.0), args[1]])
+        kind = ir.FunctionType(ir.VoidType(), [ir.DoubleType(), I64, I64])
+        b.call(b.inttoptr(args[0], kind.as_pointer()), [ir.Constant(ir.DoubleType(), 0.0), *args[1:]])
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64), codegen
+    return types.void(types.int64, types.int64, types.int64), codegen

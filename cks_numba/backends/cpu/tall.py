@@ -26,7 +26,6 @@ from ...buffers import LINE_BYTES
 from ...geometry import ConvShape, plan
 from . import planes
 from .compiled import (
-    NEXT_TASK,
     NO_CALL,
     SCRATCH_HEAD,
     Array,
@@ -41,6 +40,7 @@ from .compiled import (
     five,
     group_row,
     lanes_and_terms,
+    next_task,
     number_of_threads,
     numbers_of,
     own_scratch,
@@ -60,7 +60,6 @@ from .registers import (
     after,
     bytes_of,
     helper,
-    next_number,
     products_of,
     put_rows,
     wait_for_streams,
@@ -275,7 +274,7 @@ def pack_filters(zero, panels, panel_bytes, filters, sizes):
         lane, panels = lane + count, panels + panel_bytes
 
 
-def tall(zero: Any, arguments: Any) -> None:
+def tall(zero: Any, arguments: Any, thread: Any) -> None:
     """Kernel: do tasks of conv2d or conv2d_input until none is left; a task is some tiles of a channel group."""
     size = bytes_of(zero)
     sizes = record(arguments, 0, TallSizes)
@@ -287,8 +286,8 @@ def tall(zero: Any, arguments: Any) -> None:
     blocks, packed = ceil_div(tiles, together), -1
     while True:
         # 1. a task: its tiles, and its filters
-        task = next_number(arguments, NEXT_TASK)
-        if task >= sizes.channel_groups * blocks:
+        task = next_task(arguments, thread, sizes.channel_groups * blocks)
+        if task < 0:
             wait_for_streams()
             return
         g, number = task // blocks, task % blocks * together

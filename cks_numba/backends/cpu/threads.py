@@ -1,6 +1,7 @@
 """Threads that help with a kernel. A caller waits for what others have begun, never for a thread that has not come.
 
-The tasks of a kernel are numbered, and whoever calls it does one after the other until none is left. So a caller
+The tasks of a kernel are numbered, and whoever calls it does one after the other until none is left; every second
+thread begins at the end (`next_task` in compiled.py). So a caller
 offers its job to some workers, does tasks like them, and then takes back every offer that nobody has accepted: a
 worker that wakes up too late, as its core is busy with something else, finds nothing to do. What is left to wait for
 are the tasks that others have begun, which are about as long as the caller's own last one.
@@ -49,7 +50,7 @@ Array = np.ndarray[Any, Any]
 FREE, SLEEPING, BUSY = range(3)
 # Places of the numbers of a worker, which fill two cache lines of their own. The last five are functions of C:
 # PyThread_acquire_lock_timed, PyThread_release_lock, sched_getcpu, sched_getaffinity and sched_setaffinity.
-STATE, LOCK, SPINS, THREAD, NOT_ON, WAIT, WAKE, CORE, GET_CORES, SET_CORES = range(10)
+STATE, LOCK, SPINS, THREAD, NUMBER, NOT_ON, WAIT, WAKE, CORE, GET_CORES, SET_CORES = range(11)
 WORKER = 16
 # Places of the numbers of a job. Linux has a bit for each core; they are at the end.
 OWN_ADDRESS, KERNEL, ARGUMENTS, ENDED, WANTED, WORKERS, FIRST, CORES = range(8)
@@ -149,7 +150,7 @@ def work(address):
         if offer > BUSY:
             if swap(worker, STATE, offer, BUSY):
                 job = carray(integers_at(offer), JOB)
-                call_kernel(job[KERNEL], job[ARGUMENTS])
+                call_kernel(job[KERNEL], job[ARGUMENTS], worker[NUMBER])
                 swap(worker, STATE, BUSY, FREE)
                 count(job, ENDED)  # The job may be gone after this.
                 looks = 0
@@ -178,7 +179,7 @@ def share(address):
                     move_away(worker, job)
                 call_c(worker[WAKE], worker[LOCK], 0, 0)
                 offers += 1
-    call_kernel(job[KERNEL], job[ARGUMENTS])
+    call_kernel(job[KERNEL], job[ARGUMENTS], 0)
     for k in range(1, 1 + job[WORKERS]):
         if swap(workers[k], STATE, offer, FREE):
             offers -= 1
@@ -249,7 +250,8 @@ def _rows(count: int) -> Array:
     if sys.platform == "linux":
         system = ctypes.CDLL(None)
         functions += [system.sched_getcpu, system.sched_getaffinity, system.sched_setaffinity]
-    for row in rows:
+    for number, row in enumerate(rows):
+        row[NUMBER] = number
         row[WAIT : WAIT + len(functions)] = [
             ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions
         ]

@@ -31,7 +31,6 @@ from numba import carray
 from ...buffers import LINE_BYTES
 from ...geometry import ConvShape, Group, plan
 from .compiled import (
-    NEXT_TASK,
     NO_CALL,
     SCRATCH_HEAD,
     Array,
@@ -48,6 +47,7 @@ from .compiled import (
     group_row,
     is_little,
     lanes_and_terms,
+    next_task,
     number_of_threads,
     numbers_of,
     own_scratch,
@@ -88,7 +88,6 @@ from .registers import (
     fill_vector,
     helper,
     integers_at,
-    next_number,
     products_along,
     store,
     zeros,
@@ -409,7 +408,7 @@ def _tasks_with(together, multiply, put_tile):
     per = TILE_ROWS // together
 
     @helper
-    def do_tasks(zero, arguments):
+    def do_tasks(zero, arguments, thread):
         size = bytes_of(zero)
         sizes = record(arguments, 0, UnpackedSizes)
         call = sizes.call
@@ -423,8 +422,8 @@ def _tasks_with(together, multiply, put_tile):
         memory = after(kept, (positions + 1) * step)
         blocks, panel = ceil_div(lanes, width), LANE_BYTES // size
         while True:
-            task = next_number(arguments, NEXT_TASK)
-            if task >= sizes.channel_groups * blocks:
+            task = next_task(arguments, thread, sizes.channel_groups * blocks)
+            if task < 0:
                 return
             # If the last block of channels is not full, it overlaps the one before; packed ones are whole panels.
             g, lane = task // blocks, task % blocks * width
@@ -468,11 +467,11 @@ do_along: Any = _tasks_with(PAIR, multiply_along, put_along)
 do_across: Any = _tasks_with(TILE_ROWS, multiply_across, put_across)
 
 
-def along(zero: Any, arguments: Any) -> None:
+def along(zero: Any, arguments: Any, thread: Any) -> None:
     """Kernel: do tasks of conv2d until none is left, with neighbouring terms in the lanes."""
-    do_along(zero, arguments)
+    do_along(zero, arguments, thread)
 
 
-def across(zero: Any, arguments: Any) -> None:
+def across(zero: Any, arguments: Any, thread: Any) -> None:
     """Kernel: do tasks of conv2d or conv2d_input until none is left, with channels in the lanes."""
-    do_across(zero, arguments)
+    do_across(zero, arguments, thread)

@@ -32,7 +32,6 @@ import numpy as np
 from ...geometry import ConvShape, Run, plan
 from . import few
 from .compiled import (
-    NEXT_TASK,
     NO_CALL,
     SCRATCH_HEAD,
     Array,
@@ -44,6 +43,7 @@ from .compiled import (
     even_part,
     first_of,
     five,
+    next_task,
     number_of_threads,
     numbers_of,
     own_scratch,
@@ -472,7 +472,7 @@ def block_of(block, sizes):
     return x, dy, out, min(block_rows, rows - row), min(block_lanes, lanes - lane)
 
 
-def weight(zero: Any, arguments: Any) -> None:
+def weight(zero: Any, arguments: Any, thread: Any) -> None:
     """Kernel: do tasks of conv2d_weight until none is left.
 
     A task is a block of rows and lanes and, if the sum is cut into parts, a part of the chunks. x is packed phase by
@@ -492,8 +492,8 @@ def weight(zero: Any, arguments: Any) -> None:
     chunks = ceil_div(sizes.images, sizes.chunk_images) * cuts(axis_d) * cuts(axis_h) * cuts(axis_w)
     while True:
         # 1. a task: some channels of dy, some of x, some chunks of the sum
-        task = next_number(arguments, NEXT_TASK)
-        if task >= blocks * parts:
+        task = next_task(arguments, thread, blocks * parts)
+        if task < 0:
             return
         x, dy, out, rows, lanes = block_of(task // parts, sizes)
         first_chunk, last_chunk = task % parts * chunks // parts, (task % parts + 1) * chunks // parts
