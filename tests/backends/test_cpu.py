@@ -940,6 +940,25 @@ def test_depthwise_results_past_the_caches(operator, monkeypatch):
     depthwise.sizes_of.cache_clear()
 
 
+@pytest.mark.parametrize("operator", OPERATORS[:2])
+def test_tasks_with_all_channels_of_large_depthwise_layers(operator, sizes, monkeypatch):
+    """Small layers, taken for large ones; some have groups, and some of the arrays are packed."""
+    monkeypatch.setattr(depthwise, "STREAM_BYTES", 1)
+    monkeypatch.setattr(depthwise, "LEAST_ROWS", 1)
+    depthwise.sizes_of.cache_clear()
+    find, found = depthwise.sizes_of, []
+    layouts = (NHWC, 1), (NCHW, 1), ((3, 1, 2, 0), -2)
+    rng = random.Random(2)
+    plain = [ConvShape(n=3, ih=9, iw=11, ic=c, oc=c, fh=3, fw=3, padding=1, groups=c) for c in (48, 80)]
+    with monkeypatch.context() as noting:
+        noting.setattr(depthwise, "sizes_of", lambda *given: found.append(find(*given).named) or find(*given))
+        for shape in (*depthwise_shapes(40), *plain):
+            check(operator, shape, [rng.choice(layouts) for _ in range(3)], dtypes=(np.float32,))
+    inside = [each for each in found if each.blocks_inside and each.blocks > 1]
+    assert {bool(each.source_packed) for each in inside} == {False, True}
+    depthwise.sizes_of.cache_clear()
+
+
 def test_which_layers_have_small_groups():
     """The lanes of a group fit into a vector; rows so long that packing would need much memory go another way."""
     keys = dict(n=1, ih=8, fh=3, fw=3, padding=1)

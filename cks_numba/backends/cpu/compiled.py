@@ -118,7 +118,7 @@ class Call(NamedTuple):
     scratch_step: int
 
 
-FROM_THE_END = 2**32  # `next_task` counts in these the tasks that were taken from the end.
+FROM_THE_END = 2**32  # A task taken from the end of the list adds so many to the counter of tasks, any other 1.
 NO_CALL = Call(*[0] * 9)
 NEXT_TASK, NEXT_THREAD, ADDRESSES, _, _, DONE, _, _, _ = range(9)  # places in a `Call`
 
@@ -315,9 +315,8 @@ def compiled(function: Any, kind: str = "") -> Any:
     number = {"": (), "f": (types.float32,), "d": (types.float64,)}[kind]
     owner = _compile(function, types.void(*number, Arguments(), *[types.int64] * len(number)))
     # The zero of a double in a register is that of a float too.
-    call: Any = ctypes.CFUNCTYPE(None, *[ctypes.c_double] * len(number), *[ctypes.c_int64] * (1 + len(number)))(
-        owner.address
-    )
+    given = [ctypes.c_double, ctypes.c_int64, ctypes.c_int64] if kind else [ctypes.c_int64]
+    call: Any = ctypes.CFUNCTYPE(None, *given)(owner.address)
     call.name, call.address = function.__name__, owner.address
     call.owner = owner  # The compiled code lives as long as its owner.
     return call

@@ -82,8 +82,8 @@ from .tile import add_parts, pack, pack_images, unpack
 HALF = TILE_ROWS // 2
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
 MOST_BYTES = 4 * 2**20  # Packed rows of an image that a row of the result needs, or a packed filter.
-# If source and result together have at least so many, the result is written past the caches, and a task has all blocks
-# of lanes: what a cache line has of several blocks comes from memory once.
+# If source and result together have at least so many, the result is written past the caches. A task then has all blocks
+# of lanes, so that a cache line with channels of two blocks is read from memory once.
 STREAM_BYTES = 2**24
 MOST_IMAGES = 2 * TILE_ROWS  # So many images of a task fill tiles, however few positions a group has.
 LEAST_ROWS = 4  # A band has at least so many rows of an image, because neighbouring bands read the same source.
@@ -633,72 +633,66 @@ def do_tasks(zero, arguments, thread, groups):
     group, turn_bytes = sizes.lanes.group, taps[0] * taps[1] * taps[2] * LANE_BYTES
     bands = ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
     tasks, blocks = (bands, sizes.blocks) if sizes.blocks_inside else (sizes.blocks * bands, 1)
+    task, block = 0, blocks
     while True:
-        # 1. a task, its filters, and its source
-        task = next_task(arguments, thread, tasks)
+        # 1. a block of lanes of a task, its filters, and its source
+        if block == blocks:
+            task, block = next_task(arguments, thread, tasks), 0
         if task < 0:
             wait_for_streams()
             return
-        for block in range(blocks):
-            lane, lanes, n, images, number = task_of(task + block * bands, sizes, width)
-            band = record(sizes.bands, number, BandRow)
-            if packed != lane:
-                packed = lane
-                at = sizes.call.b + lane // group * sizes.filters.group
-                pack_filters(zero, filters, at, sizes.filters, taps, lanes, groups, sizes.lanes)
-            source, source_steps = placed_images(
-                zero, sizes.call.a, sizes.source, (n, images, lane), band.source, lanes, groups,
-                (group, sizes.lanes.source), sizes.source_packed, source_memory,
-            )  # fmt: skip
-            target = sizes.call.out + n * sizes.out.n + lane // group * sizes.lanes.out * sizes.out.c
-            out, out_steps = target, sizes.out
-            if sizes.out_packed:
-                out_steps = packed_steps(band.out, size)
-                out = out_memory - first_of((band.out.d, band.out.h, band.out.w), out_steps)
-            for row in range(band.first_group, band.last_group):
-                # 2. a group of the plan
-                line = record(sizes.table, row, GroupRow)
-                (d, h, w), (depths, rows, columns) = line.terms, line.positions
-                a, b, first_out = source + line.source.first, filters + line.filters.first, out + line.out.first
-                (a_d, a_h, a_w), (b_d, b_h, b_w) = line.source.term, line.filters.term
-                a_fixed = source_steps.n, line.source.position[1], line.source.position[2]
-                out_fixed = out_steps.n, line.out.position[1], line.out.position[2]
-                if a_w == -a_fixed[2]:  # the last tap comes first, so that taps and positions go the same way
-                    a, b = a + (w - 1) * a_w, b + (w - 1) * b_w
-                    a_w, b_w = -a_w, -b_w
-                x, y, z = tile_axes(images, rows, columns)
-                axes, counts = (images, rows, columns), (d * h, h, w)
-                # The steps from past the last row of a depth to the first row of the next one.
-                a_jump, b_jump = a_d - h * a_h, b_d - h * b_h
-                slides = 0
-                if z == 2:
-                    slides = 1 if a_w == a_fixed[2] else 2 if 2 * a_w == a_fixed[2] else 0
-                sums = (
-                    counts,
-                    (a_jump, a_h, a_w),
-                    (b_jump, b_h, b_w),
-                    slides,
-                    sizes.streams,
-                    sizes.lanes.turns,
-                    turn_bytes,
-                )
-                # 3. its tiles: neighbouring positions
-                for k in range(depths):
-                    a_depth = a + k * line.source.position[0]
-                    out_depth = first_out + k * line.out.position[0]
-                    for i in range(axes[x]):
-                        for j in range(axes[y]):
-                            a_row = a_depth + i * a_fixed[x] + j * a_fixed[y]
-                            out_row = out_depth + i * out_fixed[x] + j * out_fixed[y]
-                            if groups is None:
-                                put_tiles(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
-                            else:
-                                put_tiles_in_turns(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
-            # 4. the results to their places
-            if sizes.out_packed:
-                unpack_images(
-                    zero, target, sizes.out, out_memory, band.out, images, lanes, groups, (group, sizes.lanes.out)
-                )
+        lane, lanes, n, images, number = task_of(task + block * bands, sizes, width)
+        block += 1
+        band = record(sizes.bands, number, BandRow)
+        if packed != lane:
+            packed = lane
+            at = sizes.call.b + lane // group * sizes.filters.group
+            pack_filters(zero, filters, at, sizes.filters, taps, lanes, groups, sizes.lanes)
+        source, source_steps = placed_images(
+            zero, sizes.call.a, sizes.source, (n, images, lane), band.source, lanes, groups,
+            (group, sizes.lanes.source), sizes.source_packed, source_memory,
+        )  # fmt: skip
+        target = sizes.call.out + n * sizes.out.n + lane // group * sizes.lanes.out * sizes.out.c
+        out, out_steps = target, sizes.out
+        if sizes.out_packed:
+            out_steps = packed_steps(band.out, size)
+            out = out_memory - first_of((band.out.d, band.out.h, band.out.w), out_steps)
+        for row in range(band.first_group, band.last_group):
+            # 2. a group of the plan
+            line = record(sizes.table, row, GroupRow)
+            (d, h, w), (depths, rows, columns) = line.terms, line.positions
+            a, b, first_out = source + line.source.first, filters + line.filters.first, out + line.out.first
+            (a_d, a_h, a_w), (b_d, b_h, b_w) = line.source.term, line.filters.term
+            a_fixed = source_steps.n, line.source.position[1], line.source.position[2]
+            out_fixed = out_steps.n, line.out.position[1], line.out.position[2]
+            if a_w == -a_fixed[2]:  # the last tap comes first, so that taps and positions go the same way
+                a, b = a + (w - 1) * a_w, b + (w - 1) * b_w
+                a_w, b_w = -a_w, -b_w
+            x, y, z = tile_axes(images, rows, columns)
+            axes, counts = (images, rows, columns), (d * h, h, w)
+            # The steps from past the last row of a depth to the first row of the next one.
+            a_jump, b_jump = a_d - h * a_h, b_d - h * b_h
+            slides = 0
+            if z == 2:
+                slides = 1 if a_w == a_fixed[2] else 2 if 2 * a_w == a_fixed[2] else 0
+            sums = counts, (a_jump, a_h, a_w), (b_jump, b_h, b_w), slides, sizes.streams, sizes.lanes.turns, turn_bytes
+            # 3. its tiles: neighbouring positions
+            for k in range(depths):
+                a_depth = a + k * line.source.position[0]
+                out_depth = first_out + k * line.out.position[0]
+                for i in range(axes[x]):
+                    for j in range(axes[y]):
+                        a_row = a_depth + i * a_fixed[x] + j * a_fixed[y]
+                        out_row = out_depth + i * out_fixed[x] + j * out_fixed[y]
+                        if groups is None:
+                            put_tiles(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
+                        else:
+                            put_tiles_in_turns(zero, a_row, a_fixed[z], b, out_row, out_fixed[z], axes[z], sums)
+        # 4. the results to their places
+        if sizes.out_packed:
+            unpack_images(
+                zero, target, sizes.out, out_memory, band.out, images, lanes, groups, (group, sizes.lanes.out)
+            )
 
 
 def depthwise(zero: Any, arguments: Any, thread: Any) -> None:
