@@ -84,7 +84,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     return found
 
 
-def is_last(layout: Layout) -> bool:
+def is_last(layout: str) -> bool:
     """Return whether a layout has its channels last."""
     return layout[-1] == "C"
 

@@ -297,7 +297,9 @@ def gpu_table(batches: Iterable[int] = GPU_BATCHES) -> Iterator[Case]:
 
 
 def peer_table(batches: Iterable[int] = PEER_BATCHES) -> Iterator[Case]:
-    """Yield all three operators of `PEER_LAYERS`, with each batch that a machine can take.
+    """Yield the layers to compare with other libraries, each operator: `PEER_LAYERS`, signals and volumes.
+
+    Images have each batch that a machine can take; signals and volumes have their own, of one to eight.
 
     Parameters
     ----------
@@ -309,8 +311,8 @@ def peer_table(batches: Iterable[int] = PEER_BATCHES) -> Iterator[Case]:
 
     Examples
     --------
-    >>> {case.source for case in peer_table()} == set(PEER_LAYERS)
-    True
+    >>> {len(case.shape.axes) for case in peer_table()}
+    {1, 2, 3}
     """
     for n, (source, layers_) in product(batches, PEER_LAYERS.items()):
         for sizes, operator in product(layers_, OPERATORS):
@@ -318,3 +320,5 @@ def peer_table(batches: Iterable[int] = PEER_BATCHES) -> Iterator[Case]:
             largest = max(prod(shape.x_shape), prod(shape.y_shape), prod(shape.w_shape))
             if n == 1 or (2 * plan(operator, shape).useful <= PEER_FLOP and 4 * largest <= PEER_BYTES):
                 yield Case(source, operator, shape)
+    yield from signals()
+    yield from (case for case in volumes() if case.shape.n != 2)

@@ -2,12 +2,12 @@
 
 Forward layers meet all of them, gradients PyTorch and JAX; a peer that is not installed is left out. Each has the
 layout of memory that is usual for it. ONNX Runtime and OpenVINO are given filters that do not change, which they
-bring into their own order once, before anything is timed; the others read the filters anew in each call. So do we,
-but with filters that `cks_numba.pack` has packed we are timed too.
+bring into their own order once, before anything is timed; they are compared with our call on filters that
+`cks_numba.pack` has packed. The others read the filters anew in each call, and are compared with ours that does so too.
 
 A burst has calls of one contender alone. It begins with a pause, in which the threads of the contender before it
 stop to spin, and with untimed calls; the bursts of the contenders alternate. The layers are those of
-`cases.PEER_LAYERS`.
+`cases.peer_table`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..buffers import LAYOUTS, is_last
 from ..flops.text import put_between
 from ..geometry import OPERATORS
 from ..operators import pack
@@ -37,6 +38,8 @@ CALLS = 5
 """Timed calls of a burst."""
 PAUSE = 0.02
 """Seconds of the pause at the start of a burst."""
+SLOW = 2.0
+"""Seconds: what takes longer is timed once."""
 LEAST = 0.75
 """Bar: least time of the best peer over ours in any case."""
 PACKAGES = ("numpy", "numba", "torch", "onnxruntime", "openvino", "jax", "jaxlib")
@@ -49,13 +52,13 @@ def is_forward(case: cases.Case | Row) -> bool:
 
 
 # --- the peers -----------------------------------------------------------------------------------
-def _nchw(array: Any) -> Any:
-    return accuracy.at_line(array.transpose(0, 3, 1, 2))
+def _channels_first(array: Any) -> Any:
+    return accuracy.at_line(np.moveaxis(array, -1, 1))
 
 
 def _output_padding(case: cases.Case) -> list[int]:
-    """Rows and columns of a transposed layer's result that lie beyond the last window."""
-    axes = case.shape.h, case.shape.w
+    """Positions along each axis of a transposed layer's result that lie beyond the last window."""
+    axes = case.shape.axes
     return [a.size + a.before + a.after - (a.outputs - 1) * a.stride - a.span for a in axes]
 
 
@@ -64,8 +67,8 @@ def _pytorch(case: cases.Case, first: Any, second: Any, layout: str, threads: in
 
     if not (is_forward(case) and case.operator == "conv2d_input"):
         return cpu.peer_in_layout(case, first, second, layout)
-    form = torch.channels_last if layout == "NHWC" else torch.contiguous_format
-    w, x = (torch.from_numpy(_nchw(array)).contiguous(memory_format=form) for array in (first, second))
+    form = torch.channels_last if is_last(layout) else torch.contiguous_format
+    w, x = (torch.from_numpy(_channels_first(array)).contiguous(memory_format=form) for array in (first, second))
     s, pads = case.shape, [before for before, _ in case.shape.padding]
     how = (None, s.stride, pads, _output_padding(case), s.groups, s.dilation)
     return lambda: torch.nn.functional.conv_transpose2d(x, w, *how)
@@ -85,16 +88,16 @@ def _onnxruntime(case: cases.Case, first: Any, second: Any, layout: str, threads
         how["output_padding"] = _output_padding(case)
     node = helper.make_node("Conv" if forward else "ConvTranspose", ["x", "w"], ["y"], **how)
     ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, [size[k] for k in (0, 3, 1, 2)])
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [size[0], size[-1], *size[1:-1]])
         for name, size in (("x", x.shape), ("y", y))
     ]
-    graph = helper.make_graph([node], "layer", ends[:1], ends[1:], [numpy_helper.from_array(_nchw(w), "w")])
+    graph = helper.make_graph([node], "layer", ends[:1], ends[1:], [numpy_helper.from_array(_channels_first(w), "w")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    given = {"x": _nchw(x)}
+    given = {"x": _channels_first(x)}
     return lambda: session.run(None, given)[0]
 
 
@@ -105,7 +108,7 @@ def _openvino(case: cases.Case, first: Any, second: Any, layout: str, threads: i
 
     s, forward = case.shape, case.operator == "conv2d"
     x, w = (first, second) if forward else (second, first)
-    x, w = _nchw(x), _nchw(w)
+    x, w = _channels_first(x), _channels_first(w)
     begin, end = ([pads[k] for pads in s.padding] for k in (0, 1))
     if s.groups > 1:
         w = w.reshape(s.groups, -1, *w.shape[1:])
@@ -128,13 +131,14 @@ def _jax(case: cases.Case, first: Any, second: Any, layout: str, threads: int) -
     s = case.shape
     names = [name for name, _ in s.arrays(case.operator)[:2]]
     given = [
-        jax.numpy.asarray(array.transpose(1, 2, 3, 0) if name == "w" else array)
+        jax.numpy.asarray(np.moveaxis(array, 0, -1) if name == "w" else array)
         for name, array in zip(names, (first, second), strict=True)
     ]
 
     def layer(x: Any, w: Any) -> Any:
         how: dict[str, Any] = {"rhs_dilation": s.dilation, "feature_group_count": s.groups}
-        how["dimension_numbers"] = ("NHWC", "HWIO", "NHWC")
+        spatial = "DHW"[-len(s.axes) :]
+        how["dimension_numbers"] = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
         return jax.lax.conv_general_dilated(x, w, s.stride, s.padding, **how)
 
     def gradient(linear: Any, shape: tuple[int, ...], dy: Any) -> Any:
@@ -150,21 +154,30 @@ def _jax(case: cases.Case, first: Any, second: Any, layout: str, threads: int) -
     return lambda: compiled(*given).block_until_ready()
 
 
+LAST, FIRST = 0, 1
+"""Places of the layouts with channels last and channels first in each pair of `LAYOUTS`."""
+
+
 class Peer(NamedTuple):
-    """A library to compare with: its name, the packages it needs, its layouts, whether it has gradients, its calls."""
+    """A library to compare with.
+
+    Its name, the packages it needs, its layouts, whether it has gradients, whether it packs filters before anything
+    is timed, and the function that makes its call.
+    """
 
     name: str
     packages: tuple[str, ...]
-    layouts: tuple[str, ...]
+    layouts: tuple[int, ...]
     gradients: bool
+    packs: bool
     make: Callable[[cases.Case, Any, Any, str, int], Call]
 
 
 PEERS = (
-    Peer(PEER, ("torch",), ("NHWC", "NCHW"), True, _pytorch),
-    Peer("ONNX Runtime", ("onnxruntime", "onnx"), ("NCHW",), False, _onnxruntime),
-    Peer("OpenVINO", ("openvino",), ("NCHW",), False, _openvino),
-    Peer("JAX", ("jax",), ("NHWC",), True, _jax),
+    Peer(PEER, ("torch",), (LAST, FIRST), True, False, _pytorch),
+    Peer("ONNX Runtime", ("onnxruntime", "onnx"), (FIRST,), False, True, _onnxruntime),
+    Peer("OpenVINO", ("openvino",), (FIRST,), False, True, _openvino),
+    Peer("JAX", ("jax",), (LAST,), True, False, _jax),
 )
 
 
@@ -175,10 +188,10 @@ def missing(peer: Peer) -> list[str]:
 
 # --- one case ------------------------------------------------------------------------------------
 def _in_our_order(case: cases.Case, name: str, layout: str, result: Any) -> Any:
-    """A result with the axes of ours in NHWC."""
+    """A result with the axes of ours with channels last."""
     if name == "JAX" and case.operator == "conv2d_weight":
-        return np.asarray(result).transpose(3, 0, 1, 2)
-    return np.asarray(result).transpose(0, 2, 3, 1) if name == PEER or layout == "NCHW" else np.asarray(result)
+        return np.moveaxis(np.asarray(result), -1, 0)
+    return np.moveaxis(np.asarray(result), 1, -1) if name == PEER or not is_last(layout) else np.asarray(result)
 
 
 def measure(case: cases.Case, present: Sequence[Peer], rounds: int, probe: Probe, threads: int) -> list[Row]:
@@ -190,32 +203,43 @@ def measure(case: cases.Case, present: Sequence[Peer], rounds: int, probe: Probe
         If a result differs from ours by more than rounding.
     """
     first, second = accuracy.operands(case.operator, case.shape, np.random.default_rng(0), np.float32)
-    calls = {(OURS, layout): cpu.ours_call(case, first, second, layout) for layout in ("NHWC", "NCHW")}
+    layouts = LAYOUTS[len(case.shape.axes)]
+    last = layouts[LAST]
+    calls = {(OURS, layout): cpu.ours_call(case, first, second, layout) for layout in layouts}
     if is_forward(case):
-        how: dict[str, Any] = {"operator": case.operator, "groups": case.shape.groups}
+        operator = case.operator.replace("2d", f"{len(case.shape.axes)}d")
+        how: dict[str, Any] = {"operator": operator, "groups": case.shape.groups}
         x, w = (first, pack(second, **how)) if case.operator == "conv2d" else (pack(first, **how), second)
-        calls[PACKED, "NHWC"] = lambda: accuracy.call(case.operator, case.shape, x, w, "cpu")
+        calls[PACKED, last] = lambda: accuracy.call(case.operator, case.shape, x, w, "cpu", last)
     for peer in present:
-        for layout in peer.layouts if peer.gradients or is_forward(case) else ():
+        for layout in [layouts[k] for k in peer.layouts] if peer.gradients or is_forward(case) else ():
             calls[peer.name, layout] = peer.make(case, first, second, layout, threads)
-    want = np.array(calls[OURS, "NHWC"]())
+    want = np.array(calls[OURS, last]())
+    found: dict[tuple[str, str], list[float]] = {}
     for (name, layout), call in calls.items():
         error = float(np.abs(_in_our_order(case, name, layout, call()) - want).max() / np.abs(want).max())
         if not error < 1e-3:
             raise RuntimeError(f"{name} ({layout}) differs by {error:.1e}: {case}")
-    bursts = {key: partial(burst, call, CALLS, PAUSE, WARM) for key, call in calls.items()}
-    found = clean_rounds(bursts, rounds, probe)
+        once = burst(call)
+        if once[0] > SLOW:
+            found[name, layout] = once
+    bursts = {key: partial(burst, call, CALLS, PAUSE, WARM) for key, call in calls.items() if key not in found}
+    found |= clean_rounds(bursts, rounds, probe)
     rows = [results.row_of(case, name, layout, seconds) for (name, layout), seconds in found.items()]
     return [replace(row, threads=threads, versions=results.versions(PACKAGES)) for row in rows]
 
 
 # --- ratios, bars and the table ------------------------------------------------------------------
 class Ratio(NamedTuple):
-    """A case in a few numbers: ours, and the time of each peer, ours in NCHW and ours with packed filters over it."""
+    """A case in a few numbers: times over ours.
+
+    Each peer's, over ours with packed filters if the peer packs them too; ours with channels first; and ours with
+    packed filters, 0 for gradients.
+    """
 
     ours: Row
     peers: dict[str, float]
-    nchw: float
+    first: float
     packed: float = 0.0
 
     @property
@@ -228,6 +252,8 @@ class Ratio(NamedTuple):
         """The kind of layer: each has bars of its own."""
         if self.ours.groups > 1:
             return "depthwise and grouped"
+        if self.ours.axes != 2:
+            return "signals and volumes"
         if self.ours.source in cases.ODD:
             return "odd"
         return "one image" if self.ours.n == 1 else "batches of 16 and more"
@@ -235,12 +261,15 @@ class Ratio(NamedTuple):
 
 def ratio_of(rows: Sequence[Row]) -> Ratio:
     """Compare the contenders of a case, each in its better layout."""
-    ours = next(row for row in rows if (row.contender, row.layout) == (OURS, "NHWC"))
-    nchw = next(row for row in rows if (row.contender, row.layout) == (OURS, "NCHW"))
+    ours = next(row for row in rows if row.contender == OURS and is_last(row.layout))
+    first = next(row for row in rows if row.contender == OURS and not is_last(row.layout))
     names = dict.fromkeys(row.contender for row in rows)
     times = {name: results.median_of(rows, name) / ours.median_ms for name in names if name != OURS}
     packed = times.pop(PACKED, 0.0)
-    return Ratio(ours, times, nchw.median_ms / ours.median_ms, packed)
+    for peer in PEERS:
+        if peer.packs and peer.name in times:
+            times[peer.name] /= packed
+    return Ratio(ours, times, first.median_ms / ours.median_ms, packed)
 
 
 def ratios(rows: Iterable[Row]) -> list[Ratio]:
@@ -264,9 +293,10 @@ def bars(ratios: Sequence[Ratio]) -> Iterator[Bar]:
     for operator in OPERATORS:
         grouped = [r for r in ratios if r.ours.operator == operator and r.kind == "depthwise and grouped"]
         yield from mean(f"{operator}, depthwise and grouped", grouped, 1.0)
+    yield from mean("forward, signals and volumes", [r for r in forward if r.kind == "signals and volumes"], 1.0)
     dense = [r for r in ratios if r.kind in ("one image", "batches of 16 and more")]
     yield from mean("gradients, dense", [r for r in dense if not is_forward(r.ours)], 1.4)
-    large = [r.nchw for r in dense if r.ours.ih >= 8]
+    large = [r.first for r in dense if r.ours.ih >= 8]
     if large:
         yield Bar("ours in NCHW over ours in NHWC, maps from 8x8, most", max(large), 1.15, at_most=True)
     yield Bar("best peer's time over ours, least", min(r.best for r in ratios), LEAST)
@@ -278,7 +308,8 @@ def summary(rows: Sequence[Row], left_out: Sequence[str] = ()) -> str:
     names = list(dict.fromkeys(name for ratio in found for name in ratio.peers))
     without = f"; without {', '.join(left_out)}" if left_out else ""
     lines = [
-        f"Time over ours ({about.device}, {about.threads} threads, float32, {about.versions}{without}):",
+        f"Time over ours ({about.device}, {about.threads} threads, float32, {about.versions}{without}); for "
+        f"{' and '.join(peer.name for peer in PEERS if peer.packs)}, over ours with packed filters:",
         "",
         f"| layers | operator | cases | best peer | {' | '.join(names)} | ours, packed |",
         "|---|---|---|---|" + "---|" * (len(names) + 1),
@@ -313,7 +344,7 @@ def run(
     csv_file, readme : Path, optional
         File to write the rows to; file with markers to put the summary between.
     only : str
-        Time only cases with this text in their line.
+        Time only cases with this text in their line; the rows of other cases stay in `csv_file`.
     """
     present = [peer for peer in PEERS if not missing(peer)]
     left_out = [f"{peer.name} (pip install {' '.join(missing(peer))})" for peer in PEERS if missing(peer)]
@@ -326,7 +357,7 @@ def run(
     if not chosen:
         raise RuntimeError(f"no case has {only!r} in it")
     cpu.prepare(threads)
-    probe, rows = Probe(threads), []
+    probe, rows = Probe(threads), _rows_of_others(csv_file, chosen) if only else []
     print(
         f"{'time over ours':<64} {'ours, ms':>9} {'NCHW':>6} {'packed':>6} {' '.join(f'{p.name:>12}' for p in present)}"
     )
@@ -347,7 +378,15 @@ def run(
     return int(check and any(bar.missed for bar in found))
 
 
+def _rows_of_others(csv_file: Path | None, chosen: Sequence[cases.Case]) -> list[Row]:
+    """The rows of a file, if there is one, of all cases but these."""
+    if csv_file is None or not csv_file.exists():
+        return []
+    timed = {(case.source, results.key(case)) for case in chosen}
+    return [row for row in results.read(csv_file) if (row.source, row.case) not in timed]
+
+
 def _line(case: cases.Case, ratio: Ratio, present: Sequence[Peer]) -> str:
     cells = (f"{ratio.peers[p.name]:12.2f}" if p.name in ratio.peers else f"{'-':>12}" for p in present)
-    line = f"{case.operator:<13} {case.name:<50} {ratio.ours.median_ms:9.3f} {ratio.nchw:6.2f}"
+    line = f"{case.operator:<13} {case.name:<50} {ratio.ours.median_ms:9.3f} {ratio.first:6.2f}"
     return f"{line} {f'{ratio.packed:.2f}' if ratio.packed else '-':>6} {' '.join(cells)}"

@@ -1,9 +1,9 @@
 """Timing with little influence of chance: one way for everything that compares contenders.
 
 Contenders take turns: a round has a burst of calls of each. A burst begins with a pause, in which the threads of the
-contender before it fall asleep, and one untimed call. Where a probe is given, a round begins and ends with a loop of
-multiply-adds on all threads, which shows whether the machine was busy with something else; such a round is not
-counted. Memory that is freed stays with the process (with glibc): fresh pages can cost as much as a layer, and chance
+contender before it fall asleep, and one untimed call. Where a probe is given, a loop of multiply-adds runs on all
+threads before and after each burst. It shows whether the machine was busy with something else, as that of a virtual
+machine may be for seconds; such a burst does not count, and is made again. Memory that is freed stays with the process (with glibc): fresh pages can cost as much as a layer, and chance
 would decide which contender gets them.
 """
 
@@ -12,6 +12,8 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Mapping
+from math import inf
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +32,9 @@ AFTER_BLAS = 0.05
 WARM = 0.02
 """Seconds of untimed calls after which threads that slept through a long pause run on cores of their own."""
 CLEAN = 1.08
-"""Most that the probe may take in a clean round, as a multiple of its time in the best round."""
+"""Most that the probe may take beside a burst that counts, as a multiple of its best time."""
+SETTLE = 0.01
+"""Seconds between a burst and the probe after it: threads that spin would slow it down."""
 REPEATS, TERMS = 500, 512
 """Sums that the probe makes for each result, and their terms."""
 
@@ -80,18 +84,28 @@ def clean_rounds(
 ) -> dict[Any, list[float]]:
     """Seconds of each contender; their bursts alternate.
 
-    With a probe, only rounds count in which the machine was about as fast as in the best one.
+    With a probe, only bursts count beside which the machine was about as fast as it has been at best. If there are too
+    few of them after four times as many rounds, those in which it was fastest are added, up to three.
     """
-    seen: list[tuple[float, dict[Any, list[float]]]] = []
-    kept: list[dict[Any, list[float]]] = []
-    while len(kept) < rounds and len(seen) < 4 * rounds:
-        before = probe.seconds() if probe else 0.0
-        seconds = {key: timed() for key, timed in bursts.items()}
-        seen.append((max(before, probe.seconds() if probe else 0.0), seconds))
-        seen.sort(key=lambda round_: round_[0])
-        limit = CLEAN * seen[0][0]
-        kept = [seconds for k, (worst, seconds) in enumerate(seen) if worst <= limit or k < 3]
-    return {key: [taken for seconds in kept for taken in seconds[key]] for key in bursts}
+    seen: dict[Any, list[tuple[float, list[float]]]] = {key: [] for key in bursts}
+
+    def clean(key: Any) -> list[tuple[float, list[float]]]:
+        return [each for each in seen[key] if probe is None or each[0] <= CLEAN * probe.best]
+
+    def kept(key: Any) -> list[tuple[float, list[float]]]:
+        found, least = clean(key), min(3, rounds)
+        return found if len(found) >= least else sorted(seen[key], key=itemgetter(0))[:least]
+
+    before = probe.seconds() if probe else 0.0
+    for _ in range(4 * rounds):
+        for key in [key for key in bursts if len(clean(key)) < rounds]:
+            seconds, after = bursts[key](), 0.0
+            if probe:
+                time.sleep(SETTLE)
+                after = probe.seconds()
+            seen[key].append((max(before, after), seconds))
+            before = after
+    return {key: [taken for _, seconds in kept(key) for taken in seconds] for key in bursts}
 
 
 class ProbeSizes(NamedTuple):
@@ -119,6 +133,7 @@ class Probe:
     """The loop of multiply-adds on so many threads, each on its own numbers."""
 
     def __init__(self, threads: int) -> None:
+        self.best: float = inf  # the least seconds so far
         self.numbers: np.ndarray[Any, Any] = np.zeros((threads, TILE_ROWS, 1024), np.float32)
         first, (thread_step, row_step, _) = self.numbers.ctypes.data, self.numbers.strides
         self.rows: np.ndarray[Any, Any] = first + np.add.outer(
@@ -138,4 +153,5 @@ class Probe:
             begin = time.perf_counter()
             start(multiply_adds, self.numbers.dtype, len(self.rows), self.sizes, rows=self.rows, numbers=self.numbers)
             runs.append(time.perf_counter() - begin)
+        self.best = min(self.best, *runs)
         return min(runs)

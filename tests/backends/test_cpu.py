@@ -940,11 +940,13 @@ def test_depthwise_results_past_the_caches(operator, monkeypatch):
     depthwise.sizes_of.cache_clear()
 
 
+@pytest.mark.parametrize("filter_bytes", [1, depthwise.FILTER_BYTES])
 @pytest.mark.parametrize("operator", OPERATORS[:2])
-def test_tasks_with_all_channels_of_large_depthwise_layers(operator, sizes, monkeypatch):
-    """Small layers, taken for large ones; some have groups, and some of the arrays are packed."""
+def test_tasks_with_all_channels_of_depthwise_layers(operator, filter_bytes, sizes, monkeypatch):
+    """Some have groups, and some of the arrays are packed; a thread keeps the filters of one block, or of all."""
     monkeypatch.setattr(depthwise, "STREAM_BYTES", 1)
     monkeypatch.setattr(depthwise, "LEAST_ROWS", 1)
+    monkeypatch.setattr(depthwise, "FILTER_BYTES", filter_bytes)
     depthwise.sizes_of.cache_clear()
     find, found = depthwise.sizes_of, []
     layouts = (NHWC, 1), (NCHW, 1), ((3, 1, 2, 0), -2)
@@ -954,7 +956,8 @@ def test_tasks_with_all_channels_of_large_depthwise_layers(operator, sizes, monk
         noting.setattr(depthwise, "sizes_of", lambda *given: found.append(find(*given).named) or find(*given))
         for shape in (*depthwise_shapes(40), *plain):
             check(operator, shape, [rng.choice(layouts) for _ in range(3)], dtypes=(np.float32,))
-    inside = [each for each in found if each.blocks_inside and each.blocks > 1]
+    inside = [each for each in found if each.blocks_together > 1]
+    assert all(each.blocks_kept == (1 if filter_bytes == 1 else each.blocks) for each in inside)
     assert {bool(each.source_packed) for each in inside} == {False, True}
     depthwise.sizes_of.cache_clear()
 
@@ -1329,8 +1332,10 @@ def test_two_tasks_of_a_filter_gradient_need_four_mebibytes():
     """Results and packed chunks of the layers of networks; the last two use 16 positions of x for each product."""
     layers = {case.shape for case in (*cases.table(), *cases.peer_table()) if case.operator == "conv2d_weight"}
     layers |= {ConvShape(n=512, ih=4, iw=4, ic=512, oc=oc, fh=4, fw=4) for oc in (1, 100)}
-    by_weight = [shape for shape in layers if weight.best_way(shape, 4) == "conv2d_weight" and shape.fh <= 31]
+    by_weight = [shape for shape in layers if weight.best_way(shape, 4) == "conv2d_weight"]
     assert len(by_weight) > 50
+    # Each tap of a large filter meets positions of its own: tiles of one tap would have three rows.
+    assert weight.best_way(ConvShape(n=1, ih=512, iw=512, ic=3, oc=8, fh=65, fw=65, padding=32), 4) == "conv2d"
     for shape, count in product(by_weight, (1, 2, 3)):
         x, dy, dw = (np.empty(size, np.float32).strides for _, size in shape.arrays("conv2d_weight"))
         _, sizes = weight.sizes_of(shape, x, dy, dw, 4, count)

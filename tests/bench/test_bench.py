@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -193,10 +192,31 @@ def test_a_burst_of_long_calls_has_few(monkeypatch, seconds, timed, calls):
     assert len(ends) == calls
 
 
-def test_rounds_in_which_the_machine_was_busy_do_not_count():
-    seconds = iter([1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1])  # times of the probe, before and after each round
-    probe, rounds = Mock(seconds=lambda: next(seconds)), iter(range(9))
-    assert timing.clean_rounds({"a": lambda: [next(rounds)]}, 5, probe) == {"a": [0, 1, 2, 4, 5]}
+class ProbeOf:
+    """A probe that finds these seconds."""
+
+    def __init__(self, *seconds):
+        self.found, self.best = iter(seconds), 1.0
+
+    def seconds(self):
+        return next(self.found)
+
+
+def test_bursts_beside_which_the_machine_was_busy_are_made_again(monkeypatch):
+    monkeypatch.setattr(timing, "SETTLE", 0)
+    did = []
+    bursts = {name: lambda name=name: did.append(name) or [len(did)] for name in "ab"}
+    # Before the first burst, and after each: it is busy beside the second one of a, and so beside the first one of b.
+    found = timing.clean_rounds(bursts, 2, ProbeOf(1, 1, 1, 1.5, 1, 1, 1, 1))
+    assert did == ["a", "b", "a", "b", "a", "b"] and found == {"a": [1, 5], "b": [2, 6]}
+
+
+def test_on_a_busy_machine_the_least_busy_bursts_count(monkeypatch):
+    monkeypatch.setattr(timing, "SETTLE", 0)
+    number = iter(range(100))
+    probe = ProbeOf(9, *[9] * 3, 4, 2, 3, 4, *[9] * 13)
+    assert timing.clean_rounds({"a": lambda: [next(number)]}, 5, probe) == {"a": [5, 4, 6]}
+    assert len(timing.clean_rounds({"a": lambda: [next(number)]}, 1, ProbeOf(*[9] * 5))["a"]) == 1
 
 
 def test_wrong_results_are_not_timed(monkeypatch):

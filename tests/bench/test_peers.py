@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cks_numba.bench import accuracy, cases, peers, results
+from cks_numba.buffers import LAYOUTS
 from cks_numba.commands import main
 from cks_numba.geometry import OPERATORS, ConvShape, plan
 
@@ -19,37 +20,50 @@ AWKWARD = (
     ConvShape(n=1, ih=9, iw=8, ic=5, oc=5, fh=3, fw=3, stride=2, padding=2, dilation=2, groups=5),
     ConvShape(n=3, ih=8, iw=8, ic=3, oc=4, fh=4, fw=4, stride=2, padding=1),
 )
+OF_OTHER_AXES = (
+    ConvShape.of((2, 30, 3), (5, 4, 3), stride=3, padding=1, dilation=2),
+    ConvShape.of((2, 4, 6, 5, 3), (4, 2, 3, 3, 3), stride=(2, 1, 2), padding=1),
+)
 CONTENDERS = [
-    pytest.param(peer, layout, marks=getattr(pytest.mark, MARKS[peer.name]), id=f"{peer.name}, {layout}")
+    pytest.param(peer, place, marks=getattr(pytest.mark, MARKS[peer.name]), id=f"{peer.name}, {LAYOUTS[2][place]}")
     for peer in peers.PEERS
-    for layout in peer.layouts
+    for place in peer.layouts
 ]
 
 
 @pytest.mark.filterwarnings("ignore:os.fork")  # JAX warns of it from then on, and OpenVINO starts a process.
-@pytest.mark.parametrize(("peer", "layout"), CONTENDERS)
+@pytest.mark.parametrize(("peer", "place"), CONTENDERS)
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("source", ["dense", cases.TRANSPOSED])
-def test_each_peer_computes_what_we_do(peer, layout, operator, source):
+def test_each_peer_computes_what_we_do(peer, place, operator, source):
     if peers.missing(peer):
         pytest.skip(f"{peer.name} is not installed (pip install cks-numba[peers])")
-    for shape in AWKWARD:
-        case = cases.Case(source, operator, shape)
+    for shape in (*AWKWARD, *OF_OTHER_AXES):
+        case, layout = cases.Case(source, operator, shape), LAYOUTS[len(shape.axes)][place]
+        if len(shape.axes) != 2 and source == cases.TRANSPOSED:  # There are transposed images only.
+            continue
         if not (peer.gradients or peers.is_forward(case)):
             continue
         first, second = accuracy.operands(operator, shape, np.random.default_rng(0), np.float32)
         got = peers._in_our_order(case, peer.name, layout, peer.make(case, first, second, layout, 1)())
-        wanted = accuracy.call(operator, shape, first, second, "cpu")
+        wanted = accuracy.call(operator, shape, first, second, "cpu", LAYOUTS[len(shape.axes)][peers.LAST])
         np.testing.assert_allclose(got, wanted, atol=1e-5, err_msg=f"{operator} {shape}")
+
+
+def kind_of(case):
+    return peers.Ratio(results.row_of(case, results.OURS, "", [1.0]), {}, 1.0).kind
 
 
 def test_cases_have_every_kind_once_and_fit_a_machine():
     table = list(cases.peer_table())
     assert len(table) == len({(case.operator, case.shape) for case in table})
+    assert {"one image", "odd", "depthwise and grouped", "signals and volumes"} < {kind_of(case) for case in table}
     for n in cases.PEER_BATCHES:
         assert {case.operator for case in table if case.shape.n == n} == set(OPERATORS)
     for case in table:
         s = case.shape
+        if len(s.axes) != 2:
+            continue
         assert s.n == 1 or 2 * plan(case.operator, s).useful <= cases.PEER_FLOP
         assert s.n == 1 or 4 * max(map(prod, (s.x_shape, s.w_shape, s.y_shape))) <= cases.PEER_BYTES
         if s.groups == s.ic == s.oc:
@@ -73,8 +87,13 @@ def made(source="dense", operator="conv2d", shape=TINY, ours=2.0, nchw=2.1, **ti
 def test_the_best_peer_in_its_better_layout_counts():
     rows = made(PyTorch={"NHWC": 3.0, "NCHW": 2.0}, JAX={"NHWC": 1.5})
     (ratio,) = peers.ratios(rows)
-    assert ratio.peers == {"PyTorch": 1.0, "JAX": 0.75} and (ratio.best, ratio.nchw) == (0.75, 1.05)
+    assert ratio.peers == {"PyTorch": 1.0, "JAX": 0.75} and (ratio.best, ratio.first) == (0.75, 1.05)
     assert ratio.kind == "one image" and ratio.packed == 0.95
+    (packs,) = peers.ratios(made(OpenVINO={"NCHW": 1.9}, JAX={"NHWC": 2.0}))
+    assert packs.peers == {
+        "OpenVINO": 1.0,
+        "JAX": 1.0,
+    }  # over ours with packed filters, and with filters that may change
     text = peers.summary([replace(row, threads=2) for row in rows], ["OpenVINO"])
     assert (
         "| one image | `conv2d` | 1 | 0.75 (0.75-0.75) | 1.00 | 0.75 | 0.95 |" in text and "; without OpenVINO)" in text
@@ -92,6 +111,7 @@ def test_bars_are_of_the_kinds_that_were_timed():
         made(shape=grouped, operator="conv2d_input", **times),
         made(operator="conv2d_weight", **times),
         made("transposed", operator="conv2d", **times),
+        made("volumes", shape=OF_OTHER_AXES[1], **times),
     ]
     bars = list(peers.bars(peers.ratios(row for rows in found for row in rows)))
     assert [(bar.what.partition(":")[0], round(bar.value, 3), bar.wanted, bar.missed) for bar in bars] == [
@@ -99,6 +119,7 @@ def test_bars_are_of_the_kinds_that_were_timed():
         ("forward, batches of 16 and more", 1.2, 1.3, True),
         ("forward, odd", 1.2, 1.0, False),
         ("conv2d_input, depthwise and grouped", 1.2, 1.0, False),
+        ("forward, signals and volumes", 1.2, 1.0, False),
         ("gradients, dense", 1.2, 1.4, True),
         ("ours in NCHW over ours in NHWC, maps from 8x8, most", 1.2, 1.15, True),
         ("best peer's time over ours, least", 1.2, 0.75, False),
@@ -113,7 +134,7 @@ class StandIn(peers.Peer):
         def call(case, first, second, layout, threads):
             return lambda: accuracy.call(case.operator, case.shape, first, second, "cpu") + wrong
 
-        return cls(name, packages, ("NHWC",), True, call)
+        return cls(name, packages, (peers.LAST,), True, False, call)
 
 
 def test_the_command_names_who_is_left_out_and_misses_bars_only_with_check(monkeypatch, capsys, tmp_path):

@@ -31,6 +31,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import carray
 
 from ...buffers import LINE_BYTES
 from ...geometry import ConvShape, Group, Plan, plan
@@ -53,6 +54,7 @@ from .compiled import (
     numbers_of,
     own_scratch,
     record,
+    round_up,
     start,
     with_three_axes,
 )
@@ -66,8 +68,10 @@ from .registers import (
     bytes_of,
     change_lanes,
     copy_diagonals,
+    fetch,
     fill_vector,
     helper,
+    integers_at,
     next_number,
     number_at,
     put_rows,
@@ -82,15 +86,18 @@ from .tile import add_parts, pack, pack_images, unpack
 HALF = TILE_ROWS // 2
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
 MOST_BYTES = 4 * 2**20  # Packed rows of an image that a row of the result needs, or a packed filter.
-# If source and result together have at least so many, the result is written past the caches. A task then has all blocks
-# of lanes, so that a cache line with channels of two blocks is read from memory once.
+# If source and result together have at least so many, the result is written past the caches.
 STREAM_BYTES = 2**24
+FILTER_BYTES = L2_BYTES // 2  # A thread keeps the packed filters of as many blocks of lanes.
 MOST_IMAGES = 2 * TILE_ROWS  # So many images of a task fill tiles, however few positions a group has.
 LEAST_ROWS = 4  # A band has at least so many rows of an image, because neighbouring bands read the same source.
 REUSE = 8  # So many products of a number of the source pay for packing it.
 POSITIONS = 48  # Positions whose rows of lanes stay in the first-level cache while all taps meet them.
 IN_GROUPS = 1  # Numba compiles a helper for None and for this constant, and leaves out what is for the other.
-PARTS = 16  # A filter gradient is cut into about so many tasks: a number that does not depend on the threads.
+# A filter gradient is cut into about so many tasks, a large one into more: parts of the sum that stay in the cache from
+# one block of lanes to the next, as far as their results have at most so many bytes. Threads change no number of these.
+PARTS = 16
+PARTS_BYTES = 2**20
 
 
 # --- what the kernels are given ------------------------------------------------------------------
@@ -137,7 +144,9 @@ class DepthwiseSizes(NamedTuple):
     out_packed: int
     source_bytes: int
     streams: int
-    blocks_inside: int
+    ahead: int
+    blocks_together: int
+    blocks_kept: int
     source: Steps
     out: Steps
     filters: FilterSteps
@@ -237,13 +246,18 @@ def sizes_of(
     image_bytes = LANE_BYTES * (source_positions + positions)  # one image of a block of channels
     images = even_part(shape.n, min(MOST_IMAGES, CHUNK_BYTES // image_bytes))
     wanted = PARTS if operator == "conv2d_weight" else (4 * threads if threads > 1 else 1)
-    large = (source_positions + positions) * shape.n * all_lanes * itemsize >= STREAM_BYTES
-    blocks_inside = large and operator != "conv2d_weight"
-    blocks_inside = blocks_inside and ceil_div(shape.n, images) * ceil_div(length, LEAST_ROWS) >= wanted
-    tasks = (1 if blocks_inside else blocks) * ceil_div(shape.n, images)
+    all_bytes = (source_positions + positions) * shape.n * all_lanes * itemsize
+    # A task has all blocks of lanes if there are enough tasks.
+    together = blocks if ceil_div(shape.n, images) * ceil_div(length, LEAST_ROWS) >= wanted else 1
+    tasks = blocks // together * ceil_div(shape.n, images)
     band_length = max(LEAST_ROWS, ceil_div(length, ceil_div(wanted, tasks)))
     if source_packed or out_packed:
         band_length = min(band_length, max(1, length * CHUNK_BYTES // (image_bytes * images)))
+    elif (
+        together > 1 and operator != "conv2d_weight"
+    ):  # The lines of two blocks stay in the cache from one block to the next.
+        image_bytes = ceil_div(all_bytes, shape.n)
+        band_length = min(band_length, max(LEAST_ROWS, length * CHUNK_BYTES // (image_bytes * images)))
     bands, found = _bands(groups, 3 - len(shape.axes), min(band_length, length))
     fd, fh, fw = (axis.taps for axis in groups.shape.axes)
     tap_steps = fh * fw * LANE_BYTES, fw * LANE_BYTES, LANE_BYTES
@@ -267,7 +281,16 @@ def sizes_of(
     )
     by_channel = (filters[0], filters[4]) if operator == "conv2d_input" else (filters[4], filters[0])
     chunks = len(bands) * ceil_div(shape.n, images)
-    parts = min(chunks, ceil_div(PARTS, blocks)) if operator == "conv2d_weight" else 1
+    result_bytes = lanes.turns * fd * fh * fw * LANE_BYTES
+    parts = 1
+    if operator == "conv2d_weight":
+        parts = ceil_div(PARTS, blocks)
+        if all_bytes >= STREAM_BYTES:
+            parts = max(parts, min(all_bytes // CHUNK_BYTES, PARTS_BYTES // (blocks * result_bytes)))
+        parts = min(chunks, parts)
+    # Other filters than those of the last block are of use only where a thread has a second part of the call.
+    again = operator != "conv2d_weight" and chunks > threads
+    blocks_kept = max(1, min(blocks, FILTER_BYTES // result_bytes)) if again else 1
     sizes = DepthwiseSizes(
         call=NO_CALL,
         table=memory.ctypes.data,
@@ -278,21 +301,23 @@ def sizes_of(
         all_lanes=all_lanes,
         blocks=blocks,
         parts=parts,
-        result_bytes=lanes.turns * fd * fh * fw * LANE_BYTES,
+        result_bytes=result_bytes,
         fd=fd,
         fh=fh,
         fw=fw,
         source_packed=source_packed,
         out_packed=out_packed,
         source_bytes=source_bytes if source_packed else 0,
-        streams=whole_lines and large,
-        blocks_inside=blocks_inside,
+        streams=whole_lines and all_bytes >= STREAM_BYTES,
+        ahead=LANE_BYTES if together > 1 and not source_packed and all_bytes >= STREAM_BYTES else 0,
+        blocks_together=together,
+        blocks_kept=blocks_kept,
         source=Steps(*source),
         out=Steps(*out),
         filters=FilterSteps(filters[0] * (shape.oc // shape.groups), *by_channel, *filters[1:4]),
         lanes=lanes,
     )
-    scratch = SCRATCH_HEAD + sizes.result_bytes
+    scratch = SCRATCH_HEAD + round_up(8 * blocks_kept, LINE_BYTES) + blocks_kept * result_bytes
     scratch += source_packed * source_bytes + out_packed * out_bytes
     return Sizes.of(sizes, scratch, memory)
 
@@ -323,14 +348,13 @@ def _box(lengths: list[int], axis: int, first: int, last: int) -> Box:
 
 # --- the kernels ---------------------------------------------------------------------------------
 @helper
-def task_of(task, sizes, width):
-    """First lane and number of lanes of a task, its first image and number of images, and its band."""
-    blocks = ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
+def part_of(number, block, sizes, width):
+    """First lane and number of lanes of a block, first image and number of images of a part of a call, and its band."""
     # If the last block of lanes is not full, it overlaps the one before.
-    lane = min(task // blocks * width, max(0, sizes.all_lanes - width))
-    n = task % blocks // sizes.bands_count * sizes.images_together
+    lane = min(block * width, max(0, sizes.all_lanes - width))
+    n = number // sizes.bands_count * sizes.images_together
     images = min(sizes.images_together, sizes.images - n)
-    return lane, min(width, sizes.all_lanes - lane), n, images, task % sizes.bands_count
+    return lane, min(width, sizes.all_lanes - lane), n, images, number % sizes.bands_count
 
 
 @helper
@@ -538,7 +562,13 @@ def _tile_of(rows, in_turns):
 
     @helper
     def put_tile(zero, a_first, a_step, b_first, out, out_step, sums):
-        counts, a_steps, b_steps, slides, streams, turns, turn_bytes = sums
+        counts, a_steps, b_steps, slides, (streams, ahead), turns, turn_bytes = sums
+        if (
+            ahead and slides == 1
+        ):  # The next block of lanes needs the lines beside these, which the CPU does not foresee.
+            for r in range(rows):
+                for line in range(0, LANE_BYTES, LINE_BYTES):
+                    fetch(a_first + r * a_step + ahead + line)
         tile = zeros(zero)
         turn = turns - 1 if in_turns else 0
         while True:
@@ -625,27 +655,35 @@ def do_tasks(zero, arguments, thread, groups):
     """Do tasks of `depthwise`, for which `groups` is None, or of `in_groups`."""
     size = bytes_of(zero)
     sizes = record(arguments, 0, DepthwiseSizes)
-    filters = own_scratch(arguments)[3]
     width, taps = LANE_BYTES // size, (sizes.fd, sizes.fh, sizes.fw)
-    source_memory = after(filters, sizes.result_bytes)
+    # The blocks whose filters are packed, and these.
+    first = own_scratch(arguments)[3]
+    kept = carray(integers_at(first), sizes.blocks_kept)
+    filters_memory = after(first, round_up(8 * sizes.blocks_kept, LINE_BYTES))
+    source_memory = after(filters_memory, sizes.blocks_kept * sizes.result_bytes)
     out_memory = after(source_memory, sizes.source_bytes)
-    packed = -1  # first lane of the filters that are packed now
+    for k in range(sizes.blocks_kept):
+        kept[k] = -1
     group, turn_bytes = sizes.lanes.group, taps[0] * taps[1] * taps[2] * LANE_BYTES
-    bands = ceil_div(sizes.images, sizes.images_together) * sizes.bands_count
-    tasks, blocks = (bands, sizes.blocks) if sizes.blocks_inside else (sizes.blocks * bands, 1)
-    task, block = 0, blocks
+    parts, together = ceil_div(sizes.images, sizes.images_together) * sizes.bands_count, sizes.blocks_together
+    tasks = parts * sizes.blocks // together
+    step, left = 0, 0  # Steps are numbered too; so many are left of a task.
     while True:
-        # 1. a block of lanes of a task, its filters, and its source
-        if block == blocks:
-            task, block = next_task(arguments, thread, tasks), 0
-        if task < 0:
-            wait_for_streams()
-            return
-        lane, lanes, n, images, number = task_of(task + block * bands, sizes, width)
-        block += 1
+        # 1. a step: a block of lanes, its filters, and a part of the source
+        if left == 0:
+            task = next_task(arguments, thread, tasks)
+            if task < 0:
+                wait_for_streams()
+                return
+            step, left = task * together, together
+        block = step % sizes.blocks
+        lane, lanes, n, images, number = part_of(step // sizes.blocks, block, sizes, width)
+        step, left = step + 1, left - 1
         band = record(sizes.bands, number, BandRow)
-        if packed != lane:
-            packed = lane
+        place = block % sizes.blocks_kept
+        filters = filters_memory + place * sizes.result_bytes
+        if kept[place] != block:
+            kept[place] = block
             at = sizes.call.b + lane // group * sizes.filters.group
             pack_filters(zero, filters, at, sizes.filters, taps, lanes, groups, sizes.lanes)
         source, source_steps = placed_images(
@@ -675,7 +713,8 @@ def do_tasks(zero, arguments, thread, groups):
             slides = 0
             if z == 2:
                 slides = 1 if a_w == a_fixed[2] else 2 if 2 * a_w == a_fixed[2] else 0
-            sums = counts, (a_jump, a_h, a_w), (b_jump, b_h, b_w), slides, sizes.streams, sizes.lanes.turns, turn_bytes
+            memory = sizes.streams, sizes.ahead
+            sums = counts, (a_jump, a_h, a_w), (b_jump, b_h, b_w), slides, memory, sizes.lanes.turns, turn_bytes
             # 3. its tiles: neighbouring positions
             for k in range(depths):
                 a_depth = a + k * line.source.position[0]
@@ -702,8 +741,9 @@ def depthwise(zero: Any, arguments: Any, thread: Any) -> None:
         dx[n, i, c] = sum of dy[n, o, c] * w[c, f]        over all (f, o) that meet i
 
     where i = o*stride - before + f*dilation on each axis.
-    A task is a block of channels, or all of them for large images, some images and a band of rows of the result.
-    Channels that are not neighbours in memory, or fewer than a tile has lanes, are packed first, and the results are
+    A task is some images, a band of rows of the result, and all blocks of channels, or one of them. All blocks of a band
+    are done in turn: a cache line may have channels of two of them, and threads that both write to it wait for each
+    other. Channels that are not neighbours in memory, or fewer than a tile has lanes, are packed first, and the results are
     unpacked.
     """
     do_tasks(zero, arguments, thread, None)
@@ -813,15 +853,15 @@ def do_filters(zero, arguments, thread, groups):
         task = next_task(arguments, thread, sizes.blocks * parts)
         if task < 0:
             return
-        block = task // parts
+        block, part = task % sizes.blocks, task // sizes.blocks
         if parts > 1:
-            results = sizes.call.kept + task * sizes.result_bytes
+            results = sizes.call.kept + (block * parts + part) * sizes.result_bytes
         for k in range(0, sizes.result_bytes, VECTOR_BYTES):
             fill_vector(zero, results + k)
-        lane, lanes = task_of(block * chunks, sizes, width)[:2]
-        for chunk in range(task % parts * chunks // parts, (task % parts + 1) * chunks // parts):
+        lane, lanes = part_of(0, block, sizes, width)[:2]
+        for chunk in range(part * chunks // parts, (part + 1) * chunks // parts):
             # 2. a chunk of x and dy
-            n, images, number = task_of(block * chunks + chunk, sizes, width)[2:]
+            n, images, number = part_of(chunk, block, sizes, width)[2:]
             band = record(sizes.bands, number, BandRow)
             source, source_steps = placed_images(
                 zero, sizes.call.a, sizes.source, (n, images, lane), band.source, lanes, groups,
@@ -872,7 +912,7 @@ def do_filters(zero, arguments, thread, groups):
         if parts > 1:
             if next_number(sizes.call.done, block) < parts - 1:
                 continue
-            results -= task % parts * sizes.result_bytes
+            results -= part * sizes.result_bytes
             add_parts(zero, results, sizes.result_bytes, parts)
         at = sizes.call.b + lane // group * sizes.filters.group
         unpack_filters(zero, at, sizes.filters, results, taps, lanes, groups, sizes.lanes)

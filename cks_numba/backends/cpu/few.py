@@ -56,7 +56,7 @@ from .tile import PART_GAP, add_parts, loops, pack_images, sum_of_products, unpa
 MOST_ROWS = TILE_VECTORS * TILE_ROWS  # rows of a tile whose rows have one vector
 CHUNK_TERMS = 384  # products of a result that are added up in registers at a time
 RESULT_BYTES = 256 * 2**10  # largest size of the results of a task, which each chunk adds to
-PARTS_BYTES = 1536 * 2**10  # largest size of the results of all parts of a sum together
+PARTS_BYTES = 2**21  # largest size of the results of all parts of a sum together
 
 
 # --- what the kernel is given --------------------------------------------------------------------

@@ -199,8 +199,9 @@ def best_way(shape: ConvShape, itemsize: int) -> str:
         return total
 
     best, least = "conv2d_weight", work("conv2d_weight") * SAVING
-    for way, rows in (("conv2d", ic), ("conv2d_input", oc)):
-        if prod(axis.taps for axis in shape.axes) * rows * LANE_BYTES <= FEW_BYTES and work(way) < least:
+    for way, rows, lanes in (("conv2d", ic, oc), ("conv2d_input", oc, ic)):
+        row_bytes = LANE_BYTES if lanes * itemsize > VECTOR_BYTES else VECTOR_BYTES
+        if prod(axis.taps for axis in shape.axes) * rows * row_bytes <= FEW_BYTES and work(way) < least:
             best, least = way, work(way)
     return best
 
