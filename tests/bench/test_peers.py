@@ -93,7 +93,7 @@ def test_the_best_peer_in_its_better_layout_counts():
     assert packs.peers == {
         "OpenVINO": 1.0,
         "JAX": 1.0,
-    }  # over ours with packed filters, and with filters that may change
+    }  # over ours with packed filters, and not
     text = peers.summary([replace(row, threads=2) for row in rows], ["OpenVINO"])
     assert (
         "| one image | `conv2d` | 1 | 0.75 (0.75-0.75) | 1.00 | 0.75 | 0.95 |" in text and "; without OpenVINO)" in text

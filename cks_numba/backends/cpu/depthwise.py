@@ -253,11 +253,10 @@ def sizes_of(
     band_length = max(LEAST_ROWS, ceil_div(length, ceil_div(wanted, tasks)))
     if source_packed or out_packed:
         band_length = min(band_length, max(1, length * CHUNK_BYTES // (image_bytes * images)))
-    elif (
-        together > 1 and operator != "conv2d_weight"
-    ):  # The lines of two blocks stay in the cache from one block to the next.
-        image_bytes = ceil_div(all_bytes, shape.n)
-        band_length = min(band_length, max(LEAST_ROWS, length * CHUNK_BYTES // (image_bytes * images)))
+    elif together > 1 and operator != "conv2d_weight":
+        # All lanes of a band stay in the cache from one block to the next.
+        together_bytes = images * ceil_div(all_bytes, shape.n)
+        band_length = min(band_length, max(LEAST_ROWS, length * CHUNK_BYTES // together_bytes))
     bands, found = _bands(groups, 3 - len(shape.axes), min(band_length, length))
     fd, fh, fw = (axis.taps for axis in groups.shape.axes)
     tap_steps = fh * fw * LANE_BYTES, fw * LANE_BYTES, LANE_BYTES
@@ -563,9 +562,7 @@ def _tile_of(rows, in_turns):
     @helper
     def put_tile(zero, a_first, a_step, b_first, out, out_step, sums):
         counts, a_steps, b_steps, slides, (streams, ahead), turns, turn_bytes = sums
-        if (
-            ahead and slides == 1
-        ):  # The next block of lanes needs the lines beside these, which the CPU does not foresee.
+        if ahead and slides == 1:  # The next block of lanes needs the lines beside these: the CPU does not foresee it.
             for r in range(rows):
                 for line in range(0, LANE_BYTES, LINE_BYTES):
                     fetch(a_first + r * a_step + ahead + line)
@@ -741,10 +738,10 @@ def depthwise(zero: Any, arguments: Any, thread: Any) -> None:
         dx[n, i, c] = sum of dy[n, o, c] * w[c, f]        over all (f, o) that meet i
 
     where i = o*stride - before + f*dilation on each axis.
-    A task is some images, a band of rows of the result, and all blocks of channels, or one of them. All blocks of a band
-    are done in turn: a cache line may have channels of two of them, and threads that both write to it wait for each
-    other. Channels that are not neighbours in memory, or fewer than a tile has lanes, are packed first, and the results are
-    unpacked.
+    A task is some images, a band of rows of the result, and all blocks of channels, or one of them. The blocks of a
+    band are done in turn: a cache line may have channels of two of them, and threads that both write to it wait for
+    each other. Channels that are not neighbours in memory, or fewer than a tile has lanes, are packed first, and the
+    results are unpacked.
     """
     do_tasks(zero, arguments, thread, None)
 
