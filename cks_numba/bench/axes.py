@@ -1,10 +1,10 @@
 """``cks-numba bench --axes``: layers of one axis and of three, against PyTorch's better layout and the CPU's peak.
 
 A burst has calls of one contender alone, after a pause and untimed calls, and the bursts of the contenders alternate.
-A round counts if the machine was about as fast as in the best one. Both read the same numbers, from memory that begins
-at a cache line. The peak is the rate of multiply-adds on numbers that stay in registers. A ratio cannot be larger than
-that of code at the peak, so each bar has a second form: a share of the peak that is enough where PyTorch leaves little
-to gain.
+A burst counts if the machine was about as fast beside it as at best. Both read the same numbers, from memory that
+begins at a cache line. The peak is the rate of multiply-adds on numbers that stay in registers. A ratio cannot be
+larger than that of code at the peak, so each bar has a second form: a share of the peak that is enough where PyTorch
+leaves little to gain.
 """
 
 from __future__ import annotations

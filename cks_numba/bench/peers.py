@@ -306,10 +306,11 @@ def summary(rows: Sequence[Row], left_out: Sequence[str] = ()) -> str:
     """Summarise the rows in one table, in Markdown: geometric means, and ranges for the best peer."""
     about, found = rows[0], ratios(rows)
     names = list(dict.fromkeys(name for ratio in found for name in ratio.peers))
+    pack = [peer.name for peer in PEERS if peer.packs and peer.name in names]
+    packed = f", for {' and '.join(pack)} over ours with packed filters" if pack else ""
     without = f"; without {', '.join(left_out)}" if left_out else ""
     lines = [
-        f"Time over ours ({about.device}, {about.threads} threads, float32, {about.versions}{without}); for "
-        f"{' and '.join(peer.name for peer in PEERS if peer.packs)}, over ours with packed filters:",
+        f"Time over ours{packed} ({about.device}, {about.threads} threads, float32, {about.versions}{without}):",
         "",
         f"| layers | operator | cases | best peer | {' | '.join(names)} | ours, packed |",
         "|---|---|---|---|" + "---|" * (len(names) + 1),

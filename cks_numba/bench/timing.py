@@ -3,8 +3,8 @@
 Contenders take turns: a round has a burst of calls of each. A burst begins with a pause, in which the threads of the
 contender before it fall asleep, and one untimed call. Where a probe is given, a loop of multiply-adds runs on all
 threads before and after each burst. It shows whether the machine was busy with something else, as that of a virtual
-machine may be for seconds; such a burst does not count, and is made again. Memory that is freed stays with the process (with
-glibc): fresh pages can cost as much as a layer, and chance would decide which contender gets them.
+machine may be for seconds; such a burst does not count, and is made again. Memory that is freed stays with the process
+(with glibc): fresh pages can cost as much as a layer, and chance would decide which contender gets them.
 """
 
 from __future__ import annotations

@@ -137,6 +137,15 @@ def test_committed_timings_are_of_the_whole_table(path):
     assert all(r.device and r.versions and r.commit and r.threads and r.rounds >= 3 for r in found)
 
 
+@pytest.mark.parametrize("path", sorted(DATA.glob("peers_*.csv")), ids=lambda path: path.stem)
+def test_committed_timings_of_peers_are_of_the_whole_table(path):
+    found = results.read(path)
+    wanted = [(case.source, results.key(case)) for case in cases.peer_table()]
+    assert [(ratio.ours.source, ratio.ours.case) for ratio in peers.ratios(found)] == wanted
+    assert {peer.name for peer in peers.PEERS} < {row.contender for row in found}
+    assert all(r.device and r.versions and r.commit and r.threads for r in found)
+
+
 def test_the_page_about_the_cpu_says_what_the_committed_timings_say():
     """Each committed file has a table: for each width of vectors, for layers of one and of three axes, for peers."""
     text = (ROOT / "docs" / "cpu.md").read_text(encoding="utf-8")

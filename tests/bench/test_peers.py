@@ -158,6 +158,10 @@ def test_the_command_names_who_is_left_out_and_misses_bars_only_with_check(monke
     gradient = [results.OURS, results.OURS, "Here"]
     assert [row.contender for row in rows] == [results.OURS, results.OURS, peers.PACKED, "Here", *gradient, *gradient]
     assert all(row.threads == 2 and "numba" in row.versions for row in rows)
+    assert main(["bench", "--peers", "--rounds", "1", *files, "--only", "conv2d_weight"]) == 0
+    again = results.read(path)
+    assert again[:-3] == rows[:-3] and again[-3:] != rows[-3:]  # Only one case is timed again.
+    assert peers.summary(again, ["Gone"]) in page.read_text(encoding="utf-8")
 
 
 def test_a_peer_with_other_results_is_not_timed(monkeypatch):
