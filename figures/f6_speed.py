@@ -77,14 +77,14 @@ def draw_peers(ax: Axes, rows: list[results.Row]) -> None:
             here = [ratio for ratio in everything if ratio.kind == kind and name in ratio.peers]
             for k, (operator, style) in enumerate(gallery.OPERATORS.items()):
                 found = [min(ratio.peers[name], MOST) for ratio in here if ratio.ours.operator == operator]
-                ax.scatter([x + (k - 1) * 0.05] * len(found), found, s=45, alpha=0.5, linewidths=0, **style)
+                ax.scatter([x + (k - 1) * 0.05] * len(found), found, s=16, linewidths=0, **style)
             if here:
                 mean = min(geometric_mean(ratio.peers[name] for ratio in here), MOST)
                 ax.plot([x - 0.09, x + 0.09], [mean, mean], color="black", linewidth=4, solid_capstyle="butt")
                 columns.append((x, name))
         count = sum(ratio.kind == kind for ratio in everything)
         note = dict(xycoords=ax.get_xaxis_transform(), ha="center", va="top", fontsize=15)
-        ax.annotate(f"{textwrap.fill(kind, 14)}:\n{count} cases", (at, 0.98), **note)
+        ax.annotate(f"{textwrap.fill(kind, 12)}:\n{count} cases", (at, 0.98), **note)
     _common(ax, len(kinds), "the library is faster")
     ax.set_ylim(top=2.5 * MOST)  # room for the kinds
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: ("≥ " if value == MOST else "") + f"{value:g}"))

@@ -39,7 +39,7 @@ CALLS = 5
 PAUSE = 0.02
 """Seconds of the pause at the start of a burst."""
 SLOW = 2.0
-"""Seconds: what takes longer is timed once."""
+"""Seconds: what takes longer is timed once, without the probe."""
 LEAST = 0.75
 """Bar: least time of the best peer over ours in any case."""
 PACKAGES = ("numpy", "numba", "torch", "onnxruntime", "openvino", "jax", "jaxlib")
@@ -215,17 +215,17 @@ def measure(case: cases.Case, present: Sequence[Peer], rounds: int, probe: Probe
         for layout in [layouts[k] for k in peer.layouts] if peer.gradients or is_forward(case) else ():
             calls[peer.name, layout] = peer.make(case, first, second, layout, threads)
     want = np.array(calls[OURS, last]())
-    found: dict[tuple[str, str], list[float]] = {}
+    once: dict[tuple[str, str], list[float]] = {}
     for (name, layout), call in calls.items():
         error = float(np.abs(_in_our_order(case, name, layout, call()) - want).max() / np.abs(want).max())
         if not error < 1e-3:
             raise RuntimeError(f"{name} ({layout}) differs by {error:.1e}: {case}")
-        once = burst(call)
-        if once[0] > SLOW:
-            found[name, layout] = once
-    bursts = {key: partial(burst, call, CALLS, PAUSE, WARM) for key, call in calls.items() if key not in found}
-    found |= clean_rounds(bursts, rounds, probe)
-    rows = [results.row_of(case, name, layout, seconds) for (name, layout), seconds in found.items()]
+        seconds = burst(call)
+        if seconds[0] > SLOW:
+            once[name, layout] = seconds
+    bursts = {key: partial(burst, call, CALLS, PAUSE, WARM) for key, call in calls.items() if key not in once}
+    found = once | clean_rounds(bursts, rounds, probe)
+    rows = [results.row_of(case, name, layout, found[name, layout]) for name, layout in calls]
     return [replace(row, threads=threads, versions=results.versions(PACKAGES)) for row in rows]
 
 
@@ -268,7 +268,7 @@ def ratio_of(rows: Sequence[Row]) -> Ratio:
     packed = times.pop(PACKED, 0.0)
     for peer in PEERS:
         if peer.packs and peer.name in times:
-            times[peer.name] /= packed
+            times[peer.name] /= packed or 1.0
     return Ratio(ours, times, first.median_ms / ours.median_ms, packed)
 
 
@@ -358,16 +358,16 @@ def run(
     if not chosen:
         raise RuntimeError(f"no case has {only!r} in it")
     cpu.prepare(threads)
-    probe, rows = Probe(threads), _rows_of_others(csv_file, chosen) if only else []
+    probe, by_case = Probe(threads), _by_case(csv_file, threads) if only else {}
     print(
         f"{'time over ours':<64} {'ours, ms':>9} {'NCHW':>6} {'packed':>6} {' '.join(f'{p.name:>12}' for p in present)}"
     )
     for case in chosen:
-        here = measure(case, present, rounds, probe, threads)
-        rows += here
+        here = by_case[case.source, results.key(case)] = measure(case, present, rounds, probe, threads)
         if csv_file:  # A run takes long: what it has found is there if it is stopped.
-            results.write(rows, csv_file)
+            results.write([row for each in by_case.values() for row in each], csv_file)
         print(_line(case, ratio_of(here), present), flush=True)
+    rows = [row for each in by_case.values() for row in each]
     table = summary(rows, [peer.name for peer in PEERS if peer not in present])
     print(f"\n{table}\n")
     if csv_file:
@@ -379,12 +379,14 @@ def run(
     return int(check and any(bar.missed for bar in found))
 
 
-def _rows_of_others(csv_file: Path | None, chosen: Sequence[cases.Case]) -> list[Row]:
-    """The rows of a file, if there is one, of all cases but these."""
-    if csv_file is None or not csv_file.exists():
-        return []
-    timed = {(case.source, results.key(case)) for case in chosen}
-    return [row for row in results.read(csv_file) if (row.source, row.case) not in timed]
+def _by_case(csv_file: Path | None, threads: int) -> dict[tuple[Any, ...], list[Row]]:
+    """The rows of a file, if there is one, by source and case; they must be of this machine."""
+    by_case: dict[tuple[Any, ...], list[Row]] = {}
+    for row in results.read(csv_file) if csv_file and csv_file.exists() else ():
+        if (row.device, row.threads, row.versions) != (results.machine(), threads, results.versions(PACKAGES)):
+            raise RuntimeError(f"{csv_file} has rows of another machine, number of threads or version of a package")
+        by_case.setdefault((row.source, row.case), []).append(row)
+    return by_case
 
 
 def _line(case: cases.Case, ratio: Ratio, present: Sequence[Peer]) -> str:

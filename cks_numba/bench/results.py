@@ -62,7 +62,7 @@ class Row:
 
     @property
     def case(self) -> tuple[Any, ...]:
-        """What tells the cases of a file apart: all have as many axes, and each dilation its own padding."""
+        """What tells the cases of a source apart: all have as many axes, and each dilation its own padding."""
         sizes = self.ih, self.ic, self.oc, self.fh, self.stride, self.padding, self.groups
         return self.operator, self.n, *sizes
 

@@ -64,7 +64,7 @@ def test_committed_pictures_are_what_the_script_draws(drawn, name: str) -> None:
             assert all(np.array_equal(*pair) for pair in zip(committed, new, strict=True)), f"cks-numba figures {name}"
         else:
             assert np.allclose(committed[0].shape, new[0].shape, rtol=0.02)
-        assert 10_000 < path.stat().st_size < (600_000 if path.suffix == ".gif" else 330_000)
+        assert 10_000 < path.stat().st_size < (600_000 if path.suffix == ".gif" else 450_000)
 
 
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "animations"])

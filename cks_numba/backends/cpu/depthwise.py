@@ -88,7 +88,7 @@ CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
 MOST_BYTES = 4 * 2**20  # Packed rows of an image that a row of the result needs, or a packed filter.
 # If source and result together have at least so many, the result is written past the caches.
 STREAM_BYTES = 2**24
-FILTER_BYTES = L2_BYTES // 2  # A thread keeps the packed filters of as many blocks of lanes.
+FILTER_BYTES = L2_BYTES // 2  # A thread keeps packed filters of as many blocks of lanes as fit into so many bytes.
 MOST_IMAGES = 2 * TILE_ROWS  # So many images of a task fill tiles, however few positions a group has.
 LEAST_ROWS = 4  # A band has at least so many rows of an image, because neighbouring bands read the same source.
 REUSE = 8  # So many products of a number of the source pay for packing it.
@@ -247,7 +247,7 @@ def sizes_of(
     images = even_part(shape.n, min(MOST_IMAGES, CHUNK_BYTES // image_bytes))
     wanted = PARTS if operator == "conv2d_weight" else (4 * threads if threads > 1 else 1)
     all_bytes = (source_positions + positions) * shape.n * all_lanes * itemsize
-    # A task has all blocks of lanes if there are enough tasks.
+    # A task has all blocks of lanes if there are enough tasks; one of conv2d_weight has one block and shorter bands.
     together = blocks if ceil_div(shape.n, images) * ceil_div(length, LEAST_ROWS) >= wanted else 1
     tasks = blocks // together * ceil_div(shape.n, images)
     band_length = max(LEAST_ROWS, ceil_div(length, ceil_div(wanted, tasks)))
