@@ -293,7 +293,7 @@ MUTANTS = [
         "(d * h, h, w)\n",
         "(d * h, h, w + 1)\n",
         "reads",
-        "buffer 0 of thread",
+        "buffer 1 of thread",
     ),
     (
         "depthwise",
@@ -336,7 +336,7 @@ MUTANTS = [
         "reads",
         "buffer 2 of thread",
     ),
-    ("of_filters", depthwise, "sizes.call.kept + task", "sizes.call.kept + 8 + task", "writes", "kept"),
+    ("of_filters", depthwise, "kept + (block * parts", "kept + 8 + (block * parts", "writes", "kept"),
     ("weight", weight, "(g * lanes + lane) * sizes.x.c", "(g * lanes + lane + 1) * sizes.x.c", "reads", "x"),
     ("weight", weight, "place = out_tap + first *", "place = out_tap + (first + 1) *", "writes", "out"),
     ("weight, taps last", weight, "join_taps(zero, out + ", "join_taps(zero, out + size + ", "writes", "out"),
