@@ -653,7 +653,7 @@ def do_tasks(zero, arguments, thread, groups):
     size = bytes_of(zero)
     sizes = record(arguments, 0, DepthwiseSizes)
     width, taps = LANE_BYTES // size, (sizes.fd, sizes.fh, sizes.fw)
-    # The blocks whose filters are packed, and these.
+    # The numbers of the blocks whose packed filters this thread keeps, and then those filters.
     first = own_scratch(arguments)[3]
     kept = carray(integers_at(first), sizes.blocks_kept)
     filters_memory = after(first, round_up(8 * sizes.blocks_kept, LINE_BYTES))
