@@ -84,6 +84,8 @@ from .tile import (
     sums_of,
 )
 
+# Least number of tasks for each thread, if they have enough tiles: the more, the less a thread waits for the last one.
+TASKS = 32
 # The packed panels of a task have at most so many bytes, unless there is one alone, or short tiles save work.
 PANELS_BYTES = 5 * L2_BYTES // 8
 SHORT_SAVING = 0.05  # Short tiles must save this share of the work, if their panels have more bytes than that.
@@ -299,7 +301,7 @@ def sizes_of(
     table = np.array([numbers_of(row) for row in (*rows, end)], np.int64)
     panel_blocks = ceil_div(panels, together) * shape.groups
     # Tasks of the same panels pack all of their taps, if these are turned.
-    blocks = 1 if turned and panel_blocks % threads == 0 else ceil_div(4 * threads, panel_blocks)
+    blocks = 1 if turned and panel_blocks % threads == 0 else ceil_div(TASKS * threads, panel_blocks)
     least = 1 if in_place else 8  # Each thread packs filters once, which a task of fewer tiles would not be worth.
     # Large results that are whole cache lines are written past the caches, which are too small for them.
     whole_lines = out[4] == size and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:4]))

@@ -74,7 +74,8 @@ RESULT_BYTES = 3 * L2_BYTES // 2  # largest size of the results of a task, which
 PACKED_BYTES = max(2**20, 3 * L2_BYTES // 2)  # largest size of a packed chunk of `weight`
 TASK_BYTES = 2**21 - SCRATCH_HEAD  # largest size of both together, unless the smallest block needs more
 FEW_BYTES = 2**20  # largest size of the results of a task of `few`
-PACKING = 16  # estimated cost of packing a number, in multiply-adds of a vector lane
+# Estimated cost of packing a number, or of adding it from memory to that of another part, in multiply-adds of a lane.
+PACKING = 16
 SAVING = 0.9  # `few` is used if its estimated work is below this share of the work of `weight`.
 STARTING = 32  # estimated cost of placing a tile and adding it to its results, in terms of the sum
 
@@ -230,6 +231,7 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
         )
         for axis, count, chunk in zip(shape.axes, phases, outputs, strict=True)
     ]
+    terms = images * prod(outputs)
     chunks = ceil_div(shape.n, images) * prod(ceil_div(axis.outputs, axis.chunk) for axis in axes)
     all_taps = prod(axis.taps for axis in axes)
     turned = lanes * itemsize % VECTOR_BYTES == 0 and all_taps >= FEWEST_TAPS
@@ -245,7 +247,11 @@ def sizes_of_weight(shape: ConvShape, x: Strides, dy: Strides, dw: Strides, item
 
     def busiest(block: tuple[int, int]) -> float:
         """Work of the busiest thread, in multiply-adds of a vector lane."""
-        return ceil_div(blocks_of(block) * parts, threads) * (taps * prod(block) + PACKING * packed(block))
+        count, results = blocks_of(block), taps * prod(block)
+        tasks = ceil_div(count * parts, threads)
+        done = count * chunks // threads if count % threads == 0 else tasks * ceil_div(chunks, parts)  # chunks
+        adding = 0 if parts == 1 else ceil_div(count, threads) * parts * PACKING * results
+        return done * terms * (results + PACKING * packed(block)) + adding
 
     def blocks_of(block: tuple[int, int]) -> int:
         return shape.groups * ceil_div(rows, block[0]) * ceil_div(lanes, block[1])
