@@ -26,6 +26,7 @@ are in several lanes are added up at the end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
@@ -81,7 +82,7 @@ from .registers import (
     write_number,
     zeros,
 )
-from .tile import add_parts, pack, pack_images, unpack
+from .tile import add_parts, pack, pack_images, stream_numbers, unpack
 
 HALF = TILE_ROWS // 2
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
@@ -89,7 +90,7 @@ MOST_BYTES = 4 * 2**20  # Packed rows of an image that a row of the result needs
 # If source and result together have at least so many, the result is written past the caches.
 STREAM_BYTES = 2**24
 FILTER_BYTES = L2_BYTES // 2  # A thread keeps packed filters of as many blocks of lanes as fit into so many bytes.
-MOST_IMAGES = 2 * TILE_ROWS  # So many images of a task fill tiles, however few positions a group has.
+SUM_IMAGES = 2 * TILE_ROWS  # Packed images of a sum over positions, which has a loop of that length.
 LEAST_ROWS = 4  # A band has at least so many rows of an image, because neighbouring bands read the same source.
 REUSE = 8  # So many products of a number of the source pay for packing it.
 POSITIONS = 48  # Positions whose rows of lanes stay in the first-level cache while all taps meet them.
@@ -134,6 +135,7 @@ class DepthwiseSizes(NamedTuple):
     images: int
     images_together: int
     all_lanes: int
+    last_lanes: int
     blocks: int
     parts: int
     result_bytes: int
@@ -144,6 +146,7 @@ class DepthwiseSizes(NamedTuple):
     out_packed: int
     source_bytes: int
     streams: int
+    gathers: int
     ahead: int
     blocks_together: int
     blocks_kept: int
@@ -227,14 +230,19 @@ def sizes_of(
     """Return the sizes for a kernel; the arrays are given by their strides."""
     groups = plan("conv2d" if operator == "conv2d_weight" else operator, with_three_axes(shape))
     source, filters, out = five(source), five(filters), five(out)
-    lengths = [[axis.size for axis in shape.axes], [axis.outputs for axis in shape.axes]]
-    source_positions, positions = map(prod, reversed(lengths) if operator == "conv2d_input" else lengths)
-    length = lengths[operator != "conv2d_input"][0]  # The axis that is cut into bands has so many positions.
+    source_lengths, out_lengths = [axis.size for axis in shape.axes], [axis.outputs for axis in shape.axes]
+    if operator == "conv2d_input":
+        source_lengths, out_lengths = out_lengths, source_lengths
+    source_positions, positions, length = prod(source_lengths), prod(out_lengths), out_lengths[0]
     width = LANE_BYTES // itemsize
     lanes = _lanes_of(operator, shape)
     all_lanes = shape.groups * lanes.group
+    # If the last block of lanes needs a vector only, it has one, of two positions at once.
+    pairs = operator != "conv2d_weight" and lanes.group == 1 and all_lanes >= width // 2
+    pairs = pairs and source[4] == out[4] == itemsize and 0 < all_lanes % width <= width // 2
+    last_lanes = width // 2 if pairs else width
     source_packed, out_packed = (
-        step != itemsize or all_lanes < width or channels != lanes.group
+        step != itemsize or all_lanes < last_lanes or channels != lanes.group
         for step, channels in ((source[4], lanes.source), (out[4], lanes.out))
     )
     out_packed = out_packed or (operator == "conv2d_weight" and lanes.turns > 1)
@@ -244,9 +252,13 @@ def sizes_of(
         # Tiles lie along the images, or there are turns: a row of lanes is loaded often, from aligned memory then.
         source_packed = source_packed or groups.useful >= REUSE * shape.n * all_lanes * source_positions
     image_bytes = LANE_BYTES * (source_positions + positions)  # one image of a block of channels
-    images = even_part(shape.n, min(MOST_IMAGES, CHUNK_BYTES // image_bytes))
-    wanted = PARTS if operator == "conv2d_weight" else (4 * threads if threads > 1 else 1)
     all_bytes = (source_positions + positions) * shape.n * all_lanes * itemsize
+    large = all_bytes >= STREAM_BYTES
+    most = SUM_IMAGES if operator == "conv2d_weight" and source_packed else TILE_ROWS
+    images = even_part(shape.n, min(most, CHUNK_BYTES // image_bytes))
+    if large and run_length >= TILE_ROWS and not (source_packed or out_packed or operator == "conv2d_weight"):
+        images = 1  # The rows of one image are nearer to each other in memory than those of several.
+    wanted = PARTS if operator == "conv2d_weight" else (4 * threads if threads > 1 else 1)
     # A task has all blocks of lanes if there are enough tasks; one of conv2d_weight has one block and shorter bands.
     together = blocks if ceil_div(shape.n, images) * ceil_div(length, LEAST_ROWS) >= wanted else 1
     tasks = blocks // together * ceil_div(shape.n, images)
@@ -273,18 +285,25 @@ def sizes_of(
     ]
     table = np.array([numbers_of(row) for row in rows], np.int64)
     memory = np.concatenate([table.ravel(), np.array([numbers_of(band) for band in bands], np.int64).ravel()])
-    whole_lines = not out_packed and not any(step % LINE_BYTES for step in (LANE_BYTES, *out[:4]))
+    whole_lines = not out_packed and not any(step % LINE_BYTES for step in (last_lanes * itemsize, *out[:4]))
     source_bytes, out_bytes = (
         max(box.positions for box in boxes) * images * LANE_BYTES
         for boxes in ([band.source for band in bands], [band.out for band in bands])
     )
     by_channel = (filters[0], filters[4]) if operator == "conv2d_input" else (filters[4], filters[0])
+    # The blocks of a band are done in turn, while what the next band reads is fetched. Results that are no whole lines
+    # are put together, all blocks of a band, and then written past the caches.
+    in_turn = large and together == blocks and operator != "conv2d_weight"
+    ahead = in_turn and not source_packed and _side_by_side(source, source_lengths, all_lanes * itemsize)
+    rows_bytes = max(band.out.positions for band in bands) * images * all_lanes * itemsize
+    gathers = in_turn and rows_bytes <= CHUNK_BYTES and not (out_packed or whole_lines)
+    gathers = gathers and _side_by_side(out, out_lengths, all_lanes * itemsize)
     chunks = len(bands) * ceil_div(shape.n, images)
     result_bytes = lanes.turns * fd * fh * fw * LANE_BYTES
     parts = 1
     if operator == "conv2d_weight":
         parts = ceil_div(PARTS, blocks)
-        if all_bytes >= STREAM_BYTES:
+        if large:
             parts = max(parts, min(all_bytes // CHUNK_BYTES, PARTS_BYTES // (blocks * result_bytes)))
         parts = min(chunks, parts)
     # Other filters than those of the last block are of use only where a thread has a second part of the call.
@@ -298,6 +317,7 @@ def sizes_of(
         images=shape.n,
         images_together=images,
         all_lanes=all_lanes,
+        last_lanes=last_lanes,
         blocks=blocks,
         parts=parts,
         result_bytes=result_bytes,
@@ -307,8 +327,9 @@ def sizes_of(
         source_packed=source_packed,
         out_packed=out_packed,
         source_bytes=source_bytes if source_packed else 0,
-        streams=whole_lines and all_bytes >= STREAM_BYTES,
-        ahead=LANE_BYTES if together > 1 and not source_packed and all_bytes >= STREAM_BYTES else 0,
+        streams=whole_lines and large,
+        gathers=gathers,
+        ahead=ahead,
         blocks_together=together,
         blocks_kept=blocks_kept,
         source=Steps(*source),
@@ -317,7 +338,7 @@ def sizes_of(
         lanes=lanes,
     )
     scratch = SCRATCH_HEAD + round_up(8 * blocks_kept, LINE_BYTES) + blocks_kept * result_bytes
-    scratch += source_packed * source_bytes + out_packed * out_bytes
+    scratch += source_packed * source_bytes + out_packed * out_bytes + gathers * rows_bytes
     return Sizes.of(sizes, scratch, memory)
 
 
@@ -338,6 +359,13 @@ def _bands(groups: Plan, axis: int, band_length: int) -> tuple[list[BandRow], li
     return bands, found
 
 
+def _side_by_side(steps: Strides, lengths: Sequence[int], position: int) -> bool:
+    """Whether the positions of an image, of so many bytes each, follow each other without gaps."""
+    wanted = [position * prod(lengths[k + 1 :]) for k in range(len(lengths))]
+    found = steps[4 - len(lengths) : 4]
+    return all(length == 1 or step == want for length, step, want in zip(lengths, found, wanted, strict=True))
+
+
 def _box(lengths: list[int], axis: int, first: int, last: int) -> Box:
     """The whole of each axis but one, of which only a part."""
     firsts, counts = [0] * 3, lengths.copy()
@@ -350,10 +378,11 @@ def _box(lengths: list[int], axis: int, first: int, last: int) -> Box:
 def part_of(number, block, sizes, width):
     """First lane and number of lanes of a block, first image and number of images of a part of a call, and its band."""
     # If the last block of lanes is not full, it overlaps the one before.
-    lane = min(block * width, max(0, sizes.all_lanes - width))
+    most = sizes.last_lanes if block == sizes.blocks - 1 else width
+    lane = min(block * width, max(0, sizes.all_lanes - most))
     n = number // sizes.bands_count * sizes.images_together
     images = min(sizes.images_together, sizes.images - n)
-    return lane, min(width, sizes.all_lanes - lane), n, images, number % sizes.bands_count
+    return lane, min(most, sizes.all_lanes - lane), n, images, number % sizes.bands_count
 
 
 @helper
@@ -481,14 +510,16 @@ def unpack_images(zero, target, steps, source, box, images, lanes, groups, group
 
 
 @helper
-def pack_filters(zero, target, source, steps, taps, lanes, groups, group):
-    """Copy filters to (turn, fd, fh, fw, lane)."""
-    padded = LANE_BYTES // bytes_of(zero)
+def pack_filters(zero, target, source, steps, taps, lanes, groups, group, pairs):
+    """Copy filters to (turn, fd, fh, fw, lane); those of `pairs` twice, to each of the two vectors."""
+    padded = (VECTOR_BYTES if pairs else LANE_BYTES) // bytes_of(zero)
     d, h, w = rows_of(taps, steps)
     if groups is None:
         for row in range(d * h):
             there, at = target + row * w * LANE_BYTES, source + row // h * steps.d + row % h * steps.h
             pack(zero, there, int(LANE_BYTES), at, steps.w, steps.group, w, lanes, padded)
+            if pairs:
+                pack(zero, there + VECTOR_BYTES, int(LANE_BYTES), at, steps.w, steps.group, w, lanes, padded)
         return
     for k in range(0, group.turns * d * h * w * LANE_BYTES, VECTOR_BYTES):
         fill_vector(zero, target + k)
@@ -561,11 +592,11 @@ def _tile_of(rows, in_turns):
 
     @helper
     def put_tile(zero, a_first, a_step, b_first, out, out_step, sums):
-        counts, a_steps, b_steps, slides, (streams, ahead), turns, turn_bytes = sums
+        counts, a_steps, b_steps, slides, (a_vector, out_vector), (streams, ahead), turns, turn_bytes = sums
         if ahead and slides == 1:  # The next block of lanes needs the lines beside these: the CPU does not foresee it.
             for r in range(rows):
                 for line in range(0, LANE_BYTES, LINE_BYTES):
-                    fetch(a_first + r * a_step + ahead + line)
+                    fetch(a_first + r * a_step + LANE_BYTES + line)
         tile = zeros(zero)
         turn = turns - 1 if in_turns else 0
         while True:
@@ -574,17 +605,17 @@ def _tile_of(rows, in_turns):
                 at, b_at, left = a, b, counts[2]
                 if slides == 1:
                     while left >= 3:
-                        tile = add_three(tile, at, a_step, b_at, b_steps[2])
+                        tile = add_three(tile, at, a_step, a_vector, b_at, b_steps[2])
                         at, b_at, left = at + 3 * a_steps[2], b_at + 3 * b_steps[2], left - 3
                     if left == 2:
-                        tile = add_two(tile, at, a_step, b_at, b_steps[2])
+                        tile = add_two(tile, at, a_step, a_vector, b_at, b_steps[2])
                         left = 0
                 elif in_turns and slides == 2:
                     while left >= 3:
-                        tile = add_spread(tile, at, a_steps[2], b_at, b_steps[2])
+                        tile = add_spread(tile, at, a_steps[2], a_vector, b_at, b_steps[2])
                         at, b_at, left = at + 3 * a_steps[2], b_at + 3 * b_steps[2], left - 3
                 for t in range(left):
-                    tile = add_one(tile, at + t * a_steps[2], a_step, b_at + t * b_steps[2], 0)
+                    tile = add_one(tile, at + t * a_steps[2], a_step, a_vector, b_at + t * b_steps[2], 0)
                 i, a, b = i + 1, a + a_steps[1], b + b_steps[1]
                 if i == counts[1]:
                     i, a, b = 0, a + a_steps[0], b + b_steps[0]
@@ -603,9 +634,9 @@ def _tile_of(rows, in_turns):
             else:
                 break
         if streams and out % LINE_BYTES == 0:
-            stream_rows(tile, out, out_step)
+            stream_rows(tile, out, out_step, out_vector)
         else:
-            write_rows(tile, out, out_step)
+            write_rows(tile, out, out_step, out_vector)
 
     return put_tile
 
@@ -640,11 +671,26 @@ put_tiles_in_turns: Any = _tiles_of(True)
 @helper
 def tile_axes(n, h, w):
     """The order of three axes of positions: tiles lie along the last one, which is w unless its run is short."""
-    if w >= HALF or (w >= n and w >= h):
+    if w >= TILE_ROWS or w == HALF or (w >= HALF and n < HALF) or (w >= n and w >= h):
         return 0, 1, 2
     if h >= n:
         return 0, 2, 1
     return 1, 2, 0
+
+
+@helper
+def fetch_part(sizes, part, block, parts):
+    """Begin to fetch what a part of a call reads, as much of it as one of the blocks of lanes is of all."""
+    if part < 0 or part >= parts:
+        return
+    n = part // sizes.bands_count * sizes.images_together
+    images = min(sizes.images_together, sizes.images - n)
+    box, steps = record(sizes.bands, part % sizes.bands_count, BandRow).source, sizes.source
+    count = box.depths * box.rows * box.columns * steps.w
+    for k in range(n, n + images):
+        first = sizes.call.a + k * steps.n + first_of((box.d, box.h, box.w), steps)
+        for at in range(block * count // sizes.blocks, (block + 1) * count // sizes.blocks, LINE_BYTES):
+            fetch(first + at)
 
 
 @helper
@@ -675,28 +721,36 @@ def do_tasks(zero, arguments, thread, groups):
             step, left = task * together, together
         block = step % sizes.blocks
         lane, lanes, n, images, number = part_of(step // sizes.blocks, block, sizes, width)
-        step, left = step + 1, left - 1
+        pairs = groups is None and sizes.last_lanes < width and block == sizes.blocks - 1
         band = record(sizes.bands, number, BandRow)
         place = block % sizes.blocks_kept
         filters = filters_memory + place * sizes.result_bytes
         if kept[place] != block:
             kept[place] = block
             at = sizes.call.b + lane // group * sizes.filters.group
-            pack_filters(zero, filters, at, sizes.filters, taps, lanes, groups, sizes.lanes)
+            pack_filters(zero, filters, at, sizes.filters, taps, lanes, groups, sizes.lanes, pairs)
         source, source_steps = placed_images(
             zero, sizes.call.a, sizes.source, (n, images, lane), band.source, lanes, groups,
             (group, sizes.lanes.source), sizes.source_packed, source_memory,
         )  # fmt: skip
+        if sizes.ahead:
+            fetch_part(sizes, step // sizes.blocks + (-1 if thread & 1 else 1), block, parts)
         target = sizes.call.out + n * sizes.out.n + lane // group * sizes.lanes.out * sizes.out.c
         out, out_steps = target, sizes.out
         if sizes.out_packed:
             out_steps = packed_steps(band.out, size)
             out = out_memory - first_of((band.out.d, band.out.h, band.out.w), out_steps)
+        step, left = step + 1, left - 1
+        band_bytes = band.out.depths * band.out.rows * band.out.columns * sizes.out.w
+        first_out = first_of((band.out.d, band.out.h, band.out.w), sizes.out)
+        if sizes.gathers:
+            out_steps = Steps(band_bytes, sizes.out.d, sizes.out.h, sizes.out.w, sizes.out.c)
+            out = out_memory - first_out + lane * size
         for row in range(band.first_group, band.last_group):
             # 2. a group of the plan
             line = record(sizes.table, row, GroupRow)
             (d, h, w), (depths, rows, columns) = line.terms, line.positions
-            a, b, first_out = source + line.source.first, filters + line.filters.first, out + line.out.first
+            a, b, to = source + line.source.first, filters + line.filters.first, out + line.out.first
             (a_d, a_h, a_w), (b_d, b_h, b_w) = line.source.term, line.filters.term
             a_fixed = source_steps.n, line.source.position[1], line.source.position[2]
             out_fixed = out_steps.n, line.out.position[1], line.out.position[2]
@@ -710,14 +764,24 @@ def do_tasks(zero, arguments, thread, groups):
             slides = 0
             if z == 2:
                 slides = 1 if a_w == a_fixed[2] else 2 if 2 * a_w == a_fixed[2] else 0
+            # The vectors of a row of lanes; those of a pair are rows or images apart, the same if there is only one.
+            count_x, count_y, vectors = axes[x], axes[y], (int(VECTOR_BYTES), int(VECTOR_BYTES))
+            if pairs and count_y > 1:
+                count_y, apart = ceil_div(count_y, 2), count_y // 2
+                vectors = apart * a_fixed[y], apart * out_fixed[y]
+            elif pairs:
+                count_x, apart = ceil_div(count_x, 2), count_x // 2
+                vectors = apart * a_fixed[x], apart * out_fixed[x]
             memory = sizes.streams, sizes.ahead
-            sums = counts, (a_jump, a_h, a_w), (b_jump, b_h, b_w), slides, memory, sizes.lanes.turns, turn_bytes
+            sums = (
+                counts, (a_jump, a_h, a_w), (b_jump, b_h, b_w), slides, vectors, memory, sizes.lanes.turns, turn_bytes
+            )  # fmt: skip
             # 3. its tiles: neighbouring positions
             for k in range(depths):
                 a_depth = a + k * line.source.position[0]
-                out_depth = first_out + k * line.out.position[0]
-                for i in range(axes[x]):
-                    for j in range(axes[y]):
+                out_depth = to + k * line.out.position[0]
+                for i in range(count_x):
+                    for j in range(count_y):
                         a_row = a_depth + i * a_fixed[x] + j * a_fixed[y]
                         out_row = out_depth + i * out_fixed[x] + j * out_fixed[y]
                         if groups is None:
@@ -729,6 +793,10 @@ def do_tasks(zero, arguments, thread, groups):
             unpack_images(
                 zero, target, sizes.out, out_memory, band.out, images, lanes, groups, (group, sizes.lanes.out)
             )
+        if sizes.gathers and left == 0:
+            for k in range(images):
+                there = sizes.call.out + (n + k) * sizes.out.n + first_out
+                stream_numbers(zero, there, out_memory + k * band_bytes, band_bytes // size)
 
 
 def depthwise(zero: Any, arguments: Any, thread: Any) -> None:
@@ -769,16 +837,16 @@ def _sum_of(taps, twice=False):
                 left = counts[2]
                 if slides:
                     while left >= 3:
-                        tile = add_three(tile, at, a_step, b_at, b_steps[2])
+                        tile = add_three(tile, at, a_step, int(VECTOR_BYTES), b_at, b_steps[2])
                         at, b_at, left = at + 3 * a_steps[2], b_at + 3 * b_steps[2], left - 3
                     if left == 2:
-                        tile = add_two(tile, at, a_step, b_at, b_steps[2])
+                        tile = add_two(tile, at, a_step, int(VECTOR_BYTES), b_at, b_steps[2])
                         left = 0
                 for k in range(left):
-                    tile = add_one(tile, at + k * a_steps[2], a_step, b_at + k * b_steps[2], 0)
-        add_rows(tile, results, int(LANE_BYTES))
+                    tile = add_one(tile, at + k * a_steps[2], a_step, int(VECTOR_BYTES), b_at + k * b_steps[2], 0)
+        add_rows(tile, results, int(LANE_BYTES), int(VECTOR_BYTES))
         if twice:
-            add_others(tile, results + other, int(LANE_BYTES))
+            add_others(tile, results + other, int(LANE_BYTES), int(VECTOR_BYTES))
 
     return add_sum
 

@@ -460,7 +460,7 @@ def _sums_with(high):
                 a, b = filters + places[2 * t] * high * size, source + done + places[2 * t + 1]
                 for k in range(count):
                     tile = add_products_of(tile, size, a + k * a_step * high * size, b + k * b_step)
-            put(tile, out + done, out_step)
+            put(tile, out + done, out_step, int(VECTOR_BYTES))
 
     return put_sums_of
 

@@ -390,27 +390,27 @@ def products_along(count):
 def row_products(count, taps, stride=1, twice=False):
     """Return the intrinsic tile[r, l] + the sum of A[stride*r + t, l] * B[t, l] over some taps t, for r below `count`.
 
-    Both A and B are rows of lanes. Row j of A is at a + j*a_step and is loaded once, whatever the number of taps; that
-    of B is at b + t*b_step. If `twice`, the next `count` rows get the same sum with B[t, l ^ 1].
+    Both A and B are rows of lanes. Row j of A is at a + j*a_step, its vectors are `vector_step` bytes apart, and it is
+    loaded once, whatever the number of taps; that of B is at b + t*b_step. If `twice`, the next `count` rows get the
+    same sum with B[t, l ^ 1].
     """
 
     @intrinsic
-    def add_row_products(typing, tile, a, a_step, b_first, b_step):
+    def add_row_products(typing, tile, a, a_step, vector_step, b_first, b_step):
         vector, size = _vector(tile.dtype), tile.dtype.bitwidth // 8
 
         def codegen(context, b, signature, args):
-            def lanes(first, step, k):
+            def lanes(first, step, by_vector, k):
                 row = b.add(first, b.mul(step, I64(k))) if k else first
-                return [
-                    _load(context, b, _plus_bytes(b, row, v * VECTOR_BYTES), vector, size) for v in range(TILE_VECTORS)
-                ]
+                places = [b.add(row, b.mul(by_vector, I64(v))) if v else row for v in range(TILE_VECTORS)]
+                return [_load(context, b, place, vector, size) for place in places]
 
-            result = args[0]
-            b_lanes = [[lanes(args[3], args[4], t) for t in range(taps)]]
+            result, a, a_step, vector_step, b_first, b_step = args
+            b_lanes = [[lanes(b_first, b_step, I64(VECTOR_BYTES), t) for t in range(taps)]]
             if twice:
                 b_lanes.append([[_swapped(b, lane, 1) for lane in row] for row in b_lanes[0]])
             for j in range(stride * (count - 1) + taps):
-                a_lanes = lanes(args[1], args[2], j)
+                a_lanes = lanes(a, a_step, vector_step, j)
                 for t, part, v in product(range(taps), range(len(b_lanes)), range(TILE_VECTORS)):
                     r, rest = divmod(j - t, stride)
                     if rest or not 0 <= r < count:
@@ -420,7 +420,7 @@ def row_products(count, taps, stride=1, twice=False):
                     result = b.insert_value(result, total, k)
             return result
 
-        return tile(tile, *[types.int64] * 4), codegen
+        return tile(tile, *[types.int64] * 5), codegen
 
     return add_row_products
 
@@ -474,26 +474,28 @@ def change_lanes(*lanes_of):
 
 
 def put_rows(count, how, first_row=0, vectors=TILE_VECTORS, part=1):
-    """Return the intrinsic that puts `count` rows of a tile, of so many vectors, to memory, a step apart.
+    """Return the intrinsic that puts `count` rows of a tile, of so many vectors, to memory.
 
+    Rows are `step` bytes apart, the vectors of a row `vector_step`.
     `how` is "write", "add" (to the numbers there), or "stream" (past the caches; each row must begin at a multiple of
     its bytes). Only the first lanes of each vector are put, one in `part` of them.
     """
 
     @intrinsic
-    def put(typing, tile, first, step):
+    def put(typing, tile, first, step, vector_step):
         def codegen(context, b, signature, args):
+            values, start, by_row, by_vector = args
             size = tile.dtype.bitwidth // 8
             for r, v in product(range(count), range(vectors)):
-                at = _plus_bytes(b, b.add(args[1], b.mul(args[2], I64(r))), v * VECTOR_BYTES)
-                value = b.extract_value(args[0], (first_row + r) * vectors + v)
+                at = b.add(b.add(start, b.mul(by_row, I64(r))), b.mul(by_vector, I64(v)))
+                value = b.extract_value(values, (first_row + r) * vectors + v)
                 value = _first_lanes(b, value, value.type.count // part)
                 if how == "add":
                     value = b.fadd(value, _load(context, b, at, value.type, size))
                 _store(context, b, value, at, size, streams=how == "stream")
             return context.get_dummy_value()
 
-        return types.void(tile, types.int64, types.int64), codegen
+        return types.void(tile, *[types.int64] * 3), codegen
 
     return put
 
@@ -605,12 +607,13 @@ def write_number(typing, number, address):
     return types.void(number, types.int64), codegen
 
 
-def _copy(like, count):
+def _copy(like, count, streams=False):
     """The signature and code of a function that copies `count` numbers of the dtype of `like` at once."""
 
     def codegen(context, b, signature, args):
-        numbers = ir.VectorType(_scalar(like), count)
-        _store(context, b, _load(context, b, args[2], numbers, like.bitwidth // 8), args[1], like.bitwidth // 8)
+        size = like.bitwidth // 8
+        numbers = _load(context, b, args[2], ir.VectorType(_scalar(like), count), size)
+        _store(context, b, numbers, args[1], size, streams)
         return context.get_dummy_value()
 
     return types.void(like, types.int64, types.int64), codegen
@@ -620,6 +623,12 @@ def _copy(like, count):
 def copy_vector(typing, like, target, source):
     """Copy as many numbers as a vector has lanes."""
     return _copy(like, _vector(like).count)
+
+
+@intrinsic
+def stream_vector(typing, like, target, source):
+    """Copy as many numbers as a vector has lanes past the caches, to a multiple of its bytes."""
+    return _copy(like, _vector(like).count, streams=True)
 
 
 @intrinsic

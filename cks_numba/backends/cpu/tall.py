@@ -250,9 +250,9 @@ def _tiles_with(part):
     def put_tile(zero, a, a_step, b, counts, a_steps, b_steps, out, out_step, streams):
         tile = sum_of_products(zeros(zero), a_step, a, b, counts, a_steps, b_steps)
         if streams and out % (VECTOR_BYTES // part) == 0:
-            stream(tile, out, out_step)
+            stream(tile, out, out_step, int(VECTOR_BYTES))
         else:
-            write(tile, out, out_step)
+            write(tile, out, out_step, int(VECTOR_BYTES))
 
     return put_tile
 

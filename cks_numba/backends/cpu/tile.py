@@ -45,6 +45,7 @@ from .registers import (
     store,
     store_columns,
     store_sums,
+    stream_vector,
     write_number,
 )
 
@@ -142,6 +143,23 @@ def copy_part(zero, target, source, count):
     else:
         for v in range(TILE_VECTORS):
             copy_vector(zero, target + v * VECTOR_BYTES, source + v * VECTOR_BYTES)
+
+
+@helper
+def stream_numbers(zero, target, source, count):
+    """Copy neighbouring numbers past the caches, whole lines of them."""
+    size, done = bytes_of(zero), 0
+    while done < count and (target + done * size) % LINE_BYTES:
+        write_number(number_at(zero, source + done * size), target + done * size)
+        done += 1
+    together = max(LINE_BYTES, VECTOR_BYTES) // size
+    while count - done >= together:
+        for k in range(0, together * size, VECTOR_BYTES):
+            stream_vector(zero, target + done * size + k, source + done * size + k)
+        done += together
+    while done < count:
+        write_number(number_at(zero, source + done * size), target + done * size)
+        done += 1
 
 
 @helper
