@@ -65,6 +65,7 @@ from .registers import (
     LANE_BYTES,
     TILE_ROWS,
     VECTOR_BYTES,
+    add_vector,
     after,
     bytes_of,
     change_lanes,
@@ -238,7 +239,7 @@ def sizes_of(
     lanes = _lanes_of(operator, shape)
     all_lanes = shape.groups * lanes.group
     # If the last block of lanes needs a vector only, it has one, of two positions at once.
-    pairs = operator != "conv2d_weight" and lanes.group == 1 and all_lanes >= width // 2
+    pairs = lanes.group == 1 and all_lanes >= width // 2
     pairs = pairs and source[4] == out[4] == itemsize and 0 < all_lanes % width <= width // 2
     last_lanes = width // 2 if pairs else width
     source_packed, out_packed = (
@@ -300,6 +301,8 @@ def sizes_of(
     gathers = gathers and _side_by_side(out, out_lengths, all_lanes * itemsize)
     chunks = len(bands) * ceil_div(shape.n, images)
     result_bytes = lanes.turns * fd * fh * fw * LANE_BYTES
+    if operator == "conv2d_weight":
+        result_bytes *= 1 + pairs  # What has no pair is added up apart.
     parts = 1
     if operator == "conv2d_weight":
         parts = ceil_div(PARTS, blocks)
@@ -597,7 +600,7 @@ def _tile_of(rows, in_turns):
             for r in range(rows):
                 for line in range(0, LANE_BYTES, LINE_BYTES):
                     fetch(a_first + r * a_step + LANE_BYTES + line)
-        tile = zeros(zero)
+        b_vector, tile = int(VECTOR_BYTES), zeros(zero)
         turn = turns - 1 if in_turns else 0
         while True:
             i, a, b = 0, a_first, b_first + turn * turn_bytes
@@ -605,17 +608,19 @@ def _tile_of(rows, in_turns):
                 at, b_at, left = a, b, counts[2]
                 if slides == 1:
                     while left >= 3:
-                        tile = add_three(tile, at, a_step, a_vector, b_at, b_steps[2])
+                        tile = add_three(tile, at, a_step, a_vector, b_at, b_steps[2], b_vector)
                         at, b_at, left = at + 3 * a_steps[2], b_at + 3 * b_steps[2], left - 3
                     if left == 2:
-                        tile = add_two(tile, at, a_step, a_vector, b_at, b_steps[2])
+                        tile = add_two(tile, at, a_step, a_vector, b_at, b_steps[2], b_vector)
                         left = 0
                 elif in_turns and slides == 2:
                     while left >= 3:
-                        tile = add_spread(tile, at, a_steps[2], a_vector, b_at, b_steps[2])
+                        tile = add_spread(tile, at, a_steps[2], a_vector, b_at, b_steps[2], b_vector)
                         at, b_at, left = at + 3 * a_steps[2], b_at + 3 * b_steps[2], left - 3
                 for t in range(left):
-                    tile = add_one(tile, at + t * a_steps[2], a_step, a_vector, b_at + t * b_steps[2], 0)
+                    tile = add_one(
+                        tile, at + t * a_steps[2], a_step, a_vector, b_at + t * b_steps[2], 0, int(VECTOR_BYTES)
+                    )
                 i, a, b = i + 1, a + a_steps[1], b + b_steps[1]
                 if i == counts[1]:
                     i, a, b = 0, a + a_steps[0], b + b_steps[0]
@@ -829,7 +834,7 @@ def _sum_of(taps, twice=False):
 
     @helper
     def add_sum(zero, a, a_step, b, results, sums):
-        counts, a_steps, b_steps, slides, other = sums
+        counts, a_steps, b_steps, slides, (a_vector, b_vector), other = sums
         tile = zeros(zero)
         for i in range(counts[0]):
             for j in range(counts[1]):
@@ -837,13 +842,13 @@ def _sum_of(taps, twice=False):
                 left = counts[2]
                 if slides:
                     while left >= 3:
-                        tile = add_three(tile, at, a_step, int(VECTOR_BYTES), b_at, b_steps[2])
+                        tile = add_three(tile, at, a_step, a_vector, b_at, b_steps[2], b_vector)
                         at, b_at, left = at + 3 * a_steps[2], b_at + 3 * b_steps[2], left - 3
                     if left == 2:
-                        tile = add_two(tile, at, a_step, int(VECTOR_BYTES), b_at, b_steps[2])
+                        tile = add_two(tile, at, a_step, a_vector, b_at, b_steps[2], b_vector)
                         left = 0
                 for k in range(left):
-                    tile = add_one(tile, at + k * a_steps[2], a_step, int(VECTOR_BYTES), b_at + k * b_steps[2], 0)
+                    tile = add_one(tile, at + k * a_steps[2], a_step, a_vector, b_at + k * b_steps[2], 0, b_vector)
         add_rows(tile, results, int(LANE_BYTES), int(VECTOR_BYTES))
         if twice:
             add_others(tile, results + other, int(LANE_BYTES), int(VECTOR_BYTES))
@@ -903,6 +908,20 @@ def swap_positions(zero, b, counts, b_steps, distance):
 
 
 @helper
+def pairs_of(x, y, a_steps, b_steps, left):
+    """How many pairs of rows, or of images, there are, how far apart, and the offsets of the first.
+
+    If there is one left over, it is the only one with `left`, and meets itself.
+    """
+    along_y = y > 1
+    many = y if along_y else x
+    a_step, b_step = (a_steps[1], b_steps[1]) if along_y else (a_steps[0], b_steps[0])
+    count, apart, first = (many % 2, 0, many - 1) if left else (many // 2, many // 2, 0)
+    counts = (x, count) if along_y else (count, y)
+    return counts, (apart * a_step, apart * b_step), (first * a_step, first * b_step)
+
+
+@helper
 def do_filters(zero, arguments, thread, groups):
     """Do tasks of `of_filters`, for which `groups` is None, or of `of_filters_in_groups`."""
     size = bytes_of(zero)
@@ -924,6 +943,7 @@ def do_filters(zero, arguments, thread, groups):
         for k in range(0, sizes.result_bytes, VECTOR_BYTES):
             fill_vector(zero, results + k)
         lane, lanes = part_of(0, block, sizes, width)[:2]
+        pairs = groups is None and sizes.last_lanes < width and block == sizes.blocks - 1
         for chunk in range(part * chunks // parts, (part + 1) * chunks // parts):
             # 2. a chunk of x and dy
             n, images, number = part_of(chunk, block, sizes, width)[2:]
@@ -936,9 +956,10 @@ def do_filters(zero, arguments, thread, groups):
                 zero, sizes.call.out, sizes.out, (n, images, lane), band.out, lanes, groups,
                 (group, sizes.lanes.out), sizes.out_packed, out_memory,
             )  # fmt: skip
-            for row in range(band.first_group, band.last_group):
+            # With pairs there are two steps for a group: all pairs, and the row or image that is left alone.
+            for step in range(band.first_group * (1 + pairs), band.last_group * (1 + pairs)):
                 # 3. a group of the plan: some taps of each row of the filter at a time
-                line = record(sizes.table, row, GroupRow)
+                line = record(sizes.table, step // (1 + pairs), GroupRow)
                 depths, rows, columns = line.positions
                 a, b, at = source + line.source.first, out + line.out.first, results + line.filters.first
                 axes = images, rows, columns
@@ -947,18 +968,23 @@ def do_filters(zero, arguments, thread, groups):
                 x, y, z = tile_axes(images, rows, columns)
                 a_steps, b_steps = (a_fixed[x], a_fixed[y], a_fixed[z]), (b_fixed[x], b_fixed[y], b_fixed[z])
                 tap_steps, result_steps = line.source.term, line.filters.term
-                by_x, by_y = max(1, POSITIONS // (axes[y] * axes[z])), min(axes[y], ceil_div(POSITIONS, axes[z]))
+                counts_xy, vectors = (axes[x], axes[y]), (int(VECTOR_BYTES), int(VECTOR_BYTES))
+                if pairs:
+                    counts_xy, vectors, (a_left, b_left) = pairs_of(axes[x], axes[y], a_steps, b_steps, step % 2)
+                    a, b, at = a + a_left, b + b_left, at + step % 2 * turn_bytes
+                count_x, count_y = counts_xy
+                by_x, by_y = max(1, POSITIONS // max(1, count_y * axes[z])), min(count_y, ceil_div(POSITIONS, axes[z]))
                 for k in range(depths):
                     a_depth = a + k * line.source.position[0]
                     b_depth = b + k * line.out.position[0]
-                    for i in range(0, axes[x], by_x):
-                        for j in range(0, axes[y], by_y):
-                            counts = min(by_x, axes[x] - i), min(by_y, axes[y] - j), axes[z]
+                    for i in range(0, count_x, by_x):
+                        for j in range(0, count_y, max(1, by_y)):
+                            counts = min(by_x, count_x - i), min(by_y, count_y - j), axes[z]
                             slides = z == 2 and tap_steps[2] == a_fixed[2]
                             a_at = a_depth + i * a_steps[0] + j * a_steps[1]
                             b_at = b_depth + i * b_steps[0] + j * b_steps[1]
                             if groups is None:
-                                sums = counts, a_steps, b_steps, slides, 0
+                                sums = counts, a_steps, b_steps, slides, vectors, 0
                                 add_taps(zero, a_at, tap_steps, b_at, at, result_steps, line.terms, sums)
                                 continue
                             for turn in range(0, sizes.lanes.turns, 2):
@@ -967,7 +993,7 @@ def do_filters(zero, arguments, thread, groups):
                                 # The lanes of dy are those of this turn, or of the next one.
                                 here = turn | turn >> 1 & 1
                                 other = 0 if sizes.lanes.turns == 1 else -turn_bytes if here & 1 else turn_bytes
-                                sums = counts, a_steps, b_steps, slides, other
+                                sums = counts, a_steps, b_steps, slides, vectors, other
                                 there = at + here * turn_bytes
                                 if other:
                                     add_taps_twice(zero, a_at, tap_steps, b_at, there, result_steps, line.terms, sums)
@@ -979,6 +1005,10 @@ def do_filters(zero, arguments, thread, groups):
                 continue
             results -= part * sizes.result_bytes
             add_parts(zero, results, sizes.result_bytes, parts)
+        if pairs:  # The results of the two vectors, and of what was left alone.
+            for k in range(0, turn_bytes, LANE_BYTES):
+                add_vector(zero, results + k, results + k + VECTOR_BYTES)
+                add_vector(zero, results + k, results + k + turn_bytes)
         at = sizes.call.b + lane // group * sizes.filters.group
         unpack_filters(zero, at, sizes.filters, results, taps, lanes, groups, sizes.lanes)
 

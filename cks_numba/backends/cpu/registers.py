@@ -390,13 +390,13 @@ def products_along(count):
 def row_products(count, taps, stride=1, twice=False):
     """Return the intrinsic tile[r, l] + the sum of A[stride*r + t, l] * B[t, l] over some taps t, for r below `count`.
 
-    Both A and B are rows of lanes. Row j of A is at a + j*a_step, its vectors are `vector_step` bytes apart, and it is
-    loaded once, whatever the number of taps; that of B is at b + t*b_step. If `twice`, the next `count` rows get the
-    same sum with B[t, l ^ 1].
+    Both A and B are rows of lanes. Row j of A is at a + j*a_step, and is loaded once, whatever the number of taps; that
+    of B is at b + t*b_step. The vectors of a row of A are `a_vector` bytes apart, those of B `b_vector`. If `twice`,
+    the next `count` rows get the same sum with B[t, l ^ 1].
     """
 
     @intrinsic
-    def add_row_products(typing, tile, a, a_step, vector_step, b_first, b_step):
+    def add_row_products(typing, tile, a, a_step, a_vector, b_first, b_step, b_vector):
         vector, size = _vector(tile.dtype), tile.dtype.bitwidth // 8
 
         def codegen(context, b, signature, args):
@@ -405,12 +405,12 @@ def row_products(count, taps, stride=1, twice=False):
                 places = [b.add(row, b.mul(by_vector, I64(v))) if v else row for v in range(TILE_VECTORS)]
                 return [_load(context, b, place, vector, size) for place in places]
 
-            result, a, a_step, vector_step, b_first, b_step = args
-            b_lanes = [[lanes(b_first, b_step, I64(VECTOR_BYTES), t) for t in range(taps)]]
+            result, a, a_step, a_vector, b_first, b_step, b_vector = args
+            b_lanes = [[lanes(b_first, b_step, b_vector, t) for t in range(taps)]]
             if twice:
                 b_lanes.append([[_swapped(b, lane, 1) for lane in row] for row in b_lanes[0]])
             for j in range(stride * (count - 1) + taps):
-                a_lanes = lanes(a, a_step, vector_step, j)
+                a_lanes = lanes(a, a_step, a_vector, j)
                 for t, part, v in product(range(taps), range(len(b_lanes)), range(TILE_VECTORS)):
                     r, rest = divmod(j - t, stride)
                     if rest or not 0 <= r < count:
@@ -420,7 +420,7 @@ def row_products(count, taps, stride=1, twice=False):
                     result = b.insert_value(result, total, k)
             return result
 
-        return tile(tile, *[types.int64] * 5), codegen
+        return tile(tile, *[types.int64] * 6), codegen
 
     return add_row_products
 
