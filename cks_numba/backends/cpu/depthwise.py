@@ -88,10 +88,11 @@ from .tile import add_parts, pack, pack_images, stream_numbers, unpack
 HALF = TILE_ROWS // 2
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
 MOST_BYTES = 4 * 2**20  # Packed rows of an image that a row of the result needs, or a packed filter.
-# If source and result together have at least so many, the result is written past the caches.
+# If source and result together have at least so many, they do not stay in the caches: the result is written past them,
+# and what the next band reads is fetched.
 STREAM_BYTES = 2**24
 FILTER_BYTES = L2_BYTES // 2  # A thread keeps packed filters of as many blocks of lanes as fit into so many bytes.
-SUM_IMAGES = 2 * TILE_ROWS  # Packed images of a sum over positions, which has a loop of that length.
+SUM_IMAGES = 2 * TILE_ROWS  # Most images that are packed together for a filter gradient, whose loop runs over them.
 LEAST_ROWS = 4  # A band has at least so many rows of an image, because neighbouring bands read the same source.
 REUSE = 8  # So many products of a number of the source pay for packing it.
 POSITIONS = 48  # Positions whose rows of lanes stay in the first-level cache while all taps meet them.
@@ -362,9 +363,9 @@ def _bands(groups: Plan, axis: int, band_length: int) -> tuple[list[BandRow], li
     return bands, found
 
 
-def _side_by_side(steps: Strides, lengths: Sequence[int], position: int) -> bool:
-    """Whether the positions of an image, of so many bytes each, follow each other without gaps."""
-    wanted = [position * prod(lengths[k + 1 :]) for k in range(len(lengths))]
+def _side_by_side(steps: Strides, lengths: Sequence[int], position_bytes: int) -> bool:
+    """Whether the positions of an image follow each other without gaps. An axis of one may have any step."""
+    wanted = [position_bytes * prod(lengths[k + 1 :]) for k in range(len(lengths))]
     found = steps[4 - len(lengths) : 4]
     return all(length == 1 or step == want for length, step, want in zip(lengths, found, wanted, strict=True))
 
@@ -684,14 +685,14 @@ def tile_axes(n, h, w):
 
 
 @helper
-def fetch_part(sizes, part, block, parts):
+def fetch_part(sizes, part, block, parts, size):
     """Begin to fetch what a part of a call reads, as much of it as one of the blocks of lanes is of all."""
     if part < 0 or part >= parts:
         return
     n = part // sizes.bands_count * sizes.images_together
     images = min(sizes.images_together, sizes.images - n)
     box, steps = record(sizes.bands, part % sizes.bands_count, BandRow).source, sizes.source
-    count = box.depths * box.rows * box.columns * steps.w
+    count = box.depths * box.rows * box.columns * sizes.all_lanes * size
     for k in range(n, n + images):
         first = sizes.call.a + k * steps.n + first_of((box.d, box.h, box.w), steps)
         for at in range(block * count // sizes.blocks, (block + 1) * count // sizes.blocks, LINE_BYTES):
@@ -739,14 +740,14 @@ def do_tasks(zero, arguments, thread, groups):
             (group, sizes.lanes.source), sizes.source_packed, source_memory,
         )  # fmt: skip
         if sizes.ahead:
-            fetch_part(sizes, step // sizes.blocks + (-1 if thread & 1 else 1), block, parts)
+            fetch_part(sizes, step // sizes.blocks + (-1 if thread & 1 else 1), block, parts, size)
         target = sizes.call.out + n * sizes.out.n + lane // group * sizes.lanes.out * sizes.out.c
         out, out_steps = target, sizes.out
         if sizes.out_packed:
             out_steps = packed_steps(band.out, size)
             out = out_memory - first_of((band.out.d, band.out.h, band.out.w), out_steps)
         step, left = step + 1, left - 1
-        band_bytes = band.out.depths * band.out.rows * band.out.columns * sizes.out.w
+        band_bytes = band.out.depths * band.out.rows * band.out.columns * sizes.all_lanes * size
         first_out = first_of((band.out.d, band.out.h, band.out.w), sizes.out)
         if sizes.gathers:
             out_steps = Steps(band_bytes, sizes.out.d, sizes.out.h, sizes.out.w, sizes.out.c)
@@ -769,7 +770,7 @@ def do_tasks(zero, arguments, thread, groups):
             slides = 0
             if z == 2:
                 slides = 1 if a_w == a_fixed[2] else 2 if 2 * a_w == a_fixed[2] else 0
-            # The vectors of a row of lanes; those of a pair are rows or images apart, the same if there is only one.
+            # The vectors of a row of lanes; those of a pair are of two positions along y or x, or of a lone one.
             count_x, count_y, vectors = axes[x], axes[y], (int(VECTOR_BYTES), int(VECTOR_BYTES))
             if pairs and count_y > 1:
                 count_y, apart = ceil_div(count_y, 2), count_y // 2
@@ -813,7 +814,7 @@ def depthwise(zero: Any, arguments: Any, thread: Any) -> None:
     where i = o*stride - before + f*dilation on each axis.
     A task is some images, a band of rows of the result, and all blocks of channels, or one of them. The blocks of a
     band are done in turn: a cache line may have channels of two of them, and threads that both write to it wait for
-    each other. Channels that are not neighbours in memory, or fewer than a tile has lanes, are packed first, and the
+    each other. Channels that are not neighbours in memory, or fewer than a vector has lanes, are packed first, and the
     results are unpacked.
     """
     do_tasks(zero, arguments, thread, None)
@@ -909,9 +910,9 @@ def swap_positions(zero, b, counts, b_steps, distance):
 
 @helper
 def pairs_of(x, y, a_steps, b_steps, left):
-    """How many pairs of rows, or of images, there are, how far apart, and the offsets of the first.
+    """Pairs of positions along y, or along x if y has one: how many, how far apart, and the offsets of the first.
 
-    If there is one left over, it is the only one with `left`, and meets itself.
+    With `left`: the one that has no partner, or none. Both vectors hold it then, and the sum of the first is used.
     """
     along_y = y > 1
     many = y if along_y else x
@@ -1009,8 +1010,10 @@ def do_filters(zero, arguments, thread, groups):
             for k in range(0, turn_bytes, LANE_BYTES):
                 add_vector(zero, results + k, results + k + VECTOR_BYTES)
                 add_vector(zero, results + k, results + k + turn_bytes)
-        at = sizes.call.b + lane // group * sizes.filters.group
-        unpack_filters(zero, at, sizes.filters, results, taps, lanes, groups, sizes.lanes)
+        # The lanes that a last block of pairs shares with the block before are that block's, which has no pairs.
+        shared = block * width - lane if pairs else 0
+        at, results_at = sizes.call.b + (lane + shared) // group * sizes.filters.group, results + shared * size
+        unpack_filters(zero, at, sizes.filters, results_at, taps, lanes - shared, groups, sizes.lanes)
 
 
 def of_filters(zero: Any, arguments: Any, thread: Any) -> None:

@@ -84,7 +84,7 @@ from .tile import (
     sums_of,
 )
 
-# Least number of tasks for each thread, if they have enough tiles: the more, the less a thread waits for the last one.
+# About so many tasks for each thread, if they have enough tiles: the more, the less a thread waits for the last one.
 TASKS = 32
 # The packed panels of a task have at most so many bytes, unless there is one alone, or short tiles save work.
 PANELS_BYTES = 5 * L2_BYTES // 8

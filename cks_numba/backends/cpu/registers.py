@@ -477,8 +477,8 @@ def put_rows(count, how, first_row=0, vectors=TILE_VECTORS, part=1):
     """Return the intrinsic that puts `count` rows of a tile, of so many vectors, to memory.
 
     Rows are `step` bytes apart, the vectors of a row `vector_step`.
-    `how` is "write", "add" (to the numbers there), or "stream" (past the caches; each row must begin at a multiple of
-    its bytes). Only the first lanes of each vector are put, one in `part` of them.
+    `how` is "write", "add" (to the numbers there), or "stream" (past the caches; each vector must begin at a multiple
+    of its bytes). Only the first lanes of each vector are put, one in `part` of them.
     """
 
     @intrinsic
