@@ -964,6 +964,35 @@ def test_a_last_block_of_one_vector(operator, stream_bytes, monkeypatch):
 
 
 @pytest.mark.parametrize("operator", OPERATORS[:2])
+@pytest.mark.parametrize("stream_bytes", [1, depthwise.STREAM_BYTES])
+def test_tiles_of_whole_rows(operator, stream_bytes, monkeypatch):
+    """Each position leaves out the taps that it does not meet: at the edges, and beyond, where it meets none."""
+    monkeypatch.setattr(depthwise, "STREAM_BYTES", stream_bytes)
+    depthwise.sizes_of.cache_clear()
+    find, found = depthwise.sizes_of, []
+    with monkeypatch.context() as noting:
+        noting.setattr(depthwise, "sizes_of", lambda *given: found.append(find(*given).named) or find(*given))
+        for taps, columns, before, after in product((3, 5, 7), (6, 7, 13, 14), (0, 1, 8), (0, 4)):
+            if columns + before + after < taps:
+                continue
+            channels = 40 if columns % 2 else 35
+            x, w = (2, 5, columns, channels), (channels, 3, taps, 1)
+            steps = dict(stride=(2, 1), dilation=(1 + columns % 2, 1))
+            shape = layer(x, w, padding=((2, 1), (before, after)), groups=channels, **steps)
+            check(operator, shape, dtypes=(DTYPES[taps == 5],))
+        volumes = (
+            layer((2, 3, 4, 14, 40), (40, 3, 3, 5, 1), padding=(1, 1, 2), groups=40),
+            layer((1, 3, 4, 9, 40), (40, 2, 3, 3, 1), stride=(2, 1, 1), groups=40),
+        )
+        for shape in volumes:
+            check(operator, shape, [((0, 1, 2, 3, 4), 1)] * 3)
+    if registers.TILE_ROWS > depthwise.LINE:
+        assert sum(each.lines for each in found) > len(found) / 4
+        assert any(each.lines and each.gathers for each in found) == (stream_bytes == 1)
+    depthwise.sizes_of.cache_clear()
+
+
+@pytest.mark.parametrize("operator", OPERATORS[:2])
 def test_results_of_one_column_past_the_caches(operator, monkeypatch):
     """An axis of one position may have any step, which says nothing of the bytes of a band."""
     monkeypatch.setattr(depthwise, "STREAM_BYTES", 1)

@@ -35,7 +35,7 @@ import numpy as np
 from numba import carray
 
 from ...buffers import LINE_BYTES
-from ...geometry import ConvShape, Group, Plan, plan
+from ...geometry import Affine, ConvShape, Group, Plan, Run, plan
 from .compiled import (
     NO_CALL,
     SCRATCH_HEAD,
@@ -78,6 +78,7 @@ from .registers import (
     number_at,
     put_rows,
     row_products,
+    row_products_within,
     swap_lanes,
     wait_for_streams,
     write_number,
@@ -86,6 +87,9 @@ from .registers import (
 from .tile import add_parts, pack, pack_images, stream_numbers, unpack
 
 HALF = TILE_ROWS // 2
+# Positions of a tile of a whole row: maps of 7x7, 14x14 and so on are common. It has one row of taps at a time.
+LINE, LINE_TAPS = 7, (3, 5, 7)
+LINE_WASTE = 0.2  # Tiles of a row may overlap by this share of it.
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
 MOST_BYTES = 4 * 2**20  # Packed rows of an image that a row of the result needs, or a packed filter.
 # If source and result together have at least so many, they do not stay in the caches: the result is written past them,
@@ -150,6 +154,9 @@ class DepthwiseSizes(NamedTuple):
     streams: int
     gathers: int
     ahead: int
+    lines: int
+    line_before: int
+    line_size: int
     blocks_together: int
     blocks_kept: int
     source: Steps
@@ -250,7 +257,14 @@ def sizes_of(
     out_packed = out_packed or (operator == "conv2d_weight" and lanes.turns > 1)
     blocks = ceil_div(all_lanes, width)
     run_length = max(run.positions for run in shape.w.runs(groups.operator))
-    if run_length < HALF <= shape.n or lanes.turns > 1:
+    # With stride 1, a tile may have all positions of a part of a row, with the taps that each of them meets.
+    lines = len(shape.axes) > 1 and lanes.group == 1 and operator != "conv2d_weight" and TILE_ROWS > LINE
+    lines = lines and not (source_packed or out_packed) and shape.w.taps in LINE_TAPS
+    lines = lines and shape.w.stride == shape.w.dilation == 1
+    lines = lines and LINE <= out_lengths[-1] >= round_up(out_lengths[-1], LINE) / (1 + LINE_WASTE)
+    if lines:
+        groups = _with_whole_rows(groups)
+    if not lines and (run_length < HALF <= shape.n or lanes.turns > 1):
         # Tiles lie along the images, or there are turns: a row of lanes is loaded often, from aligned memory then.
         source_packed = source_packed or groups.useful >= REUSE * shape.n * all_lanes * source_positions
     image_bytes = LANE_BYTES * (source_positions + positions)  # one image of a block of channels
@@ -258,7 +272,7 @@ def sizes_of(
     large = all_bytes >= STREAM_BYTES
     most = SUM_IMAGES if operator == "conv2d_weight" and source_packed else TILE_ROWS
     images = even_part(shape.n, min(most, CHUNK_BYTES // image_bytes))
-    if large and run_length >= TILE_ROWS and not (source_packed or out_packed or operator == "conv2d_weight"):
+    if lines or large and run_length >= TILE_ROWS and not (source_packed or out_packed or operator == "conv2d_weight"):
         images = 1  # The rows of one image are nearer to each other in memory than those of several.
     wanted = PARTS if operator == "conv2d_weight" else (4 * threads if threads > 1 else 1)
     # A task has all blocks of lanes if there are enough tasks; one of conv2d_weight has one block and shorter bands.
@@ -334,6 +348,9 @@ def sizes_of(
         streams=whole_lines and large,
         gathers=gathers,
         ahead=ahead,
+        lines=lines,
+        line_before=shape.w.before if operator == "conv2d" else shape.w.taps - 1 - shape.w.before,
+        line_size=source_lengths[-1],
         blocks_together=together,
         blocks_kept=blocks_kept,
         source=Steps(*source),
@@ -361,6 +378,17 @@ def _bands(groups: Plan, axis: int, band_length: int) -> tuple[list[BandRow], li
         boxes = _box(out, axis, first, last), _box(source, axis, *needed)
         bands.append(BandRow(first_group, len(found), *boxes))
     return bands, found
+
+
+def _with_whole_rows(groups: Plan) -> Plan:
+    """The plan with groups of whole rows: all columns, and all taps of a row, of which the kernel leaves some out."""
+    w = groups.shape.w
+    if groups.operator == "conv2d":
+        row = Run(w.outputs, w.taps, Affine(-w.before, 1, 1), Affine(0, 0, 1), Affine(0, 1, 0))
+    else:
+        row = Run(w.size, w.taps, Affine(0, 1, 0), Affine(0, 0, 1), Affine(w.before, 1, -1))
+    others = dict.fromkeys(tuple(group)[:-1] for group in groups.groups)
+    return Plan(groups.operator, groups.shape, tuple(Group((*other, row)) for other in others))
 
 
 def _side_by_side(steps: Strides, lengths: Sequence[int], position_bytes: int) -> bool:
@@ -670,6 +698,50 @@ def _tiles_of(in_turns):
     return put_tiles
 
 
+def _lines():
+    """Return a helper that computes and writes whole rows of positions, tile by tile."""
+    add_three, add_five, add_seven = (row_products_within(LINE, taps) for taps in LINE_TAPS)
+    write_rows, stream_rows = (put_rows(LINE, how) for how in ("write", "stream"))
+
+    @helper
+    def put_lines(zero, a_first, a_steps, b_first, out_first, out_steps, counts, sums, edges):
+        (tap_rows, in_depth, taps), a_taps, b_taps, _, (a_vector, out_vector), (streams, ahead), _, _ = sums
+        a_step, out_step, b_step, b_vector = a_steps[2], out_steps[2], b_taps[2], int(VECTOR_BYTES)
+        before, size = edges
+        column = 0
+        while column < counts[2]:
+            # The tiles of a column leave out the same positions, so they come one after the other: the CPU foresees it.
+            column = min(column, counts[2] - LINE)  # A tile that would reach past the last position begins earlier.
+            first, last = before - column, before + size - column
+            for row in range(counts[0] * counts[1]):
+                i, j = row // counts[1], row % counts[1]
+                a = a_first + i * a_steps[0] + j * a_steps[1] + column * a_step
+                out = out_first + i * out_steps[0] + j * out_steps[1] + column * out_step
+                if ahead:  # The next block of lanes needs the lines beside these: the CPU does not foresee that.
+                    for r in range(LINE):
+                        for line in range(0, LANE_BYTES, LINE_BYTES):
+                            fetch(a + r * a_step + LANE_BYTES + line)
+                tile, b, h = zeros(zero), b_first, 0
+                for _ in range(tap_rows):  # of all depths
+                    if taps == LINE_TAPS[0]:
+                        tile = add_three(tile, a, a_step, a_vector, b, b_step, b_vector, first, last)
+                    elif taps == LINE_TAPS[1]:
+                        tile = add_five(tile, a, a_step, a_vector, b, b_step, b_vector, first, last)
+                    else:
+                        tile = add_seven(tile, a, a_step, a_vector, b, b_step, b_vector, first, last)
+                    h, a, b = h + 1, a + a_taps[1], b + b_taps[1]
+                    if h == in_depth:
+                        h, a, b = 0, a + a_taps[0], b + b_taps[0]
+                if streams and out % LINE_BYTES == 0:
+                    stream_rows(tile, out, out_step, out_vector)
+                else:
+                    write_rows(tile, out, out_step, out_vector)
+            column += LINE
+
+    return put_lines
+
+
+put_lines: Any = _lines()
 put_tiles: Any = _tiles_of(False)
 put_tiles_in_turns: Any = _tiles_of(True)
 
@@ -764,6 +836,8 @@ def do_tasks(zero, arguments, thread, groups):
                 a, b = a + (w - 1) * a_w, b + (w - 1) * b_w
                 a_w, b_w = -a_w, -b_w
             x, y, z = tile_axes(images, rows, columns)
+            if sizes.lines:
+                x, y, z = 0, 1, 2
             axes, counts = (images, rows, columns), (d * h, h, w)
             # The steps from past the last row of a depth to the first row of the next one.
             a_jump, b_jump = a_d - h * a_h, b_d - h * b_h
@@ -786,6 +860,10 @@ def do_tasks(zero, arguments, thread, groups):
             for k in range(depths):
                 a_depth = a + k * line.source.position[0]
                 out_depth = to + k * line.out.position[0]
+                if groups is None and sizes.lines:
+                    edges = sizes.line_before, sizes.line_size
+                    put_lines(zero, a_depth, a_fixed, b, out_depth, out_fixed, (count_x, count_y, axes[2]), sums, edges)
+                    continue
                 for i in range(count_x):
                     for j in range(count_y):
                         a_row = a_depth + i * a_fixed[x] + j * a_fixed[y]

@@ -425,6 +425,51 @@ def row_products(count, taps, stride=1, twice=False):
     return add_row_products
 
 
+def row_products_within(count, taps):
+    """Return the intrinsic of `row_products` for rows of A that may not all exist.
+
+    Only rows j of A with first <= j < last are loaded and multiplied. Each is a branch of its own.
+    """
+
+    @intrinsic
+    def add_row_products(typing, tile, a, a_step, a_vector, b_first, b_step, b_vector, first, last):
+        vector, size = _vector(tile.dtype), tile.dtype.bitwidth // 8
+
+        def codegen(context, b, signature, args):
+            def lanes(row, by_vector):
+                places = [b.add(row, b.mul(by_vector, I64(v))) if v else row for v in range(TILE_VECTORS)]
+                return [_load(context, b, place, vector, size) for place in places]
+
+            result, a, a_step, a_vector, b_first, b_step, b_vector, first, last = args
+            b_lanes = [lanes(b.add(b_first, b.mul(b_step, I64(t))), b_vector) for t in range(taps)]
+            sums = [b.extract_value(result, k) for k in range(count * TILE_VECTORS)]
+            for j in range(count + taps - 1):
+                here, met, after_it = b.block, b.append_basic_block(), b.append_basic_block()
+                b.cbranch(b.and_(b.icmp_signed("<=", first, I64(j)), b.icmp_signed("<", I64(j), last)), met, after_it)
+                b.position_at_end(met)
+                a_lanes = lanes(b.add(a, b.mul(a_step, I64(j))), a_vector)
+                added = {}
+                for t, v in product(range(taps), range(TILE_VECTORS)):
+                    if 0 <= j - t < count:
+                        k = (j - t) * TILE_VECTORS + v
+                        added[k] = b.call(_fma(b, vector), [a_lanes[v], b_lanes[t][v], sums[k]])
+                end = b.block
+                b.branch(after_it)
+                b.position_at_end(after_it)
+                for k, total in added.items():
+                    either = b.phi(vector)
+                    either.add_incoming(sums[k], here)
+                    either.add_incoming(total, end)
+                    sums[k] = either
+            for k, total in enumerate(sums):
+                result = b.insert_value(result, total, k)
+            return result
+
+        return tile(tile, *[types.int64] * 8), codegen
+
+    return add_row_products
+
+
 def _swapped(b: Any, vector: Any, distance: int) -> Any:
     """A vector in which each two lanes l and l ^ distance have changed places."""
     lanes = [lane ^ distance if distance < vector.type.count else lane for lane in range(vector.type.count)]
