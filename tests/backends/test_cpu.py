@@ -403,6 +403,16 @@ def test_views_that_repeat_their_numbers(operator, sizes):
         check_arrays(operator, shape, *pair, brute_force(operator, shape, *pair))
 
 
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_one_operand_that_repeats_its_numbers(operator):
+    """Along the columns, with a filter that tells its taps apart, and edges that leave some out."""
+    shape = ConvShape(n=2, ih=5, iw=7, ic=40, oc=40, fh=3, fw=3, padding=1, groups=40)
+    for number in range(2):
+        pair = list(operands(operator, shape))
+        pair[number] = np.broadcast_to(pair[number][:, :, :1], pair[number].shape)
+        check_arrays(operator, shape, *pair, brute_force(operator, shape, *pair))
+
+
 def call(operator, shape, first, second, **keys):
     """Call the public operator for a shape, with arrays in the layout."""
     keys |= {"stride": shape.stride, "padding": shape.padding, "dilation": shape.dilation, "groups": shape.groups}

@@ -260,7 +260,7 @@ def sizes_of(
     # With stride 1, a tile may have all positions of a part of a row, with the taps that each of them meets.
     lines = len(shape.axes) > 1 and lanes.group == 1 and operator != "conv2d_weight" and TILE_ROWS > LINE
     lines = lines and not (source_packed or out_packed) and shape.w.taps in LINE_TAPS
-    lines = lines and shape.w.stride == shape.w.dilation == 1
+    lines = lines and shape.w.stride == shape.w.dilation == 1 and source[3] != 0  # Of a step of 0, no tap is first.
     lines = lines and LINE <= out_lengths[-1] >= round_up(out_lengths[-1], LINE) / (1 + LINE_WASTE)
     if lines:
         groups = _with_whole_rows(groups)
