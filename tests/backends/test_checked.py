@@ -307,8 +307,8 @@ MUTANTS = [
     (
         "of_filters",
         depthwise,
-        "sizes.filters.group\n        unpack",
-        "sizes.filters.group + size\n        unpack",
+        "sizes.filters.group, results + shared",
+        "sizes.filters.group + size, results + shared",
         "writes",
         "filters",
     ),
