@@ -87,8 +87,9 @@ from .registers import (
 from .tile import add_parts, pack, pack_images, stream_numbers, unpack
 
 HALF = TILE_ROWS // 2
-# Positions of a tile of a whole row: maps of 7x7, 14x14 and so on are common. It has one row of taps at a time.
-LINE, LINE_TAPS = 7, (3, 5, 7)
+# Positions of a tile of a whole row: maps of 7x7, 14x14 and so on are common. It has one row of taps at a time. A CPU
+# with fewer registers has no such tiles.
+LINE, LINE_TAPS = min(7, TILE_ROWS), (3, 5, 7)
 LINE_WASTE = 0.2  # Tiles of a row may overlap by this share of it.
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
 MOST_BYTES = 4 * 2**20  # Packed rows of an image that a row of the result needs, or a packed filter.
