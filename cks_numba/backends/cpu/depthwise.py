@@ -87,10 +87,10 @@ from .registers import (
 from .tile import add_parts, pack, pack_images, stream_numbers, unpack
 
 HALF = TILE_ROWS // 2
-# Positions of a tile of a whole row: maps of 7x7, 14x14 and so on are common. It has one row of taps at a time. A CPU
-# with fewer registers has no such tiles.
+# Number of positions of a tile that is a part of a whole row, since maps of 7x7 and 14x14 are common, and the numbers of
+# taps in a row for which there are such tiles. CPUs with six rows in a tile have none.
 LINE, LINE_TAPS = min(7, TILE_ROWS), (3, 5, 7)
-LINE_WASTE = 0.2  # Tiles of a row may overlap by this share of it.
+LINE_WASTE = 0.2  # The tiles of a row may overlap by at most this share of the row.
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
 MOST_BYTES = 4 * 2**20  # Packed rows of an image that a row of the result needs, or a packed filter.
 # If source and result together have at least so many, they do not stay in the caches: the result is written past them,
@@ -247,7 +247,7 @@ def sizes_of(
     width = LANE_BYTES // itemsize
     lanes = _lanes_of(operator, shape)
     all_lanes = shape.groups * lanes.group
-    # If the last block of lanes needs a vector only, it has one, of two positions at once.
+    # If the channels of the last block fit into one vector, its tiles hold them for two positions at once.
     pairs = lanes.group == 1 and all_lanes >= width // 2
     pairs = pairs and source[4] == out[4] == itemsize and 0 < all_lanes % width <= width // 2
     last_lanes = width // 2 if pairs else width
@@ -723,7 +723,7 @@ def _lines():
                         for line in range(0, LANE_BYTES, LINE_BYTES):
                             fetch(a + r * a_step + LANE_BYTES + line)
                 tile, b, h = zeros(zero), b_first, 0
-                for _ in range(tap_rows):  # of all depths
+                for _ in range(tap_rows):
                     if taps == LINE_TAPS[0]:
                         tile = add_three(tile, a, a_step, a_vector, b, b_step, b_vector, first, last)
                     elif taps == LINE_TAPS[1]:
