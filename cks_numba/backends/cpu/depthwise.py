@@ -87,8 +87,8 @@ from .registers import (
 from .tile import add_parts, pack, pack_images, stream_numbers, unpack
 
 HALF = TILE_ROWS // 2
-# Number of positions of a tile that is a part of a whole row, since maps of 7x7 and 14x14 are common, and the numbers of
-# taps in a row for which there are such tiles. CPUs with six rows in a tile have none.
+# Number of positions of a tile that is a part of a whole row, since maps of 7x7 and 14x14 are common, and for how many
+# taps in a row there are such tiles. CPUs with six rows in a tile have none.
 LINE, LINE_TAPS = min(7, TILE_ROWS), (3, 5, 7)
 LINE_WASTE = 0.2  # The tiles of a row may overlap by at most this share of the row.
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
@@ -648,9 +648,7 @@ def _tile_of(rows, in_turns):
                         tile = add_spread(tile, at, a_steps[2], a_vector, b_at, b_steps[2], b_vector)
                         at, b_at, left = at + 3 * a_steps[2], b_at + 3 * b_steps[2], left - 3
                 for t in range(left):
-                    tile = add_one(
-                        tile, at + t * a_steps[2], a_step, a_vector, b_at + t * b_steps[2], 0, int(VECTOR_BYTES)
-                    )
+                    tile = add_one(tile, at + t * a_steps[2], a_step, a_vector, b_at + t * b_steps[2], 0, b_vector)
                 i, a, b = i + 1, a + a_steps[1], b + b_steps[1]
                 if i == counts[1]:
                     i, a, b = 0, a + a_steps[0], b + b_steps[0]
