@@ -18,9 +18,9 @@ from ..buffers import HALVES, bits, with_unit_axes
 from ..checks import Precision
 from ..geometry import ConvShape
 from ..steps import BY_OPERATOR
-from .interrupts import uninterrupted
+from .interrupts import uncollected, uninterrupted
 
-with uninterrupted():
+with uninterrupted(), uncollected():
     from . import cpu
 
 Backend = Literal["auto", "cuda", "cpu", "emulator", "steps"]

@@ -39,7 +39,7 @@ from numba.np.ufunc import parallel
 
 from ... import plan_table
 from ...geometry import ConvShape, Group, plan
-from ..interrupts import uninterrupted
+from ..interrupts import uncollected, uninterrupted
 from . import bounds
 from .bounds import BUFFERS, GUARD_BYTES, UNUSED, address_of
 from .registers import (
@@ -327,7 +327,7 @@ def _compile(function: Any, signature: Any) -> Any:
     args, returned = sigutils.normalize_signature(signature)
     code = bounds.caught(function) if CHECKED and len(args) == 3 else function
     owner = CFunc(code, (args, returned), {}, OPTIONS)
-    with uninterrupted():
+    with uninterrupted(), uncollected():
         with suppress(RuntimeError):  # Numba found no folder for its cache
             owner._cache = _CarefulCache(function)  # type: ignore[attr-defined]
         owner.compile()

@@ -200,7 +200,8 @@ def _run(operator: str, shape: ConvShape, source: Array, w: Array, out: Array, t
         copy_to(planes.reshape(n, c, -1), result.reshape(n, -1, c).transpose(0, 2, 1), threads)
         return
     sizes = sizes_of(operator, shape, len(source), source.strides, w.strides, out.strides, threads)
-    start(gather, out.dtype, threads, sizes, source=source, filters=w, out=out)
+    kernel = gather_narrow if sizes.named.narrow else gather
+    start(kernel, out.dtype, threads, sizes, source=source, filters=w, out=out)
 
 
 def _pieces(operator: str, shape: ConvShape, source: Array, out: Array) -> Iterator[tuple[ConvShape, Array, Array]]:
@@ -549,23 +550,21 @@ def pack_turned(zero, panel, filters, steps, packed, terms, lanes):
                     fill_vector(zero, there + row * LANE_BYTES)
 
 
-def gather(zero: Any, arguments: Any, thread: Any) -> None:
-    """Kernel: do tasks of conv2d or conv2d_input until none is left.
-
-    A task is a block of tiles and some panels; a panel is the packed filters of as many channels as a tile has lanes.
-    The last rows of a group take several panels at once (`panels_at_once`). If the result has so few channels that most
-    lanes would be empty (`narrow`), the lanes hold terms of one sum instead.
-    """
+@helper
+def do_gather(zero, arguments, thread, narrow):
+    """Do tasks of `gather`, for which `narrow` is None, or of `gather_narrow`."""
     size = bytes_of(zero)
     sizes = record(arguments, 0, GatherSizes)
-    call, terms, lanes, narrow = sizes.call, sizes.terms, sizes.lanes, sizes.narrow
+    call, terms, lanes = sizes.call, sizes.terms, sizes.lanes
     source_rows, out_rows, tile_rows, free = own_scratch(arguments)
     tile_out, panel = carray(integers_at(free), TILE_ROWS), after(free, int(LINE_BYTES))
     packed = -1  # number of the panels and of the class of taps that are packed now
     tiles = record(sizes.table, sizes.groups, GatherRow).first_block
     width = LANE_BYTES // size
     # Bytes of the filters from one term to the next.
-    unit = sizes.filters.term if sizes.in_place else size if narrow else LANE_BYTES * sizes.turned
+    unit = sizes.filters.term if sizes.in_place else LANE_BYTES * sizes.turned
+    if narrow is not None:
+        unit = size
     together, blocks = sizes.panels_together * width, ceil_div(tiles, sizes.tiles_together)
     lane_blocks = ceil_div(lanes, together)
     while True:
@@ -604,7 +603,7 @@ def gather(zero: Any, arguments: Any, thread: Any) -> None:
                     if packed != which * sizes.groups + taps.number:
                         packed = which * sizes.groups + taps.number
                         at += taps.first + first_lane * sizes.filters.lane
-                        if narrow:
+                        if narrow is not None:
                             pack_columns(zero, panel, at, sizes.filters, taps, terms, last_lane - first_lane)
                         elif sizes.turned > 1:
                             pack_turned(zero, panel, at, sizes.filters, taps, terms, last_lane - first_lane)
@@ -614,7 +613,7 @@ def gather(zero: Any, arguments: Any, thread: Any) -> None:
                 if source.term[2] == terms * size and filters.term[2] == terms * unit:
                     loops = (loops[0], loops[1], min(loops[2], 1), loops[2] * terms)  # Taps lie side by side.
                 a_steps, b_steps = and_last(source.term, size), and_last(filters.term, unit)
-                if narrow:  # A step is a vector of terms.
+                if narrow is not None:  # A step is a vector of terms.
                     step, loops = int(VECTOR_BYTES), and_last(loops, loops[3] * size // VECTOR_BYTES)
                     a_steps, b_steps = and_last(source.term, step), and_last(filters.term, step)
             end = min(row + TILE_ROWS, row_end)
@@ -627,7 +626,7 @@ def gather(zero: Any, arguments: Any, thread: Any) -> None:
                 b, lane = first_b, first_lane
                 while lane < last_lane:
                     there, to = addresses_in(source_rows), (lane - first_lane) * sizes.out.c
-                    if narrow:
+                    if narrow is not None:
                         here = min(TILE_VECTORS, last_lane - lane)
                         columns = column, here - 1
                         tile = sum_of_products_along(zeros(zero), there, a, b, columns, loops, a_steps, b_steps)
@@ -651,6 +650,23 @@ def gather(zero: Any, arguments: Any, thread: Any) -> None:
                         tile_count = rows if panels == 1 else TILE_ROWS
                         put(tile, zero, tile_out, tile_count, here, sizes.out.c, bool(WRITE), tile_rows)
                     lane, b = lane + panels * width, b + panels * column
+
+
+def gather(zero: Any, arguments: Any, thread: Any) -> None:
+    """Kernel: do tasks of conv2d or conv2d_input until none is left.
+
+    A task is a block of tiles and some panels; a panel is the packed filters of as many channels as a tile has lanes.
+    The last rows of a group take several panels at once (`panels_at_once`).
+    """
+    do_gather(zero, arguments, thread, None)
+
+
+def gather_narrow(zero: Any, arguments: Any, thread: Any) -> None:
+    """Kernel: as `gather`, if the result has so few channels that most lanes would be empty.
+
+    The lanes hold terms of one sum instead.
+    """
+    do_gather(zero, arguments, thread, NARROW)
 
 
 def to_channels_last(zero: Any, arguments: Any, thread: Any) -> None:
