@@ -26,7 +26,7 @@ are in several lanes are added up at the end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
@@ -87,24 +87,24 @@ from .registers import (
 from .tile import add_parts, pack, pack_images, stream_numbers, unpack
 
 HALF = TILE_ROWS // 2
-# Number of positions of a tile that is a part of a whole row, since maps of 7x7 and 14x14 are common, and for how many
-# taps in a row there are such tiles. CPUs with six rows in a tile have none.
-LINE, LINE_TAPS = min(7, TILE_ROWS), (3, 5, 7)
+LINE_TAPS = (3, 5, 7)  # For so many taps in a row there are tiles that are parts of whole rows.
 LINE_WASTE = 0.2  # The tiles of a row may overlap by at most this share of the row.
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
 MOST_BYTES = 4 * 2**20  # Packed rows of an image that a row of the result needs, or a packed filter.
 # If source and result together have at least so many, they do not stay in the caches: the result is written past them,
 # and what the next band reads is fetched.
-STREAM_BYTES = 2**24
+STREAM_BYTES = 24 * 2**20
 FILTER_BYTES = L2_BYTES // 2  # A thread keeps packed filters of as many blocks of lanes as fit into so many bytes.
 SUM_IMAGES = 2 * TILE_ROWS  # Most images that are packed together for a filter gradient, whose loop runs over them.
 LEAST_ROWS = 4  # A band has at least so many rows of an image, because neighbouring bands read the same source.
 REUSE = 8  # So many products of a number of the source pay for packing it.
 POSITIONS = 48  # Positions whose rows of lanes stay in the first-level cache while all taps meet them.
-IN_GROUPS = 1  # Numba compiles a helper for None and for this constant, and leaves out what is for the other.
-# A filter gradient is cut into about so many tasks, a large one into more: parts of the sum that stay in the cache from
-# one block of lanes to the next, as far as their results have at most so many bytes. Threads change no number of these.
-PARTS = 16
+# Numba compiles a helper for None and for such a constant, and leaves out what is for the other.
+IN_GROUPS, IN_LINES = 1, 1
+# A filter gradient is cut into about so many tasks. One of at least so many bytes is cut into more: parts of the sum
+# that stay in the cache from one block of lanes to the next, as far as their results have at most so many bytes. Threads
+# change no number of these.
+PARTS, LARGE_BYTES = 16, 2**24
 PARTS_BYTES = 2**20
 
 
@@ -130,6 +130,19 @@ class Lanes(NamedTuple):
     turns: int
     source: int
     out: int
+
+
+class Lines(NamedTuple):
+    """A kind of tiles that are parts of whole rows.
+
+    A tile has so many `positions`; for each, the source moves on by `moves` / `by` elements. With so many taps in a row,
+    element j of the source, from the tile's first one, meets tap t at the position ``rows_of(taps)(j, t)``.
+    """
+
+    positions: int
+    moves: int
+    by: int
+    rows_of: Callable[[int], Callable[[int, int], int]]
 
 
 class DepthwiseSizes(NamedTuple):
@@ -229,7 +242,7 @@ def run(operator: str, shape: ConvShape, first: Array, second: Array, out: Array
     threads = number_of_threads(operator, shape)
     sizes = sizes_of(operator, shape, source.strides, filters.strides, out.strides, out.itemsize, threads)
     plain, grouped = (of_filters, of_filters_in_groups) if operator == "conv2d_weight" else (depthwise, in_groups)
-    kernel = plain if sizes.named.lanes.group == 1 else grouped
+    kernel = in_lines if sizes.named.lines else plain if sizes.named.lanes.group == 1 else grouped
     start(kernel, out.dtype, threads, sizes, source=source, filters=filters, out=out)
 
 
@@ -258,11 +271,11 @@ def sizes_of(
     out_packed = out_packed or (operator == "conv2d_weight" and lanes.turns > 1)
     blocks = ceil_div(all_lanes, width)
     run_length = max(run.positions for run in shape.w.runs(groups.operator))
-    # With stride 1, a tile may have all positions of a part of a row, with the taps that each of them meets.
-    lines = len(shape.axes) > 1 and lanes.group == 1 and operator != "conv2d_weight" and TILE_ROWS > LINE
-    lines = lines and not (source_packed or out_packed) and shape.w.taps in LINE_TAPS
-    lines = lines and shape.w.stride == shape.w.dilation == 1 and source[3] != 0  # Of a step of 0, no tap is first.
-    lines = lines and LINE <= out_lengths[-1] >= round_up(out_lengths[-1], LINE) / (1 + LINE_WASTE)
+    # A tile may have all positions of a part of a row, with the taps that each of them meets. If neighbouring elements
+    # of the source have one address, it cannot be told where the row begins.
+    lines = 0
+    if operator != "conv2d_weight" and not (source_packed or out_packed) and lanes.group == 1 and source[3]:
+        lines = _lines_of(groups)
     if lines:
         groups = _with_whole_rows(groups)
     if not lines and (run_length < HALF <= shape.n or lanes.turns > 1):
@@ -322,7 +335,7 @@ def sizes_of(
     parts = 1
     if operator == "conv2d_weight":
         parts = ceil_div(PARTS, blocks)
-        if large:
+        if all_bytes >= LARGE_BYTES:
             parts = max(parts, min(all_bytes // CHUNK_BYTES, PARTS_BYTES // (blocks * result_bytes)))
         parts = min(chunks, parts)
     # Other filters than those of the last block are of use only where a thread has a second part of the call.
@@ -350,7 +363,7 @@ def sizes_of(
         gathers=gathers,
         ahead=ahead,
         lines=lines,
-        line_before=shape.w.before if operator == "conv2d" else shape.w.taps - 1 - shape.w.before,
+        line_before=_elements_before(groups) if lines else 0,
         line_size=source_lengths[-1],
         blocks_together=together,
         blocks_kept=blocks_kept,
@@ -381,13 +394,39 @@ def _bands(groups: Plan, axis: int, band_length: int) -> tuple[list[BandRow], li
     return bands, found
 
 
+def _lines_of(groups: Plan) -> int:
+    """The number of a kind of LINES that the rows of a plan are cut into, or 0 if there is none."""
+    w, forward = groups.shape.w, groups.operator == "conv2d"
+    length = w.outputs if forward else w.size
+    number = (FORWARD_BY_TWO if forward else INPUT_BY_TWO) if w.stride == 2 else BY_ONE
+    positions = LINES[number].positions
+    if len(groups.shape.axes) == 1 or w.taps not in LINE_TAPS or w.dilation > 1 or w.stride > 2:
+        return 0
+    if positions > TILE_ROWS:
+        return 0
+    if number == INPUT_BY_TWO and (w.size % 2 or (w.before - _phase(w.taps)) % 2):
+        return 0  # Its tiles begin at even positions, which meet the taps of one phase.
+    return number if positions <= length >= round_up(length, positions) / (1 + LINE_WASTE) else 0
+
+
+def _elements_before(groups: Plan) -> int:
+    """How many elements of the source there are before the first one of a row, which the first tile may count."""
+    w = groups.shape.w
+    if groups.operator == "conv2d":
+        return w.before
+    return w.taps - 1 - w.before if w.stride == 1 else (_phase(w.taps) - w.before) // 2
+
+
 def _with_whole_rows(groups: Plan) -> Plan:
     """The plan with groups of whole rows: all columns, and all taps of a row, of which the kernel leaves some out."""
     w = groups.shape.w
+    before = _elements_before(groups)
     if groups.operator == "conv2d":
-        row = Run(w.outputs, w.taps, Affine(-w.before, 1, 1), Affine(0, 0, 1), Affine(0, 1, 0))
-    else:
+        row = Run(w.outputs, w.taps, Affine(-before, w.stride, 1), Affine(0, 0, 1), Affine(0, 1, 0))
+    elif w.stride == 1:
         row = Run(w.size, w.taps, Affine(0, 1, 0), Affine(0, 0, 1), Affine(w.before, 1, -1))
+    else:  # The steps are those of neighbouring elements: of these, some taps meet each.
+        row = Run(w.size, w.taps, Affine(0, 1, 0), Affine(0, 0, 1), Affine(-before, 1, 1))
     others = dict.fromkeys(tuple(group)[:-1] for group in groups.groups)
     return Plan(groups.operator, groups.shape, tuple(Group((*other, row)) for other in others))
 
@@ -697,27 +736,48 @@ def _tiles_of(in_turns):
     return put_tiles
 
 
-def _lines():
+def _phase(taps):
+    """The tap of conv2d_input with stride 2 that a tile's first position meets in the first element that it counts.
+
+    It is that of a layer whose filter has as many taps before as after its middle one.
+    """
+    return (taps - 1) // 2 % 2
+
+
+# The kinds of lines: with stride 1, and with stride 2 of conv2d and of conv2d_input. Maps of 7x7 and 14x14 are common;
+# tiles of conv2d_input with stride 2 begin at even positions. CPUs with six rows in a tile have none.
+BY_ONE, FORWARD_BY_TWO, INPUT_BY_TWO = 1, 2, 3
+LINES = {
+    BY_ONE: Lines(7, 1, 1, lambda taps: lambda j, t: j - t),
+    FORWARD_BY_TWO: Lines(7, 2, 1, lambda taps: lambda j, t: -1 if (j - t) % 2 else (j - t) // 2),
+    INPUT_BY_TWO: Lines(8, 1, 2, lambda taps: lambda j, t: 2 * j + t - _phase(taps)),
+}
+
+
+def _put_lines(kind):
     """Return a helper that computes and writes whole rows of positions, tile by tile."""
-    add_three, add_five, add_seven = (row_products_within(LINE, taps) for taps in LINE_TAPS)
-    write_rows, stream_rows = (put_rows(LINE, how) for how in ("write", "stream"))
+    count, moves, by, rows_of = kind
+    count = min(count, TILE_ROWS)
+    add_three, add_five, add_seven = (row_products_within(count, taps, rows_of(taps)) for taps in LINE_TAPS)
+    write_rows, stream_rows = (put_rows(count, how) for how in ("write", "stream"))
 
     @helper
     def put_lines(zero, a_first, a_steps, b_first, out_first, out_steps, counts, sums, edges):
         (tap_rows, in_depth, taps), a_taps, b_taps, _, (a_vector, out_vector), (streams, ahead), _, _ = sums
-        a_step, out_step, b_step, b_vector = a_steps[2], out_steps[2], b_taps[2], int(VECTOR_BYTES)
+        a_step, out_step, b_step, b_vector = a_taps[2], out_steps[2], b_taps[2], int(VECTOR_BYTES)
         before, size = edges
         column = 0
         while column < counts[2]:
             # The tiles of a column leave out the same positions, so they come one after the other: the CPU foresees it.
-            column = min(column, counts[2] - LINE)  # A tile that would reach past the last position begins earlier.
-            first, last = before - column, before + size - column
+            column = min(column, counts[2] - count)  # A tile that would reach past the last position begins earlier.
+            moved = column * moves // by
+            first, last = before - moved, before + size - moved
             for row in range(counts[0] * counts[1]):
                 i, j = row // counts[1], row % counts[1]
-                a = a_first + i * a_steps[0] + j * a_steps[1] + column * a_step
+                a = a_first + i * a_steps[0] + j * a_steps[1] + moved * a_step
                 out = out_first + i * out_steps[0] + j * out_steps[1] + column * out_step
                 if ahead:  # The next block of lanes needs the lines beside these: the CPU does not foresee that.
-                    for r in range(LINE):
+                    for r in range(count * moves // by):
                         for line in range(0, LANE_BYTES, LINE_BYTES):
                             fetch(a + r * a_step + LANE_BYTES + line)
                 tile, b, h = zeros(zero), b_first, 0
@@ -735,12 +795,14 @@ def _lines():
                     stream_rows(tile, out, out_step, out_vector)
                 else:
                     write_rows(tile, out, out_step, out_vector)
-            column += LINE
+            column += count
 
     return put_lines
 
 
-put_lines: Any = _lines()
+put_lines: Any = _put_lines(LINES[BY_ONE])
+put_lines_by_two: Any = _put_lines(LINES[FORWARD_BY_TWO])
+put_lines_of_input: Any = _put_lines(LINES[INPUT_BY_TWO])
 put_tiles: Any = _tiles_of(False)
 put_tiles_in_turns: Any = _tiles_of(True)
 
@@ -771,8 +833,8 @@ def fetch_part(sizes, part, block, parts, size):
 
 
 @helper
-def do_tasks(zero, arguments, thread, groups):
-    """Do tasks of `depthwise`, for which `groups` is None, or of `in_groups`."""
+def do_tasks(zero, arguments, thread, groups, lines):
+    """Do tasks of `depthwise`, for which `groups` and `lines` are None, of `in_groups`, or of `in_lines`."""
     size = bytes_of(zero)
     sizes = record(arguments, 0, DepthwiseSizes)
     width, taps = LANE_BYTES // size, (sizes.fd, sizes.fh, sizes.fw)
@@ -835,7 +897,7 @@ def do_tasks(zero, arguments, thread, groups):
                 a, b = a + (w - 1) * a_w, b + (w - 1) * b_w
                 a_w, b_w = -a_w, -b_w
             x, y, z = tile_axes(images, rows, columns)
-            if sizes.lines:
+            if lines is not None:
                 x, y, z = 0, 1, 2
             axes, counts = (images, rows, columns), (d * h, h, w)
             # The steps from past the last row of a depth to the first row of the next one.
@@ -859,9 +921,14 @@ def do_tasks(zero, arguments, thread, groups):
             for k in range(depths):
                 a_depth = a + k * line.source.position[0]
                 out_depth = to + k * line.out.position[0]
-                if groups is None and sizes.lines:
-                    edges = sizes.line_before, sizes.line_size
-                    put_lines(zero, a_depth, a_fixed, b, out_depth, out_fixed, (count_x, count_y, axes[2]), sums, edges)
+                if lines is not None:
+                    edges, some = (sizes.line_before, sizes.line_size), (count_x, count_y, axes[2])
+                    if sizes.lines == BY_ONE:
+                        put_lines(zero, a_depth, a_fixed, b, out_depth, out_fixed, some, sums, edges)
+                    elif sizes.lines == FORWARD_BY_TWO:
+                        put_lines_by_two(zero, a_depth, a_fixed, b, out_depth, out_fixed, some, sums, edges)
+                    else:
+                        put_lines_of_input(zero, a_depth, a_fixed, b, out_depth, out_fixed, some, sums, edges)
                     continue
                 for i in range(count_x):
                     for j in range(count_y):
@@ -894,12 +961,17 @@ def depthwise(zero: Any, arguments: Any, thread: Any) -> None:
     each other. Channels that are not neighbours in memory, or fewer than a vector has lanes, are packed first, and the
     results are unpacked.
     """
-    do_tasks(zero, arguments, thread, None)
+    do_tasks(zero, arguments, thread, None, None)
+
+
+def in_lines(zero: Any, arguments: Any, thread: Any) -> None:
+    """Kernel: as `depthwise`, with tiles that are parts of whole rows, edges included."""
+    do_tasks(zero, arguments, thread, None, IN_LINES)
 
 
 def in_groups(zero: Any, arguments: Any, thread: Any) -> None:
     """Kernel: as `depthwise`, for groups of several channels on either side."""
-    do_tasks(zero, arguments, thread, IN_GROUPS)
+    do_tasks(zero, arguments, thread, IN_GROUPS, None)
 
 
 def _sum_of(taps, twice=False):

@@ -425,11 +425,13 @@ def row_products(count, taps, stride=1, twice=False):
     return add_row_products
 
 
-def row_products_within(count, taps):
-    """Return the intrinsic of `row_products` for rows of A that may not all exist.
+def row_products_within(count, taps, row_of):
+    """Return the intrinsic tile[row_of(j, t), l] + the sum of A[j, l] * B[t, l], for rows of A that may not all exist.
 
-    Only rows j of A with first <= j < last are loaded and multiplied. Each is a branch of its own.
+    Only rows j of A with first <= j < last are loaded and multiplied, each in a branch of its own. ``row_of(j, t)`` is
+    the row of the tile, of which there are `count`, or another number where A[j] does not meet B[t].
     """
+    met = {j: [(t, row_of(j, t)) for t in range(taps) if 0 <= row_of(j, t) < count] for j in range(-taps, 3 * count)}
 
     @intrinsic
     def add_row_products(typing, tile, a, a_step, a_vector, b_first, b_step, b_vector, first, last):
@@ -443,16 +445,18 @@ def row_products_within(count, taps):
             result, a, a_step, a_vector, b_first, b_step, b_vector, first, last = args
             b_lanes = [lanes(b.add(b_first, b.mul(b_step, I64(t))), b_vector) for t in range(taps)]
             sums = [b.extract_value(result, k) for k in range(count * TILE_VECTORS)]
-            for j in range(count + taps - 1):
-                here, met, after_it = b.block, b.append_basic_block(), b.append_basic_block()
-                b.cbranch(b.and_(b.icmp_signed("<=", first, I64(j)), b.icmp_signed("<", I64(j), last)), met, after_it)
-                b.position_at_end(met)
+            for j, pairs in met.items():
+                if not pairs:
+                    continue
+                here, inside, after_it = b.block, b.append_basic_block(), b.append_basic_block()
+                exists = b.and_(b.icmp_signed("<=", first, I64(j)), b.icmp_signed("<", I64(j), last))
+                b.cbranch(exists, inside, after_it)
+                b.position_at_end(inside)
                 a_lanes = lanes(b.add(a, b.mul(a_step, I64(j))), a_vector)
                 added = {}
-                for t, v in product(range(taps), range(TILE_VECTORS)):
-                    if 0 <= j - t < count:
-                        k = (j - t) * TILE_VECTORS + v
-                        added[k] = b.call(_fma(b, vector), [a_lanes[v], b_lanes[t][v], sums[k]])
+                for (t, r), v in product(pairs, range(TILE_VECTORS)):
+                    k = r * TILE_VECTORS + v
+                    added[k] = b.call(_fma(b, vector), [a_lanes[v], b_lanes[t][v], sums[k]])
                 end = b.block
                 b.branch(after_it)
                 b.position_at_end(after_it)
