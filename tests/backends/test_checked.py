@@ -41,6 +41,8 @@ SHORT = ConvShape(n=1, ih=6, iw=5, ic=36, oc=140, fh=3, fw=3, padding=1)
 PANELS = ConvShape(n=1, ih=6, iw=5, ic=128, oc=36, fh=3, fw=3, padding=1)
 TAPS_LAST = ConvShape(n=2, ih=9, iw=8, ic=48, oc=48, fh=3, fw=3, padding=1)
 DEPTHWISE = ConvShape(n=2, ih=9, iw=10, ic=40, oc=40, fh=3, fw=3, padding=1, groups=40)
+WHOLE_ROWS = ConvShape(n=2, ih=9, iw=14, ic=40, oc=40, fh=3, fw=3, padding=1, groups=40)
+BY_TWO = ConvShape(n=2, ih=9, iw=28, ic=40, oc=40, fh=3, fw=5, stride=2, padding=(1, 2), groups=40)
 GROUPS = ConvShape(n=2, ih=9, iw=10, ic=40, oc=80, fh=3, fw=3, padding=1, groups=10)
 FEW = ConvShape(n=2, ih=9, iw=8, ic=3, oc=40, fh=3, fw=3, padding=1)
 NARROW = ConvShape(n=2, ih=6, iw=5, ic=32, oc=3, fh=3, fw=3, padding=1)
@@ -53,7 +55,7 @@ KERNELS = {
     "gather, input": ("conv2d_input", WIDE, NHWC),
     "gather, short tiles": ("conv2d", SHORT, NHWC),
     "gather, in place": ("conv2d_input", PANELS, NHWC),
-    "gather, narrow": ("conv2d", NARROW, NHWC),
+    "gather_narrow": ("conv2d", NARROW, NHWC),
     "gather, taps last": ("conv2d", TAPS_LAST, NHWC, NCHW),
     "gather, taps last, input": ("conv2d_input", TAPS_LAST, NHWC, NCHW),
     "planes": ("conv2d", FEW_RESULTS, NHWC),
@@ -75,6 +77,14 @@ KERNELS = {
     "weight, taps last": ("conv2d_weight", TAPS_LAST, NHWC, NCHW),
     "few": ("conv2d_weight", FEW, NHWC),
 }
+
+if registers.TILE_ROWS >= depthwise.LINES[depthwise.INPUT_BY_TWO].positions:
+    KERNELS |= {
+        "in_lines": ("conv2d", WHOLE_ROWS, NHWC),
+        "in_lines, NCHW": ("conv2d", WHOLE_ROWS, NCHW),
+        "in_lines, by two": ("conv2d", BY_TWO, NHWC),
+        "in_lines, input by two": ("conv2d_input", BY_TWO, NHWC),
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +152,7 @@ ARRAYS = {  # Their order is that in which addresses are taken.
     "gather, input": ("source", "filters", "out"),
     "gather, short tiles": ("source", "filters", "out"),
     "gather, in place": ("source", "filters", "out"),
-    "gather, narrow": ("source", "filters", "out"),
+    "gather_narrow": ("source", "filters", "out"),
     "gather, taps last": ("source", "filters", "out"),
     "gather, taps last, input": ("source", "filters", "out"),
     "planes": ("source", "filters", "out"),
@@ -164,6 +174,7 @@ ARRAYS = {  # Their order is that in which addresses are taken.
     "weight, taps last": ("dy", "x", "out"),
     "few": ("a", "b", "out"),
 }
+ARRAYS |= {name: ("source", "filters", "out") for name in KERNELS if name.startswith("in_lines")}
 SHIFTS = [(name, array, count) for name, arrays in ARRAYS.items() for array in arrays for count in (-8, 8)]
 
 
@@ -263,7 +274,7 @@ MUTANTS = [
     ("gather", gather, "first_b = panel + ", "first_b = panel - LANE_BYTES + ", "reads", "buffer 1 of thread"),
     ("gather", gather, "at += taps.first + ", "at += taps.first + size + ", "reads", "filters"),
     ("gather", gather, "(g * lanes + first_lane) * sizes", "(g * lanes + first_lane + 1) * sizes", "writes", "out"),
-    ("gather, narrow", gather, "b + here * column", "b + 99 * here * column", "reads", "buffer 1 of thread"),
+    ("gather_narrow", gather, "b + here * column", "b + 99 * here * column", "reads", "buffer 1 of thread"),
     ("gather, taps last", gather, "size, steps.lane\n", "size, steps.lane + 4\n", "reads", "filters"),
     ("gather, taps last, input", gather, "+ term * steps.term\n", "+ term * steps.term + 4\n", "reads", "filters"),
     ("planes", planes, "at = source + first_of", "at = source + 4 + first_of", "reads", "source"),
@@ -343,6 +354,9 @@ MUTANTS = [
     ("few", weight.few, "(g * lanes + lane0) *", "(g * lanes + lane0 + 1) *", "reads", "b"),
     ("few", weight.few, "place = at + tap_step(tap,", "place = at + size + tap_step(tap,", "writes", "out"),
 ]
+if "in_lines" in KERNELS:
+    line = "first, last = before - "
+    MUTANTS.append(("in_lines", depthwise, line, line + "1 - ", "reads", "source"))
 
 
 def mutant(module, old, new, folder, monkeypatch):

@@ -990,14 +990,21 @@ def test_tiles_of_whole_rows(operator, stream_bytes, monkeypatch):
             steps = dict(stride=(2, 1), dilation=(1 + columns % 2, 1))
             shape = layer(x, w, padding=((2, 1), (before, after)), groups=channels, **steps)
             check(operator, shape, dtypes=(DTYPES[taps == 5],))
+        for taps, columns, before, after in product((3, 5, 7), (8, 13, 14, 18), (0, 1, 2, 3, 9), (0, 1, 4)):
+            steps = dict(stride=2, padding=((1, 1), (before, after)))
+            shape = layer((2, 4, columns, 40), (40, 3, taps, 1), groups=40, **steps)
+            check(operator, shape, [(NCHW if before == 1 else NHWC, 1)] * 3, (DTYPES[taps == 5],))
         volumes = (
             layer((2, 3, 4, 14, 40), (40, 3, 3, 5, 1), padding=(1, 1, 2), groups=40),
             layer((1, 3, 4, 9, 40), (40, 2, 3, 3, 1), stride=(2, 1, 1), groups=40),
         )
         for shape in volumes:
             check(operator, shape, [((0, 1, 2, 3, 4), 1)] * 3)
-    if registers.TILE_ROWS > depthwise.LINE:
-        assert sum(each.lines for each in found) > len(found) / 4
+    if registers.TILE_ROWS >= depthwise.LINES[depthwise.INPUT_BY_TWO].positions:
+        by_two = depthwise.FORWARD_BY_TWO if operator == "conv2d" else depthwise.INPUT_BY_TWO
+        for number in (depthwise.BY_ONE, by_two):
+            assert sum(each.lines == number for each in found) > len(found) / 16
+        assert any(each.lines and each.source_packed for each in found)
         assert any(each.lines and each.gathers for each in found) == (stream_bytes == 1)
     depthwise.sizes_of.cache_clear()
 

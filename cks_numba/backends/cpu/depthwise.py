@@ -273,9 +273,8 @@ def sizes_of(
     run_length = max(run.positions for run in shape.w.runs(groups.operator))
     # A tile may have all positions of a part of a row, with the taps that each of them meets. If neighbouring elements
     # of the source have one address, it cannot be told where the row begins.
-    lines = 0
-    if operator != "conv2d_weight" and not (source_packed or out_packed) and lanes.group == 1 and source[3]:
-        lines = _lines_of(groups)
+    may_have_lines = operator != "conv2d_weight" and len(shape.axes) > 1 and lanes.group == 1 and source[3]
+    lines = _lines_of(groups) if may_have_lines else 0
     if lines:
         groups = _with_whole_rows(groups)
     if not lines and (run_length < HALF <= shape.n or lanes.turns > 1):
@@ -288,7 +287,8 @@ def sizes_of(
     images = even_part(shape.n, min(most, CHUNK_BYTES // image_bytes))
     if lines or large and run_length >= TILE_ROWS and not (source_packed or out_packed or operator == "conv2d_weight"):
         images = 1  # The rows of one image are nearer to each other in memory than those of several.
-    wanted = PARTS if operator == "conv2d_weight" else (4 * threads if threads > 1 else 1)
+    bands_of_thread = 2 if source_packed else 4  # The rows that two bands read are packed twice.
+    wanted = PARTS if operator == "conv2d_weight" else (bands_of_thread * threads if threads > 1 else 1)
     # A task has all blocks of lanes if there are enough tasks; one of conv2d_weight has one block and shorter bands.
     together = blocks if ceil_div(shape.n, images) * ceil_div(length, LEAST_ROWS) >= wanted else 1
     tasks = blocks // together * ceil_div(shape.n, images)
@@ -400,9 +400,7 @@ def _lines_of(groups: Plan) -> int:
     length = w.outputs if forward else w.size
     number = (FORWARD_BY_TWO if forward else INPUT_BY_TWO) if w.stride == 2 else BY_ONE
     positions = LINES[number].positions
-    if len(groups.shape.axes) == 1 or w.taps not in LINE_TAPS or w.dilation > 1 or w.stride > 2:
-        return 0
-    if positions > TILE_ROWS:
+    if w.taps not in LINE_TAPS or w.dilation > 1 or w.stride > 2 or positions > TILE_ROWS:
         return 0
     if number == INPUT_BY_TWO and (w.size % 2 or (w.before - _phase(w.taps)) % 2):
         return 0  # Its tiles begin at even positions, which meet the taps of one phase.
