@@ -135,7 +135,7 @@ PATHS = (
         ((gather, "NARROW", 0),),
         ("narrow",),
         {
-            "gather.py": "narrow NARROW pack_columns sum_of_products_along products_along put_sums",
+            "gather.py": "narrow NARROW gather_narrow pack_columns sum_of_products_along products_along put_sums",
             "tile.py": "put_sums",
             "registers.py": "products_along store_sums",
         },

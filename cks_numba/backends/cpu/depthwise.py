@@ -27,7 +27,7 @@ are in several lanes are added up at the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -102,8 +102,8 @@ POSITIONS = 48  # Positions whose rows of lanes stay in the first-level cache wh
 # Numba compiles a helper for None and for such a constant, and leaves out what is for the other.
 IN_GROUPS, IN_LINES = 1, 1
 # A filter gradient is cut into about so many tasks. One of at least so many bytes is cut into more: parts of the sum
-# that stay in the cache from one block of lanes to the next, as far as their results have at most so many bytes. Threads
-# change no number of these.
+# that stay in the cache from one block of lanes to the next, as far as their results have at most so many bytes. The
+# number of threads changes none of these.
 PARTS, LARGE_BYTES = 16, 2**24
 PARTS_BYTES = 2**20
 
@@ -135,14 +135,14 @@ class Lanes(NamedTuple):
 class Lines(NamedTuple):
     """A kind of tiles that are parts of whole rows.
 
-    A tile has so many `positions`; for each, the source moves on by `moves` / `by` elements. With so many taps in a row,
-    element j of the source, from the tile's first one, meets tap t at the position ``rows_of(taps)(j, t)``.
+    A tile has so many `positions`; for each, the source moves on by `moves` / `by` elements. If a row has so many taps,
+    element j of the source, from the tile's first one, meets tap t at the position ``row_of(taps, j, t)``.
     """
 
     positions: int
     moves: int
     by: int
-    rows_of: Callable[[int], Callable[[int, int], int]]
+    row_of: Callable[[int, int, int], int]
 
 
 class DepthwiseSizes(NamedTuple):
@@ -746,17 +746,17 @@ def _phase(taps):
 # tiles of conv2d_input with stride 2 begin at even positions. CPUs with six rows in a tile have none.
 BY_ONE, FORWARD_BY_TWO, INPUT_BY_TWO = 1, 2, 3
 LINES = {
-    BY_ONE: Lines(7, 1, 1, lambda taps: lambda j, t: j - t),
-    FORWARD_BY_TWO: Lines(7, 2, 1, lambda taps: lambda j, t: -1 if (j - t) % 2 else (j - t) // 2),
-    INPUT_BY_TWO: Lines(8, 1, 2, lambda taps: lambda j, t: 2 * j + t - _phase(taps)),
+    BY_ONE: Lines(7, 1, 1, lambda taps, j, t: j - t),
+    FORWARD_BY_TWO: Lines(7, 2, 1, lambda taps, j, t: -1 if (j - t) % 2 else (j - t) // 2),
+    INPUT_BY_TWO: Lines(8, 1, 2, lambda taps, j, t: 2 * j + t - _phase(taps)),
 }
 
 
 def _put_lines(kind):
     """Return a helper that computes and writes whole rows of positions, tile by tile."""
-    count, moves, by, rows_of = kind
+    count, moves, by, row_of = kind
     count = min(count, TILE_ROWS)
-    add_three, add_five, add_seven = (row_products_within(count, taps, rows_of(taps)) for taps in LINE_TAPS)
+    add_three, add_five, add_seven = (row_products_within(count, taps, partial(row_of, taps)) for taps in LINE_TAPS)
     write_rows, stream_rows = (put_rows(count, how) for how in ("write", "stream"))
 
     @helper
