@@ -23,10 +23,10 @@ of_filters        conv2d_weight         neighbouring taps       channels        
 what it multiplies for each operator. `gather` (conv2d and conv2d_input), `weight` (conv2d_weight), `unpacked` (`gather`
 with few positions) and `few` (conv2d_weight with few channels) are built on it. Loops of their own have `tall` and
 `planes` (`gather` with few result channels) and `depthwise`, for layers with small channel groups: its tiles of
-`in_lines` are parts of whole rows, and `in_groups` and `of_filters_in_groups` are for groups of several channels. `bias`
-adds a bias. `packed` has filters that are packed once for many calls, and `repeats` keeps what a call has found for the
-next one of its kind. `threads` share the tasks. The environment variable CKS_NUMBA_CPU=numpy selects `plain`, which also
-takes over if Numba cannot compile.
+`in_lines` are parts of whole rows, and `in_groups` and `of_filters_in_groups` are for groups of several channels.
+`bias` adds a bias. `packed` has filters that are packed once for many calls, and `repeats` keeps what a call has found
+for the next one of its kind. `threads` share the tasks. The environment variable CKS_NUMBA_CPU=numpy selects `plain`,
+which also takes over if Numba cannot compile.
 """
 
 from __future__ import annotations
