@@ -1,4 +1,4 @@
-"""Ctrl-C, held back while Numba is imported or compiles."""
+"""Ctrl-C and the garbage collector, held back while Numba is imported or compiles."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Let Python's garbage collector wait until the end of the block, which makes many objects and leaves most of them.
+    """Let Python's garbage collector wait until the end of the block, which makes many objects and keeps most of them.
 
-    Looking through them again and again takes a tenth of the time to compile a kernel.
+    Looking through them again and again takes up to a tenth of the time to compile a kernel.
     """
     enabled = gc.isenabled()
     gc.disable()

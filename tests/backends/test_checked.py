@@ -355,8 +355,11 @@ MUTANTS = [
     ("few", weight.few, "place = at + tap_step(tap,", "place = at + size + tap_step(tap,", "writes", "out"),
 ]
 if "in_lines" in KERNELS:
-    line = "first, last = before - "
-    MUTANTS.append(("in_lines", depthwise, line, line + "1 - ", "reads", "source"))
+    LINE = "first, last = first_element - "
+    MUTANTS += [
+        (name, depthwise, LINE, LINE + "1 - ", "reads", "source")
+        for name in ("in_lines", "in_lines, by two", "in_lines, input by two")
+    ]
 
 
 def mutant(module, old, new, folder, monkeypatch):

@@ -135,8 +135,9 @@ class Lanes(NamedTuple):
 class Lines(NamedTuple):
     """A kind of tiles that are parts of whole rows.
 
-    A tile has so many `positions`; for each, the source moves on by `moves` / `by` elements. If a row has so many taps,
-    element j of the source, from the tile's first one, meets tap t at the position ``row_of(taps, j, t)``.
+    A tile has `positions` of them. From one position to the next the source moves on by `moves` / `by` elements. Of a
+    row of `taps` taps, tap t meets element j of the source at position ``row_of(taps, j, t)`` of the tile, if there is
+    such a position. Elements are numbered from a tile's first address; j may be negative.
     """
 
     positions: int
@@ -169,7 +170,7 @@ class DepthwiseSizes(NamedTuple):
     gathers: int
     ahead: int
     lines: int
-    line_before: int
+    line_first: int
     line_size: int
     blocks_together: int
     blocks_kept: int
@@ -363,7 +364,7 @@ def sizes_of(
         gathers=gathers,
         ahead=ahead,
         lines=lines,
-        line_before=_elements_before(groups) if lines else 0,
+        line_first=_first_element(groups) if lines else 0,
         line_size=source_lengths[-1],
         blocks_together=together,
         blocks_kept=blocks_kept,
@@ -402,29 +403,30 @@ def _lines_of(groups: Plan) -> int:
     positions = LINES[number].positions
     if w.taps not in LINE_TAPS or w.dilation > 1 or w.stride > 2 or positions > TILE_ROWS:
         return 0
-    if number == INPUT_BY_TWO and (w.size % 2 or (w.before - _phase(w.taps)) % 2):
-        return 0  # Its tiles begin at even positions, which meet the taps of one phase.
+    if number == INPUT_BY_TWO and (w.size % 2 or (w.before - _first_tap(w.taps)) % 2):
+        # Tiles begin at even positions, the last one too, and there they must meet `_first_tap`, not its neighbour.
+        return 0
     return number if positions <= length >= round_up(length, positions) / (1 + LINE_WASTE) else 0
 
 
-def _elements_before(groups: Plan) -> int:
-    """How many elements of the source there are before the first one of a row, which the first tile may count."""
+def _first_element(groups: Plan) -> int:
+    """The number j, in the first tile of a row, of the row's first element: negative if it counts from a later one."""
     w = groups.shape.w
     if groups.operator == "conv2d":
         return w.before
-    return w.taps - 1 - w.before if w.stride == 1 else (_phase(w.taps) - w.before) // 2
+    return w.taps - 1 - w.before if w.stride == 1 else (_first_tap(w.taps) - w.before) // 2
 
 
 def _with_whole_rows(groups: Plan) -> Plan:
     """The plan with groups of whole rows: all columns, and all taps of a row, of which the kernel leaves some out."""
     w = groups.shape.w
-    before = _elements_before(groups)
+    first = _first_element(groups)
     if groups.operator == "conv2d":
-        row = Run(w.outputs, w.taps, Affine(-before, w.stride, 1), Affine(0, 0, 1), Affine(0, 1, 0))
+        row = Run(w.outputs, w.taps, Affine(-first, w.stride, 1), Affine(0, 0, 1), Affine(0, 1, 0))
     elif w.stride == 1:
         row = Run(w.size, w.taps, Affine(0, 1, 0), Affine(0, 0, 1), Affine(w.before, 1, -1))
-    else:  # The steps are those of neighbouring elements: of these, some taps meet each.
-        row = Run(w.size, w.taps, Affine(0, 1, 0), Affine(0, 0, 1), Affine(-before, 1, 1))
+    else:  # The steps are from element to element and from tap to tap; `row_of` says which of them meet.
+        row = Run(w.size, w.taps, Affine(0, 1, 0), Affine(0, 0, 1), Affine(-first, 1, 1))
     others = dict.fromkeys(tuple(group)[:-1] for group in groups.groups)
     return Plan(groups.operator, groups.shape, tuple(Group((*other, row)) for other in others))
 
@@ -734,10 +736,10 @@ def _tiles_of(in_turns):
     return put_tiles
 
 
-def _phase(taps):
-    """The tap of conv2d_input with stride 2 that a tile's first position meets in the first element that it counts.
+def _first_tap(taps):
+    """The tap of conv2d_input with stride 2 that a tile's first position meets in element 0.
 
-    It is that of a layer whose filter has as many taps before as after its middle one.
+    It is 0 or 1, that of a layer padded by (taps - 1) // 2; other paddings must differ by an even number.
     """
     return (taps - 1) // 2 % 2
 
@@ -748,14 +750,14 @@ BY_ONE, FORWARD_BY_TWO, INPUT_BY_TWO = 1, 2, 3
 LINES = {
     BY_ONE: Lines(7, 1, 1, lambda taps, j, t: j - t),
     FORWARD_BY_TWO: Lines(7, 2, 1, lambda taps, j, t: -1 if (j - t) % 2 else (j - t) // 2),
-    INPUT_BY_TWO: Lines(8, 1, 2, lambda taps, j, t: 2 * j + t - _phase(taps)),
+    INPUT_BY_TWO: Lines(8, 1, 2, lambda taps, j, t: 2 * j + t - _first_tap(taps)),
 }
 
 
 def _put_lines(kind):
     """Return a helper that computes and writes whole rows of positions, tile by tile."""
     count, moves, by, row_of = kind
-    count = min(count, TILE_ROWS)
+    count = min(count, TILE_ROWS)  # On CPUs with six rows this is compiled, but never used.
     add_three, add_five, add_seven = (row_products_within(count, taps, partial(row_of, taps)) for taps in LINE_TAPS)
     write_rows, stream_rows = (put_rows(count, how) for how in ("write", "stream"))
 
@@ -763,13 +765,13 @@ def _put_lines(kind):
     def put_lines(zero, a_first, a_steps, b_first, out_first, out_steps, counts, sums, edges):
         (tap_rows, in_depth, taps), a_taps, b_taps, _, (a_vector, out_vector), (streams, ahead), _, _ = sums
         a_step, out_step, b_step, b_vector = a_taps[2], out_steps[2], b_taps[2], int(VECTOR_BYTES)
-        before, size = edges
+        first_element, size = edges
         column = 0
         while column < counts[2]:
             # The tiles of a column leave out the same positions, so they come one after the other: the CPU foresees it.
             column = min(column, counts[2] - count)  # A tile that would reach past the last position begins earlier.
             moved = column * moves // by
-            first, last = before - moved, before + size - moved
+            first, last = first_element - moved, first_element + size - moved
             for row in range(counts[0] * counts[1]):
                 i, j = row // counts[1], row % counts[1]
                 a = a_first + i * a_steps[0] + j * a_steps[1] + moved * a_step
@@ -800,7 +802,7 @@ def _put_lines(kind):
 
 put_lines: Any = _put_lines(LINES[BY_ONE])
 put_lines_by_two: Any = _put_lines(LINES[FORWARD_BY_TWO])
-put_lines_of_input: Any = _put_lines(LINES[INPUT_BY_TWO])
+put_lines_of_input_by_two: Any = _put_lines(LINES[INPUT_BY_TWO])
 put_tiles: Any = _tiles_of(False)
 put_tiles_in_turns: Any = _tiles_of(True)
 
@@ -920,13 +922,13 @@ def do_tasks(zero, arguments, thread, groups, lines):
                 a_depth = a + k * line.source.position[0]
                 out_depth = to + k * line.out.position[0]
                 if lines is not None:
-                    edges, some = (sizes.line_before, sizes.line_size), (count_x, count_y, axes[2])
+                    edges, some = (sizes.line_first, sizes.line_size), (count_x, count_y, axes[2])
                     if sizes.lines == BY_ONE:
                         put_lines(zero, a_depth, a_fixed, b, out_depth, out_fixed, some, sums, edges)
                     elif sizes.lines == FORWARD_BY_TWO:
                         put_lines_by_two(zero, a_depth, a_fixed, b, out_depth, out_fixed, some, sums, edges)
                     else:
-                        put_lines_of_input(zero, a_depth, a_fixed, b, out_depth, out_fixed, some, sums, edges)
+                        put_lines_of_input_by_two(zero, a_depth, a_fixed, b, out_depth, out_fixed, some, sums, edges)
                     continue
                 for i in range(count_x):
                     for j in range(count_y):

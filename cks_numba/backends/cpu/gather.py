@@ -104,6 +104,7 @@ LEAST_COLUMNS, COPY_COLUMNS = 16, 1024  # A thread copies so many columns of a r
 FEW_ROWS, HALF_ROWS = 2, TILE_ROWS // 2  # Rows of short tiles, which have several panels.
 FEW_PANELS, HALF_PANELS = TILE_ROWS // FEW_ROWS, 2
 MOST_PANELS = FEW_PANELS  # most panels of a tile
+IN_COLUMNS = 1  # Numba compiles a helper for None and for this constant, and leaves out what is for the other.
 sum_of_products_along: Any = sums_of(products_along(TILE_ROWS))
 sum_of_few_rows: Any = sums_of(products_in_panels(FEW_ROWS))
 sum_of_half: Any = sums_of(products_in_panels(HALF_ROWS))
@@ -666,7 +667,7 @@ def gather_narrow(zero: Any, arguments: Any, thread: Any) -> None:
 
     The lanes hold terms of one sum instead.
     """
-    do_gather(zero, arguments, thread, NARROW)
+    do_gather(zero, arguments, thread, IN_COLUMNS)
 
 
 def to_channels_last(zero: Any, arguments: Any, thread: Any) -> None:

@@ -429,8 +429,9 @@ def row_products_within(count, taps, row_of):
     """Return the intrinsic tile[row_of(j, t), l] + the sum of A[j, l] * B[t, l], for rows of A that may not all exist.
 
     Only rows j of A with first <= j < last are loaded and multiplied, each in a branch of its own. ``row_of(j, t)`` is
-    the row of the tile, of which there are `count`, or another number where A[j] does not meet B[t].
+    the row of the tile, or a number that is not below `count` or negative if A[j] and B[t] do not meet.
     """
+    # Wide enough for a step of at most two rows of A from one row of the tile to the next.
     met = {j: [(t, row_of(j, t)) for t in range(taps) if 0 <= row_of(j, t) < count] for j in range(-taps, 3 * count)}
 
     @intrinsic
