@@ -932,6 +932,7 @@ def test_depthwise_layers_in_any_layout(operator, sizes):
 def test_depthwise_results_past_the_caches(operator, monkeypatch):
     """Whole lines are streamed at aligned addresses only; those of 40 and 56 channels are put together first."""
     monkeypatch.setattr(depthwise, "STREAM_BYTES", 1)
+    monkeypatch.setattr(depthwise, "GATHER_BYTES", 1)
     depthwise.sizes_of.cache_clear()
     for stride, channels in product((1, 2), (32, 40, 48, 56)):
         shape = ConvShape(
@@ -955,6 +956,7 @@ def test_depthwise_results_past_the_caches(operator, monkeypatch):
 def test_a_last_block_of_one_vector(operator, stream_bytes, monkeypatch):
     """Two rows or images at once, of runs of odd and even numbers of them, and of one."""
     monkeypatch.setattr(depthwise, "STREAM_BYTES", stream_bytes)
+    monkeypatch.setattr(depthwise, "GATHER_BYTES", stream_bytes)
     depthwise.sizes_of.cache_clear()
     find, found = depthwise.sizes_of, []
     lanes = registers.VECTOR_BYTES // 4
@@ -978,6 +980,7 @@ def test_a_last_block_of_one_vector(operator, stream_bytes, monkeypatch):
 def test_tiles_of_whole_rows(operator, stream_bytes, monkeypatch):
     """Each position leaves out the taps that it does not meet: at the edges, and beyond, where it meets none."""
     monkeypatch.setattr(depthwise, "STREAM_BYTES", stream_bytes)
+    monkeypatch.setattr(depthwise, "GATHER_BYTES", stream_bytes)
     depthwise.sizes_of.cache_clear()
     find, found = depthwise.sizes_of, []
     with monkeypatch.context() as noting:
@@ -1013,6 +1016,7 @@ def test_tiles_of_whole_rows(operator, stream_bytes, monkeypatch):
 def test_results_of_one_column_past_the_caches(operator, monkeypatch):
     """An axis of one position may have any step, which says nothing of the bytes of a band."""
     monkeypatch.setattr(depthwise, "STREAM_BYTES", 1)
+    monkeypatch.setattr(depthwise, "GATHER_BYTES", 1)
     depthwise.sizes_of.cache_clear()
     column = ConvShape(n=2, ih=9, iw=1, ic=40, oc=40, fh=3, fw=1, padding=(1, 0), groups=40)
     point = ConvShape(n=3, ih=1, iw=1, ic=40, oc=40, fh=1, fw=1, groups=40)
@@ -1048,6 +1052,7 @@ def test_lanes_of_two_blocks_are_of_the_one_without_pairs():
 def test_tasks_with_all_channels_of_depthwise_layers(operator, filter_bytes, sizes, monkeypatch):
     """Some have groups, and some of the arrays are packed; a thread keeps the filters of one block, or of all."""
     monkeypatch.setattr(depthwise, "STREAM_BYTES", 1)
+    monkeypatch.setattr(depthwise, "GATHER_BYTES", 1)
     monkeypatch.setattr(depthwise, "LEAST_ROWS", 1)
     monkeypatch.setattr(depthwise, "FILTER_BYTES", filter_bytes)
     depthwise.sizes_of.cache_clear()

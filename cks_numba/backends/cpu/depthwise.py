@@ -91,9 +91,10 @@ LINE_TAPS = (3, 5, 7)  # For so many taps in a row there are tiles that are part
 LINE_WASTE = 0.2  # The tiles of a row may overlap by at most this share of the row.
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
 MOST_BYTES = 4 * 2**20  # Packed rows of an image that a row of the result needs, or a packed filter.
-# If source and result together have at least so many, they do not stay in the caches: the result is written past them,
-# and what the next band reads is fetched.
-STREAM_BYTES = 24 * 2**20
+# If source and result together have at least so many, the result is written past the caches, and what the next band
+# reads is fetched. Results that are no whole lines are put together first, which pays for larger ones only.
+STREAM_BYTES = 2**24
+GATHER_BYTES = 3 * 2**23
 FILTER_BYTES = L2_BYTES // 2  # A thread keeps packed filters of as many blocks of lanes as fit into so many bytes.
 SUM_IMAGES = 2 * TILE_ROWS  # Most images that are packed together for a filter gradient, whose loop runs over them.
 LEAST_ROWS = 4  # A band has at least so many rows of an image, because neighbouring bands read the same source.
@@ -101,10 +102,9 @@ REUSE = 8  # So many products of a number of the source pay for packing it.
 POSITIONS = 48  # Positions whose rows of lanes stay in the first-level cache while all taps meet them.
 # Numba compiles a helper for None and for such a constant, and leaves out what is for the other.
 IN_GROUPS, IN_LINES = 1, 1
-# A filter gradient is cut into about so many tasks. One of at least so many bytes is cut into more: parts of the sum
-# that stay in the cache from one block of lanes to the next, as far as their results have at most so many bytes. The
-# number of threads changes none of these.
-PARTS, LARGE_BYTES = 16, 2**24
+# A filter gradient is cut into about so many tasks, a large one into more: parts of the sum that stay in the cache from
+# one block of lanes to the next, as far as their results have at most so many bytes. Threads change no number of these.
+PARTS = 16
 PARTS_BYTES = 2**20
 
 
@@ -327,7 +327,7 @@ def sizes_of(
     in_turn = large and together == blocks and operator != "conv2d_weight"
     ahead = in_turn and not source_packed and _side_by_side(source, source_lengths, all_lanes * itemsize)
     rows_bytes = max(band.out.positions for band in bands) * images * all_lanes * itemsize
-    gathers = in_turn and rows_bytes <= CHUNK_BYTES and not (out_packed or whole_lines)
+    gathers = in_turn and all_bytes >= GATHER_BYTES and rows_bytes <= CHUNK_BYTES and not (out_packed or whole_lines)
     gathers = gathers and _side_by_side(out, out_lengths, all_lanes * itemsize)
     chunks = len(bands) * ceil_div(shape.n, images)
     result_bytes = lanes.turns * fd * fh * fw * LANE_BYTES
@@ -336,7 +336,7 @@ def sizes_of(
     parts = 1
     if operator == "conv2d_weight":
         parts = ceil_div(PARTS, blocks)
-        if all_bytes >= LARGE_BYTES:
+        if large:
             parts = max(parts, min(all_bytes // CHUNK_BYTES, PARTS_BYTES // (blocks * result_bytes)))
         parts = min(chunks, parts)
     # Other filters than those of the last block are of use only where a thread has a second part of the call.
