@@ -288,7 +288,7 @@ def sizes_of(
     images = even_part(shape.n, min(most, CHUNK_BYTES // image_bytes))
     if lines or large and run_length >= TILE_ROWS and not (source_packed or out_packed or operator == "conv2d_weight"):
         images = 1  # The rows of one image are nearer to each other in memory than those of several.
-    bands_of_thread = 2 if source_packed else 4  # The rows that two bands read are packed twice.
+    bands_of_thread = 2 if lines and source_packed else 4  # The rows that two bands read are packed twice.
     wanted = PARTS if operator == "conv2d_weight" else (bands_of_thread * threads if threads > 1 else 1)
     # A task has all blocks of lanes if there are enough tasks; one of conv2d_weight has one block and shorter bands.
     together = blocks if ceil_div(shape.n, images) * ceil_div(length, LEAST_ROWS) >= wanted else 1
