@@ -58,7 +58,8 @@ def draw_panel(ax: Axes, rows: list[results.Row]) -> None:
         ax.plot([where[size] for size in many], means, **look, **style)
     _common(ax, len(sizes), "PyTorch is faster")
     cases = {size: sum(len(by_size[size]) for by_size in found.values()) for size in sizes}
-    ax.set_xticks(range(len(sizes)), [f"{size}{POWERS[rows[0].axes]}\n{cases[size]}" for size in sizes])
+    shown = {size: f"{size // 1000}k" if size >= 10_000 and size % 1000 == 0 else str(size) for size in sizes}
+    ax.set_xticks(range(len(sizes)), [f"{shown[size]}{POWERS[rows[0].axes]}\n{cases[size]}" for size in sizes])
     axes = {1: "one axis", 2: "two axes", 3: "three axes"}[rows[0].axes]
     ax.set_title(f"{rows[0].device},\n{rows[0].threads} threads, {rows[0].dtype}, {axes}: {sum(cases.values())} cases")
     ax.set_xlabel("size of the layer's input map, number of cases")
@@ -86,7 +87,7 @@ def draw_peers(ax: Axes, rows: list[results.Row]) -> None:
         note = dict(xycoords=ax.get_xaxis_transform(), ha="center", va="top", fontsize=15)
         ax.annotate(f"{textwrap.fill(kind, 12)}:\n{count} cases", (at, 0.98), **note)
     _common(ax, len(kinds), "the library is faster")
-    ax.set_ylim(top=2.5 * MOST)  # room for the kinds
+    ax.set_ylim(top=3.2 * MOST)  # room for the kinds
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: ("≥ " if value == MOST else "") + f"{value:g}"))
     ax.set_xticks([x for x, _ in columns], [name for _, name in columns], rotation=90)
     ax.set_title(f"{rows[0].device},\n{rows[0].threads} threads, {rows[0].dtype}: {len(everything)} cases")
@@ -108,11 +109,16 @@ def _common(ax: Axes, columns: int, who: str) -> None:
 
 
 def draw() -> Figure:
-    """Return the figure: a panel for each file."""
+    """Return the figure: a panel for each file, two of a kind side by side."""
     kinds = {"cpu": draw_panel, "peers": draw_peers, "axes": draw_panel, "gpu": draw_panel}
-    files = [(draw_one, path) for kind, draw_one in kinds.items() for path in sorted(DATA.glob(f"{kind}_*.csv"))]
-    fig = Figure(figsize=(8.6, 6.6 * len(files)), layout="constrained")
-    for ax, (draw_one, path) in zip(fig.subplots(len(files), 1, squeeze=False)[:, 0], files, strict=True):
-        draw_one(ax, results.read(path))
-    fig.axes[0].legend(fontsize=16, loc="upper right")
+    rows = []
+    for kind, draw_one in kinds.items():
+        paths = sorted(DATA.glob(f"{kind}_*.csv"))
+        rows += [(draw_one, paths[k : k + 2]) for k in range(0, len(paths), 2)]
+    fig = Figure(figsize=(13, 5.2 * len(rows)), layout="constrained")
+    grid = fig.add_gridspec(len(rows), 2)
+    for row, (draw_one, paths) in enumerate(rows):
+        for column, path in enumerate(paths):
+            draw_one(fig.add_subplot(grid[row, column] if len(paths) == 2 else grid[row, :]), results.read(path))
+    fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside upper center", ncol=3)
     return fig
