@@ -87,7 +87,7 @@ def draw_peers(ax: Axes, rows: list[results.Row]) -> None:
         note = dict(xycoords=ax.get_xaxis_transform(), ha="center", va="top", fontsize=15)
         ax.annotate(f"{textwrap.fill(kind, 12)}:\n{count} cases", (at, 0.98), **note)
     _common(ax, len(kinds), "the library is faster")
-    ax.set_ylim(top=3.2 * MOST)  # room for the kinds
+    ax.set_ylim(top=4 * MOST)  # room for the kinds
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: ("≥ " if value == MOST else "") + f"{value:g}"))
     ax.set_xticks([x for x, _ in columns], [name for _, name in columns], rotation=90)
     ax.set_title(f"{rows[0].device},\n{rows[0].threads} threads, {rows[0].dtype}: {len(everything)} cases")
