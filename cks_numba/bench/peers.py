@@ -239,7 +239,7 @@ class Ratio(NamedTuple):
 
     ours: Row
     peers: dict[str, float]
-    first: float
+    channels_first: float
     packed: float = 0.0
 
     @property
@@ -296,7 +296,7 @@ def bars(ratios: Sequence[Ratio]) -> Iterator[Bar]:
     yield from mean("forward, signals and volumes", [r for r in forward if r.kind == "signals and volumes"], 1.0)
     dense = [r for r in ratios if r.kind in ("one image", "batches of 16 and more")]
     yield from mean("gradients, dense", [r for r in dense if not is_forward(r.ours)], 1.4)
-    large = [r.first for r in dense if r.ours.ih >= 8]
+    large = [r.channels_first for r in dense if r.ours.ih >= 8]
     if large:
         yield Bar("ours in NCHW over ours in NHWC, maps from 8x8, most", max(large), 1.15, at_most=True)
     yield Bar("best peer's time over ours, least", min(r.best for r in ratios), LEAST)
@@ -391,5 +391,5 @@ def _by_case(csv_file: Path | None, threads: int) -> dict[tuple[Any, ...], list[
 
 def _line(case: cases.Case, ratio: Ratio, present: Sequence[Peer]) -> str:
     cells = (f"{ratio.peers[p.name]:12.2f}" if p.name in ratio.peers else f"{'-':>12}" for p in present)
-    line = f"{case.operator:<13} {case.name:<50} {ratio.ours.median_ms:9.3f} {ratio.first:6.2f}"
+    line = f"{case.operator:<13} {case.name:<50} {ratio.ours.median_ms:9.3f} {ratio.channels_first:6.2f}"
     return f"{line} {f'{ratio.packed:.2f}' if ratio.packed else '-':>6} {' '.join(cells)}"

@@ -69,7 +69,7 @@ def one_thread() -> Iterator[None]:
 
 
 def fastest(calls: Mapping[Any, Callable[[], Any]], probe: Probe, rounds: int, times: int) -> dict[Any, float]:
-    """Least seconds of each call over the clean rounds: whatever else the computer does only adds to them.
+    """Least seconds of each call over all rounds: whatever else the computer does only adds to them.
 
     In a round, each call is timed so many times.
     """

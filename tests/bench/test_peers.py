@@ -87,7 +87,7 @@ def made(source="dense", operator="conv2d", shape=TINY, ours=2.0, nchw=2.1, **ti
 def test_the_best_peer_in_its_better_layout_counts():
     rows = made(PyTorch={"NHWC": 3.0, "NCHW": 2.0}, JAX={"NHWC": 1.5})
     (ratio,) = peers.ratios(rows)
-    assert ratio.peers == {"PyTorch": 1.0, "JAX": 0.75} and (ratio.best, ratio.first) == (0.75, 1.05)
+    assert ratio.peers == {"PyTorch": 1.0, "JAX": 0.75} and (ratio.best, ratio.channels_first) == (0.75, 1.05)
     assert ratio.kind == "one image" and ratio.packed == 0.95
     (packs,) = peers.ratios(made(OpenVINO={"NCHW": 1.9}, JAX={"NHWC": 2.0}))
     assert packs.peers == {"OpenVINO": 1.0, "JAX": 1.0}  # over ours with packed filters, and without
