@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import compileall
 import errno
+import gc
 import multiprocessing
 import os
 import random
@@ -29,6 +30,7 @@ from reference import WARNINGS_ARE_ERRORS, brute_force, give_up_roots_rights, in
 
 import cks_numba as cks
 from cks_numba.backends.cpu import compiled, gather, unpacked
+from cks_numba.backends.interrupts import uncollected
 from cks_numba.geometry import OPERATORS, ConvShape
 
 SHAPE = ConvShape(n=4, ih=9, iw=8, ic=32, oc=30, fh=3, fw=3, stride=2, padding=1)
@@ -294,6 +296,20 @@ def test_green_threads():
 
 
 # --- Ctrl-C --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_as_before_a_compilation(enabled):
+    """It waits during the block, and an error in there changes nothing of what it does afterwards."""
+    was = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with pytest.raises(KeyError), uncollected():
+            assert not gc.isenabled()
+            raise KeyError
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if was else gc.disable)()
+
+
 def calls_until_interrupted(times):
     """Print "running" and call the operators until interrupted, `times` times; then check the numbers."""
     signal.alarm(200)  # ends the process if an interrupt is lost, and with it the test

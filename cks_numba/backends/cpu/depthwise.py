@@ -91,8 +91,8 @@ LINE_TAPS = (3, 5, 7)  # For so many taps in a row there are tiles that are part
 LINE_WASTE = 0.2  # The tiles of a row may overlap by at most this share of the row.
 CHUNK_BYTES = L2_BYTES // 2  # Source and result of a task, roughly.
 MOST_BYTES = 4 * 2**20  # Packed rows of an image that a row of the result needs, or a packed filter.
-# If source and result together have at least so many, the result is written past the caches, and what the next band
-# reads is fetched. Results that are no whole lines are put together first, which pays for larger ones only.
+# If source and result together have at least STREAM_BYTES, the result is written past the caches, and what the next
+# band reads is fetched. Results that are no whole cache lines are put together first, which pays from GATHER_BYTES on.
 STREAM_BYTES = 2**24
 GATHER_BYTES = 3 * 2**23
 FILTER_BYTES = L2_BYTES // 2  # A thread keeps packed filters of as many blocks of lanes as fit into so many bytes.
@@ -272,8 +272,8 @@ def sizes_of(
     out_packed = out_packed or (operator == "conv2d_weight" and lanes.turns > 1)
     blocks = ceil_div(all_lanes, width)
     run_length = max(run.positions for run in shape.w.runs(groups.operator))
-    # A tile may have all positions of a part of a row, with the taps that each of them meets. If neighbouring elements
-    # of the source have one address, it cannot be told where the row begins.
+    # A tile may have all positions of a part of a row, with the taps that each of them meets. Sources whose columns
+    # repeat one number (a step of 0) are left out, because the kernel sees by that step in which order the taps come.
     may_have_lines = operator != "conv2d_weight" and len(shape.axes) > 1 and lanes.group == 1 and source[3]
     lines = _lines_of(groups) if may_have_lines else 0
     if lines:
